@@ -1,0 +1,166 @@
+//! The one error type of the crate.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// What went wrong, for programs. Ordinary outcomes of [`begin`](crate::Engine::begin) are values,
+/// never errors; every kind here means that something failed or was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A key, scope, response, checkpoint or option is outside its documented limits. Nothing happened.
+    InvalidInput,
+    /// The token is not the newest for its key: somebody took over, or the record expired or was freed.
+    Fenced,
+    /// The key was already completed, with other bytes or by another token.
+    AlreadyCompleted,
+    /// A write or sync failed while the operation was under way: it may or may not have happened.
+    /// [`Engine::reopen`](crate::Engine::reopen) settles it.
+    OutcomeUnknown,
+    /// The engine refuses writes after an earlier failure. [`Engine::reopen`](crate::Engine::reopen)
+    /// recovers in place.
+    Unavailable,
+    /// A bound was reached (queue, claims in flight, orphans, waiters, memory not yet folded).
+    /// Nothing happened; try again later.
+    Overloaded,
+    /// The disk, or the configured store size, is full. Nothing happened.
+    StoreFull,
+    /// The engine was closed.
+    Closed,
+    /// `open_existing` found no store.
+    StoreMissing,
+    /// Another process, or another engine of this process, holds the store.
+    StoreInUse,
+    /// The store file has no bytes. It was left untouched.
+    StoreEmpty,
+    /// The store file is shorter than what was once durable. It was left untouched.
+    StoreTruncated,
+    /// The directory or file is not a oncekey store. It was left untouched.
+    StoreForeign,
+    /// The store was written by a newer version of oncekey. It was left untouched.
+    StoreNewerFormat,
+    /// The store can not be read or written with the rights of this process. It was left untouched.
+    StoreUnreadable,
+    /// The store lies on a network filesystem, whose locks and syncs can not be trusted.
+    NetworkFilesystem,
+    /// Stored bytes fail their checksum, or something that must exist is missing.
+    Corrupted,
+    /// The wall clock stands further ahead of the store's last time than the limit.
+    ClockJump,
+    /// The operating system reported an error that no other kind describes.
+    Io,
+}
+
+impl ErrorKind {
+    /// A short sentence for people.
+    fn describe(self) -> &'static str {
+        match self {
+            Self::InvalidInput => "invalid input",
+            Self::Fenced => "fenced: this token is no longer the newest for its key",
+            Self::AlreadyCompleted => "the key was already completed",
+            Self::OutcomeUnknown => "outcome unknown: the write may or may not have happened",
+            Self::Unavailable => "the engine refuses writes after a failure; reopen it",
+            Self::Overloaded => "overloaded: a bound was reached, try again later",
+            Self::StoreFull => "the store is full",
+            Self::Closed => "the engine is closed",
+            Self::StoreMissing => "no store here",
+            Self::StoreInUse => "the store is in use",
+            Self::StoreEmpty => "the store file is empty",
+            Self::StoreTruncated => "the store file is truncated",
+            Self::StoreForeign => "not a oncekey store",
+            Self::StoreNewerFormat => "the store was written by a newer version of oncekey",
+            Self::StoreUnreadable => "the store can not be accessed",
+            Self::NetworkFilesystem => "the store lies on a network filesystem",
+            Self::Corrupted => "the store is corrupted",
+            Self::ClockJump => "the wall clock jumped forward",
+            Self::Io => "input/output error",
+        }
+    }
+}
+
+/// A failure: its [`kind`](Error::kind) for programs, its `Display` for people, its cause as `source`.
+///
+/// Cheap to clone, because one failed sync is reported to every caller of its group.
+#[derive(Clone)]
+pub struct Error(Arc<Inner>);
+
+struct Inner {
+    kind: ErrorKind,
+    context: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// What went wrong, for programs.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    pub(crate) fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
+        Self(Arc::new(Inner { kind, context: context.into(), source: None }))
+    }
+
+    pub(crate) fn caused_by(
+        kind: ErrorKind,
+        context: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self(Arc::new(Inner { kind, context: context.into(), source: Some(source.into()) }))
+    }
+
+    pub(crate) fn invalid(context: impl Into<String>) -> Self {
+        Self::new(ErrorKind::InvalidInput, context)
+    }
+
+    pub(crate) fn corrupted(context: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Corrupted, context)
+    }
+
+    /// Classifies an operating system error: a full disk and missing rights get their own kinds.
+    pub(crate) fn io(context: impl Into<String>, source: std::io::Error) -> Self {
+        let kind = match source.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                ErrorKind::StoreFull
+            }
+            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+                ErrorKind::StoreUnreadable
+            }
+            _ => ErrorKind::Io,
+        };
+        Self::caused_by(kind, context, source)
+    }
+
+    /// The same failure, seen by somebody whose write was under way.
+    pub(crate) fn as_outcome_unknown(&self) -> Self {
+        Self::caused_by(ErrorKind::OutcomeUnknown, "the group was not made durable", self.clone())
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.kind.describe())?;
+        if !self.0.context.is_empty() {
+            write!(f, ": {}", self.0.context)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.0.kind)
+            .field("context", &self.0.context)
+            .field("source", &self.0.source)
+            .finish()
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static))
+    }
+}

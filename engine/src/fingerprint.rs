@@ -1,0 +1,292 @@
+//! What makes two requests the same request.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::codec::{Decoder, Encode};
+use crate::error::{Error, Result};
+use crate::key::Secret;
+
+/// The most parts a fingerprint may have.
+pub const MAX_PARTS: usize = 64;
+/// The longest label of a part, in bytes.
+pub const MAX_LABEL_LEN: usize = 128;
+
+/// The version that this build computes. A record keeps the version of its fingerprint; a build
+/// that changes the computation must go on computing every version that live records hold.
+const VERSION: u8 = 1;
+
+/// BLAKE3 digests of the labelled parts of a request.
+///
+/// Two requests are identical when they have the same parts in the same order with the same bytes.
+/// Every part is hashed by itself, so that a mismatch can name the parts that differ; what is
+/// stored is keyed with a secret of the store and reveals nothing of the request.
+///
+/// ```
+/// use oncekey::Fingerprint;
+/// let fingerprint = Fingerprint::builder()
+///     .part("method", "POST")
+///     .part("target", "/api/v2/orders")
+///     .part("body", br#"{"customerId":"c-1"}"#)
+///     .finish();
+/// # let _ = fingerprint;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    parts: Vec<Part>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Part {
+    label: Cow<'static, str>,
+    digest: [u8; 32],
+}
+
+impl Fingerprint {
+    /// Starts a fingerprint without parts.
+    pub fn builder() -> FingerprintBuilder {
+        FingerprintBuilder { parts: Vec::new() }
+    }
+
+    /// Checks the limits that [`FingerprintBuilder::finish`] can not report.
+    pub(crate) fn validate(&self) -> Result<()> {
+        if self.parts.len() > MAX_PARTS {
+            return Err(Error::invalid(format!(
+                "the fingerprint has {} parts, at most {MAX_PARTS} are allowed",
+                self.parts.len()
+            )));
+        }
+        match self.parts.iter().find(|part| part.label.len() > MAX_LABEL_LEN) {
+            Some(part) => Err(Error::invalid(format!(
+                "a fingerprint label has {} bytes, at most {MAX_LABEL_LEN} are allowed",
+                part.label.len()
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Collects the parts of a [`Fingerprint`].
+#[derive(Clone, Debug)]
+pub struct FingerprintBuilder {
+    parts: Vec<Part>,
+}
+
+impl FingerprintBuilder {
+    /// Adds a part. The label is what a mismatch will name (`"method"`, `"header content-type"`):
+    /// at most [`MAX_LABEL_LEN`] bytes, and at most [`MAX_PARTS`] parts, else
+    /// [`begin`](crate::Engine::begin) refuses the fingerprint. The order of parts counts.
+    pub fn part(self, label: impl Into<Cow<'static, str>>, value: impl AsRef<[u8]>) -> Self {
+        self.part_in_pieces(label, [value])
+    }
+
+    /// Adds a part whose value comes in pieces, the same as their concatenation.
+    pub fn part_in_pieces<P: AsRef<[u8]>>(
+        mut self,
+        label: impl Into<Cow<'static, str>>,
+        pieces: impl IntoIterator<Item = P>,
+    ) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for piece in pieces {
+            hasher.update(piece.as_ref());
+        }
+        self.parts.push(Part { label: label.into(), digest: *hasher.finalize().as_bytes() });
+        self
+    }
+
+    /// Ends the fingerprint.
+    pub fn finish(self) -> Fingerprint {
+        Fingerprint { parts: self.parts }
+    }
+}
+
+/// A presented fingerprint together with the secret of the store that it is compared in.
+#[derive(Clone, Debug)]
+pub(crate) struct KeyedFingerprint {
+    fingerprint: Fingerprint,
+    secret: Secret,
+    /// The keyed hash over all parts: equal totals mean identical requests.
+    total: [u8; 16],
+}
+
+impl KeyedFingerprint {
+    pub(crate) fn new(fingerprint: Fingerprint, secret: &Secret) -> Self {
+        let mut input = Vec::with_capacity(1 + fingerprint.parts.len() * 64);
+        input.put_u8(VERSION);
+        for part in &fingerprint.parts {
+            input.put_bytes(part.label.as_bytes());
+            input.put(&part.digest);
+        }
+        Self { total: secret.tag(&input), fingerprint, secret: secret.clone() }
+    }
+
+    pub(crate) fn matches(&self, stored: &StoredFingerprint) -> bool {
+        stored.total() == self.total
+    }
+
+    /// The labels of the parts that differ from a stored fingerprint, in the order presented, then
+    /// those that are missing now.
+    pub(crate) fn differences(&self, stored: &StoredFingerprint) -> Vec<String> {
+        let mut missing: Vec<_> = stored.parts().collect();
+        let mut differing = Vec::new();
+        for part in &self.fingerprint.parts {
+            let tag = self.part_tag(part);
+            match missing.iter().position(|(label, _)| *label == part.label.as_bytes()) {
+                Some(index) if missing.remove(index).1 == tag => {}
+                _ => differing.push(part.label.clone().into_owned()),
+            }
+        }
+        differing.extend(
+            missing.into_iter().map(|(label, _)| String::from_utf8_lossy(label).into_owned()),
+        );
+        differing.dedup();
+        differing
+    }
+
+    pub(crate) fn to_stored(&self) -> StoredFingerprint {
+        let mut bytes = Vec::with_capacity(18 + self.fingerprint.parts.len() * 32);
+        bytes.put_u8(VERSION);
+        bytes.put(&self.total);
+        // `Fingerprint::validate` bounds the parts and their labels far below 256.
+        bytes.put_u8(self.fingerprint.parts.len() as u8);
+        for part in &self.fingerprint.parts {
+            bytes.put_u8(part.label.len() as u8);
+            bytes.put(part.label.as_bytes());
+            bytes.put(&self.part_tag(part));
+        }
+        StoredFingerprint { bytes: bytes.into() }
+    }
+
+    fn part_tag(&self, part: &Part) -> [u8; 8] {
+        let mut tag = [0; 8];
+        tag.copy_from_slice(&self.secret.tag(&part.digest)[..8]);
+        tag
+    }
+}
+
+/// The form kept in a record: version, keyed total, and a label and a short keyed tag for each part.
+///
+/// ```text
+/// version u8 | total [16] | parts u8 | parts × (label length u8 | label | tag [8])
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StoredFingerprint {
+    /// Checked by [`decode`](Self::decode), which every stored byte passes.
+    bytes: Arc<[u8]>,
+}
+
+impl StoredFingerprint {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
+        let mut decoder = Decoder::new(bytes);
+        let version = decoder.u8()?;
+        if version != VERSION {
+            return Err(Error::corrupted(format!("unknown fingerprint version {version}")));
+        }
+        decoder.take(16)?;
+        for _ in 0..decoder.u8()? {
+            let label_len = decoder.u8()?;
+            decoder.take(usize::from(label_len))?;
+            decoder.take(8)?;
+        }
+        decoder.finish()?;
+        Ok(Self { bytes: bytes.into() })
+    }
+
+    fn total(&self) -> &[u8] {
+        &self.bytes[1..17]
+    }
+
+    fn parts(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut rest = &self.bytes[18..];
+        std::iter::from_fn(move || {
+            let (label_len, tail) = rest.split_first()?;
+            let (label, tail) = tail.split_at(usize::from(*label_len));
+            let (tag, tail) = tail.split_at(8);
+            rest = tail;
+            Some((label, tag))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECRET: Secret = Secret([7; 32]);
+
+    fn keyed(parts: &[(&'static str, &[u8])]) -> KeyedFingerprint {
+        let builder = parts
+            .iter()
+            .fold(Fingerprint::builder(), |builder, (label, value)| builder.part(*label, value));
+        KeyedFingerprint::new(builder.finish(), &SECRET)
+    }
+
+    #[test]
+    fn an_identical_request_matches_and_names_no_difference() {
+        let parts: [(&str, &[u8]); 2] = [("method", b"POST"), ("body", b"{}")];
+        let stored = keyed(&parts).to_stored();
+        assert!(keyed(&parts).matches(&stored));
+        assert!(keyed(&parts).differences(&stored).is_empty());
+    }
+
+    #[test]
+    fn differences_are_named_changed_added_and_missing() {
+        let stored =
+            keyed(&[("method", b"POST"), ("header a", b"1"), ("body", b"x")]).to_stored();
+        let presented = keyed(&[("method", b"POST"), ("header b", b"1"), ("body", b"y")]);
+        assert!(!presented.matches(&stored));
+        assert_eq!(presented.differences(&stored), ["header b", "body", "header a"]);
+    }
+
+    #[test]
+    fn labels_and_values_do_not_run_together() {
+        let stored = keyed(&[("a", b"bc")]).to_stored();
+        assert!(!keyed(&[("ab", b"c")]).matches(&stored));
+        assert!(!keyed(&[("a", b"b"), ("a", b"c")]).matches(&stored));
+        assert!(!keyed(&[]).matches(&stored));
+    }
+
+    #[test]
+    fn pieces_hash_like_their_concatenation() {
+        let whole = Fingerprint::builder().part("body", "hello").finish();
+        let pieces = Fingerprint::builder().part_in_pieces("body", ["he", "", "llo"]).finish();
+        assert_eq!(whole, pieces);
+    }
+
+    #[test]
+    fn another_secret_stores_other_bytes() {
+        let fingerprint = Fingerprint::builder().part("body", "x").finish();
+        let stored = KeyedFingerprint::new(fingerprint.clone(), &SECRET).to_stored();
+        let foreign = KeyedFingerprint::new(fingerprint, &Secret([8; 32]));
+        assert!(!foreign.matches(&stored));
+        assert_eq!(foreign.differences(&stored), ["body"]);
+    }
+
+    #[test]
+    fn limits_are_checked() {
+        let many = |parts| {
+            (0..parts).fold(Fingerprint::builder(), |b, i| b.part(i.to_string(), "")).finish()
+        };
+        many(MAX_PARTS).validate().unwrap();
+        assert!(many(MAX_PARTS + 1).validate().is_err());
+        let label = |len| Fingerprint::builder().part("l".repeat(len), "").finish();
+        label(MAX_LABEL_LEN).validate().unwrap();
+        assert!(label(MAX_LABEL_LEN + 1).validate().is_err());
+    }
+
+    #[test]
+    fn stored_bytes_come_back_or_are_corrupted() {
+        let stored = keyed(&[("method", b"POST"), ("body", b"x")]).to_stored();
+        assert_eq!(StoredFingerprint::decode(stored.bytes()).unwrap(), stored);
+        for len in 0..stored.bytes().len() {
+            assert!(StoredFingerprint::decode(&stored.bytes()[..len]).is_err(), "{len}");
+        }
+        let mut newer = stored.bytes().to_vec();
+        newer[0] = 2;
+        assert!(StoredFingerprint::decode(&newer).is_err());
+    }
+}

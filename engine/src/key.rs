@@ -1,0 +1,187 @@
+//! The name of an operation.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+
+/// The longest idempotency key and the longest scope, in bytes.
+pub const MAX_KEY_LEN: usize = 255;
+
+/// A scope and an idempotency key: together they identify one record.
+///
+/// Both are compared byte for byte. Cloning is cheap.
+///
+/// ```
+/// use oncekey::Key;
+/// let key = Key::new("tenant-7", "3f1c2e9a")?;
+/// assert_eq!(key.scope(), b"tenant-7");
+/// assert_ne!(key, Key::new("tenant-8", "3f1c2e9a")?);
+/// # Ok::<(), oncekey::Error>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// One byte of scope length, the scope, the key: what is hashed and stored.
+    identity: Arc<[u8]>,
+}
+
+impl Key {
+    /// A key that belongs to `scope` (0..=255 bytes: a tenant, an API key, a principal; empty when
+    /// there is only one), named `key` (1..=255 bytes).
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) when either is outside its limits.
+    pub fn new(scope: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Result<Self> {
+        let (scope, key) = (scope.as_ref(), key.as_ref());
+        let Ok(scope_len) = u8::try_from(scope.len()) else {
+            return Err(Error::invalid(format!(
+                "the scope has {} bytes, at most {MAX_KEY_LEN} are allowed",
+                scope.len()
+            )));
+        };
+        if key.is_empty() || key.len() > MAX_KEY_LEN {
+            return Err(Error::invalid(format!(
+                "the idempotency key has {} bytes, 1 to {MAX_KEY_LEN} are allowed",
+                key.len()
+            )));
+        }
+        let mut identity = Vec::with_capacity(1 + scope.len() + key.len());
+        identity.push(scope_len);
+        identity.extend_from_slice(scope);
+        identity.extend_from_slice(key);
+        Ok(Self { identity: identity.into() })
+    }
+
+    /// Who the key belongs to.
+    pub fn scope(&self) -> &[u8] {
+        &self.identity[1..1 + self.scope_len()]
+    }
+
+    /// The idempotency key without its scope.
+    pub fn key(&self) -> &[u8] {
+        &self.identity[1 + self.scope_len()..]
+    }
+
+    fn scope_len(&self) -> usize {
+        usize::from(self.identity[0])
+    }
+
+    /// The stored form, from which [`from_identity`](Self::from_identity) makes the key again.
+    pub(crate) fn identity(&self) -> &[u8] {
+        &self.identity
+    }
+
+    pub(crate) fn from_identity(identity: &[u8]) -> Result<Self> {
+        let (scope_len, rest) = identity
+            .split_first()
+            .ok_or_else(|| Error::corrupted("a stored key has no bytes"))?;
+        let key_len = rest.len().checked_sub(usize::from(*scope_len));
+        match key_len {
+            Some(1..=MAX_KEY_LEN) => Ok(Self { identity: identity.into() }),
+            _ => Err(Error::corrupted("a stored key has a length outside its limits")),
+        }
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({}/{})", self.scope().escape_ascii(), self.key().escape_ascii())
+    }
+}
+
+/// The 128-bit keyed hash of a key's identity: its place in every table.
+///
+/// Keyed with the store's secret, so that nobody outside can choose keys that collide.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct KeyHash(pub(crate) u128);
+
+impl KeyHash {
+    pub(crate) fn of(key: &Key, secret: &Secret) -> Self {
+        Self(u128::from_le_bytes(secret.tag(key.identity())))
+    }
+}
+
+impl std::hash::Hash for KeyHash {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        // Uniform already: one word is enough for a table.
+        state.write_u64(self.0 as u64);
+    }
+}
+
+impl fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// Hashes a [`KeyHash`] to itself, since it is uniform already.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PassThrough(u64);
+
+impl std::hash::Hasher for PassThrough {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only KeyHash, which writes one u64, is hashed with PassThrough");
+    }
+    fn write_u64(&mut self, value: u64) {
+        self.0 = value;
+    }
+}
+
+/// A map by [`KeyHash`].
+pub(crate) type HashMap<V> =
+    std::collections::HashMap<KeyHash, V, std::hash::BuildHasherDefault<PassThrough>>;
+
+/// A random value of one store that keys all its hashes. Never leaves the store.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Secret(pub(crate) [u8; 32]);
+
+impl Secret {
+    /// A keyed BLAKE3 hash, cut to 128 bits. Source: the BLAKE3 specification, section 2.3.
+    pub(crate) fn tag(&self, bytes: &[u8]) -> [u8; 16] {
+        let mut tag = [0; 16];
+        tag.copy_from_slice(&blake3::keyed_hash(&self.0, bytes).as_bytes()[..16]);
+        tag
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    #[test]
+    fn limits_are_255_bytes_each() {
+        let longest = [b'k'; 255];
+        let key = Key::new(longest, longest).unwrap();
+        assert_eq!((key.scope(), key.key()), (&longest[..], &longest[..]));
+        assert_eq!(Key::new("", "k").unwrap().scope(), b"");
+        for (scope, key) in [(0, 0), (0, 256), (256, 1)] {
+            let error = Key::new(vec![b's'; scope], vec![b'k'; key]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        }
+    }
+
+    #[test]
+    fn scope_and_key_do_not_run_together() {
+        assert_ne!(Key::new("ab", "c").unwrap(), Key::new("a", "bc").unwrap());
+    }
+
+    #[test]
+    fn a_stored_identity_comes_back_or_is_corrupted() {
+        let key = Key::new("s", "k").unwrap();
+        assert_eq!(Key::from_identity(key.identity()).unwrap(), key);
+        for bad in [&[][..], &[0], &[1, b's'], &[9, b's', b'k']] {
+            assert_eq!(Key::from_identity(bad).unwrap_err().kind(), ErrorKind::Corrupted);
+        }
+        assert!(Key::from_identity(&[0; 258]).is_err());
+    }
+}

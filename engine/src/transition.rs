@@ -1,0 +1,375 @@
+//! The state machine: one pure function that decides every command, and one that carries the
+//! decision out. No I/O, no clock, no lock; everything else in this crate only brings their inputs
+//! and takes their outputs away.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Time;
+use crate::fingerprint::{KeyedFingerprint, StoredFingerprint};
+use crate::key::Key;
+
+/// The fencing token of a claim. No two claims ever get the same one.
+///
+/// Tokens of one store order by age: a later claim of any key has the greater token. A system
+/// downstream that remembers the greatest token it saw can refuse a slow owner by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token {
+    /// Random, one per store; a restored backup gets another.
+    pub(crate) incarnation: u64,
+    /// Counts the opens of the store.
+    pub(crate) epoch: u64,
+    /// The journal sequence of the change that granted the claim.
+    pub(crate) sequence: u64,
+}
+
+impl Token {
+    /// The token as 24 bytes, big-endian, which order like the tokens.
+    pub fn to_bytes(self) -> [u8; 24] {
+        let mut bytes = [0; 24];
+        bytes[..8].copy_from_slice(&self.incarnation.to_be_bytes());
+        bytes[8..16].copy_from_slice(&self.epoch.to_be_bytes());
+        bytes[16..].copy_from_slice(&self.sequence.to_be_bytes());
+        bytes
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-{}-{}", self.incarnation, self.epoch, self.sequence)
+    }
+}
+
+/// What the store knows of one key. No record at all is the state *absent*.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Record {
+    pub(crate) key: Key,
+    pub(crate) fingerprint: StoredFingerprint,
+    pub(crate) state: State,
+}
+
+/// The states of a record and what each command makes of them.
+///
+/// | state \ command | begin, same fingerprint | begin, other | complete(token) | abort(token) | checkpoint(token) | owner gone | take over, release (token) |
+/// |---|---|---|---|---|---|---|---|
+/// | absent, expired | in flight → Claimed | in flight → Claimed | Fenced | Fenced | Fenced | Fenced | Fenced |
+/// | in flight | Locked | Mismatch | completed → Done | attempt 1: absent, later: orphan → Done | in flight → Done | orphan → Done | Fenced |
+/// | orphan | Orphaned | Mismatch | completed → Done | as in flight | in flight by deadline only → Done | orphan → Done | in flight, attempt + 1 → Claimed; absent → Done |
+/// | completed, live | Replay | Mismatch | same token and response: Done; else AlreadyCompleted | AlreadyCompleted | AlreadyCompleted | AlreadyCompleted | AlreadyCompleted |
+///
+/// Wherever a token is given and the record has another: Fenced (AlreadyCompleted when completed).
+/// A claim past its deadline (`max_execution`) counts as an orphan since that deadline, although
+/// nothing was written: the state is decided on read.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum State {
+    InFlight(Attempt),
+    Orphan { attempt: Attempt, since: Time },
+    Completed(Completed),
+}
+
+/// One attempt to execute an operation: what a claim stands for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Attempt {
+    /// The token of the claim; the newest of its key as long as the record stands so.
+    pub(crate) token: Token,
+    /// 1 for the first, one more for each take-over.
+    pub(crate) number: u32,
+    pub(crate) started_at: Time,
+    /// From when on the claim counts as an orphan although its owner lives (`max_execution`).
+    pub(crate) deadline: Option<Time>,
+    /// The TTL of a response completed without its own, and of an orphan.
+    pub(crate) ttl: Duration,
+    pub(crate) checkpoint: Option<Arc<[u8]>>,
+}
+
+/// How an operation ended.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Completed {
+    pub(crate) token: Token,
+    pub(crate) completed_at: Time,
+    pub(crate) expires_at: Time,
+    /// `None`: completed, but the response was not kept.
+    pub(crate) response: Option<Arc<[u8]>>,
+}
+
+/// What somebody asks of a key.
+#[derive(Clone, Debug)]
+pub(crate) enum Command {
+    Begin { fingerprint: KeyedFingerprint, ttl: Duration, max_execution: Option<Duration> },
+    Complete { token: Token, response: Option<Arc<[u8]>>, ttl: Option<Duration> },
+    Abort { token: Token },
+    Checkpoint { token: Token, data: Arc<[u8]> },
+    OwnerGone { token: Token },
+    TakeOver { token: Token, max_execution: Option<Duration> },
+    Release { token: Token },
+}
+
+/// A durable step of one record: what the journal holds.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Change {
+    /// Absent or expired → in flight, attempt 1.
+    Claim { key: Key, fingerprint: StoredFingerprint, ttl: Duration, deadline: Option<Time> },
+    /// Orphan → in flight, attempt + 1, checkpoint kept.
+    TakeOver { deadline: Option<Time> },
+    /// In flight or orphan → completed.
+    Complete { response: Option<Arc<[u8]>>, expires_at: Time },
+    /// In flight → in flight with another checkpoint.
+    Checkpoint { data: Arc<[u8]> },
+    /// In flight → orphan, checkpoint kept.
+    Orphan { since: Time },
+    /// Anything → absent.
+    Remove,
+}
+
+/// The answer to a command. Details (response, token, checkpoint) are in the record.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Reply {
+    Claimed,
+    Replay,
+    Locked,
+    Mismatch(Vec<String>),
+    Orphaned,
+    Done,
+    Fenced,
+    AlreadyCompleted,
+}
+
+/// A record as it counts at one moment: TTL and deadline decided.
+enum Effective<'a> {
+    Absent,
+    InFlight(&'a Attempt),
+    Orphan(&'a Attempt),
+    Completed(&'a Completed),
+}
+
+impl Record {
+    fn effective(&self, now: Time) -> Effective<'_> {
+        match &self.state {
+            State::Completed(completed) if now < completed.expires_at => {
+                Effective::Completed(completed)
+            }
+            State::Completed(_) => Effective::Absent,
+            State::InFlight(attempt) => match attempt.deadline {
+                Some(deadline) if now >= deadline => orphan_until_expired(attempt, deadline, now),
+                _ => Effective::InFlight(attempt),
+            },
+            State::Orphan { attempt, since } => orphan_until_expired(attempt, *since, now),
+        }
+    }
+
+    /// Since when the record counts as an orphan at `now`, if it does.
+    pub(crate) fn orphaned_since(&self, now: Time) -> Option<Time> {
+        match (self.effective(now), &self.state) {
+            (Effective::Orphan(_), State::Orphan { since, .. }) => Some(*since),
+            (Effective::Orphan(attempt), _) => attempt.deadline,
+            _ => None,
+        }
+    }
+
+    /// Whether the record counts as absent at `now`.
+    pub(crate) fn is_expired(&self, now: Time) -> bool {
+        matches!(self.effective(now), Effective::Absent)
+    }
+
+    /// The attempt of a record that is in flight or an orphan.
+    pub(crate) fn attempt(&self) -> Option<&Attempt> {
+        match &self.state {
+            State::InFlight(attempt) | State::Orphan { attempt, .. } => Some(attempt),
+            State::Completed(_) => None,
+        }
+    }
+
+    /// From when on the record is absent whatever happens; `None` while it is in flight, since a
+    /// live claim never expires.
+    pub(crate) fn expires_at(&self) -> Option<Time> {
+        match &self.state {
+            State::InFlight(_) => None,
+            State::Orphan { attempt, since } => Some(since.after(attempt.ttl)),
+            State::Completed(completed) => Some(completed.expires_at),
+        }
+    }
+
+    /// The bytes that the record keeps in memory, nearly.
+    pub(crate) fn weight(&self) -> usize {
+        let payload = match &self.state {
+            State::Completed(completed) => completed.response.as_ref().map_or(0, |r| r.len()),
+            State::InFlight(attempt) | State::Orphan { attempt, .. } => {
+                attempt.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.len())
+            }
+        };
+        size_of::<Self>() + self.key.identity().len() + self.fingerprint.bytes().len() + payload
+    }
+}
+
+fn orphan_until_expired(attempt: &Attempt, since: Time, now: Time) -> Effective<'_> {
+    if now < since.after(attempt.ttl) { Effective::Orphan(attempt) } else { Effective::Absent }
+}
+
+/// Decides a command: the change it makes, if any, and the answer. Pure and total.
+pub(crate) fn transition(
+    record: Option<&Record>,
+    command: &Command,
+    key: &Key,
+    now: Time,
+) -> (Option<Change>, Reply) {
+    let effective = record.map_or(Effective::Absent, |record| record.effective(now));
+    match command {
+        Command::Begin { fingerprint, ttl, max_execution } => {
+            let Some(record) = record.filter(|_| !matches!(effective, Effective::Absent)) else {
+                let change = Change::Claim {
+                    key: key.clone(),
+                    fingerprint: fingerprint.to_stored(),
+                    ttl: *ttl,
+                    deadline: max_execution.map(|limit| now.after(limit)),
+                };
+                return (Some(change), Reply::Claimed);
+            };
+            (None, meet(&effective, record, fingerprint))
+        }
+        Command::Complete { token, response, ttl } => {
+            complete(&effective, *token, response.as_ref(), *ttl, now)
+        }
+        Command::Abort { token } => owned(&effective, *token, |attempt| {
+            // A later attempt can not vouch for the one before it.
+            if attempt.number == 1 { Change::Remove } else { Change::Orphan { since: now } }
+        }),
+        Command::Checkpoint { token, data } => match record.map(|record| &record.state) {
+            Some(State::Orphan { .. }) => refused(&effective),
+            _ => owned(&effective, *token, |_| Change::Checkpoint { data: data.clone() }),
+        },
+        Command::OwnerGone { token } => match record.map(|record| &record.state) {
+            Some(State::Orphan { attempt, .. }) if attempt.token == *token => (None, Reply::Done),
+            _ => owned(&effective, *token, |attempt| Change::Orphan {
+                since: attempt.deadline.map_or(now, |deadline| deadline.min(now)),
+            }),
+        },
+        Command::TakeOver { token, max_execution } => orphaned(&effective, *token, || {
+            let deadline = max_execution.map(|limit| now.after(limit));
+            (Change::TakeOver { deadline }, Reply::Claimed)
+        }),
+        Command::Release { token } => {
+            orphaned(&effective, *token, || (Change::Remove, Reply::Done))
+        }
+    }
+}
+
+/// A begin that meets a record. Mismatch is decided before anything else is told.
+fn meet(effective: &Effective<'_>, record: &Record, fingerprint: &KeyedFingerprint) -> Reply {
+    if !fingerprint.matches(&record.fingerprint) {
+        return Reply::Mismatch(fingerprint.differences(&record.fingerprint));
+    }
+    match effective {
+        Effective::InFlight(_) => Reply::Locked,
+        Effective::Orphan(_) => Reply::Orphaned,
+        Effective::Completed(_) | Effective::Absent => Reply::Replay,
+    }
+}
+
+fn complete(
+    effective: &Effective<'_>,
+    token: Token,
+    response: Option<&Arc<[u8]>>,
+    ttl: Option<Duration>,
+    now: Time,
+) -> (Option<Change>, Reply) {
+    match effective {
+        Effective::Completed(completed)
+            if completed.token == token && completed.response.as_ref() == response =>
+        {
+            (None, Reply::Done)
+        }
+        _ => owned(effective, token, |attempt| Change::Complete {
+            response: response.cloned(),
+            expires_at: now.after(ttl.unwrap_or(attempt.ttl)),
+        }),
+    }
+}
+
+/// A command of the owner, or of a resolver that ends the orphan as its owner would have.
+fn owned(
+    effective: &Effective<'_>,
+    token: Token,
+    change: impl FnOnce(&Attempt) -> Change,
+) -> (Option<Change>, Reply) {
+    match effective {
+        Effective::InFlight(attempt) | Effective::Orphan(attempt) if attempt.token == token => {
+            (Some(change(attempt)), Reply::Done)
+        }
+        _ => refused(effective),
+    }
+}
+
+/// A command that only an orphan takes.
+fn orphaned(
+    effective: &Effective<'_>,
+    token: Token,
+    resolve: impl FnOnce() -> (Change, Reply),
+) -> (Option<Change>, Reply) {
+    match effective {
+        Effective::Orphan(attempt) if attempt.token == token => {
+            let (change, reply) = resolve();
+            (Some(change), reply)
+        }
+        _ => refused(effective),
+    }
+}
+
+fn refused(effective: &Effective<'_>) -> (Option<Change>, Reply) {
+    match effective {
+        Effective::Completed(_) => (None, Reply::AlreadyCompleted),
+        _ => (None, Reply::Fenced),
+    }
+}
+
+/// A change met a record that it can not have been decided on: the journal is not whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Inapplicable;
+
+/// Carries a change out: the record after it, `None` for absent. `at` is the identity of the
+/// change itself, which becomes the token of a claim that it grants; `now` is the group's time.
+///
+/// The committer and recovery call this with the same inputs, so that a replayed journal gives the
+/// records that were published.
+pub(crate) fn apply(
+    record: Option<&Record>,
+    change: &Change,
+    at: Token,
+    now: Time,
+) -> Result<Option<Record>, Inapplicable> {
+    if let Change::Claim { key, fingerprint, ttl, deadline } = change {
+        let state = State::InFlight(Attempt {
+            token: at,
+            number: 1,
+            started_at: now,
+            deadline: *deadline,
+            ttl: *ttl,
+            checkpoint: None,
+        });
+        let record = Record { key: key.clone(), fingerprint: fingerprint.clone(), state };
+        return Ok(Some(record));
+    }
+    let record = record.ok_or(Inapplicable)?;
+    let attempt = record.attempt().ok_or(Inapplicable)?;
+    let state = match change {
+        Change::Claim { .. } | Change::Remove => return Ok(None),
+        Change::TakeOver { deadline } => State::InFlight(Attempt {
+            token: at,
+            number: attempt.number.saturating_add(1),
+            started_at: now,
+            deadline: *deadline,
+            ..attempt.clone()
+        }),
+        Change::Complete { response, expires_at } => State::Completed(Completed {
+            token: attempt.token,
+            completed_at: now,
+            expires_at: *expires_at,
+            response: response.clone(),
+        }),
+        Change::Checkpoint { data } => {
+            State::InFlight(Attempt { checkpoint: Some(data.clone()), ..attempt.clone() })
+        }
+        Change::Orphan { since } => State::Orphan { attempt: attempt.clone(), since: *since },
+    };
+    Ok(Some(Record { key: record.key.clone(), fingerprint: record.fingerprint.clone(), state }))
+}
