@@ -13,9 +13,6 @@ pub(crate) trait Encode {
     fn put_u8(&mut self, value: u8) {
         self.put(&[value]);
     }
-    fn put_u16(&mut self, value: u16) {
-        self.put(&value.to_le_bytes());
-    }
     fn put_u32(&mut self, value: u32) {
         self.put(&value.to_le_bytes());
     }
@@ -74,9 +71,6 @@ impl<'a> Decoder<'a> {
     pub(crate) fn u8(&mut self) -> Result<u8> {
         Ok(self.array::<1>()?[0])
     }
-    pub(crate) fn u16(&mut self) -> Result<u16> {
-        Ok(u16::from_le_bytes(self.array()?))
-    }
     pub(crate) fn u32(&mut self) -> Result<u32> {
         Ok(u32::from_le_bytes(self.array()?))
     }
@@ -118,14 +112,12 @@ mod tests {
     fn values_come_back_and_shortage_is_corruption() {
         let mut buffer = Vec::new();
         buffer.put_u8(1);
-        buffer.put_u16(2);
         buffer.put_u32(3);
         buffer.put_u64(4);
         buffer.put_u128(5);
         buffer.put_bytes(b"six");
         let mut decoder = Decoder::new(&buffer);
         assert_eq!(decoder.u8().unwrap(), 1);
-        assert_eq!(decoder.u16().unwrap(), 2);
         assert_eq!(decoder.u32().unwrap(), 3);
         assert_eq!(decoder.u64().unwrap(), 4);
         assert_eq!(decoder.u128().unwrap(), 5);
@@ -133,7 +125,7 @@ mod tests {
         decoder.finish().unwrap();
 
         let mut short = Decoder::new(&buffer[..buffer.len() - 1]);
-        short.take(31).unwrap();
+        short.take(29).unwrap();
         assert_eq!(short.bytes().unwrap_err().kind(), ErrorKind::Corrupted);
         assert_eq!(Decoder::new(b"x").finish().unwrap_err().kind(), ErrorKind::Corrupted);
     }

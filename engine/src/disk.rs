@@ -194,6 +194,13 @@ pub(crate) struct AlignedBuffer {
 }
 
 impl AlignedBuffer {
+    pub(crate) fn zeroed(len: usize) -> Self {
+        let mut buffer = Self::default();
+        buffer.reserve(len);
+        buffer.len = len;
+        buffer
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.len
     }
@@ -216,10 +223,6 @@ impl AlignedBuffer {
         let end = self.start + self.len;
         self.storage[end..end + padding].fill(0);
         self.len += padding;
-    }
-
-    pub(crate) fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
     }
 
     fn reserve(&mut self, additional: usize) {

@@ -105,6 +105,18 @@ pub(crate) enum Command {
     Release { token: Token },
 }
 
+impl Command {
+    /// Whether the command asks for a claim, so that it may be refused by a bound.
+    pub(crate) fn starts_execution(&self) -> bool {
+        matches!(self, Self::Begin { .. } | Self::TakeOver { .. })
+    }
+
+    /// Whether the command ends the claim that it comes from.
+    pub(crate) fn ends_claim(&self) -> bool {
+        matches!(self, Self::Complete { .. } | Self::Abort { .. } | Self::OwnerGone { .. })
+    }
+}
+
 /// A durable step of one record: what the journal holds.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Change {
@@ -172,11 +184,24 @@ impl Record {
         matches!(self.effective(now), Effective::Absent)
     }
 
+    /// Whether somebody holds a claim on the record, past its deadline or not.
+    pub(crate) fn is_in_flight(&self) -> bool {
+        matches!(self.state, State::InFlight(_))
+    }
+
     /// The attempt of a record that is in flight or an orphan.
     pub(crate) fn attempt(&self) -> Option<&Attempt> {
         match &self.state {
             State::InFlight(attempt) | State::Orphan { attempt, .. } => Some(attempt),
             State::Completed(_) => None,
+        }
+    }
+
+    /// From when on a live claim counts as an orphan.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        match &self.state {
+            State::InFlight(attempt) => attempt.deadline,
+            _ => None,
         }
     }
 

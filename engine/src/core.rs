@@ -1,0 +1,526 @@
+//! What callers, the committer and the folder of one epoch share.
+
+use std::collections::BinaryHeap;
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::clock::{EngineClock, Time};
+use crate::error::{Error, ErrorKind, Result};
+use crate::folder::Inbox;
+use crate::key::{Key, KeyHash, Secret};
+use crate::lock_table::{Admission, Answer, FollowUp, Gate, LockTable, Op, Queued};
+use crate::options::Options;
+use crate::queue::Queue;
+use crate::recent::Versioned;
+use crate::stats::Counters;
+use crate::store::View;
+use crate::transition::{Command, Record, Reply, State, transition};
+
+/// One open of a store, from recovery to close, failure or reopen.
+pub(crate) struct Core {
+    pub(crate) options: Options,
+    pub(crate) secret: Secret,
+    pub(crate) clock: EngineClock,
+    pub(crate) table: LockTable,
+    pub(crate) queue: Queue,
+    pub(crate) inbox: Inbox,
+    pub(crate) counters: Counters,
+    pub(crate) recent: RecentBytes,
+    pub(crate) folds: Folds,
+    /// `None` once the store file is closed.
+    view: RwLock<Option<Arc<View>>>,
+    health: RwLock<Health>,
+    /// The disk or the configured size is full: no new claims.
+    pub(crate) full: AtomicBool,
+    pub(crate) in_flight: AtomicIsize,
+    waiters: AtomicUsize,
+    /// Slots with waiters to look at again, by when.
+    timers: Mutex<BinaryHeap<Reverse<(Instant, KeyHash)>>>,
+}
+
+#[derive(Clone, Debug)]
+enum Health {
+    Healthy,
+    Failed(Error),
+    Closed,
+}
+
+/// Bytes and orphans among the recent records.
+#[derive(Debug, Default)]
+pub(crate) struct RecentBytes {
+    pub(crate) active: AtomicUsize,
+    pub(crate) folding: AtomicUsize,
+    pub(crate) orphans_active: AtomicUsize,
+    pub(crate) orphans_folding: AtomicUsize,
+}
+
+/// How far folding has come, for those who wait for it.
+#[derive(Default)]
+pub(crate) struct Folds {
+    /// The last sequence that was published.
+    pub(crate) published: AtomicU64,
+    progress: Mutex<Progress>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Progress {
+    folded_through: u64,
+    /// A fold was asked for up to this sequence.
+    wanted: Option<u64>,
+    error: Option<Error>,
+}
+
+impl Folds {
+    pub(crate) fn start(folded_through: u64, published: u64) -> Self {
+        Self {
+            published: AtomicU64::new(published),
+            progress: Mutex::new(Progress { folded_through, ..Progress::default() }),
+            changed: Condvar::new(),
+        }
+    }
+
+    pub(crate) fn wants(&self) -> bool {
+        self.progress.lock().wanted.is_some()
+    }
+
+    pub(crate) fn want(&self) {
+        let through = self.published.load(Ordering::Acquire);
+        let mut progress = self.progress.lock();
+        progress.wanted = Some(progress.wanted.unwrap_or(0).max(through));
+    }
+
+    pub(crate) fn folded(&self, through: u64) {
+        let mut progress = self.progress.lock();
+        progress.folded_through = progress.folded_through.max(through);
+        if progress.wanted.is_some_and(|wanted| wanted <= through) {
+            progress.wanted = None;
+        }
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn fail(&self, error: &Error) {
+        self.progress.lock().error = Some(error.clone());
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn folded_through(&self) -> u64 {
+        self.progress.lock().folded_through
+    }
+
+    /// Waits until everything published by now is folded.
+    fn wait(&self, through: u64) -> Result<()> {
+        let mut progress = self.progress.lock();
+        while progress.folded_through < through {
+            if let Some(error) = &progress.error {
+                return Err(error.clone());
+            }
+            self.changed.wait(&mut progress);
+        }
+        Ok(())
+    }
+}
+
+impl Core {
+    pub(crate) fn new(
+        options: Options,
+        secret: Secret,
+        clock: EngineClock,
+        view: Arc<View>,
+        folds: Folds,
+    ) -> Self {
+        Self {
+            options,
+            secret,
+            clock,
+            table: LockTable::new(),
+            queue: Queue::default(),
+            inbox: Inbox::default(),
+            counters: Counters::default(),
+            recent: RecentBytes::default(),
+            folds,
+            view: RwLock::new(Some(view)),
+            health: RwLock::new(Health::Healthy),
+            full: AtomicBool::new(false),
+            in_flight: AtomicIsize::new(0),
+            waiters: AtomicUsize::new(0),
+            timers: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    pub(crate) fn hash(&self, key: &Key) -> KeyHash {
+        KeyHash::of(key, &self.secret)
+    }
+
+    pub(crate) fn view(&self) -> Result<Arc<View>> {
+        self.view.read().clone().ok_or_else(|| {
+            Error::new(ErrorKind::Unavailable, "the store file is closed; reopen the engine")
+        })
+    }
+
+    pub(crate) fn set_view(&self, view: Option<Arc<View>>) {
+        *self.view.write() = view;
+    }
+
+    /// Takes a command in. It is answered by its reply, on this thread or another.
+    pub(crate) fn submit(&self, op: Op) {
+        if let Err(error) = self.check_health() {
+            return self.submit_unhealthy(op, error);
+        }
+        let hash = op.hash;
+        let wait_until = op.wait_until;
+        let admission = self.table.shard(hash).admit(op, self.now(), self);
+        match admission {
+            Admission::Answered(answer) => self.answer(answer),
+            Admission::Parked(deadline) => {
+                if let Some(until) = wait_until {
+                    self.set_timer(until, hash);
+                    self.reconsider_at(deadline, hash);
+                }
+            }
+            Admission::Change(queued) => self.enqueue(queued),
+            Admission::Resolve(op) => {
+                let looked_up = self.look_up(hash, &op.key);
+                let follow_up = self.table.shard(hash).resolved(op, looked_up, self.now(), self);
+                self.follow_up(hash, follow_up);
+            }
+        }
+    }
+
+    /// The record in the store file, when neither the lock table nor recent knows the key.
+    ///
+    /// The view is taken after recent was looked into: records leave recent only after the view
+    /// that holds them was published.
+    fn look_up(&self, hash: KeyHash, key: &Key) -> Result<Option<Arc<Record>>> {
+        Ok(self.view()?.get(hash, key)?.and_then(|versioned| versioned.record))
+    }
+
+    /// The durable record of a key, for readers that change nothing.
+    pub(crate) fn peek(&self, hash: KeyHash, key: &Key) -> Result<Option<Arc<Record>>> {
+        {
+            let shard = self.table.shard(hash);
+            if shard.is_unknown(hash) {
+                let message = "the last change of this key is unsettled; reopen the engine";
+                return Err(Error::new(ErrorKind::OutcomeUnknown, message));
+            }
+            if let Some(live) = shard.live(hash) {
+                return Ok(Some(live.clone()));
+            }
+            if let Some(recent) = shard.recent(hash) {
+                return Ok(recent.record.clone());
+            }
+        }
+        self.look_up(hash, key)
+    }
+
+    /// Answers what can be answered without a change while the engine can not write.
+    fn submit_unhealthy(&self, op: Op, refused: Error) {
+        let now = self.now();
+        let outcome = match self.peek(op.hash, &op.key) {
+            _ if refused.kind() == ErrorKind::Closed => Err(refused),
+            Err(error) => Err(error),
+            Ok(record) => match transition(record.as_deref(), &op.command, &op.key, now) {
+                (None, reply) => Ok((reply, record, now)),
+                (Some(_), _) => Err(refused),
+            },
+        };
+        self.answer(Answer::new(op, outcome));
+    }
+
+    pub(crate) fn enqueue(&self, queued: Queued) {
+        if let Err(queued) = self.queue.push(queued) {
+            self.refuse(queued, &self.refusal());
+        }
+    }
+
+    /// Answers a command that was queued but not written: nothing happened.
+    pub(crate) fn refuse(&self, queued: Queued, error: &Error) {
+        let Queued { op, .. } = queued;
+        self.release_reservation(&op.command);
+        let follow_up = self.table.shard(op.hash).abandon(op.hash, error, self);
+        let hash = op.hash;
+        self.answer(Answer::new(op, Err(error.clone())));
+        self.follow_up(hash, follow_up);
+    }
+
+    pub(crate) fn release_reservation(&self, command: &Command) {
+        if command.starts_execution() {
+            self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Does what a shard left to be done once it is unlocked.
+    pub(crate) fn follow_up(&self, hash: KeyHash, follow_up: FollowUp) {
+        if let Some(queued) = follow_up.queued {
+            self.enqueue(queued);
+        }
+        self.reconsider_at(follow_up.reconsider_at, hash);
+        for answer in follow_up.answers {
+            self.answer(answer);
+        }
+    }
+
+    pub(crate) fn answer(&self, answer: Answer) {
+        self.counters.count(&answer);
+        answer.give();
+    }
+
+    fn reconsider_at(&self, deadline: Option<Time>, hash: KeyHash) {
+        if let Some(deadline) = deadline {
+            self.set_timer(Instant::now() + deadline.since(self.now()), hash);
+        }
+    }
+
+    fn set_timer(&self, at: Instant, hash: KeyHash) {
+        let mut timers = self.timers.lock();
+        let earliest = timers.peek().is_none_or(|Reverse((earliest, _))| at < *earliest);
+        timers.push(Reverse((at, hash)));
+        drop(timers);
+        if earliest {
+            self.queue.nudge();
+        }
+    }
+
+    /// Answers whoever waited long enough; returns when to look again.
+    pub(crate) fn run_timers(&self) -> Option<Instant> {
+        loop {
+            let hash = {
+                let mut timers = self.timers.lock();
+                let Reverse((at, hash)) = *timers.peek()?;
+                if at > Instant::now() {
+                    return Some(at);
+                }
+                timers.pop();
+                hash
+            };
+            let follow_up = self.table.shard(hash).reconsider(hash, self.now(), self);
+            self.follow_up(hash, follow_up);
+        }
+    }
+
+    /// Makes a durable change known and answers its caller and whoever waited for it.
+    pub(crate) fn publish(&self, op: Op, reply: Reply, versioned: Versioned, now: Time) {
+        let (hash, record) = (op.hash, versioned.record.clone());
+        let reserved = isize::from(op.command.starts_execution());
+        let mut replaced = None;
+        let (grew, follow_up) =
+            self.table.shard(hash).publish(hash, versioned, now, self, &mut replaced);
+        self.in_flight.fetch_add(grew - reserved, Ordering::Relaxed);
+        self.recent.add(record.as_deref(), replaced.and_then(|replaced| replaced.record));
+        self.answer(Answer::new(op, Ok((reply, record, now))));
+        self.follow_up(hash, follow_up);
+    }
+
+    /// Answers a queued command that turned out to change nothing.
+    pub(crate) fn publish_unchanged(&self, queued: Queued, outcome: Result<Reply>, now: Time) {
+        let Queued { op, base } = queued;
+        let hash = op.hash;
+        self.release_reservation(&op.command);
+        let follow_up = self.table.shard(hash).unchanged(hash, base.clone(), now, self);
+        self.answer(Answer::new(op, outcome.map(|reply| (reply, base, now))));
+        self.follow_up(hash, follow_up);
+    }
+
+    /// The group with this command failed: it may or may not have happened.
+    pub(crate) fn publish_unknown(&self, op: Op, error: &Error) {
+        let hash = op.hash;
+        self.release_reservation(&op.command);
+        let follow_up = self.table.shard(hash).set_unknown(hash, self);
+        self.answer(Answer::new(op, Err(error.clone())));
+        self.follow_up(hash, follow_up);
+    }
+
+    pub(crate) fn orphans_about(&self) -> usize {
+        let carried = self.view().map_or(0, |view| view.open_count());
+        let recent = &self.recent;
+        carried
+            + recent.orphans_active.load(Ordering::Relaxed)
+            + recent.orphans_folding.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn waiters(&self) -> usize {
+        self.waiters.load(Ordering::Relaxed)
+    }
+
+    /// Folds everything published so far; blocks until that is durable.
+    pub(crate) fn fold(&self) -> Result<()> {
+        self.check_health()?;
+        let through = self.folds.published.load(Ordering::Acquire);
+        self.folds.want();
+        self.queue.nudge();
+        self.folds.wait(through)
+    }
+
+    fn check_health(&self) -> Result<()> {
+        match &*self.health.read() {
+            Health::Healthy => Ok(()),
+            _ => Err(self.refusal()),
+        }
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        matches!(*self.health.read(), Health::Failed(_))
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(*self.health.read(), Health::Closed)
+    }
+
+    /// Why commands are refused.
+    pub(crate) fn refusal(&self) -> Error {
+        match &*self.health.read() {
+            Health::Failed(cause) => {
+                Error::caused_by(ErrorKind::Unavailable, cause.to_string(), cause.clone())
+            }
+            Health::Closed | Health::Healthy => Error::new(ErrorKind::Closed, ""),
+        }
+    }
+
+    /// Latches the engine: from now on it only answers from what is durable.
+    pub(crate) fn fail(&self, error: &Error) {
+        {
+            let mut health = self.health.write();
+            if !matches!(*health, Health::Healthy) {
+                return;
+            }
+            *health = Health::Failed(error.clone());
+        }
+        self.counters.failures.fetch_add(1, Ordering::Relaxed);
+        let refusal = self.refusal();
+        for queued in self.queue.drain() {
+            self.refuse(queued, &refusal);
+        }
+        self.folds.fail(&refusal);
+        self.inbox.nudge();
+    }
+
+    /// A thread of the engine panicked: whatever it worked on is in doubt.
+    pub(crate) fn panicked(&self) {
+        self.fail(&Error::new(ErrorKind::Unavailable, "a thread of the engine panicked"));
+        let answers: Vec<_> = self
+            .table
+            .shards()
+            .flat_map(|mut shard| shard.set_busy_unknown(self))
+            .collect();
+        for answer in answers {
+            self.answer(answer);
+        }
+    }
+
+    /// Refuses commands while the engine is reopened; those already queued are still carried out.
+    pub(crate) fn suspend(&self) {
+        let mut health = self.health.write();
+        if matches!(*health, Health::Healthy) {
+            let cause = Error::new(ErrorKind::Unavailable, "the engine is being reopened");
+            *health = Health::Failed(cause);
+        }
+        drop(health);
+        self.queue.stop();
+    }
+
+    /// Refuses further commands; those already queued are still carried out.
+    pub(crate) fn close(&self) {
+        let mut health = self.health.write();
+        if matches!(*health, Health::Healthy) {
+            *health = Health::Closed;
+        }
+        drop(health);
+        self.queue.stop();
+    }
+
+    /// Answers whoever still waits, after the threads have ended.
+    pub(crate) fn refuse_waiters(&self) {
+        let refusal = self.refusal();
+        let answers: Vec<_> =
+            self.table.shards().flat_map(|mut shard| shard.refuse_all(&refusal, self)).collect();
+        for answer in answers {
+            self.answer(answer);
+        }
+    }
+}
+
+impl RecentBytes {
+    fn add(&self, record: Option<&Record>, replaced: Option<Arc<Record>>) {
+        const ENTRY: usize = 64;
+        let is_orphan = |record: &Record| matches!(record.state, State::Orphan { .. });
+        self.active.fetch_add(ENTRY + record.map_or(0, Record::weight), Ordering::Relaxed);
+        if record.is_some_and(is_orphan) {
+            self.orphans_active.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(replaced) = replaced {
+            self.active.fetch_sub(ENTRY + replaced.weight(), Ordering::Relaxed);
+            if is_orphan(&replaced) {
+                self.orphans_active.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    pub(crate) fn restored(&self, record: Option<&Record>) {
+        self.add(record, None);
+    }
+
+    pub(crate) fn rotate(&self) {
+        self.folding.store(self.active.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        self.orphans_folding
+            .store(self.orphans_active.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    pub(crate) fn evicted(&self) {
+        self.folding.store(0, Ordering::Relaxed);
+        self.orphans_folding.store(0, Ordering::Relaxed);
+    }
+}
+
+impl Gate for Core {
+    fn reserve(&self, command: &Command) -> Result<()> {
+        if !command.starts_execution() {
+            return Ok(());
+        }
+        let overloaded = |what: &str, limit: usize| {
+            Err(Error::new(ErrorKind::Overloaded, format!("{limit} {what}, the most allowed")))
+        };
+        let options = &self.options;
+        if self.full.load(Ordering::Relaxed) {
+            let message = "no new claims until there is space again";
+            return Err(Error::new(ErrorKind::StoreFull, message));
+        }
+        if self.queue.begins() >= options.max_queue {
+            return overloaded("begins wait for the disk", options.max_queue);
+        }
+        if matches!(command, Command::Begin { .. }) && self.orphans_about() >= options.max_orphans {
+            // Resolved orphans are counted until they are folded.
+            self.folds.want();
+            self.queue.nudge();
+            return overloaded("orphans are unresolved", options.max_orphans);
+        }
+        if self.in_flight.fetch_add(1, Ordering::Relaxed) >= options.max_in_flight as isize {
+            self.in_flight.fetch_sub(1, Ordering::Relaxed);
+            return overloaded("claims are in flight", options.max_in_flight);
+        }
+        Ok(())
+    }
+
+    fn reserve_waiter(&self, command: &Command) -> Result<()> {
+        let limit = self.options.max_waiters;
+        if self.waiters.fetch_add(1, Ordering::Relaxed) >= limit
+            && matches!(command, Command::Begin { .. })
+        {
+            self.waiters.fetch_sub(1, Ordering::Relaxed);
+            let message = format!("{limit} begins wait for an owner, the most allowed");
+            return Err(Error::new(ErrorKind::Overloaded, message));
+        }
+        Ok(())
+    }
+
+    fn release_waiters(&self, count: usize) {
+        self.waiters.fetch_sub(count, Ordering::Relaxed);
+    }
+}

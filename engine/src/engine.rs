@@ -1,0 +1,493 @@
+//! The engine as its users hold it, and what its handles share.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::begin::{Begin, InFlight, Lookup, Mismatch, Recorded};
+use crate::claim::{Claim, Orphan};
+use crate::committer::Committer;
+use crate::core::{Core, Folds};
+use crate::directory::{self, Lock};
+use crate::error::{Error, ErrorKind, Result};
+use crate::fingerprint::{Fingerprint, KeyedFingerprint};
+use crate::folder::Folder;
+use crate::key::{HashMap, Key, KeyHash};
+use crate::lock_table::{Op, Outcome};
+use crate::options::Options;
+use crate::pending::Pending;
+use crate::recovery::{self, Recovered};
+use crate::stats::Stats;
+use crate::store::Store;
+use crate::transition::{Command, Reply, State, Token};
+
+/// An open store. Clones are cheap and share it; all methods may be called from any thread.
+///
+/// Dropping the last clone ends the engine: what was submitted is still made durable, its threads
+/// are joined. Claims that are still held are orphans at the next open. [`close`](Self::close) does
+/// the same, folds, and reports.
+///
+/// ```
+/// use oncekey::{Begin, Engine, Fingerprint, Key};
+/// # let dir = std::env::temp_dir().join(format!("oncekey-doc-engine-{}", std::process::id()));
+/// let engine = Engine::open(&dir)?;
+/// let key = Key::new("tenant-7", "order-1")?;
+/// let fingerprint = Fingerprint::builder().part("body", "two of these").finish();
+/// match engine.begin(&key, fingerprint.clone()).wait()? {
+///     Begin::Claimed(claim) => {
+///         let response = b"201 created"; // the operation runs here, once
+///         claim.complete(response).wait()?;
+///     }
+///     other => unreachable!("a new key is claimed: {other:?}"),
+/// }
+/// match engine.begin(&key, fingerprint).wait()? {
+///     Begin::Replay(recorded) => assert_eq!(recorded.response(), Some(&b"201 created"[..])),
+///     other => unreachable!("a retry is replayed: {other:?}"),
+/// }
+/// # drop(engine); std::fs::remove_dir_all(&dir).ok();
+/// # Ok::<(), oncekey::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Engine {
+    handle: Arc<EngineHandle>,
+}
+
+/// Its drop is the end of the last [`Engine`].
+struct EngineHandle {
+    shared: Arc<Shared>,
+}
+
+impl Drop for EngineHandle {
+    fn drop(&mut self) {
+        self.shared.stop(false);
+    }
+}
+
+/// What the engine and its claims and orphans hold together.
+pub(crate) struct Shared {
+    options: Options,
+    path: PathBuf,
+    core: RwLock<Arc<Core>>,
+    /// `None` once closed. Held while the engine is opened, reopened or closed.
+    running: Mutex<Option<Running>>,
+}
+
+/// The threads of one core, in the order in which they end, and the lock that they work under.
+struct Running {
+    committer: Option<JoinHandle<()>>,
+    folder: Option<JoinHandle<()>>,
+    lock: Lock,
+}
+
+/// What [`Engine::close`] left behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CloseReport {
+    /// Claims that were still held: orphans at the next open.
+    pub in_flight: u64,
+    /// The last journal sequence that is in the store file. The next open has nothing to replay.
+    pub folded_through: u64,
+}
+
+impl Engine {
+    /// Opens the store in the directory `path` with default [`Options`], creating it when there is
+    /// none.
+    ///
+    /// # Errors
+    /// Those of [`Options::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Options::new().open(path)
+    }
+
+    /// Opens the store in the directory `path` with default [`Options`]; refuses to create one.
+    ///
+    /// # Errors
+    /// Those of [`Options::open`], and `StoreMissing`.
+    pub fn open_existing(path: impl AsRef<Path>) -> Result<Self> {
+        Options::new().open_existing(path)
+    }
+
+    pub(crate) fn start(path: PathBuf, options: Options, create: bool) -> Result<Self> {
+        let lock = directory::open(&options, &path, create)?;
+        let (core, running) = start_core(&options, &path, lock).map_err(|(error, _)| error)?;
+        let shared = Arc::new(Shared {
+            options,
+            path,
+            core: RwLock::new(core),
+            running: Mutex::new(Some(running)),
+        });
+        Ok(Self { handle: Arc::new(EngineHandle { shared }) })
+    }
+
+    /// Asks for the right to execute the operation that `key` names.
+    ///
+    /// A `Claimed` is durable when it is answered, under [`Durability::Strict`](crate::Durability).
+    /// Everything else is decided on what is durable.
+    ///
+    /// # Errors
+    /// `InvalidInput`; `Overloaded` and `StoreFull` when a bound is reached; `OutcomeUnknown`,
+    /// `Unavailable`, `Closed`, `Corrupted`, `Io`. After an error the caller must not execute.
+    pub fn begin(&self, key: &Key, fingerprint: Fingerprint) -> Pending<Begin> {
+        self.handle.shared.begin(key, fingerprint, None)
+    }
+
+    /// Like [`begin`](Self::begin), but waits up to `max_wait` for an owner: for its response
+    /// (`Replay`), its abort (this or another waiter is `Claimed`) or its end (`Orphaned`). Past the
+    /// bound the answer is `Locked`.
+    ///
+    /// # Errors
+    /// Those of [`begin`](Self::begin).
+    pub fn begin_waiting(
+        &self,
+        key: &Key,
+        fingerprint: Fingerprint,
+        max_wait: Duration,
+    ) -> Pending<Begin> {
+        // A wait beyond what the clock can count is as long as any.
+        let forever = Duration::from_secs(365 * 86_400);
+        self.handle.shared.begin(key, fingerprint, Some(Instant::now() + max_wait.min(forever)))
+    }
+
+    /// What the store holds under `key`, without asking for the right to execute.
+    ///
+    /// # Errors
+    /// `OutcomeUnknown`, `Unavailable`, `Closed`, `Corrupted`, `Io`.
+    pub fn get(&self, key: &Key) -> Result<Lookup> {
+        let shared = &self.handle.shared;
+        let core = shared.open_core()?;
+        let hash = core.hash(key);
+        let record = core.peek(hash, key)?;
+        let now = core.now();
+        match record.as_deref() {
+            Some(record) => match Orphan::new(shared, hash, record, now) {
+                Some(orphan) => Ok(Lookup::Orphaned(orphan)),
+                None => Ok(Lookup::new(record, now)),
+            },
+            None => Ok(Lookup::Absent),
+        }
+    }
+
+    /// The orphans that stand unresolved, oldest first, as handles that resolve them.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Closed`, `Corrupted`, `Io`.
+    pub fn orphans(&self) -> Result<Vec<Orphan>> {
+        let shared = &self.handle.shared;
+        let core = shared.open_core()?;
+        // Recent before the view, as every reader does; what recent knows is newer.
+        let mut records: HashMap<_> = HashMap::default();
+        for shard in core.table.shards() {
+            records.extend(shard.recents().map(|(hash, versioned)| (*hash, versioned.clone())));
+        }
+        for (hash, versioned) in core.view()?.open_records()? {
+            records.entry(hash).or_insert(versioned);
+        }
+        let now = core.now();
+        let mut orphans: Vec<_> = records
+            .iter()
+            .filter_map(|(hash, versioned)| Some((*hash, versioned.record.as_deref()?)))
+            .filter_map(|(hash, record)| Orphan::new(shared, hash, record, now))
+            .collect();
+        orphans.sort_by(|a, b| (a.since(), a.token()).cmp(&(b.since(), b.token())));
+        Ok(orphans)
+    }
+
+    /// A snapshot of counters and gauges. Cheap enough to be scraped.
+    pub fn stats(&self) -> Stats {
+        let core = self.handle.shared.core();
+        let now = core.now();
+        let mut stats = Stats::default();
+        core.counters.fill(&mut stats);
+        let mut oldest = None;
+        for shard in core.table.shards() {
+            for record in shard.live_records() {
+                stats.in_flight += 1;
+                let started = record.attempt().map(|attempt| attempt.started_at);
+                oldest = [oldest, started].into_iter().flatten().min();
+            }
+        }
+        stats.oldest_claim = oldest.map(|started| now.since(started));
+        stats.orphans = core.orphans_about() as u64;
+        stats.queued = core.queue.begins() as u64;
+        stats.waiters = core.waiters() as u64;
+        let recent = &core.recent;
+        stats.recent_bytes = (recent.active.load(Ordering::Relaxed)
+            + recent.folding.load(Ordering::Relaxed)) as u64;
+        if let Ok(view) = core.view() {
+            stats.folded_records = view.entries();
+            stats.runs = view.runs() as u64;
+        }
+        stats
+    }
+
+    /// Moves everything acknowledged so far from the journal into the store file, and waits for it.
+    /// Never needed for durability; it makes the next open fast and a file copy small.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Closed`.
+    pub fn fold(&self) -> Result<()> {
+        self.handle.shared.core().fold()
+    }
+
+    /// Gives the space of expired records back now, and waits for it. Never needed for correctness.
+    /// Returns how many rows were removed.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Closed`.
+    pub fn sweep(&self) -> Result<u64> {
+        let core = self.handle.shared.open_core()?;
+        core.inbox.sweep().recv().unwrap_or_else(|_| Err(core.refusal()))
+    }
+
+    /// Writes a consistent copy of the store, as of now, into the new or empty directory `path`,
+    /// while the engine runs.
+    ///
+    /// Opened, the copy knows everything that was acknowledged before this call, and claims in
+    /// flight are orphans there. It is another incarnation: tokens of the original are fenced.
+    ///
+    /// # Errors
+    /// `InvalidInput` when `path` is not empty; `StoreFull`, `Io`, `Unavailable`, `Closed`.
+    pub fn backup_to(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.fold()?;
+        let core = self.handle.shared.open_core()?;
+        let receiver = core.inbox.backup(path.as_ref().to_owned());
+        receiver.recv().unwrap_or_else(|_| Err(core.refusal()))
+    }
+
+    /// Recovers in place after a failure, as a restart of the process would: a new epoch, every
+    /// claim of the old one an orphan, which its owner may still complete. Also works on a healthy
+    /// engine, whose queue is drained first.
+    ///
+    /// # Errors
+    /// Those of [`Options::open`]: the engine stays unavailable and may be reopened again.
+    /// `Closed`.
+    pub fn reopen(&self) -> Result<()> {
+        self.handle.shared.reopen()
+    }
+
+    /// Ends the engine for all its clones: refuses new commands, makes durable what was submitted,
+    /// folds, joins the threads.
+    ///
+    /// # Errors
+    /// `Closed` when it was closed before; `Unavailable` when it had failed. It is closed anyway.
+    pub fn close(&self) -> Result<CloseReport> {
+        self.handle.shared.stop(true).unwrap_or_else(|| Err(Error::new(ErrorKind::Closed, "")))
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Engine({})", self.handle.shared.path.display())
+    }
+}
+
+impl Shared {
+    pub(crate) fn core(&self) -> Arc<Core> {
+        self.core.read().clone()
+    }
+
+    fn open_core(&self) -> Result<Arc<Core>> {
+        let core = self.core();
+        if core.is_closed() { Err(core.refusal()) } else { Ok(core) }
+    }
+
+    fn begin(
+        self: &Arc<Self>,
+        key: &Key,
+        fingerprint: Fingerprint,
+        wait_until: Option<Instant>,
+    ) -> Pending<Begin> {
+        if let Err(error) = fingerprint.validate() {
+            return Pending::ready(Err(error));
+        }
+        let core = self.core();
+        let hash = core.hash(key);
+        let command = Command::Begin {
+            fingerprint: KeyedFingerprint::new(fingerprint, &core.secret),
+            ttl: self.options.ttl,
+            max_execution: self.options.max_execution,
+        };
+        let (sender, pending) = Pending::channel();
+        let shared = self.clone();
+        let reply = move |outcome| drop(sender.send(shared.begin_answer(hash, outcome)));
+        let op = Op { key: key.clone(), hash, command, wait_until, reply: Box::new(reply) };
+        core.submit(op);
+        pending.on_delivery(Begin::delivered)
+    }
+
+    fn begin_answer(self: &Arc<Self>, hash: KeyHash, outcome: Outcome) -> Result<Begin> {
+        let (reply, record, now) = outcome?;
+        let record = record.as_deref();
+        let begin = match reply {
+            Reply::Claimed => {
+                record.and_then(|record| Claim::new(self, hash, record)).map(Begin::Claimed)
+            }
+            Reply::Replay => match record.map(|record| &record.state) {
+                Some(State::Completed(completed)) => Some(Begin::Replay(Recorded::new(completed))),
+                _ => None,
+            },
+            Reply::Locked => record.map(|record| Begin::Locked(InFlight::new(record, now))),
+            Reply::Mismatch(parts) => Some(Begin::Mismatch(Mismatch::new(parts))),
+            Reply::Orphaned => record
+                .and_then(|record| Orphan::new(self, hash, record, now))
+                .map(Begin::Orphaned),
+            Reply::Done | Reply::Fenced | Reply::AlreadyCompleted => None,
+        };
+        begin.ok_or_else(|| Error::corrupted("a reply does not fit its record"))
+    }
+
+    /// Submits a command of a handle, to whatever core is open now.
+    pub(crate) fn submit(
+        &self,
+        key: Key,
+        hash: KeyHash,
+        command: Command,
+        reply: impl FnOnce(Outcome) + Send + 'static,
+    ) {
+        self.core().submit(Op { key, hash, command, wait_until: None, reply: Box::new(reply) });
+    }
+
+    pub(crate) fn complete_command(
+        &self,
+        token: Token,
+        response: Option<&[u8]>,
+        ttl: Option<Duration>,
+    ) -> Command {
+        let kept = response.filter(|response| response.len() <= self.options.max_response);
+        Command::Complete { token, response: kept.map(Arc::from), ttl }
+    }
+
+    pub(crate) fn take_over_command(&self, token: Token) -> Command {
+        Command::TakeOver { token, max_execution: self.options.max_execution }
+    }
+
+    pub(crate) fn check_checkpoint(&self, data: &[u8]) -> Result<()> {
+        let limit = self.options.max_checkpoint;
+        if data.len() <= limit {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("the checkpoint has {} bytes, at most {limit}", data.len())))
+    }
+
+    /// Ends the threads; `None` when that was done before.
+    fn stop(&self, fold: bool) -> Option<Result<CloseReport>> {
+        let mut running = self.running.lock();
+        let threads = running.take()?;
+        let core = self.core();
+        let folded = if fold { core.fold() } else { Ok(()) };
+        core.close();
+        let lock = threads.join(&core);
+        drop(lock);
+        Some(folded.map(|()| CloseReport {
+            in_flight: u64::try_from(core.in_flight.load(Ordering::Relaxed)).unwrap_or(0),
+            folded_through: core.folds.folded_through(),
+        }))
+    }
+
+    fn reopen(&self) -> Result<()> {
+        let mut running = self.running.lock();
+        let Some(threads) = running.take() else {
+            return Err(Error::new(ErrorKind::Closed, ""));
+        };
+        let old = self.core();
+        old.suspend();
+        let lock = threads.join(&old);
+        match start_core(&self.options, &self.path, lock) {
+            Ok((core, threads)) => {
+                *self.core.write() = core;
+                *running = Some(threads);
+                Ok(())
+            }
+            Err((error, lock)) => {
+                *running = Some(Running { committer: None, folder: None, lock });
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Running {
+    /// Joins both threads; the committer first, since it hands work to the folder.
+    fn join(self, core: &Core) -> Lock {
+        join(self.committer);
+        core.inbox.stop();
+        join(self.folder);
+        core.refuse_waiters();
+        self.lock
+    }
+}
+
+/// Joins a thread, unless it is this one: a reply may drop the last handle of the engine.
+fn join(thread: Option<JoinHandle<()>>) {
+    let other = thread.filter(|thread| thread.thread().id() != std::thread::current().id());
+    if let Some(thread) = other {
+        // A thread that panicked has latched the core before it ended.
+        drop(thread.join());
+    }
+}
+
+/// Opens the store file, recovers, and starts the threads. On failure the lock comes back.
+fn start_core(
+    options: &Options,
+    path: &Path,
+    lock: Lock,
+) -> std::result::Result<(Arc<Core>, Running), (Error, Lock)> {
+    let (core, committer, folder) = match recover_core(options, path) {
+        Ok(parts) => parts,
+        Err(error) => return Err((error, lock)),
+    };
+    let mut running = Running { committer: None, folder: None, lock };
+    let started = spawn("oncekey-commit", &core, move || committer.run())
+        .map(|thread| running.committer = Some(thread))
+        .and_then(|()| spawn("oncekey-fold", &core, move || folder.run()))
+        .map(|thread| running.folder = Some(thread));
+    match started {
+        Ok(()) => Ok((core, running)),
+        Err(error) => {
+            core.close();
+            Err((error, running.join(&core)))
+        }
+    }
+}
+
+fn recover_core(options: &Options, path: &Path) -> Result<(Arc<Core>, Committer, Folder)> {
+    let store = Store::open(&options.disk, path, options.cache_bytes)?;
+    let Recovered { journal, records, clock, epoch, time } =
+        recovery::recover(options, path, &store)?;
+    let state = store.state();
+    let folds = Folds::start(state.folded_through, journal.next_sequence() - 1);
+    let core =
+        Arc::new(Core::new(options.clone(), state.secret.clone(), clock, store.view(), folds));
+    for (hash, versioned) in records {
+        core.recent.restored(versioned.record.as_deref());
+        core.table.shard(hash).restore(hash, versioned);
+    }
+    let pool = journal.pool().clone();
+    let committer = Committer::new(core.clone(), journal, state.incarnation, epoch, time);
+    let folder = Folder::new(core.clone(), store, pool);
+    Ok((core, committer, folder))
+}
+
+/// Starts a thread whose panic latches the engine.
+fn spawn(
+    name: &str,
+    core: &Arc<Core>,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>> {
+    let core = core.clone();
+    let run = move || {
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+        if result.is_err() {
+            core.panicked();
+        }
+    };
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .map_err(|error| Error::io(format!("starting the thread {name}"), error))
+}

@@ -1,0 +1,295 @@
+//! The folder: the only writer of the store file. In order of urgency it prepares journal
+//! segments, moves recent records into the store file, takes backups, loads filters, merges runs and
+//! gives the space of expired records back.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::clock::Time;
+use crate::core::Core;
+use crate::directory;
+use crate::error::{Error, Result};
+use crate::journal::{Position, SegmentPool};
+use crate::key::KeyHash;
+use crate::recent::Versioned;
+use crate::store::{Fold, Store};
+
+/// What the committer hands over at a rotation: the records are in the shards' folding maps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FoldTask {
+    /// The last sequence that the records hold.
+    pub(crate) through: u64,
+    /// Where the journal goes on after it.
+    pub(crate) replay_from: Position,
+    pub(crate) epoch: u64,
+    pub(crate) time: Time,
+}
+
+/// What others ask of the folder.
+#[derive(Default)]
+pub(crate) struct Inbox {
+    requests: Mutex<Requests>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Requests {
+    fold: Option<FoldTask>,
+    /// A fold was handed over and its records are not evicted yet.
+    folding: bool,
+    backups: Vec<(PathBuf, oneshot::Sender<Result<()>>)>,
+    sweeps: Vec<oneshot::Sender<Result<u64>>>,
+    nudged: bool,
+    stopped: bool,
+}
+
+impl Inbox {
+    /// Whether a fold may be handed over.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.requests.lock().folding
+    }
+
+    pub(crate) fn fold(&self, task: FoldTask) {
+        let mut requests = self.requests.lock();
+        requests.folding = true;
+        requests.fold = Some(task);
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn backup(&self, path: PathBuf) -> oneshot::Receiver<Result<()>> {
+        let (sender, receiver) = oneshot::channel();
+        self.requests.lock().backups.push((path, sender));
+        self.wake.notify_one();
+        receiver
+    }
+
+    /// The answer is how many records and runs were removed.
+    pub(crate) fn sweep(&self) -> oneshot::Receiver<Result<u64>> {
+        let (sender, receiver) = oneshot::channel();
+        self.requests.lock().sweeps.push(sender);
+        self.wake.notify_one();
+        receiver
+    }
+
+    pub(crate) fn nudge(&self) {
+        self.requests.lock().nudged = true;
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn stop(&self) {
+        self.requests.lock().stopped = true;
+        self.wake.notify_one();
+    }
+
+    fn wait_for_stop(&self) {
+        let mut requests = self.requests.lock();
+        while !requests.stopped {
+            self.wake.wait(&mut requests);
+        }
+    }
+}
+
+/// Run entries merged in one transaction when nothing else is to be done.
+const MERGE_ENTRIES: usize = 1 << 16;
+/// Rows removed in one sweep transaction.
+const SWEEP_ROWS: usize = 4096;
+/// How long a failed preparation of a segment waits before it is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+pub(crate) struct Folder {
+    core: Arc<Core>,
+    store: Store,
+    pool: Arc<SegmentPool>,
+    next_sweep: Instant,
+    sweeping: Option<Vec<oneshot::Sender<Result<u64>>>>,
+    swept: u64,
+    filters_loaded: bool,
+}
+
+impl Folder {
+    pub(crate) fn new(core: Arc<Core>, store: Store, pool: Arc<SegmentPool>) -> Self {
+        let next_sweep = Instant::now() + core.options.sweep_interval;
+        Self {
+            core,
+            store,
+            pool,
+            next_sweep,
+            sweeping: None,
+            swept: 0,
+            filters_loaded: false,
+        }
+    }
+
+    /// Runs until it is stopped; the store file is closed when this returns. After a failure it
+    /// writes nothing more, but keeps the store file open for readers.
+    pub(crate) fn run(mut self) {
+        while !self.core.has_failed() {
+            match self.step() {
+                Ok(true) => {}
+                Ok(false) if self.wait() => {}
+                Ok(false) => return,
+                Err(error) => self.core.fail(&error),
+            }
+        }
+        self.core.inbox.wait_for_stop();
+    }
+
+    /// Does the most urgent thing; says whether there was one.
+    pub(crate) fn step(&mut self) -> Result<bool> {
+        if self.pool.wants_segment() && self.pool.failure().is_none() {
+            // A failure is kept by the pool and refuses claims; it does not fail the engine.
+            let prepared = self.pool.prepare();
+            self.note_space()?;
+            if prepared.is_ok() {
+                return Ok(true);
+            }
+        }
+        let task = self.core.inbox.requests.lock().fold.take();
+        if let Some(task) = task {
+            self.fold(task)?;
+            return Ok(true);
+        }
+        let backup = self.core.inbox.requests.lock().backups.pop();
+        if let Some((path, sender)) = backup {
+            let result = directory::backup(&self.core.options, &self.store, &path);
+            // Nobody waits any more: the backup is there all the same.
+            drop(sender.send(result));
+            return Ok(true);
+        }
+        if self.core.inbox.requests.lock().stopped {
+            return Ok(false);
+        }
+        if !self.filters_loaded {
+            self.filters_loaded = !self.store.load_next_filter()?;
+            self.publish_view();
+            return Ok(true);
+        }
+        if self.store.merge_step(MERGE_ENTRIES)? {
+            self.publish_view();
+            return Ok(true);
+        }
+        self.sweep()
+    }
+
+    /// Waits for a request, a retry or the next sweep; `false` when the folder is to stop.
+    fn wait(&mut self) -> bool {
+        let mut requests = self.core.inbox.requests.lock();
+        loop {
+            let busy = requests.fold.is_some()
+                || !requests.backups.is_empty()
+                || !requests.sweeps.is_empty();
+            if busy || std::mem::take(&mut requests.nudged) {
+                break;
+            }
+            if requests.stopped {
+                return false;
+            }
+            let retry = self.pool.failure().map(|_| Instant::now() + RETRY);
+            let until = retry.map_or(self.next_sweep, |retry| retry.min(self.next_sweep));
+            if self.core.inbox.wake.wait_until(&mut requests, until).timed_out() {
+                break;
+            }
+        }
+        drop(requests);
+        if self.pool.failure().is_some() {
+            self.pool.forget_failure();
+        }
+        true
+    }
+
+    fn fold(&mut self, task: FoldTask) -> Result<()> {
+        let entries: Vec<(KeyHash, Versioned)> =
+            self.core.table.shards().flat_map(|shard| shard.folding().collect::<Vec<_>>()).collect();
+        let count = entries.len();
+        self.store.fold(Fold {
+            through: task.through,
+            replay_from: task.replay_from,
+            epoch: task.epoch,
+            time: task.time,
+            bucket_width: bucket_width(self.core.options.ttl),
+            entries,
+        })?;
+        // Readers find the records in the view before they stop finding them in recent.
+        self.publish_view();
+        for mut shard in self.core.table.shards() {
+            let evicted = shard.evict();
+            drop(shard);
+            drop(evicted);
+        }
+        self.core.recent.evicted();
+        self.core.inbox.requests.lock().folding = false;
+        // Only now that the fold is durable may its part of the journal be written over.
+        self.pool.recycle(task.replay_from);
+        self.core.folds.folded(task.through);
+        self.core.counters.folds.fetch_add(1, Ordering::Relaxed);
+        self.core.queue.nudge();
+        // Merging keeps pace with folding, whatever the load.
+        self.store.merge_step(4 * count)?;
+        self.publish_view();
+        self.note_space()
+    }
+
+    fn sweep(&mut self) -> Result<bool> {
+        let requested = std::mem::take(&mut self.core.inbox.requests.lock().sweeps);
+        if !requested.is_empty() {
+            self.sweeping.get_or_insert_default().extend(requested);
+        }
+        if Instant::now() >= self.next_sweep {
+            self.sweeping.get_or_insert_default();
+            self.next_sweep = Instant::now() + self.core.options.sweep_interval;
+        }
+        if self.sweeping.is_none() {
+            return Ok(false);
+        }
+        let report = self.store.sweep_step(self.core.now(), SWEEP_ROWS)?;
+        self.publish_view();
+        let removed = (report.completed + report.orphans) as u64;
+        self.swept += removed;
+        self.core.counters.swept.fetch_add(removed, Ordering::Relaxed);
+        if !report.more {
+            for sender in self.sweeping.take().into_iter().flatten() {
+                drop(sender.send(Ok(self.swept)));
+            }
+            self.swept = 0;
+            self.note_space()?;
+        }
+        Ok(true)
+    }
+
+    fn publish_view(&self) {
+        self.core.set_view(Some(self.store.view()));
+    }
+
+    /// Decides whether new claims fit: the disk, and the size that the options allow.
+    fn note_space(&self) -> Result<()> {
+        let bytes = self.store.file_bytes()? + self.pool.bytes();
+        self.core.counters.store_bytes.store(bytes, Ordering::Relaxed);
+        let over = self.core.options.max_store_bytes.is_some_and(|limit| bytes >= limit);
+        self.core.full.store(over || self.pool.failure().is_some(), Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // The store file closes with the store; no reader may keep a snapshot of it.
+        self.core.set_view(None);
+        let mut requests = self.core.inbox.requests.lock();
+        let closed = Error::new(crate::ErrorKind::Closed, "");
+        for (_, sender) in requests.backups.drain(..) {
+            drop(sender.send(Err(closed.clone())));
+        }
+        for sender in requests.sweeps.drain(..) {
+            drop(sender.send(Err(closed.clone())));
+        }
+    }
+}
+
+/// Expired records give their space back by buckets of this width: a twenty-fourth of the TTL.
+fn bucket_width(ttl: Duration) -> Duration {
+    (ttl / 24).clamp(Duration::from_secs(1), Duration::from_secs(3600))
+}

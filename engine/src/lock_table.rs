@@ -1,0 +1,452 @@
+//! Who is at which key right now, and what its record was last.
+//!
+//! Each shard holds, under one lock, the slots of keys that are in flight or being resolved, and
+//! the recent records that are not yet folded. Rules that everything else stands on:
+//!
+//! - A command that may change a record first makes the key's slot *busy*; while it is, every other
+//!   such command waits in the slot. So the record that a command was decided on can not change
+//!   before the command is published.
+//! - A slot without a live record is a *marker*: somebody is looking the key up or making it
+//!   durable. Begins wait for it and are never answered from it.
+//! - Publishing puts the record into `active` and frees the slot under the same lock: nobody can
+//!   miss both.
+//! - Replies are never given, and operations never dropped, while a shard is locked: a reply may
+//!   drop a claim, which comes back here.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::clock::Time;
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::{HashMap, Key, KeyHash};
+use crate::recent::Versioned;
+use crate::transition::{Command, Record, Reply, transition};
+
+/// The answer to a command: the reply, the record that it is about, and when it was decided.
+pub(crate) type Outcome = Result<(Reply, Option<Arc<Record>>, Time)>;
+
+/// A submitted command.
+pub(crate) struct Op {
+    pub(crate) key: Key,
+    pub(crate) hash: KeyHash,
+    pub(crate) command: Command,
+    /// Until when a begin waits for an owner instead of being told `Locked`.
+    pub(crate) wait_until: Option<Instant>,
+    pub(crate) reply: Box<dyn FnOnce(Outcome) + Send>,
+}
+
+impl Op {
+    fn waits(&self) -> bool {
+        self.wait_until.is_some_and(|until| Instant::now() < until)
+    }
+}
+
+/// A command that holds its slot, with the record that it is decided on.
+pub(crate) struct Queued {
+    pub(crate) op: Op,
+    pub(crate) base: Option<Arc<Record>>,
+}
+
+/// An answer that is given once no shard is locked.
+#[must_use]
+pub(crate) struct Answer(Op, Outcome);
+
+impl Answer {
+    pub(crate) fn new(op: Op, outcome: Outcome) -> Self {
+        Self(op, outcome)
+    }
+
+    pub(crate) fn parts(&self) -> (&Command, Result<&Reply, &Error>) {
+        (&self.0.command, self.1.as_ref().map(|(reply, ..)| reply))
+    }
+
+    pub(crate) fn give(self) {
+        (self.0.reply)(self.1);
+    }
+}
+
+/// Whether a change may be queued; reserves what it needs. Called with the shard locked.
+pub(crate) trait Gate {
+    fn reserve(&self, command: &Command) -> Result<()>;
+    /// The end of a claim is never refused.
+    fn reserve_waiter(&self, command: &Command) -> Result<()>;
+    fn release_waiters(&self, count: usize);
+}
+
+#[derive(Default)]
+struct Slot {
+    /// The durable in-flight record; `None` makes the slot a marker.
+    live: Option<Arc<Record>>,
+    busy: bool,
+    /// The command that made the slot busy ends the claim. Its owner has spoken: whoever comes now
+    /// waits for the end instead of being told `Locked`.
+    ending: bool,
+    /// The outcome of the last command is not known, since its group failed.
+    unknown: bool,
+    waiting: VecDeque<Op>,
+}
+
+impl Slot {
+    fn occupy(&mut self, command: &Command) {
+        self.busy = true;
+        self.ending = command.ends_claim();
+    }
+}
+
+/// What became of an operation that came to a shard.
+pub(crate) enum Admission {
+    Answered(Answer),
+    /// The operation waits in the slot; the live record there counts as an orphan from then on.
+    Parked(Option<Time>),
+    /// The slot is a marker now; the record must be looked up outside the lock.
+    Resolve(Op),
+    /// The slot is busy now; the command goes to the committer.
+    Change(Queued),
+}
+
+/// What is to be done after a shard is unlocked.
+#[derive(Default)]
+#[must_use]
+pub(crate) struct FollowUp {
+    pub(crate) answers: Vec<Answer>,
+    pub(crate) queued: Option<Queued>,
+    /// Somebody waits for a claim that counts as an orphan from then on.
+    pub(crate) reconsider_at: Option<Time>,
+}
+
+#[derive(Default)]
+pub(crate) struct Shard {
+    slots: HashMap<Slot>,
+    /// Records changed since the last rotation.
+    active: HashMap<Versioned>,
+    /// Records that the folder is writing to the store.
+    folding: HashMap<Versioned>,
+}
+
+impl Shard {
+    pub(crate) fn recent(&self, hash: KeyHash) -> Option<&Versioned> {
+        self.active.get(&hash).or_else(|| self.folding.get(&hash))
+    }
+
+    /// The in-flight record of a key, if it has one.
+    pub(crate) fn live(&self, hash: KeyHash) -> Option<&Arc<Record>> {
+        self.slots.get(&hash)?.live.as_ref()
+    }
+
+    /// Whether the outcome of the key's last command is unknown.
+    pub(crate) fn is_unknown(&self, hash: KeyHash) -> bool {
+        self.slots.get(&hash).is_some_and(|slot| slot.unknown)
+    }
+
+    pub(crate) fn live_records(&self) -> impl Iterator<Item = &Arc<Record>> {
+        self.slots.values().filter_map(|slot| slot.live.as_ref())
+    }
+
+    /// All recent records, the newer ones of a key last.
+    pub(crate) fn recents(&self) -> impl Iterator<Item = (&KeyHash, &Versioned)> {
+        self.folding.iter().chain(&self.active)
+    }
+
+    /// Takes an operation in: answers it from memory, lets it wait, or gives it the slot.
+    pub(crate) fn admit(&mut self, op: Op, now: Time, gate: &dyn Gate) -> Admission {
+        let Some(slot) = self.slots.get_mut(&op.hash) else {
+            let known = self.recent(op.hash).map(|versioned| versioned.record.clone());
+            return match known {
+                Some(record) => self.decide(op, record, now, gate),
+                None => {
+                    self.slots.insert(op.hash, Slot { busy: true, ..Slot::default() });
+                    Admission::Resolve(op)
+                }
+            };
+        };
+        if slot.unknown {
+            return Admission::Answered(Answer(op, Err(unknown())));
+        }
+        let Some(record) = slot.live.clone() else { return park(slot, op, gate) };
+        let (change, reply) = transition(Some(&record), &op.command, &op.key, now);
+        match change {
+            None if reply == Reply::Locked && (slot.ending || op.waits()) => park(slot, op, gate),
+            None => Admission::Answered(Answer(op, Ok((reply, Some(record), now)))),
+            Some(_) if slot.busy => park(slot, op, gate),
+            Some(_) => match gate.reserve(&op.command) {
+                Err(error) => Admission::Answered(Answer(op, Err(error))),
+                Ok(()) => {
+                    slot.occupy(&op.command);
+                    Admission::Change(Queued { base: Some(record), op })
+                }
+            },
+        }
+    }
+
+    /// Decides an operation on a record without a slot of its own.
+    fn decide(
+        &mut self,
+        op: Op,
+        record: Option<Arc<Record>>,
+        now: Time,
+        gate: &dyn Gate,
+    ) -> Admission {
+        let (change, reply) = transition(record.as_deref(), &op.command, &op.key, now);
+        if change.is_none() {
+            return Admission::Answered(Answer(op, Ok((reply, record, now))));
+        }
+        match gate.reserve(&op.command) {
+            Err(error) => Admission::Answered(Answer(op, Err(error))),
+            Ok(()) => {
+                self.slots.entry(op.hash).or_default().occupy(&op.command);
+                Admission::Change(Queued { op, base: record })
+            }
+        }
+    }
+
+    /// The end of a lookup that [`admit`](Self::admit) asked for: decides the operation and, when
+    /// it changes nothing, whoever waited for the marker.
+    pub(crate) fn resolved(
+        &mut self,
+        op: Op,
+        looked_up: Result<Option<Arc<Record>>>,
+        now: Time,
+        gate: &dyn Gate,
+    ) -> FollowUp {
+        let hash = op.hash;
+        let mut follow_up = FollowUp::default();
+        match looked_up {
+            Ok(record) => match self.decide(op, record.clone(), now, gate) {
+                Admission::Change(queued) => follow_up.queued = Some(queued),
+                Admission::Answered(answer) => {
+                    follow_up.answers.push(answer);
+                    self.settle(hash, record, now, gate, &mut follow_up);
+                }
+                // `decide` only answers or queues.
+                Admission::Parked(_) | Admission::Resolve(_) => {}
+            },
+            Err(error) => {
+                self.refuse_waiting(hash, &error, gate, &mut follow_up);
+                follow_up.answers.push(Answer(op, Err(error)));
+            }
+        }
+        follow_up
+    }
+
+    /// Makes a change known: the record into `active`, the slot free, whoever waited answered.
+    /// Returns by how many in-flight records the shard grew, with what is to be done unlocked.
+    pub(crate) fn publish(
+        &mut self,
+        hash: KeyHash,
+        versioned: Versioned,
+        now: Time,
+        gate: &dyn Gate,
+        replaced: &mut Option<Versioned>,
+    ) -> (isize, FollowUp) {
+        let record = versioned.record.clone();
+        *replaced = self.active.insert(hash, versioned);
+        let was_live = self.slots.get(&hash).is_some_and(|slot| slot.live.is_some());
+        let is_live = matches!(&record, Some(record) if record.is_in_flight());
+        let mut follow_up = FollowUp::default();
+        self.settle(hash, record, now, gate, &mut follow_up);
+        (isize::from(is_live) - isize::from(was_live), follow_up)
+    }
+
+    /// Frees the slot after a command that changed nothing, or was refused before it was written.
+    pub(crate) fn unchanged(
+        &mut self,
+        hash: KeyHash,
+        record: Option<Arc<Record>>,
+        now: Time,
+        gate: &dyn Gate,
+    ) -> FollowUp {
+        let mut follow_up = FollowUp::default();
+        self.settle(hash, record, now, gate, &mut follow_up);
+        follow_up
+    }
+
+    /// The key has the durable record `record` and nobody works on it: frees its slot, or keeps it
+    /// for a live record, and decides whoever waits, up to the first that needs a change.
+    fn settle(
+        &mut self,
+        hash: KeyHash,
+        record: Option<Arc<Record>>,
+        now: Time,
+        gate: &dyn Gate,
+        follow_up: &mut FollowUp,
+    ) {
+        let mut slot = self.slots.remove(&hash).unwrap_or_default();
+        (slot.busy, slot.ending, slot.unknown) = (false, false, false);
+        slot.live = record.clone().filter(|record| record.is_in_flight());
+        let mut still_waiting = VecDeque::new();
+        while let Some(op) = slot.waiting.pop_front() {
+            let (change, reply) = transition(record.as_deref(), &op.command, &op.key, now);
+            if change.is_none() {
+                if reply == Reply::Locked && op.waits() {
+                    still_waiting.push_back(op);
+                    continue;
+                }
+                gate.release_waiters(1);
+                follow_up.answers.push(Answer(op, Ok((reply, record.clone(), now))));
+                continue;
+            }
+            if slot.busy {
+                still_waiting.push_back(op);
+                continue;
+            }
+            gate.release_waiters(1);
+            match gate.reserve(&op.command) {
+                Err(error) => follow_up.answers.push(Answer(op, Err(error))),
+                Ok(()) => {
+                    slot.occupy(&op.command);
+                    follow_up.queued = Some(Queued { op, base: record.clone() });
+                }
+            }
+        }
+        slot.waiting = still_waiting;
+        if !slot.waiting.is_empty() {
+            follow_up.reconsider_at = slot.live.as_ref().and_then(|live| live.deadline());
+        }
+        if slot.busy || slot.live.is_some() {
+            self.slots.insert(hash, slot);
+        }
+    }
+
+    /// Looks again at whoever waits at a key: a wait may be over, a deadline may have passed.
+    pub(crate) fn reconsider(&mut self, hash: KeyHash, now: Time, gate: &dyn Gate) -> FollowUp {
+        let mut follow_up = FollowUp::default();
+        let Some(slot) = self.slots.get_mut(&hash) else { return follow_up };
+        if let Some(record) = slot.live.clone().filter(|_| !slot.busy) {
+            self.settle(hash, Some(record), now, gate, &mut follow_up);
+            return follow_up;
+        }
+        // Somebody works on the key: only answer those whose time is over and who may be answered
+        // from the live record.
+        let Some(record) = slot.live.clone() else { return follow_up };
+        let mut still_waiting = VecDeque::new();
+        for op in slot.waiting.drain(..) {
+            let (change, reply) = transition(Some(&record), &op.command, &op.key, now);
+            if change.is_some() || (reply == Reply::Locked && (slot.ending || op.waits())) {
+                still_waiting.push_back(op);
+            } else {
+                gate.release_waiters(1);
+                follow_up.answers.push(Answer(op, Ok((reply, Some(record.clone()), now))));
+            }
+        }
+        slot.waiting = still_waiting;
+        follow_up
+    }
+
+    /// A lookup failed: the marker goes, and whoever waited for it learns why.
+    fn refuse_waiting(
+        &mut self,
+        hash: KeyHash,
+        error: &Error,
+        gate: &dyn Gate,
+        follow_up: &mut FollowUp,
+    ) {
+        let Some(slot) = self.slots.get_mut(&hash) else { return };
+        let waiting = std::mem::take(&mut slot.waiting);
+        (slot.busy, slot.ending) = (false, false);
+        if slot.live.is_none() && !slot.unknown {
+            self.slots.remove(&hash);
+        }
+        gate.release_waiters(waiting.len());
+        follow_up
+            .answers
+            .extend(waiting.into_iter().map(|op| Answer(op, Err(error.clone()))));
+    }
+
+    /// The engine failed before this key's command was written: nothing happened.
+    pub(crate) fn abandon(&mut self, hash: KeyHash, error: &Error, gate: &dyn Gate) -> FollowUp {
+        let mut follow_up = FollowUp::default();
+        self.refuse_waiting(hash, error, gate, &mut follow_up);
+        follow_up
+    }
+
+    /// The group with this key's command failed: what became of it is unknown until reopened.
+    pub(crate) fn set_unknown(&mut self, hash: KeyHash, gate: &dyn Gate) -> FollowUp {
+        let mut follow_up = FollowUp::default();
+        self.slots.entry(hash).or_default().unknown = true;
+        self.refuse_waiting(hash, &unknown(), gate, &mut follow_up);
+        follow_up
+    }
+
+    /// Every key that somebody works on is in doubt: a thread of the engine panicked.
+    pub(crate) fn set_busy_unknown(&mut self, gate: &dyn Gate) -> Vec<Answer> {
+        let mut follow_up = FollowUp::default();
+        let busy: Vec<_> =
+            self.slots.iter().filter(|(_, slot)| slot.busy).map(|(hash, _)| *hash).collect();
+        for hash in busy {
+            self.slots.entry(hash).or_default().unknown = true;
+            self.refuse_waiting(hash, &unknown(), gate, &mut follow_up);
+        }
+        follow_up.answers
+    }
+
+    /// Everything that waits in this shard, with the slots freed: the engine is closing.
+    pub(crate) fn refuse_all(&mut self, error: &Error, gate: &dyn Gate) -> Vec<Answer> {
+        let mut follow_up = FollowUp::default();
+        let hashes: Vec<_> = self.slots.keys().copied().collect();
+        for hash in hashes {
+            self.refuse_waiting(hash, error, gate, &mut follow_up);
+        }
+        follow_up.answers
+    }
+
+    /// Makes the active records the folding ones. The folding ones must have been evicted.
+    pub(crate) fn rotate(&mut self) {
+        debug_assert!(self.folding.is_empty());
+        std::mem::swap(&mut self.active, &mut self.folding);
+    }
+
+    pub(crate) fn folding(&self) -> impl Iterator<Item = (KeyHash, Versioned)> {
+        self.folding.iter().map(|(hash, versioned)| (*hash, versioned.clone()))
+    }
+
+    /// Takes the folded records out, after the fold was committed and its view published.
+    pub(crate) fn evict(&mut self) -> HashMap<Versioned> {
+        std::mem::take(&mut self.folding)
+    }
+
+    /// Puts a record recovered from the journal where a published one would be.
+    pub(crate) fn restore(&mut self, hash: KeyHash, versioned: Versioned) {
+        self.active.insert(hash, versioned);
+    }
+}
+
+fn park(slot: &mut Slot, op: Op, gate: &dyn Gate) -> Admission {
+    match gate.reserve_waiter(&op.command) {
+        Ok(()) => {
+            slot.waiting.push_back(op);
+            Admission::Parked(slot.live.as_ref().and_then(|live| live.deadline()))
+        }
+        Err(error) => Admission::Answered(Answer(op, Err(error))),
+    }
+}
+
+fn unknown() -> Error {
+    Error::new(
+        ErrorKind::OutcomeUnknown,
+        "the group with the last change of this key failed; reopen the engine to settle it",
+    )
+}
+
+/// The shards, by the upper bits of the key hash.
+pub(crate) struct LockTable {
+    shards: Box<[Mutex<Shard>]>,
+}
+
+const SHARDS: usize = 64;
+
+impl LockTable {
+    pub(crate) fn new() -> Self {
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+    }
+
+    pub(crate) fn shard(&self, hash: KeyHash) -> MutexGuard<'_, Shard> {
+        self.shards[(hash.0 >> 122) as usize].lock()
+    }
+
+    pub(crate) fn shards(&self) -> impl Iterator<Item = MutexGuard<'_, Shard>> {
+        self.shards.iter().map(|shard| shard.lock())
+    }
+}

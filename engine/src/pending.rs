@@ -1,0 +1,224 @@
+//! The answer to an operation that was submitted.
+
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind};
+
+/// The coming answer to an operation, for a task or for a thread.
+///
+/// The operation was submitted when the `Pending` was made: polling or waiting does not start it,
+/// and dropping does not take it back. The one exception is a claim that nobody took out: when a
+/// `Pending` is dropped that holds, or later would have held, a [`Claim`](crate::Claim), the claim
+/// is aborted, since its operation never ran.
+///
+/// As a `Future` it needs no runtime. [`wait`](Self::wait) and
+/// [`wait_timeout`](Self::wait_timeout) block the thread instead.
+///
+/// ```
+/// # let dir = std::env::temp_dir().join(format!("oncekey-doc-pending-{}", std::process::id()));
+/// # let engine = oncekey::Engine::open(&dir)?;
+/// # let key = oncekey::Key::new("", "k")?;
+/// let checked = engine.begin(&key, oncekey::Fingerprint::builder().finish());
+/// let begin = checked.wait()?; // or: checked.await?
+/// # drop(begin); drop(engine); std::fs::remove_dir_all(&dir).ok();
+/// # Ok::<(), oncekey::Error>(())
+/// ```
+#[must_use = "the answer may hold a claim, which is aborted when the Pending is dropped"]
+pub struct Pending<T, E = Error> {
+    state: State<T, E>,
+    /// Called with the answer when it reaches its caller.
+    delivered: fn(&mut T),
+}
+
+enum State<T, E> {
+    Ready(Result<T, E>),
+    /// Not polled yet: a thread may wait on it.
+    Waiting(oneshot::Receiver<Result<T, E>>),
+    Polled(oneshot::AsyncReceiver<Result<T, E>>),
+    Done,
+}
+
+impl<T, E> Pending<T, E> {
+    pub(crate) fn ready(answer: Result<T, E>) -> Self {
+        Self { state: State::Ready(answer), delivered: |_| {} }
+    }
+
+    pub(crate) fn channel() -> (oneshot::Sender<Result<T, E>>, Self) {
+        let (sender, receiver) = oneshot::channel();
+        (sender, Self { state: State::Waiting(receiver), delivered: |_| {} })
+    }
+
+    /// Has `delivered` called with the answer when it reaches its caller.
+    pub(crate) fn on_delivery(mut self, delivered: fn(&mut T)) -> Self {
+        self.delivered = delivered;
+        self
+    }
+}
+
+impl<T, E: From<Error>> Pending<T, E> {
+
+    /// Blocks the thread until the answer is there.
+    ///
+    /// # Errors
+    /// Those of the operation.
+    pub fn wait(self) -> Result<T, E> {
+        let received = match self.state {
+            State::Ready(answer) => Ok(answer),
+            State::Waiting(receiver) => receiver.recv().map_err(drop),
+            State::Polled(receiver) => block_on(receiver).map_err(drop),
+            State::Done => return Err(taken()),
+        };
+        deliver(received, self.delivered)
+    }
+
+    /// Blocks the thread for at most `timeout`. Without an answer by then the `Pending` comes back
+    /// unchanged, and the operation goes on.
+    ///
+    /// # Errors
+    /// `Err` is the `Pending` itself; the errors of the operation are inside `Ok`.
+    pub fn wait_timeout(mut self, timeout: Duration) -> Result<Result<T, E>, Self> {
+        let received = match self.state {
+            State::Waiting(receiver) => match receiver.recv_timeout(timeout) {
+                Ok(answer) => Ok(answer),
+                Err(oneshot::RecvTimeoutError::Disconnected) => Err(()),
+                Err(oneshot::RecvTimeoutError::Timeout) => {
+                    self.state = State::Waiting(receiver);
+                    return Err(self);
+                }
+            },
+            State::Polled(mut receiver) => match block_on_for(&mut receiver, timeout) {
+                Some(answer) => answer.map_err(drop),
+                None => {
+                    self.state = State::Polled(receiver);
+                    return Err(self);
+                }
+            },
+            State::Ready(_) | State::Done => return Ok(self.wait()),
+        };
+        Ok(deliver(received, self.delivered))
+    }
+}
+
+/// Hands the answer out; a sender that vanished was dropped by a thread that panicked.
+fn deliver<T, E: From<Error>>(
+    received: Result<Result<T, E>, ()>,
+    delivered: fn(&mut T),
+) -> Result<T, E> {
+    let mut answer = received.unwrap_or_else(|()| {
+        Err(Error::new(ErrorKind::OutcomeUnknown, "the engine stopped while it was working").into())
+    });
+    if let Ok(value) = &mut answer {
+        delivered(value);
+    }
+    answer
+}
+
+fn taken<E: From<Error>>() -> E {
+    Error::invalid("the answer was already taken").into()
+}
+
+impl<T, E: From<Error>> Future for Pending<T, E> {
+    type Output = Result<T, E>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        loop {
+            match std::mem::replace(&mut self.state, State::Done) {
+                State::Ready(answer) => return Poll::Ready(deliver(Ok(answer), self.delivered)),
+                State::Waiting(receiver) => self.state = State::Polled(receiver.into_future()),
+                State::Polled(mut receiver) => {
+                    return match Pin::new(&mut receiver).poll(context) {
+                        Poll::Ready(received) => {
+                            Poll::Ready(deliver(received.map_err(drop), self.delivered))
+                        }
+                        Poll::Pending => {
+                            self.state = State::Polled(receiver);
+                            Poll::Pending
+                        }
+                    };
+                }
+                State::Done => return Poll::Ready(Err(taken())),
+            }
+        }
+    }
+}
+
+impl<T, E> Unpin for Pending<T, E> {}
+
+impl<T, E> fmt::Debug for Pending<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.state {
+            State::Ready(_) => "Pending(ready)",
+            State::Waiting(_) | State::Polled(_) => "Pending(submitted)",
+            State::Done => "Pending(taken)",
+        })
+    }
+}
+
+/// Wakes a thread that waits on a future: only for a `Pending` that was polled before.
+struct ThreadWaker(std::thread::Thread);
+
+impl std::task::Wake for ThreadWaker {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+fn block_on<F: Future + Unpin>(mut future: F) -> F::Output {
+    loop {
+        if let Some(output) = block_on_for(&mut future, Duration::MAX) {
+            return output;
+        }
+    }
+}
+
+fn block_on_for<F: Future + Unpin>(future: &mut F, timeout: Duration) -> Option<F::Output> {
+    let waker = std::sync::Arc::new(ThreadWaker(std::thread::current())).into();
+    let mut context = Context::from_waker(&waker);
+    let start = std::time::Instant::now();
+    loop {
+        if let Poll::Ready(output) = Pin::new(&mut *future).poll(&mut context) {
+            return Some(output);
+        }
+        let left = timeout.checked_sub(start.elapsed()).filter(|left| !left.is_zero())?;
+        std::thread::park_timeout(left);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_gets_the_answer_before_and_after_a_poll() {
+        for polled in [false, true] {
+            let (sender, mut pending) = Pending::<()>::channel();
+            if polled {
+                let mut context = Context::from_waker(std::task::Waker::noop());
+                assert!(Pin::new(&mut pending).poll(&mut context).is_pending());
+            }
+            let pending = pending.wait_timeout(Duration::from_millis(1)).unwrap_err();
+            let thread = std::thread::spawn(move || pending.wait());
+            sender.send(Ok(())).unwrap();
+            thread.join().unwrap().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_vanished_sender_is_an_unknown_outcome() {
+        let (sender, pending) = Pending::<()>::channel();
+        drop(sender);
+        assert_eq!(pending.wait().unwrap_err().kind(), ErrorKind::OutcomeUnknown);
+    }
+
+    #[test]
+    fn polling_after_the_answer_is_an_error_not_a_panic() {
+        let mut pending = Pending::<()>::ready(Ok(()));
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        assert!(matches!(Pin::new(&mut pending).poll(&mut context), Poll::Ready(Ok(()))));
+        assert!(matches!(Pin::new(&mut pending).poll(&mut context), Poll::Ready(Err(_))));
+    }
+}

@@ -1,0 +1,142 @@
+//! The way from callers to the committer: two lists behind one lock, drained whole.
+//!
+//! Begins are bounded. What ends a claim is not, since its number is bounded by the claims in
+//! flight, and the end of a claim is never refused by a bound.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::lock_table::Queued;
+
+#[derive(Default)]
+pub(crate) struct Queue {
+    inner: Mutex<Inner>,
+    wake: Condvar,
+    /// The number of begins, for a bound that needs no lock.
+    begins: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Inner {
+    ends: VecDeque<Queued>,
+    begins: VecDeque<(Instant, Queued)>,
+    sleeping: bool,
+    nudged: bool,
+    stopped: bool,
+}
+
+impl Inner {
+    fn wake(&mut self, condvar: &Condvar) {
+        if std::mem::take(&mut self.sleeping) {
+            condvar.notify_one();
+        }
+    }
+}
+
+/// Why [`Queue::take`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// Commands, a nudge or a deadline: look at everything.
+    Work,
+    /// The queue is stopped and empty.
+    Stopped,
+}
+
+impl Queue {
+    /// Queues a command; gives it back when the queue is stopped.
+    pub(crate) fn push(&self, queued: Queued) -> Result<(), Queued> {
+        let mut inner = self.inner.lock();
+        if inner.stopped {
+            return Err(queued);
+        }
+        if queued.op.command.starts_execution() {
+            self.begins.fetch_add(1, Ordering::Relaxed);
+            inner.begins.push_back((Instant::now(), queued));
+        } else {
+            inner.ends.push_back(queued);
+        }
+        inner.wake(&self.wake);
+        Ok(())
+    }
+
+    /// How many begins wait.
+    pub(crate) fn begins(&self) -> usize {
+        self.begins.load(Ordering::Relaxed)
+    }
+
+    /// Makes [`take`](Self::take) return soon although there is no command.
+    pub(crate) fn nudge(&self) {
+        let mut inner = self.inner.lock();
+        inner.nudged = true;
+        inner.wake(&self.wake);
+    }
+
+    /// Refuses further commands; `take` hands out what is left, then `Stopped`.
+    pub(crate) fn stop(&self) {
+        let mut inner = self.inner.lock();
+        inner.stopped = true;
+        inner.wake(&self.wake);
+    }
+
+    /// Stops and takes everything out, for a committer that failed.
+    pub(crate) fn drain(&self) -> Vec<Queued> {
+        let mut inner = self.inner.lock();
+        inner.stopped = true;
+        let Inner { ends, begins, .. } = &mut *inner;
+        self.begins.store(0, Ordering::Relaxed);
+        ends.drain(..).chain(begins.drain(..).map(|(_, queued)| queued)).collect()
+    }
+
+    /// Waits for commands, at most until `deadline`, and moves all of them to `batch`: ends first,
+    /// then, if `allow_begins`, begins.
+    pub(crate) fn take(
+        &self,
+        batch: &mut VecDeque<Queued>,
+        allow_begins: bool,
+        deadline: Option<Instant>,
+    ) -> Taken {
+        let mut inner = self.inner.lock();
+        loop {
+            let begins = allow_begins || inner.stopped;
+            if inner.nudged || !inner.ends.is_empty() || (begins && !inner.begins.is_empty()) {
+                inner.nudged = false;
+                batch.append(&mut inner.ends);
+                if begins {
+                    self.begins.store(0, Ordering::Relaxed);
+                    batch.extend(inner.begins.drain(..).map(|(_, queued)| queued));
+                }
+                return Taken::Work;
+            }
+            if inner.stopped {
+                return Taken::Stopped;
+            }
+            inner.sleeping = true;
+            match deadline {
+                None => self.wake.wait(&mut inner),
+                Some(deadline) => {
+                    if self.wake.wait_until(&mut inner, deadline).timed_out() {
+                        inner.sleeping = false;
+                        return Taken::Work;
+                    }
+                }
+            }
+            inner.sleeping = false;
+        }
+    }
+
+    /// Takes out the begins that were queued before `limit`; they waited long enough.
+    pub(crate) fn take_begins_before(&self, limit: Instant) -> Vec<Queued> {
+        let mut inner = self.inner.lock();
+        let count = inner.begins.iter().take_while(|(since, _)| *since < limit).count();
+        self.begins.fetch_sub(count, Ordering::Relaxed);
+        inner.begins.drain(..count).map(|(_, queued)| queued).collect()
+    }
+
+    /// Since when the oldest begin waits.
+    pub(crate) fn oldest_begin(&self) -> Option<Instant> {
+        self.inner.lock().begins.front().map(|(since, _)| *since)
+    }
+}

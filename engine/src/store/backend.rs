@@ -1,0 +1,269 @@
+//! redb on a [`DiskFile`]: the storage adapter, and how redb's errors and panics become ours.
+
+use std::io;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::codec::Decoder;
+use crate::disk::DiskFile;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The storage that redb runs on. It starts *held*: writes are kept in memory and reads see them,
+/// so that redb can open, and if need be repair, a file that nobody has decided to touch yet.
+/// [`release`](Self::release) carries out what was held; from then on everything passes through.
+///
+/// The lock methods keep redb's default, unsupported, which redb takes as "the caller sees to it":
+/// the directory's own lock file does.
+#[derive(Clone, Debug)]
+pub(super) struct Backend(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    file: Arc<dyn DiskFile>,
+    /// Never goes back to false. Set while `held` is locked, after the last held operation.
+    released: AtomicBool,
+    held: Mutex<Vec<Held>>,
+}
+
+/// An operation that redb believes done.
+#[derive(Debug)]
+enum Held {
+    Write { offset: u64, bytes: Vec<u8> },
+    SetLen(u64),
+    Sync,
+}
+
+impl Backend {
+    pub(super) fn held(file: Arc<dyn DiskFile>) -> Self {
+        Self(Arc::new(Inner {
+            file,
+            released: AtomicBool::new(false),
+            held: Mutex::new(Vec::new()),
+        }))
+    }
+
+    pub(super) fn released(file: Arc<dyn DiskFile>) -> Self {
+        let backend = Self::held(file);
+        backend.0.released.store(true, Ordering::Release);
+        backend
+    }
+
+    /// Carries the held operations out in their order, syncs included, so that a crash on the way
+    /// leaves what a crash of redb itself would have left.
+    pub(super) fn release(&self) -> io::Result<()> {
+        let mut held = self.0.held.lock();
+        for operation in held.iter() {
+            match operation {
+                Held::Write { offset, bytes } => self.0.file.write_at(*offset, bytes)?,
+                Held::SetLen(len) => self.0.file.set_len(*len)?,
+                Held::Sync => self.0.file.sync()?,
+            }
+        }
+        *held = Vec::new();
+        self.0.released.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Keeps `operation` if the backend is held, else gives `false`.
+    fn hold(&self, operation: impl FnOnce() -> Held) -> bool {
+        if self.0.released.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut held = self.0.held.lock();
+        let holding = !self.0.released.load(Ordering::Acquire);
+        if holding {
+            held.push(operation());
+        }
+        holding
+    }
+}
+
+impl redb::StorageBackend for Backend {
+    fn len(&self) -> io::Result<u64> {
+        if !self.0.released.load(Ordering::Acquire) {
+            let held = self.0.held.lock();
+            let set = held.iter().rev().find_map(|operation| match operation {
+                Held::SetLen(len) => Some(*len),
+                _ => None,
+            });
+            if let Some(len) = set {
+                return Ok(len);
+            }
+        }
+        self.0.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        if self.0.released.load(Ordering::Acquire) {
+            return self.0.file.read_at(offset, out);
+        }
+        let held = self.0.held.lock();
+        let in_file = self.0.file.len()?.saturating_sub(offset).min(out.len() as u64) as usize;
+        self.0.file.read_at(offset, &mut out[..in_file])?;
+        // A held write grows the file only after a held `SetLen`, whose new bytes are zero.
+        if in_file < out.len() && !held.iter().any(|held| matches!(held, Held::SetLen(_))) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        out[in_file..].fill(0);
+        for operation in held.iter() {
+            if let Held::Write { offset: start, bytes } = operation {
+                overlay(out, offset, bytes, *start);
+            }
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        if self.hold(|| Held::SetLen(len)) { Ok(()) } else { self.0.file.set_len(len) }
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        if self.hold(|| Held::Sync) { Ok(()) } else { self.0.file.sync() }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        if self.hold(|| Held::Write { offset, bytes: data.to_vec() }) {
+            Ok(())
+        } else {
+            self.0.file.write_at(offset, data)
+        }
+    }
+}
+
+/// Copies into `out`, which stands at `out_start`, what `bytes`, which stand at `start`, cover.
+fn overlay(out: &mut [u8], out_start: u64, bytes: &[u8], start: u64) {
+    let from = start.max(out_start);
+    let to = (start + bytes.len() as u64).min(out_start + out.len() as u64);
+    if from < to {
+        let len = (to - from) as usize;
+        let (target, source) = ((from - out_start) as usize, (from - start) as usize);
+        out[target..target + len].copy_from_slice(&bytes[source..source + len]);
+    }
+}
+
+const MAGIC: &[u8] = b"redb\x1a\x0a\xa9\x0d\x0a";
+/// What redb's header and its two commit slots take; source: redb's `docs/design.md`.
+const HEADER: usize = 320;
+/// Where the header's page size stands; region header pages, region data pages, full regions and
+/// pages in the last region follow it, each a `u32`.
+const LAYOUT: usize = 12;
+
+/// Says what is wrong with a file that redb should not even look at: one that is empty, of another
+/// kind, or shorter than its own header says.
+///
+/// redb writes that layout only after it made the greater length durable, and cuts the file only
+/// after it made the smaller layout durable. So a file shorter than its layout lost its end,
+/// whether or not it was closed cleanly; redb itself would take an unclean one at its length.
+pub(super) fn inspect(file: &dyn DiskFile) -> Result<()> {
+    let len = file.len().map_err(|error| Error::io("the store file's length", error))?;
+    if len == 0 {
+        return Err(Error::new(ErrorKind::StoreEmpty, "store.redb has no bytes"));
+    }
+    let mut header = [0; HEADER];
+    let header = &mut header[..HEADER.min(usize::try_from(len).unwrap_or(usize::MAX))];
+    file.read_at(0, header).map_err(|error| Error::io("the store file's header", error))?;
+    if !header.starts_with(&MAGIC[..MAGIC.len().min(header.len())]) {
+        return Err(Error::new(ErrorKind::StoreForeign, "store.redb is not a redb file"));
+    }
+    let truncated = |expected: u64| {
+        let context = format!("store.redb has {len} bytes, its header speaks of {expected}");
+        Error::new(ErrorKind::StoreTruncated, context)
+    };
+    if header.len() < HEADER {
+        return Err(truncated(HEADER as u64));
+    }
+    let mut layout = Decoder::new(&header[LAYOUT..]);
+    let page = u64::from(layout.u32()?);
+    let (region_header, region_data) = (u64::from(layout.u32()?), u64::from(layout.u32()?));
+    let (full, trailing) = (u64::from(layout.u32()?), u64::from(layout.u32()?));
+    // In u128: these numbers carry no checksum, redb judges them when it opens the file.
+    let trailing_pages = if trailing > 0 { region_header + trailing } else { 0 };
+    let pages = u128::from(full) * u128::from(region_header + region_data)
+        + u128::from(trailing_pages)
+        + 1;
+    let expected = pages * u128::from(page);
+    if u128::from(len) < expected {
+        return Err(truncated(u64::try_from(expected).unwrap_or(u64::MAX)));
+    }
+    Ok(())
+}
+
+/// Runs `work`, which uses redb, and makes a panic of redb an error.
+///
+/// redb says of itself that reading a file altered since it wrote it may panic. Neither a caller
+/// that looks a key up nor the folder should die of that. `work` must not leave anything changed in
+/// memory that is used after it failed.
+pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
+        let message = payload
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| payload.downcast_ref::<&str>().copied())
+            .unwrap_or("no message");
+        Err(Error::corrupted(format!("redb panicked on the store file: {message}")))
+    })
+}
+
+/// An open redb file. redb writes to it when it is closed, and may panic on a damaged one; dropping
+/// this does not.
+pub(super) struct Handle(Option<redb::Database>);
+
+impl Handle {
+    /// Opens what the backend holds; an empty backend becomes a new, empty file.
+    pub(super) fn open(backend: Backend, cache_bytes: usize) -> Result<Self> {
+        guarded(|| {
+            let mut builder = redb::Builder::new();
+            let database = builder.set_cache_size(cache_bytes).create_with_backend(backend);
+            Ok(Self(Some(database.map_err(failed)?)))
+        })
+    }
+
+    pub(super) fn close(mut self) -> Result<()> {
+        self.close_once()
+    }
+
+    fn close_once(&mut self) -> Result<()> {
+        match self.0.take() {
+            Some(database) => guarded(|| database.close().map_err(failed)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::ops::Deref for Handle {
+    type Target = redb::Database;
+    fn deref(&self) -> &redb::Database {
+        self.0.as_ref().expect("only `close` and `drop` take the database out, and end the handle")
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // An error has nobody left to hear it; what was committed is durable without a clean end.
+        let _ = self.close_once();
+    }
+}
+
+/// An error of redb as one of ours.
+pub(super) fn failed(error: impl Into<redb::Error>) -> Error {
+    match error.into() {
+        // A page number beyond the end of the file: no page that redb wrote has one.
+        redb::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Error::caused_by(ErrorKind::Corrupted, "store.redb ends before a page in use", error)
+        }
+        redb::Error::Io(error) => Error::io("store.redb", error),
+        redb::Error::PreviousIo => {
+            Error::new(ErrorKind::Unavailable, "store.redb failed before and must be reopened")
+        }
+        redb::Error::DatabaseClosed => Error::new(ErrorKind::Closed, "store.redb was closed"),
+        redb::Error::DatabaseAlreadyOpen => {
+            Error::new(ErrorKind::StoreInUse, "store.redb is open elsewhere")
+        }
+        // Everything else says that the file is not what it was when redb wrote it: a table of
+        // other types or gone, an order broken, a format that this store never had.
+        other => Error::corrupted(format!("store.redb: {other}")),
+    }
+}

@@ -1,0 +1,198 @@
+//! What the folder thread keeps in memory of the store: the state row, the runs and the index of
+//! open records. Every row that it describes is written in the transaction that changes it here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use redb::{ReadableTable, Table};
+
+use super::backend::failed;
+use super::filter::Filter;
+use super::record::{self, Stored};
+use super::schema::{Bytes, RunMeta, STATE_KEY, Stage, StoreState, Tally};
+use super::view::Tables;
+use crate::clock::Time;
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::{HashMap, KeyHash};
+use crate::transition::Record;
+
+#[derive(Clone, Debug)]
+pub(super) struct Catalog {
+    pub(super) state: StoreState,
+    /// By id, in all stages.
+    pub(super) runs: BTreeMap<u64, Run>,
+    /// Shared with views, hence copied by the first change after one was made.
+    pub(super) open: Arc<OpenIndex>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Run {
+    pub(super) meta: RunMeta,
+    pub(super) filter: FilterSlot,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum FilterSlot {
+    /// In the file, not read yet.
+    Unloaded,
+    Loaded(Arc<Filter>),
+    /// Fails its checksums: the run is read for every lookup instead.
+    Damaged,
+}
+
+/// The open records by hash: decides, without a read, which keys have none.
+pub(super) type OpenIndex = HashMap<OpenEntry>;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OpenEntry {
+    pub(super) sequence: u64,
+    pub(super) checksum: u64,
+    /// `None` while the record is in flight.
+    pub(super) expires_at: Option<Time>,
+}
+
+impl OpenEntry {
+    /// Verifies that `bytes` are the row of this entry.
+    pub(super) fn decode(&self, hash: KeyHash, bytes: &[u8], seed: u64) -> Result<Stored> {
+        let stored = decode_open(hash, bytes, seed)?;
+        if (stored.sequence, stored.checksum) != (self.sequence, self.checksum) {
+            return Err(Error::corrupted("an open record is not the one that was stored last"));
+        }
+        Ok(stored)
+    }
+}
+
+fn decode_open(hash: KeyHash, bytes: &[u8], seed: u64) -> Result<Stored> {
+    let stored = record::decode(bytes, record::open_seed(seed, hash))?;
+    if stored.len != bytes.len() {
+        return Err(Error::corrupted("an open record has bytes after its end"));
+    }
+    Ok(stored)
+}
+
+impl Catalog {
+    pub(super) fn new(state: StoreState) -> Self {
+        Self { state, runs: BTreeMap::new(), open: Arc::default() }
+    }
+
+    /// Reads and verifies all of it: each row by its checksum, their number and sum by the state.
+    pub(super) fn load(tables: &Tables) -> Result<Self> {
+        let row = tables.state.get(STATE_KEY).map_err(failed)?;
+        let row = row.ok_or_else(|| Error::new(ErrorKind::StoreForeign, "no state row"))?;
+        let state = StoreState::decode(row.value())?;
+        let mut catalog = Self::new(state);
+        let seed = catalog.state.seed;
+
+        let mut tally = Tally::default();
+        for row in tables.runs.iter().map_err(failed)? {
+            let (id, value) = row.map_err(failed)?;
+            let (meta, checksum) = RunMeta::decode(value.value(), seed, id.value())?;
+            tally.add(checksum);
+            catalog.runs.insert(meta.id, Run { meta, filter: FilterSlot::Unloaded });
+        }
+        if tally != catalog.state.runs {
+            return Err(Error::corrupted("the catalog of runs does not add up"));
+        }
+
+        let mut tally = Tally::default();
+        let mut open = OpenIndex::default();
+        for row in tables.open.iter().map_err(failed)? {
+            let (hash, value) = row.map_err(failed)?;
+            let hash = KeyHash(hash.value());
+            let stored = decode_open(hash, value.value(), seed)?;
+            tally.add(stored.checksum);
+            open.insert(
+                hash,
+                OpenEntry {
+                    sequence: stored.sequence,
+                    checksum: stored.checksum,
+                    expires_at: stored.record.expires_at(),
+                },
+            );
+        }
+        if tally != catalog.state.open {
+            return Err(Error::corrupted("the open records do not add up"));
+        }
+        catalog.open = Arc::new(open);
+        Ok(catalog)
+    }
+
+    pub(super) fn live_runs(&self) -> impl Iterator<Item = &Run> {
+        self.runs.values().filter(|run| run.meta.stage == Stage::Live)
+    }
+
+    pub(super) fn next_run_id(&mut self) -> u64 {
+        let id = self.state.next_run;
+        self.state.next_run += 1;
+        id
+    }
+
+    /// Inserts a run, or replaces its row.
+    pub(super) fn put_run(&mut self, rows: &mut Table<'_, u64, Bytes>, run: Run) -> Result<()> {
+        let (bytes, checksum) = run.meta.encode(self.state.seed);
+        rows.insert(run.meta.id, bytes.as_slice()).map_err(failed)?;
+        self.state.runs.add(checksum);
+        if let Some(replaced) = self.runs.insert(run.meta.id, run) {
+            self.state.runs.remove(replaced.meta.encode(self.state.seed).1);
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_stage(
+        &mut self,
+        rows: &mut Table<'_, u64, Bytes>,
+        id: u64,
+        stage: Stage,
+    ) -> Result<()> {
+        let Some(mut run) = self.runs.get(&id).cloned() else { return Ok(()) };
+        run.meta.stage = stage;
+        if stage == Stage::Dropped {
+            run.filter = FilterSlot::Unloaded;
+        }
+        self.put_run(rows, run)
+    }
+
+    pub(super) fn remove_run(&mut self, rows: &mut Table<'_, u64, Bytes>, id: u64) -> Result<()> {
+        if let Some(run) = self.runs.remove(&id) {
+            self.state.runs.remove(run.meta.encode(self.state.seed).1);
+            rows.remove(id).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Inserts an open record, or replaces it. `buffer` is scratch space.
+    pub(super) fn put_open(
+        &mut self,
+        rows: &mut Table<'_, u128, Bytes>,
+        hash: KeyHash,
+        sequence: u64,
+        record: &Record,
+        buffer: &mut Vec<u8>,
+    ) -> Result<()> {
+        buffer.clear();
+        let seed = record::open_seed(self.state.seed, hash);
+        let checksum = record::encode(buffer, seed, sequence, record);
+        rows.insert(hash.0, buffer.as_slice()).map_err(failed)?;
+        let entry = OpenEntry { sequence, checksum, expires_at: record.expires_at() };
+        self.state.open.add(checksum);
+        if let Some(replaced) = Arc::make_mut(&mut self.open).insert(hash, entry) {
+            self.state.open.remove(replaced.checksum);
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove_open(
+        &mut self,
+        rows: &mut Table<'_, u128, Bytes>,
+        hash: KeyHash,
+    ) -> Result<()> {
+        // Looked up first: a change copies the index.
+        if self.open.contains_key(&hash)
+            && let Some(removed) = Arc::make_mut(&mut self.open).remove(&hash)
+        {
+            self.state.open.remove(removed.checksum);
+            rows.remove(hash.0).map_err(failed)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,260 @@
+//! The store: the records that the journal no longer holds, in one redb file.
+//!
+//! The only module that names redb. The folder thread owns the [`Store`] and is its only writer;
+//! every other thread reads through an immutable [`View`], which is swapped after each commit, so
+//! that the catalog in memory and the snapshot in the file always belong together.
+//!
+//! Completed records are packed into chunks by expiry bucket and indexed by runs; records in flight
+//! and orphans have a table of their own with an index in memory. Read [`schema`] for the tables,
+//! [`fold`](Store::fold) for how records come in, [`View::get`] for how they are found, then
+//! [`merge`] and [`sweep`].
+
+mod backend;
+mod backup;
+mod catalog;
+mod chunk;
+mod filter;
+mod fold;
+mod merge;
+mod record;
+mod run;
+mod schema;
+mod sweep;
+#[cfg(test)]
+mod tests;
+mod view;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::{Database, WriteTransaction};
+
+use self::backend::{Backend, Handle, failed, guarded, inspect};
+use self::catalog::{Catalog, FilterSlot};
+use self::merge::MergeJob;
+use self::schema::{BLOCKS, CHUNKS, FILTERS, OPEN, RUNS, STATE, STATE_KEY, Stage};
+use self::view::Tables;
+use crate::disk::{Caching, Disk, DiskFile};
+use crate::error::{Error, ErrorKind, Result};
+
+// What the engine needs of this module.
+#[allow(unused_imports)]
+pub(crate) use self::{
+    fold::{Fold, FoldReport},
+    schema::StoreState,
+    sweep::SweepReport,
+    view::{View, Views},
+};
+
+pub(crate) const FILE: &str = "store.redb";
+/// A store that is not whole yet.
+pub(crate) const TEMPORARY_FILE: &str = "store.redb.new";
+
+/// An open store. See the module.
+pub(crate) struct Store {
+    database: Handle,
+    disk: Arc<dyn Disk>,
+    file: Arc<dyn DiskFile>,
+    cache_bytes: usize,
+    /// As the last commit left it.
+    catalog: Catalog,
+    views: Views,
+    merge: Option<MergeJob>,
+    /// A merge failed: its inputs are damaged or the file is. Merges rest until the store is
+    /// reopened; answers do not depend on them.
+    merge_failed: bool,
+    /// Folds since the store was opened, and which of them last put a run into a bucket.
+    folds: u64,
+    last_fold_of: BTreeMap<u64, u64>,
+}
+
+impl Store {
+    /// Creates `store.redb` in `dir`, which must have none: written and synced under another name,
+    /// then renamed, since redb's creation does not survive a crash half-way.
+    pub(crate) fn create(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        cache_bytes: usize,
+        state: &StoreState,
+    ) -> Result<()> {
+        create_file(disk, dir, cache_bytes, |database| {
+            transact(database, |transaction| write_state(transaction, state))
+        })
+    }
+
+    pub(crate) fn exists(disk: &Arc<dyn Disk>, dir: &Path) -> Result<bool> {
+        let names = disk.list(dir).map_err(|error| Error::io("the store's directory", error))?;
+        Ok(names.iter().any(|name| name == FILE))
+    }
+
+    /// Opens the `store.redb` in `dir`. A file that is refused is left untouched: redb opens it,
+    /// and if it was not closed cleanly repairs it, with its writes held back in memory, and only
+    /// once the state, the catalog and the open records were verified do they go to the file.
+    pub(crate) fn open(disk: &Arc<dyn Disk>, dir: &Path, cache_bytes: usize) -> Result<Self> {
+        let file = disk.open(&dir.join(FILE), Caching::Buffered).map_err(|error| {
+            match error.kind() {
+                io::ErrorKind::NotFound => {
+                    Error::caused_by(ErrorKind::StoreMissing, "no store.redb", error)
+                }
+                _ => Error::io("opening store.redb", error),
+            }
+        })?;
+        inspect(&*file)?;
+        let backend = Backend::held(file.clone());
+        let database = Handle::open(backend.clone(), cache_bytes)?;
+        let (tables, catalog) = guarded(|| {
+            let tables = Tables::open(&database)?;
+            let catalog = Catalog::load(&tables)?;
+            Ok((tables, catalog))
+        })?;
+        backend.release().map_err(|error| Error::io("repairing store.redb", error))?;
+        let mut store = Self {
+            database,
+            disk: disk.clone(),
+            file,
+            cache_bytes,
+            views: Views::new(View::new(Arc::new(tables), &catalog)),
+            catalog,
+            merge: None,
+            merge_failed: false,
+            folds: 0,
+            last_fold_of: BTreeMap::new(),
+        };
+        store.drop_unfinished_runs()?;
+        Ok(store)
+    }
+
+    /// Closes the file. Views of the store answer [`ErrorKind::Closed`] from then on. Dropping the
+    /// store does the same, but can not say whether it succeeded; both lose nothing.
+    pub(crate) fn close(self) -> Result<()> {
+        self.database.close()
+    }
+
+    pub(crate) fn state(&self) -> StoreState {
+        self.catalog.state.clone()
+    }
+
+    /// The view of the last commit.
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.views.current()
+    }
+
+    /// For the threads that read: always gives the view of the last commit.
+    pub(crate) fn views(&self) -> Views {
+        self.views.clone()
+    }
+
+    pub(crate) fn file_bytes(&self) -> Result<u64> {
+        self.file.len().map_err(|error| Error::io("the store file's length", error))
+    }
+
+    /// Loads the filter of one run. `false` when there is none left to load.
+    pub(crate) fn load_next_filter(&mut self) -> Result<bool> {
+        let unloaded = |run: &&catalog::Run| matches!(run.filter, FilterSlot::Unloaded);
+        // The newest first: the buckets that most lookups are for.
+        let newest = self.catalog.live_runs().filter(unloaded).last();
+        let Some(meta) = newest.map(|run| run.meta) else { return Ok(false) };
+        let view = self.view();
+        let slot = match guarded(|| view.tables.filter(&meta, view.seed)) {
+            Ok(filter) => FilterSlot::Loaded(Arc::new(filter)),
+            // A filter only saves reads; the blocks still have all entries.
+            Err(error) if error.kind() == ErrorKind::Corrupted => FilterSlot::Damaged,
+            Err(error) => return Err(error),
+        };
+        if let Some(run) = self.catalog.runs.get_mut(&meta.id) {
+            run.filter = slot;
+        }
+        self.views.set(View::new(view.tables.clone(), &self.catalog));
+        Ok(true)
+    }
+
+    /// One durable transaction: `work` writes rows and changes its copy of the catalog alike, which
+    /// replaces the store's, and gets a view, only once redb said that the commit is durable. After
+    /// an error the store is as it was, and the commit may or may not have happened.
+    fn commit<T>(
+        &mut self,
+        work: impl FnOnce(&WriteTransaction, &mut Catalog) -> Result<T>,
+    ) -> Result<T> {
+        let mut next = self.catalog.clone();
+        let output = transact(&self.database, |transaction| {
+            let output = work(transaction, &mut next)?;
+            write_state(transaction, &next.state)?;
+            Ok(output)
+        })?;
+        let tables = guarded(|| Tables::open(&self.database))?;
+        self.catalog = next;
+        self.views.set(View::new(Arc::new(tables), &self.catalog));
+        Ok(output)
+    }
+
+    /// A merge does not outlive its process: what it wrote so far is for the sweeper.
+    fn drop_unfinished_runs(&mut self) -> Result<()> {
+        let unfinished: Vec<_> = (self.catalog.runs.values())
+            .filter(|run| run.meta.stage == Stage::Building)
+            .map(|run| run.meta.id)
+            .collect();
+        if unfinished.is_empty() {
+            return Ok(());
+        }
+        self.commit(|transaction, next| {
+            let mut rows = transaction.open_table(RUNS).map_err(failed)?;
+            unfinished.iter().try_for_each(|id| next.set_stage(&mut rows, *id, Stage::Dropped))
+        })
+    }
+}
+
+/// Two syncs a commit, so that the slot that redb reads first is always whole, and with the
+/// allocator's state, so that opening after a crash does not walk the file.
+fn transact<T>(
+    database: &Database,
+    work: impl FnOnce(&WriteTransaction) -> Result<T>,
+) -> Result<T> {
+    guarded(|| {
+        let mut transaction = database.begin_write().map_err(failed)?;
+        transaction.set_two_phase_commit(true);
+        transaction.set_quick_repair(true);
+        // On an error the transaction is dropped, which rolls it back.
+        let output = work(&transaction)?;
+        transaction.commit().map_err(failed)?;
+        Ok(output)
+    })
+}
+
+/// Writes the state row, and sees to it that all tables exist.
+fn write_state(transaction: &WriteTransaction, state: &StoreState) -> Result<()> {
+    let mut rows = transaction.open_table(STATE).map_err(failed)?;
+    rows.insert(STATE_KEY, state.encode().as_slice()).map_err(failed)?;
+    transaction.open_table(CHUNKS).map_err(failed)?;
+    transaction.open_table(RUNS).map_err(failed)?;
+    transaction.open_table(BLOCKS).map_err(failed)?;
+    transaction.open_table(FILTERS).map_err(failed)?;
+    transaction.open_table(OPEN).map_err(failed)?;
+    Ok(())
+}
+
+/// Makes a new `store.redb` in `dir` out of what `fill` writes.
+fn create_file(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    cache_bytes: usize,
+    fill: impl FnOnce(&Database) -> Result<()>,
+) -> Result<()> {
+    if Store::exists(disk, dir)? {
+        return Err(Error::invalid("there is a store.redb already"));
+    }
+    let temporary = dir.join(TEMPORARY_FILE);
+    let context = |error| Error::io("creating store.redb", error);
+    match disk.remove(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(context(error)),
+        _ => {}
+    }
+    let file = disk.create(&temporary, Caching::Buffered).map_err(context)?;
+    let database = Handle::open(Backend::released(file.clone()), cache_bytes)?;
+    guarded(|| fill(&database))?;
+    database.close()?;
+    file.sync().map_err(context)?;
+    disk.rename(&temporary, &dir.join(FILE)).map_err(context)?;
+    disk.sync_dir(dir).map_err(context)
+}

@@ -1,0 +1,144 @@
+//! Sweeping: giving back the space of what is expired or merged. Never needed for a right answer.
+
+use redb::{ReadableTable, WriteTransaction};
+
+use super::Store;
+use super::backend::failed;
+use super::catalog::Catalog;
+use super::schema::{BLOCKS, CHUNKS, FILTERS, OPEN, RUNS, Stage};
+use crate::clock::Time;
+use crate::error::Result;
+
+/// What one step of the sweeper removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SweepReport {
+    pub(crate) chunks: u64,
+    /// Runs removed to their last row.
+    pub(crate) runs: u64,
+    /// Completed records in the runs that expired.
+    pub(crate) completed: u64,
+    pub(crate) orphans: u64,
+    /// Something is left to remove now.
+    pub(crate) more: bool,
+}
+
+impl Store {
+    /// Removes about `budget` rows of what is expired at `now` or dropped, in one transaction that
+    /// stores the time too, even when there is nothing to remove.
+    ///
+    /// Expired runs are dropped first: a view never has an entry whose chunk is gone, since chunks
+    /// go in the same transaction or a later one.
+    pub(crate) fn sweep_step(&mut self, now: Time, budget: usize) -> Result<SweepReport> {
+        let report = self.commit(|transaction, next| {
+            next.state.time = next.state.time.max(now);
+            let mut sweep = Sweep { now, left: budget.max(1), report: SweepReport::default() };
+            sweep.drop_expired_runs(transaction, next)?;
+            sweep.remove_chunks(transaction)?;
+            sweep.remove_dropped_runs(transaction, next)?;
+            sweep.remove_orphans(transaction, next)?;
+            sweep.report.more = sweep.left == 0;
+            Ok(sweep.report)
+        })?;
+        // Its output was dropped with its inputs.
+        self.merge.take_if(|job| job.bucket_end() <= now.0);
+        self.last_fold_of.retain(|bucket_end, _| *bucket_end > now.0);
+        Ok(report)
+    }
+}
+
+struct Sweep {
+    now: Time,
+    /// Rows that may still be removed; when it is used up nothing more is looked at.
+    left: usize,
+    report: SweepReport,
+}
+
+impl Sweep {
+    fn drop_expired_runs(
+        &mut self,
+        transaction: &WriteTransaction,
+        next: &mut Catalog,
+    ) -> Result<()> {
+        let mut rows = transaction.open_table(RUNS).map_err(failed)?;
+        let expired: Vec<_> = (next.runs.values())
+            .map(|run| run.meta)
+            .filter(|meta| meta.stage != Stage::Dropped && meta.bucket_end <= self.now.0)
+            .collect();
+        // All of them, whatever the budget: chunks may go only once no run points into them, and
+        // merges keep a bucket's runs few.
+        for meta in &expired {
+            next.set_stage(&mut rows, meta.id, Stage::Dropped)?;
+            if meta.stage == Stage::Live {
+                self.report.completed += meta.entries;
+            }
+        }
+        self.left = self.left.saturating_sub(expired.len());
+        Ok(())
+    }
+
+    fn remove_chunks(&mut self, transaction: &WriteTransaction) -> Result<()> {
+        let mut chunks = transaction.open_table(CHUNKS).map_err(failed)?;
+        while self.left > 0 {
+            let first = chunks.first().map_err(failed)?.map(|(key, _)| key.value());
+            if first.is_none_or(|(bucket_end, _)| bucket_end > self.now.0) {
+                break;
+            }
+            chunks.pop_first().map_err(failed)?;
+            self.left -= 1;
+            self.report.chunks += 1;
+        }
+        Ok(())
+    }
+
+    /// Blocks and filters first, then the catalog row: a run is forgotten with its last row.
+    fn remove_dropped_runs(
+        &mut self,
+        transaction: &WriteTransaction,
+        next: &mut Catalog,
+    ) -> Result<()> {
+        let mut blocks = transaction.open_table(BLOCKS).map_err(failed)?;
+        let mut filters = transaction.open_table(FILTERS).map_err(failed)?;
+        let mut rows = transaction.open_table(RUNS).map_err(failed)?;
+        let dropped: Vec<_> = (next.runs.values())
+            .filter(|run| run.meta.stage == Stage::Dropped)
+            .map(|run| run.meta.id)
+            .collect();
+        for id in dropped {
+            for table in [&mut blocks, &mut filters] {
+                let keys: Vec<_> = table
+                    .range((id, 0)..=(id, u32::MAX))
+                    .map_err(failed)?
+                    .take(self.left)
+                    .map(|row| row.map(|(key, _)| key.value()))
+                    .collect::<Result<_, _>>()
+                    .map_err(failed)?;
+                for key in &keys {
+                    table.remove(key).map_err(failed)?;
+                }
+                self.left -= keys.len();
+            }
+            if self.left == 0 {
+                break;
+            }
+            next.remove_run(&mut rows, id)?;
+            self.left -= 1;
+            self.report.runs += 1;
+        }
+        Ok(())
+    }
+
+    fn remove_orphans(&mut self, transaction: &WriteTransaction, next: &mut Catalog) -> Result<()> {
+        let mut rows = transaction.open_table(OPEN).map_err(failed)?;
+        let expired: Vec<_> = (next.open.iter())
+            .filter(|(_, entry)| entry.expires_at.is_some_and(|expiry| expiry <= self.now))
+            .map(|(hash, _)| *hash)
+            .take(self.left)
+            .collect();
+        for hash in &expired {
+            next.remove_open(&mut rows, *hash)?;
+        }
+        self.left -= expired.len();
+        self.report.orphans += expired.len() as u64;
+        Ok(())
+    }
+}

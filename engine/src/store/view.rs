@@ -1,0 +1,192 @@
+//! Reading: an immutable view of the store as one commit left it.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+use redb::{Database, ReadOnlyTable, ReadableDatabase, TableError};
+
+use super::backend::{failed, guarded};
+use super::catalog::{Catalog, FilterSlot, OpenEntry, OpenIndex, Run};
+use super::chunk::{self, Locator};
+use super::filter::{Filter, part, pieces};
+use super::record::Stored;
+use super::run::{Block, Entry};
+use super::schema::{BLOCKS, Bytes, CHUNKS, FILTERS, OPEN, RUNS, RunMeta, STATE};
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::{Key, KeyHash};
+use crate::recent::Versioned;
+
+/// The tables of one snapshot.
+pub(super) struct Tables {
+    pub(super) state: ReadOnlyTable<u64, Bytes>,
+    pub(super) chunks: ReadOnlyTable<(u64, u64), Bytes>,
+    pub(super) runs: ReadOnlyTable<u64, Bytes>,
+    pub(super) blocks: ReadOnlyTable<(u64, u32), Bytes>,
+    pub(super) filters: ReadOnlyTable<(u64, u32), Bytes>,
+    pub(super) open: ReadOnlyTable<u128, Bytes>,
+}
+
+impl Tables {
+    pub(super) fn open(database: &Database) -> Result<Self> {
+        let snapshot = database.begin_read().map_err(failed)?;
+        // The tables are created together: without this one it is no store of ours.
+        let state = snapshot.open_table(STATE).map_err(|error| match error {
+            TableError::Storage(_) => failed(error),
+            other => Error::new(ErrorKind::StoreForeign, other.to_string()),
+        })?;
+        Ok(Self {
+            state,
+            chunks: snapshot.open_table(CHUNKS).map_err(failed)?,
+            runs: snapshot.open_table(RUNS).map_err(failed)?,
+            blocks: snapshot.open_table(BLOCKS).map_err(failed)?,
+            filters: snapshot.open_table(FILTERS).map_err(failed)?,
+            open: snapshot.open_table(OPEN).map_err(failed)?,
+        })
+    }
+
+    /// The entries of a block of a run that is live in this snapshot.
+    pub(super) fn with_block<T>(
+        &self,
+        run: &RunMeta,
+        block: u32,
+        seed: u64,
+        read: impl FnOnce(Block<'_>) -> T,
+    ) -> Result<T> {
+        let row = self.blocks.get((run.id, block)).map_err(failed)?;
+        let row = row.ok_or_else(|| {
+            Error::corrupted(format!("block {block} of run {} is missing", run.id))
+        })?;
+        Ok(read(Block::decode(row.value(), run, block, seed)?))
+    }
+
+    pub(super) fn block(&self, run: &RunMeta, block: u32, seed: u64) -> Result<Vec<Entry>> {
+        self.with_block(run, block, seed, |block| block.entries().collect())
+    }
+
+    pub(super) fn filter(&self, run: &RunMeta, seed: u64) -> Result<Filter> {
+        let mut filter = Filter::new(run.lines);
+        for piece in 0..pieces(run.lines) {
+            let row = self.filters.get((run.id, piece)).map_err(failed)?;
+            let row = row.ok_or_else(|| Error::corrupted("a piece of a filter is missing"))?;
+            filter.decode_piece(piece, run.id, seed, row.value())?;
+        }
+        Ok(filter)
+    }
+}
+
+/// The store as one commit left it. Never changes; any number of threads may read it.
+///
+/// As long as a view lives, redb keeps the pages of its commit: use it and let it go.
+pub(crate) struct View {
+    pub(super) tables: Arc<Tables>,
+    pub(super) seed: u64,
+    /// The live runs, newest first.
+    runs: Vec<Run>,
+    open: Arc<OpenIndex>,
+}
+
+impl View {
+    pub(super) fn new(tables: Arc<Tables>, catalog: &Catalog) -> Self {
+        let mut runs: Vec<_> = catalog.live_runs().cloned().collect();
+        runs.reverse();
+        Self { tables, seed: catalog.state.seed, runs, open: catalog.open.clone() }
+    }
+
+    /// The newest record of the key, whatever its expiry. What can not be verified is an error,
+    /// never "absent".
+    pub(crate) fn get(&self, hash: KeyHash, key: &Key) -> Result<Option<Versioned>> {
+        guarded(|| {
+            // An open record is newer than all of its key in runs: the fold that stores a
+            // completed record removes the key's open one.
+            let stored = if let Some(entry) = self.open.get(&hash) {
+                self.open_record(hash, entry)?
+            } else if let Some((run, locator)) = self.newest_entry(hash)? {
+                self.completed_record(run, locator)?
+            } else {
+                return Ok(None);
+            };
+            if stored.record.key != *key {
+                return Err(Error::corrupted("the record found for a key is another key's"));
+            }
+            Ok(Some(stored.into()))
+        })
+    }
+
+    /// All records in flight or orphaned.
+    pub(crate) fn open_records(&self) -> Result<Vec<(KeyHash, Versioned)>> {
+        guarded(|| {
+            let record = |(hash, entry): (&KeyHash, &OpenEntry)| {
+                Ok((*hash, self.open_record(*hash, entry)?.into()))
+            };
+            self.open.iter().map(record).collect()
+        })
+    }
+
+    pub(crate) fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
+    /// The entries of all live runs: completed records, expired ones not yet swept included.
+    pub(crate) fn entries(&self) -> u64 {
+        self.runs.iter().map(|run| run.meta.entries).sum()
+    }
+
+    pub(crate) fn runs(&self) -> usize {
+        self.runs.len()
+    }
+
+    /// The greatest locator of the hash in all runs that may have it: the newest record.
+    fn newest_entry(&self, hash: KeyHash) -> Result<Option<(&RunMeta, Locator)>> {
+        let mut newest: Option<(&RunMeta, Locator)> = None;
+        for Run { meta, filter } in &self.runs {
+            if let FilterSlot::Loaded(filter) = filter
+                && !filter.may_contain(hash)
+            {
+                continue;
+            }
+            let block = part(hash, meta.blocks);
+            let found =
+                self.tables.with_block(meta, block, self.seed, |block| block.find(hash))?;
+            if let Some(locator) = found
+                && newest.is_none_or(|(_, newest)| newest < locator)
+            {
+                newest = Some((meta, locator));
+            }
+        }
+        Ok(newest)
+    }
+
+    fn open_record(&self, hash: KeyHash, entry: &OpenEntry) -> Result<Stored> {
+        let row = self.tables.open.get(hash.0).map_err(failed)?;
+        let row = row.ok_or_else(|| Error::corrupted("an open record is missing"))?;
+        entry.decode(hash, row.value(), self.seed)
+    }
+
+    fn completed_record(&self, run: &RunMeta, locator: Locator) -> Result<Stored> {
+        let row = self.tables.chunks.get((run.bucket_end, locator.chunk())).map_err(failed)?;
+        let row = row.ok_or_else(|| Error::corrupted("a chunk is missing"))?;
+        chunk::record_at(row.value(), locator, self.seed)
+    }
+}
+
+/// Where readers get the current view from. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Views(Arc<RwLock<Arc<View>>>);
+
+impl Views {
+    pub(super) fn new(view: View) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(view))))
+    }
+
+    /// The view of the last commit that returned before the call.
+    pub(crate) fn current(&self) -> Arc<View> {
+        self.0.read().clone()
+    }
+
+    pub(super) fn set(&self, view: View) {
+        let view = Arc::new(view);
+        // The old view is dropped after the lock: dropping it may end its snapshot.
+        let old = std::mem::replace(&mut *self.0.write(), view);
+        drop(old);
+    }
+}

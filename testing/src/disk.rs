@@ -1,0 +1,372 @@
+//! A deterministic filesystem in memory, for tests of what happens when a disk misbehaves.
+
+mod contents;
+mod crash;
+mod fault;
+mod file;
+mod inspect;
+mod sim_file;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use oncekey::disk::{Caching, Disk, DiskFile};
+use parking_lot::Mutex;
+
+pub use crash::CrashMode;
+use crash::Fate;
+use fault::{Effect, Faults, power_off_error};
+pub use fault::{Fault, Op, OpKind, Ops, is_power_off};
+use file::File;
+use sim_file::SimFile;
+use tree::{Tree, error, normal};
+
+/// A filesystem in memory that knows what is durable. Clones are the same disk.
+///
+/// - A write or change of length is durable after a sync of the file, a new, renamed or removed
+///   name after a sync of its directory. Until then a crash image may miss it. Directories are
+///   names in their parent like files. The root exists and is durable.
+/// - Relative paths start at the root.
+/// - On a file opened with [`Caching::Direct`] offsets, lengths and addresses of buffers that are
+///   not multiples of [`BLOCK`](oncekey::disk::BLOCK) are refused. Its writes need a sync, too: they
+///   stand in the device's volatile cache.
+/// - Every method of [`Disk`] and [`DiskFile`] is one operation, which faults and the trace count.
+///   The methods of this type are not.
+///
+/// All operations take one lock, so that each is atomic to other threads.
+#[derive(Clone)]
+pub struct SimDisk {
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    tree: Tree,
+    settings: Settings,
+    faults: Faults,
+    operations: u64,
+    trace: Option<Vec<Op>>,
+    locks: BTreeSet<PathBuf>,
+    powered_off: bool,
+}
+
+/// What a crash does not change.
+#[derive(Clone, Default)]
+struct Settings {
+    capacity: Option<u64>,
+    read_only: bool,
+    network: bool,
+}
+
+impl SimDisk {
+    /// An empty disk.
+    pub fn new() -> Self {
+        Self::with(Tree::new(), Settings::default())
+    }
+
+    fn with(tree: Tree, settings: Settings) -> Self {
+        let state = State {
+            tree,
+            settings,
+            faults: Faults::default(),
+            operations: 0,
+            trace: None,
+            locks: BTreeSet::new(),
+            powered_off: false,
+        };
+        Self {
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    /// What is on the disk after a crash at this moment, as a new disk: powered, without locks,
+    /// faults and trace, its operations counted from 0; capacity, read-only and network switches
+    /// are taken over. This disk does not change, so that many images of one moment can be taken.
+    pub fn crash(&self, mode: CrashMode) -> Self {
+        let state = self.state.lock();
+        let tree = match mode {
+            CrashMode::PowerLoss { seed } => state.tree.after_power_loss(&mut Fate::seeded(seed)),
+            CrashMode::LoseAllUnsynced => state.tree.after_power_loss(&mut Fate::lose_all()),
+            CrashMode::ProcessKill => state.tree.after_process_kill(),
+        };
+        Self::with(tree, state.settings.clone())
+    }
+
+    /// Arms a fault. Several can wait at a time; of those due at one operation the first wins.
+    pub fn inject(&self, fault: Fault) {
+        self.state.lock().faults.arm(fault);
+    }
+
+    /// Disarms all faults.
+    pub fn clear_faults(&self) {
+        self.state.lock().faults.clear();
+    }
+
+    /// How many operations have failed through injected faults: proof that a fault was met.
+    pub fn faults_fired(&self) -> u64 {
+        self.state.lock().faults.fired
+    }
+
+    /// How many operations there were, failed ones included, those without power not.
+    pub fn operations(&self) -> u64 {
+        self.state.lock().operations
+    }
+
+    /// Cuts the power: all operations fail from now on, and the disk stays as it is for
+    /// [`crash`](Self::crash).
+    pub fn power_off(&self) {
+        self.state.lock().powered_off = true;
+    }
+
+    /// Cuts the power during the nth operation from now, counted from 0. See [`Fault::power_off`].
+    pub fn power_off_at(&self, nth: u64) {
+        self.inject(Fault::at(nth).power_off());
+    }
+
+    /// Whether the power is off.
+    pub fn is_powered_off(&self) -> bool {
+        self.state.lock().powered_off
+    }
+
+    /// Starts to record operations, dropping any earlier record.
+    pub fn start_trace(&self) {
+        self.state.lock().trace = Some(Vec::new());
+    }
+
+    /// The operations recorded so far, and stops recording.
+    pub fn take_trace(&self) -> Vec<Op> {
+        self.state.lock().trace.take().unwrap_or_default()
+    }
+
+    /// Limits the bytes that files can take, in whole pages; holes take none, written zeros do. A
+    /// write that does not fit writes what fits and fails with ENOSPC.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.state.lock().settings.capacity = bytes;
+    }
+
+    /// The bytes that files take.
+    pub fn used_bytes(&self) -> u64 {
+        self.state.lock().tree.allocated_pages() * contents::PAGE as u64
+    }
+
+    /// Makes every change fail with EROFS, as a filesystem does that was remounted after an error,
+    /// and opening a file too, since that is for writing.
+    pub fn set_read_only(&self, read_only: bool) {
+        self.state.lock().settings.read_only = read_only;
+    }
+
+    /// Makes [`Disk::network_filesystem`] answer "NFS".
+    pub fn set_network_filesystem(&self, network: bool) {
+        self.state.lock().settings.network = network;
+    }
+
+    /// Evicts clean pages, as memory pressure does: what a failed sync dropped (see
+    /// [`Fault::drop_dirty`]) is no longer seen either.
+    pub fn drop_caches(&self) {
+        self.state
+            .lock()
+            .tree
+            .all_files_mut()
+            .for_each(File::evict_clean);
+    }
+
+    /// Makes everything durable, names and bytes, but for what a failed sync dropped.
+    pub fn sync_all(&self) {
+        self.state.lock().tree.sync_everything();
+    }
+
+    /// Runs one operation: counts it, fails it if a fault is due, else does `action`.
+    fn operate<T>(
+        &self,
+        op: Op,
+        action: impl FnOnce(&mut State, Effect) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let mut state = self.state.lock();
+        if state.powered_off {
+            return Err(power_off_error());
+        }
+        state.operations += 1;
+        let fault = state.faults.meet(&op);
+        let kind = op.kind;
+        if let Some(trace) = &mut state.trace {
+            trace.push(op);
+        }
+        let Some((effect, failure)) = fault else {
+            return action(&mut state, Effect::Applied);
+        };
+        state.powered_off = effect == Effect::PowerOff;
+        let acts = match effect {
+            Effect::Nothing => false,
+            Effect::Applied => true,
+            Effect::Partial(_) => kind == OpKind::Write,
+            Effect::DropDirty => kind == OpKind::Sync,
+            // A sync that the power cut did not let finish may have done any part of its work,
+            // which is what an image makes of changes without a sync.
+            Effect::PowerOff => !matches!(kind, OpKind::Sync | OpKind::SyncDir),
+        };
+        if acts {
+            let result = action(&mut state, effect);
+            // A file or a lock in the result takes the lock when dropped.
+            drop(state);
+            drop(result);
+        }
+        Err(failure)
+    }
+
+    fn on_path<T>(
+        &self,
+        kind: OpKind,
+        path: &Path,
+        action: impl FnOnce(&mut State) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let op = Op {
+            kind,
+            path: path.to_owned(),
+            offset: 0,
+            len: 0,
+        };
+        self.operate(op, |state, _| action(state))
+    }
+
+    fn handle(&self, state: &mut State, node: u64, path: &Path, caching: Caching) -> SimFile {
+        state.tree.file_mut(node).handles += 1;
+        SimFile {
+            disk: self.clone(),
+            node,
+            path: path.to_owned(),
+            caching,
+        }
+    }
+}
+
+impl State {
+    fn check_writable(&self) -> io::Result<()> {
+        match self.settings.read_only {
+            true => Err(io::Error::from_raw_os_error(Fault::EROFS)),
+            false => Ok(()),
+        }
+    }
+
+    fn free_pages(&self) -> u64 {
+        self.settings.capacity.map_or(u64::MAX, |capacity| {
+            (capacity / contents::PAGE as u64).saturating_sub(self.tree.allocated_pages())
+        })
+    }
+}
+
+impl Default for SimDisk {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for SimDisk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SimDisk").finish_non_exhaustive()
+    }
+}
+
+impl Disk for SimDisk {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.on_path(OpKind::CreateDir, path, |state| {
+            if state.settings.read_only {
+                // An existing directory is fine even here.
+                return state
+                    .tree
+                    .list(path)
+                    .map(drop)
+                    .or_else(|_| state.check_writable());
+            }
+            state.tree.create_dirs(path)
+        })
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.on_path(OpKind::List, path, |state| state.tree.list(path))
+    }
+
+    fn open(&self, path: &Path, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
+        self.on_path(OpKind::Open, path, |state| {
+            let node = state.tree.lookup_file(path)?;
+            state.check_writable()?;
+            Ok(Arc::new(self.handle(state, node, path, caching)) as Arc<dyn DiskFile>)
+        })
+    }
+
+    fn create(&self, path: &Path, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
+        self.on_path(OpKind::Create, path, |state| {
+            state.check_writable()?;
+            let node = state.tree.create_file(path)?;
+            Ok(Arc::new(self.handle(state, node, path, caching)) as Arc<dyn DiskFile>)
+        })
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.on_path(OpKind::Rename, from, |state| {
+            state.check_writable()?;
+            state.tree.rename(from, to)
+        })
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.on_path(OpKind::Remove, path, |state| {
+            state.check_writable()?;
+            state.tree.remove(path)
+        })
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.on_path(OpKind::SyncDir, path, |state| {
+            if !state.tree.is_dir_synced(path)? {
+                state.check_writable()?;
+            }
+            state.tree.sync_dir(path)
+        })
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
+        self.on_path(OpKind::Lock, path, |state| {
+            state.check_writable()?;
+            let name = normal(path)?;
+            match state.tree.lookup_file(&name) {
+                Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
+                    state.tree.create_file(&name)?;
+                }
+                result => {
+                    result?;
+                }
+            }
+            if !state.locks.insert(name.clone()) {
+                return Err(error(io::ErrorKind::WouldBlock, path));
+            }
+            Ok(Box::new(LockGuard {
+                disk: self.clone(),
+                path: name,
+            }) as Box<dyn Any + Send + Sync>)
+        })
+    }
+
+    fn network_filesystem(&self, path: &Path) -> io::Result<Option<&'static str>> {
+        self.on_path(OpKind::NetworkFilesystem, path, |state| {
+            state.tree.lookup(path)?;
+            Ok(state.settings.network.then_some("NFS"))
+        })
+    }
+}
+
+#[derive(Debug)]
+struct LockGuard {
+    disk: SimDisk,
+    path: PathBuf,
+}
+
+impl Drop for LockGuard {
+    fn drop(&mut self) {
+        self.disk.state.lock().locks.remove(&self.path);
+    }
+}

@@ -1,0 +1,257 @@
+//! Operations of a disk and the faults that can be injected into them.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+/// What an operation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(missing_docs)]
+pub enum OpKind {
+    CreateDir,
+    List,
+    Open,
+    Create,
+    Rename,
+    Remove,
+    SyncDir,
+    Lock,
+    NetworkFilesystem,
+    Len,
+    Read,
+    Write,
+    SetLen,
+    Sync,
+}
+
+impl OpKind {
+    /// Whether the operation can change what is on the disk or make a change durable.
+    pub fn is_change(self) -> bool {
+        !matches!(
+            self,
+            Self::List | Self::Open | Self::NetworkFilesystem | Self::Len | Self::Read
+        )
+    }
+}
+
+/// One operation, as the trace shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Op {
+    /// What it does.
+    pub kind: OpKind,
+    /// The file or directory; the path at open for operations on open files, `from` for a rename.
+    pub path: PathBuf,
+    /// Where a read or write starts, else 0.
+    pub offset: u64,
+    /// How many bytes are read or written, or the length that is set, else 0.
+    pub len: u64,
+}
+
+/// Which operations count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ops {
+    /// All.
+    All,
+    /// Those with [`OpKind::is_change`].
+    Changes,
+    /// Those of one kind.
+    Kind(OpKind),
+}
+
+/// A failure to come: the nth operation, counted from 0 and from the injection, fails with an I/O
+/// error (EIO unless told otherwise) and has no effect unless told otherwise.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    ops: Ops,
+    path: Option<String>,
+    nth: u64,
+    forever: bool,
+    error: FaultError,
+    effect: Effect,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum FaultError {
+    Os(i32),
+    Kind(io::ErrorKind),
+}
+
+/// What a failing operation does all the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    Nothing,
+    /// Everything; only the answer is wrong.
+    Applied,
+    /// A write writes only so many bytes; other operations do nothing.
+    Partial(usize),
+    /// A sync makes nothing durable, now or later; other operations do nothing.
+    DropDirty,
+    /// The power fails while the operation is under way.
+    PowerOff,
+}
+
+impl Fault {
+    /// Input/output error.
+    pub const EIO: i32 = 5;
+    /// No space left on device.
+    pub const ENOSPC: i32 = 28;
+    /// Read-only file system.
+    pub const EROFS: i32 = 30;
+
+    /// At the nth operation of those that count.
+    pub fn new(ops: Ops, nth: u64) -> Self {
+        let error = FaultError::Os(Self::EIO);
+        Self {
+            ops,
+            path: None,
+            nth,
+            forever: false,
+            error,
+            effect: Effect::Nothing,
+        }
+    }
+
+    /// At the nth operation of all.
+    pub fn at(nth: u64) -> Self {
+        Self::new(Ops::All, nth)
+    }
+
+    /// At the nth operation that changes something.
+    pub fn at_change(nth: u64) -> Self {
+        Self::new(Ops::Changes, nth)
+    }
+
+    /// At the nth operation of one kind.
+    pub fn at_kind(kind: OpKind, nth: u64) -> Self {
+        Self::new(Ops::Kind(kind), nth)
+    }
+
+    /// Counts only operations whose path contains `part`.
+    pub fn on_path(mut self, part: &str) -> Self {
+        self.path = Some(part.to_owned());
+        self
+    }
+
+    /// Fails the nth operation and all that follow it, not only the nth.
+    pub fn forever(mut self) -> Self {
+        self.forever = true;
+        self
+    }
+
+    /// Fails with this kind of error.
+    pub fn error(mut self, kind: io::ErrorKind) -> Self {
+        self.error = FaultError::Kind(kind);
+        self
+    }
+
+    /// Fails with the operating system's error of this number.
+    pub fn errno(mut self, errno: i32) -> Self {
+        self.error = FaultError::Os(errno);
+        self
+    }
+
+    /// The operation takes effect, a sync included, and is reported as failed.
+    pub fn applied(mut self) -> Self {
+        self.effect = Effect::Applied;
+        self
+    }
+
+    /// A write writes its first `bytes` bytes, at most all but one, before it fails.
+    pub fn partial(mut self, bytes: usize) -> Self {
+        self.effect = Effect::Partial(bytes);
+        self
+    }
+
+    /// A failing sync forgets what it should have made durable: no later sync does it, while reads
+    /// still see it, until it is written again. So does Linux. Without this, a sync after the
+    /// failed one makes everything durable.
+    pub fn drop_dirty(mut self) -> Self {
+        self.effect = Effect::DropDirty;
+        self
+    }
+
+    /// The power fails during the operation: it and all later ones fail with an error for which
+    /// [`is_power_off`] is true. Whether the operation got through is up to the seed of the image.
+    pub fn power_off(mut self) -> Self {
+        self.effect = Effect::PowerOff;
+        self
+    }
+}
+
+/// Faults that wait for their operation.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    armed: Vec<(Fault, u64)>,
+    pub(super) fired: u64,
+}
+
+impl Faults {
+    pub(super) fn arm(&mut self, fault: Fault) {
+        self.armed.push((fault, 0));
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.armed.clear();
+    }
+
+    /// Counts an operation for every fault; the first one that is due decides.
+    pub(super) fn meet(&mut self, op: &Op) -> Option<(Effect, io::Error)> {
+        let mut due = None;
+        self.armed.retain_mut(|(fault, seen)| {
+            if !fault.counts(op) {
+                return true;
+            }
+            let nth = *seen;
+            *seen += 1;
+            if nth >= fault.nth && due.is_none() {
+                due = Some((fault.effect, fault.io_error()));
+                return fault.forever;
+            }
+            true
+        });
+        self.fired += u64::from(due.is_some());
+        due
+    }
+}
+
+impl Fault {
+    fn counts(&self, op: &Op) -> bool {
+        let kind = match self.ops {
+            Ops::All => true,
+            Ops::Changes => op.kind.is_change(),
+            Ops::Kind(kind) => op.kind == kind,
+        };
+        kind && self
+            .path
+            .as_ref()
+            .is_none_or(|part| op.path.to_string_lossy().contains(part))
+    }
+
+    fn io_error(&self) -> io::Error {
+        match (self.effect, self.error) {
+            (Effect::PowerOff, _) => power_off_error(),
+            (_, FaultError::Os(errno)) => io::Error::from_raw_os_error(errno),
+            (_, FaultError::Kind(kind)) => io::Error::new(kind, "injected fault"),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct PowerOff;
+
+impl fmt::Display for PowerOff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("power is off")
+    }
+}
+
+impl std::error::Error for PowerOff {}
+
+pub(super) fn power_off_error() -> io::Error {
+    io::Error::other(PowerOff)
+}
+
+/// Whether an operation failed because the simulated power is off.
+pub fn is_power_off(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<PowerOff>())
+}

@@ -1,0 +1,111 @@
+//! One file: what the operating system sees, what is durable, and the changes between the two.
+
+use std::ops::Range;
+
+use super::contents::{Contents, Page};
+use super::crash::Fate;
+
+/// A file that may be open, linked, both or only durably linked.
+#[derive(Clone, Debug, Default)]
+pub(super) struct File {
+    /// What a read returns: the page cache, and the device's own cache for direct files.
+    pub(super) seen: Contents,
+    /// What is there after a power loss in which every unsynced change is lost.
+    pub(super) durable: Contents,
+    /// What a sync has still to make durable, in order.
+    unsynced: Vec<Change>,
+    /// A sync failed and dropped its changes: `seen` is more than `durable` and `unsynced`.
+    dropped: bool,
+    /// How often the file is open.
+    pub(super) handles: usize,
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Write { range: Range<u64>, pages: Vec<Page> },
+    SetLen(u64),
+}
+
+impl File {
+    pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.seen.write(offset, bytes);
+        let range = offset..offset + bytes.len() as u64;
+        self.unsynced.push(Change::Write {
+            pages: self.seen.pages(range.clone()),
+            range,
+        });
+    }
+
+    pub(super) fn set_len(&mut self, len: u64) {
+        self.seen.set_len(len);
+        self.unsynced.push(Change::SetLen(len));
+    }
+
+    pub(super) fn sync(&mut self) {
+        let unsynced = std::mem::take(&mut self.unsynced);
+        if self.dropped {
+            unsynced
+                .iter()
+                .for_each(|change| change.apply(&mut self.durable));
+        } else {
+            self.durable = self.seen.clone();
+        }
+    }
+
+    /// What Linux does when writing back fails: the pages become clean without having been
+    /// written, so that no later sync writes them, while reads still find them.
+    pub(super) fn drop_unsynced(&mut self) {
+        self.dropped |= !self.unsynced.is_empty();
+        self.unsynced.clear();
+    }
+
+    /// Evicts clean pages from the cache: reads find what the device has, and the unsynced changes.
+    pub(super) fn evict_clean(&mut self) {
+        if self.dropped {
+            self.seen = self.durable.clone();
+            self.unsynced
+                .iter()
+                .for_each(|change| change.apply(&mut self.seen));
+            self.dropped = false;
+        }
+    }
+
+    pub(super) fn is_synced(&self) -> bool {
+        self.unsynced.is_empty()
+    }
+
+    /// The file after a power loss, `fate` deciding about each unsynced change.
+    pub(super) fn after_power_loss(&self, fate: &mut Fate) -> Self {
+        let mut durable = self.durable.clone();
+        for change in &self.unsynced {
+            match change {
+                Change::Write { range, pages } => fate.write(range.clone(), pages, &mut durable),
+                Change::SetLen(len) if fate.keeps() => durable.set_len(*len),
+                Change::SetLen(_) => {}
+            }
+        }
+        Self {
+            seen: durable.clone(),
+            durable,
+            ..Self::default()
+        }
+    }
+
+    /// Changes the bytes behind everyone's back, as rot does: not something a sync could undo.
+    pub(super) fn corrupt(&mut self, change: impl Fn(&mut Contents)) {
+        change(&mut self.seen);
+        change(&mut self.durable);
+    }
+}
+
+impl Change {
+    fn apply(&self, contents: &mut Contents) {
+        match self {
+            Self::Write { range, pages } => contents.put(range.clone(), range.start, pages),
+            Self::SetLen(len) => contents.set_len(*len),
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Twins of the outside world for the tests of oncekey: a disk that loses power, fails and rots
+//! on demand, and a clock that is moved by hand. Both are deterministic.
+//!
+//! ```
+//! use oncekey::disk::{Caching, Disk, DiskFile};
+//! use oncekey_testing::{CrashMode, Fault, OpKind, SimDisk};
+//!
+//! let disk = SimDisk::new();
+//! let file = disk.create("/journal".as_ref(), Caching::Buffered)?;
+//! file.write_at(0, b"synced")?;
+//! file.sync()?;
+//! disk.sync_dir("/".as_ref())?;
+//! file.write_at(0, b"missed")?;
+//!
+//! let image = disk.crash(CrashMode::LoseAllUnsynced);
+//! assert_eq!(image.read_file("/journal"), b"synced");
+//!
+//! disk.inject(Fault::at_kind(OpKind::Sync, 0).errno(Fault::EIO).drop_dirty());
+//! assert!(file.sync().is_err());
+//! # std::io::Result::Ok(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod clock;
+mod disk;
+
+pub use clock::ManualClock;
+pub use disk::{CrashMode, Fault, Op, OpKind, Ops, SimDisk, is_power_off};
