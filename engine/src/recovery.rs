@@ -51,16 +51,17 @@ pub(crate) fn recover(options: &Options, dir: &Path, store: &Store) -> Result<Re
     let clock = EngineClock::start(options.clock.clone(), Some(rebuild.time), max_gap)?;
     let (epoch, time) = (rebuild.epoch + 1, clock.now().max(rebuild.time));
     let sequence = journal.next_sequence();
-    begin_epoch(&mut journal, epoch, time)?;
-    rebuild.replay(epoch, time, sequence, Entry::Epoch)?;
+    let ended = rebuild.time;
+    begin_epoch(&mut journal, epoch, time, ended)?;
+    rebuild.replay(epoch, time, sequence, Entry::Epoch { ended })?;
     Ok(Recovered { journal, records: rebuild.records, clock, epoch, time })
 }
 
 /// Makes the new epoch durable: only then may a token of it be issued.
-fn begin_epoch(journal: &mut Journal, epoch: u64, time: Time) -> Result<()> {
+fn begin_epoch(journal: &mut Journal, epoch: u64, time: Time, ended: Time) -> Result<()> {
     let mut group = Group::default();
     group.clear();
-    group.push_epoch();
+    group.push_epoch(ended);
     if journal.make_room(&group) == Room::None {
         journal.pool().prepare()?;
         if journal.make_room(&group) == Room::None {
@@ -84,7 +85,7 @@ struct Rebuild {
 impl Rebuild {
     fn replay(&mut self, epoch: u64, time: Time, sequence: u64, entry: Entry) -> Result<()> {
         match entry {
-            Entry::Epoch => self.orphan_all(epoch, sequence)?,
+            Entry::Epoch { ended } => self.orphan_all(epoch, sequence, ended)?,
             Entry::Change(hash, change) => {
                 self.apply(hash, &change, Token { incarnation: self.incarnation, epoch, sequence }, time)?;
             }
@@ -95,8 +96,7 @@ impl Rebuild {
     }
 
     /// In flight with an older epoch is an orphan, dated by that epoch's end.
-    fn orphan_all(&mut self, epoch: u64, sequence: u64) -> Result<()> {
-        let end = self.time;
+    fn orphan_all(&mut self, epoch: u64, sequence: u64, end: Time) -> Result<()> {
         let overridden = |hash: &KeyHash| self.records.contains_key(hash);
         let in_flight: Vec<_> = self
             .carried

@@ -23,6 +23,8 @@
 
 mod clock;
 mod disk;
+mod model;
 
 pub use clock::ManualClock;
 pub use disk::{CrashMode, Fault, Op, OpKind, Ops, SimDisk, is_power_off};
+pub use model::{Begun, Model, Refused};

@@ -7,7 +7,7 @@
 //! checkpoint 4 u8 | key hash u128 | data u32+bytes
 //! orphan     5 u8 | key hash u128 | since u64
 //! remove     6 u8 | key hash u128
-//! epoch      7 u8
+//! epoch      7 u8 | end of the epoch before u64
 //! ```
 //!
 //! Times are engine time in milliseconds. The sequence of an entry is the group's first sequence
@@ -25,8 +25,10 @@ use crate::transition::Change;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Entry {
     Change(KeyHash, Change),
-    /// A new epoch begins: every claim of an earlier one is an orphan from here on.
-    Epoch,
+    /// A new epoch begins: every claim of an earlier one is an orphan, dated by the end of the
+    /// epoch before. The end stands here because the store file may hold a later time by the time
+    /// this is replayed.
+    Epoch { ended: Time },
 }
 
 const NO_DEADLINE: u64 = u64::MAX;
@@ -64,14 +66,15 @@ pub(crate) fn encode_change(out: &mut impl Encode, hash: KeyHash, change: &Chang
     }
 }
 
-pub(crate) fn encode_epoch(out: &mut impl Encode) {
+pub(crate) fn encode_epoch(out: &mut impl Encode, ended: Time) {
     out.put_u8(7);
+    out.put_u64(ended.0);
 }
 
 pub(crate) fn decode(decoder: &mut Decoder<'_>) -> Result<Entry> {
     let kind = decoder.u8()?;
     if kind == 7 {
-        return Ok(Entry::Epoch);
+        return Ok(Entry::Epoch { ended: Time(decoder.u64()?) });
     }
     let hash = KeyHash(decoder.u128()?);
     let change = match kind {
@@ -131,7 +134,7 @@ mod tests {
         ]
         .into_iter()
         .map(|change| Entry::Change(KeyHash(42), change))
-        .chain([Entry::Epoch])
+        .chain([Entry::Epoch { ended: Time(8) }])
         .collect()
     }
 
@@ -139,7 +142,7 @@ mod tests {
         let mut bytes = Vec::new();
         match entry {
             Entry::Change(hash, change) => encode_change(&mut bytes, *hash, change),
-            Entry::Epoch => encode_epoch(&mut bytes),
+            Entry::Epoch { ended } => encode_epoch(&mut bytes, *ended),
         }
         bytes
     }

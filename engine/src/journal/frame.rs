@@ -101,8 +101,8 @@ impl Group {
         self.entries += 1;
     }
 
-    pub(crate) fn push_epoch(&mut self) {
-        entry::encode_epoch(&mut self.bytes);
+    pub(crate) fn push_epoch(&mut self, ended: Time) {
+        entry::encode_epoch(&mut self.bytes, ended);
         self.entries += 1;
     }
 

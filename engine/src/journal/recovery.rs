@@ -13,7 +13,7 @@
 //!    place, and synced, before anybody is answered from it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::entry::{self, Entry};
@@ -70,16 +70,26 @@ pub(crate) fn recover(
         reader.refuse_newer(segment, FIRST_GROUP)?;
     }
     let after = behind.last().unwrap_or(&current).use_number + 1;
-    for (file, bytes) in &files.without_header {
+    for Unprepared { file, bytes, .. } in &files.without_header {
         for use_number in current.use_number + 1..after + 2 {
+            // A header is durable before its segment is used: any group here means that it rotted.
             let segment = Segment { file: file.clone(), use_number, bytes: *bytes };
-            reader.refuse_newer(&segment, FIRST_GROUP)?;
+            reader.refuse_groups(&segment, FIRST_GROUP, false)?;
         }
     }
     reader.make_last_durable()?;
 
-    let mut free = files.without_header;
-    free.retain(|(_, bytes)| *bytes >= segment_bytes);
+    let mut free = Vec::new();
+    for unprepared in files.without_header {
+        if unprepared.bytes >= segment_bytes {
+            free.push((unprepared.file, segment_bytes));
+        } else {
+            // Its preparation was interrupted half-way.
+            drop(unprepared.file);
+            disk.remove(&unprepared.path)
+                .map_err(|error| Error::io("removing half a journal segment", error))?;
+        }
+    }
     free.extend(
         files
             .by_use
@@ -94,8 +104,15 @@ pub(crate) fn recover(
 /// The segment files of a store directory.
 struct Files {
     by_use: BTreeMap<u64, Segment>,
-    without_header: Vec<(Arc<dyn DiskFile>, u64)>,
+    without_header: Vec<Unprepared>,
     next_slot: u32,
+}
+
+/// A segment file whose header was never written whole, or is damaged.
+struct Unprepared {
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
+    bytes: u64,
 }
 
 fn list(disk: &Arc<dyn Disk>, dir: &Path, id: JournalId) -> Result<Files> {
@@ -106,8 +123,9 @@ fn list(disk: &Arc<dyn Disk>, dir: &Path, id: JournalId) -> Result<Files> {
     for name in names {
         let Some(slot) = segment::slot_of(&name) else { continue };
         files.next_slot = files.next_slot.max(slot.saturating_add(1));
+        let path = dir.join(&name);
         let file = disk
-            .open(&dir.join(&name), Caching::Direct)
+            .open(&path, Caching::Direct)
             .map_err(|error| Error::io(format!("opening {name}"), error))?;
         let len = file.len().map_err(|error| Error::io(format!("measuring {name}"), error))?;
         match segment::read_header(&*file, id, &name)? {
@@ -124,7 +142,8 @@ fn list(disk: &Arc<dyn Disk>, dir: &Path, id: JournalId) -> Result<Files> {
                 }
             }
             SegmentHeader::Invalid => {
-                files.without_header.push((file, len / BLOCK as u64 * BLOCK as u64));
+                let bytes = len / BLOCK as u64 * BLOCK as u64;
+                files.without_header.push(Unprepared { path, file, bytes });
             }
         }
     }
@@ -213,6 +232,10 @@ impl Reader {
     /// Looks for groups behind the end. At `from` itself a torn group of the expected sequence is
     /// allowed: it was never acknowledged.
     fn refuse_newer(&self, segment: &Segment, from: u64) -> Result<()> {
+        self.refuse_groups(segment, from, true)
+    }
+
+    fn refuse_groups(&self, segment: &Segment, from: u64, torn_allowed: bool) -> Result<()> {
         let bytes = read_from(segment, from)?;
         for (index, block) in bytes.chunks_exact(BLOCK).enumerate() {
             let position = Position {
@@ -220,7 +243,7 @@ impl Reader {
                 offset: from + (index * BLOCK) as u64,
             };
             let Some(header) = Header::decode(block, self.id.seed, position) else { continue };
-            let torn = index == 0 && header.first_sequence == self.expected;
+            let torn = torn_allowed && index == 0 && header.first_sequence == self.expected;
             if !torn && header.first_sequence >= self.expected {
                 return Err(Error::corrupted(format!(
                     "the journal is damaged: sequence {} is missing, but {} lies behind it in \

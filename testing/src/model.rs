@@ -1,0 +1,205 @@
+//! The state machine again, written as plainly as possible, for tests to compare the engine with.
+
+use std::collections::BTreeMap;
+
+/// What the model answers to a begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// The right to execute, with the model's token.
+    Claimed(u64),
+    /// The response, `None` when it was not kept.
+    Replay(Option<u8>),
+    /// In flight.
+    Locked,
+    /// Another request.
+    Mismatch,
+    /// An orphan, with the token that resolves it.
+    Orphaned(u64),
+}
+
+/// Why the model refuses a token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Not the newest token, or nothing is there.
+    Fenced,
+    /// Completed before.
+    AlreadyCompleted,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    InFlight { deadline: Option<u64> },
+    /// `overdue`: only by its deadline, the owner lives.
+    Orphan { since: u64, overdue: bool },
+    Completed { expires: u64, response: Option<u8> },
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    body: u8,
+    token: u64,
+    attempt: u32,
+    checkpoint: Option<u8>,
+    state: State,
+}
+
+impl Entry {
+    fn orphan_at(&mut self, now: u64) {
+        let since = match self.state {
+            State::InFlight { .. } => now,
+            State::Orphan { since, .. } => since,
+            State::Completed { .. } => return,
+        };
+        self.state = State::Orphan { since, overdue: false };
+    }
+}
+
+/// The records of a store: keys, bodies, responses and checkpoints are single bytes.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// Milliseconds.
+    pub now: u64,
+    ttl: u64,
+    max_execution: Option<u64>,
+    tokens: u64,
+    entries: BTreeMap<u8, Entry>,
+}
+
+impl Model {
+    /// An empty store. Times are milliseconds.
+    pub fn new(ttl: u64, max_execution: Option<u64>) -> Self {
+        Self { now: 0, ttl, max_execution, tokens: 0, entries: BTreeMap::new() }
+    }
+
+    /// The entry as it counts now: expired ones are gone, overdue claims are orphans.
+    fn entry(&mut self, key: u8) -> Option<&mut Entry> {
+        let (now, ttl) = (self.now, self.ttl);
+        let entry = self.entries.get_mut(&key)?;
+        if let State::InFlight { deadline: Some(deadline) } = entry.state
+            && now >= deadline
+        {
+            entry.state = State::Orphan { since: deadline, overdue: true };
+        }
+        let expires = match entry.state {
+            State::InFlight { .. } => u64::MAX,
+            State::Orphan { since, .. } => since + ttl,
+            State::Completed { expires, .. } => expires,
+        };
+        if now >= expires {
+            self.entries.remove(&key);
+        }
+        self.entries.get_mut(&key)
+    }
+
+    fn claim(&mut self, key: u8, body: u8, attempt: u32, checkpoint: Option<u8>) -> u64 {
+        self.tokens += 1;
+        let deadline = self.max_execution.map(|limit| self.now + limit);
+        let state = State::InFlight { deadline };
+        self.entries.insert(key, Entry { body, token: self.tokens, attempt, checkpoint, state });
+        self.tokens
+    }
+
+    /// See `Engine::begin`.
+    pub fn begin(&mut self, key: u8, body: u8) -> Begun {
+        match self.entry(key) {
+            None => Begun::Claimed(self.claim(key, body, 1, None)),
+            Some(entry) if entry.body != body => Begun::Mismatch,
+            Some(entry) => match entry.state {
+                State::InFlight { .. } => Begun::Locked,
+                State::Orphan { .. } => Begun::Orphaned(entry.token),
+                State::Completed { response, .. } => Begun::Replay(response),
+            },
+        }
+    }
+
+    /// The entry, when `token` is its newest and it was not completed.
+    fn owned(&mut self, key: u8, token: u64) -> Result<&mut Entry, Refused> {
+        match self.entry(key) {
+            Some(Entry { state: State::Completed { .. }, .. }) => Err(Refused::AlreadyCompleted),
+            Some(entry) if entry.token == token => Ok(entry),
+            _ => Err(Refused::Fenced),
+        }
+    }
+
+    fn orphan(&mut self, key: u8, token: u64) -> Result<&mut Entry, Refused> {
+        match self.owned(key, token)? {
+            entry @ Entry { state: State::Orphan { .. }, .. } => Ok(entry),
+            _ => Err(Refused::Fenced),
+        }
+    }
+
+    /// See `Claim::complete_with` and `Orphan::complete`.
+    pub fn complete(
+        &mut self,
+        key: u8,
+        token: u64,
+        response: Option<u8>,
+        ttl: Option<u64>,
+    ) -> Result<(), Refused> {
+        let expires = self.now + ttl.unwrap_or(self.ttl);
+        self.owned(key, token)?.state = State::Completed { expires, response };
+        Ok(())
+    }
+
+    /// See `Claim::abort`.
+    pub fn abort(&mut self, key: u8, token: u64) -> Result<(), Refused> {
+        let since = self.now;
+        let entry = self.owned(key, token)?;
+        entry.state = State::Orphan { since, overdue: false };
+        if entry.attempt == 1 {
+            self.entries.remove(&key);
+        }
+        Ok(())
+    }
+
+    /// See `Claim::checkpoint`.
+    pub fn checkpoint(&mut self, key: u8, token: u64, data: u8) -> Result<(), Refused> {
+        let entry = self.owned(key, token)?;
+        if matches!(entry.state, State::Orphan { overdue: false, .. }) {
+            return Err(Refused::Fenced);
+        }
+        entry.checkpoint = Some(data);
+        Ok(())
+    }
+
+    /// See the drop of a `Claim`.
+    pub fn owner_gone(&mut self, key: u8, token: u64) {
+        let now = self.now;
+        if let Ok(entry) = self.owned(key, token) {
+            entry.orphan_at(now);
+        }
+    }
+
+    /// See `Orphan::take_over`: the new token, the attempt, the last checkpoint.
+    pub fn take_over(&mut self, key: u8, token: u64) -> Result<(u64, u32, Option<u8>), Refused> {
+        let Entry { body, attempt, checkpoint, .. } = *self.orphan(key, token)?;
+        Ok((self.claim(key, body, attempt + 1, checkpoint), attempt + 1, checkpoint))
+    }
+
+    /// See `Orphan::release`.
+    pub fn release(&mut self, key: u8, token: u64) -> Result<(), Refused> {
+        self.orphan(key, token)?;
+        self.entries.remove(&key);
+        Ok(())
+    }
+
+    /// The process ends and the store is opened again: every claim is an orphan, dated by `end`.
+    pub fn restart(&mut self, end: u64) {
+        for key in self.entries.keys().copied().collect::<Vec<_>>() {
+            if let Some(entry) = self.entry(key) {
+                entry.orphan_at(end);
+            }
+        }
+    }
+
+    /// The tokens of all orphans, by key.
+    pub fn orphans(&mut self) -> BTreeMap<u8, u64> {
+        let keys: Vec<_> = self.entries.keys().copied().collect();
+        keys.into_iter()
+            .filter_map(|key| match self.entry(key) {
+                Some(Entry { state: State::Orphan { .. }, token, .. }) => Some((key, *token)),
+                _ => None,
+            })
+            .collect()
+    }
+}
