@@ -101,7 +101,11 @@ impl EngineClock {
             ));
         }
         let boottime_at_open = clock.boottime();
-        Ok(Self { clock, opened_at: stored.map_or(wall, |stored| stored.max(wall)), boottime_at_open })
+        Ok(Self {
+            clock,
+            opened_at: stored.map_or(wall, |stored| stored.max(wall)),
+            boottime_at_open,
+        })
     }
 
     pub(crate) fn now(&self) -> Time {

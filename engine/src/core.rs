@@ -1,7 +1,7 @@
 //! What callers, the committer and the folder of one epoch share.
 
-use std::collections::BinaryHeap;
 use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
@@ -17,7 +17,7 @@ use crate::options::Options;
 use crate::queue::Queue;
 use crate::recent::Versioned;
 use crate::stats::Counters;
-use crate::store::View;
+use crate::store::{View, Views};
 use crate::transition::{Command, Record, Reply, State, transition};
 
 /// One open of a store, from recovery to close, failure or reopen.
@@ -31,8 +31,7 @@ pub(crate) struct Core {
     pub(crate) counters: Counters,
     pub(crate) recent: RecentBytes,
     pub(crate) folds: Folds,
-    /// `None` once the store file is closed.
-    view: RwLock<Option<Arc<View>>>,
+    views: Views,
     health: RwLock<Health>,
     /// The disk or the configured size is full: no new claims.
     pub(crate) full: AtomicBool,
@@ -130,7 +129,7 @@ impl Core {
         options: Options,
         secret: Secret,
         clock: EngineClock,
-        view: Arc<View>,
+        views: Views,
         folds: Folds,
     ) -> Self {
         Self {
@@ -143,7 +142,7 @@ impl Core {
             counters: Counters::default(),
             recent: RecentBytes::default(),
             folds,
-            view: RwLock::new(Some(view)),
+            views,
             health: RwLock::new(Health::Healthy),
             full: AtomicBool::new(false),
             in_flight: AtomicIsize::new(0),
@@ -160,14 +159,9 @@ impl Core {
         KeyHash::of(key, &self.secret)
     }
 
-    pub(crate) fn view(&self) -> Result<Arc<View>> {
-        self.view.read().clone().ok_or_else(|| {
-            Error::new(ErrorKind::Unavailable, "the store file is closed; reopen the engine")
-        })
-    }
-
-    pub(crate) fn set_view(&self, view: Option<Arc<View>>) {
-        *self.view.write() = view;
+    /// The store file as the last fold, merge or sweep left it.
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.views.current()
     }
 
     /// Takes a command in. It is answered by its reply, on this thread or another.
@@ -200,7 +194,7 @@ impl Core {
     /// The view is taken after recent was looked into: records leave recent only after the view
     /// that holds them was published.
     fn look_up(&self, hash: KeyHash, key: &Key) -> Result<Option<Arc<Record>>> {
-        Ok(self.view()?.get(hash, key)?.and_then(|versioned| versioned.record))
+        Ok(self.view().get(hash, key)?.and_then(|versioned| versioned.record))
     }
 
     /// The durable record of a key, for readers that change nothing.
@@ -339,7 +333,7 @@ impl Core {
     }
 
     pub(crate) fn orphans_about(&self) -> usize {
-        let carried = self.view().map_or(0, |view| view.open_count());
+        let carried = self.view().open_count();
         let recent = &self.recent;
         carried
             + recent.orphans_active.load(Ordering::Relaxed)
@@ -399,17 +393,14 @@ impl Core {
             self.refuse(queued, &refusal);
         }
         self.folds.fail(&refusal);
-        self.inbox.nudge();
+        self.inbox.refuse();
     }
 
     /// A thread of the engine panicked: whatever it worked on is in doubt.
     pub(crate) fn panicked(&self) {
         self.fail(&Error::new(ErrorKind::Unavailable, "a thread of the engine panicked"));
-        let answers: Vec<_> = self
-            .table
-            .shards()
-            .flat_map(|mut shard| shard.set_busy_unknown(self))
-            .collect();
+        let answers: Vec<_> =
+            self.table.shards().flat_map(|mut shard| shard.set_busy_unknown(self)).collect();
         for answer in answers {
             self.answer(answer);
         }

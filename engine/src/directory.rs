@@ -55,7 +55,8 @@ pub(crate) fn backup(options: &Options, source: &Store, path: &Path) -> Result<(
     let disk = &options.disk;
     match list(disk, path)? {
         Some(names) if !names.is_empty() => {
-            let message = format!("{} is not empty; a backup needs a new directory", path.display());
+            let message =
+                format!("{} is not empty; a backup needs a new directory", path.display());
             return Err(Error::invalid(message));
         }
         Some(_) => {}

@@ -184,7 +184,7 @@ impl Engine {
         for shard in core.table.shards() {
             records.extend(shard.recents().map(|(hash, versioned)| (*hash, versioned.clone())));
         }
-        for (hash, versioned) in core.view()?.open_records()? {
+        for (hash, versioned) in core.view().open_records()? {
             records.entry(hash).or_insert(versioned);
         }
         let now = core.now();
@@ -216,12 +216,11 @@ impl Engine {
         stats.queued = core.queue.begins() as u64;
         stats.waiters = core.waiters() as u64;
         let recent = &core.recent;
-        stats.recent_bytes = (recent.active.load(Ordering::Relaxed)
-            + recent.folding.load(Ordering::Relaxed)) as u64;
-        if let Ok(view) = core.view() {
-            stats.folded_records = view.entries();
-            stats.runs = view.runs() as u64;
-        }
+        stats.recent_bytes =
+            (recent.active.load(Ordering::Relaxed) + recent.folding.load(Ordering::Relaxed)) as u64;
+        let view = core.view();
+        stats.folded_records = view.entries();
+        stats.runs = view.runs() as u64;
         stats
     }
 
@@ -333,9 +332,9 @@ impl Shared {
             },
             Reply::Locked => record.map(|record| Begin::Locked(InFlight::new(record, now))),
             Reply::Mismatch(parts) => Some(Begin::Mismatch(Mismatch::new(parts))),
-            Reply::Orphaned => record
-                .and_then(|record| Orphan::new(self, hash, record, now))
-                .map(Begin::Orphaned),
+            Reply::Orphaned => {
+                record.and_then(|record| Orphan::new(self, hash, record, now)).map(Begin::Orphaned)
+            }
             Reply::Done | Reply::Fenced | Reply::AlreadyCompleted => None,
         };
         begin.ok_or_else(|| Error::corrupted("a reply does not fit its record"))
@@ -462,7 +461,7 @@ fn recover_core(options: &Options, path: &Path) -> Result<(Arc<Core>, Committer,
     let state = store.state();
     let folds = Folds::start(state.folded_through, journal.next_sequence() - 1);
     let core =
-        Arc::new(Core::new(options.clone(), state.secret.clone(), clock, store.view(), folds));
+        Arc::new(Core::new(options.clone(), state.secret.clone(), clock, store.views(), folds));
     for (hash, versioned) in records {
         core.recent.restored(versioned.record.as_deref());
         core.table.shard(hash).restore(hash, versioned);

@@ -235,8 +235,7 @@ mod tests {
 
     #[test]
     fn differences_are_named_changed_added_and_missing() {
-        let stored =
-            keyed(&[("method", b"POST"), ("header a", b"1"), ("body", b"x")]).to_stored();
+        let stored = keyed(&[("method", b"POST"), ("header a", b"1"), ("body", b"x")]).to_stored();
         let presented = keyed(&[("method", b"POST"), ("header b", b"1"), ("body", b"y")]);
         assert!(!presented.matches(&stored));
         assert_eq!(presented.differences(&stored), ["header b", "body", "header a"]);

@@ -44,6 +44,7 @@ struct Requests {
     backups: Vec<(PathBuf, oneshot::Sender<Result<()>>)>,
     sweeps: Vec<oneshot::Sender<Result<u64>>>,
     nudged: bool,
+    refusing: bool,
     stopped: bool,
 }
 
@@ -60,19 +61,35 @@ impl Inbox {
         self.wake.notify_one();
     }
 
+    /// No answer comes when the folder ends before it.
     pub(crate) fn backup(&self, path: PathBuf) -> oneshot::Receiver<Result<()>> {
         let (sender, receiver) = oneshot::channel();
-        self.requests.lock().backups.push((path, sender));
-        self.wake.notify_one();
+        let mut requests = self.requests.lock();
+        if !requests.refusing {
+            requests.backups.push((path, sender));
+            self.wake.notify_one();
+        }
         receiver
     }
 
-    /// The answer is how many records and runs were removed.
+    /// The answer is how many records were removed; none comes when the folder ends before it.
     pub(crate) fn sweep(&self) -> oneshot::Receiver<Result<u64>> {
         let (sender, receiver) = oneshot::channel();
-        self.requests.lock().sweeps.push(sender);
-        self.wake.notify_one();
+        let mut requests = self.requests.lock();
+        if !requests.refusing {
+            requests.sweeps.push(sender);
+            self.wake.notify_one();
+        }
         receiver
+    }
+
+    /// Leaves requests without an answer from now on.
+    pub(crate) fn refuse(&self) {
+        let mut requests = self.requests.lock();
+        requests.refusing = true;
+        requests.backups.clear();
+        requests.sweeps.clear();
+        self.wake.notify_one();
     }
 
     pub(crate) fn nudge(&self) {
@@ -113,15 +130,7 @@ pub(crate) struct Folder {
 impl Folder {
     pub(crate) fn new(core: Arc<Core>, store: Store, pool: Arc<SegmentPool>) -> Self {
         let next_sweep = Instant::now() + core.options.sweep_interval;
-        Self {
-            core,
-            store,
-            pool,
-            next_sweep,
-            sweeping: None,
-            swept: 0,
-            filters_loaded: false,
-        }
+        Self { core, store, pool, next_sweep, sweeping: None, swept: 0, filters_loaded: false }
     }
 
     /// Runs until it is stopped; the store file is closed when this returns. After a failure it
@@ -131,11 +140,19 @@ impl Folder {
             match self.step() {
                 Ok(true) => {}
                 Ok(false) if self.wait() => {}
-                Ok(false) => return,
+                Ok(false) => return self.close(),
                 Err(error) => self.core.fail(&error),
             }
         }
         self.core.inbox.wait_for_stop();
+    }
+
+    /// The orderly end, after which the next open has nothing to repair.
+    fn close(self) {
+        self.core.inbox.refuse();
+        if let Err(error) = self.store.close() {
+            self.core.fail(&error);
+        }
     }
 
     /// Does the most urgent thing; says whether there was one.
@@ -165,11 +182,9 @@ impl Folder {
         }
         if !self.filters_loaded {
             self.filters_loaded = !self.store.load_next_filter()?;
-            self.publish_view();
             return Ok(true);
         }
         if self.store.merge_step(MERGE_ENTRIES)? {
-            self.publish_view();
             return Ok(true);
         }
         self.sweep()
@@ -202,8 +217,12 @@ impl Folder {
     }
 
     fn fold(&mut self, task: FoldTask) -> Result<()> {
-        let entries: Vec<(KeyHash, Versioned)> =
-            self.core.table.shards().flat_map(|shard| shard.folding().collect::<Vec<_>>()).collect();
+        let entries: Vec<(KeyHash, Versioned)> = self
+            .core
+            .table
+            .shards()
+            .flat_map(|shard| shard.folding().collect::<Vec<_>>())
+            .collect();
         let count = entries.len();
         self.store.fold(Fold {
             through: task.through,
@@ -213,8 +232,8 @@ impl Folder {
             bucket_width: bucket_width(self.core.options.ttl),
             entries,
         })?;
-        // Readers find the records in the view before they stop finding them in recent.
-        self.publish_view();
+        // The store gave readers the new view: they find the records there before they stop finding
+        // them in recent.
         for mut shard in self.core.table.shards() {
             let evicted = shard.evict();
             drop(shard);
@@ -229,7 +248,6 @@ impl Folder {
         self.core.queue.nudge();
         // Merging keeps pace with folding, whatever the load.
         self.store.merge_step(4 * count)?;
-        self.publish_view();
         self.note_space()
     }
 
@@ -245,12 +263,16 @@ impl Folder {
         if self.sweeping.is_none() {
             return Ok(false);
         }
-        let report = self.store.sweep_step(self.core.now(), SWEEP_ROWS)?;
-        self.publish_view();
-        let removed = (report.completed + report.orphans) as u64;
-        self.swept += removed;
-        self.core.counters.swept.fetch_add(removed, Ordering::Relaxed);
+        let now = self.core.now();
+        let report = self.store.sweep_step(now, SWEEP_ROWS)?;
+        self.swept += report.completed;
+        self.core.counters.swept.fetch_add(report.completed, Ordering::Relaxed);
         if !report.more {
+            if self.store.view().has_expired_orphans(now) {
+                // Their space comes back with the next fold.
+                self.core.folds.want();
+                self.core.queue.nudge();
+            }
             for sender in self.sweeping.take().into_iter().flatten() {
                 drop(sender.send(Ok(self.swept)));
             }
@@ -260,10 +282,6 @@ impl Folder {
         Ok(true)
     }
 
-    fn publish_view(&self) {
-        self.core.set_view(Some(self.store.view()));
-    }
-
     /// Decides whether new claims fit: the disk, and the size that the options allow.
     fn note_space(&self) -> Result<()> {
         let bytes = self.store.file_bytes()? + self.pool.bytes();
@@ -271,21 +289,6 @@ impl Folder {
         let over = self.core.options.max_store_bytes.is_some_and(|limit| bytes >= limit);
         self.core.full.store(over || self.pool.failure().is_some(), Ordering::Relaxed);
         Ok(())
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        // The store file closes with the store; no reader may keep a snapshot of it.
-        self.core.set_view(None);
-        let mut requests = self.core.inbox.requests.lock();
-        let closed = Error::new(crate::ErrorKind::Closed, "");
-        for (_, sender) in requests.backups.drain(..) {
-            drop(sender.send(Err(closed.clone())));
-        }
-        for sender in requests.sweeps.drain(..) {
-            drop(sender.send(Err(closed.clone())));
-        }
     }
 }
 

@@ -72,9 +72,8 @@ impl Key {
     }
 
     pub(crate) fn from_identity(identity: &[u8]) -> Result<Self> {
-        let (scope_len, rest) = identity
-            .split_first()
-            .ok_or_else(|| Error::corrupted("a stored key has no bytes"))?;
+        let (scope_len, rest) =
+            identity.split_first().ok_or_else(|| Error::corrupted("a stored key has no bytes"))?;
         let key_len = rest.len().checked_sub(usize::from(*scope_len));
         match key_len {
             Some(1..=MAX_KEY_LEN) => Ok(Self { identity: identity.into() }),

@@ -350,9 +350,7 @@ impl Shard {
             self.slots.remove(&hash);
         }
         gate.release_waiters(waiting.len());
-        follow_up
-            .answers
-            .extend(waiting.into_iter().map(|op| Answer(op, Err(error.clone()))));
+        follow_up.answers.extend(waiting.into_iter().map(|op| Answer(op, Err(error.clone()))));
     }
 
     /// The engine failed before this key's command was written: nothing happened.

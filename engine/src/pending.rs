@@ -60,7 +60,6 @@ impl<T, E> Pending<T, E> {
 }
 
 impl<T, E: From<Error>> Pending<T, E> {
-
     /// Blocks the thread until the answer is there.
     ///
     /// # Errors

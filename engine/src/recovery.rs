@@ -42,9 +42,7 @@ pub(crate) fn recover(options: &Options, dir: &Path, store: &Store) -> Result<Re
         JournalId::new(state.incarnation, &state.secret),
         options.segment_bytes,
         start,
-        &mut |header, sequence, entry| {
-            rebuild.replay(header.epoch, header.time, sequence, entry)
-        },
+        &mut |header, sequence, entry| rebuild.replay(header.epoch, header.time, sequence, entry),
     )?;
 
     let max_gap = (!options.accept_clock_jump).then_some(options.max_clock_gap);
@@ -87,7 +85,12 @@ impl Rebuild {
         match entry {
             Entry::Epoch { ended } => self.orphan_all(epoch, sequence, ended)?,
             Entry::Change(hash, change) => {
-                self.apply(hash, &change, Token { incarnation: self.incarnation, epoch, sequence }, time)?;
+                self.apply(
+                    hash,
+                    &change,
+                    Token { incarnation: self.incarnation, epoch, sequence },
+                    time,
+                )?;
             }
         }
         self.epoch = self.epoch.max(epoch);

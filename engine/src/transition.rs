@@ -416,8 +416,7 @@ mod tests {
     }
 
     fn fingerprint(body: &str) -> KeyedFingerprint {
-        let fingerprint =
-            Fingerprint::builder().part("method", "POST").part("body", body).finish();
+        let fingerprint = Fingerprint::builder().part("method", "POST").part("body", body).finish();
         KeyedFingerprint::new(fingerprint, &Secret([3; 32]))
     }
 

@@ -15,21 +15,48 @@ const KEYS: u8 = 4;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Begin { key: u8, body: u8 },
-    Complete { claim: usize, response: Option<u8>, ttl: Option<u64> },
-    Abort { claim: usize },
-    Checkpoint { claim: usize, data: u8 },
-    DropClaim { claim: usize },
-    TakeOver { orphan: usize },
-    CompleteOrphan { orphan: usize, response: u8 },
-    Release { orphan: usize },
+    Begin {
+        key: u8,
+        body: u8,
+    },
+    Complete {
+        claim: usize,
+        response: Option<u8>,
+        ttl: Option<u64>,
+    },
+    Abort {
+        claim: usize,
+    },
+    Checkpoint {
+        claim: usize,
+        data: u8,
+    },
+    DropClaim {
+        claim: usize,
+    },
+    TakeOver {
+        orphan: usize,
+    },
+    CompleteOrphan {
+        orphan: usize,
+        response: u8,
+    },
+    Release {
+        orphan: usize,
+    },
     ListOrphans,
-    Get { key: u8 },
+    Get {
+        key: u8,
+    },
     Fold,
     Sweep,
-    Advance { millis: u64 },
+    Advance {
+        millis: u64,
+    },
     /// The clocks of the machine stand elsewhere after the restart.
-    Restart { wall_seconds: i64 },
+    Restart {
+        wall_seconds: i64,
+    },
     Kill,
     Reopen,
 }
@@ -271,7 +298,8 @@ impl World {
     fn kill(&mut self) {
         let end = self.stored_time();
         let image = self.disk.crash(CrashMode::ProcessKill);
-        let old = std::mem::replace(&mut self.engine, open(&image, &self.clock, self.max_execution));
+        let old =
+            std::mem::replace(&mut self.engine, open(&image, &self.clock, self.max_execution));
         self.disk = image;
         drop(old);
         self.forget_handles();

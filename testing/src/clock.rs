@@ -25,10 +25,7 @@ impl ManualClock {
     /// A clock that shows 2026-01-01T00:00:00Z, 1,000 seconds after boot.
     pub fn new() -> Self {
         let wall = SystemTime::UNIX_EPOCH + START_WALL;
-        Self(Arc::new(Mutex::new(Now {
-            boottime: START_BOOTTIME,
-            wall,
-        })))
+        Self(Arc::new(Mutex::new(Now { boottime: START_BOOTTIME, wall })))
     }
 
     /// Lets time pass: both clocks move.

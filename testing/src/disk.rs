@@ -79,9 +79,7 @@ impl SimDisk {
             locks: BTreeSet::new(),
             powered_off: false,
         };
-        Self {
-            state: Arc::new(Mutex::new(state)),
-        }
+        Self { state: Arc::new(Mutex::new(state)) }
     }
 
     /// What is on the disk after a crash at this moment, as a new disk: powered, without locks,
@@ -168,11 +166,7 @@ impl SimDisk {
     /// Evicts clean pages, as memory pressure does: what a failed sync dropped (see
     /// [`Fault::drop_dirty`]) is no longer seen either.
     pub fn drop_caches(&self) {
-        self.state
-            .lock()
-            .tree
-            .all_files_mut()
-            .for_each(File::evict_clean);
+        self.state.lock().tree.all_files_mut().for_each(File::evict_clean);
     }
 
     /// Makes everything durable, names and bytes, but for what a failed sync dropped.
@@ -224,23 +218,13 @@ impl SimDisk {
         path: &Path,
         action: impl FnOnce(&mut State) -> io::Result<T>,
     ) -> io::Result<T> {
-        let op = Op {
-            kind,
-            path: path.to_owned(),
-            offset: 0,
-            len: 0,
-        };
+        let op = Op { kind, path: path.to_owned(), offset: 0, len: 0 };
         self.operate(op, |state, _| action(state))
     }
 
     fn handle(&self, state: &mut State, node: u64, path: &Path, caching: Caching) -> SimFile {
         state.tree.file_mut(node).handles += 1;
-        SimFile {
-            disk: self.clone(),
-            node,
-            path: path.to_owned(),
-            caching,
-        }
+        SimFile { disk: self.clone(), node, path: path.to_owned(), caching }
     }
 }
 
@@ -276,11 +260,7 @@ impl Disk for SimDisk {
         self.on_path(OpKind::CreateDir, path, |state| {
             if state.settings.read_only {
                 // An existing directory is fine even here.
-                return state
-                    .tree
-                    .list(path)
-                    .map(drop)
-                    .or_else(|_| state.check_writable());
+                return state.tree.list(path).map(drop).or_else(|_| state.check_writable());
             }
             state.tree.create_dirs(path)
         })
@@ -344,10 +324,7 @@ impl Disk for SimDisk {
             if !state.locks.insert(name.clone()) {
                 return Err(error(io::ErrorKind::WouldBlock, path));
             }
-            Ok(Box::new(LockGuard {
-                disk: self.clone(),
-                path: name,
-            }) as Box<dyn Any + Send + Sync>)
+            Ok(Box::new(LockGuard { disk: self.clone(), path: name }) as Box<dyn Any + Send + Sync>)
         })
     }
 

@@ -28,10 +28,18 @@ pub enum Refused {
 
 #[derive(Clone, Debug)]
 enum State {
-    InFlight { deadline: Option<u64> },
+    InFlight {
+        deadline: Option<u64>,
+    },
     /// `overdue`: only by its deadline, the owner lives.
-    Orphan { since: u64, overdue: bool },
-    Completed { expires: u64, response: Option<u8> },
+    Orphan {
+        since: u64,
+        overdue: bool,
+    },
+    Completed {
+        expires: u64,
+        response: Option<u8>,
+    },
 }
 
 #[derive(Clone, Debug)]

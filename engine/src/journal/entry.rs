@@ -28,7 +28,9 @@ pub(crate) enum Entry {
     /// A new epoch begins: every claim of an earlier one is an orphan, dated by the end of the
     /// epoch before. The end stands here because the store file may hold a later time by the time
     /// this is replayed.
-    Epoch { ended: Time },
+    Epoch {
+        ended: Time,
+    },
 }
 
 const NO_DEADLINE: u64 = u64::MAX;
@@ -155,7 +157,10 @@ mod tests {
             assert_eq!(decode(&mut decoder).unwrap(), entry);
             decoder.finish().unwrap();
             for len in 0..bytes.len() {
-                assert!(decode(&mut Decoder::new(&bytes[..len])).is_err(), "{entry:?} cut at {len}");
+                assert!(
+                    decode(&mut Decoder::new(&bytes[..len])).is_err(),
+                    "{entry:?} cut at {len}"
+                );
             }
         }
         assert!(decode(&mut Decoder::new(&[8; 64])).is_err());

@@ -17,14 +17,14 @@ use std::time::Instant;
 pub(crate) use entry::Entry;
 pub(crate) use frame::Group;
 pub(crate) use recovery::{Start, recover};
-use segment::{FIRST_GROUP, Segment};
 pub(crate) use segment::SegmentPool;
+use segment::{FIRST_GROUP, Segment};
 
 use crate::clock::Time;
 use crate::codec::checksum;
 use crate::disk::Disk;
-use crate::key::Secret;
 use crate::error::{Error, Result};
+use crate::key::Secret;
 
 /// A place in the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -116,8 +116,7 @@ struct Unprepared {
 }
 
 fn list(disk: &Arc<dyn Disk>, dir: &Path, id: JournalId) -> Result<Files> {
-    let mut files =
-        Files { by_use: BTreeMap::new(), without_header: Vec::new(), next_slot: 0 };
+    let mut files = Files { by_use: BTreeMap::new(), without_header: Vec::new(), next_slot: 0 };
     let mut names = disk.list(dir).map_err(|error| Error::io("listing the journal", error))?;
     names.sort();
     for name in names {
@@ -189,8 +188,7 @@ impl Reader {
         let mut at = 0;
         let mut last = None;
         while at < bytes.len() {
-            let position =
-                Position { segment: segment.use_number, offset: offset + at as u64 };
+            let position = Position { segment: segment.use_number, offset: offset + at as u64 };
             let frame = &bytes[at..];
             let Some(header) = Header::decode(frame, self.id.seed, position) else { break };
             if header.first_sequence != self.expected {
@@ -238,10 +236,8 @@ impl Reader {
     fn refuse_groups(&self, segment: &Segment, from: u64, torn_allowed: bool) -> Result<()> {
         let bytes = read_from(segment, from)?;
         for (index, block) in bytes.chunks_exact(BLOCK).enumerate() {
-            let position = Position {
-                segment: segment.use_number,
-                offset: from + (index * BLOCK) as u64,
-            };
+            let position =
+                Position { segment: segment.use_number, offset: from + (index * BLOCK) as u64 };
             let Some(header) = Header::decode(block, self.id.seed, position) else { continue };
             let torn = torn_allowed && index == 0 && header.first_sequence == self.expected;
             if !torn && header.first_sequence >= self.expected {

@@ -39,7 +39,10 @@ pub(super) struct Segment {
 
 /// What the first block of a segment file says.
 pub(super) enum SegmentHeader {
-    Valid { use_number: u64, bytes: u64 },
+    Valid {
+        use_number: u64,
+        bytes: u64,
+    },
     /// Never finished preparing, or damaged.
     Invalid,
 }
@@ -53,11 +56,7 @@ pub(super) fn slot_of(name: &str) -> Option<u32> {
     name.strip_prefix("journal-")?.strip_suffix(".seg")?.parse().ok()
 }
 
-pub(super) fn read_header(
-    file: &dyn DiskFile,
-    id: JournalId,
-    name: &str,
-) -> Result<SegmentHeader> {
+pub(super) fn read_header(file: &dyn DiskFile, id: JournalId, name: &str) -> Result<SegmentHeader> {
     let mut block = AlignedBuffer::zeroed(BLOCK);
     match file.read_at(0, &mut block) {
         Ok(()) => {}

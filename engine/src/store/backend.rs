@@ -147,12 +147,18 @@ fn overlay(out: &mut [u8], out_start: u64, bytes: &[u8], start: u64) {
 const MAGIC: &[u8] = b"redb\x1a\x0a\xa9\x0d\x0a";
 /// What redb's header and its two commit slots take; source: redb's `docs/design.md`.
 const HEADER: usize = 320;
+/// The lowest bit tells which of the two slots is in use.
+const FLAGS: usize = 9;
+const SLOTS: usize = 64;
+const SLOT: usize = 128;
+/// The newest file format that the redb we build with knows.
+const REDB_FORMAT: u8 = 3;
 /// Where the header's page size stands; region header pages, region data pages, full regions and
 /// pages in the last region follow it, each a `u32`.
 const LAYOUT: usize = 12;
 
 /// Says what is wrong with a file that redb should not even look at: one that is empty, of another
-/// kind, or shorter than its own header says.
+/// kind, of a later redb, or shorter than its own header says.
 ///
 /// redb writes that layout only after it made the greater length durable, and cuts the file only
 /// after it made the smaller layout durable. So a file shorter than its layout lost its end,
@@ -175,15 +181,22 @@ pub(super) fn inspect(file: &dyn DiskFile) -> Result<()> {
     if header.len() < HEADER {
         return Err(truncated(HEADER as u64));
     }
+    // Each slot starts with the format and ends with its checksum. redb calls a later format
+    // corruption, which it is only if that checksum says so too.
+    let slot = &header[SLOTS + SLOT * usize::from(header[FLAGS] & 1)..][..SLOT];
+    let (body, sum) = slot.split_at(SLOT - 16);
+    if body[0] > REDB_FORMAT && xxhash_rust::xxh3::xxh3_128(body).to_le_bytes() == sum {
+        let context = format!("store.redb has redb's format {}", body[0]);
+        return Err(Error::new(ErrorKind::StoreNewerFormat, context));
+    }
     let mut layout = Decoder::new(&header[LAYOUT..]);
     let page = u64::from(layout.u32()?);
     let (region_header, region_data) = (u64::from(layout.u32()?), u64::from(layout.u32()?));
     let (full, trailing) = (u64::from(layout.u32()?), u64::from(layout.u32()?));
     // In u128: these numbers carry no checksum, redb judges them when it opens the file.
     let trailing_pages = if trailing > 0 { region_header + trailing } else { 0 };
-    let pages = u128::from(full) * u128::from(region_header + region_data)
-        + u128::from(trailing_pages)
-        + 1;
+    let pages =
+        u128::from(full) * u128::from(region_header + region_data) + u128::from(trailing_pages) + 1;
     let expected = pages * u128::from(page);
     if u128::from(len) < expected {
         return Err(truncated(u64::try_from(expected).unwrap_or(u64::MAX)));
@@ -207,25 +220,26 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
-/// An open redb file. redb writes to it when it is closed, and may panic on a damaged one; dropping
-/// this does not.
+/// An open redb file. [`close`](Self::close) ends it in order; dropping it ends it as a crash would,
+/// with nothing written: what is dropped failed, or is damaged, or was never ours.
+///
+/// Every commit carries all that a quick open needs, so a crash costs nothing.
 pub(super) struct Handle(Option<redb::Database>);
 
 impl Handle {
-    /// Opens what the backend holds; an empty backend becomes a new, empty file.
-    pub(super) fn open(backend: Backend, cache_bytes: usize) -> Result<Self> {
+    /// Opens what the backend holds; an empty backend becomes a new, empty file. With `check` redb
+    /// reads and verifies all of it.
+    pub(super) fn open(backend: Backend, cache_bytes: usize, check: bool) -> Result<Self> {
         guarded(|| {
-            let mut builder = redb::Builder::new();
-            let database = builder.set_cache_size(cache_bytes).create_with_backend(backend);
+            let database = redb::Builder::new()
+                .set_cache_size(cache_bytes)
+                .set_check_integrity_on_open(check)
+                .create_with_backend(backend);
             Ok(Self(Some(database.map_err(failed)?)))
         })
     }
 
     pub(super) fn close(mut self) -> Result<()> {
-        self.close_once()
-    }
-
-    fn close_once(&mut self) -> Result<()> {
         match self.0.take() {
             Some(database) => guarded(|| database.close().map_err(failed)),
             None => Ok(()),
@@ -242,8 +256,16 @@ impl std::ops::Deref for Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // An error has nobody left to hear it; what was committed is durable without a clean end.
-        let _ = self.close_once();
+        let Some(database) = self.0.take() else { return };
+        // A dropped redb database writes a last commit, which on a damaged file can panic twice and
+        // so abort the process. It does not while a panic unwinds; `resume_unwind` is one that
+        // reaches no panic hook.
+        if cfg!(panic = "unwind") && !std::thread::panicking() {
+            let _ = panic::catch_unwind(AssertUnwindSafe(move || {
+                let _dropped_in_unwinding = database;
+                panic::resume_unwind(Box::new(()));
+            }));
+        }
     }
 }
 
@@ -262,6 +284,10 @@ pub(super) fn failed(error: impl Into<redb::Error>) -> Error {
         redb::Error::DatabaseAlreadyOpen => {
             Error::new(ErrorKind::StoreInUse, "store.redb is open elsewhere")
         }
+        redb::Error::UpgradeRequired(_) => Error::new(
+            ErrorKind::StoreForeign,
+            "store.redb has a format of redb that is older than any store",
+        ),
         // Everything else says that the file is not what it was when redb wrote it: a table of
         // other types or gone, an order broken, a format that this store never had.
         other => Error::corrupted(format!("store.redb: {other}")),

@@ -144,7 +144,9 @@ impl Catalog {
         id: u64,
         stage: Stage,
     ) -> Result<()> {
-        let Some(mut run) = self.runs.get(&id).cloned() else { return Ok(()) };
+        let Some(mut run) = self.runs.get(&id).cloned() else {
+            return Ok(());
+        };
         run.meta.stage = stage;
         if stage == Stage::Dropped {
             run.filter = FilterSlot::Unloaded;

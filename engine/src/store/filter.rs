@@ -140,8 +140,7 @@ mod tests {
             let mut filter = Filter::new(lines_for(count));
             inside.iter().for_each(|hash| filter.insert(*hash));
             assert!(inside.iter().all(|hash| filter.may_contain(*hash)));
-            let false_positives =
-                (0..100_000).filter(|_| filter.may_contain(noise.hash())).count();
+            let false_positives = (0..100_000).filter(|_| filter.may_contain(noise.hash())).count();
             assert!(false_positives < 1000, "{false_positives} of 100,000 at {count} keys");
         }
     }

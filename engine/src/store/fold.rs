@@ -40,6 +40,8 @@ pub(crate) struct FoldReport {
     pub(crate) expired: u64,
     /// Records in flight and orphans stored.
     pub(crate) open: u64,
+    /// Orphans removed because they had expired.
+    pub(crate) expired_orphans: u64,
     /// Runs written: one for each expiry bucket.
     pub(crate) runs: u64,
 }
@@ -70,18 +72,21 @@ impl Store {
     /// keys lose their open row.
     pub(crate) fn fold(&mut self, fold: Fold) -> Result<FoldReport> {
         debug_assert!(fold.through >= self.catalog.state.folded_through);
-        let sorted = sort(&fold);
+        let now = fold.time.max(self.catalog.state.time);
+        let sorted = sort(&fold, now);
         let report = self.commit(|transaction, next| {
             next.state.folded_through = fold.through;
             next.state.replay_from = fold.replay_from;
             next.state.epoch = fold.epoch;
-            next.state.time = next.state.time.max(fold.time);
+            next.state.time = now;
             let runs = store_completed(transaction, next, &sorted.completed)?;
             store_open(transaction, next, &sorted)?;
+            let expired_orphans = remove_expired(transaction, next, fold.time)?;
             Ok(FoldReport {
                 completed: sorted.completed.len() as u64,
                 expired: sorted.expired,
                 open: sorted.open.len() as u64,
+                expired_orphans,
                 runs,
             })
         })?;
@@ -93,7 +98,7 @@ impl Store {
     }
 }
 
-fn sort(fold: &Fold) -> Sorted<'_> {
+fn sort(fold: &Fold, now: Time) -> Sorted<'_> {
     let width = millis(fold.bucket_width).max(1);
     let mut sorted = Sorted::default();
     for (hash, Versioned { sequence, record }) in &fold.entries {
@@ -102,7 +107,7 @@ fn sort(fold: &Fold) -> Sorted<'_> {
                 State::Completed(completed) => {
                     sorted.closed.push(*hash);
                     let expires_at = completed.expires_at;
-                    if expires_at <= fold.time {
+                    if expires_at <= now {
                         sorted.expired += 1;
                         continue;
                     }
@@ -189,6 +194,28 @@ fn store_chunks(
         entries.push(Entry { hash: placed.hash, locator });
     }
     store(&bucket[0], writer)
+}
+
+/// Removes orphans that have expired. Here and not in the sweep: everything that the journal holds
+/// behind this fold is later than its time, and to a change made then they were absent. Removed
+/// without a fold, a record would be missing to the changes that the journal still replays on it.
+fn remove_expired(
+    transaction: &WriteTransaction,
+    next: &mut Catalog,
+    time: Time,
+) -> Result<u64> {
+    /// Bounds the transaction; the next fold goes on.
+    const MOST: usize = 16_384;
+    let mut rows = transaction.open_table(OPEN).map_err(failed)?;
+    let expired: Vec<_> = (next.open.iter())
+        .filter(|(_, entry)| entry.expires_at.is_some_and(|expiry| expiry <= time))
+        .map(|(hash, _)| *hash)
+        .take(MOST)
+        .collect();
+    for hash in &expired {
+        next.remove_open(&mut rows, *hash)?;
+    }
+    Ok(expired.len() as u64)
 }
 
 fn store_open(

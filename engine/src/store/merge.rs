@@ -13,7 +13,7 @@ use std::vec;
 use redb::{Table, WriteTransaction};
 
 use super::Store;
-use super::backend::failed;
+use super::backend::{failed, guarded};
 use super::catalog::{Catalog, FilterSlot, Run};
 use super::run::{Entry, RunWriter};
 use super::schema::{BLOCKS, Bytes, FILTERS, RUNS, RunMeta, Stage};
@@ -93,12 +93,18 @@ impl Store {
             Some(job) => self.advance_merge(job, budget_entries.max(1)).map(|()| true),
             None => Ok(false),
         });
-        self.merge_failed = result.is_err();
+        if result.is_err() {
+            self.merge_failed = true;
+            // Only tidies up; the error to report is the first. Opening the store does it too.
+            let _ = self.drop_unfinished_runs();
+        }
         result
     }
 
     fn begin_merge(&mut self) -> Result<Option<MergeJob>> {
-        let Some(inputs) = self.pick_inputs() else { return Ok(None) };
+        let Some(inputs) = self.pick_inputs() else {
+            return Ok(None);
+        };
         let view = self.view();
         let level = inputs.iter().map(|meta| meta.level).max().unwrap_or(0);
         let output = RunMeta {
@@ -115,7 +121,7 @@ impl Store {
         Ok(Some(MergeJob {
             started: false,
             writer: RunWriter::new(output, self.catalog.state.seed),
-            inputs: super::backend::guarded(|| inputs.into_iter().map(open).collect())?,
+            inputs: guarded(|| inputs.into_iter().map(open).collect())?,
         }))
     }
 
@@ -181,7 +187,9 @@ impl MergeJob {
                 // The greatest locator first among equal hashes.
                 (entry.hash, std::cmp::Reverse(entry.locator))
             });
-            let Some(entry) = smallest else { return Ok(false) };
+            let Some(entry) = smallest else {
+                return Ok(false);
+            };
             self.writer.push(entry, blocks, filters)?;
             for input in &mut self.inputs {
                 while input.head.is_some_and(|head| head.hash == entry.hash) {

@@ -22,6 +22,7 @@ mod schema;
 mod sweep;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod view;
 
 use std::collections::BTreeMap;
@@ -61,6 +62,9 @@ pub(crate) struct Store {
     /// As the last commit left it.
     catalog: Catalog,
     views: Views,
+    /// A commit failed and may have happened: the catalog may be behind the file, which must not be
+    /// written before it was opened again. redb latches too, but only after an error of its file.
+    latched: bool,
     merge: Option<MergeJob>,
     /// A merge failed: its inputs are damaged or the file is. Merges rest until the store is
     /// reopened; answers do not depend on them.
@@ -92,18 +96,11 @@ impl Store {
     /// Opens the `store.redb` in `dir`. A file that is refused is left untouched: redb opens it,
     /// and if it was not closed cleanly repairs it, with its writes held back in memory, and only
     /// once the state, the catalog and the open records were verified do they go to the file.
+    ///
+    /// `cache_bytes` should be at least twice what a fold brings: what does not fit is written
+    /// twice and read back in between, since redb seals its pages only when it commits.
     pub(crate) fn open(disk: &Arc<dyn Disk>, dir: &Path, cache_bytes: usize) -> Result<Self> {
-        let file = disk.open(&dir.join(FILE), Caching::Buffered).map_err(|error| {
-            match error.kind() {
-                io::ErrorKind::NotFound => {
-                    Error::caused_by(ErrorKind::StoreMissing, "no store.redb", error)
-                }
-                _ => Error::io("opening store.redb", error),
-            }
-        })?;
-        inspect(&*file)?;
-        let backend = Backend::held(file.clone());
-        let database = Handle::open(backend.clone(), cache_bytes)?;
+        let (database, backend, file) = open_held(disk, dir, cache_bytes, false)?;
         let (tables, catalog) = guarded(|| {
             let tables = Tables::open(&database)?;
             let catalog = Catalog::load(&tables)?;
@@ -117,6 +114,7 @@ impl Store {
             cache_bytes,
             views: Views::new(View::new(Arc::new(tables), &catalog)),
             catalog,
+            latched: false,
             merge: None,
             merge_failed: false,
             folds: 0,
@@ -127,7 +125,7 @@ impl Store {
     }
 
     /// Closes the file. Views of the store answer [`ErrorKind::Closed`] from then on. Dropping the
-    /// store does the same, but can not say whether it succeeded; both lose nothing.
+    /// store closes the file too, without writing to it, as a crash would; neither loses anything.
     pub(crate) fn close(self) -> Result<()> {
         self.database.close()
     }
@@ -155,7 +153,9 @@ impl Store {
         let unloaded = |run: &&catalog::Run| matches!(run.filter, FilterSlot::Unloaded);
         // The newest first: the buckets that most lookups are for.
         let newest = self.catalog.live_runs().filter(unloaded).last();
-        let Some(meta) = newest.map(|run| run.meta) else { return Ok(false) };
+        let Some(meta) = newest.map(|run| run.meta) else {
+            return Ok(false);
+        };
         let view = self.view();
         let slot = match guarded(|| view.tables.filter(&meta, view.seed)) {
             Ok(filter) => FilterSlot::Loaded(Arc::new(filter)),
@@ -171,25 +171,35 @@ impl Store {
     }
 
     /// One durable transaction: `work` writes rows and changes its copy of the catalog alike, which
-    /// replaces the store's, and gets a view, only once redb said that the commit is durable. After
-    /// an error the store is as it was, and the commit may or may not have happened.
+    /// replaces the store's, and gets a view, only once redb said that the commit is durable.
+    ///
+    /// An error of `work` leaves the store as it was. After an error of the commit itself, which
+    /// may have happened, nothing is written any more.
     fn commit<T>(
         &mut self,
         work: impl FnOnce(&WriteTransaction, &mut Catalog) -> Result<T>,
     ) -> Result<T> {
+        if self.latched {
+            return Err(Error::new(ErrorKind::Unavailable, "a commit of store.redb failed"));
+        }
         let mut next = self.catalog.clone();
-        let output = transact(&self.database, |transaction| {
+        let mut committing = false;
+        let result = transact(&self.database, |transaction| {
             let output = work(transaction, &mut next)?;
             write_state(transaction, &next.state)?;
+            committing = true;
             Ok(output)
-        })?;
-        let tables = guarded(|| Tables::open(&self.database))?;
+        })
+        .and_then(|output| Ok((output, guarded(|| Tables::open(&self.database))?)));
+        self.latched = committing && result.is_err();
+        let (output, tables) = result?;
         self.catalog = next;
         self.views.set(View::new(Arc::new(tables), &self.catalog));
         Ok(output)
     }
 
-    /// A merge does not outlive its process: what it wrote so far is for the sweeper.
+    /// What a merge wrote that is no longer under way is for the sweeper: a merge does not outlive
+    /// its process, nor an error.
     fn drop_unfinished_runs(&mut self) -> Result<()> {
         let unfinished: Vec<_> = (self.catalog.runs.values())
             .filter(|run| run.meta.stage == Stage::Building)
@@ -203,6 +213,26 @@ impl Store {
             unfinished.iter().try_for_each(|id| next.set_stage(&mut rows, *id, Stage::Dropped))
         })
     }
+}
+
+/// Opens the `store.redb` in `dir` with all writes held back.
+fn open_held(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    cache_bytes: usize,
+    check: bool,
+) -> Result<(Handle, Backend, Arc<dyn DiskFile>)> {
+    let file =
+        disk.open(&dir.join(FILE), Caching::Buffered).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                Error::caused_by(ErrorKind::StoreMissing, "no store.redb", error)
+            }
+            _ => Error::io("opening store.redb", error),
+        })?;
+    inspect(&*file)?;
+    let backend = Backend::held(file.clone());
+    let database = Handle::open(backend.clone(), cache_bytes, check)?;
+    Ok((database, backend, file))
 }
 
 /// Two syncs a commit, so that the slot that redb reads first is always whole, and with the
@@ -251,7 +281,7 @@ fn create_file(
         _ => {}
     }
     let file = disk.create(&temporary, Caching::Buffered).map_err(context)?;
-    let database = Handle::open(Backend::released(file.clone()), cache_bytes)?;
+    let database = Handle::open(Backend::released(file.clone()), cache_bytes, false)?;
     guarded(|| fill(&database))?;
     database.close()?;
     file.sync().map_err(context)?;

@@ -126,10 +126,9 @@ pub(super) fn decode(bytes: &[u8], seed: u64) -> Result<Stored> {
     let fingerprint = StoredFingerprint::decode(decoder.bytes()?)?;
     let state = match kind {
         IN_FLIGHT => State::InFlight(decode_attempt(&mut decoder)?),
-        ORPHAN => State::Orphan {
-            attempt: decode_attempt(&mut decoder)?,
-            since: Time(decoder.u64()?),
-        },
+        ORPHAN => {
+            State::Orphan { attempt: decode_attempt(&mut decoder)?, since: Time(decoder.u64()?) }
+        }
         COMPLETED | COMPLETED_WITH_RESPONSE => State::Completed(Completed {
             token: decode_token(&mut decoder)?,
             completed_at: Time(decoder.u64()?),
@@ -139,7 +138,9 @@ pub(super) fn decode(bytes: &[u8], seed: u64) -> Result<Stored> {
                 _ => Some(decoder.bytes()?.into()),
             },
         }),
-        other => return Err(Error::corrupted(format!("a record is of the unknown kind {other}"))),
+        other => {
+            return Err(Error::corrupted(format!("a record is of the unknown kind {other}")));
+        }
     };
     decoder.finish()?;
     Ok(Stored { sequence, record: Record { key, fingerprint, state }, checksum: stored, len })

@@ -5,7 +5,7 @@ use redb::{ReadableTable, WriteTransaction};
 use super::Store;
 use super::backend::failed;
 use super::catalog::Catalog;
-use super::schema::{BLOCKS, CHUNKS, FILTERS, OPEN, RUNS, Stage};
+use super::schema::{BLOCKS, CHUNKS, FILTERS, RUNS, Stage};
 use crate::clock::Time;
 use crate::error::Result;
 
@@ -17,7 +17,6 @@ pub(crate) struct SweepReport {
     pub(crate) runs: u64,
     /// Completed records in the runs that expired.
     pub(crate) completed: u64,
-    pub(crate) orphans: u64,
     /// Something is left to remove now.
     pub(crate) more: bool,
 }
@@ -26,16 +25,18 @@ impl Store {
     /// Removes about `budget` rows of what is expired at `now` or dropped, in one transaction that
     /// stores the time too, even when there is nothing to remove.
     ///
+    /// Expired orphans are left to the fold.
+    ///
     /// Expired runs are dropped first: a view never has an entry whose chunk is gone, since chunks
     /// go in the same transaction or a later one.
     pub(crate) fn sweep_step(&mut self, now: Time, budget: usize) -> Result<SweepReport> {
+        let now = now.max(self.catalog.state.time);
         let report = self.commit(|transaction, next| {
-            next.state.time = next.state.time.max(now);
+            next.state.time = now;
             let mut sweep = Sweep { now, left: budget.max(1), report: SweepReport::default() };
             sweep.drop_expired_runs(transaction, next)?;
             sweep.remove_chunks(transaction)?;
             sweep.remove_dropped_runs(transaction, next)?;
-            sweep.remove_orphans(transaction, next)?;
             sweep.report.more = sweep.left == 0;
             Ok(sweep.report)
         })?;
@@ -124,21 +125,6 @@ impl Sweep {
             self.left -= 1;
             self.report.runs += 1;
         }
-        Ok(())
-    }
-
-    fn remove_orphans(&mut self, transaction: &WriteTransaction, next: &mut Catalog) -> Result<()> {
-        let mut rows = transaction.open_table(OPEN).map_err(failed)?;
-        let expired: Vec<_> = (next.open.iter())
-            .filter(|(_, entry)| entry.expires_at.is_some_and(|expiry| expiry <= self.now))
-            .map(|(hash, _)| *hash)
-            .take(self.left)
-            .collect();
-        for hash in &expired {
-            next.remove_open(&mut rows, *hash)?;
-        }
-        self.left -= expired.len();
-        self.report.orphans += expired.len() as u64;
         Ok(())
     }
 }

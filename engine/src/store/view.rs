@@ -12,6 +12,7 @@ use super::filter::{Filter, part, pieces};
 use super::record::Stored;
 use super::run::{Block, Entry};
 use super::schema::{BLOCKS, Bytes, CHUNKS, FILTERS, OPEN, RUNS, RunMeta, STATE};
+use crate::clock::Time;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, KeyHash};
 use crate::recent::Versioned;
@@ -126,6 +127,11 @@ impl View {
         self.open.len()
     }
 
+    /// Whether an orphan has expired, which the next fold removes.
+    pub(crate) fn has_expired_orphans(&self, now: Time) -> bool {
+        self.open.values().any(|entry| entry.expires_at.is_some_and(|expiry| expiry <= now))
+    }
+
     /// The entries of all live runs: completed records, expired ones not yet swept included.
     pub(crate) fn entries(&self) -> u64 {
         self.runs.iter().map(|run| run.meta.entries).sum()
@@ -145,8 +151,7 @@ impl View {
                 continue;
             }
             let block = part(hash, meta.blocks);
-            let found =
-                self.tables.with_block(meta, block, self.seed, |block| block.find(hash))?;
+            let found = self.tables.with_block(meta, block, self.seed, |block| block.find(hash))?;
             if let Some(locator) = found
                 && newest.is_none_or(|(_, newest)| newest < locator)
             {

@@ -63,9 +63,7 @@ impl Contents {
 
     /// The pages that hold `range`, for [`put`](Self::put).
     pub(super) fn pages(&self, range: Range<u64>) -> Vec<Page> {
-        spans(range)
-            .map(|span| Arc::clone(self.page(span.page).unwrap_or(&ZERO)))
-            .collect()
+        spans(range).map(|span| Arc::clone(self.page(span.page).unwrap_or(&ZERO))).collect()
     }
 
     /// Copies `range` out of `pages`, the first of which holds the byte `from`; shares the pages
@@ -100,13 +98,7 @@ impl Contents {
     ) {
         for chunk in self.chunks.iter().flatten() {
             if chunks.insert(Arc::as_ptr(chunk).addr()) {
-                pages.extend(
-                    chunk
-                        .0
-                        .iter()
-                        .flatten()
-                        .map(|page| Arc::as_ptr(page).addr()),
-                );
+                pages.extend(chunk.0.iter().flatten().map(|page| Arc::as_ptr(page).addr()));
             }
         }
     }
@@ -178,11 +170,7 @@ fn spans(range: Range<u64>) -> impl Iterator<Item = Span> {
         let start = (at % PAGE as u64) as usize;
         let len = (PAGE - start).min((range.end - at) as usize);
         let done = (at - range.start) as usize;
-        let span = Span {
-            page: (at / PAGE as u64) as usize,
-            within: start..start + len,
-            done,
-        };
+        let span = Span { page: (at / PAGE as u64) as usize, within: start..start + len, done };
         at += len as u64;
         Some(span)
     })
@@ -222,9 +210,7 @@ mod tests {
                     contents.put(range.clone(), offset, &source.pages(range));
                 }
             }
-            let counted = (0..200)
-                .filter(|index| contents.page(*index).is_some())
-                .count();
+            let counted = (0..200).filter(|index| contents.page(*index).is_some()).count();
             assert_eq!(contents.allocated_pages(), counted as u64);
         }
         assert!(bytes(&contents) == model);

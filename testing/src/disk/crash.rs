@@ -47,9 +47,7 @@ impl Fate {
     pub(super) fn seeded(seed: u64) -> Self {
         let mut rng = oorandom::Rand64::new(u128::from(seed));
         let (lost, kept) = ODDS[rng.rand_range(0..ODDS.len() as u64) as usize];
-        Self {
-            seeded: Some(Seeded { rng, lost, kept }),
-        }
+        Self { seeded: Some(Seeded { rng, lost, kept }) }
     }
 
     pub(super) fn lose_all() -> Self {

@@ -27,10 +27,7 @@ pub enum OpKind {
 impl OpKind {
     /// Whether the operation can change what is on the disk or make a change durable.
     pub fn is_change(self) -> bool {
-        !matches!(
-            self,
-            Self::List | Self::Open | Self::NetworkFilesystem | Self::Len | Self::Read
-        )
+        !matches!(self, Self::List | Self::Open | Self::NetworkFilesystem | Self::Len | Self::Read)
     }
 }
 
@@ -101,14 +98,7 @@ impl Fault {
     /// At the nth operation of those that count.
     pub fn new(ops: Ops, nth: u64) -> Self {
         let error = FaultError::Os(Self::EIO);
-        Self {
-            ops,
-            path: None,
-            nth,
-            forever: false,
-            error,
-            effect: Effect::Nothing,
-        }
+        Self { ops, path: None, nth, forever: false, error, effect: Effect::Nothing }
     }
 
     /// At the nth operation of all.
@@ -221,10 +211,7 @@ impl Fault {
             Ops::Changes => op.kind.is_change(),
             Ops::Kind(kind) => op.kind == kind,
         };
-        kind && self
-            .path
-            .as_ref()
-            .is_none_or(|part| op.path.to_string_lossy().contains(part))
+        kind && self.path.as_ref().is_none_or(|part| op.path.to_string_lossy().contains(part))
     }
 
     fn io_error(&self) -> io::Error {

@@ -33,10 +33,7 @@ impl File {
         }
         self.seen.write(offset, bytes);
         let range = offset..offset + bytes.len() as u64;
-        self.unsynced.push(Change::Write {
-            pages: self.seen.pages(range.clone()),
-            range,
-        });
+        self.unsynced.push(Change::Write { pages: self.seen.pages(range.clone()), range });
     }
 
     pub(super) fn set_len(&mut self, len: u64) {
@@ -47,9 +44,7 @@ impl File {
     pub(super) fn sync(&mut self) {
         let unsynced = std::mem::take(&mut self.unsynced);
         if self.dropped {
-            unsynced
-                .iter()
-                .for_each(|change| change.apply(&mut self.durable));
+            unsynced.iter().for_each(|change| change.apply(&mut self.durable));
         } else {
             self.durable = self.seen.clone();
         }
@@ -66,9 +61,7 @@ impl File {
     pub(super) fn evict_clean(&mut self) {
         if self.dropped {
             self.seen = self.durable.clone();
-            self.unsynced
-                .iter()
-                .for_each(|change| change.apply(&mut self.seen));
+            self.unsynced.iter().for_each(|change| change.apply(&mut self.seen));
             self.dropped = false;
         }
     }
@@ -87,11 +80,7 @@ impl File {
                 Change::SetLen(_) => {}
             }
         }
-        Self {
-            seen: durable.clone(),
-            durable,
-            ..Self::default()
-        }
+        Self { seen: durable.clone(), durable, ..Self::default() }
     }
 
     /// Changes the bytes behind everyone's back, as rot does: not something a sync could undo.

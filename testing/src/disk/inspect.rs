@@ -15,9 +15,7 @@ impl SimDisk {
     pub fn files(&self) -> Vec<(PathBuf, u64)> {
         let state = self.state.lock();
         let files = state.tree.files().into_iter();
-        files
-            .map(|(path, node)| (path, state.tree.file(node).seen.len()))
-            .collect()
+        files.map(|(path, node)| (path, state.tree.file(node).seen.len())).collect()
     }
 
     /// Whether there is a file of this name.
@@ -42,10 +40,7 @@ impl SimDisk {
     pub fn put_file(&self, path: impl AsRef<Path>, bytes: &[u8]) {
         let path = path.as_ref();
         let mut state = self.state.lock();
-        state
-            .tree
-            .put_file(path)
-            .unwrap_or_else(|error| panic!("cannot put a file: {error}"));
+        state.tree.put_file(path).unwrap_or_else(|error| panic!("cannot put a file: {error}"));
         drop(state);
         self.damage(path, |contents| {
             contents.set_len(0);
@@ -70,9 +65,7 @@ impl SimDisk {
     #[track_caller]
     pub fn zero_block(&self, path: impl AsRef<Path>, block: u64) {
         self.check_within(path.as_ref(), block * BLOCK as u64, 1);
-        self.damage(path.as_ref(), |contents| {
-            put_block(contents, block, &[0; BLOCK])
-        });
+        self.damage(path.as_ref(), |contents| put_block(contents, block, &[0; BLOCK]));
     }
 
     /// Puts the bytes of block `from` over block `to`, as a misdirected write does.
@@ -89,9 +82,7 @@ impl SimDisk {
     /// Cuts a file to `len` bytes.
     #[track_caller]
     pub fn truncate(&self, path: impl AsRef<Path>, len: u64) {
-        self.damage(path.as_ref(), |contents| {
-            contents.set_len(contents.len().min(len))
-        });
+        self.damage(path.as_ref(), |contents| contents.set_len(contents.len().min(len)));
     }
 
     /// Writes bytes over, or behind, those of a file.
@@ -151,11 +142,7 @@ impl SimDisk {
     fn check_within(&self, path: &Path, offset: u64, bytes: u64) {
         let state = self.state.lock();
         let len = state.tree.file(state.existing(path)).seen.len();
-        assert!(
-            offset + bytes <= len,
-            "{} ends at {len}, before {offset}",
-            path.display()
-        );
+        assert!(offset + bytes <= len, "{} ends at {len}, before {offset}", path.display());
     }
 }
 

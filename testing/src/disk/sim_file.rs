@@ -25,12 +25,7 @@ pub(super) struct SimFile {
 
 impl SimFile {
     fn op(&self, kind: OpKind, offset: u64, len: u64) -> Op {
-        Op {
-            kind,
-            path: self.path.clone(),
-            offset,
-            len,
-        }
+        Op { kind, path: self.path.clone(), offset, len }
     }
 
     fn check_alignment(&self, offset: u64, buffer: &[u8]) -> io::Result<()> {
@@ -91,28 +86,26 @@ impl DiskFile for SimFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.disk
-            .operate(self.op(OpKind::SetLen, 0, len), |state, _| {
-                state.check_writable()?;
-                check_len(len)?;
-                state.tree.file_mut(self.node).set_len(len);
-                Ok(())
-            })
+        self.disk.operate(self.op(OpKind::SetLen, 0, len), |state, _| {
+            state.check_writable()?;
+            check_len(len)?;
+            state.tree.file_mut(self.node).set_len(len);
+            Ok(())
+        })
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.disk
-            .operate(self.op(OpKind::Sync, 0, 0), |state, effect| {
-                if effect == Effect::DropDirty {
-                    state.tree.file_mut(self.node).drop_unsynced();
-                    return Ok(());
-                }
-                if !state.tree.file(self.node).is_synced() {
-                    state.check_writable()?;
-                }
-                state.tree.file_mut(self.node).sync();
-                Ok(())
-            })
+        self.disk.operate(self.op(OpKind::Sync, 0, 0), |state, effect| {
+            if effect == Effect::DropDirty {
+                state.tree.file_mut(self.node).drop_unsynced();
+                return Ok(());
+            }
+            if !state.tree.file(self.node).is_synced() {
+                state.check_writable()?;
+            }
+            state.tree.file_mut(self.node).sync();
+            Ok(())
+        })
     }
 }
 

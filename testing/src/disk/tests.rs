@@ -24,17 +24,11 @@ fn images(disk: &SimDisk, seeds: u64) -> impl Iterator<Item = SimDisk> {
 }
 
 fn contents(disk: &SimDisk) -> Vec<(PathBuf, Vec<u8>)> {
-    disk.files()
-        .into_iter()
-        .map(|(path, _)| (path.clone(), disk.read_file(path)))
-        .collect()
+    disk.files().into_iter().map(|(path, _)| (path.clone(), disk.read_file(path))).collect()
 }
 
 fn names(disk: &SimDisk) -> Vec<String> {
-    disk.files()
-        .iter()
-        .map(|(path, _)| path.display().to_string())
-        .collect()
+    disk.files().iter().map(|(path, _)| path.display().to_string()).collect()
 }
 
 fn kind<T>(result: io::Result<T>) -> io::ErrorKind {

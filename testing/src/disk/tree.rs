@@ -41,15 +41,8 @@ type Entry = (NodeId, String);
 
 impl Tree {
     pub(super) fn new() -> Self {
-        let root = Node::Dir {
-            seen: Names::new(),
-            durable: Names::new(),
-        };
-        Self {
-            nodes: BTreeMap::from([(ROOT, root)]),
-            next: ROOT + 1,
-            unsynced: Vec::new(),
-        }
+        let root = Node::Dir { seen: Names::new(), durable: Names::new() };
+        Self { nodes: BTreeMap::from([(ROOT, root)]), next: ROOT + 1, unsynced: Vec::new() }
     }
 
     pub(super) fn create_dirs(&mut self, path: &Path) -> io::Result<()> {
@@ -58,10 +51,7 @@ impl Tree {
             dir = match self.names(dir, path)?.get(&name) {
                 Some(node) => *node,
                 None => {
-                    let node = Node::Dir {
-                        seen: Names::new(),
-                        durable: Names::new(),
-                    };
+                    let node = Node::Dir { seen: Names::new(), durable: Names::new() };
                     self.link_new(dir, name, node)
                 }
             };
@@ -140,20 +130,14 @@ impl Tree {
                 result?;
             }
         }
-        let entries = path
-            .ancestors()
-            .filter_map(|path| self.entry(path).ok())
-            .collect();
+        let entries = path.ancestors().filter_map(|path| self.entry(path).ok()).collect();
         self.settle(|change| change.touches(&entries));
         Ok(())
     }
 
     pub(super) fn is_dir_synced(&self, path: &Path) -> io::Result<bool> {
         let dir = self.lookup(path)?;
-        Ok(self
-            .unsynced
-            .iter()
-            .all(|change| !change.unsynced.contains(&dir)))
+        Ok(self.unsynced.iter().all(|change| !change.unsynced.contains(&dir)))
     }
 
     pub(super) fn sync_everything(&mut self) {
@@ -216,18 +200,13 @@ impl Tree {
 
     /// The tree after a power loss, with no file open.
     pub(super) fn after_power_loss(&self, fate: &mut Fate) -> Self {
-        let mut image = Self {
-            nodes: BTreeMap::new(),
-            next: self.next,
-            unsynced: Vec::new(),
-        };
+        let mut image = Self { nodes: BTreeMap::new(), next: self.next, unsynced: Vec::new() };
         for (id, node) in &self.nodes {
             let node = match node {
                 Node::File(file) => Node::File(file.after_power_loss(fate)),
-                Node::Dir { durable, .. } => Node::Dir {
-                    seen: durable.clone(),
-                    durable: durable.clone(),
-                },
+                Node::Dir { durable, .. } => {
+                    Node::Dir { seen: durable.clone(), durable: durable.clone() }
+                }
             };
             image.nodes.insert(*id, node);
         }
@@ -257,10 +236,7 @@ impl Tree {
         let mut reached = BTreeSet::new();
         let mut next = vec![ROOT];
         next.extend(
-            self.unsynced
-                .iter()
-                .flat_map(|change| &change.entries)
-                .filter_map(|entry| entry.1),
+            self.unsynced.iter().flat_map(|change| &change.entries).filter_map(|entry| entry.1),
         );
         while let Some(id) = next.pop() {
             if reached.insert(id)
@@ -292,10 +268,7 @@ impl Tree {
             }
         }
         self.unsynced.reverse();
-        settled
-            .iter()
-            .rev()
-            .for_each(|change| self.make_durable(change));
+        settled.iter().rev().for_each(|change| self.make_durable(change));
         self.collect();
     }
 
@@ -308,9 +281,7 @@ impl Tree {
 
     fn entry(&self, path: &Path) -> io::Result<Entry> {
         let mut names = names(path)?;
-        let name = names
-            .pop()
-            .ok_or_else(|| error(io::ErrorKind::IsADirectory, path))?;
+        let name = names.pop().ok_or_else(|| error(io::ErrorKind::IsADirectory, path))?;
         Ok((self.lookup(&names.iter().collect::<PathBuf>())?, name))
     }
 
@@ -348,9 +319,7 @@ impl Tree {
 
 impl EntryChange {
     fn touches(&self, entries: &BTreeSet<Entry>) -> bool {
-        self.entries
-            .iter()
-            .any(|(entry, _)| entries.contains(entry))
+        self.entries.iter().any(|(entry, _)| entries.contains(entry))
     }
 }
 
@@ -367,9 +336,7 @@ fn names(path: &Path) -> io::Result<Vec<String>> {
     for component in path.components() {
         match component {
             Component::Normal(name) => {
-                let name = name
-                    .to_str()
-                    .ok_or_else(|| error(io::ErrorKind::InvalidInput, path))?;
+                let name = name.to_str().ok_or_else(|| error(io::ErrorKind::InvalidInput, path))?;
                 names.push(name.to_owned());
             }
             Component::ParentDir => drop(names.pop()),

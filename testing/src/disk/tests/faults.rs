@@ -36,10 +36,7 @@ fn every_operation_can_fail_once() {
     disk.inject(Fault::at(count));
     workload(&disk).unwrap();
     assert_eq!(disk.faults_fired(), 0);
-    assert!(
-        workload(&disk).is_err(),
-        "the fault waits for its operation"
-    );
+    assert!(workload(&disk).is_err(), "the fault waits for its operation");
 }
 
 #[test]
@@ -60,10 +57,7 @@ fn a_fault_counts_kinds_changes_or_paths_from_its_injection() {
 
     disk.inject(Fault::at(0).on_path("segment"));
     write().unwrap();
-    assert!(
-        disk.create("/segment-1".as_ref(), Caching::Buffered)
-            .is_err()
-    );
+    assert!(disk.create("/segment-1".as_ref(), Caching::Buffered).is_err());
     assert_eq!(disk.faults_fired(), 3);
 }
 
@@ -89,17 +83,13 @@ fn a_failed_operation_has_no_effect_or_all_of_it() {
     assert_eq!(disk.read_file("/file"), [2; 10]);
     disk.inject(Fault::at_kind(OpKind::Sync, 0).applied());
     file.sync().unwrap_err();
-    assert_eq!(
-        disk.crash(CrashMode::LoseAllUnsynced).read_file("/file"),
-        [2; 10]
-    );
+    assert_eq!(disk.crash(CrashMode::LoseAllUnsynced).read_file("/file"), [2; 10]);
     for kind in [OpKind::Open, OpKind::Lock] {
         disk.inject(Fault::at_kind(kind, 0).applied());
     }
     disk.open("/file".as_ref(), Caching::Buffered).unwrap_err();
     disk.lock("/lock".as_ref()).unwrap_err();
-    disk.lock("/lock".as_ref())
-        .expect("a lock nobody was given is free");
+    disk.lock("/lock".as_ref()).expect("a lock nobody was given is free");
 }
 
 #[test]
@@ -108,11 +98,7 @@ fn a_write_can_fail_half_way() {
     for (bytes, written) in [(4, 4), (0, 0), (10, 9), (99, 9)] {
         disk.inject(Fault::at_kind(OpKind::Write, 0).partial(bytes));
         file.write_at(0, &[2; 10]).unwrap_err();
-        let twos = disk
-            .read_file("/file")
-            .iter()
-            .filter(|byte| **byte == 2)
-            .count();
+        let twos = disk.read_file("/file").iter().filter(|byte| **byte == 2).count();
         assert_eq!(twos, written);
         file.write_at(0, &[1; 10]).unwrap();
     }
@@ -126,18 +112,10 @@ fn after_an_ordinary_failed_sync_a_later_one_makes_everything_durable() {
     file.write_at(0, &[2; 8192]).unwrap();
     disk.inject(Fault::at_kind(OpKind::Sync, 0));
     file.sync().unwrap_err();
-    let kept = images(&disk, 200)
-        .filter(|image| image.read_file("/file") == [2; 8192])
-        .count();
-    assert!(
-        (20..180).contains(&kept),
-        "a failed sync may have done its work: {kept}"
-    );
+    let kept = images(&disk, 200).filter(|image| image.read_file("/file") == [2; 8192]).count();
+    assert!((20..180).contains(&kept), "a failed sync may have done its work: {kept}");
     file.sync().unwrap();
-    assert_eq!(
-        disk.crash(CrashMode::LoseAllUnsynced).read_file("/file"),
-        [2; 8192]
-    );
+    assert_eq!(disk.crash(CrashMode::LoseAllUnsynced).read_file("/file"), [2; 8192]);
 }
 
 #[test]
@@ -156,10 +134,7 @@ fn what_a_failed_sync_dropped_is_seen_but_never_durable_unless_written_again() {
     assert!(images(&disk, 100).all(|image| image.read_file("/file") == durable));
     let killed = disk.crash(CrashMode::ProcessKill);
     assert_eq!(killed.read_file("/file"), [[2; 4096], [3; 4096]].concat());
-    assert_eq!(
-        killed.crash(CrashMode::LoseAllUnsynced).read_file("/file"),
-        durable
-    );
+    assert_eq!(killed.crash(CrashMode::LoseAllUnsynced).read_file("/file"), durable);
 
     file.write_at(0, &[2; 4096]).unwrap();
     file.sync().unwrap();
@@ -177,10 +152,7 @@ fn under_memory_pressure_dropped_pages_are_no_longer_seen() {
     let seen = disk.read_file("/file");
     assert_eq!((seen[0], seen[8000]), (1, 3), "dirty pages stay");
     file.sync().unwrap();
-    assert_eq!(
-        disk.crash(CrashMode::LoseAllUnsynced).read_file("/file"),
-        seen
-    );
+    assert_eq!(disk.crash(CrashMode::LoseAllUnsynced).read_file("/file"), seen);
 }
 
 #[test]
@@ -196,12 +168,8 @@ fn without_power_nothing_works_and_the_operation_under_way_is_up_to_the_seed() {
     assert_eq!(disk.operations(), operations);
     assert!(!is_power_off(&io::Error::other("something else")));
 
-    let kept = images(&disk, 200)
-        .filter(|image| image.read_file("/file") == [2; 4096])
-        .count();
-    let lost = images(&disk, 200)
-        .filter(|image| image.read_file("/file") == [1; 4096])
-        .count();
+    let kept = images(&disk, 200).filter(|image| image.read_file("/file") == [2; 4096]).count();
+    let lost = images(&disk, 200).filter(|image| image.read_file("/file") == [1; 4096]).count();
     assert!(kept > 20 && lost > 20);
     let image = disk.crash(CrashMode::LoseAllUnsynced);
     assert_eq!(image.read_file("/file"), [1; 4096]);
@@ -214,10 +182,7 @@ fn a_sync_cut_off_by_the_power_may_have_done_part_of_its_work() {
     file.write_at(0, &[2; 4096]).unwrap();
     disk.inject(Fault::at_kind(OpKind::Sync, 0).power_off());
     file.sync().unwrap_err();
-    assert_eq!(
-        disk.crash(CrashMode::LoseAllUnsynced).read_file("/file"),
-        [1; 4096]
-    );
+    assert_eq!(disk.crash(CrashMode::LoseAllUnsynced).read_file("/file"), [1; 4096]);
     assert!(images(&disk, 100).any(|image| image.read_file("/file") == [2; 4096]));
     assert!(images(&disk, 100).any(|image| image.read_file("/file") == [1; 4096]));
 
@@ -237,17 +202,8 @@ fn the_trace_tells_kind_path_offset_and_length() {
     file.sync().unwrap_err();
     let trace = disk.take_trace();
     file.len().unwrap();
-    let op = |kind, offset, len| Op {
-        kind,
-        path: "/file".into(),
-        offset,
-        len,
-    };
-    let expected = [
-        op(OpKind::Write, 10, 20),
-        op(OpKind::SetLen, 0, 50),
-        op(OpKind::Sync, 0, 0),
-    ];
+    let op = |kind, offset, len| Op { kind, path: "/file".into(), offset, len };
+    let expected = [op(OpKind::Write, 10, 20), op(OpKind::SetLen, 0, 50), op(OpKind::Sync, 0, 0)];
     assert_eq!(trace, expected);
     assert!(disk.take_trace().is_empty());
 }

@@ -15,36 +15,20 @@ fn direct_files_insist_on_alignment_and_still_need_a_sync() {
     disk.put_file("/file", &[1; 3 * BLOCK]);
     let file = disk.open("/file".as_ref(), Caching::Direct).unwrap();
     let mut storage = Vec::new();
-    for (shift, offset, len) in [
-        (0, 1, BLOCK),
-        (0, 512, BLOCK),
-        (0, 0, BLOCK - 1),
-        (0, 0, 512),
-        (1, 0, BLOCK),
-    ] {
+    for (shift, offset, len) in
+        [(0, 1, BLOCK), (0, 512, BLOCK), (0, 0, BLOCK - 1), (0, 0, 512), (1, 0, BLOCK)]
+    {
         let buffer = at_address(&mut storage, shift, len);
-        assert_eq!(
-            kind(file.write_at(offset, buffer)),
-            io::ErrorKind::InvalidInput
-        );
-        assert_eq!(
-            kind(file.read_at(offset, buffer)),
-            io::ErrorKind::InvalidInput
-        );
+        assert_eq!(kind(file.write_at(offset, buffer)), io::ErrorKind::InvalidInput);
+        assert_eq!(kind(file.read_at(offset, buffer)), io::ErrorKind::InvalidInput);
     }
     let buffer = at_address(&mut storage, 0, BLOCK);
     file.write_at(BLOCK as u64, buffer).unwrap();
     file.read_at(0, buffer).unwrap();
     assert_eq!(buffer, [1; BLOCK]);
-    assert_eq!(
-        disk.crash(CrashMode::LoseAllUnsynced).read_file("/file"),
-        [1; 3 * BLOCK]
-    );
+    assert_eq!(disk.crash(CrashMode::LoseAllUnsynced).read_file("/file"), [1; 3 * BLOCK]);
     file.sync().unwrap();
-    assert_eq!(
-        disk.crash(CrashMode::LoseAllUnsynced).read_file("/file")[BLOCK],
-        3
-    );
+    assert_eq!(disk.crash(CrashMode::LoseAllUnsynced).read_file("/file")[BLOCK], 3);
 }
 
 #[test]
@@ -57,20 +41,13 @@ fn reading_past_the_end_is_an_unexpected_eof() {
         assert_eq!(kind(result), io::ErrorKind::UnexpectedEof);
     }
     file.write_at(20, &[]).unwrap();
-    assert_eq!(
-        file.len().unwrap(),
-        10,
-        "writing nothing does not grow a file"
-    );
+    assert_eq!(file.len().unwrap(), 10, "writing nothing does not grow a file");
     file.write_at(15, &[2]).unwrap();
     let mut bytes = [9; 6];
     file.read_at(10, &mut bytes).unwrap();
     assert_eq!(bytes, [0, 0, 0, 0, 0, 2]);
     assert_eq!(kind(file.set_len(1 << 41)), io::ErrorKind::FileTooLarge);
-    assert_eq!(
-        kind(file.write_at(u64::MAX - 1, &[1; 9])),
-        io::ErrorKind::FileTooLarge
-    );
+    assert_eq!(kind(file.write_at(u64::MAX - 1, &[1; 9])), io::ErrorKind::FileTooLarge);
 }
 
 #[test]
@@ -79,43 +56,24 @@ fn a_full_disk_takes_what_fits() {
     disk.set_capacity(Some(4 * BLOCK as u64));
     file.set_len(1 << 22).expect("a hole takes no space");
     file.write_at(0, &[0; 2 * BLOCK]).unwrap();
-    assert_eq!(
-        disk.used_bytes(),
-        2 * BLOCK as u64,
-        "written zeros take space"
-    );
+    assert_eq!(disk.used_bytes(), 2 * BLOCK as u64, "written zeros take space");
     let error = file.write_at(100_000, &[1; 4 * BLOCK]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::StorageFull);
     assert_eq!(error.raw_os_error(), Some(Fault::ENOSPC));
     // 100,000 lies 1,696 bytes into a page: two pages are left for 2 * 4096 - 1696 bytes.
-    let ones = disk
-        .read_file("/file")
-        .iter()
-        .filter(|byte| **byte == 1)
-        .count();
+    let ones = disk.read_file("/file").iter().filter(|byte| **byte == 1).count();
     assert_eq!(ones, 2 * BLOCK - 1696);
-    file.write_at(0, &[5; 2 * BLOCK])
-        .expect("overwriting takes no space");
-    assert_eq!(
-        kind(file.write_at(1 << 20, &[1])),
-        io::ErrorKind::StorageFull
-    );
+    file.write_at(0, &[5; 2 * BLOCK]).expect("overwriting takes no space");
+    assert_eq!(kind(file.write_at(1 << 20, &[1])), io::ErrorKind::StorageFull);
 
     let image = disk.crash(CrashMode::ProcessKill);
     let of_image = image.open("/file".as_ref(), Caching::Buffered).unwrap();
-    assert_eq!(
-        kind(of_image.write_at(1 << 20, &[1])),
-        io::ErrorKind::StorageFull
-    );
+    assert_eq!(kind(of_image.write_at(1 << 20, &[1])), io::ErrorKind::StorageFull);
 
     file.set_len(BLOCK as u64).unwrap();
-    file.write_at(1 << 20, &[1])
-        .expect("truncating gave space back");
+    file.write_at(1 << 20, &[1]).expect("truncating gave space back");
     disk.set_capacity(Some(0));
-    assert_eq!(
-        kind(file.write_at(1 << 21, &[1])),
-        io::ErrorKind::StorageFull
-    );
+    assert_eq!(kind(file.write_at(1 << 21, &[1])), io::ErrorKind::StorageFull);
     disk.set_capacity(None);
     file.write_at(1 << 21, &[1]).unwrap();
 }
@@ -139,12 +97,7 @@ fn a_read_only_disk_refuses_every_change() {
         kind(disk.remove(path)),
         kind(disk.lock(path)),
     ];
-    assert!(
-        refused
-            .iter()
-            .all(|kind| *kind == io::ErrorKind::ReadOnlyFilesystem),
-        "{refused:?}"
-    );
+    assert!(refused.iter().all(|kind| *kind == io::ErrorKind::ReadOnlyFilesystem), "{refused:?}");
     disk.create_dir("/".as_ref()).unwrap();
     file.read_at(0, &mut [0]).unwrap();
     disk.set_read_only(false);
@@ -157,24 +110,16 @@ fn a_disk_can_pose_as_a_network_filesystem() {
     assert_eq!(disk.network_filesystem("/".as_ref()).unwrap(), None);
     disk.set_network_filesystem(true);
     assert_eq!(disk.network_filesystem("/".as_ref()).unwrap(), Some("NFS"));
-    assert_eq!(
-        kind(disk.network_filesystem("/none".as_ref())),
-        io::ErrorKind::NotFound
-    );
+    assert_eq!(kind(disk.network_filesystem("/none".as_ref())), io::ErrorKind::NotFound);
 }
 
 #[test]
 fn damage_is_seen_and_durable_at_once() {
-    let blocks: Vec<u8> = (0..10_000u32)
-        .map(|at| (at / BLOCK as u32 + 1) as u8)
-        .collect();
+    let blocks: Vec<u8> = (0..10_000u32).map(|at| (at / BLOCK as u32 + 1) as u8).collect();
     let (disk, _file) = disk_with(&blocks);
     let both = |disk: &SimDisk| {
         let seen = disk.read_file("/file");
-        assert_eq!(
-            disk.crash(CrashMode::LoseAllUnsynced).read_file("/file"),
-            seen
-        );
+        assert_eq!(disk.crash(CrashMode::LoseAllUnsynced).read_file("/file"), seen);
         seen
     };
     disk.flip_bit("/file", 5, 7);

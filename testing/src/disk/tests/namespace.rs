@@ -10,9 +10,7 @@ fn a_created_name_is_durable_only_after_its_directory_is_synced() {
     let file = create(&disk, "/a");
     file.write_at(0, b"bytes").unwrap();
     file.sync().unwrap();
-    let kept = images(&disk, 100)
-        .filter(|image| image.has_file("/a"))
-        .count();
+    let kept = images(&disk, 100).filter(|image| image.has_file("/a")).count();
     assert!((10..90).contains(&kept), "{kept}");
     disk.sync_dir(path("/")).unwrap();
     assert!(images(&disk, 100).all(|image| image.read_file("/a") == b"bytes"));
@@ -69,10 +67,7 @@ fn a_rename_into_another_directory_waits_for_both() {
         disk.sync_all();
         disk.rename(path("/from/file"), path("/to/file")).unwrap();
         disk.sync_dir(path(first)).unwrap();
-        assert_eq!(
-            names(&disk.crash(CrashMode::LoseAllUnsynced)),
-            ["/from/file"]
-        );
+        assert_eq!(names(&disk.crash(CrashMode::LoseAllUnsynced)), ["/from/file"]);
         assert!(images(&disk, 50).all(|image| names(&image).len() == 1));
         disk.sync_dir(path("/from")).unwrap();
         disk.sync_dir(path("/to")).unwrap();
@@ -103,21 +98,11 @@ fn changes_of_other_names_are_reordered_and_those_of_one_name_are_not() {
     let mut seen = BTreeSet::new();
     for image in images(&disk, 300) {
         // Whatever is lost, the file that was durable is under exactly one of its names.
-        let firsts = contents(&image)
-            .iter()
-            .filter(|(_, bytes)| bytes == b"first")
-            .count();
+        let firsts = contents(&image).iter().filter(|(_, bytes)| bytes == b"first").count();
         assert_eq!(firsts, 1);
         seen.insert(names(&image).join(" "));
     }
-    let expected = [
-        "/a",
-        "/a /b",
-        "/a /b /other",
-        "/a /other",
-        "/b",
-        "/b /other",
-    ];
+    let expected = ["/a", "/a /b", "/a /b /other", "/a /other", "/b", "/b /other"];
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), expected);
 }
 
@@ -129,9 +114,7 @@ fn a_removed_file_may_come_back_until_the_directory_is_synced() {
     let mut bytes = [0; 5];
     file.read_at(0, &mut bytes).unwrap();
     assert_eq!(&bytes, b"bytes", "an open file outlives its name");
-    let back = images(&disk, 100)
-        .filter(|image| image.has_file("/file"))
-        .count();
+    let back = images(&disk, 100).filter(|image| image.has_file("/file")).count();
     assert!((10..90).contains(&back), "{back}");
     disk.sync_dir(path("/")).unwrap();
     assert!(!images(&disk, 50).any(|image| image.has_file("/file")));
@@ -139,11 +122,7 @@ fn a_removed_file_may_come_back_until_the_directory_is_synced() {
     assert_eq!(disk.state.lock().tree.node_count(), 2);
     drop(file);
     assert_eq!(disk.used_bytes(), 0);
-    assert_eq!(
-        disk.state.lock().tree.node_count(),
-        1,
-        "only the root is left"
-    );
+    assert_eq!(disk.state.lock().tree.node_count(), 1, "only the root is left");
 }
 
 #[test]
@@ -156,24 +135,12 @@ fn names_behave_like_those_of_an_operating_system() {
     let mut list = disk.list(path("/dir")).unwrap();
     list.sort();
     assert_eq!(list, ["file", "sub"]);
-    assert_eq!(
-        kind(disk.create(path("/file"), Caching::Buffered)),
-        AlreadyExists
-    );
-    assert_eq!(
-        kind(disk.create(path("/none/file"), Caching::Buffered)),
-        NotFound
-    );
+    assert_eq!(kind(disk.create(path("/file"), Caching::Buffered)), AlreadyExists);
+    assert_eq!(kind(disk.create(path("/none/file"), Caching::Buffered)), NotFound);
     assert_eq!(kind(disk.create_dir(path("/file"))), NotADirectory);
-    assert_eq!(
-        kind(disk.open(path("/dir"), Caching::Buffered)),
-        IsADirectory
-    );
+    assert_eq!(kind(disk.open(path("/dir"), Caching::Buffered)), IsADirectory);
     assert_eq!(kind(disk.open(path("/none"), Caching::Buffered)), NotFound);
-    assert_eq!(
-        kind(disk.open(path("/file/x"), Caching::Buffered)),
-        NotADirectory
-    );
+    assert_eq!(kind(disk.open(path("/file/x"), Caching::Buffered)), NotADirectory);
     assert_eq!(kind(disk.list(path("/none"))), NotFound);
     assert_eq!(kind(disk.list(path("/file"))), NotADirectory);
     assert_eq!(kind(disk.remove(path("/none"))), NotFound);
@@ -190,10 +157,7 @@ fn a_lock_is_exclusive_per_disk_until_its_guard_is_dropped() {
     let disk = SimDisk::new();
     let guard = disk.lock(path("/lock")).unwrap();
     assert!(disk.has_file("/lock"));
-    assert_eq!(
-        kind(disk.clone().lock(path("lock"))),
-        io::ErrorKind::WouldBlock
-    );
+    assert_eq!(kind(disk.clone().lock(path("lock"))), io::ErrorKind::WouldBlock);
     let _other = disk.lock(path("/other")).unwrap();
     for mode in [CrashMode::ProcessKill, CrashMode::PowerLoss { seed: 1 }] {
         let image = disk.crash(mode);

@@ -5,9 +5,7 @@ use super::*;
 
 /// The offsets at which a file of `old` bytes with `new` ones written over it changes sides.
 fn boundaries(bytes: &[u8]) -> Vec<usize> {
-    (1..bytes.len())
-        .filter(|at| bytes[at - 1] != bytes[*at])
-        .collect()
+    (1..bytes.len()).filter(|at| bytes[at - 1] != bytes[*at]).collect()
 }
 
 #[test]
@@ -40,15 +38,8 @@ fn an_unsynced_write_is_lost_kept_or_torn() {
         }
     }
     assert!(lost > 30 && kept > 30 && torn > 30, "{lost} {kept} {torn}");
-    assert_eq!(
-        disk.crash(CrashMode::LoseAllUnsynced).read_file("/file"),
-        [1; 8192]
-    );
-    assert_eq!(
-        file_bytes(&*file),
-        [2; 8192],
-        "taking images must not change the disk"
-    );
+    assert_eq!(disk.crash(CrashMode::LoseAllUnsynced).read_file("/file"), [1; 8192]);
+    assert_eq!(file_bytes(&*file), [2; 8192], "taking images must not change the disk");
 }
 
 fn file_bytes(file: &dyn DiskFile) -> Vec<u8> {
@@ -115,13 +106,7 @@ fn of_many_writes_one_alone_can_be_missing_or_present() {
         file.write_at(at, &[1]).unwrap();
     }
     let counts: BTreeSet<_> = images(&disk, 1000)
-        .map(|image| {
-            image
-                .read_file("/file")
-                .iter()
-                .filter(|byte| **byte == 1)
-                .count()
-        })
+        .map(|image| image.read_file("/file").iter().filter(|byte| **byte == 1).count())
         .collect();
     for rare in [0, 1, 31, 32] {
         assert!(counts.contains(&rare), "{counts:?}");
@@ -203,10 +188,7 @@ fn a_killed_process_loses_nothing_but_a_power_loss_after_it_still_can() {
 
     let reopened = killed.open("/file".as_ref(), Caching::Buffered).unwrap();
     reopened.sync().unwrap();
-    assert_eq!(
-        killed.crash(CrashMode::LoseAllUnsynced).read_file("/file"),
-        [2; 4096]
-    );
+    assert_eq!(killed.crash(CrashMode::LoseAllUnsynced).read_file("/file"), [2; 4096]);
 }
 
 #[test]
@@ -214,11 +196,7 @@ fn images_are_independent_of_each_other_and_of_the_disk() {
     let (disk, file) = disk_with(&[1; 4096]);
     let image = disk.crash(CrashMode::LoseAllUnsynced);
     let other = image.crash(CrashMode::LoseAllUnsynced);
-    image
-        .open("/file".as_ref(), Caching::Buffered)
-        .unwrap()
-        .write_at(0, &[7])
-        .unwrap();
+    image.open("/file".as_ref(), Caching::Buffered).unwrap().write_at(0, &[7]).unwrap();
     file.write_at(1, &[8]).unwrap();
     assert_eq!(disk.read_file("/file")[..2], [1, 8]);
     assert_eq!(image.read_file("/file")[..2], [7, 1]);
@@ -245,10 +223,7 @@ fn a_thousand_images_of_64_mib_share_their_pages() {
     }
     // The file, the write, and of the torn images the pages that are partly old and partly new.
     assert!(owned.len() < pages + 8 + 8 * 1000, "{}", owned.len());
-    assert!(
-        owned.len() > pages + 8,
-        "some write must have been torn within a page"
-    );
+    assert!(owned.len() > pages + 8, "some write must have been torn within a page");
     // A chunk of pointers (512 bytes) per image that is not the old file.
     assert!(chunks.len() <= pages / 64 + 1 + 1000, "{}", chunks.len());
 }

@@ -1,0 +1,272 @@
+//! What was folded comes back, whatever was merged, swept, copied or reopened since.
+
+use super::*;
+use crate::store::schema::value_of_page;
+
+#[test]
+fn folded_records_come_back_over_folds_buckets_and_reopening() {
+    let mut fixture = Fixture::new();
+    let large = vec![9; 100_000];
+    fixture.fold_completed(0..500, 5_000, b"first");
+    fixture.fold_completed(500..900, 9_000, b"second");
+    fixture.fold_completed(900..1000, 5_500, &large);
+    let mixed = (1000..1300).map(|number| {
+        let key = key(number);
+        let record = completed(&key, number, 1000 + number * 17, &[number as u8; 700]);
+        (key, Some(record))
+    });
+    let report = fixture.fold(mixed.collect());
+    assert_eq!((report.completed, report.expired, report.open), (300, 0, 0));
+    assert_eq!(report.runs, 7);
+
+    let state = fixture.store.state();
+    assert_eq!((state.folded_through, state.epoch), (1300, 2));
+    assert_eq!(state.replay_from, Position { segment: 3, offset: 4096 });
+    for reopened in [false, true] {
+        if reopened {
+            fixture = fixture.reopen();
+            assert_eq!(fixture.store.state(), state);
+        }
+        assert_eq!(fixture.store.view().entries(), 1300);
+        assert!((0..500).all(|number| fixture.response(number).unwrap() == b"first"));
+        assert!((500..900).all(|number| fixture.response(number).unwrap() == b"second"));
+        assert!((900..1000).all(|number| fixture.response(number).unwrap() == large));
+        assert!((1000..1300).all(|number| {
+            fixture.get(number).unwrap().expires_at() == Some(Time(1000 + number * 17))
+                && fixture.response(number).unwrap() == [number as u8; 700]
+        }));
+        assert!((1300..3000).all(|number| fixture.get(number).is_none()));
+    }
+    let mut loaded = 0;
+    while fixture.store.load_next_filter().unwrap() {
+        loaded += 1;
+    }
+    assert_eq!(loaded, fixture.store.view().runs());
+    assert!((0..1300).all(|number| fixture.get(number).is_some()));
+    assert!((1300..3000).all(|number| fixture.get(number).is_none()));
+}
+
+#[test]
+fn the_newest_life_of_a_key_wins_whatever_its_bucket() {
+    let mut fixture = Fixture::new();
+    fixture.fold_completed(0..10, 20_000, b"long, first");
+    fixture.fold_completed(0..10, 5_000, b"short, second");
+    assert_eq!(fixture.response(3).unwrap(), b"short, second");
+    fixture.fold_completed(0..10, 5_000, b"third");
+    assert_eq!(fixture.response(3).unwrap(), b"third");
+    let mut fixture = fixture.reopen();
+    assert_eq!(fixture.response(3).unwrap(), b"third");
+    // A record that had expired when it was folded is not stored, but ends the open one.
+    fixture.fold(vec![(key(3), Some(in_flight(&key(3), 50)))]);
+    fixture.time = 6_000;
+    let report = fixture.fold(vec![(key(3), Some(completed(&key(3), 50, 6_000, b"late")))]);
+    assert_eq!((report.completed, report.expired), (0, 1));
+    assert_eq!(fixture.store.view().open_count(), 0);
+}
+
+#[test]
+fn open_records_live_until_they_end() {
+    let mut fixture = Fixture::new();
+    let keys: Vec<_> = (0..5).map(key).collect();
+    let claims = keys.iter().map(|key| (key.clone(), Some(in_flight(key, 1))));
+    assert_eq!(fixture.fold(claims.collect()).open, 5);
+    fixture.fold(vec![
+        (keys[0].clone(), Some(completed(&keys[0], 1, 5_000, b"done"))),
+        (keys[1].clone(), None),
+        (keys[2].clone(), Some(orphan(&keys[2], 1, 100))),
+        (key(77), None),
+    ]);
+    for reopened in [false, true] {
+        if reopened {
+            fixture = fixture.reopen();
+        }
+        assert_eq!(fixture.response(0).unwrap(), b"done");
+        assert_eq!(fixture.get(1), None);
+        assert_eq!(fixture.get(2), Some(orphan(&keys[2], 1, 100)));
+        assert_eq!(fixture.get(3), Some(in_flight(&keys[3], 1)));
+        let view = fixture.store.view();
+        assert_eq!(view.open_count(), 3);
+        let mut open = view.open_records().unwrap();
+        open.sort_by_key(|(_, versioned)| versioned.sequence);
+        let hashes: Vec<_> = open.iter().map(|(hash, _)| *hash).collect();
+        assert_eq!(hashes, [hash(&keys[3]), hash(&keys[4]), hash(&keys[2])]);
+    }
+    // Only the orphan expires.
+    fixture.time = 1_000_000;
+    // By a fold, not by a sweep: the journal may still hold changes of it.
+    fixture.sweep();
+    assert_eq!(fixture.store.view().open_count(), 3);
+    assert!(fixture.store.view().has_expired_orphans(Time(1_000_000)));
+    assert_eq!(fixture.fold(vec![]).expired_orphans, 1);
+    assert_eq!(fixture.get(2), None);
+    assert_eq!(fixture.get(3), Some(in_flight(&keys[3], 1)));
+    assert_eq!(fixture.store.view().open_count(), 2);
+    assert_eq!(fixture.reopen().store.view().open_count(), 2);
+}
+
+fn all_answers(fixture: &Fixture, keys: u64) -> Vec<Option<Vec<u8>>> {
+    (0..keys).map(|number| fixture.response(number)).collect()
+}
+
+#[test]
+fn merging_keeps_every_answer_and_leaves_few_runs() {
+    let mut fixture = Fixture::new();
+    for round in 0..20u64 {
+        // Half of the keys are written again, in the same or another bucket.
+        let expires_at = 5_000 + 5_000 * (round % 2);
+        fixture.fold_completed(round * 50..round * 50 + 100, expires_at, &round.to_le_bytes());
+    }
+    let before = all_answers(&fixture, 1100);
+    assert_eq!(fixture.store.view().runs(), 20);
+    let mut steps = 0;
+    while fixture.store.merge_step(70).unwrap() {
+        steps += 1;
+        if steps % 5 == 0 {
+            assert_eq!(all_answers(&fixture, 1100), before);
+        }
+    }
+    assert!(steps > 10, "{steps} steps");
+    assert_eq!(fixture.store.view().runs(), 2);
+    assert_eq!(all_answers(&fixture, 1100), before);
+    let chunks = fixture.sweep();
+    assert_eq!((chunks.chunks, chunks.completed), (0, 0));
+    fixture = fixture.reopen();
+    assert_eq!(all_answers(&fixture, 1100), before);
+    while fixture.store.load_next_filter().unwrap() {}
+    assert_eq!(all_answers(&fixture, 1100), before);
+}
+
+#[test]
+fn levels_are_merged_four_by_four_and_quiet_buckets_to_one() {
+    let mut fixture = Fixture::new();
+    for round in 0..3 {
+        fixture.fold_completed(round * 10..round * 10 + 10, 50_000, b"x");
+        assert!(!fixture.store.merge_step(1000).unwrap());
+    }
+    fixture.fold_completed(30..40, 50_000, b"x");
+    assert!(fixture.store.merge_step(1000).unwrap());
+    fixture.fold_completed(40..50, 50_000, b"x");
+    assert!(!fixture.store.merge_step(1000).unwrap());
+    assert_eq!(fixture.store.view().runs(), 2);
+    for _ in 0..20 {
+        fixture.fold(Vec::new());
+    }
+    assert!(fixture.store.merge_step(1000).unwrap());
+    assert_eq!(fixture.store.view().runs(), 1);
+    assert!((0..50).all(|number| fixture.response(number).unwrap() == b"x"));
+}
+
+#[test]
+fn a_merge_cut_short_is_dropped_and_done_again() {
+    let mut fixture = Fixture::new();
+    for round in 0..8 {
+        fixture.fold_completed(round * 100..round * 100 + 100, 5_000, &[round as u8]);
+    }
+    let before = all_answers(&fixture, 800);
+    assert!(fixture.store.merge_step(50).unwrap());
+    assert!(fixture.store.merge_step(50).unwrap());
+    // As a crash leaves it: the file of a store that is still open.
+    let crashed = Dir::new();
+    std::fs::copy(fixture.dir.file(), crashed.file()).unwrap();
+    let mut fixture = Fixture { store: open(&crashed).unwrap(), dir: crashed, ..fixture };
+    assert_eq!(all_answers(&fixture, 800), before);
+    assert_eq!(fixture.store.catalog.runs.len(), 9);
+    assert_eq!(fixture.sweep().runs, 1);
+    assert_eq!(fixture.store.catalog.runs.len(), 8);
+    while fixture.store.merge_step(50).unwrap() {}
+    assert_eq!(fixture.sweep().runs, 8);
+    assert_eq!(fixture.store.view().runs(), 1);
+    assert_eq!(all_answers(&fixture, 800), before);
+
+    // A bucket that expires takes its merge along.
+    fixture.fold_completed(800..900, 9_000, b"x");
+    for _ in 0..4 {
+        fixture.fold_completed(900..950, 9_000, b"x");
+    }
+    assert!(fixture.store.merge_step(20).unwrap());
+    assert!(fixture.store.merge.is_some());
+    fixture.time = 9_000;
+    fixture.sweep();
+    assert!(fixture.store.merge.is_none());
+    assert!(fixture.store.catalog.runs.is_empty());
+    assert!(!fixture.store.merge_step(20).unwrap());
+}
+
+#[test]
+fn sweeping_removes_everything_and_space_is_used_again() {
+    let mut fixture = Fixture::new();
+    let mut sizes = Vec::new();
+    for cycle in 0..12u64 {
+        for part in 0..5 {
+            let first = cycle * 1000 + part * 200;
+            fixture.fold_completed(first..first + 200, fixture.time + 5_000, &[1; 1500]);
+        }
+        while fixture.store.merge_step(500).unwrap() {}
+        sizes.push(fixture.store.file_bytes().unwrap());
+        fixture.time += 10_000;
+        let report = fixture.sweep();
+        assert_eq!((report.completed, report.chunks), (1000, 100), "{report:?}");
+        let view = fixture.store.view();
+        assert_eq!((view.runs(), view.entries()), (0, 0));
+        assert!(fixture.get(cycle * 1000).is_none());
+        assert_eq!(fixture.store.state().time, Time(fixture.time));
+        for (table, rows) in [
+            ("chunks", redb::ReadableTableMetadata::len(&view.tables.chunks)),
+            ("runs", redb::ReadableTableMetadata::len(&view.tables.runs)),
+            ("blocks", redb::ReadableTableMetadata::len(&view.tables.blocks)),
+            ("filters", redb::ReadableTableMetadata::len(&view.tables.filters)),
+        ] {
+            assert_eq!(rows.unwrap(), 0, "{table}");
+        }
+    }
+    assert!(sizes[11] <= sizes[1], "{sizes:?}");
+}
+
+#[test]
+fn a_copy_has_every_answer_and_its_own_incarnation() {
+    let mut fixture = Fixture::new();
+    for round in 0..6 {
+        fixture.fold_completed(round * 100..round * 100 + 100, 5_000 + round * 500, &[3; 2000]);
+    }
+    fixture.fold(vec![(key(5_000), Some(orphan(&key(5_000), 1, 5)))]);
+    assert!(fixture.store.merge_step(50).is_ok());
+    let target = Dir::new();
+    fixture.store.copy_to(&target.0, |state| state.incarnation = 100).unwrap();
+    let again = fixture.store.copy_to(&target.0, |_| ());
+    assert_eq!(again.unwrap_err().kind(), ErrorKind::InvalidInput);
+    let mut copy = Fixture { store: open(&target).unwrap(), dir: target, sequence: 601, time: 10 };
+    assert_eq!(copy.store.state().incarnation, 100);
+    assert_eq!(copy.store.state().secret, SECRET);
+    assert_eq!(all_answers(&copy, 600), all_answers(&fixture, 600));
+    assert_eq!(copy.get(5_000), fixture.get(5_000));
+    copy.fold_completed(1000..1100, 5_000, b"y");
+    assert_eq!(copy.response(1050).unwrap(), b"y");
+    assert_eq!(fixture.get(1050), None);
+}
+
+/// How large a value may be so that redb gives its leaf a page of 16 KiB, and one byte more.
+#[test]
+fn a_full_chunk_fills_its_page() {
+    let dir = Dir::new();
+    let pages = |len: usize| {
+        let path = dir.0.join(format!("{len}.redb"));
+        let database = redb::Database::create(path).unwrap();
+        let transaction = database.begin_write().unwrap();
+        {
+            let mut chunks = transaction.open_table(CHUNKS).unwrap();
+            let value = vec![1; len];
+            (0..64).for_each(|id| drop(chunks.insert((9, id), value.as_slice()).unwrap()));
+        }
+        transaction.commit().unwrap();
+        let transaction = database.begin_write().unwrap();
+        let stats = redb::ReadableTableMetadata::stats(&transaction.open_table(CHUNKS).unwrap());
+        let stats = stats.unwrap();
+        assert_eq!(stats.leaf_pages(), 64);
+        (stats.stored_bytes() + stats.metadata_bytes() + stats.fragmented_bytes())
+            .saturating_sub(4096 * stats.branch_pages())
+            / 64
+    };
+    assert_eq!(pages(value_of_page(16 * 1024, 16)), 16 * 1024);
+    assert_eq!(pages(value_of_page(16 * 1024, 16) + 1), 32 * 1024);
+    assert_eq!(chunk::CHUNK_BYTES, 16360);
+}

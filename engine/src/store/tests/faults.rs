@@ -1,0 +1,219 @@
+//! Creation, faults of the disk, and readers beside the writer.
+
+use super::*;
+
+#[test]
+fn creation_replaces_leftovers_but_never_a_store() {
+    let dir = Dir::new();
+    std::fs::write(dir.0.join(TEMPORARY_FILE), b"half a store").unwrap();
+    Store::create(&disk(), &dir.0, CACHE, &new_state()).unwrap();
+    assert!(Store::exists(&disk(), &dir.0).unwrap());
+    assert!(!dir.0.join(TEMPORARY_FILE).exists());
+    assert_eq!(open(&dir).unwrap().state().incarnation, 99);
+    let again = Store::create(&disk(), &dir.0, CACHE, &new_state());
+    assert_eq!(again.unwrap_err().kind(), ErrorKind::InvalidInput);
+}
+
+#[test]
+fn an_old_view_keeps_its_answers_and_a_closed_store_says_so() {
+    let mut fixture = Fixture::new();
+    fixture.fold_completed(0..200, 5_000, b"x");
+    let old = fixture.store.view();
+    fixture.time = 10_000;
+    fixture.sweep();
+    assert!(fixture.get(7).is_none());
+    assert!(old.get(hash(&key(7)), &key(7)).unwrap().is_some());
+    fixture.store.close().unwrap();
+    // What was read before may still be in memory; the rest is an error, never "absent".
+    let mut closed = 0;
+    for number in 0..200 {
+        match old.get(hash(&key(number)), &key(number)) {
+            Ok(found) => assert!(found.is_some()),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Closed);
+                closed += 1;
+            }
+        }
+    }
+    assert!(closed > 0);
+}
+
+/// A disk whose writes and syncs fail from a certain one on.
+#[derive(Debug)]
+struct Failing {
+    left: Arc<AtomicU64>,
+}
+
+#[derive(Debug)]
+struct FailingFile {
+    file: Arc<dyn DiskFile>,
+    left: Arc<AtomicU64>,
+}
+
+fn spend(left: &AtomicU64) -> io::Result<()> {
+    match left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(io::Error::other("injected")),
+    }
+}
+
+impl DiskFile for FailingFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read_at(offset, buffer)
+    }
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        spend(&self.left)?;
+        self.file.write_at(offset, bytes)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        spend(&self.left)?;
+        self.file.set_len(len)
+    }
+    fn sync(&self) -> io::Result<()> {
+        spend(&self.left)
+    }
+}
+
+impl Failing {
+    fn wrap(&self, file: io::Result<Arc<dyn DiskFile>>) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(FailingFile { file: file?, left: self.left.clone() }))
+    }
+}
+
+impl Disk for Failing {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        OsDisk.create_dir(path)
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        OsDisk.list(path)
+    }
+    fn open(&self, path: &Path, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
+        self.wrap(OsDisk.open(path, caching))
+    }
+    fn create(&self, path: &Path, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
+        self.wrap(OsDisk.create(path, caching))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        spend(&self.left)?;
+        OsDisk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        OsDisk.remove(path)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        spend(&self.left)?;
+        OsDisk.sync_dir(path)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn std::any::Any + Send + Sync>> {
+        OsDisk.lock(path)
+    }
+    fn network_filesystem(&self, path: &Path) -> io::Result<Option<&'static str>> {
+        OsDisk.network_filesystem(path)
+    }
+}
+
+/// Creation, opening and a fold, with a fault at each of their writes and syncs: what failed is
+/// never claimed, nothing folded before is lost, and the file opens again.
+#[test]
+fn a_fault_at_any_write_loses_nothing_that_was_claimed() {
+    let mut outcomes = [0; 4];
+    for faults_from in 0.. {
+        let dir = Dir::new();
+        let left = Arc::new(AtomicU64::new(faults_from));
+        let failing: Arc<dyn Disk> = Arc::new(Failing { left: left.clone() });
+        if Store::create(&failing, &dir.0, CACHE, &new_state()).is_err() {
+            outcomes[0] += 1;
+            if Store::exists(&disk(), &dir.0).unwrap() {
+                open(&dir).unwrap();
+            }
+            continue;
+        }
+        let Ok(store) = Store::open(&failing, &dir.0, CACHE) else {
+            outcomes[1] += 1;
+            open(&dir).unwrap();
+            continue;
+        };
+        let mut claimed = 0;
+        let mut fixture = Fixture { dir, store, sequence: 0, time: 10 };
+        let mut failed = false;
+        for round in 0..3 {
+            let entries = (round * 100..round * 100 + 100).map(|number| {
+                let record = completed(&key(number), number, 5_000, &[1; 900]);
+                let record = Some(Arc::new(record));
+                (hash(&key(number)), Versioned { sequence: number + 1, record })
+            });
+            let fold = Fold {
+                through: round * 100 + 100,
+                replay_from: Position { segment: round, offset: 0 },
+                epoch: 1,
+                time: Time(10),
+                bucket_width: Duration::from_millis(WIDTH),
+                entries: entries.collect(),
+            };
+            match fixture.store.fold(fold) {
+                Ok(_) => {
+                    assert!(!failed, "a fold after a failed one");
+                    claimed = round * 100 + 100;
+                }
+                Err(_) => failed = true,
+            }
+        }
+        outcomes[if failed { 2 } else { 3 }] += 1;
+        let Fixture { dir, store, sequence, time } = fixture;
+        drop(store);
+        fixture = Fixture { store: open(&dir).unwrap(), dir, sequence, time };
+        let folded = fixture.store.state().folded_through;
+        assert!(folded == claimed || failed && folded == claimed + 100);
+        assert!((0..folded).all(|number| fixture.get(number).is_some()));
+        assert!((folded..300).all(|number| fixture.get(number).is_none()));
+        if !failed {
+            break;
+        }
+    }
+    assert!(outcomes.iter().all(|count| *count > 0), "{outcomes:?}");
+}
+
+#[test]
+fn readers_see_whole_commits_while_the_store_is_written() {
+    let mut fixture = Fixture::new();
+    let views = fixture.store.views();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..2)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut reads = 0u64;
+                    while !stop.load(Ordering::Relaxed) {
+                        let view = views.current();
+                        // Each fold brings all of a hundred keys; a view has all or none.
+                        let hundred = reads % 30 * 100;
+                        let found = (hundred..hundred + 100)
+                            .filter(|number| {
+                                let key = key(*number);
+                                view.get(hash(&key), &key).unwrap().is_some()
+                            })
+                            .count();
+                        assert!(found == 0 || found == 100, "{found}");
+                        reads += 1;
+                    }
+                    reads
+                })
+            })
+            .collect();
+        for round in 0..30 {
+            fixture.fold_completed(round * 100..round * 100 + 100, 5_000, b"x");
+            while fixture.store.merge_step(300).unwrap() {}
+            fixture.store.sweep_step(Time(10), 100).unwrap();
+        }
+        fixture.time = 6_000;
+        fixture.sweep();
+        stop.store(true, Ordering::Relaxed);
+        for reader in readers {
+            assert!(reader.join().unwrap() > 0);
+        }
+    });
+    assert_eq!(views.current().runs(), 0);
+}

@@ -1,0 +1,88 @@
+//! What the tests of the engine share: an engine on a simulated disk and a clock moved by hand.
+#![allow(missing_docs, dead_code)]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use oncekey::{Begin, Claim, Engine, Error, Fingerprint, Key, Options, Orphan, Recorded};
+use oncekey_testing::{ManualClock, SimDisk};
+
+pub(crate) const TTL: Duration = Duration::from_secs(60);
+
+pub(crate) struct Sim {
+    pub(crate) disk: SimDisk,
+    pub(crate) clock: ManualClock,
+}
+
+impl Sim {
+    pub(crate) fn new() -> Self {
+        Self { disk: SimDisk::new(), clock: ManualClock::new() }
+    }
+
+    /// Small buffers and segments, so that folds and recycling happen early.
+    pub(crate) fn options(&self) -> Options {
+        Options::new()
+            .ttl(TTL)
+            .max_response(4096)
+            .max_checkpoint(1024)
+            .segment_bytes(128 << 10)
+            .recent_bytes(64 << 10)
+            .disk(Arc::new(self.disk.clone()))
+            .clock(Arc::new(self.clock.clone()))
+    }
+
+    pub(crate) fn open(&self) -> Engine {
+        self.options().open("/store").unwrap()
+    }
+
+    /// The same clock, the disk as it is in `image`.
+    pub(crate) fn on(&self, image: SimDisk) -> Self {
+        Self { disk: image, clock: self.clock.clone() }
+    }
+}
+
+pub(crate) fn key(name: impl AsRef<[u8]>) -> Key {
+    Key::new("scope", name).unwrap()
+}
+
+pub(crate) fn body(body: impl AsRef<[u8]>) -> Fingerprint {
+    Fingerprint::builder().part("method", "POST").part("body", body).finish()
+}
+
+pub(crate) fn begin(engine: &Engine, name: &str) -> Begin {
+    engine.begin(&key(name), body("a")).wait().unwrap()
+}
+
+pub(crate) fn claim(engine: &Engine, name: &str) -> Claim {
+    match begin(engine, name) {
+        Begin::Claimed(claim) => claim,
+        other => panic!("claimed, not {other:?}"),
+    }
+}
+
+pub(crate) fn orphan(engine: &Engine, name: &str) -> Orphan {
+    match begin(engine, name) {
+        Begin::Orphaned(orphan) => orphan,
+        other => panic!("orphaned, not {other:?}"),
+    }
+}
+
+pub(crate) fn replay(engine: &Engine, name: &str) -> Recorded {
+    match begin(engine, name) {
+        Begin::Replay(recorded) => recorded,
+        other => panic!("replayed, not {other:?}"),
+    }
+}
+
+pub(crate) fn complete(engine: &Engine, name: &str, response: &[u8]) {
+    claim(engine, name).complete(response).wait().unwrap();
+}
+
+pub(crate) fn locked(engine: &Engine, name: &str) {
+    let begin = begin(engine, name);
+    assert!(matches!(begin, Begin::Locked(_)), "locked, not {begin:?}");
+}
+
+pub(crate) fn begin_error(engine: &Engine, name: &str) -> Error {
+    engine.begin(&key(name), body("a")).wait().unwrap_err()
+}

@@ -1,0 +1,348 @@
+//! Nothing acknowledged is lost, nothing runs twice: crashes and failing operations at every place,
+//! on a simulated disk, checked against the model.
+//!
+//! `ONCEKEY_SEEDS=5000..6000 cargo test -p oncekey --test crash` runs other seeds than the slice
+//! that runs by default; a failure names its seed.
+#![allow(missing_docs)]
+
+mod common;
+
+use std::time::Duration;
+
+use common::*;
+use oncekey::{Begin, Claim, Engine, ErrorKind, Lookup, Orphan};
+use oncekey_testing::{Begun, CrashMode, Fault, Model, SimDisk};
+
+const KEYS: u8 = 6;
+
+/// PCG by its seed: which step comes next.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+/// A caller that does one thing at a time and knows what was acknowledged.
+struct Caller {
+    random: Random,
+    /// What was acknowledged.
+    model: Model,
+    /// The same with the one operation that failed, which may have happened.
+    maybe: Option<Model>,
+    claims: Vec<(u8, u64, Claim)>,
+    responses: u8,
+}
+
+impl Caller {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed);
+        random.below(1);
+        let model = Model::new(TTL.as_millis() as u64, None);
+        Self { random, model, maybe: None, claims: Vec::new(), responses: 0 }
+    }
+
+    /// Up to `steps` random steps; `false` when the engine failed.
+    fn run(&mut self, engine: &Engine, steps: u64) -> bool {
+        (0..steps).all(|_| self.step(engine))
+    }
+
+    fn step(&mut self, engine: &Engine) -> bool {
+        let choice = self.random.below(20);
+        match choice {
+            0..=8 => self.begin(engine),
+            9..=15 if !self.claims.is_empty() => self.end_claim(),
+            16 => engine.fold().is_ok(),
+            17 => engine.sweep().is_ok(),
+            _ => true,
+        }
+    }
+
+    fn begin(&mut self, engine: &Engine) -> bool {
+        let key = self.random.below(u64::from(KEYS)) as u8;
+        let mut after = self.model.clone();
+        let expected = after.begin(key, 0);
+        match engine.begin(&common::key([key]), body("a")).wait() {
+            Ok(begin) => {
+                self.model = after;
+                self.begun(key, begin, expected)
+            }
+            Err(_) => self.in_doubt(after),
+        }
+    }
+
+    fn begun(&mut self, key: u8, begin: Begin, expected: Begun) -> bool {
+        match (begin, expected) {
+            (Begin::Claimed(claim), Begun::Claimed(token)) => {
+                self.claims.push((key, token, claim));
+                true
+            }
+            (Begin::Replay(recorded), Begun::Replay(response)) => {
+                assert_eq!(recorded.response().map(|bytes| bytes[0]), response);
+                true
+            }
+            (Begin::Locked(_), Begun::Locked) => true,
+            (Begin::Orphaned(orphan), Begun::Orphaned(token)) => self.resolve(key, token, orphan),
+            (begin, expected) => panic!("key {key}: {begin:?}, but the model says {expected:?}"),
+        }
+    }
+
+    fn resolve(&mut self, key: u8, token: u64, orphan: Orphan) -> bool {
+        let mut after = self.model.clone();
+        match self.random.below(3) {
+            0 => {
+                let (token, ..) = after.take_over(key, token).unwrap();
+                match orphan.take_over().wait() {
+                    Ok(claim) => self.claims.push((key, token, claim)),
+                    Err(_) => return self.in_doubt(after),
+                }
+            }
+            1 => {
+                after.release(key, token).unwrap();
+                if orphan.release().wait().is_err() {
+                    return self.in_doubt(after);
+                }
+            }
+            _ => return true,
+        }
+        self.model = after;
+        true
+    }
+
+    fn end_claim(&mut self) -> bool {
+        let index = self.random.below(self.claims.len() as u64) as usize;
+        let (key, token, claim) = self.claims.swap_remove(index);
+        let mut after = self.model.clone();
+        let ended = match self.random.below(4) {
+            0 => {
+                after.abort(key, token).unwrap();
+                claim.abort().wait().map_err(|failed| failed.kind())
+            }
+            _ => {
+                self.responses = self.responses.wrapping_add(1);
+                after.complete(key, token, Some(self.responses), None).unwrap();
+                // Large enough that recent memory fills and folds of its own accord.
+                let response = vec![self.responses; 3000];
+                claim.complete(&response).wait().map(drop).map_err(|failed| failed.kind())
+            }
+        };
+        match ended {
+            Ok(()) => {
+                self.model = after;
+                true
+            }
+            Err(kind) => {
+                assert!(
+                    !matches!(kind, ErrorKind::Fenced | ErrorKind::AlreadyCompleted),
+                    "the owner of key {key} was refused: {kind:?}"
+                );
+                self.in_doubt(after)
+            }
+        }
+    }
+
+    fn in_doubt(&mut self, after: Model) -> bool {
+        self.maybe = Some(after);
+        false
+    }
+
+    /// After a crash: every key is as acknowledged, but for the one operation in doubt. From then
+    /// on the model that was right is the model.
+    fn check(&mut self, engine: &Engine) {
+        self.claims.clear();
+        let end = self.model.now;
+        let mut candidates = vec![self.model.clone()];
+        candidates.extend(self.maybe.take());
+        candidates.iter_mut().for_each(|model| model.restart(end));
+        let found: Vec<_> = (0..KEYS).map(|key| describe(engine, key)).collect();
+        let expected: Vec<Vec<_>> = candidates
+            .iter()
+            .map(|model| (0..KEYS).map(|key| expect(model, key)).collect())
+            .collect();
+        let right = expected.iter().position(|expected| *expected == found);
+        let Some(right) = right else { panic!("found {found:?}, expected one of {expected:?}") };
+        self.model = candidates.swap_remove(right);
+    }
+}
+
+fn describe(engine: &Engine, key: u8) -> String {
+    match engine.get(&common::key([key])).unwrap() {
+        Lookup::Absent => "absent".into(),
+        Lookup::Orphaned(orphan) => format!("orphan {}", orphan.attempt()),
+        Lookup::Completed(recorded) => {
+            let response = recorded.response().unwrap();
+            assert!(response.len() == 3000 && response.iter().all(|byte| *byte == response[0]));
+            format!("completed {}", response[0])
+        }
+        other => panic!("{other:?} after a restart"),
+    }
+}
+
+fn expect(model: &Model, key: u8) -> String {
+    let mut probe = model.clone();
+    match probe.begin(key, 0) {
+        Begun::Claimed(_) => "absent".into(),
+        Begun::Orphaned(token) => format!("orphan {}", probe.take_over(key, token).unwrap().1 - 1),
+        Begun::Replay(response) => format!("completed {}", response.unwrap()),
+        other => panic!("the model holds {other:?} after a restart"),
+    }
+}
+
+fn seeds(default: std::ops::Range<u64>) -> std::ops::Range<u64> {
+    let Ok(given) = std::env::var("ONCEKEY_SEEDS") else { return default };
+    let (start, end) = given.split_once("..").expect("ONCEKEY_SEEDS is like 0..1000");
+    start.parse().unwrap()..end.parse().unwrap()
+}
+
+/// Names the seed of a failure.
+struct Seed(u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("replay this failure with ONCEKEY_SEEDS={}..{}", self.0, self.0 + 1);
+        }
+    }
+}
+
+/// Opens an image, losing power again and again while it recovers.
+fn open_through_crashes(sim: Sim, random: &mut Random) -> (Sim, Engine) {
+    let mut sim = sim;
+    for _ in 0..random.below(3) {
+        sim.disk.power_off_at(random.below(60));
+        let opened = sim.options().open("/store");
+        let image = sim.disk.crash(CrashMode::PowerLoss { seed: random.below(u64::MAX) });
+        drop(opened);
+        sim = sim.on(image);
+    }
+    let engine = sim.open();
+    (sim, engine)
+}
+
+#[test]
+fn power_loss_at_any_moment_loses_nothing_acknowledged() {
+    for seed in seeds(0..400) {
+        let _named = Seed(seed);
+        let mut caller = Caller::new(seed);
+        let mut sim = Sim::new();
+        let mut engine = sim.open();
+        for _life in 0..4 {
+            caller.run(&engine, 15);
+            sim.disk.power_off_at(caller.random.below(120));
+            caller.run(&engine, 40);
+            let image =
+                sim.disk.crash(CrashMode::PowerLoss { seed: caller.random.below(u64::MAX) });
+            caller.claims.clear();
+            drop(engine);
+            (sim, engine) = open_through_crashes(sim.on(image), &mut caller.random);
+            caller.check(&engine);
+            sim.clock.advance(Duration::from_secs(7));
+            caller.model.now += 7_000;
+        }
+    }
+}
+
+#[test]
+fn a_kill_at_any_moment_loses_nothing_acknowledged() {
+    for seed in seeds(0..150) {
+        let _named = Seed(seed);
+        let mut caller = Caller::new(seed ^ 0x6b69_6c6c);
+        let mut sim = Sim::new();
+        let mut engine = sim.open();
+        for _life in 0..3 {
+            sim.disk.power_off_at(100 + caller.random.below(200));
+            caller.run(&engine, 60);
+            let image = sim.disk.crash(CrashMode::ProcessKill);
+            caller.claims.clear();
+            drop(engine);
+            sim = sim.on(image);
+            engine = sim.open();
+            caller.check(&engine);
+            // What the page cache showed to the reopened engine is on disk before it answers.
+            let image = sim.disk.crash(CrashMode::LoseAllUnsynced);
+            drop(engine);
+            sim = sim.on(image);
+            engine = sim.open();
+            caller.check(&engine);
+        }
+    }
+}
+
+/// One failing operation, then everything works again: the engine refuses writes until it is
+/// reopened, and then holds everything that it acknowledged.
+#[test]
+fn each_operation_of_a_script_failing_once() {
+    type MakeFault = fn(u64) -> Fault;
+    let faults: [(&str, MakeFault); 4] = [
+        ("EIO", |n| Fault::at(n).errno(Fault::EIO)),
+        ("EIO, but it happened", |n| Fault::at(n).errno(Fault::EIO).applied()),
+        ("a sync that drops its pages", |n| Fault::at(n).errno(Fault::EIO).drop_dirty()),
+        ("a write cut short", |n| Fault::at(n).errno(Fault::ENOSPC).partial(4096)),
+    ];
+    for (name, fault) in faults {
+        let total = {
+            let sim = Sim::new();
+            let engine = sim.open();
+            let before = sim.disk.operations();
+            Caller::new(7).run(&engine, 60);
+            sim.disk.operations() - before
+        };
+        for n in (0..total).step_by(3) {
+            let sim = Sim::new();
+            let engine = sim.open();
+            let mut caller = Caller::new(7);
+            sim.disk.inject(fault(n));
+            let unharmed = caller.run(&engine, 60);
+            sim.disk.clear_faults();
+            if !unharmed {
+                assert_refusing(&engine, name, n);
+            }
+            // A page cache that shows what a failed sync dropped must not deceive the reopening.
+            engine.reopen().unwrap_or_else(|error| panic!("{name} at {n}: {error:?}"));
+            caller.check(&engine);
+            let image = sim.disk.crash(CrashMode::LoseAllUnsynced);
+            drop(engine);
+            let engine = sim.on(image).open();
+            caller.check(&engine);
+        }
+    }
+}
+
+/// A failure latches: writes are refused, reads go on or fail, and nothing is "absent" by mistake.
+fn assert_refusing(engine: &Engine, name: &str, n: u64) {
+    let refused = engine.begin(&key("never used"), body("a")).wait();
+    if let Err(error) = refused {
+        assert!(
+            matches!(
+                error.kind(),
+                ErrorKind::Unavailable | ErrorKind::StoreFull | ErrorKind::OutcomeUnknown
+            ),
+            "{name} at {n}: {error:?}"
+        );
+    }
+}
+
+#[test]
+fn creation_is_atomic() {
+    let total = {
+        let disk = SimDisk::new();
+        Sim::new().on(disk.clone()).open();
+        disk.operations()
+    };
+    for n in 0..total {
+        for seed in 0..4 {
+            let sim = Sim::new();
+            sim.disk.power_off_at(n);
+            let opened = sim.options().open("/store");
+            let image = sim.disk.crash(CrashMode::PowerLoss { seed });
+            let acknowledged =
+                opened.is_ok_and(|engine| engine.begin(&key("k"), body("a")).wait().is_ok());
+            assert!(!acknowledged, "the power is off");
+            let engine = sim.on(image).open();
+            complete(&engine, "k", b"works");
+        }
+    }
+}
