@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::clock::Time;
 use crate::core::Core;
 use crate::directory;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::journal::{Position, SegmentPool};
 use crate::key::KeyHash;
 use crate::recent::Versioned;
@@ -144,6 +144,7 @@ impl Folder {
                 Err(error) => self.core.fail(&error),
             }
         }
+        self.sweeping = None;
         self.core.inbox.wait_for_stop();
     }
 

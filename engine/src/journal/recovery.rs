@@ -263,6 +263,9 @@ impl Reader {
 
 fn read_from(segment: &Segment, offset: u64) -> Result<AlignedBuffer> {
     let mut bytes = AlignedBuffer::zeroed(segment.bytes.saturating_sub(offset) as usize);
+    if bytes.is_empty() {
+        return Ok(bytes);
+    }
     segment
         .file
         .read_at(offset, &mut bytes)

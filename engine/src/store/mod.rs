@@ -106,7 +106,10 @@ impl Store {
             let catalog = Catalog::load(&tables)?;
             Ok((tables, catalog))
         })?;
-        backend.release().map_err(|error| Error::io("repairing store.redb", error))?;
+        backend
+            .release()
+            .and_then(|()| reassert_length(&*file))
+            .map_err(|error| Error::io("repairing store.redb", error))?;
         let mut store = Self {
             database,
             disk: disk.clone(),
@@ -213,6 +216,13 @@ impl Store {
             unfinished.iter().try_for_each(|id| next.set_stage(&mut rows, *id, Stage::Dropped))
         })
     }
+}
+
+/// Makes the file's length durable once more: a sync that failed before this open may have dropped
+/// a growth that the page cache still shows, and redb will not grow the file to it again.
+fn reassert_length(file: &dyn DiskFile) -> io::Result<()> {
+    file.set_len(file.len()?)?;
+    file.sync()
 }
 
 /// Opens the `store.redb` in `dir` with all writes held back.
