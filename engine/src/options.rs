@@ -229,8 +229,8 @@ impl Options {
     ///
     /// # Errors
     /// `InvalidInput` for options outside their limits; `StoreInUse`, `StoreEmpty`,
-    /// `StoreTruncated`, `StoreForeign`, `StoreNewerFormat`, `StoreUnreadable`, `NetworkFilesystem`,
-    /// `Corrupted`, `ClockJump`: the store was left untouched; `StoreFull`, `Io`.
+    /// `StoreTruncated`, `StoreForeign`, `StoreNewerFormat`, `StoreUnreadable`, `NetworkFilesystem`:
+    /// the store was left untouched; `Corrupted`, `ClockJump`, `StoreFull`, `Io`.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Engine> {
         self.validate()?;
         Engine::start(PathBuf::from(path.as_ref()), self, true)

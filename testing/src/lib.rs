@@ -23,8 +23,10 @@
 
 mod clock;
 mod disk;
+mod held;
 mod model;
 
 pub use clock::ManualClock;
 pub use disk::{CrashMode, Fault, Op, OpKind, Ops, SimDisk, is_power_off};
+pub use held::HeldDisk;
 pub use model::{Begun, Model, Refused};

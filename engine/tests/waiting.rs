@@ -1,0 +1,291 @@
+//! "Waiting for the sync": what is answered before a group is durable, and what is not; and the
+//! bounds that only a stalled disk reaches.
+#![allow(missing_docs)]
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::*;
+use oncekey::{Begin, Durability, Engine, ErrorKind, Options, Pending};
+use oncekey_testing::{CrashMode, HeldDisk};
+
+struct Stalled {
+    sim: Sim,
+    held: HeldDisk,
+    engine: Engine,
+}
+
+fn stalled(change: impl FnOnce(Options) -> Options) -> Stalled {
+    stalled_at("journal", change)
+}
+
+fn stalled_at(part: &'static str, change: impl FnOnce(Options) -> Options) -> Stalled {
+    let sim = Sim::new();
+    let held = HeldDisk::new(sim.disk.clone(), part);
+    let options = sim.options().disk(Arc::new(held.clone()));
+    let engine = change(options).open("/store").unwrap();
+    Stalled { sim, held, engine }
+}
+
+fn submit(engine: &Engine, name: &str) -> Pending<Begin> {
+    engine.begin(&key(name), body("a"))
+}
+
+/// There is no answer yet. Not for as long as it takes: for a moment.
+fn unanswered<T, E: From<oncekey::Error>>(pending: Pending<T, E>) -> Pending<T, E> {
+    match pending.wait_timeout(Duration::from_millis(20)) {
+        Err(pending) => pending,
+        Ok(_) => panic!("answered before the sync"),
+    }
+}
+
+#[test]
+fn a_claim_waits_for_its_sync_and_others_wait_for_the_claim() {
+    let Stalled { sim, held, engine } = stalled(|options| options);
+    held.hold();
+    let first = submit(&engine, "k");
+    held.wait_for_sync();
+    // Written, not synced: nobody is answered, not even with Locked or Mismatch.
+    let first = unanswered(first);
+    let second = unanswered(submit(&engine, "k"));
+    let other = unanswered(engine.begin(&key("k"), body("b")));
+    let lost = sim.disk.crash(CrashMode::LoseAllUnsynced);
+    held.release();
+    assert!(matches!(first.wait().unwrap(), Begin::Claimed(_)));
+    assert!(matches!(second.wait().unwrap(), Begin::Locked(_) | Begin::Orphaned(_)));
+    assert!(matches!(other.wait().unwrap(), Begin::Mismatch(_)));
+    // After a power loss at that moment the key is new, and nobody was told otherwise.
+    let _claim = claim(&sim.on(lost).open(), "k");
+}
+
+#[test]
+fn every_end_waits_for_its_sync() {
+    let Stalled { held, engine, .. } = stalled(|options| options);
+    let [one, two, three] = ["one", "two", "three"].map(|name| claim(&engine, name));
+    drop(claim(&engine, "four"));
+    drop(claim(&engine, "five"));
+    let (four, five) = (orphan(&engine, "four"), orphan(&engine, "five"));
+    held.hold();
+    let completed = one.complete(b"x");
+    let aborted = two.abort();
+    let saved = three.checkpoint(b"half");
+    let taken = four.take_over();
+    let released = five.release();
+    held.wait_for_sync();
+    let completed = unanswered(completed);
+    // The owner has spoken: a begin waits for the end, it is not told Locked.
+    let replayed = unanswered(submit(&engine, "one"));
+    let (aborted, saved) = (unanswered(aborted), unanswered(saved));
+    let (taken, released) = (unanswered(taken), unanswered(released));
+    held.release();
+    completed.wait().unwrap();
+    aborted.wait().unwrap();
+    saved.wait().unwrap();
+    drop(taken.wait().unwrap());
+    released.wait().unwrap();
+    assert!(matches!(replayed.wait().unwrap(), Begin::Replay(_)));
+}
+
+#[test]
+fn relaxed_claims_before_the_sync_and_nothing_else_does() {
+    let Stalled { sim, held, engine } =
+        stalled(|options| options.durability(Durability::Relaxed));
+    held.hold();
+    let claim = match submit(&engine, "k").wait().unwrap() {
+        Begin::Claimed(claim) => claim,
+        other => panic!("{other:?}"),
+    };
+    // Survives kill -9, which loses nothing that was written; a power loss may forget it.
+    let killed = sim.disk.crash(CrashMode::ProcessKill);
+    let lost = sim.disk.crash(CrashMode::LoseAllUnsynced);
+    let completed = unanswered(claim.complete(b"x"));
+    held.release();
+    completed.wait().unwrap();
+    orphan(&sim.on(killed).open(), "k");
+    let _again = common::claim(&sim.on(lost).open(), "k");
+}
+
+#[test]
+fn a_key_in_flight_is_answered_without_the_disk() {
+    let Stalled { held, engine, .. } = stalled(|options| options);
+    let _owner = claim(&engine, "k");
+    held.hold();
+    let _stuck = submit(&engine, "other");
+    held.wait_for_sync();
+    locked(&engine, "k");
+    let mismatch = engine.begin(&key("k"), body("b")).wait().unwrap();
+    assert!(matches!(mismatch, Begin::Mismatch(_)));
+    held.release();
+}
+
+#[test]
+fn the_queue_is_bounded_for_begins_and_open_for_ends() {
+    let Stalled { held, engine, .. } = stalled(|options| options.max_queue(2));
+    let owner = claim(&engine, "owner");
+    held.hold();
+    // One group is being synced, two begins wait for the next.
+    let stuck = submit(&engine, "stuck");
+    held.wait_for_sync();
+    let queued = [submit(&engine, "q1"), submit(&engine, "q2")];
+    let refused = begin_error(&engine, "q3");
+    assert_eq!(refused.kind(), ErrorKind::Overloaded, "{refused:?}");
+    let completed = owner.complete(b"x");
+    held.release();
+    completed.wait().unwrap();
+    for pending in queued.into_iter().chain([stuck]) {
+        assert!(matches!(pending.wait().unwrap(), Begin::Claimed(_)));
+    }
+    // Nothing happened to the refused one.
+    let _claim = claim(&engine, "q3");
+}
+
+#[test]
+fn waiters_are_bounded() {
+    let Stalled { engine, .. } = stalled(|options| options.max_waiters(2));
+    let owner = claim(&engine, "k");
+    let wait = || engine.begin_waiting(&key("k"), body("a"), Duration::from_secs(600));
+    let waiting = [wait(), wait()];
+    assert_eq!(wait().wait().unwrap_err().kind(), ErrorKind::Overloaded);
+    owner.complete(b"x").wait().unwrap();
+    for pending in waiting {
+        assert!(matches!(pending.wait().unwrap(), Begin::Replay(_)));
+    }
+}
+
+#[test]
+fn claims_in_flight_are_bounded() {
+    let Stalled { engine, .. } = stalled(|options| options.max_in_flight(2));
+    let one = claim(&engine, "one");
+    let _two = claim(&engine, "two");
+    assert_eq!(begin_error(&engine, "three").kind(), ErrorKind::Overloaded);
+    locked(&engine, "one");
+    one.complete(b"x").wait().unwrap();
+    let three = claim(&engine, "three");
+    // Each way to end a claim gives its place back.
+    drop(three);
+    orphan(&engine, "three");
+    let four = claim(&engine, "four");
+    let refused = orphan(&engine, "three").take_over().wait().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Overloaded);
+    four.abort().wait().unwrap();
+    let taken = refused.into_handle().unwrap().take_over().wait().unwrap();
+    taken.abort().wait().unwrap();
+    assert_eq!(engine.stats().in_flight, 1);
+    let _five = claim(&engine, "five");
+}
+
+#[test]
+fn orphans_are_bounded() {
+    let Stalled { engine, .. } = stalled(|options| options.max_orphans(2));
+    for name in ["one", "two"] {
+        drop(claim(&engine, name));
+        orphan(&engine, name);
+    }
+    assert_eq!(begin_error(&engine, "three").kind(), ErrorKind::Overloaded);
+    // Resolving is never refused by this bound, and makes room.
+    orphan(&engine, "one").release().wait().unwrap();
+    while engine.begin(&key("three"), body("a")).wait().is_err() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn responses_and_checkpoints_at_their_limit_and_one_past_it() {
+    let Stalled { engine, .. } = stalled(|options| options.max_response(100).max_checkpoint(10));
+    let at = claim(&engine, "at").complete(&[1; 100]).wait().unwrap();
+    assert!(at.response_kept());
+    // Completed all the same, and the caller is told.
+    let past = claim(&engine, "past").complete(&[1; 101]).wait().unwrap();
+    assert!(!past.response_kept());
+    assert_eq!(replay(&engine, "past").response(), None);
+
+    let owner = claim(&engine, "k");
+    owner.checkpoint(&[1; 10]).wait().unwrap();
+    let refused = owner.checkpoint(&[2; 11]).wait().unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+    drop(owner);
+    assert_eq!(orphan(&engine, "k").last_checkpoint(), Some(&[1; 10][..]));
+}
+
+#[test]
+fn the_store_size_is_bounded() {
+    let Stalled { sim, engine, .. } = stalled(|options| options.max_store_bytes(Some(1_000_000)));
+    let mut refused = None;
+    for round in 0..1000 {
+        match engine.begin(&key(format!("k{round}")), body("a")).wait() {
+            Ok(Begin::Claimed(claim)) => drop(claim.complete(&[1; 4096]).wait().unwrap()),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => {
+                refused = Some(error);
+                break;
+            }
+        }
+        if round % 10 == 0 {
+            engine.fold().unwrap();
+        }
+    }
+    let refused = refused.expect("the bound is reached");
+    assert_eq!(refused.kind(), ErrorKind::StoreFull, "{refused:?}");
+    let used: u64 = sim.disk.files().iter().map(|(_, bytes)| bytes).sum();
+    assert!(used < 2_000_000, "{used} bytes");
+}
+
+#[test]
+fn begins_wait_for_memory_and_are_overloaded_when_folding_does_not_keep_up() {
+    let Stalled { held, engine, .. } =
+        stalled_at("redb", |options| options.overload_after(Duration::from_millis(50)));
+    let mut owners: Vec<_> = (0..40).map(|n| claim(&engine, &format!("owner {n}"))).collect();
+    held.hold();
+    // The first half of recent memory is being folded, and the second fills up.
+    for owner in owners.drain(..30) {
+        owner.complete(&[1; 4096]).wait().unwrap();
+    }
+    held.wait_for_sync();
+    let refused = begin_error(&engine, "new");
+    assert_eq!(refused.kind(), ErrorKind::Overloaded, "{refused:?}");
+    // What ends a claim is not refused.
+    for owner in owners {
+        owner.complete(&[1; 4096]).wait().unwrap();
+    }
+    held.release();
+    while engine.begin(&key("new"), body("a")).wait().is_err() {
+        std::thread::yield_now();
+    }
+    replay(&engine, "owner 0");
+    replay(&engine, "owner 39");
+}
+
+#[test]
+fn a_lookup_that_stalls_while_the_key_is_completed_folded_and_evicted() {
+    let sim = Sim::new();
+    let engine = sim.open();
+    // Many keys are completed, folded and evicted while others look them up: an answer is never
+    // "new" again.
+    std::thread::scope(|scope| {
+        let folder = scope.spawn(|| {
+            for _ in 0..60 {
+                engine.fold().unwrap();
+            }
+        });
+        for worker in 0..3 {
+            let engine = &engine;
+            scope.spawn(move || {
+                for round in 0..300 {
+                    let name = format!("{worker}-{round}");
+                    complete(engine, &name, name.as_bytes());
+                    for back in 0..3 {
+                        let Some(earlier) = i32::checked_sub(round, back) else { continue };
+                        if earlier < 0 {
+                            continue;
+                        }
+                        let name = format!("{worker}-{earlier}");
+                        assert_eq!(replay(engine, &name).response(), Some(name.as_bytes()));
+                    }
+                }
+            });
+        }
+        folder.join().unwrap();
+    });
+}

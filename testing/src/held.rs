@@ -1,0 +1,132 @@
+//! A disk whose journal syncs can be held, to look at the moment between a write and its sync.
+
+use std::any::Any;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use oncekey::disk::{Caching, Disk, DiskFile};
+use parking_lot::{Condvar, Mutex};
+
+use crate::SimDisk;
+
+/// A [`SimDisk`] on which syncs of files whose name holds `part` wait while they are held.
+#[derive(Clone, Debug)]
+pub struct HeldDisk {
+    disk: SimDisk,
+    part: &'static str,
+    gate: Arc<Gate>,
+}
+
+#[derive(Debug, Default)]
+struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct GateState {
+    held: bool,
+    waiting: usize,
+}
+
+impl Gate {
+    fn pass(&self) {
+        let mut state = self.state.lock();
+        state.waiting += 1;
+        self.changed.notify_all();
+        while state.held {
+            self.changed.wait(&mut state);
+        }
+        state.waiting -= 1;
+    }
+}
+
+impl HeldDisk {
+    /// Holds nothing yet.
+    pub fn new(disk: SimDisk, part: &'static str) -> Self {
+        Self { disk, part, gate: Arc::default() }
+    }
+
+    /// Syncs that start from now on wait.
+    pub fn hold(&self) {
+        self.gate.state.lock().held = true;
+    }
+
+    /// Waits until a sync is being held.
+    pub fn wait_for_sync(&self) {
+        let mut state = self.gate.state.lock();
+        while state.waiting == 0 {
+            self.gate.changed.wait(&mut state);
+        }
+    }
+
+    /// Lets all syncs go on.
+    pub fn release(&self) {
+        self.gate.state.lock().held = false;
+        self.gate.changed.notify_all();
+    }
+
+    fn wrap(&self, path: &Path, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        if path.to_string_lossy().contains(self.part) {
+            Arc::new(HeldFile { file, gate: self.gate.clone() })
+        } else {
+            file
+        }
+    }
+}
+
+impl Disk for HeldDisk {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.create_dir(path)
+    }
+    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.disk.list(path)
+    }
+    fn open(&self, path: &Path, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.wrap(path, self.disk.open(path, caching)?))
+    }
+    fn create(&self, path: &Path, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.wrap(path, self.disk.create(path, caching)?))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove(path)
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.sync_dir(path)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
+        self.disk.lock(path)
+    }
+    fn network_filesystem(&self, path: &Path) -> io::Result<Option<&'static str>> {
+        self.disk.network_filesystem(path)
+    }
+}
+
+#[derive(Debug)]
+struct HeldFile {
+    file: Arc<dyn DiskFile>,
+    gate: Arc<Gate>,
+}
+
+impl DiskFile for HeldFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read_at(offset, buffer)
+    }
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_at(offset, bytes)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.gate.pass();
+        self.file.sync()
+    }
+}
