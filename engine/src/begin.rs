@@ -5,7 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use crate::claim::{Claim, Orphan};
 use crate::clock::Time;
-use crate::transition::{Completed, Record, State, Token};
+use crate::error::{Error, Result};
+use crate::key::KeyHash;
+use crate::lock_table::Outcome;
+use crate::shared::Shared;
+use crate::transition::{Completed, Record, Reply, State, Token};
 
 /// What [`Engine::begin`](crate::Engine::begin) found.
 #[derive(Debug)]
@@ -25,6 +29,28 @@ pub enum Begin {
 }
 
 impl Begin {
+    /// The answer that an outcome is to whoever began.
+    pub(crate) fn answer(shared: &Arc<Shared>, hash: KeyHash, outcome: Outcome) -> Result<Self> {
+        let (reply, record, now) = outcome?;
+        let record = record.as_deref();
+        let begin = match reply {
+            Reply::Claimed => {
+                record.and_then(|record| Claim::new(shared, hash, record)).map(Begin::Claimed)
+            }
+            Reply::Replay => match record.map(|record| &record.state) {
+                Some(State::Completed(completed)) => Some(Begin::Replay(Recorded::new(completed))),
+                _ => None,
+            },
+            Reply::Locked => record.map(|record| Begin::Locked(InFlight::new(record, now))),
+            Reply::Mismatch(parts) => Some(Begin::Mismatch(Mismatch::new(parts))),
+            Reply::Orphaned => record
+                .and_then(|record| Orphan::new(shared, hash, record, now))
+                .map(Begin::Orphaned),
+            Reply::Done | Reply::Fenced | Reply::AlreadyCompleted => None,
+        };
+        begin.ok_or_else(|| Error::corrupted("a reply does not fit its record"))
+    }
+
     /// Called when the answer reaches its caller.
     pub(crate) fn delivered(&mut self) {
         if let Self::Claimed(claim) = self {

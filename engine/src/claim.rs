@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::clock::Time;
-use crate::engine::Shared;
 use crate::error::{Error, ErrorKind};
 use crate::key::{Key, KeyHash};
 use crate::pending::Pending;
+use crate::shared::Shared;
 use crate::transition::{Command, Record, Reply, State, Token};
 
 /// The exclusive right to execute an operation, granted by `begin` or `take_over`.

@@ -3,22 +3,23 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Mutex, RwLock};
 
 use crate::clock::{EngineClock, Time};
 use crate::error::{Error, ErrorKind, Result};
 use crate::folder::Inbox;
+use crate::folds::Folds;
 use crate::key::{Key, KeyHash, Secret};
 use crate::lock_table::{Admission, Answer, FollowUp, Gate, LockTable, Op, Queued};
 use crate::options::Options;
 use crate::queue::Queue;
-use crate::recent::Versioned;
+use crate::recent::{RecentSize, Versioned};
 use crate::stats::Counters;
 use crate::store::{View, Views};
-use crate::transition::{Command, Record, Reply, State, transition};
+use crate::transition::{Command, Record, Reply, transition};
 
 /// One open of a store, from recovery to close, failure or reopen.
 pub(crate) struct Core {
@@ -29,7 +30,7 @@ pub(crate) struct Core {
     pub(crate) queue: Queue,
     pub(crate) inbox: Inbox,
     pub(crate) counters: Counters,
-    pub(crate) recent: RecentBytes,
+    pub(crate) recent: RecentSize,
     pub(crate) folds: Folds,
     views: Views,
     health: RwLock<Health>,
@@ -48,82 +49,6 @@ enum Health {
     Closed,
 }
 
-/// Bytes and orphans among the recent records.
-#[derive(Debug, Default)]
-pub(crate) struct RecentBytes {
-    pub(crate) active: AtomicUsize,
-    pub(crate) folding: AtomicUsize,
-    pub(crate) orphans_active: AtomicUsize,
-    pub(crate) orphans_folding: AtomicUsize,
-}
-
-/// How far folding has come, for those who wait for it.
-#[derive(Default)]
-pub(crate) struct Folds {
-    /// The last sequence that was published.
-    pub(crate) published: AtomicU64,
-    progress: Mutex<Progress>,
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Progress {
-    folded_through: u64,
-    /// A fold was asked for up to this sequence.
-    wanted: Option<u64>,
-    error: Option<Error>,
-}
-
-impl Folds {
-    pub(crate) fn start(folded_through: u64, published: u64) -> Self {
-        Self {
-            published: AtomicU64::new(published),
-            progress: Mutex::new(Progress { folded_through, ..Progress::default() }),
-            changed: Condvar::new(),
-        }
-    }
-
-    pub(crate) fn wants(&self) -> bool {
-        self.progress.lock().wanted.is_some()
-    }
-
-    pub(crate) fn want(&self) {
-        let through = self.published.load(Ordering::Acquire);
-        let mut progress = self.progress.lock();
-        progress.wanted = Some(progress.wanted.unwrap_or(0).max(through));
-    }
-
-    pub(crate) fn folded(&self, through: u64) {
-        let mut progress = self.progress.lock();
-        progress.folded_through = progress.folded_through.max(through);
-        if progress.wanted.is_some_and(|wanted| wanted <= through) {
-            progress.wanted = None;
-        }
-        self.changed.notify_all();
-    }
-
-    pub(crate) fn fail(&self, error: &Error) {
-        self.progress.lock().error = Some(error.clone());
-        self.changed.notify_all();
-    }
-
-    pub(crate) fn folded_through(&self) -> u64 {
-        self.progress.lock().folded_through
-    }
-
-    /// Waits until everything published by now is folded.
-    fn wait(&self, through: u64) -> Result<()> {
-        let mut progress = self.progress.lock();
-        while progress.folded_through < through {
-            if let Some(error) = &progress.error {
-                return Err(error.clone());
-            }
-            self.changed.wait(&mut progress);
-        }
-        Ok(())
-    }
-}
-
 impl Core {
     pub(crate) fn new(
         options: Options,
@@ -140,7 +65,7 @@ impl Core {
             queue: Queue::default(),
             inbox: Inbox::default(),
             counters: Counters::default(),
-            recent: RecentBytes::default(),
+            recent: RecentSize::default(),
             folds,
             views,
             health: RwLock::new(Health::Healthy),
@@ -230,7 +155,7 @@ impl Core {
     }
 
     pub(crate) fn enqueue(&self, queued: Queued) {
-        if let Err(queued) = self.queue.push(queued) {
+        if let Some(queued) = self.queue.push(queued) {
             self.refuse(queued, &self.refusal());
         }
     }
@@ -435,38 +360,6 @@ impl Core {
         for answer in answers {
             self.answer(answer);
         }
-    }
-}
-
-impl RecentBytes {
-    fn add(&self, record: Option<&Record>, replaced: Option<Arc<Record>>) {
-        const ENTRY: usize = 64;
-        let is_orphan = |record: &Record| matches!(record.state, State::Orphan { .. });
-        self.active.fetch_add(ENTRY + record.map_or(0, Record::weight), Ordering::Relaxed);
-        if record.is_some_and(is_orphan) {
-            self.orphans_active.fetch_add(1, Ordering::Relaxed);
-        }
-        if let Some(replaced) = replaced {
-            self.active.fetch_sub(ENTRY + replaced.weight(), Ordering::Relaxed);
-            if is_orphan(&replaced) {
-                self.orphans_active.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
-    }
-
-    pub(crate) fn restored(&self, record: Option<&Record>) {
-        self.add(record, None);
-    }
-
-    pub(crate) fn rotate(&self) {
-        self.folding.store(self.active.swap(0, Ordering::Relaxed), Ordering::Relaxed);
-        self.orphans_folding
-            .store(self.orphans_active.swap(0, Ordering::Relaxed), Ordering::Relaxed);
-    }
-
-    pub(crate) fn evicted(&self) {
-        self.folding.store(0, Ordering::Relaxed);
-        self.orphans_folding.store(0, Ordering::Relaxed);
     }
 }
 

@@ -1,30 +1,20 @@
-//! The engine as its users hold it, and what its handles share.
+//! The engine as its users hold it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLock};
-
-use crate::begin::{Begin, InFlight, Lookup, Mismatch, Recorded};
-use crate::claim::{Claim, Orphan};
-use crate::committer::Committer;
-use crate::core::{Core, Folds};
-use crate::directory::{self, Lock};
+use crate::begin::{Begin, Lookup};
+use crate::claim::Orphan;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fingerprint::{Fingerprint, KeyedFingerprint};
-use crate::folder::Folder;
-use crate::key::{HashMap, Key, KeyHash};
-use crate::lock_table::{Op, Outcome};
+use crate::fingerprint::Fingerprint;
+use crate::key::{HashMap, Key};
 use crate::options::Options;
 use crate::pending::Pending;
-use crate::recovery::{self, Recovered};
+use crate::shared::Shared;
 use crate::stats::Stats;
-use crate::store::Store;
-use crate::transition::{Command, Reply, State, Token};
 
 /// An open store. Clones are cheap and share it; all methods may be called from any thread.
 ///
@@ -68,22 +58,6 @@ impl Drop for EngineHandle {
     }
 }
 
-/// What the engine and its claims and orphans hold together.
-pub(crate) struct Shared {
-    options: Options,
-    path: PathBuf,
-    core: RwLock<Arc<Core>>,
-    /// `None` once closed. Held while the engine is opened, reopened or closed.
-    running: Mutex<Option<Running>>,
-}
-
-/// The threads of one core, in the order in which they end, and the lock that they work under.
-struct Running {
-    committer: Option<JoinHandle<()>>,
-    folder: Option<JoinHandle<()>>,
-    lock: Lock,
-}
-
 /// What [`Engine::close`] left behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -113,14 +87,7 @@ impl Engine {
     }
 
     pub(crate) fn start(path: PathBuf, options: Options, create: bool) -> Result<Self> {
-        let lock = directory::open(&options, &path, create)?;
-        let (core, running) = start_core(&options, &path, lock).map_err(|(error, _)| error)?;
-        let shared = Arc::new(Shared {
-            options,
-            path,
-            core: RwLock::new(core),
-            running: Mutex::new(Some(running)),
-        });
+        let shared = Arc::new(Shared::start(path, options, create)?);
         Ok(Self { handle: Arc::new(EngineHandle { shared }) })
     }
 
@@ -193,7 +160,7 @@ impl Engine {
             .filter_map(|(hash, versioned)| Some((*hash, versioned.record.as_deref()?)))
             .filter_map(|(hash, record)| Orphan::new(shared, hash, record, now))
             .collect();
-        orphans.sort_by(|a, b| (a.since(), a.token()).cmp(&(b.since(), b.token())));
+        orphans.sort_by_key(|orphan| (orphan.since(), orphan.token()));
         Ok(orphans)
     }
 
@@ -281,212 +248,6 @@ impl Engine {
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Engine({})", self.handle.shared.path.display())
+        write!(f, "Engine({})", self.handle.shared.path().display())
     }
-}
-
-impl Shared {
-    pub(crate) fn core(&self) -> Arc<Core> {
-        self.core.read().clone()
-    }
-
-    fn open_core(&self) -> Result<Arc<Core>> {
-        let core = self.core();
-        if core.is_closed() { Err(core.refusal()) } else { Ok(core) }
-    }
-
-    fn begin(
-        self: &Arc<Self>,
-        key: &Key,
-        fingerprint: Fingerprint,
-        wait_until: Option<Instant>,
-    ) -> Pending<Begin> {
-        if let Err(error) = fingerprint.validate() {
-            return Pending::ready(Err(error));
-        }
-        let core = self.core();
-        let hash = core.hash(key);
-        let command = Command::Begin {
-            fingerprint: KeyedFingerprint::new(fingerprint, &core.secret),
-            ttl: self.options.ttl,
-            max_execution: self.options.max_execution,
-        };
-        let (sender, pending) = Pending::channel();
-        let shared = self.clone();
-        let reply = move |outcome| drop(sender.send(shared.begin_answer(hash, outcome)));
-        let op = Op { key: key.clone(), hash, command, wait_until, reply: Box::new(reply) };
-        core.submit(op);
-        pending.on_delivery(Begin::delivered)
-    }
-
-    fn begin_answer(self: &Arc<Self>, hash: KeyHash, outcome: Outcome) -> Result<Begin> {
-        let (reply, record, now) = outcome?;
-        let record = record.as_deref();
-        let begin = match reply {
-            Reply::Claimed => {
-                record.and_then(|record| Claim::new(self, hash, record)).map(Begin::Claimed)
-            }
-            Reply::Replay => match record.map(|record| &record.state) {
-                Some(State::Completed(completed)) => Some(Begin::Replay(Recorded::new(completed))),
-                _ => None,
-            },
-            Reply::Locked => record.map(|record| Begin::Locked(InFlight::new(record, now))),
-            Reply::Mismatch(parts) => Some(Begin::Mismatch(Mismatch::new(parts))),
-            Reply::Orphaned => {
-                record.and_then(|record| Orphan::new(self, hash, record, now)).map(Begin::Orphaned)
-            }
-            Reply::Done | Reply::Fenced | Reply::AlreadyCompleted => None,
-        };
-        begin.ok_or_else(|| Error::corrupted("a reply does not fit its record"))
-    }
-
-    /// Submits a command of a handle, to whatever core is open now.
-    pub(crate) fn submit(
-        &self,
-        key: Key,
-        hash: KeyHash,
-        command: Command,
-        reply: impl FnOnce(Outcome) + Send + 'static,
-    ) {
-        self.core().submit(Op { key, hash, command, wait_until: None, reply: Box::new(reply) });
-    }
-
-    pub(crate) fn complete_command(
-        &self,
-        token: Token,
-        response: Option<&[u8]>,
-        ttl: Option<Duration>,
-    ) -> Command {
-        let kept = response.filter(|response| response.len() <= self.options.max_response);
-        Command::Complete { token, response: kept.map(Arc::from), ttl }
-    }
-
-    pub(crate) fn take_over_command(&self, token: Token) -> Command {
-        Command::TakeOver { token, max_execution: self.options.max_execution }
-    }
-
-    pub(crate) fn check_checkpoint(&self, data: &[u8]) -> Result<()> {
-        let limit = self.options.max_checkpoint;
-        if data.len() <= limit {
-            return Ok(());
-        }
-        Err(Error::invalid(format!("the checkpoint has {} bytes, at most {limit}", data.len())))
-    }
-
-    /// Ends the threads; `None` when that was done before.
-    fn stop(&self, fold: bool) -> Option<Result<CloseReport>> {
-        let mut running = self.running.lock();
-        let threads = running.take()?;
-        let core = self.core();
-        let folded = if fold { core.fold() } else { Ok(()) };
-        core.close();
-        let lock = threads.join(&core);
-        drop(lock);
-        Some(folded.map(|()| CloseReport {
-            in_flight: u64::try_from(core.in_flight.load(Ordering::Relaxed)).unwrap_or(0),
-            folded_through: core.folds.folded_through(),
-        }))
-    }
-
-    fn reopen(&self) -> Result<()> {
-        let mut running = self.running.lock();
-        let Some(threads) = running.take() else {
-            return Err(Error::new(ErrorKind::Closed, ""));
-        };
-        let old = self.core();
-        old.suspend();
-        let lock = threads.join(&old);
-        match start_core(&self.options, &self.path, lock) {
-            Ok((core, threads)) => {
-                *self.core.write() = core;
-                *running = Some(threads);
-                Ok(())
-            }
-            Err((error, lock)) => {
-                *running = Some(Running { committer: None, folder: None, lock });
-                Err(error)
-            }
-        }
-    }
-}
-
-impl Running {
-    /// Joins both threads; the committer first, since it hands work to the folder.
-    fn join(self, core: &Core) -> Lock {
-        join(self.committer);
-        core.inbox.stop();
-        join(self.folder);
-        core.refuse_waiters();
-        self.lock
-    }
-}
-
-/// Joins a thread, unless it is this one: a reply may drop the last handle of the engine.
-fn join(thread: Option<JoinHandle<()>>) {
-    let other = thread.filter(|thread| thread.thread().id() != std::thread::current().id());
-    if let Some(thread) = other {
-        // A thread that panicked has latched the core before it ended.
-        drop(thread.join());
-    }
-}
-
-/// Opens the store file, recovers, and starts the threads. On failure the lock comes back.
-fn start_core(
-    options: &Options,
-    path: &Path,
-    lock: Lock,
-) -> std::result::Result<(Arc<Core>, Running), (Error, Lock)> {
-    let (core, committer, folder) = match recover_core(options, path) {
-        Ok(parts) => parts,
-        Err(error) => return Err((error, lock)),
-    };
-    let mut running = Running { committer: None, folder: None, lock };
-    let started = spawn("oncekey-commit", &core, move || committer.run())
-        .map(|thread| running.committer = Some(thread))
-        .and_then(|()| spawn("oncekey-fold", &core, move || folder.run()))
-        .map(|thread| running.folder = Some(thread));
-    match started {
-        Ok(()) => Ok((core, running)),
-        Err(error) => {
-            core.close();
-            Err((error, running.join(&core)))
-        }
-    }
-}
-
-fn recover_core(options: &Options, path: &Path) -> Result<(Arc<Core>, Committer, Folder)> {
-    let store = Store::open(&options.disk, path, options.cache_bytes)?;
-    let Recovered { journal, records, clock, epoch, time } =
-        recovery::recover(options, path, &store)?;
-    let state = store.state();
-    let folds = Folds::start(state.folded_through, journal.next_sequence() - 1);
-    let core =
-        Arc::new(Core::new(options.clone(), state.secret.clone(), clock, store.views(), folds));
-    for (hash, versioned) in records {
-        core.recent.restored(versioned.record.as_deref());
-        core.table.shard(hash).restore(hash, versioned);
-    }
-    let pool = journal.pool().clone();
-    let committer = Committer::new(core.clone(), journal, state.incarnation, epoch, time);
-    let folder = Folder::new(core.clone(), store, pool);
-    Ok((core, committer, folder))
-}
-
-/// Starts a thread whose panic latches the engine.
-fn spawn(
-    name: &str,
-    core: &Arc<Core>,
-    body: impl FnOnce() + Send + 'static,
-) -> Result<JoinHandle<()>> {
-    let core = core.clone();
-    let run = move || {
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
-        if result.is_err() {
-            core.panicked();
-        }
-    };
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(run)
-        .map_err(|error| Error::io(format!("starting the thread {name}"), error))
 }

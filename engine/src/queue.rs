@@ -46,11 +46,11 @@ pub(crate) enum Taken {
 }
 
 impl Queue {
-    /// Queues a command; gives it back when the queue is stopped.
-    pub(crate) fn push(&self, queued: Queued) -> Result<(), Queued> {
+    /// Queues a command, or gives it back when the queue is stopped.
+    pub(crate) fn push(&self, queued: Queued) -> Option<Queued> {
         let mut inner = self.inner.lock();
         if inner.stopped {
-            return Err(queued);
+            return Some(queued);
         }
         if queued.op.command.starts_execution() {
             self.begins.fetch_add(1, Ordering::Relaxed);
@@ -59,7 +59,7 @@ impl Queue {
             inner.ends.push_back(queued);
         }
         inner.wake(&self.wake);
-        Ok(())
+        None
     }
 
     /// How many begins wait.

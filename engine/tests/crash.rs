@@ -3,7 +3,7 @@
 //!
 //! `ONCEKEY_SEEDS=5000..6000 cargo test -p oncekey --test crash` runs other seeds than the slice
 //! that runs by default; a failure names its seed.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! The store directory: who may open it, what is refused and left untouched, backup and reopen.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 

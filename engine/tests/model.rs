@@ -1,6 +1,6 @@
 //! The engine against the model: random sequences of everything that a caller can do, with
 //! restarts, kills, clock jumps, folds and sweeps between the steps.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 use std::sync::Arc;
 use std::time::Duration;

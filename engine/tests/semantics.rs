@@ -1,5 +1,5 @@
 //! What callers see: the five answers, the ends of a claim, orphans, waiting, delivery.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 

@@ -1,6 +1,6 @@
 //! "Waiting for the sync": what is answered before a group is durable, and what is not; and the
 //! bounds that only a stalled disk reaches.
-#![allow(missing_docs)]
+#![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 
@@ -90,8 +90,7 @@ fn every_end_waits_for_its_sync() {
 
 #[test]
 fn relaxed_claims_before_the_sync_and_nothing_else_does() {
-    let Stalled { sim, held, engine } =
-        stalled(|options| options.durability(Durability::Relaxed));
+    let Stalled { sim, held, engine } = stalled(|options| options.durability(Durability::Relaxed));
     held.hold();
     let claim = match submit(&engine, "k").wait().unwrap() {
         Begin::Claimed(claim) => claim,

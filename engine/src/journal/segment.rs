@@ -232,7 +232,9 @@ impl SegmentPool {
         let path = self.dir.join(file_name(slot));
         let file = self.disk.create(&path, Caching::Direct)?;
         let segment = Segment { file, use_number, bytes: self.segment_bytes };
+        // The zeros are durable before the header: a segment with a header has its whole length.
         let written = fill_with_zeros(&segment)
+            .and_then(|()| segment.file.sync())
             .and_then(|()| write_header(&segment, self.id))
             .and_then(|()| self.disk.sync_dir(&self.dir));
         match written {

@@ -199,11 +199,7 @@ fn store_chunks(
 /// Removes orphans that have expired. Here and not in the sweep: everything that the journal holds
 /// behind this fold is later than its time, and to a change made then they were absent. Removed
 /// without a fold, a record would be missing to the changes that the journal still replays on it.
-fn remove_expired(
-    transaction: &WriteTransaction,
-    next: &mut Catalog,
-    time: Time,
-) -> Result<u64> {
+fn remove_expired(transaction: &WriteTransaction, next: &mut Catalog, time: Time) -> Result<u64> {
     /// Bounds the transaction; the next fold goes on.
     const MOST: usize = 16_384;
     let mut rows = transaction.open_table(OPEN).map_err(failed)?;

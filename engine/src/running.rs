@@ -1,0 +1,108 @@
+//! The threads of an open store: started after recovery, joined before the lock is given up.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crate::committer::Committer;
+use crate::core::Core;
+use crate::directory::Lock;
+use crate::error::{Error, Result};
+use crate::folder::Folder;
+use crate::folds::Folds;
+use crate::options::Options;
+use crate::recovery::{self, Recovered};
+use crate::store::Store;
+
+/// The threads of one core, in the order in which they end, and the lock that they work under.
+pub(crate) struct Running {
+    committer: Option<JoinHandle<()>>,
+    folder: Option<JoinHandle<()>>,
+    lock: Lock,
+}
+
+impl Running {
+    /// Opens the store file, recovers, and starts the threads. On failure the lock comes back.
+    pub(crate) fn start(
+        options: &Options,
+        path: &Path,
+        lock: Lock,
+    ) -> Result<(Arc<Core>, Self), (Error, Lock)> {
+        let (core, committer, folder) = match recover_core(options, path) {
+            Ok(parts) => parts,
+            Err(error) => return Err((error, lock)),
+        };
+        let mut running = Self::ended(lock);
+        let started = spawn("oncekey-commit", &core, move || committer.run())
+            .map(|thread| running.committer = Some(thread))
+            .and_then(|()| spawn("oncekey-fold", &core, move || folder.run()))
+            .map(|thread| running.folder = Some(thread));
+        match started {
+            Ok(()) => Ok((core, running)),
+            Err(error) => {
+                core.close();
+                Err((error, running.join(&core)))
+            }
+        }
+    }
+
+    /// No threads, but the lock on the directory: before they start, and after a failed reopening.
+    pub(crate) fn ended(lock: Lock) -> Self {
+        Self { committer: None, folder: None, lock }
+    }
+
+    /// Joins both threads; the committer first, since it hands work to the folder.
+    pub(crate) fn join(self, core: &Core) -> Lock {
+        join(self.committer);
+        core.inbox.stop();
+        join(self.folder);
+        core.refuse_waiters();
+        self.lock
+    }
+}
+
+/// Joins a thread, unless it is this one: a reply may drop the last handle of the engine.
+fn join(thread: Option<JoinHandle<()>>) {
+    let other = thread.filter(|thread| thread.thread().id() != std::thread::current().id());
+    if let Some(thread) = other {
+        // A thread that panicked has latched the core before it ended.
+        drop(thread.join());
+    }
+}
+
+fn recover_core(options: &Options, path: &Path) -> Result<(Arc<Core>, Committer, Folder)> {
+    let store = Store::open(&options.disk, path, options.cache_bytes)?;
+    let Recovered { journal, records, clock, epoch, time } =
+        recovery::recover(options, path, &store)?;
+    let state = store.state();
+    let folds = Folds::start(state.folded_through, journal.next_sequence() - 1);
+    let core =
+        Arc::new(Core::new(options.clone(), state.secret.clone(), clock, store.views(), folds));
+    for (hash, versioned) in records {
+        core.recent.restored(versioned.record.as_deref());
+        core.table.shard(hash).restore(hash, versioned);
+    }
+    let pool = journal.pool().clone();
+    let committer = Committer::new(core.clone(), journal, state.incarnation, epoch, time);
+    let folder = Folder::new(core.clone(), store, pool);
+    Ok((core, committer, folder))
+}
+
+/// Starts a thread whose panic latches the engine.
+fn spawn(
+    name: &str,
+    core: &Arc<Core>,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>> {
+    let core = core.clone();
+    let run = move || {
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+        if result.is_err() {
+            core.panicked();
+        }
+    };
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .map_err(|error| Error::io(format!("starting the thread {name}"), error))
+}

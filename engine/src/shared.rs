@@ -1,0 +1,146 @@
+//! What the engine and its handles share: the core that is open now, and the threads that work for
+//! it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::begin::Begin;
+use crate::core::Core;
+use crate::directory;
+use crate::engine::CloseReport;
+use crate::error::{Error, ErrorKind, Result};
+use crate::fingerprint::{Fingerprint, KeyedFingerprint};
+use crate::key::{Key, KeyHash};
+use crate::lock_table::{Op, Outcome};
+use crate::options::Options;
+use crate::pending::Pending;
+use crate::running::Running;
+use crate::transition::{Command, Token};
+
+/// What the engine and its claims and orphans hold together.
+pub(crate) struct Shared {
+    options: Options,
+    path: PathBuf,
+    core: RwLock<Arc<Core>>,
+    /// `None` once closed. Held while the engine is opened, reopened or closed.
+    running: Mutex<Option<Running>>,
+}
+
+impl Shared {
+    pub(crate) fn start(path: PathBuf, options: Options, create: bool) -> Result<Self> {
+        let lock = directory::open(&options, &path, create)?;
+        let (core, running) = Running::start(&options, &path, lock).map_err(|(error, _)| error)?;
+        let running = Mutex::new(Some(running));
+        Ok(Self { options, path, core: RwLock::new(core), running })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn core(&self) -> Arc<Core> {
+        self.core.read().clone()
+    }
+
+    pub(crate) fn open_core(&self) -> Result<Arc<Core>> {
+        let core = self.core();
+        if core.is_closed() { Err(core.refusal()) } else { Ok(core) }
+    }
+
+    pub(crate) fn begin(
+        self: &Arc<Self>,
+        key: &Key,
+        fingerprint: Fingerprint,
+        wait_until: Option<Instant>,
+    ) -> Pending<Begin> {
+        if let Err(error) = fingerprint.validate() {
+            return Pending::ready(Err(error));
+        }
+        let core = self.core();
+        let hash = core.hash(key);
+        let command = Command::Begin {
+            fingerprint: KeyedFingerprint::new(fingerprint, &core.secret),
+            ttl: self.options.ttl,
+            max_execution: self.options.max_execution,
+        };
+        let (sender, pending) = Pending::channel();
+        let shared = self.clone();
+        let reply = move |outcome| drop(sender.send(Begin::answer(&shared, hash, outcome)));
+        let op = Op { key: key.clone(), hash, command, wait_until, reply: Box::new(reply) };
+        core.submit(op);
+        pending.on_delivery(Begin::delivered)
+    }
+
+    /// Submits a command of a handle, to whatever core is open now.
+    pub(crate) fn submit(
+        &self,
+        key: Key,
+        hash: KeyHash,
+        command: Command,
+        reply: impl FnOnce(Outcome) + Send + 'static,
+    ) {
+        self.core().submit(Op { key, hash, command, wait_until: None, reply: Box::new(reply) });
+    }
+
+    pub(crate) fn complete_command(
+        &self,
+        token: Token,
+        response: Option<&[u8]>,
+        ttl: Option<Duration>,
+    ) -> Command {
+        let kept = response.filter(|response| response.len() <= self.options.max_response);
+        Command::Complete { token, response: kept.map(Arc::from), ttl }
+    }
+
+    pub(crate) fn take_over_command(&self, token: Token) -> Command {
+        Command::TakeOver { token, max_execution: self.options.max_execution }
+    }
+
+    pub(crate) fn check_checkpoint(&self, data: &[u8]) -> Result<()> {
+        let limit = self.options.max_checkpoint;
+        if data.len() <= limit {
+            return Ok(());
+        }
+        Err(Error::invalid(format!("the checkpoint has {} bytes, at most {limit}", data.len())))
+    }
+
+    /// Ends the threads; `None` when that was done before.
+    pub(crate) fn stop(&self, fold: bool) -> Option<Result<CloseReport>> {
+        let mut running = self.running.lock();
+        let threads = running.take()?;
+        let core = self.core();
+        let folded = if fold { core.fold() } else { Ok(()) };
+        core.close();
+        let lock = threads.join(&core);
+        drop(lock);
+        Some(folded.map(|()| CloseReport {
+            in_flight: u64::try_from(core.in_flight.load(Ordering::Relaxed)).unwrap_or(0),
+            folded_through: core.folds.folded_through(),
+        }))
+    }
+
+    pub(crate) fn reopen(&self) -> Result<()> {
+        let mut running = self.running.lock();
+        let Some(threads) = running.take() else {
+            return Err(Error::new(ErrorKind::Closed, ""));
+        };
+        let old = self.core();
+        old.suspend();
+        let lock = threads.join(&old);
+        match Running::start(&self.options, &self.path, lock) {
+            Ok((core, threads)) => {
+                *self.core.write() = core;
+                *running = Some(threads);
+                Ok(())
+            }
+            Err((error, lock)) => {
+                *running = Some(Running::ended(lock));
+                Err(error)
+            }
+        }
+    }
+}
