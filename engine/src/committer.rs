@@ -70,6 +70,8 @@ impl Committer {
 
     /// Runs until the queue is stopped and empty, or the engine fails.
     pub(crate) fn run(mut self) {
+        // Recovery may have brought more than half of what recent memory holds.
+        self.rotate_if_due();
         while self.step() == Step::Again {}
     }
 

@@ -1,12 +1,10 @@
 //! What callers, the committer and the folder of one epoch share.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 
 use crate::clock::{EngineClock, Time};
 use crate::error::{Error, ErrorKind, Result};
@@ -19,6 +17,7 @@ use crate::queue::Queue;
 use crate::recent::{RecentSize, Versioned};
 use crate::stats::Counters;
 use crate::store::{View, Views};
+use crate::timers::Timers;
 use crate::transition::{Command, Record, Reply, transition};
 
 /// One open of a store, from recovery to close, failure or reopen.
@@ -38,8 +37,7 @@ pub(crate) struct Core {
     pub(crate) full: AtomicBool,
     pub(crate) in_flight: AtomicIsize,
     waiters: AtomicUsize,
-    /// Slots with waiters to look at again, by when.
-    timers: Mutex<BinaryHeap<Reverse<(Instant, KeyHash)>>>,
+    pub(crate) timers: Timers,
 }
 
 #[derive(Clone, Debug)]
@@ -72,7 +70,7 @@ impl Core {
             full: AtomicBool::new(false),
             in_flight: AtomicIsize::new(0),
             waiters: AtomicUsize::new(0),
-            timers: Mutex::default(),
+            timers: Timers::default(),
         }
     }
 
@@ -95,13 +93,15 @@ impl Core {
             return self.submit_unhealthy(op, error);
         }
         let hash = op.hash;
-        let wait_until = op.wait_until;
+        let wait = op.wait;
         let admission = self.table.shard(hash).admit(op, self.now(), self);
         match admission {
             Admission::Answered(answer) => self.answer(answer),
             Admission::Parked(deadline) => {
-                if let Some(until) = wait_until {
-                    self.set_timer(until, hash);
+                if let Some(wait) = wait {
+                    if self.timers.watch(wait, hash) {
+                        self.queue.nudge();
+                    }
                     self.reconsider_at(deadline, hash);
                 }
             }
@@ -194,34 +194,23 @@ impl Core {
 
     fn reconsider_at(&self, deadline: Option<Time>, hash: KeyHash) {
         if let Some(deadline) = deadline {
-            self.set_timer(Instant::now() + deadline.since(self.now()), hash);
-        }
-    }
-
-    fn set_timer(&self, at: Instant, hash: KeyHash) {
-        let mut timers = self.timers.lock();
-        let earliest = timers.peek().is_none_or(|Reverse((earliest, _))| at < *earliest);
-        timers.push(Reverse((at, hash)));
-        drop(timers);
-        if earliest {
-            self.queue.nudge();
+            let at = Instant::now() + deadline.since(self.now());
+            if self.timers.watch_deadline(at, hash) {
+                self.queue.nudge();
+            }
         }
     }
 
     /// Answers whoever waited long enough; returns when to look again.
     pub(crate) fn run_timers(&self) -> Option<Instant> {
         loop {
-            let hash = {
-                let mut timers = self.timers.lock();
-                let Reverse((at, hash)) = *timers.peek()?;
-                if at > Instant::now() {
-                    return Some(at);
+            match self.timers.next(Instant::now()) {
+                Err(next) => return next,
+                Ok(hash) => {
+                    let follow_up = self.table.shard(hash).reconsider(hash, self.now(), self);
+                    self.follow_up(hash, follow_up);
                 }
-                timers.pop();
-                hash
-            };
-            let follow_up = self.table.shard(hash).reconsider(hash, self.now(), self);
-            self.follow_up(hash, follow_up);
+            }
         }
     }
 
@@ -404,7 +393,10 @@ impl Gate for Core {
         Ok(())
     }
 
-    fn release_waiters(&self, count: usize) {
-        self.waiters.fetch_sub(count, Ordering::Relaxed);
+    fn release_waiter(&self, op: &Op) {
+        self.waiters.fetch_sub(1, Ordering::Relaxed);
+        if let Some(wait) = op.wait {
+            self.timers.forget(wait, op.hash);
+        }
     }
 }

@@ -20,8 +20,8 @@ use crate::store::{self, Store, StoreState};
 
 const LOCK: &str = "LOCK";
 
-/// Keeps other processes and engines out of the directory until it is dropped.
-pub(crate) type Lock = Box<dyn Any + Send + Sync>;
+/// Keeps other processes and engines out of the directory until the last clone is dropped.
+pub(crate) type Lock = Arc<dyn Any + Send + Sync>;
 
 /// Locks the directory, creating the store if there is none and `create` allows it.
 ///
@@ -133,7 +133,7 @@ fn create_dir(disk: &Arc<dyn Disk>, path: &Path) -> Result<()> {
 
 fn lock(disk: &Arc<dyn Disk>, path: &Path) -> Result<Lock> {
     let path = path.join(LOCK);
-    disk.lock(&path).map_err(|error| match error.kind() {
+    disk.lock(&path).map(Lock::from).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => Error::new(
             ErrorKind::StoreInUse,
             format!(

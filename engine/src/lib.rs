@@ -35,6 +35,7 @@ mod running;
 mod shared;
 mod stats;
 mod store;
+mod timers;
 mod transition;
 mod verify;
 

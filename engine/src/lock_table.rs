@@ -33,14 +33,21 @@ pub(crate) struct Op {
     pub(crate) key: Key,
     pub(crate) hash: KeyHash,
     pub(crate) command: Command,
-    /// Until when a begin waits for an owner instead of being told `Locked`.
-    pub(crate) wait_until: Option<Instant>,
+    /// How long a begin waits for an owner instead of being told `Locked`.
+    pub(crate) wait: Option<Wait>,
     pub(crate) reply: Box<dyn FnOnce(Outcome) + Send>,
+}
+
+/// A bounded wait, told from others that end at the same moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Wait {
+    pub(crate) until: Instant,
+    pub(crate) number: u64,
 }
 
 impl Op {
     fn waits(&self) -> bool {
-        self.wait_until.is_some_and(|until| Instant::now() < until)
+        self.wait.is_some_and(|wait| Instant::now() < wait.until)
     }
 }
 
@@ -73,7 +80,8 @@ pub(crate) trait Gate {
     fn reserve(&self, command: &Command) -> Result<()>;
     /// The end of a claim is never refused.
     fn reserve_waiter(&self, command: &Command) -> Result<()>;
-    fn release_waiters(&self, count: usize);
+    /// The operation no longer waits in a slot.
+    fn release_waiter(&self, op: &Op);
 }
 
 #[derive(Default)]
@@ -284,7 +292,7 @@ impl Shard {
                     still_waiting.push_back(op);
                     continue;
                 }
-                gate.release_waiters(1);
+                gate.release_waiter(&op);
                 follow_up.answers.push(Answer(op, Ok((reply, record.clone(), now))));
                 continue;
             }
@@ -292,7 +300,7 @@ impl Shard {
                 still_waiting.push_back(op);
                 continue;
             }
-            gate.release_waiters(1);
+            gate.release_waiter(&op);
             match gate.reserve(&op.command) {
                 Err(error) => follow_up.answers.push(Answer(op, Err(error))),
                 Ok(()) => {
@@ -327,7 +335,7 @@ impl Shard {
             if change.is_some() || (reply == Reply::Locked && (slot.ending || op.waits())) {
                 still_waiting.push_back(op);
             } else {
-                gate.release_waiters(1);
+                gate.release_waiter(&op);
                 follow_up.answers.push(Answer(op, Ok((reply, Some(record.clone()), now))));
             }
         }
@@ -349,8 +357,10 @@ impl Shard {
         if slot.live.is_none() && !slot.unknown {
             self.slots.remove(&hash);
         }
-        gate.release_waiters(waiting.len());
-        follow_up.answers.extend(waiting.into_iter().map(|op| Answer(op, Err(error.clone()))));
+        for op in waiting {
+            gate.release_waiter(&op);
+            follow_up.answers.push(Answer(op, Err(error.clone())));
+        }
     }
 
     /// The engine failed before this key's command was written: nothing happened.

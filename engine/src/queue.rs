@@ -113,6 +113,10 @@ impl Queue {
             if inner.stopped {
                 return Taken::Stopped;
             }
+            if deadline.is_none() && !inner.begins.is_empty() {
+                // Begins that may not be taken yet: the committer must watch how long they wait.
+                return Taken::Work;
+            }
             inner.sleeping = true;
             match deadline {
                 None => self.wake.wait(&mut inner),

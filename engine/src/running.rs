@@ -22,28 +22,20 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Opens the store file, recovers, and starts the threads. On failure the lock comes back.
-    pub(crate) fn start(
-        options: &Options,
-        path: &Path,
-        lock: Lock,
-    ) -> Result<(Arc<Core>, Self), (Error, Lock)> {
-        let (core, committer, folder) = match recover_core(options, path) {
-            Ok(parts) => parts,
-            Err(error) => return Err((error, lock)),
-        };
-        let mut running = Self::ended(lock);
-        let started = spawn("oncekey-commit", &core, move || committer.run())
+    /// Opens the store file, recovers, and starts the threads.
+    pub(crate) fn start(options: &Options, path: &Path, lock: &Lock) -> Result<(Arc<Core>, Self)> {
+        let (core, committer, folder) = recover_core(options, path)?;
+        let mut running = Self::ended(lock.clone());
+        let started = spawn("oncekey-commit", &core, lock, move || committer.run())
             .map(|thread| running.committer = Some(thread))
-            .and_then(|()| spawn("oncekey-fold", &core, move || folder.run()))
+            .and_then(|()| spawn("oncekey-fold", &core, lock, move || folder.run()))
             .map(|thread| running.folder = Some(thread));
-        match started {
-            Ok(()) => Ok((core, running)),
-            Err(error) => {
-                core.close();
-                Err((error, running.join(&core)))
-            }
+        if let Err(error) = started {
+            core.close();
+            running.join(&core);
+            return Err(error);
         }
+        Ok((core, running))
     }
 
     /// No threads, but the lock on the directory: before they start, and after a failed reopening.
@@ -57,6 +49,7 @@ impl Running {
         core.inbox.stop();
         join(self.folder);
         core.refuse_waiters();
+        core.folds.fail(&core.refusal());
         self.lock
     }
 }
@@ -92,14 +85,17 @@ fn recover_core(options: &Options, path: &Path) -> Result<(Arc<Core>, Committer,
 fn spawn(
     name: &str,
     core: &Arc<Core>,
+    lock: &Lock,
     body: impl FnOnce() + Send + 'static,
 ) -> Result<JoinHandle<()>> {
-    let core = core.clone();
+    // The directory stays locked while the thread writes, whoever drops the last handle where.
+    let (core, lock) = (core.clone(), lock.clone());
     let run = move || {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
         if result.is_err() {
             core.panicked();
         }
+        drop(lock);
     };
     std::thread::Builder::new()
         .name(name.to_owned())

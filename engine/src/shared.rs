@@ -33,7 +33,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn start(path: PathBuf, options: Options, create: bool) -> Result<Self> {
         let lock = directory::open(&options, &path, create)?;
-        let (core, running) = Running::start(&options, &path, lock).map_err(|(error, _)| error)?;
+        let (core, running) = Running::start(&options, &path, &lock)?;
         let running = Mutex::new(Some(running));
         Ok(Self { options, path, core: RwLock::new(core), running })
     }
@@ -70,7 +70,8 @@ impl Shared {
         let (sender, pending) = Pending::channel();
         let shared = self.clone();
         let reply = move |outcome| drop(sender.send(Begin::answer(&shared, hash, outcome)));
-        let op = Op { key: key.clone(), hash, command, wait_until, reply: Box::new(reply) };
+        let wait = wait_until.map(|until| core.timers.wait(until));
+        let op = Op { key: key.clone(), hash, command, wait, reply: Box::new(reply) };
         core.submit(op);
         pending.on_delivery(Begin::delivered)
     }
@@ -83,7 +84,7 @@ impl Shared {
         command: Command,
         reply: impl FnOnce(Outcome) + Send + 'static,
     ) {
-        self.core().submit(Op { key, hash, command, wait_until: None, reply: Box::new(reply) });
+        self.core().submit(Op { key, hash, command, wait: None, reply: Box::new(reply) });
     }
 
     pub(crate) fn complete_command(
@@ -131,13 +132,13 @@ impl Shared {
         let old = self.core();
         old.suspend();
         let lock = threads.join(&old);
-        match Running::start(&self.options, &self.path, lock) {
+        match Running::start(&self.options, &self.path, &lock) {
             Ok((core, threads)) => {
                 *self.core.write() = core;
                 *running = Some(threads);
                 Ok(())
             }
-            Err((error, lock)) => {
+            Err(error) => {
                 *running = Some(Running::ended(lock));
                 Err(error)
             }
