@@ -180,6 +180,7 @@ impl Engine {
         }
         stats.oldest_claim = oldest.map(|started| now.since(started));
         stats.orphans = core.orphans_about() as u64;
+        stats.full = core.full.load(Ordering::Relaxed);
         stats.queued = core.queue.begins() as u64;
         stats.waiters = core.waiters() as u64;
         let recent = &core.recent;

@@ -30,6 +30,8 @@ pub struct Stats {
     pub runs: u64,
     /// Bytes of the store file and of the journal, as of the last fold or sweep.
     pub store_bytes: u64,
+    /// Whether new claims are refused as `StoreFull`.
+    pub full: bool,
     /// Begins answered `Claimed`.
     pub claimed: u64,
     /// Begins answered `Replay`.

@@ -270,18 +270,18 @@ fn a_full_disk_refuses_claims_and_completes_what_is_claimed() {
     let sim = Sim::new();
     let engine = sim.open();
     let held = claim(&engine, "held");
-    // The folder fails to prepare the next segments; the one in use has room.
     sim.disk.set_capacity(Some(sim.disk.used_bytes()));
-    let mut names = (0..).map(|number| format!("k{number}"));
-    let error = loop {
-        let name = names.next().unwrap();
-        match engine.begin(&key(&name), body("a")).wait() {
-            Ok(begin) => drop(begin),
-            Err(error) => break error,
-        }
-    };
-    assert_eq!(error.kind(), ErrorKind::StoreFull, "{error:?}");
+    // A segment holds 31 groups of one block. The next one is taken, and the folder fails to
+    // prepare another; what was prepared has room.
+    let others: Vec<_> =
+        (0..35).map(|n| engine.begin(&key(format!("k{n}")), body("a")).wait()).collect();
+    while !engine.stats().full {
+        std::thread::yield_now();
+    }
+    assert_eq!(begin_error(&engine, "new").kind(), ErrorKind::StoreFull);
+    locked(&engine, "held");
     held.complete(b"x").wait().unwrap();
+    drop(others);
     sim.disk.set_capacity(None);
     // The folder tries again by itself.
     while engine.begin(&key("later"), body("a")).wait().is_err() {

@@ -250,6 +250,36 @@ fn a_missing_or_damaged_segment_is_an_error() {
 }
 
 #[test]
+fn a_missing_segment_is_missed_by_the_one_prepared_behind_it() {
+    let dir = Dir::new();
+    let mut journal = new_journal(&dir);
+    while journal.position().segment < 2 {
+        append(&mut journal, &[9000]);
+    }
+    journal.pool().prepare().unwrap();
+    drop(journal);
+    // The last acknowledged groups were in it, and nothing else speaks of them.
+    std::fs::remove_file(dir.segment(1)).unwrap();
+    assert_eq!(kind(recover_from(&dir, START)), ErrorKind::Corrupted);
+}
+
+#[test]
+fn a_frame_validates_only_in_its_place() {
+    let mut group = Group::default();
+    group.clear();
+    group.push(KeyHash(1), &Change::Remove);
+    let place = Position { segment: 3, offset: 8192 };
+    let frame = group.seal(11, place, 1, 1, Time(5)).unwrap().to_vec();
+    let header = frame::Header::decode(&frame, 11, place).unwrap();
+    assert!(header.payload(&frame, 11, place).is_some());
+    for (id, segment, offset) in [(12, 3, 8192), (11, 4, 8192), (11, 3, 4096)] {
+        let elsewhere = Position { segment, offset };
+        assert_eq!(frame::Header::decode(&frame, id, elsewhere), None);
+        assert!(header.payload(&frame, id, elsewhere).is_none());
+    }
+}
+
+#[test]
 fn a_gap_in_the_sequence_is_an_error() {
     let dir = Dir::new();
     let mut journal = new_journal(&dir);
