@@ -458,3 +458,113 @@ impl LockTable {
         self.shards.iter().map(|shard| shard.lock())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::fingerprint::{Fingerprint, KeyedFingerprint};
+    use crate::key::Secret;
+    use crate::transition::{Token, apply};
+
+    struct Open;
+
+    impl Gate for Open {
+        fn reserve(&self, _: &Command) -> Result<()> {
+            Ok(())
+        }
+        fn reserve_waiter(&self, _: &Command) -> Result<()> {
+            Ok(())
+        }
+        fn release_waiter(&self, _: &Op) {}
+    }
+
+    const HASH: KeyHash = KeyHash(7);
+    const NOW: Time = Time(1);
+    const TOKEN: Token = Token { incarnation: 1, epoch: 1, sequence: 1 };
+
+    fn op(command: Command) -> Op {
+        let key = Key::new("", "k").unwrap();
+        Op { key, hash: HASH, command, wait: None, reply: Box::new(|_| {}) }
+    }
+
+    fn begin() -> Op {
+        let fingerprint = KeyedFingerprint::new(Fingerprint::builder().finish(), &Secret([1; 32]));
+        op(Command::Begin { fingerprint, ttl: Duration::from_secs(1), max_execution: None })
+    }
+
+    fn abort() -> Op {
+        op(Command::Abort { token: TOKEN })
+    }
+
+    /// The record that the queued command makes, published.
+    fn publish(shard: &mut Shard, queued: &Queued) -> FollowUp {
+        let (change, _) =
+            transition(queued.base.as_deref(), &queued.op.command, &queued.op.key, NOW);
+        let record = apply(queued.base.as_deref(), &change.unwrap(), TOKEN, NOW).unwrap();
+        let versioned = Versioned { sequence: 1, record: record.map(Arc::new) };
+        shard.publish(HASH, versioned, NOW, &Open, &mut None).1
+    }
+
+    fn claimed(shard: &mut Shard) {
+        let Admission::Resolve(op) = shard.admit(begin(), NOW, &Open) else { panic!("resolve") };
+        let queued = shard.resolved(op, Ok(None), NOW, &Open).queued.unwrap();
+        let follow_up = publish(shard, &queued);
+        assert!(follow_up.answers.is_empty() && follow_up.queued.is_none());
+    }
+
+    #[test]
+    fn while_a_key_is_looked_up_others_wait_for_the_marker() {
+        let mut shard = Shard::default();
+        let Admission::Resolve(first) = shard.admit(begin(), NOW, &Open) else { panic!("resolve") };
+        assert!(matches!(shard.admit(begin(), NOW, &Open), Admission::Parked(_)));
+        let queued = shard.resolved(first, Ok(None), NOW, &Open).queued.unwrap();
+        // And while it is made durable.
+        assert!(matches!(shard.admit(begin(), NOW, &Open), Admission::Parked(_)));
+        let follow_up = publish(&mut shard, &queued);
+        assert_eq!(follow_up.answers.len(), 2);
+        for answer in &follow_up.answers {
+            assert!(matches!(answer.parts().1, Ok(Reply::Locked)));
+        }
+        assert!(follow_up.queued.is_none());
+    }
+
+    #[test]
+    fn a_failed_lookup_tells_everybody_and_leaves_no_marker() {
+        let mut shard = Shard::default();
+        let Admission::Resolve(first) = shard.admit(begin(), NOW, &Open) else { panic!("resolve") };
+        assert!(matches!(shard.admit(begin(), NOW, &Open), Admission::Parked(_)));
+        let follow_up = shard.resolved(first, Err(Error::corrupted("")), NOW, &Open);
+        assert_eq!(follow_up.answers.len(), 2);
+        assert!(follow_up.answers.iter().all(|answer| answer.parts().1.is_err()));
+        assert!(matches!(shard.admit(begin(), NOW, &Open), Admission::Resolve(_)));
+    }
+
+    #[test]
+    fn two_changes_of_a_key_are_never_under_way_at_once() {
+        let mut shard = Shard::default();
+        claimed(&mut shard);
+        let Admission::Change(first) = shard.admit(abort(), NOW, &Open) else { panic!("change") };
+        assert!(matches!(shard.admit(abort(), NOW, &Open), Admission::Parked(_)));
+        // The owner has spoken: a begin waits for the end.
+        assert!(matches!(shard.admit(begin(), NOW, &Open), Admission::Parked(_)));
+        let follow_up = publish(&mut shard, &first);
+        // The second abort is fenced, the begin claims.
+        assert_eq!(follow_up.answers.len(), 1);
+        assert!(matches!(follow_up.answers[0].parts().1, Ok(Reply::Fenced)));
+        assert!(matches!(follow_up.queued.unwrap().op.command, Command::Begin { .. }));
+    }
+
+    #[test]
+    fn a_key_in_doubt_answers_nobody_until_it_is_settled() {
+        let mut shard = Shard::default();
+        claimed(&mut shard);
+        let Admission::Change(_) = shard.admit(abort(), NOW, &Open) else { panic!("change") };
+        assert!(matches!(shard.admit(begin(), NOW, &Open), Admission::Parked(_)));
+        let follow_up = shard.set_unknown(HASH, &Open);
+        assert_eq!(follow_up.answers.len(), 1);
+        assert!(matches!(shard.admit(begin(), NOW, &Open), Admission::Answered(answer)
+            if answer.parts().1.is_err_and(|error| error.kind() == ErrorKind::OutcomeUnknown)));
+    }
+}

@@ -350,3 +350,30 @@ fn creation_is_atomic() {
         }
     }
 }
+
+/// Zeros, sync, header, sync: a segment that has its header has its whole length.
+#[test]
+fn segments_are_prepared_so_that_a_crash_leaves_them_whole_or_unused() {
+    let opened = {
+        let sim = Sim::new();
+        let engine = sim.open();
+        let operations = sim.disk.operations();
+        drop(engine);
+        operations
+    };
+    for n in 0..30 {
+        for seed in 0..40 {
+            let sim = Sim::new();
+            sim.disk.power_off_at(opened.saturating_sub(10) + n);
+            let engine = sim.options().open("/store");
+            if let Ok(engine) = &engine {
+                // Enough groups to use the operations up, if the folder does not.
+                let begin = |n: i32| engine.begin(&key(n.to_le_bytes()), body("a")).wait();
+                (0..50).all(|n| begin(n).is_ok());
+            }
+            let image = sim.disk.crash(CrashMode::PowerLoss { seed });
+            drop(engine);
+            sim.on(image).open();
+        }
+    }
+}

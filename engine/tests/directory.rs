@@ -377,3 +377,25 @@ fn options_outside_their_limits_are_refused_before_anything_happens() {
         assert!(disk.files().is_empty());
     }
 }
+
+#[test]
+fn a_failed_sync_of_the_store_file_may_drop_what_the_cache_still_shows() {
+    for nth in 0..8 {
+        let sim = Sim::new();
+        let engine = sim.open();
+        for round in 0..20 {
+            complete(&engine, &format!("k{round}"), &[7; 4000]);
+        }
+        let fault = Fault::at_kind(OpKind::Sync, nth).errno(Fault::EIO).on_path("redb");
+        sim.disk.inject(fault.drop_dirty());
+        engine.fold().ok();
+        sim.disk.clear_faults();
+        engine.reopen().unwrap();
+        let image = sim.disk.crash(CrashMode::LoseAllUnsynced);
+        drop(engine);
+        let engine = sim.on(image).open();
+        for round in 0..20 {
+            replay(&engine, &format!("k{round}"));
+        }
+    }
+}

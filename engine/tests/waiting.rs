@@ -92,10 +92,11 @@ fn every_end_waits_for_its_sync() {
 fn relaxed_claims_before_the_sync_and_nothing_else_does() {
     let Stalled { sim, held, engine } = stalled(|options| options.durability(Durability::Relaxed));
     held.hold();
-    let claim = match submit(&engine, "k").wait().unwrap() {
+    let taken = |name| match submit(&engine, name).wait().unwrap() {
         Begin::Claimed(claim) => claim,
         other => panic!("{other:?}"),
     };
+    let claim = taken("k");
     // Survives kill -9, which loses nothing that was written; a power loss may forget it.
     let killed = sim.disk.crash(CrashMode::ProcessKill);
     let lost = sim.disk.crash(CrashMode::LoseAllUnsynced);
@@ -104,6 +105,27 @@ fn relaxed_claims_before_the_sync_and_nothing_else_does() {
     completed.wait().unwrap();
     orphan(&sim.on(killed).open(), "k");
     let _again = common::claim(&sim.on(lost).open(), "k");
+}
+
+#[test]
+fn a_token_that_a_power_loss_forgot_is_not_issued_again() {
+    let Stalled { sim, held, engine } = stalled(|options| options.durability(Durability::Relaxed));
+    let known = claim(&engine, "known").token();
+    held.hold();
+    let forgotten = ["a", "b", "c"].map(|name| {
+        match submit(&engine, name).wait_timeout(Duration::from_millis(50)) {
+            Ok(Ok(Begin::Claimed(claim))) => Some(claim.token()),
+            _ => None,
+        }
+    });
+    assert!(forgotten[0].is_some(), "relaxed answers before the sync");
+    let lost = sim.disk.crash(CrashMode::LoseAllUnsynced);
+    held.release();
+    let engine = sim.on(lost).open();
+    for name in ["a", "b", "c", "d", "e"] {
+        let token = claim(&engine, name).token();
+        assert!(token > known && !forgotten.contains(&Some(token)), "{token} was issued before");
+    }
 }
 
 #[test]
