@@ -1,0 +1,12 @@
+//! What the load program measures with: callers, the raw limit of the disk, and the figures of a
+//! run. Unpublished; the benches are in `benches/`, the program in `src/bin/load.rs`.
+#![forbid(unsafe_code)]
+
+pub mod drive;
+pub mod raw;
+pub mod report;
+pub mod side;
+pub mod usage;
+
+/// Whatever may go wrong in a measurement: it is printed, nothing else.
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;

@@ -1,0 +1,168 @@
+//! The figures of a run, as a table and as JSON.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::Result;
+use crate::drive::{Slice, histogram};
+
+/// Everything that one run of the program measured.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Bytes of each response.
+    pub response: usize,
+    /// Live keys in the side called `full`, 0 without it.
+    pub preload: u64,
+    /// One for each number of callers.
+    pub runs: Vec<Run>,
+    /// Milliseconds to open the store after each `kill -9`.
+    pub reopen_ms: Vec<f64>,
+}
+
+/// All sides at one number of callers.
+#[derive(Clone, Debug, Serialize)]
+pub struct Run {
+    /// How many callers.
+    pub callers: usize,
+    /// The sides, the yardstick last.
+    pub sides: Vec<Figures>,
+}
+
+/// One side at one number of callers.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figures {
+    /// What was measured.
+    pub side: &'static str,
+    /// The median over the slices.
+    pub pairs_per_second: f64,
+    /// Pairs per second of each slice, in order.
+    pub slices: Vec<f64>,
+    /// Half of all pairs took at most that long.
+    pub p50_us: f64,
+    /// 99 of 100 pairs took at most that long.
+    pub p99_us: f64,
+    /// 999 of 1000 pairs took at most that long.
+    pub p999_us: f64,
+    /// CPU time of the whole process, callers included.
+    pub cpu_us_per_pair: f64,
+    /// Bytes sent to the storage layer.
+    pub written_per_pair: f64,
+    /// Folds over all slices.
+    pub folds: u64,
+}
+
+impl Figures {
+    /// Sums the slices of one side up.
+    ///
+    /// # Errors
+    /// No slice.
+    pub fn new(side: &'static str, slices: &[Slice]) -> Result<Self> {
+        let mut latencies = histogram()?;
+        for slice in slices {
+            latencies.add(&slice.latencies)?;
+        }
+        let pairs = slices.iter().map(|slice| slice.pairs).sum::<u64>().max(1) as f64;
+        let cpu: f64 = slices
+            .iter()
+            .map(|slice| slice.usage.cpu.as_secs_f64())
+            .sum();
+        let written: u64 = slices.iter().map(|slice| slice.usage.written).sum();
+        let rates: Vec<_> = slices.iter().map(Slice::rate).collect();
+        let micros = |quantile| latencies.value_at_quantile(quantile) as f64 / 1e3;
+        Ok(Self {
+            side,
+            pairs_per_second: median(&rates).ok_or("a side without a slice")?,
+            slices: rates,
+            p50_us: micros(0.5),
+            p99_us: micros(0.99),
+            p999_us: micros(0.999),
+            cpu_us_per_pair: cpu * 1e6 / pairs,
+            written_per_pair: written as f64 / pairs,
+            folds: slices.iter().map(|slice| slice.folds).sum(),
+        })
+    }
+}
+
+/// The middle value; `None` of nothing.
+pub fn median(values: &[f64]) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let upper = *sorted.get(sorted.len() / 2)?;
+    Some(if sorted.len() % 2 == 1 {
+        upper
+    } else {
+        (upper + sorted[sorted.len() / 2 - 1]) / 2.0
+    })
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:>7}  {:<8}{:>10}{:>8}{:>10}{:>10}{:>10}{:>10}{:>9}{:>7}",
+            "callers",
+            "side",
+            "pairs/s",
+            "ratio",
+            "p50 us",
+            "p99 us",
+            "p99.9 us",
+            "cpu us",
+            "bytes",
+            "folds"
+        )?;
+        for run in &self.runs {
+            let yardstick = run
+                .sides
+                .last()
+                .map_or(f64::NAN, |side| side.pairs_per_second);
+            for side in &run.sides {
+                writeln!(
+                    f,
+                    "{:>7}  {:<8}{:>10.0}{:>8.3}{:>10.0}{:>10.0}{:>10.0}{:>10.2}{:>9.0}{:>7}",
+                    run.callers,
+                    side.side,
+                    side.pairs_per_second,
+                    side.pairs_per_second / yardstick,
+                    side.p50_us,
+                    side.p99_us,
+                    side.p999_us,
+                    side.cpu_us_per_pair,
+                    side.written_per_pair,
+                    side.folds
+                )?;
+            }
+        }
+        for run in &self.runs {
+            let rate = |name| {
+                Some(
+                    run.sides
+                        .iter()
+                        .find(|side| side.side == name)?
+                        .pairs_per_second,
+                )
+            };
+            if let (Some(full), Some(empty)) = (rate("full"), rate("engine")) {
+                let (callers, keys) = (run.callers, self.preload);
+                writeln!(
+                    f,
+                    "{callers:>7}  on {keys} live keys / on none: {:.3}",
+                    full / empty
+                )?;
+            }
+        }
+        if let Some(middle) = median(&self.reopen_ms) {
+            let all: Vec<_> = self.reopen_ms.iter().map(|ms| format!("{ms:.0}")).collect();
+            writeln!(
+                f,
+                "open after kill -9: median {middle:.0} ms ({})",
+                all.join(", ")
+            )?;
+        }
+        write!(
+            f,
+            "ratio: to the last side of each number of callers, medians over slices"
+        )
+    }
+}
