@@ -84,6 +84,20 @@ impl Figures {
     }
 }
 
+impl Run {
+    /// The median over the rounds of how many times as fast as `yardstick` the side was in the same
+    /// round: what is left when the machine is faster in one round than in the next.
+    fn paired(side: &Figures, yardstick: &Figures) -> f64 {
+        let rounds = side.slices.iter().zip(&yardstick.slices);
+        let ratios: Vec<_> = rounds.map(|(side, yardstick)| side / yardstick).collect();
+        median(&ratios).unwrap_or(f64::NAN)
+    }
+
+    fn side(&self, name: &str) -> Option<&Figures> {
+        self.sides.iter().find(|side| side.side == name)
+    }
+}
+
 /// The middle value; `None` of nothing.
 pub fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
@@ -100,11 +114,12 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:>7}  {:<8}{:>10}{:>8}{:>10}{:>10}{:>10}{:>10}{:>9}{:>7}",
+            "{:>7}  {:<8}{:>9}{:>7}{:>8}{:>9}{:>9}{:>10}{:>9}{:>8}{:>7}",
             "callers",
             "side",
             "pairs/s",
             "ratio",
+            "paired",
             "p50 us",
             "p99 us",
             "p99.9 us",
@@ -113,18 +128,18 @@ impl fmt::Display for Report {
             "folds"
         )?;
         for run in &self.runs {
-            let yardstick = run
-                .sides
-                .last()
-                .map_or(f64::NAN, |side| side.pairs_per_second);
+            let Some(yardstick) = run.sides.last() else {
+                continue;
+            };
             for side in &run.sides {
                 writeln!(
                     f,
-                    "{:>7}  {:<8}{:>10.0}{:>8.3}{:>10.0}{:>10.0}{:>10.0}{:>10.2}{:>9.0}{:>7}",
+                    "{:>7}  {:<8}{:>9.0}{:>7.3}{:>8.3}{:>9.0}{:>9.0}{:>10.0}{:>9.2}{:>8.0}{:>7}",
                     run.callers,
                     side.side,
                     side.pairs_per_second,
-                    side.pairs_per_second / yardstick,
+                    side.pairs_per_second / yardstick.pairs_per_second,
+                    Run::paired(side, yardstick),
                     side.p50_us,
                     side.p99_us,
                     side.p999_us,
@@ -135,20 +150,14 @@ impl fmt::Display for Report {
             }
         }
         for run in &self.runs {
-            let rate = |name| {
-                Some(
-                    run.sides
-                        .iter()
-                        .find(|side| side.side == name)?
-                        .pairs_per_second,
-                )
-            };
-            if let (Some(full), Some(empty)) = (rate("full"), rate("engine")) {
-                let (callers, keys) = (run.callers, self.preload);
+            if let (Some(full), Some(empty)) = (run.side("full"), run.side("engine")) {
                 writeln!(
                     f,
-                    "{callers:>7}  on {keys} live keys / on none: {:.3}",
-                    full / empty
+                    "{:>7}  on {} live keys / on an empty store: {:.3}, paired {:.3}",
+                    run.callers,
+                    self.preload,
+                    full.pairs_per_second / empty.pairs_per_second,
+                    Run::paired(full, empty)
                 )?;
             }
         }
