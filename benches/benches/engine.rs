@@ -30,10 +30,7 @@ impl Store {
         let name = format!("oncekey-bench-{name}-{}", std::process::id());
         let dir = built_in.with_file_name(name);
         let engine = Engine::open(&dir).expect("a new store opens");
-        Self {
-            engine: Some(engine),
-            dir,
-        }
+        Self { engine: Some(engine), dir }
     }
 
     fn engine(&self) -> &Engine {
@@ -76,10 +73,7 @@ fn claim(engine: &Engine, key: &Key) -> Claim {
 }
 
 fn complete(claim: Claim) {
-    claim
-        .complete(&[7; 1024])
-        .wait()
-        .expect("a claim completes");
+    claim.complete(&[7; 1024]).wait().expect("a claim completes");
 }
 
 /// CPU time of `call` alone; its input is made and its output dropped outside.
@@ -164,9 +158,7 @@ fn replay(c: &mut Criterion) {
     group.finish();
 
     c.bench_function("get of an absent key, CPU time", |bencher| {
-        let keys: Vec<_> = (0..1024)
-            .map(|number| self::key(&format!("absent-{number}")))
-            .collect();
+        let keys: Vec<_> = (0..1024).map(|number| self::key(&format!("absent-{number}"))).collect();
         let next = std::cell::Cell::new(0);
         let input = || {
             next.set((next.get() + 1) % keys.len());
@@ -184,9 +176,7 @@ fn fingerprints(c: &mut Criterion) {
     for (name, len) in [("1 KiB", 1 << 10), ("1 MiB", 1 << 20)] {
         let body = vec![0x5a; len];
         group.throughput(Throughput::Bytes(len as u64));
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| fingerprint(black_box(&body)))
-        });
+        group.bench_function(name, |bencher| bencher.iter(|| fingerprint(black_box(&body))));
     }
     group.finish();
 }

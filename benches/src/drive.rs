@@ -82,9 +82,7 @@ pub fn slice(side: &Side, callers: Callers, duration: Duration) -> Result<Slice>
 pub fn pairs(side: &Side, callers: usize, pairs: u64) -> Result<()> {
     let callers = callers.max(1) as u64;
     let share = |index| pairs / callers + u64::from(index < pairs % callers);
-    run(side, Callers::Tasks(callers as usize), |index| {
-        Stop::After(share(index))
-    })?;
+    run(side, Callers::Tasks(callers as usize), |index| Stop::After(share(index)))?;
     Ok(())
 }
 
@@ -113,9 +111,7 @@ fn run_tasks(side: &Side, count: u64, stop: impl Fn(u64) -> Stop) -> Result<Hist
                     *failure.borrow_mut() = Some(error);
                     return;
                 }
-                latencies
-                    .borrow_mut()
-                    .saturating_record(nanos(begun.elapsed()));
+                latencies.borrow_mut().saturating_record(nanos(begun.elapsed()));
                 done += 1;
             }
         })?;
@@ -135,12 +131,10 @@ fn run_threads(side: &Side, count: u64, stop: impl Fn(u64) -> Stop) -> Result<Hi
                 scope.spawn(move || run_thread(side, stop))
             })
             .collect();
-        threads
-            .into_iter()
-            .try_fold(histogram()?, |mut sum, thread| {
-                sum.add(thread.join().map_err(|_| "a caller panicked")??)?;
-                Ok(sum)
-            })
+        threads.into_iter().try_fold(histogram()?, |mut sum, thread| {
+            sum.add(thread.join().map_err(|_| "a caller panicked")??)?;
+            Ok(sum)
+        })
     })
 }
 

@@ -64,18 +64,11 @@ impl RawLog {
         }
         file.sync_all()?;
         let queue = Arc::new(Queue::default());
-        let committer = Committer {
-            file,
-            queue: queue.clone(),
-            offset: 0,
-        };
+        let committer = Committer { file, queue: queue.clone(), offset: 0 };
         let committer = std::thread::Builder::new()
             .name("raw-commit".to_owned())
             .spawn(move || committer.run())?;
-        Ok(Self {
-            queue,
-            committer: Some(committer),
-        })
+        Ok(Self { queue, committer: Some(committer) })
     }
 
     /// Queues one record; the receiver hears when it is durable.

@@ -63,10 +63,7 @@ impl Figures {
             latencies.add(&slice.latencies)?;
         }
         let pairs = slices.iter().map(|slice| slice.pairs).sum::<u64>().max(1) as f64;
-        let cpu: f64 = slices
-            .iter()
-            .map(|slice| slice.usage.cpu.as_secs_f64())
-            .sum();
+        let cpu: f64 = slices.iter().map(|slice| slice.usage.cpu.as_secs_f64()).sum();
         let written: u64 = slices.iter().map(|slice| slice.usage.written).sum();
         let rates: Vec<_> = slices.iter().map(Slice::rate).collect();
         let micros = |quantile| latencies.value_at_quantile(quantile) as f64 / 1e3;
@@ -103,11 +100,7 @@ pub fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let upper = *sorted.get(sorted.len() / 2)?;
-    Some(if sorted.len() % 2 == 1 {
-        upper
-    } else {
-        (upper + sorted[sorted.len() / 2 - 1]) / 2.0
-    })
+    Some(if sorted.len() % 2 == 1 { upper } else { (upper + sorted[sorted.len() / 2 - 1]) / 2.0 })
 }
 
 impl fmt::Display for Report {
@@ -163,15 +156,8 @@ impl fmt::Display for Report {
         }
         if let Some(middle) = median(&self.reopen_ms) {
             let all: Vec<_> = self.reopen_ms.iter().map(|ms| format!("{ms:.0}")).collect();
-            writeln!(
-                f,
-                "open after kill -9: median {middle:.0} ms ({})",
-                all.join(", ")
-            )?;
+            writeln!(f, "open after kill -9: median {middle:.0} ms ({})", all.join(", "))?;
         }
-        write!(
-            f,
-            "ratio: to the last side of each number of callers, medians over slices"
-        )
+        write!(f, "ratio: to the last side of each number of callers, medians over slices")
     }
 }

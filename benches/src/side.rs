@@ -12,13 +12,8 @@ use crate::raw::RawLog;
 
 const SCOPE: &str = "tenant-0042";
 /// The parts of a request that the HTTP layer would hash, with values that do not matter here.
-const PARTS: [&str; 5] = [
-    "method",
-    "target",
-    "header content-type",
-    "header authorization",
-    "body",
-];
+const PARTS: [&str; 5] =
+    ["method", "target", "header content-type", "header authorization", "body"];
 
 /// Bytes of a claim in the engine's journal: kind, hash, TTL, deadline, two lengths, identity
 /// (1 + scope + key), fingerprint (18, and 9 + label for each part).
@@ -45,13 +40,8 @@ impl Keys {
 
     /// Starts a sequence of keys.
     pub fn new() -> Self {
-        let since = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        Self {
-            run: since.as_nanos() as u64,
-            next: Arc::default(),
-        }
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self { run: since.as_nanos() as u64, next: Arc::default() }
     }
 
     fn next(&self) -> [u8; Self::LEN] {
@@ -104,9 +94,9 @@ pub enum Side {
 impl Side {
     /// The engine on an open store.
     pub fn engine(engine: Engine, response: usize, keys: &Keys) -> Self {
-        let builder = PARTS.iter().fold(Fingerprint::builder(), |builder, label| {
-            builder.part(*label, b"value")
-        });
+        let builder = PARTS
+            .iter()
+            .fold(Fingerprint::builder(), |builder, label| builder.part(*label, b"value"));
         Self::Engine {
             engine,
             fingerprint: builder.finish(),
@@ -133,26 +123,14 @@ impl Side {
     /// Those of the engine or the disk; a key that was not new.
     pub async fn pair(&self) -> Result<()> {
         match self {
-            Self::Engine {
-                engine,
-                fingerprint,
-                response,
-                keys,
-            } => {
+            Self::Engine { engine, fingerprint, response, keys } => {
                 let key = Key::new(SCOPE, keys.next())?;
                 let Begin::Claimed(claim) = engine.begin(&key, fingerprint.clone()).await? else {
                     return Err("a fresh key was not claimed".into());
                 };
-                claim
-                    .complete(response)
-                    .await
-                    .map_err(oncekey::Error::from)?;
+                claim.complete(response).await.map_err(oncekey::Error::from)?;
             }
-            Self::Raw {
-                log,
-                claim,
-                complete,
-            } => {
+            Self::Raw { log, claim, complete } => {
                 log.append((&**claim).into()).await??;
                 log.append((&**complete).into()).await??;
             }
@@ -166,26 +144,14 @@ impl Side {
     /// Those of [`pair`](Self::pair).
     pub fn pair_blocking(&self) -> Result<()> {
         match self {
-            Self::Engine {
-                engine,
-                fingerprint,
-                response,
-                keys,
-            } => {
+            Self::Engine { engine, fingerprint, response, keys } => {
                 let key = Key::new(SCOPE, keys.next())?;
                 let Begin::Claimed(claim) = engine.begin(&key, fingerprint.clone()).wait()? else {
                     return Err("a fresh key was not claimed".into());
                 };
-                claim
-                    .complete(response)
-                    .wait()
-                    .map_err(oncekey::Error::from)?;
+                claim.complete(response).wait().map_err(oncekey::Error::from)?;
             }
-            Self::Raw {
-                log,
-                claim,
-                complete,
-            } => {
+            Self::Raw { log, claim, complete } => {
                 log.append((&**claim).into()).recv()??;
                 log.append((&**complete).into()).recv()??;
             }

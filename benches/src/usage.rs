@@ -29,10 +29,7 @@ impl Usage {
             .ok_or("/proc/self/io has no write_bytes")?
             .trim()
             .parse()?;
-        Ok(Self {
-            cpu: clock(ClockId::ProcessCPUTime),
-            written,
-        })
+        Ok(Self { cpu: clock(ClockId::ProcessCPUTime), written })
     }
 
     /// From `earlier` until now.
@@ -67,8 +64,5 @@ pub fn is_in_memory(path: &Path) -> Result<bool> {
     // linux/magic.h
     const TMPFS: u32 = 0x0102_1994;
     const RAMFS: u32 = 0x8584_58f6;
-    Ok(matches!(
-        rustix::fs::statfs(path)?.f_type as u32,
-        TMPFS | RAMFS
-    ))
+    Ok(matches!(rustix::fs::statfs(path)?.f_type as u32, TMPFS | RAMFS))
 }

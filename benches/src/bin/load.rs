@@ -86,25 +86,16 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<()> {
     let dir = WorkDir::create(args.store.as_deref())?;
     if is_in_memory(&dir.0)? {
-        eprintln!(
-            "warning: {} lies in memory: syncs cost nothing there",
-            dir.0.display()
-        );
+        eprintln!("warning: {} lies in memory: syncs cost nothing there", dir.0.display());
     }
     let keys = Keys::new();
     let full_dir = dir.0.join("full");
-    let mut report = Report {
-        response: args.response,
-        preload: args.preload,
-        ..Report::default()
-    };
+    let mut report = Report { response: args.response, preload: args.preload, ..Report::default() };
     if args.preload > 0 {
         preload(&full_dir, args, &keys)?;
     }
     for &callers in &args.callers {
-        report
-            .runs
-            .push(measure(&dir.0, &full_dir, callers, args, &keys)?);
+        report.runs.push(measure(&dir.0, &full_dir, callers, args, &keys)?);
     }
     if args.reopen {
         report.reopen_ms = reopen(&full_dir, args)?;
@@ -128,11 +119,8 @@ fn measure(dir: &Path, full: &Path, count: usize, args: &Args, keys: &Keys) -> R
     if !args.without_raw {
         sides.push(("raw", Side::raw(&raw, args.response)?));
     }
-    let callers = if args.threads || count == 1 {
-        Callers::Threads(count)
-    } else {
-        Callers::Tasks(count)
-    };
+    let callers =
+        if args.threads || count == 1 { Callers::Threads(count) } else { Callers::Tasks(count) };
     let slices = args.seconds.div_ceil(args.slice.max(1)).max(1);
     let length = Duration::from_secs_f64(args.seconds as f64 / slices as f64);
 
@@ -144,11 +132,7 @@ fn measure(dir: &Path, full: &Path, count: usize, args: &Args, keys: &Keys) -> R
     for round in 0..slices {
         for turn in 0..sides.len() {
             // Every other round in reverse, so that no side always follows the same one.
-            let index = if round % 2 == 0 {
-                turn
-            } else {
-                sides.len() - 1 - turn
-            };
+            let index = if round % 2 == 0 { turn } else { sides.len() - 1 - turn };
             let (name, side) = &sides[index];
             let slice = drive::slice(side, callers, length)?;
             side.quiesce()?;
@@ -160,14 +144,8 @@ fn measure(dir: &Path, full: &Path, count: usize, args: &Args, keys: &Keys) -> R
             measured[index].push(slice);
         }
     }
-    let figures = sides
-        .iter()
-        .zip(&measured)
-        .map(|((name, _), slices)| Figures::new(name, slices));
-    let run = Run {
-        callers: count,
-        sides: figures.collect::<Result<_>>()?,
-    };
+    let figures = sides.iter().zip(&measured).map(|((name, _), slices)| Figures::new(name, slices));
+    let run = Run { callers: count, sides: figures.collect::<Result<_>>()? };
     drop(sides);
     std::fs::remove_dir_all(&new)?;
     if !args.without_raw {
@@ -242,9 +220,7 @@ struct WorkDir(PathBuf);
 impl WorkDir {
     fn create(parent: Option<&Path>) -> Result<Self> {
         let built_in = std::env::current_exe()?;
-        let parent = parent
-            .or(built_in.parent())
-            .ok_or("the program lies nowhere")?;
+        let parent = parent.or(built_in.parent()).ok_or("the program lies nowhere")?;
         let dir = parent.join(format!("oncekey-load-{}", std::process::id()));
         std::fs::create_dir_all(&dir)?;
         Ok(Self(dir))
