@@ -1,7 +1,7 @@
 //! What makes two requests the same request.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::codec::{Decoder, Encode};
 use crate::error::{Error, Result};
@@ -107,6 +107,9 @@ pub(crate) struct KeyedFingerprint {
     secret: Secret,
     /// The keyed hash over all parts: equal totals mean identical requests.
     total: [u8; 16],
+    /// Made when a command is first decided, on the caller's thread, and used again by the
+    /// committer, where every caller of the group would wait for it.
+    stored: OnceLock<StoredFingerprint>,
 }
 
 impl KeyedFingerprint {
@@ -117,7 +120,8 @@ impl KeyedFingerprint {
             input.put_bytes(part.label.as_bytes());
             input.put(&part.digest);
         }
-        Self { total: secret.tag(&input), fingerprint, secret: secret.clone() }
+        let total = secret.tag(&input);
+        Self { total, fingerprint, secret: secret.clone(), stored: OnceLock::new() }
     }
 
     pub(crate) fn matches(&self, stored: &StoredFingerprint) -> bool {
@@ -144,6 +148,10 @@ impl KeyedFingerprint {
     }
 
     pub(crate) fn to_stored(&self) -> StoredFingerprint {
+        self.stored.get_or_init(|| self.make_stored()).clone()
+    }
+
+    fn make_stored(&self) -> StoredFingerprint {
         let mut bytes = Vec::with_capacity(18 + self.fingerprint.parts.len() * 32);
         bytes.put_u8(VERSION);
         bytes.put(&self.total);
