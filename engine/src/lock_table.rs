@@ -14,6 +14,7 @@
 //!   drop a claim, which comes back here.
 
 use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -251,9 +252,24 @@ impl Shard {
     ) -> (isize, FollowUp) {
         let record = versioned.record.clone();
         *replaced = self.active.insert(hash, versioned);
-        let was_live = self.slots.get(&hash).is_some_and(|slot| slot.live.is_some());
         let is_live = matches!(&record, Some(record) if record.is_in_flight());
         let mut follow_up = FollowUp::default();
+        let slot = self.slots.entry(hash);
+        let was_live = match &slot {
+            Entry::Occupied(slot) => slot.get().live.is_some(),
+            Entry::Vacant(_) => false,
+        };
+        // Nobody waits, as nearly always: what `settle` comes to, in place.
+        if let Entry::Occupied(mut slot) = slot
+            && slot.get().waiting.is_empty()
+        {
+            if is_live {
+                *slot.get_mut() = Slot { live: record, ..Slot::default() };
+            } else {
+                slot.remove();
+            }
+            return (isize::from(is_live) - isize::from(was_live), follow_up);
+        }
         self.settle(hash, record, now, gate, &mut follow_up);
         (isize::from(is_live) - isize::from(was_live), follow_up)
     }
