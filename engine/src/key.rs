@@ -129,9 +129,10 @@ impl std::hash::Hasher for PassThrough {
     }
 }
 
+pub(crate) type BuildHasher = std::hash::BuildHasherDefault<PassThrough>;
+
 /// A map by [`KeyHash`].
-pub(crate) type HashMap<V> =
-    std::collections::HashMap<KeyHash, V, std::hash::BuildHasherDefault<PassThrough>>;
+pub(crate) type HashMap<V> = std::collections::HashMap<KeyHash, V, BuildHasher>;
 
 /// A random value of one store that keys all its hashes. Never leaves the store.
 #[derive(Clone, PartialEq, Eq)]

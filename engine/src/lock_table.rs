@@ -22,7 +22,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock::Time;
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::{HashMap, Key, KeyHash};
+use crate::key::{BuildHasher, HashMap, Key, KeyHash};
 use crate::recent::Versioned;
 use crate::transition::{Command, Record, Reply, transition};
 
@@ -427,8 +427,12 @@ impl Shard {
     }
 
     /// Takes the folded records out, after the fold was committed and its view published.
+    ///
+    /// The map left in their place is the next active one: as large as this one, so that it does not
+    /// grow while callers wait for the committer.
     pub(crate) fn evict(&mut self) -> HashMap<Versioned> {
-        std::mem::take(&mut self.folding)
+        let next = HashMap::with_capacity_and_hasher(self.folding.len(), BuildHasher::default());
+        std::mem::replace(&mut self.folding, next)
     }
 
     /// Puts a record recovered from the journal where a published one would be.
