@@ -15,7 +15,7 @@ use crate::lock_table::{Op, Queued};
 use crate::options::Durability;
 use crate::queue::Taken;
 use crate::recent::Versioned;
-use crate::transition::{Reply, Token, apply, transition};
+use crate::transition::{Record, Reply, Token, apply, transition};
 
 /// The most that a group grows to before the next one is begun, in bytes.
 const GROUP_BYTES: usize = 1 << 20;
@@ -37,6 +37,8 @@ pub(crate) struct Committer {
 /// A command whose change is in the group being written.
 struct Written {
     op: Op,
+    /// The record before the change.
+    base: Option<Arc<Record>>,
     reply: Reply,
     versioned: Versioned,
 }
@@ -107,12 +109,11 @@ impl Committer {
         let mut written = Vec::with_capacity(self.batch.len());
         let mut unchanged = Vec::new();
         while self.group.len() < limit
-            && let Some(queued) = self.batch.pop_front()
+            && let Some(Queued { op, base }) = self.batch.pop_front()
         {
-            let Queued { op, base } = &queued;
             let (change, reply) = transition(base.as_deref(), &op.command, &op.key, now);
             let Some(change) = change else {
-                unchanged.push((queued, reply));
+                unchanged.push((Queued { op, base }, reply));
                 continue;
             };
             let sequence = self.journal.next_sequence() + self.group.entries();
@@ -121,7 +122,7 @@ impl Committer {
                 .map_err(|_| Error::corrupted("a change does not fit the record it was made for"))?
                 .map(Arc::new);
             self.group.push(op.hash, &change);
-            written.push((queued, reply, Versioned { sequence, record }));
+            written.push(Written { op, base, reply, versioned: Versioned { sequence, record } });
         }
         for (queued, reply) in unchanged {
             self.core.publish_unchanged(queued, Ok(reply), now);
@@ -130,15 +131,11 @@ impl Committer {
             return Ok(());
         }
         if let Err(error) = self.make_room() {
-            for (queued, ..) in written {
-                self.core.publish_unchanged(queued, Err(error.clone()), now);
+            for Written { op, base, .. } in written {
+                self.core.publish_unchanged(Queued { op, base }, Err(error.clone()), now);
             }
             return Ok(());
         }
-        let written = written
-            .into_iter()
-            .map(|(Queued { op, .. }, reply, versioned)| Written { op, reply, versioned })
-            .collect();
         self.write_and_publish(written, now)
     }
 
@@ -171,11 +168,15 @@ impl Committer {
             return Err(self.unknown(written, error));
         }
         self.bytes_since_rotation += self.journal.position().offset - position.offset;
-        let (early, late): (Vec<_>, Vec<_>) = written.into_iter().partition(|written| {
-            self.core.options.durability == Durability::Relaxed
-                && written.op.command.starts_execution()
-        });
-        self.publish(early, now);
+        let late = match self.core.options.durability {
+            Durability::Strict => written,
+            Durability::Relaxed => {
+                let (early, late) = (written.into_iter())
+                    .partition(|written| written.op.command.starts_execution());
+                self.publish(early, now);
+                late
+            }
+        };
         if let Err(error) = self.journal.sync() {
             return Err(self.unknown(late, error));
         }
@@ -189,7 +190,7 @@ impl Committer {
     }
 
     fn publish(&self, written: Vec<Written>, now: Time) {
-        for Written { op, reply, versioned } in written {
+        for Written { op, reply, versioned, .. } in written {
             self.core.publish(op, reply, versioned, now);
         }
     }
