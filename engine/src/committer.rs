@@ -1,7 +1,6 @@
 //! The committer: everything queued while the last sync ran becomes the next group; one write, one
 //! sync, then every caller of the group is answered.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -13,7 +12,7 @@ use crate::folder::FoldTask;
 use crate::journal::{Group, Journal, Room};
 use crate::lock_table::{Op, Queued};
 use crate::options::Durability;
-use crate::queue::Taken;
+use crate::queue::{Batch, Taken};
 use crate::recent::Versioned;
 use crate::transition::{Record, Reply, Token, apply, transition};
 
@@ -28,7 +27,7 @@ pub(crate) struct Committer {
     /// The time of the last group: engine time never goes back in the journal.
     time: Time,
     group: Group,
-    batch: VecDeque<Queued>,
+    batch: Batch,
     /// Journal bytes since the last rotation: many small groups fill segments long before they
     /// fill memory.
     bytes_since_rotation: u64,
@@ -65,7 +64,7 @@ impl Committer {
             epoch,
             time,
             group: Group::default(),
-            batch: VecDeque::new(),
+            batch: Batch::default(),
             bytes_since_rotation: 0,
         }
     }
@@ -109,7 +108,7 @@ impl Committer {
         let mut written = Vec::with_capacity(self.batch.len());
         let mut unchanged = Vec::new();
         while self.group.len() < limit
-            && let Some(Queued { op, base }) = self.batch.pop_front()
+            && let Some(Queued { op, base }) = self.batch.pop()
         {
             let (change, reply) = transition(base.as_deref(), &op.command, &op.key, now);
             let Some(change) = change else {
@@ -207,7 +206,7 @@ impl Committer {
 
     fn fail(&mut self, error: &Error) {
         self.core.fail(error);
-        for queued in self.batch.drain(..) {
+        while let Some(queued) = self.batch.pop() {
             let refusal =
                 Error::caused_by(ErrorKind::Unavailable, error.to_string(), error.clone());
             self.core.refuse(queued, &refusal);

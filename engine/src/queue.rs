@@ -36,6 +36,28 @@ impl Inner {
     }
 }
 
+/// What [`Queue::take`] took. Reused, so that neither side allocates.
+#[derive(Default)]
+pub(crate) struct Batch {
+    ends: VecDeque<Queued>,
+    begins: VecDeque<(Instant, Queued)>,
+}
+
+impl Batch {
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len() + self.begins.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The next command: ends first.
+    pub(crate) fn pop(&mut self) -> Option<Queued> {
+        self.ends.pop_front().or_else(|| self.begins.pop_front().map(|(_, queued)| queued))
+    }
+}
+
 /// Why [`Queue::take`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
@@ -90,23 +112,24 @@ impl Queue {
         ends.drain(..).chain(begins.drain(..).map(|(_, queued)| queued)).collect()
     }
 
-    /// Waits for commands, at most until `deadline`, and moves all of them to `batch`: ends first,
-    /// then, if `allow_begins`, begins.
+    /// Waits for commands, at most until `deadline`, and gives all of them to `batch`, which must be
+    /// empty: ends and, if `allow_begins`, begins. Nothing is moved while callers wait for the lock.
     pub(crate) fn take(
         &self,
-        batch: &mut VecDeque<Queued>,
+        batch: &mut Batch,
         allow_begins: bool,
         deadline: Option<Instant>,
     ) -> Taken {
+        debug_assert!(batch.is_empty());
         let mut inner = self.inner.lock();
         loop {
             let begins = allow_begins || inner.stopped;
             if inner.nudged || !inner.ends.is_empty() || (begins && !inner.begins.is_empty()) {
                 inner.nudged = false;
-                batch.append(&mut inner.ends);
+                std::mem::swap(&mut batch.ends, &mut inner.ends);
                 if begins {
                     self.begins.store(0, Ordering::Relaxed);
-                    batch.extend(inner.begins.drain(..).map(|(_, queued)| queued));
+                    std::mem::swap(&mut batch.begins, &mut inner.begins);
                 }
                 return Taken::Work;
             }
