@@ -219,12 +219,17 @@ impl Reader {
 
     /// Whether the first group of `segment` is the one expected next.
     fn continues(&self, segment: &Segment) -> Result<bool> {
-        let bytes = read_from(segment, FIRST_GROUP)?;
         let position = Position { segment: segment.use_number, offset: FIRST_GROUP };
-        Ok(Header::decode(&bytes, self.id.seed, position).is_some_and(|header| {
-            header.first_sequence == self.expected
-                && header.payload(&bytes, self.id.seed, position).is_some()
-        }))
+        // One block first: most segments behind the end are not written to yet.
+        let block = read_at(segment, FIRST_GROUP, BLOCK as u64)?;
+        let Some(header) = Header::decode(&block, self.id.seed, position) else {
+            return Ok(false);
+        };
+        if header.first_sequence != self.expected {
+            return Ok(false);
+        }
+        let bytes = read_at(segment, FIRST_GROUP, header.frame_len())?;
+        Ok(header.payload(&bytes, self.id.seed, position).is_some())
     }
 
     /// Looks for groups behind the end. At `from` itself a torn group of the expected sequence is
@@ -262,7 +267,13 @@ impl Reader {
 }
 
 fn read_from(segment: &Segment, offset: u64) -> Result<AlignedBuffer> {
-    let mut bytes = AlignedBuffer::zeroed(segment.bytes.saturating_sub(offset) as usize);
+    read_at(segment, offset, segment.bytes)
+}
+
+/// At most `len` bytes, as far as the segment goes.
+fn read_at(segment: &Segment, offset: u64, len: u64) -> Result<AlignedBuffer> {
+    let len = len.min(segment.bytes.saturating_sub(offset));
+    let mut bytes = AlignedBuffer::zeroed(len as usize);
     if bytes.is_empty() {
         return Ok(bytes);
     }
