@@ -1,0 +1,302 @@
+//! An order service whose `POST /api/v2/orders` may be sent twice: start it, then try the curl
+//! lines that it prints.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Extension, Json, Router};
+use clap::{Parser, ValueEnum};
+use oncekey_http::{Attempt, IdempotencyLayer, Recovery};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::sync::Mutex;
+
+/// An order service with idempotency keys.
+///
+/// `POST /api/v2/orders` creates an order and `GET /api/v2/orders` lists those that this process
+/// created. A POST with the header X-Idempotency-Key runs once, however often it is sent, across
+/// crashes and restarts. On start it prints curl lines to try.
+#[derive(Parser)]
+#[command(name = "orders")]
+struct Arguments {
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+
+    /// The directory that keeps keys and responses; created when there is none
+    #[arg(long, value_name = "DIRECTORY", default_value = "./orders-store")]
+    store: PathBuf,
+
+    /// How long a response is replayed before its key is new again
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = humantime::parse_duration)]
+    ttl: Duration,
+
+    /// What becomes of a key whose request died half way, say by kill -9
+    #[arg(long, value_enum, default_value_t = OnCrash::Hold)]
+    recovery: OnCrash,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum OnCrash {
+    /// Refuse it with 409 `idempotency_outcome_unknown`: at most once
+    Hold,
+    /// Run it again: at least once
+    Retry,
+}
+
+/// The body of a POST.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct NewOrder {
+    customer_id: String,
+    items: Vec<Value>,
+    /// Makes the handler slow.
+    #[serde(default)]
+    processing_ms: u64,
+    /// Makes the handler fail after that time.
+    outcome: Option<Outcome>,
+}
+
+#[derive(Deserialize)]
+enum Outcome {
+    #[serde(rename = "422")]
+    Unprocessable,
+    #[serde(rename = "500")]
+    Internal,
+    #[serde(rename = "panic")]
+    Panic,
+}
+
+#[derive(Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Order {
+    order_id: String,
+    status: &'static str,
+    customer_id: String,
+    items: Vec<Value>,
+    attempt: u32,
+}
+
+/// What this process did. It is deliberately not persistent: what it lists was executed by this
+/// process, not replayed from the store.
+#[derive(Default)]
+struct Orders {
+    created: Mutex<Vec<Order>>,
+    /// Runs of the handler, failed ones included.
+    executions: AtomicU64,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    // What the layer logs goes to standard error.
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+    match serve(arguments).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("orders: {error}");
+            let causes = std::iter::successors(error.source(), |cause| (*cause).source());
+            causes.for_each(|cause| eprintln!("  because: {cause}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
+    let Arguments { listen, store, ttl, recovery } = arguments;
+    let engine = oncekey::Options::new()
+        .ttl(ttl)
+        .open(&store)
+        .map_err(|error| Failure::new(format!("can not open {}", store.display()), error))?;
+    let layer = IdempotencyLayer::new(engine.clone()).recovery(match recovery {
+        OnCrash::Hold => Recovery::Hold,
+        OnCrash::Retry => Recovery::Retry,
+    });
+    let orders = Arc::new(Orders::default());
+    let app = Router::new()
+        .route("/api/v2/orders", get(list).post(create))
+        .route("/api/v2/orders/{id}", get(show))
+        .layer(layer.clone())
+        .with_state(orders.clone());
+
+    let listener = TcpListener::bind(listen)
+        .await
+        .map_err(|error| Failure::new(format!("can not listen on {listen}"), error))?;
+    let address = listener.local_addr()?;
+    let waiting = engine.orphans()?.len();
+    println!("orders: listening on http://{address}");
+    println!(
+        "orders: store {}, ttl {}, {waiting} keys with unknown outcome",
+        store.display(),
+        humantime::format_duration(ttl)
+    );
+    print!("{}", instructions(address));
+
+    axum::serve(listener, app).with_graceful_shutdown(asked_to_stop()).await?;
+    // Handlers whose clients are gone still run; their retries shall find the responses.
+    layer.drained().await;
+    let stats = engine.stats();
+    let report = engine.close()?;
+    println!(
+        "orders: closed: {} executed, {} replayed, {} locked, {} mismatched, {} left in flight",
+        orders.executions.load(Ordering::Relaxed),
+        stats.replayed,
+        stats.locked,
+        stats.mismatched,
+        report.in_flight,
+    );
+    Ok(())
+}
+
+/// `POST /api/v2/orders`. `attempt` is there when the request has an idempotency key.
+async fn create(
+    State(orders): State<Arc<Orders>>,
+    attempt: Option<Extension<Attempt>>,
+    Json(new): Json<NewOrder>,
+) -> Response {
+    let execution = orders.executions.fetch_add(1, Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_millis(new.processing_ms)).await;
+    match new.outcome {
+        None => {}
+        Some(Outcome::Unprocessable) => {
+            let problem = json!({"error": "these items can not be ordered together"});
+            return (StatusCode::UNPROCESSABLE_ENTITY, Json(problem)).into_response();
+        }
+        Some(Outcome::Internal) => {
+            let problem = json!({"error": "the warehouse does not answer"});
+            return (StatusCode::INTERNAL_SERVER_ERROR, Json(problem)).into_response();
+        }
+        Some(Outcome::Panic) => panic!("the request asked for a panic"),
+    }
+    let order = Order {
+        order_id: order_id(execution),
+        status: "CONFIRMED",
+        customer_id: new.customer_id,
+        items: new.items,
+        attempt: attempt.map_or(1, |Extension(attempt)| attempt.number()),
+    };
+    orders.created.lock().await.push(order.clone());
+    let location = format!("/api/v2/orders/{}", order.order_id);
+    (StatusCode::CREATED, [(header::LOCATION, location)], Json(order)).into_response()
+}
+
+/// `GET /api/v2/orders`: what this process executed.
+async fn list(State(orders): State<Arc<Orders>>) -> Json<Value> {
+    let created = orders.created.lock().await;
+    Json(json!({
+        "executions": orders.executions.load(Ordering::Relaxed),
+        "count": created.len(),
+        "orders": *created,
+    }))
+}
+
+/// `GET /api/v2/orders/{id}`, where Location points to.
+async fn show(State(orders): State<Arc<Orders>>, Path(id): Path<String>) -> Response {
+    let created = orders.created.lock().await;
+    match created.iter().find(|order| order.order_id == id) {
+        Some(order) => Json(order).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+/// Unlike those of any other run of this program, so that a second execution can not hide.
+fn order_id(execution: u64) -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    format!("ord-{:x}-{execution}", now.as_micros())
+}
+
+async fn asked_to_stop() {
+    let interrupt = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    let terminate = async {
+        use tokio::signal::unix::{SignalKind, signal};
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => drop(signal.recv().await),
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminate = std::future::pending::<()>();
+    tokio::select! {
+        _ = interrupt => {}
+        () = terminate => {}
+    }
+    println!("orders: stopping, as soon as what runs has ended; its responses are stored");
+}
+
+/// An error with what was being done.
+#[derive(Debug)]
+struct Failure {
+    doing: String,
+    cause: Box<dyn Error>,
+}
+
+impl Failure {
+    fn new(doing: String, cause: impl Error + 'static) -> Self {
+        Self { doing, cause: Box::new(cause) }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.doing, self.cause)
+    }
+}
+
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.source()
+    }
+}
+
+/// The curl lines to try.
+fn instructions(address: SocketAddr) -> String {
+    let post = |key: &str, order: &str| {
+        format!(
+            "curl -i http://{address}/api/v2/orders -H 'Content-Type: application/json' \
+             -H 'X-Idempotency-Key: {key}' -d '{order}'"
+        )
+    };
+    let order = r#"{"customerId":"c-1","items":[{"sku":"tea","quantity":2}]}"#;
+    let other = r#"{"customerId":"c-1","items":[{"sku":"tea","quantity":20}]}"#;
+    let slow = r#"{"customerId":"c-2","items":[],"processingMs":2000}"#;
+    let slower = r#"{"customerId":"c-3","items":[],"processingMs":20000}"#;
+    let pid = std::process::id();
+    format!(
+        "
+# 1. The first request creates an order: 201.
+{first}
+
+# 2. The same request again: the same response, and no second order.
+{first}
+curl http://{address}/api/v2/orders
+
+# 3. Two at once: one gets 409 idempotency_key_locked, and after 2 seconds the other gets 201.
+{slow} & sleep 1; {slow}; wait
+
+# 4. The key of 1 with another order: 409 idempotency_key_mismatch, body differs.
+{modified}
+
+# 5. Kill the server in the middle of a request.
+{killed} & sleep 1; kill -9 {pid}
+#    Start it again with the same --store. The line of 1 still gives its response, and this one
+#    gives 409 idempotency_outcome_unknown; with --recovery retry it runs again.
+{killed}
+
+",
+        first = post("order-1", order),
+        slow = post("order-2", slow),
+        modified = post("order-1", other),
+        killed = post("order-3", slower),
+    )
+}

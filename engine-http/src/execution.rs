@@ -1,0 +1,241 @@
+//! The execution of a claimed request: the handler, its response, and the end of the claim, in a
+//! task of their own that no client can cancel.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode, header, response};
+use http_body::Body;
+use http_body_util::BodyExt;
+use oncekey::Claim;
+use tower_service::Service;
+
+use crate::attempt::{NotExecuted, NotStored, Owner};
+use crate::body::{End, Held, ResponseBody};
+use crate::layer::Config;
+use crate::log;
+use crate::recorded::Encoder;
+
+pub(crate) type Panic = Box<dyn Any + Send>;
+
+/// How an execution ended: what the handler answered, or the panic that ended it.
+pub(crate) type Ended<R, E> = Result<Result<Response<ResponseBody<R>>, E>, Panic>;
+
+/// A handler with its request.
+pub(crate) struct Runnable<S, B> {
+    pub(crate) service: S,
+    pub(crate) request: Request<B>,
+}
+
+/// Starts an execution. How it ended is sent after its claim has ended, so that whoever learns of
+/// it finds the key in its final state.
+pub(crate) fn start<S, B, R>(
+    config: &Arc<Config>,
+    mut runnable: Runnable<S, B>,
+    claim: Claim,
+) -> oneshot::Receiver<Ended<R, S::Error>>
+where
+    S: Service<Request<B>, Response = Response<R>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    B: Send + 'static,
+    R: Body<Data = Bytes> + Send + 'static,
+    R::Error: Send,
+{
+    let (sender, receiver) = oneshot::channel();
+    let (owner, attempt) = Owner::new(claim);
+    runnable.request.extensions_mut().insert(attempt);
+    let running = config.running.enter();
+    let shared = config.clone();
+    let task = async move {
+        let ended = execute(&shared, owner, runnable).await;
+        // A client that is gone does not receive it.
+        drop(sender.send(ended));
+        drop(running);
+    };
+    #[cfg(feature = "tracing")]
+    let task = tracing::Instrument::in_current_span(task);
+    (config.spawn)(Box::pin(task));
+    receiver
+}
+
+async fn execute<S, B, R>(
+    config: &Config,
+    owner: Owner,
+    runnable: Runnable<S, B>,
+) -> Ended<R, S::Error>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    R: Body<Data = Bytes>,
+{
+    match caught(run(runnable, config.max_response)).await {
+        Ok(Ok(answer)) => {
+            if let Some(claim) = owner.take() {
+                config.settle(claim, answer.verdict).await;
+            }
+            Ok(Ok(answer.response))
+        }
+        Ok(Err(error)) => {
+            config.abandon(owner, "the inner service failed");
+            Ok(Err(error))
+        }
+        Err(panic) => {
+            config.abandon(owner, "the handler panicked");
+            Err(panic)
+        }
+    }
+}
+
+/// What the handler answered, and what that makes of its claim.
+struct Answer<R: Body> {
+    response: Response<ResponseBody<R>>,
+    verdict: Verdict,
+}
+
+enum Verdict {
+    Store(Vec<u8>),
+    NotStored,
+    NotExecuted,
+    Unknown,
+}
+
+async fn run<S, B, R>(runnable: Runnable<S, B>, limit: usize) -> Result<Answer<R>, S::Error>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    R: Body<Data = Bytes>,
+{
+    let Runnable { mut service, request } = runnable;
+    let (parts, body) = service.call(request).await?.into_parts();
+    let verdict = if says_not_executed(&parts) {
+        Verdict::NotExecuted
+    } else if is_stream(&parts) {
+        Verdict::NotStored
+    } else {
+        return Ok(hold(parts, Box::pin(body), limit).await);
+    };
+    let response = Response::from_parts(parts, ResponseBody::passed(body));
+    Ok(Answer { response, verdict })
+}
+
+/// 401, 425 and 429 are given before anything is done; every other status may come after the
+/// handler has acted.
+fn says_not_executed(response: &response::Parts) -> bool {
+    matches!(
+        response.status,
+        StatusCode::UNAUTHORIZED | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS
+    ) || response.extensions.get::<NotExecuted>().is_some()
+}
+
+/// A response whose body is made to be seen while it grows, or is not a body at all.
+fn is_stream(response: &response::Parts) -> bool {
+    let content_type = response.headers.get(header::CONTENT_TYPE);
+    let content_type = content_type.map_or(&b""[..], |value| value.as_bytes());
+    let streams = ["text/event-stream", "multipart/x-mixed-replace", "application/grpc"];
+    response.status.is_informational()
+        || response.extensions.get::<NotStored>().is_some()
+        || streams.iter().any(|stream| {
+            let start = content_type.get(..stream.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(stream.as_bytes()))
+        })
+}
+
+/// Reads the body to its end and encodes the response; or as far as the limit allows.
+async fn hold<R>(parts: response::Parts, mut body: Pin<Box<R>>, limit: usize) -> Answer<R>
+where
+    R: Body<Data = Bytes>,
+{
+    let mut frames = VecDeque::new();
+    let mut trailers = HeaderMap::new();
+    let expected = body.size_hint().lower();
+    let mut encoder =
+        Encoder::new(parts.status, &parts.headers, limit).filter(|encoder| encoder.fits(expected));
+    let (end, verdict) = loop {
+        let Some(encoding) = encoder.as_mut() else {
+            break (End::More(body), Verdict::NotStored);
+        };
+        match body.as_mut().frame().await {
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => {
+                    if !encoding.push(&data) {
+                        encoder = None;
+                    }
+                    frames.push_back(data);
+                }
+                Err(frame) => trailers.extend(frame.into_trailers().unwrap_or_default()),
+            },
+            // The client is shown the same failure as without the layer.
+            Some(Err(error)) => break (End::Failed(error), Verdict::Unknown),
+            None => {
+                let stored = encoder.and_then(|encoder| encoder.finish(&trailers));
+                let end = if trailers.is_empty() { End::Complete } else { End::Trailers(trailers) };
+                break (end, stored.map_or(Verdict::NotStored, Verdict::Store));
+            }
+        }
+    };
+    frames.retain(|data: &Bytes| !data.is_empty());
+    let body = ResponseBody::held(Held { frames, end });
+    Answer { response: Response::from_parts(parts, body), verdict }
+}
+
+impl Config {
+    /// Ends a claim as the answer says. The client gets the answer whatever comes of it.
+    async fn settle(&self, claim: Claim, verdict: Verdict) {
+        let recorded = match verdict {
+            Verdict::Store(bytes) => claim.complete(&bytes).await,
+            Verdict::NotStored => claim.complete_with(None, None).await,
+            Verdict::NotExecuted => {
+                match claim.abort().await {
+                    Ok(()) => self.counters.not_executed.add(),
+                    Err(failed) => self.complete_failed(failed.error()),
+                }
+                return;
+            }
+            Verdict::Unknown => {
+                drop(claim);
+                self.count_abandoned("the response body failed");
+                return;
+            }
+        };
+        match recorded {
+            Ok(completion) if completion.response_kept() => {}
+            Ok(_) => self.counters.not_stored.add(),
+            // The claim comes back and is dropped: after `reopen` the operation is completed if its
+            // group reached the disk, else an orphan.
+            Err(failed) => self.complete_failed(failed.error()),
+        }
+    }
+
+    fn complete_failed(&self, error: &oncekey::Error) {
+        self.counters.complete_failed.add();
+        log::complete_failed(error);
+    }
+
+    fn abandon(&self, owner: Owner, reason: &str) {
+        drop(owner);
+        self.count_abandoned(reason);
+    }
+
+    fn count_abandoned(&self, reason: &str) {
+        self.counters.abandoned.add();
+        log::abandoned(reason);
+    }
+}
+
+/// Runs a future to its end, or to its panic.
+///
+/// Unwind safety is asserted: the future is not polled again after a panic, and the panic goes on in
+/// the task of the connection, if that is still there.
+async fn caught<F: Future>(future: F) -> Result<F::Output, Panic> {
+    let mut future = pin!(future);
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+        Ok(poll) => poll.map(Ok),
+        Err(panic) => Poll::Ready(Err(panic)),
+    })
+    .await
+}

@@ -1,0 +1,105 @@
+//! Idempotency keys for tower services: a request that is sent twice with the same key runs once,
+//! and the second caller gets the first response, across retries, concurrent duplicates, crashes
+//! and power loss.
+//!
+//! ```no_run
+//! use axum::{Router, routing::post};
+//! use oncekey_http::IdempotencyLayer;
+//!
+//! # async fn create_order() -> &'static str { "created" }
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let engine = oncekey::Engine::open("./idempotency")?;
+//! let app: Router = Router::new()
+//!     .route("/orders", post(create_order))
+//!     .layer(IdempotencyLayer::new(engine));
+//! # let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+//! axum::serve(listener, app).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! # What a client gets
+//!
+//! A request takes part when its method is not safe (GET, HEAD, OPTIONS, TRACE pass through) and
+//! it carries the header `X-Idempotency-Key`, 1 to 255 bytes without control characters.
+//!
+//! | scenario | answer |
+//! |---|---|
+//! | first request with a key | the handler runs; its response is stored before its first byte is sent |
+//! | identical retry | the stored response: same status, headers and body; the handler does not run |
+//! | duplicate while the first runs | 409 `idempotency_key_locked`, `Retry-After: 1`, `retryAfterMs` of 100 to 500 |
+//! | same key, another request | 409 `idempotency_key_mismatch`; `parts` names what differs |
+//! | an earlier attempt died | 409 `idempotency_outcome_unknown`, or see [`Recovery::Retry`] |
+//! | key malformed or sent twice | 400 `idempotency_key_invalid` |
+//! | key missing in [required](IdempotencyLayer::required) mode | 400 `idempotency_key_missing`; else the request passes through |
+//! | request body over the [limit](IdempotencyLayer::max_request_body) | 413 `idempotency_body_too_large`, the key is unused |
+//! | request body can not be read | 400 `idempotency_body_unreadable`, the key is unused |
+//! | store unavailable | 503 `idempotency_store_unavailable`, the handler does not run |
+//! | response too large or streaming, on a retry | 409 `idempotency_response_not_stored`, never a second run |
+//!
+//! Refusals are `application/problem+json` (RFC 9457) with the code in the member `code`.
+//!
+//! Two requests are identical when method, path with query, body, and the headers Content-Type,
+//! Authorization and X-API-Key are, all byte for byte;
+//! [`fingerprint_headers`](IdempotencyLayer::fingerprint_headers) chooses others. The target is
+//! the one that this layer sees: a router that strips a prefix before it (`axum::Router::nest`)
+//! makes two mounts look alike, so put the layer outside of it, or mounts into the
+//! [scope](IdempotencyLayer::scope).
+//!
+//! # What a handler should know
+//!
+//! - Every response is stored, 5xx too, because the handler may have acted before it failed. Only
+//!   401, 425, 429 and a response that carries [`NotExecuted`] free the key.
+//! - The request that runs has an [`Attempt`] in its extensions.
+//! - The handler runs in a task of its own: a client that disconnects does not stop it, and its
+//!   response is stored for the retry. [`IdempotencyLayer::drained`] waits for such tasks at
+//!   shutdown.
+//! - A panic is passed on to the task that serves the connection, as if the layer were not there:
+//!   a `CatchPanic` layer outside answers 500, else the server closes the connection. The outcome
+//!   is unknown from then on, and so it is when the inner service fails with an error of its own,
+//!   when the response body fails before its end, or when the task is cancelled with its runtime.
+//! - The request body arrives in one piece, without trailers; the response body is held back until
+//!   it is stored. A response whose length is over the [limit](IdempotencyLayer::max_response), a
+//!   stream (`text/event-stream`, `multipart/x-mixed-replace`, gRPC, a switch of protocols), and one
+//!   that carries [`NotStored`] are sent as they come; their operation is completed without a
+//!   response.
+//!
+//! When a response can not be stored because the store failed, the client gets it all the same, and
+//! the failure is logged and [counted](LayerStats::complete_failed). Retries get 503 until
+//! [`Engine::reopen`](oncekey::Engine::reopen), then the response or 409
+//! `idempotency_outcome_unknown`.
+//!
+//! # Features
+//!
+//! `tokio` (default) runs handlers in tokio tasks; [`IdempotencyLayer::with_spawner`] takes another
+//! executor. `tracing` (default) logs failures that no client is told, and keeps the span of a
+//! request around its handler.
+#![forbid(unsafe_code)]
+
+mod attempt;
+mod body;
+mod exchange;
+mod execution;
+mod fingerprint;
+mod future;
+mod key;
+mod layer;
+mod log;
+mod recorded;
+mod rejection;
+mod running;
+mod service;
+mod stats;
+
+pub use attempt::{Attempt, CheckpointError, NotExecuted, NotStored};
+pub use body::{RequestBody, ResponseBody};
+pub use future::ResponseFuture;
+pub use layer::{IdempotencyLayer, Recovery, Task};
+pub use recorded::{DecodeError, StoredResponse};
+pub use service::IdempotencyService;
+pub use stats::LayerStats;
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct ReadmeExamples;

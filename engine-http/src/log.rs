@@ -1,0 +1,35 @@
+//! What is logged, with the feature `tracing`: failures that no client is told about. Keys and
+//! scopes are not logged, since they may be secrets of their senders.
+
+#[cfg(feature = "tracing")]
+mod enabled {
+    use tracing::{error, warn};
+
+    const TARGET: &str = "oncekey_http";
+
+    pub(crate) fn begin_failed(error: &oncekey::Error) {
+        error!(target: TARGET, %error, "the idempotency store is unavailable; the request was refused");
+    }
+
+    pub(crate) fn complete_failed(error: &oncekey::Error) {
+        error!(target: TARGET, %error, "a response was sent that could not be recorded; its retries are refused");
+    }
+
+    pub(crate) fn abandoned(reason: &str) {
+        warn!(reason, "an execution ended without saying how; its outcome is unknown");
+    }
+
+    pub(crate) fn undecodable(error: crate::DecodeError) {
+        error!(target: TARGET, %error, "a stored response can not be replayed");
+    }
+}
+
+#[cfg(not(feature = "tracing"))]
+mod enabled {
+    pub(crate) fn begin_failed(_: &oncekey::Error) {}
+    pub(crate) fn complete_failed(_: &oncekey::Error) {}
+    pub(crate) fn abandoned(_: &str) {}
+    pub(crate) fn undecodable(_: crate::DecodeError) {}
+}
+
+pub(crate) use enabled::*;

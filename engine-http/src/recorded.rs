@@ -1,0 +1,412 @@
+//! The bytes of a stored response.
+//!
+//! Version 1, integers big-endian:
+//!
+//! ```text
+//! u8  version, 1
+//! u16 status
+//! u32 number of headers, then for each: u16 length of the name, name, u32 length of the value, value
+//! u32 length of the body, body
+//! u32 number of trailers, then each as a header
+//! ```
+//!
+//! Headers are stored in order with repeated names, without those that belong to one connection
+//! or one moment. Content-Length keeps its place; its value is set anew from the body on decoding.
+
+use std::fmt;
+
+use bytes::{Buf, Bytes};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http_body::Body;
+
+use crate::body::{End, Held, ResponseBody};
+
+const VERSION: u8 = 1;
+
+/// Headers that speak about one connection, not about the response. Source: RFC 9110, section
+/// 7.6.1, and those of RFC 2616, section 13.5.1, that it does not list any more.
+const HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// A response as the store holds it: what an identical retry gets.
+///
+/// The layer encodes and decodes by itself. This type is for tools that look into a store
+/// ([`Engine::get`](oncekey::Engine::get)), and for whoever finds out how an orphan ended and
+/// completes it ([`Orphan::complete`](oncekey::Orphan::complete)) with the response that its client
+/// shall get.
+///
+/// ```
+/// use http::{HeaderMap, StatusCode};
+/// use oncekey_http::StoredResponse;
+///
+/// let response = StoredResponse::new(StatusCode::CREATED, &HeaderMap::new(), "order 7");
+/// let bytes = response.encode().expect("far below 4 GiB");
+/// assert_eq!(StoredResponse::decode(bytes)?, response);
+/// # Ok::<(), oncekey_http::DecodeError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredResponse {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+    trailers: HeaderMap,
+}
+
+/// Bytes that are not a stored response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// They were written by a newer version of this crate, or by something else.
+    UnknownVersion(u8),
+    /// They end too early.
+    Truncated,
+    /// They go on after the end.
+    TrailingBytes,
+    /// No HTTP status has this number.
+    Status(u16),
+    /// A header's name or value is not one of HTTP, or there are too many.
+    Header,
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownVersion(version) => {
+                write!(f, "not a stored response of version {VERSION}, but of {version}")
+            }
+            Self::Truncated => f.write_str("the stored response is truncated"),
+            Self::TrailingBytes => f.write_str("the stored response is followed by other bytes"),
+            Self::Status(status) => write!(f, "the stored response has the status {status}"),
+            Self::Header => f.write_str("the stored response has an invalid header"),
+        }
+    }
+}
+
+impl std::error::Error for DecodeError {}
+
+impl StoredResponse {
+    /// A response without trailers. Headers that are not stored are left out.
+    pub fn new(status: StatusCode, headers: &HeaderMap, body: impl Into<Bytes>) -> Self {
+        let headers = stored_headers(headers);
+        let headers = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
+        Self { status, headers, body: body.into(), trailers: HeaderMap::new() }
+    }
+
+    /// The status.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// The headers, in the order in which they are sent.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.headers
+    }
+
+    /// The body.
+    pub fn body(&self) -> &Bytes {
+        &self.body
+    }
+
+    /// The trailers; mostly none.
+    pub fn trailers(&self) -> &HeaderMap {
+        &self.trailers
+    }
+
+    /// The response as bytes to complete an operation with; `None` when it is longer than the
+    /// format can tell (4 GiB).
+    pub fn encode(&self) -> Option<Vec<u8>> {
+        let mut encoder = Encoder::new(self.status, &self.headers, usize::MAX)?;
+        encoder.push(&self.body).then_some(())?;
+        encoder.finish(&self.trailers)
+    }
+
+    /// Decodes what [`encode`](Self::encode) or the layer wrote. The body is not copied.
+    ///
+    /// # Errors
+    /// When the bytes are anything else.
+    pub fn decode(bytes: impl Into<Bytes>) -> Result<Self, DecodeError> {
+        let mut bytes = bytes.into();
+        match bytes.try_get_u8().map_err(truncated)? {
+            VERSION => {}
+            other => return Err(DecodeError::UnknownVersion(other)),
+        }
+        let status = bytes.try_get_u16().map_err(truncated)?;
+        let status = StatusCode::from_u16(status).map_err(|_| DecodeError::Status(status))?;
+        let mut headers = decode_headers(&mut bytes)?;
+        let body_len = bytes.try_get_u32().map_err(truncated)?;
+        let body = take(&mut bytes, body_len)?;
+        let trailers = decode_headers(&mut bytes)?;
+        if !bytes.is_empty() {
+            return Err(DecodeError::TrailingBytes);
+        }
+        if let Some(length) = headers.get_mut(header::CONTENT_LENGTH) {
+            *length = HeaderValue::from(body.len());
+        }
+        Ok(Self { status, headers, body, trailers })
+    }
+
+    pub(crate) fn into_response<B: Body<Data = Bytes>>(self) -> Response<ResponseBody<B>> {
+        let body = if self.trailers.is_empty() {
+            ResponseBody::full(self.body)
+        } else {
+            let end = End::Trailers(self.trailers);
+            ResponseBody::held(Held { frames: [self.body].into(), end })
+        };
+        let mut response = Response::new(body);
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers;
+        response
+    }
+}
+
+/// Writes a response whose body comes in pieces, up to a limit.
+pub(crate) struct Encoder {
+    bytes: Vec<u8>,
+    /// Where the length of the body goes.
+    body_len_at: usize,
+    limit: usize,
+}
+
+impl Encoder {
+    /// `None` when status and headers alone are over `limit`, the most bytes of the whole.
+    pub(crate) fn new(status: StatusCode, headers: &HeaderMap, limit: usize) -> Option<Self> {
+        // A 204 or 304 has no body whose length could be set anew.
+        let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        let kept: Vec<_> = stored_headers(headers)
+            .filter(|(name, _)| !(bodiless && *name == header::CONTENT_LENGTH))
+            .collect();
+        let mut bytes = vec![VERSION];
+        bytes.extend_from_slice(&status.as_u16().to_be_bytes());
+        encode_headers(&mut bytes, kept)?;
+        let body_len_at = bytes.len();
+        bytes.extend_from_slice(&[0; 4]);
+        let fits = bytes.len().saturating_add(NO_TRAILERS) <= limit;
+        fits.then_some(Self { bytes, body_len_at, limit })
+    }
+
+    /// Whether `more` bytes of body are within the limit.
+    pub(crate) fn fits(&self, more: u64) -> bool {
+        let len = (self.bytes.len() + NO_TRAILERS) as u64;
+        len.saturating_add(more) <= self.limit as u64
+    }
+
+    /// Appends a piece of the body; `false` when it does not fit.
+    pub(crate) fn push(&mut self, data: &[u8]) -> bool {
+        let fits = self.fits(data.len() as u64);
+        if fits {
+            self.bytes.extend_from_slice(data);
+        }
+        fits
+    }
+
+    /// The encoded response; `None` when it does not fit.
+    pub(crate) fn finish(mut self, trailers: &HeaderMap) -> Option<Vec<u8>> {
+        let body_len = self.bytes.len() - self.body_len_at - 4;
+        let body_len = u32::try_from(body_len).ok()?.to_be_bytes();
+        self.bytes[self.body_len_at..][..4].copy_from_slice(&body_len);
+        encode_headers(&mut self.bytes, trailers.iter().collect())?;
+        (self.bytes.len() <= self.limit).then_some(self.bytes)
+    }
+}
+
+/// The bytes of an empty list of trailers.
+const NO_TRAILERS: usize = 4;
+
+/// What of a response's headers is stored, in order: not those of one connection, whether HTTP or
+/// the Connection header names them, and not Date, which is the moment of one answer.
+fn stored_headers(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+    let named: Vec<_> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
+        .collect();
+    headers.iter().filter(move |(name, _)| {
+        let name_bytes = name.as_str().as_bytes();
+        !HOP_BY_HOP.contains(name)
+            && *name != header::DATE
+            && !named.iter().any(|named| named.eq_ignore_ascii_case(name_bytes))
+    })
+}
+
+/// `None` when something is longer than its length can tell.
+fn encode_headers(bytes: &mut Vec<u8>, headers: Vec<(&HeaderName, &HeaderValue)>) -> Option<()> {
+    bytes.extend_from_slice(&u32::try_from(headers.len()).ok()?.to_be_bytes());
+    for (name, value) in headers {
+        let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+        bytes.extend_from_slice(&u16::try_from(name.len()).ok()?.to_be_bytes());
+        bytes.extend_from_slice(name);
+        bytes.extend_from_slice(&u32::try_from(value.len()).ok()?.to_be_bytes());
+        bytes.extend_from_slice(value);
+    }
+    Some(())
+}
+
+fn decode_headers(bytes: &mut Bytes) -> Result<HeaderMap, DecodeError> {
+    let count = bytes.try_get_u32().map_err(truncated)?;
+    // The count is not trusted with memory: the map grows with what is really there.
+    let mut headers = HeaderMap::new();
+    for _ in 0..count {
+        let name_len = bytes.try_get_u16().map_err(truncated)?;
+        let name = take(bytes, u32::from(name_len))?;
+        let value_len = bytes.try_get_u32().map_err(truncated)?;
+        let value = take(bytes, value_len)?;
+        let name = HeaderName::from_bytes(&name).map_err(|_| DecodeError::Header)?;
+        let value = HeaderValue::from_maybe_shared(value).map_err(|_| DecodeError::Header)?;
+        headers.try_append(name, value).map_err(|_| DecodeError::Header)?;
+    }
+    Ok(headers)
+}
+
+fn take(bytes: &mut Bytes, len: u32) -> Result<Bytes, DecodeError> {
+    match usize::try_from(len) {
+        Ok(len) if len <= bytes.len() => Ok(bytes.split_to(len)),
+        _ => Err(DecodeError::Truncated),
+    }
+}
+
+fn truncated(_: bytes::TryGetError) -> DecodeError {
+    DecodeError::Truncated
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap()))
+            .collect()
+    }
+
+    fn names(headers: &HeaderMap) -> Vec<&str> {
+        headers.keys().map(HeaderName::as_str).collect()
+    }
+
+    fn sample() -> StoredResponse {
+        let headers = headers(&[
+            ("location", "/orders/7"),
+            ("set-cookie", "a=1"),
+            ("content-type", "application/json"),
+            ("set-cookie", "b=2"),
+        ]);
+        let mut response = StoredResponse::new(StatusCode::CREATED, &headers, &b"\0binary\xff"[..]);
+        response.trailers.insert("x-checksum", HeaderValue::from_static("7"));
+        response
+    }
+
+    #[test]
+    fn status_headers_in_order_body_and_trailers_come_back() {
+        let response = sample();
+        let decoded = StoredResponse::decode(response.encode().unwrap()).unwrap();
+        assert_eq!(decoded, response);
+        assert_eq!(names(&decoded.headers), ["location", "set-cookie", "content-type"]);
+        let cookies: Vec<_> = decoded.headers.get_all("set-cookie").iter().collect();
+        assert_eq!(cookies, ["a=1", "b=2"]);
+    }
+
+    #[test]
+    fn version_1_stays_as_it_is() {
+        let response = StoredResponse::new(StatusCode::OK, &headers(&[("a", "b")]), "hi");
+        let golden = b"\x01\x00\xc8\x00\x00\x00\x01\x00\x01a\x00\x00\x00\x01b\x00\x00\x00\x02hi\x00\x00\x00\x00";
+        assert_eq!(response.encode().unwrap(), golden);
+    }
+
+    #[test]
+    fn headers_of_one_connection_or_one_moment_are_not_stored() {
+        let all = headers(&[
+            ("connection", "close, X-Private"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-authenticate", "Basic"),
+            ("proxy-authorization", "Basic x"),
+            ("proxy-connection", "close"),
+            ("te", "trailers"),
+            ("trailer", "x-checksum"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("x-private", "1"),
+            ("date", "Thu, 01 Jan 2026 00:00:00 GMT"),
+            ("etag", "kept"),
+        ]);
+        assert_eq!(names(StoredResponse::new(StatusCode::OK, &all, "").headers()), ["etag"]);
+    }
+
+    #[test]
+    fn content_length_keeps_its_place_and_is_set_anew() {
+        let wrong = headers(&[("x-a", "1"), ("content-length", "99"), ("x-b", "2")]);
+        for (status, expected) in [(200, Some("4")), (204, None), (304, None)] {
+            let mut encoder =
+                Encoder::new(StatusCode::from_u16(status).unwrap(), &wrong, 1000).unwrap();
+            assert!(encoder.push(b"fo") && encoder.push(b"ur"));
+            let bytes = encoder.finish(&HeaderMap::new()).unwrap();
+            let decoded = StoredResponse::decode(bytes).unwrap();
+            let length = decoded.headers.get("content-length").map(|v| v.to_str().unwrap());
+            assert_eq!(length, expected);
+            assert_eq!(decoded.body, "four");
+            if expected.is_some() {
+                assert_eq!(names(&decoded.headers), ["x-a", "content-length", "x-b"]);
+            }
+        }
+    }
+
+    #[test]
+    fn the_limit_is_for_the_whole_encoding() {
+        let response = sample();
+        let bytes = response.encode().unwrap();
+        let encode = |limit| {
+            let mut encoder = Encoder::new(response.status, &response.headers, limit)?;
+            encoder.push(&response.body).then_some(())?;
+            encoder.finish(&response.trailers)
+        };
+        assert_eq!(encode(bytes.len()), Some(bytes.clone()));
+        for limit in 0..bytes.len() {
+            assert_eq!(encode(limit), None, "limit {limit}");
+        }
+    }
+
+    #[test]
+    fn every_damaged_encoding_is_an_error_or_what_it_says() {
+        let bytes = sample().encode().unwrap();
+        for len in 0..bytes.len() {
+            let error = StoredResponse::decode(bytes[..len].to_vec()).unwrap_err();
+            assert_eq!(error, DecodeError::Truncated, "cut to {len}");
+        }
+        for position in 0..bytes.len() {
+            for flip in 1..=255 {
+                let mut damaged = bytes.clone();
+                damaged[position] ^= flip;
+                if let Ok(other) = StoredResponse::decode(damaged.clone()) {
+                    // The case of a header name does not count.
+                    let again = other.encode().unwrap();
+                    assert!(again.eq_ignore_ascii_case(&damaged), "byte {position}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_says_what_is_wrong() {
+        let bytes = sample().encode().unwrap();
+        let decode = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut bytes = bytes.clone();
+            change(&mut bytes);
+            StoredResponse::decode(bytes).unwrap_err()
+        };
+        assert_eq!(decode(&|bytes| bytes[0] = 2), DecodeError::UnknownVersion(2));
+        assert_eq!(decode(&|bytes| bytes.push(0)), DecodeError::TrailingBytes);
+        assert_eq!(decode(&|bytes| bytes[1..3].fill(0xff)), DecodeError::Status(0xffff));
+        assert_eq!(decode(&|bytes| bytes[9] = b' '), DecodeError::Header);
+        assert_eq!(decode(&|bytes| bytes[3] = 0xff), DecodeError::Truncated);
+        assert!(!DecodeError::Header.to_string().is_empty());
+    }
+}

@@ -1,0 +1,204 @@
+//! Refusals of the layer: problem documents after RFC 9457.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http_body::Body;
+
+use crate::body::ResponseBody;
+use crate::key::InvalidKey;
+
+/// Why a request is answered by the layer and not by the handler.
+#[derive(Clone, Debug)]
+pub(crate) enum Rejection {
+    InvalidKey(InvalidKey),
+    /// The engine refused the input, in its own words: a scope that is too long.
+    InvalidInput(String),
+    MissingKey(HeaderName),
+    /// Over this layer's limit, or over that of a layer outside of it, which is not known here.
+    BodyTooLarge(Option<usize>),
+    BodyUnreadable,
+    Locked {
+        retry_after: Duration,
+    },
+    Mismatch {
+        parts: Vec<String>,
+    },
+    OutcomeUnknown,
+    ResponseNotStored,
+    StoreUnavailable,
+}
+
+impl Rejection {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::InvalidKey(_)
+            | Self::InvalidInput(_)
+            | Self::MissingKey(_)
+            | Self::BodyUnreadable => StatusCode::BAD_REQUEST,
+            Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Locked { .. }
+            | Self::Mismatch { .. }
+            | Self::OutcomeUnknown
+            | Self::ResponseNotStored => StatusCode::CONFLICT,
+            Self::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::InvalidKey(_) | Self::InvalidInput(_) => "idempotency_key_invalid",
+            Self::MissingKey(_) => "idempotency_key_missing",
+            Self::BodyTooLarge(_) => "idempotency_body_too_large",
+            Self::BodyUnreadable => "idempotency_body_unreadable",
+            Self::Locked { .. } => "idempotency_key_locked",
+            Self::Mismatch { .. } => "idempotency_key_mismatch",
+            Self::OutcomeUnknown => "idempotency_outcome_unknown",
+            Self::ResponseNotStored => "idempotency_response_not_stored",
+            Self::StoreUnavailable => "idempotency_store_unavailable",
+        }
+    }
+
+    fn detail(&self) -> String {
+        match self {
+            Self::InvalidKey(reason) => format!("The idempotency key is refused: {reason}."),
+            Self::InvalidInput(reason) => format!("The request is refused: {reason}."),
+            Self::MissingKey(header) => {
+                format!("This operation needs an idempotency key in the header {header}.")
+            }
+            Self::BodyTooLarge(Some(limit)) => {
+                format!("The request body has more than {limit} bytes. The key was not used.")
+            }
+            Self::BodyTooLarge(None) => {
+                "The request body is too large. The key was not used.".to_owned()
+            }
+            Self::BodyUnreadable => {
+                "The request body ended before it was complete. The key was not used.".to_owned()
+            }
+            Self::Locked { .. } => {
+                "A request with this idempotency key is being executed. Try again later.".to_owned()
+            }
+            Self::Mismatch { parts } => format!(
+                "This idempotency key was used with another request. Different: {}.",
+                parts.join(", ")
+            ),
+            Self::OutcomeUnknown => "An earlier attempt with this idempotency key ended without \
+                saying how. It may or may not have had its effect."
+                .to_owned(),
+            Self::ResponseNotStored => "The operation was completed, but its response was not \
+                stored. It is not executed again."
+                .to_owned(),
+            Self::StoreUnavailable => {
+                "The idempotency store is unavailable. The operation was not executed.".to_owned()
+            }
+        }
+    }
+
+    fn retry_after(&self) -> Option<HeaderValue> {
+        matches!(self, Self::Locked { .. } | Self::StoreUnavailable)
+            .then_some(HeaderValue::from_static("1"))
+    }
+
+    fn to_json(&self) -> String {
+        let status = self.status();
+        let mut json = String::from("{\"type\":\"about:blank\",\"title\":");
+        push_string(&mut json, status.canonical_reason().unwrap_or_default());
+        // Writing into a String does not fail.
+        let _ = write!(json, ",\"status\":{},\"code\":\"{}\"", status.as_u16(), self.code());
+        json.push_str(",\"detail\":");
+        push_string(&mut json, &self.detail());
+        match self {
+            Self::Locked { retry_after } => {
+                let _ = write!(json, ",\"retryAfterMs\":{}", retry_after.as_millis());
+            }
+            Self::Mismatch { parts } => {
+                json.push_str(",\"parts\":[");
+                for (index, part) in parts.iter().enumerate() {
+                    if index > 0 {
+                        json.push(',');
+                    }
+                    push_string(&mut json, part);
+                }
+                json.push(']');
+            }
+            _ => {}
+        }
+        json.push('}');
+        json
+    }
+
+    pub(crate) fn into_response<B: Body<Data = Bytes>>(self) -> Response<ResponseBody<B>> {
+        let body = ResponseBody::full(Bytes::from(self.to_json()));
+        let mut response = Response::new(body);
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, seconds);
+        }
+        response
+    }
+}
+
+/// Appends a JSON string. Source: RFC 8259, section 7.
+fn push_string(json: &mut String, text: &str) {
+    json.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => json.push_str("\\\""),
+            '\\' => json.push_str("\\\\"),
+            c if c < ' ' => {
+                let _ = write!(json, "\\u{:04x}", u32::from(c));
+            }
+            c => json.push(c),
+        }
+    }
+    json.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::Empty;
+
+    fn json(rejection: &Rejection) -> serde_json::Value {
+        serde_json::from_str(&rejection.to_json()).unwrap()
+    }
+
+    #[test]
+    fn a_problem_document_has_the_members_of_rfc_9457_and_a_code() {
+        let problem = json(&Rejection::OutcomeUnknown);
+        assert_eq!(problem["type"], "about:blank");
+        assert_eq!(problem["title"], "Conflict");
+        assert_eq!(problem["status"], 409);
+        assert_eq!(problem["code"], "idempotency_outcome_unknown");
+        assert!(problem["detail"].as_str().unwrap().contains("may or may not"));
+    }
+
+    #[test]
+    fn labels_and_reasons_are_escaped() {
+        let parts = vec!["header \"x\\y\"".to_owned(), "line\nbreak\u{1}".to_owned()];
+        let problem = json(&Rejection::Mismatch { parts: parts.clone() });
+        assert_eq!(problem["parts"], serde_json::json!(parts));
+        let problem = json(&Rejection::InvalidInput("quote \" end".to_owned()));
+        assert_eq!(problem["detail"], "The request is refused: quote \" end.");
+    }
+
+    #[test]
+    fn only_what_may_pass_by_itself_says_when_to_retry() {
+        let locked = Rejection::Locked { retry_after: Duration::from_millis(250) };
+        assert_eq!(json(&locked)["retryAfterMs"], 250);
+        for (rejection, expected) in [
+            (locked, true),
+            (Rejection::StoreUnavailable, true),
+            (Rejection::OutcomeUnknown, false),
+            (Rejection::ResponseNotStored, false),
+        ] {
+            let response = rejection.into_response::<Empty<Bytes>>();
+            assert_eq!(response.headers().contains_key("retry-after"), expected);
+            assert_eq!(response.headers()["content-type"], "application/problem+json");
+        }
+    }
+}

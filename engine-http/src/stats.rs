@@ -1,0 +1,73 @@
+//! What the layer counts that the engine can not.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A snapshot of what a layer and its clones did, as
+/// [`IdempotencyLayer::stats`](crate::IdempotencyLayer::stats) takes it. How requests were answered
+/// (claimed, replayed, locked, mismatched, orphaned) is in [`oncekey::Stats`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LayerStats {
+    /// Handlers that run now, with the storing of their responses.
+    pub running: u64,
+    /// Requests refused because of their key: missing, malformed, sent twice.
+    pub key_refused: u64,
+    /// Requests refused because of their body: over the limit, or it could not be read.
+    pub body_refused: u64,
+    /// Requests refused because the store was unavailable.
+    pub store_unavailable: u64,
+    /// Responses that were sent although the store failed to record them. Their retries are refused
+    /// until the engine is reopened.
+    pub complete_failed: u64,
+    /// Operations that were completed without a response to replay: too large, or a stream.
+    pub not_stored: u64,
+    /// Keys that were freed, because nothing had happened.
+    pub not_executed: u64,
+    /// Executions that ended without saying how: a panic, an error of the inner service, a response
+    /// body that failed.
+    pub abandoned: u64,
+    /// Stored responses that could not be decoded.
+    pub undecodable: u64,
+}
+
+/// The counters behind [`LayerStats`].
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) key_refused: Counter,
+    pub(crate) body_refused: Counter,
+    pub(crate) store_unavailable: Counter,
+    pub(crate) complete_failed: Counter,
+    pub(crate) not_stored: Counter,
+    pub(crate) not_executed: Counter,
+    pub(crate) abandoned: Counter,
+    pub(crate) undecodable: Counter,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Counters {
+    pub(crate) fn snapshot(&self, running: usize) -> LayerStats {
+        LayerStats {
+            running: running as u64,
+            key_refused: self.key_refused.value(),
+            body_refused: self.body_refused.value(),
+            store_unavailable: self.store_unavailable.value(),
+            complete_failed: self.complete_failed.value(),
+            not_stored: self.not_stored.value(),
+            not_executed: self.not_executed.value(),
+            abandoned: self.abandoned.value(),
+            undecodable: self.undecodable.value(),
+        }
+    }
+}

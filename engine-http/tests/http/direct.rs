@@ -1,0 +1,192 @@
+//! The service without a server: errors of the inner service, readiness, spawners.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use oncekey_http::{IdempotencyLayer, RequestBody};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::support::{KEY, Store};
+
+type Body = RequestBody<Full<Bytes>>;
+
+/// Answers with the body of its request, or fails with it. Must be polled ready for each call.
+struct Inner {
+    mode: Mode,
+    ready: bool,
+    runs: Arc<AtomicUsize>,
+}
+
+#[derive(Clone, Copy)]
+enum Mode {
+    Answer,
+    SwitchProtocols,
+    Fail,
+    Panic,
+}
+
+impl Inner {
+    fn new(mode: Mode) -> Self {
+        Self { mode, ready: false, runs: Arc::default() }
+    }
+}
+
+/// As with a real service, it is not the clone that was polled ready.
+impl Clone for Inner {
+    fn clone(&self) -> Self {
+        Self { mode: self.mode, ready: false, runs: self.runs.clone() }
+    }
+}
+
+impl Service<Request<Body>> for Inner {
+    type Response = Response<Full<Bytes>>;
+    type Error = Bytes;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Bytes>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Bytes>> {
+        self.ready = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        assert!(std::mem::take(&mut self.ready), "called without being ready");
+        self.runs.fetch_add(1, Ordering::SeqCst);
+        let mode = self.mode;
+        Box::pin(async move {
+            let text = request.into_body().collect().await.unwrap().to_bytes();
+            match mode {
+                Mode::Answer => Ok(Response::new(Full::new(text))),
+                Mode::SwitchProtocols => {
+                    let mut response = Response::new(Full::new(text));
+                    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+                    Ok(response)
+                }
+                Mode::Fail => Err(text),
+                Mode::Panic => std::panic::panic_any(text),
+            }
+        })
+    }
+}
+
+fn post(key: Option<&str>, body: &'static str) -> Request<Body> {
+    let mut request = Request::post("/orders");
+    if let Some(key) = key {
+        request = request.header(KEY, key);
+    }
+    request.body(RequestBody::new(Full::from(body))).unwrap()
+}
+
+async fn call<S: Service<Request<Body>>>(
+    service: &mut S,
+    request: Request<Body>,
+) -> Result<S::Response, S::Error> {
+    poll_fn(|context| service.poll_ready(context)).await?;
+    service.call(request).await
+}
+
+#[tokio::test]
+async fn an_error_of_the_inner_service_is_passed_on_and_the_outcome_unknown() {
+    let layer = IdempotencyLayer::new(Store::new().engine);
+    let mut service = layer.layer(Inner::new(Mode::Fail));
+    assert_eq!(call(&mut service, post(None, "no key")).await.unwrap_err(), "no key");
+    assert_eq!(call(&mut service, post(Some("k"), "key")).await.unwrap_err(), "key");
+    let retry = call(&mut service, post(Some("k"), "key")).await.unwrap();
+    assert_eq!(retry.status(), 409);
+    let body = retry.into_body().collect().await.unwrap().to_bytes();
+    assert!(String::from_utf8_lossy(&body).contains("idempotency_outcome_unknown"));
+    assert_eq!(layer.stats().abandoned, 1);
+}
+
+/// A layer outside that catches panics sees the handler's own.
+#[test]
+fn a_panic_is_passed_on_as_it_is() {
+    let layer = IdempotencyLayer::with_spawner(Store::new().engine, |task| {
+        std::thread::spawn(move || block_on(task));
+    });
+    let mut service = layer.layer(Inner::new(Mode::Panic));
+    let request = call(&mut service, post(Some("k"), "the payload"));
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| block_on(request)));
+    assert_eq!(caught.unwrap_err().downcast_ref::<Bytes>().unwrap(), "the payload");
+    let retry = block_on(call(&mut service, post(Some("k"), "the payload")));
+    assert_eq!(retry.unwrap().status(), 409);
+}
+
+/// What follows it is no response body.
+#[tokio::test]
+async fn a_switch_of_protocols_is_passed_on_and_never_executed_again() {
+    let layer = IdempotencyLayer::new(Store::new().engine);
+    let mut service = layer.layer(Inner::new(Mode::SwitchProtocols));
+    for status in [101, 409] {
+        let response = call(&mut service, post(Some("k"), "")).await.unwrap();
+        assert_eq!(response.status(), status);
+    }
+    assert_eq!(layer.stats().not_stored, 1);
+}
+
+#[tokio::test]
+async fn the_service_that_was_polled_ready_is_the_one_that_is_called() {
+    let layer = IdempotencyLayer::new(Store::new().engine);
+    let inner = Inner::new(Mode::Answer);
+    let runs = inner.runs.clone();
+    let mut service = layer.layer(inner);
+    for key in [Some("a"), Some("b"), None, Some("a"), Some("c"), None] {
+        assert_eq!(call(&mut service, post(key, "text")).await.unwrap().status(), 200);
+    }
+    assert_eq!(runs.load(Ordering::SeqCst), 5);
+}
+
+/// Without tokio, on a thread for each execution.
+#[test]
+fn any_executor_can_run_the_handlers() {
+    let spawned = Arc::new(AtomicUsize::new(0));
+    let counted = spawned.clone();
+    let layer = IdempotencyLayer::with_spawner(Store::new().engine, move |task| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        std::thread::spawn(move || block_on(task));
+    });
+    let mut service = layer.layer(Inner::new(Mode::Answer));
+    for _ in 0..2 {
+        let response = block_on(call(&mut service, post(Some("k"), "text"))).unwrap();
+        let body = block_on(response.into_body().collect()).unwrap().to_bytes();
+        assert_eq!(body, "text");
+    }
+    assert_eq!(spawned.load(Ordering::SeqCst), 1);
+}
+
+/// An executor that is shut down drops its tasks: nobody knows how far the handler got.
+#[test]
+fn a_task_that_is_dropped_leaves_the_outcome_unknown() {
+    let layer = IdempotencyLayer::with_spawner(Store::new().engine, drop);
+    let mut service = layer.layer(Inner::new(Mode::Answer));
+    for _ in 0..2 {
+        let response = block_on(call(&mut service, post(Some("k"), "text"))).unwrap();
+        assert_eq!(response.status(), 409);
+    }
+    assert_eq!(layer.engine().stats().in_flight, 0);
+    assert_eq!(layer.engine().orphans().unwrap().len(), 1);
+    block_on(layer.drained());
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}

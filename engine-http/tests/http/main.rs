@@ -1,0 +1,10 @@
+//! The contract of the layer, row by row, over real sockets with a real client.
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails as the test itself does")]
+
+mod bodies;
+mod contract;
+mod direct;
+mod failures;
+mod keys;
+mod orders;
+mod support;

@@ -1,0 +1,269 @@
+//! A server with the layer, and a client.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
+use axum::{Router, http::Method};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client as HyperClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use oncekey::{Engine, Options};
+use oncekey_http::IdempotencyLayer;
+use oncekey_testing::{ManualClock, SimDisk};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+pub(crate) const KEY: &str = "x-idempotency-key";
+/// Longer than any machine takes for what is waited for.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A store in memory, with its disk and clock to play with.
+pub(crate) struct Store {
+    pub(crate) engine: Engine,
+    pub(crate) disk: SimDisk,
+    pub(crate) clock: ManualClock,
+}
+
+impl Store {
+    pub(crate) fn new() -> Self {
+        Self::with(|options| options)
+    }
+
+    pub(crate) fn with(options: impl FnOnce(Options) -> Options) -> Self {
+        let (disk, clock) = (SimDisk::new(), ManualClock::new());
+        let base = Options::new()
+            .segment_bytes(4 << 20)
+            .disk(Arc::new(disk.clone()))
+            .clock(Arc::new(clock.clone()));
+        let engine = options(base).open("/store").unwrap();
+        Self { engine, disk, clock }
+    }
+}
+
+/// A running server whose every path is one handler, and a client of it.
+pub(crate) struct Server {
+    pub(crate) store: Store,
+    pub(crate) layer: IdempotencyLayer,
+    pub(crate) address: SocketAddr,
+    runs: Arc<AtomicUsize>,
+    /// A permit for each response future that was dropped before it was ready.
+    cancelled: Arc<Semaphore>,
+    client: HyperClient<HttpConnector, Full<Bytes>>,
+}
+
+impl Server {
+    pub(crate) async fn start<F>(
+        handler: impl Fn(Request) -> F + Clone + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Response> + Send + 'static,
+    {
+        Self::with(Store::new(), |layer| layer, handler).await
+    }
+
+    pub(crate) async fn with<F>(
+        store: Store,
+        configure: impl FnOnce(IdempotencyLayer) -> IdempotencyLayer,
+        handler: impl Fn(Request) -> F + Clone + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Response> + Send + 'static,
+    {
+        let layer = configure(IdempotencyLayer::new(store.engine.clone()));
+        let runs = Arc::new(AtomicUsize::new(0));
+        let cancelled = Arc::new(Semaphore::new(0));
+        let counted = runs.clone();
+        let signal = cancelled.clone();
+        let app = Router::new()
+            .fallback(move |request: Request| {
+                counted.fetch_add(1, Ordering::SeqCst);
+                handler(request)
+            })
+            .layer(layer.clone())
+            .layer(from_fn(move |request: Request, next: Next| {
+                let guard = CancelGuard(Some(signal.clone()));
+                async move {
+                    let response = next.run(request).await;
+                    guard.defuse();
+                    response
+                }
+            }));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        let client = HyperClient::builder(TokioExecutor::new()).build_http();
+        Self { store, layer, address, runs, cancelled, client }
+    }
+
+    pub(crate) fn runs(&self) -> usize {
+        self.runs.load(Ordering::SeqCst)
+    }
+
+    pub(crate) async fn cancelled(&self) {
+        self.cancelled.acquire().await.unwrap().forget();
+    }
+
+    pub(crate) fn request(&self, method: Method, target: &str) -> http::request::Builder {
+        http::Request::builder().method(method).uri(format!("http://{}{target}", self.address))
+    }
+
+    /// A POST to `/orders` with a key.
+    pub(crate) async fn post(&self, key: &str, body: impl Into<Bytes>) -> Reply {
+        let request = self.request(Method::POST, "/orders").header(KEY, key);
+        self.send(request, body).await.unwrap()
+    }
+
+    pub(crate) async fn send(
+        &self,
+        request: http::request::Builder,
+        body: impl Into<Bytes>,
+    ) -> Result<Reply, hyper_util::client::legacy::Error> {
+        let request = request.body(Full::new(body.into())).unwrap();
+        let (parts, body) = self.client.request(request).await?.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Ok(Reply { status: parts.status.as_u16(), headers: parts.headers, body })
+    }
+
+    /// Sends a POST to `/orders` without waiting for the answer.
+    pub(crate) fn post_later(
+        self: &Arc<Self>,
+        key: &str,
+        body: &str,
+    ) -> tokio::task::JoinHandle<Reply> {
+        let (server, key, body) = (self.clone(), key.to_owned(), body.to_owned());
+        tokio::spawn(async move { server.post(&key, body).await })
+    }
+
+    pub(crate) async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// Sends bytes as they are; everything that comes back until the server closes.
+    pub(crate) async fn raw(&self, request: &[u8]) -> Vec<u8> {
+        let mut stream = self.connect().await;
+        stream.write_all(request).await.unwrap();
+        let mut answer = Vec::new();
+        let read = stream.read_to_end(&mut answer);
+        tokio::time::timeout(PATIENCE, read).await.expect("an answer").unwrap();
+        answer
+    }
+}
+
+struct CancelGuard(Option<Arc<Semaphore>>);
+
+impl CancelGuard {
+    fn defuse(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for CancelGuard {
+    fn drop(&mut self) {
+        if let Some(signal) = &self.0 {
+            signal.add_permits(1);
+        }
+    }
+}
+
+/// What a client got.
+#[derive(Clone, Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Reply {
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    /// Checks that this is a refusal of the layer.
+    pub(crate) fn assert_problem(&self, status: u16, code: &str) {
+        assert_eq!(self.headers["content-type"], "application/problem+json", "{self:?}");
+        let problem = self.json();
+        assert_eq!((self.status, problem["code"].as_str()), (status, Some(code)), "{self:?}");
+        assert_eq!(problem["status"], status);
+        assert!(!problem["detail"].as_str().unwrap().is_empty());
+    }
+
+    /// Checks that this is the other reply in every header and byte; only Date may differ.
+    pub(crate) fn assert_same(&self, other: &Self) {
+        let headers = |reply: &Self| {
+            let headers = reply.headers.clone().into_iter().filter_map(|(name, value)| {
+                // A repeated name comes as None.
+                (name.as_ref() != Some(&http::header::DATE)).then_some((name, value))
+            });
+            headers.collect::<Vec<_>>()
+        };
+        assert_eq!(self.status, other.status);
+        assert_eq!(headers(self), headers(other));
+        assert_eq!(self.body, other.body);
+    }
+}
+
+/// A handler stops here until the test lets it go on.
+#[derive(Clone)]
+pub(crate) struct Gate {
+    entered: Arc<Semaphore>,
+    open: Arc<Semaphore>,
+}
+
+impl Gate {
+    pub(crate) fn new() -> Self {
+        Self { entered: Arc::new(Semaphore::new(0)), open: Arc::new(Semaphore::new(0)) }
+    }
+
+    pub(crate) async fn pass(&self) {
+        self.entered.add_permits(1);
+        self.open.acquire().await.unwrap().forget();
+    }
+
+    /// Waits for somebody to stand at the gate.
+    pub(crate) async fn entered(&self) {
+        self.entered.acquire().await.unwrap().forget();
+    }
+
+    pub(crate) fn open(&self, times: usize) {
+        self.open.add_permits(times);
+    }
+}
+
+pub(crate) fn response(status: u16, body: impl Into<Body>) -> Response {
+    Response::builder().status(status).body(body.into()).unwrap()
+}
+
+/// A body whose chunks a test sends when it wants to.
+pub(crate) fn channel_body<E>() -> (tokio::sync::mpsc::UnboundedSender<Result<Bytes, E>>, Body)
+where
+    E: Into<axum::BoxError> + Debug + Send + 'static,
+{
+    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+    (sender, Body::new(ChannelBody(receiver)))
+}
+
+struct ChannelBody<E>(tokio::sync::mpsc::UnboundedReceiver<Result<Bytes, E>>);
+
+impl<E> http_body::Body for ChannelBody<E> {
+    type Data = Bytes;
+    type Error = E;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, E>>> {
+        self.0.poll_recv(context).map(|data| data.map(|data| data.map(http_body::Frame::data)))
+    }
+}
