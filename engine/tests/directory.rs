@@ -391,6 +391,7 @@ fn a_failed_sync_of_the_store_file_may_drop_what_the_cache_still_shows() {
         engine.fold().ok();
         sim.disk.clear_faults();
         engine.reopen().unwrap();
+        engine.fold().unwrap();
         let image = sim.disk.crash(CrashMode::LoseAllUnsynced);
         drop(engine);
         let engine = sim.on(image).open();

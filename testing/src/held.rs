@@ -28,6 +28,8 @@ struct Gate {
 struct GateState {
     held: bool,
     waiting: usize,
+    /// Syncs that may still pass while the gate is closed.
+    passes: usize,
 }
 
 impl Gate {
@@ -35,9 +37,10 @@ impl Gate {
         let mut state = self.state.lock();
         state.waiting += 1;
         self.changed.notify_all();
-        while state.held {
+        while state.held && state.passes == 0 {
             self.changed.wait(&mut state);
         }
+        state.passes = state.passes.saturating_sub(1);
         state.waiting -= 1;
     }
 }
@@ -58,6 +61,16 @@ impl HeldDisk {
         let mut state = self.gate.state.lock();
         while state.waiting == 0 {
             self.gate.changed.wait(&mut state);
+        }
+    }
+
+    /// Lets one sync go on, and holds the ones after it.
+    pub fn release_one(&self) {
+        let mut state = self.gate.state.lock();
+        state.passes += 1;
+        self.gate.changed.notify_all();
+        while state.passes > 0 {
+            self.gate.changed.wait_for(&mut state, std::time::Duration::from_millis(1));
         }
     }
 
