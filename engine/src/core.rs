@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use parking_lot::RwLock;
+use parking_lot::Mutex;
 
 use crate::clock::{EngineClock, Time};
 use crate::error::{Error, ErrorKind, Result};
@@ -32,7 +32,9 @@ pub(crate) struct Core {
     pub(crate) recent: RecentSize,
     pub(crate) folds: Folds,
     views: Views,
-    health: RwLock<Health>,
+    /// Open records of the store file, as of the last fold.
+    pub(crate) carried: AtomicUsize,
+    health: Health,
     /// The disk or the configured size is full: no new claims.
     pub(crate) full: AtomicBool,
     pub(crate) in_flight: AtomicIsize,
@@ -40,11 +42,33 @@ pub(crate) struct Core {
     pub(crate) timers: Timers,
 }
 
+/// Whether commands are carried out. Healthy until something else is set, which is final.
+#[derive(Debug, Default)]
+struct Health {
+    /// Read by every command, hence no lock.
+    impaired: AtomicBool,
+    state: Mutex<Option<Impaired>>,
+}
+
 #[derive(Clone, Debug)]
-enum Health {
-    Healthy,
+enum Impaired {
     Failed(Error),
     Closed,
+}
+
+impl Health {
+    /// Sets the state; says whether this call did.
+    fn set(&self, impaired: Impaired) -> bool {
+        let mut state = self.state.lock();
+        let first = state.is_none();
+        state.get_or_insert(impaired);
+        self.impaired.store(true, Ordering::Release);
+        first
+    }
+
+    fn impaired(&self) -> Option<Impaired> {
+        if self.impaired.load(Ordering::Acquire) { self.state.lock().clone() } else { None }
+    }
 }
 
 impl Core {
@@ -65,8 +89,9 @@ impl Core {
             counters: Counters::default(),
             recent: RecentSize::default(),
             folds,
+            carried: AtomicUsize::new(views.current().open_count()),
             views,
-            health: RwLock::new(Health::Healthy),
+            health: Health::default(),
             full: AtomicBool::new(false),
             in_flight: AtomicIsize::new(0),
             waiters: AtomicUsize::new(0),
@@ -246,8 +271,9 @@ impl Core {
         self.follow_up(hash, follow_up);
     }
 
+    /// Orphans, and live claims that outlived a fold.
     pub(crate) fn orphans_about(&self) -> usize {
-        let carried = self.view().open_count();
+        let carried = self.carried.load(Ordering::Relaxed);
         let recent = &self.recent;
         carried
             + recent.orphans_active.load(Ordering::Relaxed)
@@ -268,38 +294,34 @@ impl Core {
     }
 
     fn check_health(&self) -> Result<()> {
-        match &*self.health.read() {
-            Health::Healthy => Ok(()),
-            _ => Err(self.refusal()),
+        match self.health.impaired() {
+            None => Ok(()),
+            Some(_) => Err(self.refusal()),
         }
     }
 
     pub(crate) fn has_failed(&self) -> bool {
-        matches!(*self.health.read(), Health::Failed(_))
+        matches!(self.health.impaired(), Some(Impaired::Failed(_)))
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        matches!(*self.health.read(), Health::Closed)
+        matches!(self.health.impaired(), Some(Impaired::Closed))
     }
 
     /// Why commands are refused.
     pub(crate) fn refusal(&self) -> Error {
-        match &*self.health.read() {
-            Health::Failed(cause) => {
-                Error::caused_by(ErrorKind::Unavailable, cause.to_string(), cause.clone())
+        match self.health.impaired() {
+            Some(Impaired::Failed(cause)) => {
+                Error::caused_by(ErrorKind::Unavailable, cause.to_string(), cause)
             }
-            Health::Closed | Health::Healthy => Error::new(ErrorKind::Closed, ""),
+            Some(Impaired::Closed) | None => Error::new(ErrorKind::Closed, ""),
         }
     }
 
     /// Latches the engine: from now on it only answers from what is durable.
     pub(crate) fn fail(&self, error: &Error) {
-        {
-            let mut health = self.health.write();
-            if !matches!(*health, Health::Healthy) {
-                return;
-            }
-            *health = Health::Failed(error.clone());
+        if !self.health.set(Impaired::Failed(error.clone())) {
+            return;
         }
         self.counters.failures.fetch_add(1, Ordering::Relaxed);
         let refusal = self.refusal();
@@ -322,22 +344,14 @@ impl Core {
 
     /// Refuses commands while the engine is reopened; those already queued are still carried out.
     pub(crate) fn suspend(&self) {
-        let mut health = self.health.write();
-        if matches!(*health, Health::Healthy) {
-            let cause = Error::new(ErrorKind::Unavailable, "the engine is being reopened");
-            *health = Health::Failed(cause);
-        }
-        drop(health);
+        let cause = Error::new(ErrorKind::Unavailable, "the engine is being reopened");
+        self.health.set(Impaired::Failed(cause));
         self.queue.stop();
     }
 
     /// Refuses further commands; those already queued are still carried out.
     pub(crate) fn close(&self) {
-        let mut health = self.health.write();
-        if matches!(*health, Health::Healthy) {
-            *health = Health::Closed;
-        }
-        drop(health);
+        self.health.set(Impaired::Closed);
         self.queue.stop();
     }
 

@@ -235,11 +235,8 @@ impl Folder {
         })?;
         // The store gave readers the new view: they find the records there before they stop finding
         // them in recent.
-        for mut shard in self.core.table.shards() {
-            let evicted = shard.evict();
-            drop(shard);
-            drop(evicted);
-        }
+        let evicted: Vec<_> = self.core.table.shards().map(|mut shard| shard.evict()).collect();
+        self.core.carried.store(self.store.view().open_count(), Ordering::Relaxed);
         self.core.recent.evicted();
         self.core.inbox.requests.lock().folding = false;
         // Only now that the fold is durable may its part of the journal be written over.
@@ -247,6 +244,8 @@ impl Folder {
         self.core.folds.folded(task.through);
         self.core.counters.folds.fetch_add(1, Ordering::Relaxed);
         self.core.queue.nudge();
+        // Freeing takes a while: only now that nobody waits for it.
+        drop(evicted);
         // Merging keeps pace with folding, whatever the load.
         self.store.merge_step(4 * count)?;
         self.note_space()
