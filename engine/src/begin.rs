@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::claim::{Claim, Orphan};
+use crate::claim::Claim;
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::key::KeyHash;
 use crate::lock_table::Outcome;
+use crate::orphan::Orphan;
 use crate::shared::Shared;
 use crate::transition::{Completed, Record, Reply, State, Token};
 

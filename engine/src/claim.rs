@@ -1,11 +1,10 @@
-//! The two handles: a claim executes an operation, an orphan decides about one whose owner is gone.
+//! The right to execute an operation.
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use crate::clock::Time;
-use crate::error::{Error, ErrorKind};
+use crate::handle::{Failed, Handle, Owner, refusal};
 use crate::key::{Key, KeyHash};
 use crate::pending::Pending;
 use crate::shared::Shared;
@@ -34,81 +33,6 @@ pub struct Claim {
     delivered: bool,
     /// Whether dropping the claim must tell the engine.
     armed: bool,
-}
-
-/// What a claim and an orphan have in common: a key, and the attempt that they stand for.
-#[derive(Clone)]
-struct Handle {
-    shared: Arc<Shared>,
-    key: Key,
-    hash: KeyHash,
-    token: Token,
-    attempt: u32,
-    checkpoint: Option<Arc<[u8]>>,
-}
-
-impl Handle {
-    /// `None` when the record is completed, which has no attempt.
-    fn new(shared: &Arc<Shared>, hash: KeyHash, record: &Record) -> Option<Self> {
-        let attempt = record.attempt()?;
-        Some(Self {
-            shared: shared.clone(),
-            key: record.key.clone(),
-            hash,
-            token: attempt.token,
-            attempt: attempt.number,
-            checkpoint: attempt.checkpoint.clone(),
-        })
-    }
-
-    /// Submits a command that consumes `owner`; a failure that can be tried again gives it back.
-    fn finish<T: Send + 'static, H: Owner>(
-        self,
-        owner: H,
-        command: Command,
-        answer: impl FnOnce(Option<&Record>) -> Option<T> + Send + 'static,
-    ) -> Pending<T, Failed<H>> {
-        let (sender, pending) = Pending::channel();
-        self.shared.submit(self.key, self.hash, command, move |outcome| {
-            let answered = match outcome {
-                Err(error) => Err(Failed { error, handle: Some(owner) }),
-                Ok((reply, record, _)) => {
-                    owner.spent();
-                    Some(&reply)
-                        .filter(|reply| matches!(reply, Reply::Done | Reply::Claimed))
-                        .and_then(|_| answer(record.as_deref()))
-                        .ok_or_else(|| Failed { error: refusal(&reply), handle: None })
-                }
-            };
-            // When nobody waits, a claim inside is dropped here.
-            drop(sender.send(answered));
-        });
-        pending
-    }
-}
-
-/// A handle whose token an answer has used up.
-trait Owner: Send + 'static {
-    fn spent(self);
-}
-
-impl Owner for Claim {
-    /// Dropping the claim tells nobody.
-    fn spent(mut self) {
-        self.armed = false;
-    }
-}
-
-impl Owner for Orphan {
-    fn spent(self) {}
-}
-
-fn refusal(reply: &Reply) -> Error {
-    let kind = match reply {
-        Reply::AlreadyCompleted => ErrorKind::AlreadyCompleted,
-        _ => ErrorKind::Fenced,
-    };
-    Error::new(kind, "")
 }
 
 /// How an operation was completed.
@@ -226,10 +150,17 @@ impl Claim {
     }
 }
 
-fn completion(record: Option<&Record>) -> Option<Completion> {
+pub(crate) fn completion(record: Option<&Record>) -> Option<Completion> {
     match &record?.state {
         State::Completed(completed) => Some(Completion { kept: completed.response.is_some() }),
         State::InFlight(_) | State::Orphan { .. } => None,
+    }
+}
+
+impl Owner for Claim {
+    /// Dropping the claim tells nobody.
+    fn spent(mut self) {
+        self.armed = false;
     }
 }
 
@@ -251,168 +182,5 @@ impl Drop for Claim {
 impl fmt::Debug for Claim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Claim({:?}, attempt {}, {})", self.key(), self.attempt(), self.token())
-    }
-}
-
-/// An operation whose owner is gone without saying how it ended: its outcome is unknown.
-///
-/// Resolved by [`take_over`](Self::take_over), [`complete`](Self::complete) or
-/// [`release`](Self::release). The handle stands for the attempt that it saw: once somebody else
-/// resolved that one, everything here is `Fenced`. Dropping the handle changes nothing.
-#[derive(Clone)]
-pub struct Orphan {
-    handle: Handle,
-    since: Time,
-    age: Duration,
-}
-
-impl Orphan {
-    /// `None` when the record does not count as an orphan at `now`.
-    pub(crate) fn new(
-        shared: &Arc<Shared>,
-        hash: KeyHash,
-        record: &Record,
-        now: Time,
-    ) -> Option<Self> {
-        let since = record.orphaned_since(now)?;
-        Some(Self { handle: Handle::new(shared, hash, record)?, since, age: now.since(since) })
-    }
-
-    /// The key of the operation.
-    pub fn key(&self) -> &Key {
-        &self.handle.key
-    }
-
-    /// The token of the attempt that died.
-    pub fn token(&self) -> Token {
-        self.handle.token
-    }
-
-    /// Which attempt died, from 1.
-    pub fn attempt(&self) -> u32 {
-        self.handle.attempt
-    }
-
-    /// The last checkpoint that any attempt saved.
-    pub fn last_checkpoint(&self) -> Option<&[u8]> {
-        self.handle.checkpoint.as_deref()
-    }
-
-    /// Since when the operation is an orphan, in engine time.
-    pub fn since(&self) -> SystemTime {
-        self.since.to_wall()
-    }
-
-    /// How long the operation had been an orphan when this handle was made.
-    pub fn age(&self) -> Duration {
-        self.age
-    }
-
-    /// Claims the operation: a new token, one attempt more, the last checkpoint. Whoever takes over
-    /// executes what may have happened before: at least once, not exactly once.
-    ///
-    /// Durable when the answer is Ok.
-    ///
-    /// # Errors
-    /// `Fenced` or `AlreadyCompleted` when the orphan was resolved otherwise; `Overloaded`,
-    /// `StoreFull`, `OutcomeUnknown`, `Unavailable`, `Closed`, which give the handle back.
-    pub fn take_over(self) -> Pending<Claim, Failed<Orphan>> {
-        let handle = self.handle.clone();
-        let command = handle.shared.take_over_command(handle.token);
-        let (shared, hash) = (handle.shared.clone(), handle.hash);
-        handle
-            .finish(self, command, move |record| Claim::new(&shared, hash, record?))
-            .on_delivery(Claim::delivered)
-    }
-
-    /// Ends the operation with a response, for somebody who found out that it happened.
-    ///
-    /// Durable when the answer is Ok.
-    ///
-    /// # Errors
-    /// `Fenced` or `AlreadyCompleted` when the orphan was resolved otherwise; `OutcomeUnknown`,
-    /// `Unavailable`, `StoreFull`, `Closed`, which give the handle back.
-    pub fn complete(self, response: &[u8]) -> Pending<Completion, Failed<Orphan>> {
-        let handle = self.handle.clone();
-        let command = handle.shared.complete_command(handle.token, Some(response), None);
-        handle.finish(self, command, completion)
-    }
-
-    /// Frees the key, for somebody who found out that the operation did not happen, or who wants it
-    /// executed again.
-    ///
-    /// Durable when the answer is Ok.
-    ///
-    /// # Errors
-    /// Those of [`complete`](Self::complete).
-    pub fn release(self) -> Pending<(), Failed<Orphan>> {
-        let handle = self.handle.clone();
-        let command = Command::Release { token: handle.token };
-        handle.finish(self, command, |_| Some(()))
-    }
-}
-
-impl fmt::Debug for Orphan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Orphan({:?}, attempt {}, {})", self.key(), self.attempt(), self.token())
-    }
-}
-
-/// A failed call on a handle that it consumed, with the handle where the call can be tried again.
-pub struct Failed<H> {
-    error: Error,
-    handle: Option<H>,
-}
-
-impl<H> Failed<H> {
-    /// What went wrong.
-    pub fn error(&self) -> &Error {
-        &self.error
-    }
-
-    /// What went wrong, for programs.
-    pub fn kind(&self) -> ErrorKind {
-        self.error.kind()
-    }
-
-    /// The handle, unless the token is spent (`Fenced`, `AlreadyCompleted`).
-    pub fn into_handle(self) -> Option<H> {
-        self.handle
-    }
-
-    /// Both parts.
-    pub fn into_parts(self) -> (Error, Option<H>) {
-        (self.error, self.handle)
-    }
-}
-
-impl<H> From<Error> for Failed<H> {
-    fn from(error: Error) -> Self {
-        Self { error, handle: None }
-    }
-}
-
-/// Drops the handle: a claim inside becomes an orphan.
-impl<H> From<Failed<H>> for Error {
-    fn from(failed: Failed<H>) -> Self {
-        failed.error
-    }
-}
-
-impl<H> fmt::Debug for Failed<H> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.error, f)
-    }
-}
-
-impl<H> fmt::Display for Failed<H> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.error, f)
-    }
-}
-
-impl<H> std::error::Error for Failed<H> {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(&self.error)
     }
 }

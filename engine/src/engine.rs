@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::begin::{Begin, Lookup};
-use crate::claim::Orphan;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fingerprint::Fingerprint;
 use crate::key::{HashMap, Key};
 use crate::options::Options;
+use crate::orphan::Orphan;
 use crate::pending::Pending;
 use crate::shared::Shared;
 use crate::stats::Stats;
