@@ -15,17 +15,6 @@ use oncekey_testing::{Begun, CrashMode, Fault, Model, SimDisk};
 
 const KEYS: u8 = 6;
 
-/// PCG by its seed: which step comes next.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
-}
-
 /// A caller that does one thing at a time and knows what was acknowledged.
 struct Caller {
     random: Random,
@@ -39,8 +28,7 @@ struct Caller {
 
 impl Caller {
     fn new(seed: u64) -> Self {
-        let mut random = Random(seed);
-        random.below(1);
+        let random = Random::new(seed);
         let model = Model::new(TTL.as_millis() as u64, None);
         Self { random, model, maybe: None, claims: Vec::new(), responses: 0 }
     }
@@ -188,23 +176,6 @@ fn expect(model: &Model, key: u8) -> String {
         Begun::Orphaned(token) => format!("orphan {}", probe.take_over(key, token).unwrap().1 - 1),
         Begun::Replay(response) => format!("completed {}", response.unwrap()),
         other => panic!("the model holds {other:?} after a restart"),
-    }
-}
-
-fn seeds(default: std::ops::Range<u64>) -> std::ops::Range<u64> {
-    let Ok(given) = std::env::var("ONCEKEY_SEEDS") else { return default };
-    let (start, end) = given.split_once("..").expect("ONCEKEY_SEEDS is like 0..1000");
-    start.parse().unwrap()..end.parse().unwrap()
-}
-
-/// Names the seed of a failure.
-struct Seed(u64);
-
-impl Drop for Seed {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("replay this failure with ONCEKEY_SEEDS={}..{}", self.0, self.0 + 1);
-        }
     }
 }
 

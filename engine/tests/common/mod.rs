@@ -86,3 +86,38 @@ pub(crate) fn locked(engine: &Engine, name: &str) {
 pub(crate) fn begin_error(engine: &Engine, name: &str) -> Error {
     engine.begin(&key(name), body("a")).wait().unwrap_err()
 }
+
+/// A linear congruential generator: all that is random in a test, by its seed.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Self {
+        let mut random = Self(seed);
+        random.below(1);
+        random
+    }
+
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+/// The seeds to run: `default`, or what `ONCEKEY_SEEDS` says.
+pub(crate) fn seeds(default: std::ops::Range<u64>) -> std::ops::Range<u64> {
+    let Ok(given) = std::env::var("ONCEKEY_SEEDS") else { return default };
+    let (start, end) = given.split_once("..").expect("ONCEKEY_SEEDS is like 0..1000");
+    start.parse().unwrap()..end.parse().unwrap()
+}
+
+/// Names the seed of a failure.
+pub(crate) struct Seed(pub(crate) u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("replay this failure with ONCEKEY_SEEDS={}..{}", self.0, self.0 + 1);
+        }
+    }
+}
