@@ -24,9 +24,11 @@
 mod clock;
 mod disk;
 mod held;
+mod linear;
 mod model;
 
 pub use clock::ManualClock;
 pub use disk::{CrashMode, Fault, Op, OpKind, Ops, SimDisk, is_power_off};
 pub use held::HeldDisk;
+pub use linear::{Answer, Call, CallId, History, Violation};
 pub use model::{Begun, Model, Refused};

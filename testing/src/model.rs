@@ -26,7 +26,7 @@ pub enum Refused {
     AlreadyCompleted,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum State {
     InFlight {
         deadline: Option<u64>,
@@ -42,7 +42,7 @@ enum State {
     },
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
     body: u8,
     token: u64,
@@ -63,7 +63,7 @@ impl Entry {
 }
 
 /// The records of a store: keys, bodies, responses and checkpoints are single bytes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Model {
     /// Milliseconds.
     pub now: u64,
@@ -145,6 +145,13 @@ impl Model {
         ttl: Option<u64>,
     ) -> Result<(), Refused> {
         let expires = self.now + ttl.unwrap_or(self.ttl);
+        if let Some(Entry { state: State::Completed { response: kept, .. }, token: by, .. }) =
+            self.entry(key)
+            && (*by, *kept) == (token, response)
+        {
+            // The same end, told again.
+            return Ok(());
+        }
         self.owned(key, token)?.state = State::Completed { expires, response };
         Ok(())
     }

@@ -1,0 +1,476 @@
+//! Linearizability: whether what concurrent callers saw of a key can be put into one order that the
+//! [`Model`] would have given.
+//!
+//! The search is that of Wing and Gong ("Testing and verifying concurrent objects", 1993) with
+//! Lowe's memory of what was tried, key by key, since keys do not meet. Restarts are barriers: a
+//! call is before or after one. A call whose outcome is unknown may have happened, between its start
+//! and the next restart, or not. From each barrier on the search goes on with every state that is
+//! still possible.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Debug};
+
+use parking_lot::Mutex;
+
+use crate::{Begun, Model, Refused};
+
+/// What is asked of a key. `T` is a token as the engine gives it; bodies, responses and checkpoints
+/// are single bytes, as in the [`Model`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Call<T> {
+    Begin {
+        body: u8,
+    },
+    Complete {
+        token: T,
+        response: u8,
+    },
+    Abort {
+        token: T,
+    },
+    Checkpoint {
+        token: T,
+        data: u8,
+    },
+    /// The claim was dropped: nobody hears whether and when it came through.
+    Drop {
+        token: T,
+    },
+    TakeOver {
+        token: T,
+    },
+    Release {
+        token: T,
+    },
+}
+
+/// What the caller was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer<T> {
+    /// Begin or take over, with the new claim's token and the last checkpoint.
+    Claimed {
+        /// The new claim's.
+        token: T,
+        /// What the claim says of the attempts before it.
+        attempt: u32,
+        /// The last checkpoint.
+        checkpoint: Option<u8>,
+    },
+    /// The response.
+    Replay(u8),
+    /// In flight.
+    Locked,
+    /// Another request.
+    Mismatch,
+    /// The orphan's token.
+    Orphaned(T),
+    /// The change happened.
+    Done,
+    /// Not the newest token.
+    Fenced,
+    /// Completed before.
+    AlreadyCompleted,
+    /// The call was refused: it must not have happened.
+    Refused,
+    /// The call may have happened.
+    Unknown,
+}
+
+/// Names a call until it is answered.
+#[derive(Clone, Copy, Debug)]
+pub struct CallId(usize);
+
+#[derive(Clone, Debug)]
+struct Event<T> {
+    key: u8,
+    phase: usize,
+    called: u64,
+    /// `None` until answered, and for ever when the caller died.
+    answered: Option<(u64, Answer<T>)>,
+    call: Call<T>,
+}
+
+/// What callers did, in the order in which they did it. Shared by all of them.
+#[derive(Debug)]
+pub struct History<T> {
+    inner: Mutex<Inner<T>>,
+}
+
+#[derive(Debug)]
+struct Inner<T> {
+    clock: u64,
+    events: Vec<Event<T>>,
+    /// By how much time each restart was followed.
+    restarts: Vec<u64>,
+}
+
+/// No order of a key's calls explains their answers.
+#[derive(Clone)]
+pub struct Violation(String);
+
+impl Debug for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One state that a key may be in, with what the engine calls the model's tokens.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Possible<T> {
+    model: Model,
+    names: BTreeMap<T, u64>,
+}
+
+impl<T: Clone + Ord + Debug> History<T> {
+    /// Nothing happened yet.
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
+        let inner = Inner { clock: 0, events: Vec::new(), restarts: Vec::new() };
+        Self { inner: Mutex::new(inner) }
+    }
+
+    /// To be called before the engine is.
+    pub fn call(&self, key: u8, call: Call<T>) -> CallId {
+        let mut inner = self.inner.lock();
+        inner.clock += 1;
+        let event =
+            Event { key, phase: inner.restarts.len(), called: inner.clock, answered: None, call };
+        inner.events.push(event);
+        CallId(inner.events.len() - 1)
+    }
+
+    /// To be called once the engine has answered.
+    pub fn answer(&self, CallId(id): CallId, answer: Answer<T>) {
+        let mut inner = self.inner.lock();
+        inner.clock += 1;
+        inner.events[id].answered = Some((inner.clock, answer));
+    }
+
+    /// The engine was restarted, then `advance` milliseconds went by. No call may be under way.
+    pub fn restart(&self, advance: u64) {
+        self.inner.lock().restarts.push(advance);
+    }
+
+    /// How many calls there were.
+    pub fn calls(&self) -> usize {
+        self.inner.lock().events.len()
+    }
+
+    /// Whether every key's calls can be put in order, from an empty store with this TTL.
+    ///
+    /// # Errors
+    /// The first key whose calls can not.
+    pub fn check(&self, ttl: u64) -> Result<(), Violation> {
+        let inner = self.inner.lock();
+        let keys: BTreeSet<_> = inner.events.iter().map(|event| event.key).collect();
+        keys.into_iter().try_for_each(|key| inner.check_key(key, ttl))
+    }
+}
+
+impl<T: Clone + Ord + Debug> Inner<T> {
+    fn check_key(&self, key: u8, ttl: u64) -> Result<(), Violation> {
+        let empty = Possible { model: Model::new(ttl, None), names: BTreeMap::new() };
+        let mut states = BTreeSet::from([empty]);
+        for phase in 0..=self.restarts.len() {
+            let events: Vec<_> = (self.events.iter())
+                .filter(|event| event.key == key && event.phase == phase)
+                .filter(|event| !matches!(event.answered, Some((_, Answer::Refused))))
+                .collect();
+            assert!(events.len() <= 128, "at most 128 calls of a key between two restarts");
+            let mut search =
+                Search { events: &events, tried: BTreeSet::new(), ends: BTreeSet::new() };
+            states.iter().for_each(|state| search.run(0, state));
+            if search.ends.is_empty() {
+                return Err(violation(key, phase, &states, &events));
+            }
+            states = search.ends;
+            if let Some(advance) = self.restarts.get(phase) {
+                states = states.into_iter().map(|state| state.restarted(*advance)).collect();
+            }
+        }
+        Ok(())
+    }
+}
+
+fn violation<T: Debug>(
+    key: u8,
+    phase: usize,
+    states: &BTreeSet<Possible<T>>,
+    events: &[&Event<T>],
+) -> Violation {
+    let mut text = format!("key {key} in phase {phase}: no order explains\n");
+    for Event { called, answered, call, .. } in events {
+        text += &format!("  {called}: {call:?} -> {answered:?}\n");
+    }
+    Violation(text + &format!("from any of {states:#?}"))
+}
+
+struct Search<'a, T> {
+    events: &'a [&'a Event<T>],
+    /// Which calls were put in order, and the state that they led to.
+    tried: BTreeSet<(u128, Possible<T>)>,
+    ends: BTreeSet<Possible<T>>,
+}
+
+impl<T: Clone + Ord + Debug> Search<'_, T> {
+    fn run(&mut self, done: u128, state: &Possible<T>) {
+        if !self.tried.insert((done, state.clone())) {
+            return;
+        }
+        let left = |index: &usize| done & (1 << index) == 0;
+        let certain = |event: &Event<T>| match &event.answered {
+            None | Some((_, Answer::Unknown)) => None,
+            Some((at, _)) => Some(*at),
+        };
+        // No call can come after one that was answered before it began.
+        let first_answer = (0..self.events.len())
+            .filter(left)
+            .filter_map(|index| certain(self.events[index]))
+            .min();
+        if first_answer.is_none() {
+            self.ends.insert(state.clone());
+        }
+        for index in (0..self.events.len()).filter(left) {
+            let event = self.events[index];
+            if first_answer.is_some_and(|first| event.called > first) {
+                continue;
+            }
+            if let Some(next) = state.after(event) {
+                self.run(done | 1 << index, &next);
+            }
+        }
+    }
+}
+
+impl<T: Clone + Ord + Debug> Possible<T> {
+    /// The state after a call, if the call would have been answered so.
+    fn after(&self, event: &Event<T>) -> Option<Self> {
+        let mut next = self.clone();
+        let model = &mut next.model;
+        let answer = match &event.answered {
+            None | Some((_, Answer::Unknown)) => None,
+            Some((_, answer)) => Some(answer),
+        };
+        let name = |token: &T| self.names.get(token).copied();
+        let result = match &event.call {
+            Call::Begin { body } => {
+                let begun = model.begin(0, *body);
+                let Some(answer) = answer else { return Some(next) };
+                return match (begun, answer) {
+                    (
+                        Begun::Claimed(own),
+                        Answer::Claimed { token, attempt: 1, checkpoint: None },
+                    ) => next.named(token, own),
+                    (Begun::Orphaned(own), Answer::Orphaned(token)) => next.named(token, own),
+                    (Begun::Replay(Some(kept)), Answer::Replay(told)) => {
+                        (kept == *told).then_some(next)
+                    }
+                    (Begun::Locked, Answer::Locked) | (Begun::Mismatch, Answer::Mismatch) => {
+                        Some(next)
+                    }
+                    _ => None,
+                };
+            }
+            Call::TakeOver { token } => {
+                let taken = model.take_over(0, name(token)?);
+                return match (taken, answer) {
+                    (_, None) => Some(next),
+                    (
+                        Ok((own, number, last)),
+                        Some(Answer::Claimed { token, attempt, checkpoint }),
+                    ) => {
+                        let told = (*attempt, *checkpoint) == (number, last);
+                        told.then(|| next.named(token, own)).flatten()
+                    }
+                    (Err(refused), Some(answer)) => answer.is(&Err(refused)).then_some(next),
+                    _ => None,
+                };
+            }
+            Call::Complete { token, response } => {
+                model.complete(0, name(token)?, Some(*response), None)
+            }
+            Call::Abort { token } => model.abort(0, name(token)?),
+            Call::Checkpoint { token, data } => model.checkpoint(0, name(token)?, *data),
+            Call::Release { token } => model.release(0, name(token)?),
+            Call::Drop { token } => {
+                model.owner_gone(0, name(token)?);
+                Ok(())
+            }
+        };
+        answer.is_none_or(|answer| answer.is(&result)).then_some(next)
+    }
+
+    /// The engine called the model's token `own` so; a token has one name.
+    fn named(mut self, token: &T, own: u64) -> Option<Self> {
+        let known = self.names.get(token);
+        let fits = match known {
+            Some(known) => *known == own,
+            None => !self.names.values().any(|other| *other == own),
+        };
+        self.names.insert(token.clone(), own);
+        fits.then_some(self)
+    }
+
+    fn restarted(mut self, advance: u64) -> Self {
+        self.model.restart(self.model.now);
+        self.model.now += advance;
+        self
+    }
+}
+
+impl<T> Answer<T> {
+    fn is(&self, result: &Result<(), Refused>) -> bool {
+        matches!(
+            (self, result),
+            (Self::Done, Ok(()))
+                | (Self::Fenced, Err(Refused::Fenced))
+                | (Self::AlreadyCompleted, Err(Refused::AlreadyCompleted))
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEGIN: Call<u8> = Call::Begin { body: 0 };
+
+    fn claimed(token: u8) -> Answer<u8> {
+        Answer::Claimed { token, attempt: 1, checkpoint: None }
+    }
+
+    /// Calls and answers in order; a number names the call.
+    fn history(steps: &[(usize, Result<Call<u8>, Answer<u8>>)]) -> History<u8> {
+        let history = History::new();
+        let mut ids = BTreeMap::new();
+        for (number, step) in steps {
+            match step {
+                Ok(call) => drop(ids.insert(*number, history.call(0, call.clone()))),
+                Err(answer) => history.answer(ids[number], answer.clone()),
+            }
+        }
+        history
+    }
+
+    fn right(steps: &[(usize, Result<Call<u8>, Answer<u8>>)]) -> bool {
+        history(steps).check(1000).is_ok()
+    }
+
+    #[test]
+    fn overlapping_calls_may_take_any_order_and_others_may_not() {
+        let complete = Call::Complete { token: 1, response: 7 };
+        // The second begins before the claim is answered, and is told Locked.
+        assert!(right(&[
+            (1, Ok(BEGIN)),
+            (2, Ok(BEGIN)),
+            (2, Err(Answer::Locked)),
+            (1, Err(claimed(1)))
+        ]));
+        // It is answered before the claim is asked for.
+        assert!(!right(&[
+            (2, Ok(BEGIN)),
+            (2, Err(Answer::Locked)),
+            (1, Ok(BEGIN)),
+            (1, Err(claimed(1)))
+        ]));
+        for (overlapping, told, expected) in [
+            (true, Answer::Locked, true),
+            (true, Answer::Replay(7), true),
+            (true, Answer::Replay(8), false),
+            (true, claimed(2), false),
+            (false, Answer::Locked, false),
+            (false, Answer::Replay(7), true),
+        ] {
+            let mut steps = vec![(1, Ok(BEGIN)), (1, Err(claimed(1))), (2, Ok(complete.clone()))];
+            let retry = [(3, Ok(BEGIN)), (3, Err(told))];
+            let done = [(2, Err(Answer::Done))];
+            match overlapping {
+                true => steps.extend(retry.into_iter().chain(done)),
+                false => steps.extend(done.into_iter().chain(retry)),
+            }
+            assert_eq!(right(&steps), expected, "{steps:?}");
+        }
+    }
+
+    #[test]
+    fn two_claims_of_one_life_and_two_names_of_one_claim_are_found() {
+        assert!(!right(&[
+            (1, Ok(BEGIN)),
+            (1, Err(claimed(1))),
+            (2, Ok(BEGIN)),
+            (2, Err(claimed(2)))
+        ]));
+        let abort = Call::Abort { token: 1 };
+        let aborted = [
+            (1, Ok(BEGIN)),
+            (1, Err(claimed(1))),
+            (2, Ok(abort)),
+            (2, Err(Answer::Done)),
+            (3, Ok(BEGIN)),
+        ];
+        assert!(right(&[&aborted[..], &[(3, Err(claimed(2)))]].concat()));
+        assert!(
+            !right(&[&aborted[..], &[(3, Err(claimed(1)))]].concat()),
+            "a token is never reused"
+        );
+    }
+
+    #[test]
+    fn an_unknown_outcome_may_have_happened_but_not_after_the_restart() {
+        let complete = Call::Complete { token: 1, response: 7 };
+        for (told, expected) in [
+            (Answer::Replay(7), true),
+            (Answer::Orphaned(1), true),
+            (Answer::Orphaned(9), false),
+            (claimed(2), false),
+        ] {
+            let history = history(&[
+                (1, Ok(BEGIN)),
+                (1, Err(claimed(1))),
+                (2, Ok(complete.clone())),
+                (2, Err(Answer::Unknown)),
+            ]);
+            history.restart(0);
+            let retry = history.call(0, BEGIN);
+            history.answer(retry, told.clone());
+            assert_eq!(history.check(1000).is_ok(), expected, "{told:?}");
+            if told == Answer::Orphaned(1) {
+                // Not completed then, so not later either.
+                let retry = history.call(0, BEGIN);
+                history.answer(retry, Answer::Replay(7));
+                assert!(history.check(1000).is_err());
+            }
+        }
+        // Nobody heard of the claim: it may have been granted, and has no name yet.
+        for told in [claimed(1), Answer::Orphaned(1)] {
+            let history = history(&[(1, Ok(BEGIN))]);
+            history.restart(0);
+            let retry = history.call(0, BEGIN);
+            history.answer(retry, told);
+            history.check(1000).unwrap();
+        }
+    }
+
+    #[test]
+    fn what_was_acknowledged_survives_a_restart_until_it_expires() {
+        let complete = Call::Complete { token: 1, response: 7 };
+        for (advance, told, expected) in [
+            (999, Answer::Replay(7), true),
+            (999, claimed(2), false),
+            (1000, claimed(2), true),
+            (1000, Answer::Replay(7), false),
+        ] {
+            let history = history(&[
+                (1, Ok(BEGIN)),
+                (1, Err(claimed(1))),
+                (2, Ok(complete.clone())),
+                (2, Err(Answer::Done)),
+            ]);
+            history.restart(advance);
+            let retry = history.call(0, BEGIN);
+            history.answer(retry, told);
+            assert_eq!(history.check(1000).is_ok(), expected);
+        }
+    }
+}
