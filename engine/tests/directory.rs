@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use common::*;
 use oncekey::{Engine, ErrorKind, Lookup, Options};
-use oncekey_testing::{CrashMode, Fault, OpKind, SimDisk};
+use oncekey_testing::{CrashMode, Fault, OpKind, Ops, SimDisk};
 
 /// Every file with its bytes, but for the lock, whose file says nothing.
 fn contents(disk: &SimDisk) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -398,5 +398,26 @@ fn a_failed_sync_of_the_store_file_may_drop_what_the_cache_still_shows() {
         for round in 0..20 {
             replay(&engine, &format!("k{round}"));
         }
+    }
+}
+
+/// A panic under redb's locks poisons them, and redb panics again when it is dropped: that must not
+/// end the process of the server that the engine lives in.
+#[test]
+fn a_panic_under_the_store_file_is_a_failure_and_reopening_settles_it() {
+    for nth in 0..12 {
+        let sim = Sim::new();
+        let engine = sim.open();
+        complete(&engine, "journalled", b"answer");
+        let held = claim(&engine, "held");
+        sim.disk.inject(Fault::new(Ops::Changes, nth).on_path("store.redb").panic());
+        let folded = engine.fold();
+        sim.disk.clear_faults();
+        assert_eq!(folded.is_err(), sim.disk.faults_fired() > 0);
+        assert_eq!(replay(&engine, "journalled").response(), Some(&b"answer"[..]));
+        engine.reopen().unwrap();
+        assert_eq!(replay(&engine, "journalled").response(), Some(&b"answer"[..]));
+        held.complete(b"late").wait().unwrap();
+        engine.fold().unwrap();
     }
 }

@@ -195,6 +195,7 @@ impl SimDisk {
         };
         state.powered_off = effect == Effect::PowerOff;
         let acts = match effect {
+            Effect::Panic => panic!("injected panic"),
             Effect::Nothing => false,
             Effect::Applied => true,
             Effect::Partial(_) => kind == OpKind::Write,

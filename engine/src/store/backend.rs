@@ -3,7 +3,7 @@
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
@@ -204,6 +204,9 @@ pub(super) fn inspect(file: &dyn DiskFile) -> Result<()> {
     Ok(())
 }
 
+/// Panics of redb in this process so far. A database that may have panicked is never dropped.
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
 /// Runs `work`, which uses redb, and makes a panic of redb an error.
 ///
 /// redb says of itself that reading a file altered since it wrote it may panic. Neither a caller
@@ -211,6 +214,7 @@ pub(super) fn inspect(file: &dyn DiskFile) -> Result<()> {
 /// memory that is used after it failed.
 pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
+        PANICS.fetch_add(1, Ordering::Relaxed);
         let message = payload
             .downcast_ref::<String>()
             .map(String::as_str)
@@ -224,7 +228,11 @@ pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
 /// with nothing written: what is dropped failed, or is damaged, or was never ours.
 ///
 /// Every commit carries all that a quick open needs, so a crash costs nothing.
-pub(super) struct Handle(Option<redb::Database>);
+pub(super) struct Handle {
+    database: Option<redb::Database>,
+    /// [`PANICS`] when it was opened.
+    panics: u64,
+}
 
 impl Handle {
     /// Opens what the backend holds; an empty backend becomes a new, empty file. With `check` redb
@@ -235,12 +243,13 @@ impl Handle {
                 .set_cache_size(cache_bytes)
                 .set_check_integrity_on_open(check)
                 .create_with_backend(backend);
-            Ok(Self(Some(database.map_err(failed)?)))
+            let panics = PANICS.load(Ordering::Relaxed);
+            Ok(Self { database: Some(database.map_err(failed)?), panics })
         })
     }
 
     pub(super) fn close(mut self) -> Result<()> {
-        match self.0.take() {
+        match self.database.take() {
             Some(database) => guarded(|| database.close().map_err(failed)),
             None => Ok(()),
         }
@@ -250,13 +259,22 @@ impl Handle {
 impl std::ops::Deref for Handle {
     type Target = redb::Database;
     fn deref(&self) -> &redb::Database {
-        self.0.as_ref().expect("only `close` and `drop` take the database out, and end the handle")
+        self.database
+            .as_ref()
+            .expect("only `close` and `drop` take the database out, and end the handle")
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let Some(database) = self.0.take() else { return };
+        let Some(database) = self.database.take() else { return };
+        if PANICS.load(Ordering::Relaxed) != self.panics {
+            // A panic may have poisoned redb's locks, on which its drop panics again; while
+            // unwinding, as below, that ends the process. Whichever database it was: leaking one
+            // costs memory and a file handle.
+            std::mem::forget(database);
+            return;
+        }
         // A dropped redb database writes a last commit, which on a damaged file can panic twice and
         // so abort the process. It does not while a panic unwinds; `resume_unwind` is one that
         // reaches no panic hook.

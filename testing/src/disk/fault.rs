@@ -85,6 +85,8 @@ pub(super) enum Effect {
     DropDirty,
     /// The power fails while the operation is under way.
     PowerOff,
+    /// Nothing: the operation panics.
+    Panic,
 }
 
 impl Fault {
@@ -157,6 +159,12 @@ impl Fault {
     /// failed one makes everything durable.
     pub fn drop_dirty(mut self) -> Self {
         self.effect = Effect::DropDirty;
+        self
+    }
+
+    /// The operation panics instead of failing.
+    pub fn panic(mut self) -> Self {
+        self.effect = Effect::Panic;
         self
     }
 
