@@ -1,6 +1,7 @@
 //! The committer: everything queued while the last sync ran becomes the next group; one write, one
 //! sync, then every caller of the group is answered.
 
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -162,8 +163,8 @@ impl Committer {
 
     fn write_and_publish(&mut self, written: Vec<Written>, now: Time) -> Result<()> {
         let position = self.journal.position();
-        let appended = self.journal.append(&mut self.group, self.epoch, now);
-        if let Err(error) = appended {
+        let Self { journal, group, epoch, .. } = self;
+        if let Err(error) = caught(|| journal.append(group, *epoch, now)) {
             return Err(self.unknown(written, error));
         }
         self.bytes_since_rotation += self.journal.position().offset - position.offset;
@@ -176,7 +177,7 @@ impl Committer {
                 late
             }
         };
-        if let Err(error) = self.journal.sync() {
+        if let Err(error) = caught(|| self.journal.sync()) {
             return Err(self.unknown(late, error));
         }
         let counters = &self.core.counters;
@@ -259,4 +260,11 @@ impl Committer {
             time: self.time,
         });
     }
+}
+
+/// Makes a panic of the disk an error, so that the callers of the group are answered, claims given
+/// back. The journal is not used after either.
+fn caught(io: impl FnOnce() -> Result<()>) -> Result<()> {
+    panic::catch_unwind(AssertUnwindSafe(io))
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Unavailable, "writing the journal panicked")))
 }

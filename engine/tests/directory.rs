@@ -421,3 +421,22 @@ fn a_panic_under_the_store_file_is_a_failure_and_reopening_settles_it() {
         engine.fold().unwrap();
     }
 }
+
+#[test]
+fn a_panic_under_the_journal_leaves_the_outcome_unknown_until_reopened() {
+    for (nth, kind) in [(0, OpKind::Write), (0, OpKind::Sync)] {
+        let sim = Sim::new();
+        let engine = sim.open();
+        let held = claim(&engine, "held");
+        sim.disk.inject(Fault::at_kind(kind, nth).on_path("journal").panic());
+        let failed = held.complete(b"answer").wait().unwrap_err();
+        assert_eq!(failed.kind(), ErrorKind::OutcomeUnknown, "{failed:?}");
+        assert_eq!(begin_error(&engine, "held").kind(), ErrorKind::OutcomeUnknown);
+        assert_eq!(begin_error(&engine, "other").kind(), ErrorKind::Unavailable);
+        sim.disk.clear_faults();
+        engine.reopen().unwrap();
+        let held = failed.into_handle().unwrap();
+        held.complete(b"answer").wait().unwrap();
+        assert_eq!(replay(&engine, "held").response(), Some(&b"answer"[..]));
+    }
+}
