@@ -129,6 +129,12 @@ impl Core {
                     }
                     self.reconsider_at(deadline, hash);
                 }
+                // Parked behind the committer's last look, nobody would come for it.
+                if self.check_health().is_err() {
+                    let refusal = self.refusal();
+                    let answers = self.table.shard(hash).refuse_parked(hash, &refusal, self);
+                    answers.into_iter().for_each(|answer| self.answer(answer));
+                }
             }
             Admission::Change(queued) => self.enqueue(queued),
             Admission::Resolve(op) => {
@@ -340,6 +346,7 @@ impl Core {
         for answer in answers {
             self.answer(answer);
         }
+        self.committer_ended();
     }
 
     /// Refuses commands while the engine is reopened; those already queued are still carried out.
@@ -353,6 +360,16 @@ impl Core {
     pub(crate) fn close(&self) {
         self.health.set(Impaired::Closed);
         self.queue.stop();
+    }
+
+    /// Answers whoever waits for an owner: without a committer nobody watches the ends of waits,
+    /// and no owner can end its claim.
+    pub(crate) fn committer_ended(&self) {
+        let refusal = self.refusal();
+        let answers: Vec<_> = (self.table.shards())
+            .flat_map(|mut shard| shard.refuse_all_parked(&refusal, self))
+            .collect();
+        answers.into_iter().for_each(|answer| self.answer(answer));
     }
 
     /// Answers whoever still waits, after the threads have ended.

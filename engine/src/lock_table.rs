@@ -406,6 +406,29 @@ impl Shard {
         follow_up.answers
     }
 
+    /// Answers whoever waits at a key and leaves its slot to whoever works on it.
+    pub(crate) fn refuse_parked(
+        &mut self,
+        hash: KeyHash,
+        error: &Error,
+        gate: &dyn Gate,
+    ) -> Vec<Answer> {
+        let Some(slot) = self.slots.get_mut(&hash) else { return Vec::new() };
+        let waiting = std::mem::take(&mut slot.waiting).into_iter();
+        waiting
+            .map(|op| {
+                gate.release_waiter(&op);
+                Answer(op, Err(error.clone()))
+            })
+            .collect()
+    }
+
+    /// [`refuse_parked`](Self::refuse_parked) at every key.
+    pub(crate) fn refuse_all_parked(&mut self, error: &Error, gate: &dyn Gate) -> Vec<Answer> {
+        let hashes: Vec<_> = self.slots.keys().copied().collect();
+        hashes.into_iter().flat_map(|hash| self.refuse_parked(hash, error, gate)).collect()
+    }
+
     /// Everything that waits in this shard, with the slots freed: the engine is closing.
     pub(crate) fn refuse_all(&mut self, error: &Error, gate: &dyn Gate) -> Vec<Answer> {
         let mut follow_up = FollowUp::default();

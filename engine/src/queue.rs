@@ -103,10 +103,12 @@ impl Queue {
         inner.wake(&self.wake);
     }
 
-    /// Stops and takes everything out, for a committer that failed.
+    /// Stops and takes everything out: the engine failed, and the committer, if it is not what
+    /// failed, must end.
     pub(crate) fn drain(&self) -> Vec<Queued> {
         let mut inner = self.inner.lock();
         inner.stopped = true;
+        inner.wake(&self.wake);
         let Inner { ends, begins, .. } = &mut *inner;
         self.begins.store(0, Ordering::Relaxed);
         ends.drain(..).chain(begins.drain(..).map(|(_, queued)| queued)).collect()

@@ -26,7 +26,12 @@ impl Running {
     pub(crate) fn start(options: &Options, path: &Path, lock: &Lock) -> Result<(Arc<Core>, Self)> {
         let (core, committer, folder) = recover_core(options, path)?;
         let mut running = Self::ended(lock.clone());
-        let started = spawn("oncekey-commit", &core, lock, move || committer.run())
+        let ended = core.clone();
+        let commit = move || {
+            committer.run();
+            ended.committer_ended();
+        };
+        let started = spawn("oncekey-commit", &core, lock, commit)
             .map(|thread| running.committer = Some(thread))
             .and_then(|()| spawn("oncekey-fold", &core, lock, move || folder.run()))
             .map(|thread| running.folder = Some(thread));

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::*;
 use oncekey::{Begin, Durability, Engine, ErrorKind, Options, Pending};
-use oncekey_testing::{CrashMode, HeldDisk};
+use oncekey_testing::{CrashMode, Fault, HeldDisk, OpKind};
 
 struct Stalled {
     sim: Sim,
@@ -318,4 +318,33 @@ fn a_lookup_that_stalls_while_the_key_is_completed_folded_and_evicted() {
         }
         folder.join().unwrap();
     });
+}
+
+/// Without a committer nobody watches the end of a wait, and no owner can end its claim.
+#[test]
+fn whoever_waits_for_an_owner_is_answered_when_the_engine_fails() {
+    type MakeFault = fn() -> Fault;
+    let failures: [(&str, MakeFault); 4] = [
+        ("the journal", || Fault::at_kind(OpKind::Sync, 0).on_path("journal")),
+        ("the committer", || Fault::at_kind(OpKind::Sync, 0).on_path("journal").panic()),
+        ("the store file", || Fault::at_kind(OpKind::Sync, 0).on_path("store.redb")),
+        ("the folder", || Fault::at_kind(OpKind::Write, 0).on_path("store.redb").panic()),
+    ];
+    for (what, fault) in failures {
+        let sim = Sim::new();
+        let engine = sim.open();
+        let _owner = claim(&engine, "held");
+        let hour = Duration::from_secs(3600);
+        let waiter = unanswered(engine.begin_waiting(&key("held"), body("a"), hour));
+        sim.disk.inject(fault());
+        let other = engine.begin(&key("other"), body("a")).wait();
+        assert!(other.is_err() || engine.fold().is_err());
+        match waiter.wait_timeout(Duration::from_secs(60)) {
+            Ok(answer) => assert_eq!(answer.unwrap_err().kind(), ErrorKind::Unavailable, "{what}"),
+            Err(_) => panic!("still waiting after {what} failed"),
+        }
+        sim.disk.clear_faults();
+        engine.reopen().unwrap();
+        assert_eq!(engine.stats().waiters, 0);
+    }
 }
