@@ -15,7 +15,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
 use clap::{Parser, ValueEnum};
-use oncekey_http::{Attempt, IdempotencyLayer, Recovery};
+use oncekey_http::{Attempt, IdempotencyLayer, Policy, Recovery};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -118,10 +118,12 @@ async fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         .ttl(ttl)
         .open(&store)
         .map_err(|error| Failure::new(format!("can not open {}", store.display()), error))?;
-    let layer = IdempotencyLayer::new(engine.clone()).recovery(match recovery {
+    let recovery = match recovery {
         OnCrash::Hold => Recovery::Hold,
         OnCrash::Retry => Recovery::Retry,
-    });
+    };
+    let policy = Policy::new().recovery(recovery);
+    let layer = IdempotencyLayer::new(engine.clone()).policy(policy);
     let orders = Arc::new(Orders::default());
     let app = Router::new()
         .route("/api/v2/orders", get(list).post(create))

@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use oncekey::{Claim, Token};
+use oncekey::{Claim, Key, Token};
 use parking_lot::Mutex;
 
 /// The execution that a request is part of, in the extensions of every request that runs under an
@@ -24,6 +25,7 @@ use parking_lot::Mutex;
 /// ```
 #[derive(Clone)]
 pub struct Attempt {
+    key: Key,
     number: u32,
     token: Token,
     checkpoint: Option<Bytes>,
@@ -45,6 +47,30 @@ impl Attempt {
     /// The fencing token of this execution, to hand to systems downstream.
     pub fn token(&self) -> Token {
         self.token
+    }
+
+    /// The idempotency key with its scope.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// An idempotency key for a call to a system downstream, 32 hexadecimal digits: the same in
+    /// every attempt of this operation, another one for each scope, key and `step`. An attempt that
+    /// repeats a call of the attempt before it, under the same step, repeats it under the same key,
+    /// so that a system that knows such keys carries it out once.
+    ///
+    /// It depends on nothing else, so an operation that uses this idempotency key again after its
+    /// record expired gets the same keys: what is downstream should not remember for longer than
+    /// [`Policy::ttl`](crate::Policy::ttl), or the step should name what is new.
+    ///
+    /// ```
+    /// # fn handler(attempt: &oncekey_http::Attempt) {
+    /// let charge = http::Request::post("https://payments.example/charges")
+    ///     .header("Idempotency-Key", attempt.downstream_key("charge"));
+    /// # }
+    /// ```
+    pub fn downstream_key(&self, step: &str) -> String {
+        downstream_key(&self.key, step)
     }
 
     /// Saves a recovery point: when this attempt dies, whoever takes over gets the last one. It is
@@ -70,6 +96,17 @@ impl fmt::Debug for Attempt {
             .field("checkpoint", &self.checkpoint.as_ref().map(Bytes::len))
             .finish()
     }
+}
+
+/// Source of the derivation: BLAKE3 in its mode for deriving keys, over length-prefixed parts, so that
+/// no two of them run into each other. The context string is part of what clients downstream see.
+fn downstream_key(key: &Key, step: &str) -> String {
+    let mut hasher = blake3::Hasher::new_derive_key("oncekey-http downstream idempotency key v1");
+    for part in [key.scope(), key.key(), step.as_bytes()] {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    hasher.finalize().to_hex()[..32].to_owned()
 }
 
 /// Why a checkpoint was not saved.
@@ -109,11 +146,12 @@ pub(crate) struct Owner(Arc<HeldClaim>);
 
 impl Owner {
     pub(crate) fn new(claim: Claim) -> (Self, Attempt) {
+        let key = claim.key().clone();
         let number = claim.attempt();
         let token = claim.token();
         let checkpoint = claim.last_checkpoint().map(Bytes::copy_from_slice);
         let claim = Arc::new(HeldClaim(Mutex::new(Some(claim))));
-        (Self(claim.clone()), Attempt { number, token, checkpoint, claim })
+        (Self(claim.clone()), Attempt { key, number, token, checkpoint, claim })
     }
 
     /// The claim, which only this owner takes.
@@ -155,3 +193,40 @@ pub struct NotExecuted;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotStored;
+
+/// Sets, in the extensions of a response, how long it is replayed before its key is new again, instead
+/// of [`Policy::ttl`](crate::Policy::ttl). Counted from the completion of the operation. Zero makes
+/// the key new at once: a retry runs the handler again.
+///
+/// ```
+/// use std::time::Duration;
+/// let mut response = http::Response::new("a quote, good for an hour");
+/// response.extensions_mut().insert(oncekey_http::Ttl(Duration::from_secs(3600)));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ttl(pub Duration);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Systems downstream remember these keys: they must not change with a version of this crate.
+    #[test]
+    fn a_downstream_key_depends_on_scope_key_and_step_and_never_changes() {
+        let of =
+            |scope: &str, key: &str, step| downstream_key(&Key::new(scope, key).unwrap(), step);
+        assert_eq!(of("tenant-7", "order-1", "charge"), "9c0e956ad34726fbafec206cc69028ff");
+        let all = [
+            of("tenant-7", "order-1", "charge"),
+            of("tenant-7", "order-1", "refund"),
+            of("tenant-7", "order-2", "charge"),
+            of("tenant-8", "order-1", "charge"),
+            of("tenant-7o", "rder-1", "charge"),
+            of("tenant-7", "order-1c", "harge"),
+        ];
+        for (index, one) in all.iter().enumerate() {
+            assert_eq!(one.len(), 32);
+            assert!(!all[..index].contains(one));
+        }
+    }
+}

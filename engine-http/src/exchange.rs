@@ -14,8 +14,9 @@ use tower_service::Service;
 
 use crate::body::ResponseBody;
 use crate::execution::{self, Runnable};
-use crate::layer::{Config, Recovery};
+use crate::layer::Config;
 use crate::log;
+use crate::policy::Recovery;
 use crate::recorded::StoredResponse;
 use crate::rejection::Rejection;
 
@@ -53,18 +54,18 @@ where
     R: Body<Data = Bytes> + Send + 'static,
     R::Error: Send,
 {
-    let body = match read(&parts, body, config.max_request_body).await {
+    let body = match read(&parts, body, config.policy.max_request_body).await {
         Ok(body) => body,
         Err(rejection) => {
             config.counters.body_refused.add();
-            return Ok(rejection.into_response());
+            return Ok(rejection.into_response(&config.contract));
         }
     };
-    let fingerprint = config.fingerprinter.fingerprint(&parts, &body);
+    let fingerprint = config.policy.fingerprinter.fingerprint(&parts, &body);
     let claim = match config.rule(&key, fingerprint).await {
         Ruling::Execute(claim) => claim,
         Ruling::Replay(recorded) => return Ok(config.replay(recorded)),
-        Ruling::Refuse(rejection) => return Ok(rejection.into_response()),
+        Ruling::Refuse(rejection) => return Ok(rejection.into_response(&config.contract)),
     };
     let request = Request::from_parts(parts, B::from(body));
     match execution::start(&config, Runnable { service, request }, claim).await {
@@ -72,13 +73,13 @@ where
         // To the task of the connection a panic looks as it does without the layer.
         Ok(Err(panic)) => std::panic::resume_unwind(panic),
         // The runtime dropped the task: nobody knows how far the handler got.
-        Err(_) => Ok(Rejection::OutcomeUnknown.into_response()),
+        Err(_) => Ok(Rejection::OutcomeUnknown.into_response(&config.contract)),
     }
 }
 
 /// Answers a request that is refused whatever its body says.
 pub(crate) async fn refuse<B, R, E>(
-    rejection: Rejection,
+    response: Response<ResponseBody<R>>,
     parts: Parts,
     body: B,
 ) -> Result<Response<ResponseBody<R>>, E>
@@ -87,7 +88,7 @@ where
     R: Body<Data = Bytes>,
 {
     discard(&parts, pin!(body)).await;
-    Ok(rejection.into_response())
+    Ok(response)
 }
 
 async fn read<B>(parts: &Parts, body: B, limit: usize) -> Result<Bytes, Rejection>
@@ -147,7 +148,11 @@ async fn discard<B: Body>(parts: &Parts, mut body: Pin<&mut B>) {
 impl Config {
     async fn rule(&self, key: &Key, fingerprint: Fingerprint) -> Ruling {
         for _ in 0..TAKE_OVER_TRIES {
-            let orphan = match self.engine.begin(key, fingerprint.clone()).await {
+            let begun = match self.policy.wait {
+                Some(wait) => self.engine.begin_waiting(key, fingerprint.clone(), wait),
+                None => self.engine.begin(key, fingerprint.clone()),
+            };
+            let orphan = match begun.await {
                 Ok(Begin::Claimed(claim)) => return Ruling::Execute(claim),
                 Ok(Begin::Replay(recorded)) => return Ruling::Replay(recorded),
                 Ok(Begin::Locked(in_flight)) => {
@@ -161,7 +166,7 @@ impl Config {
                 Ok(Begin::Orphaned(orphan)) => orphan,
                 Err(error) => return Ruling::Refuse(self.begin_failed(&error)),
             };
-            if self.recovery == Recovery::Hold {
+            if self.policy.recovery == Recovery::Hold {
                 return Ruling::Refuse(Rejection::OutcomeUnknown);
             }
             match orphan.take_over().await {
@@ -188,16 +193,22 @@ impl Config {
 
     fn replay<R: Body<Data = Bytes>>(&self, recorded: Recorded) -> Response<ResponseBody<R>> {
         let Some(bytes) = recorded.into_response() else {
-            return Rejection::ResponseNotStored.into_response();
+            return Rejection::ResponseNotStored.into_response(&self.contract);
         };
         match StoredResponse::decode(Bytes::from_owner(bytes)) {
-            Ok(response) => response.into_response(),
+            Ok(stored) => {
+                let mut response = stored.into_response();
+                if let Some((name, value)) = &self.contract.replay_marker {
+                    response.headers_mut().insert(name.clone(), value.clone());
+                }
+                response
+            }
             // The engine vouches for its bytes: somebody else wrote them. The operation was
             // completed all the same, and must not run again.
             Err(error) => {
                 self.counters.undecodable.add();
                 log::undecodable(error);
-                Rejection::ResponseNotStored.into_response()
+                Rejection::ResponseNotStored.into_response(&self.contract)
             }
         }
     }
@@ -206,7 +217,7 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::IdempotencyLayer;
+    use crate::{IdempotencyLayer, Policy};
     use http_body::Frame;
     use http_body_util::{Full, Limited};
     use oncekey_testing::SimDisk;
@@ -246,7 +257,8 @@ mod tests {
     async fn of_two_that_take_over_at_once_one_executes_and_one_is_locked() {
         let options = oncekey::Options::new().segment_bytes(4 << 20);
         let engine = options.disk(Arc::new(SimDisk::new())).open("/store").unwrap();
-        let layer = IdempotencyLayer::with_spawner(engine, drop).recovery(Recovery::Retry);
+        let retry = Policy::new().recovery(Recovery::Retry);
+        let layer = IdempotencyLayer::with_spawner(engine, drop).policy(retry);
         let config = layer.config();
         for round in 0..100 {
             let key = Key::new("", format!("k-{round}")).unwrap();

@@ -8,18 +8,20 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode, header, response};
+use http::{HeaderMap, Request, Response, header, response};
 use http_body::Body;
 use http_body_util::BodyExt;
 use oncekey::Claim;
 use tower_service::Service;
 
-use crate::attempt::{NotExecuted, NotStored, Owner};
+use crate::attempt::{NotStored, Owner, Ttl};
 use crate::body::{End, Held, ResponseBody};
 use crate::layer::Config;
 use crate::log;
+use crate::policy::Policy;
 use crate::recorded::Encoder;
 
 pub(crate) type Panic = Box<dyn Any + Send>;
@@ -74,10 +76,10 @@ where
     S: Service<Request<B>, Response = Response<R>>,
     R: Body<Data = Bytes>,
 {
-    match caught(run(runnable, config.max_response)).await {
+    match caught(run(runnable, &config.policy)).await {
         Ok(Ok(answer)) => {
             if let Some(claim) = owner.take() {
-                config.settle(claim, answer.verdict).await;
+                config.settle(claim, answer.verdict, answer.ttl).await;
             }
             Ok(Ok(answer.response))
         }
@@ -96,6 +98,7 @@ where
 struct Answer<R: Body> {
     response: Response<ResponseBody<R>>,
     verdict: Verdict,
+    ttl: Option<Duration>,
 }
 
 enum Verdict {
@@ -105,31 +108,24 @@ enum Verdict {
     Unknown,
 }
 
-async fn run<S, B, R>(runnable: Runnable<S, B>, limit: usize) -> Result<Answer<R>, S::Error>
+async fn run<S, B, R>(runnable: Runnable<S, B>, policy: &Policy) -> Result<Answer<R>, S::Error>
 where
     S: Service<Request<B>, Response = Response<R>>,
     R: Body<Data = Bytes>,
 {
     let Runnable { mut service, request } = runnable;
     let (parts, body) = service.call(request).await?.into_parts();
-    let verdict = if says_not_executed(&parts) {
+    let ttl = parts.extensions.get::<Ttl>().map(|Ttl(ttl)| *ttl).or(policy.ttl);
+    let verdict = if policy.stored.frees_the_key(&parts) {
         Verdict::NotExecuted
     } else if is_stream(&parts) {
         Verdict::NotStored
     } else {
-        return Ok(hold(parts, Box::pin(body), limit).await);
+        let (response, verdict) = hold(parts, Box::pin(body), policy).await;
+        return Ok(Answer { response, verdict, ttl });
     };
     let response = Response::from_parts(parts, ResponseBody::passed(body));
-    Ok(Answer { response, verdict })
-}
-
-/// 401, 425 and 429 are given before anything is done; every other status may come after the
-/// handler has acted.
-fn says_not_executed(response: &response::Parts) -> bool {
-    matches!(
-        response.status,
-        StatusCode::UNAUTHORIZED | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS
-    ) || response.extensions.get::<NotExecuted>().is_some()
+    Ok(Answer { response, verdict, ttl })
 }
 
 /// A response whose body is made to be seen while it grows, or is not a body at all.
@@ -146,15 +142,20 @@ fn is_stream(response: &response::Parts) -> bool {
 }
 
 /// Reads the body to its end and encodes the response; or as far as the limit allows.
-async fn hold<R>(parts: response::Parts, mut body: Pin<Box<R>>, limit: usize) -> Answer<R>
+async fn hold<R>(
+    parts: response::Parts,
+    mut body: Pin<Box<R>>,
+    policy: &Policy,
+) -> (Response<ResponseBody<R>>, Verdict)
 where
     R: Body<Data = Bytes>,
 {
     let mut frames = VecDeque::new();
     let mut trailers = HeaderMap::new();
     let expected = body.size_hint().lower();
-    let mut encoder =
-        Encoder::new(parts.status, &parts.headers, limit).filter(|encoder| encoder.fits(expected));
+    let dropped = &policy.dropped_headers;
+    let mut encoder = Encoder::new(parts.status, &parts.headers, dropped, policy.max_response)
+        .filter(|encoder| encoder.fits(expected));
     let (end, verdict) = loop {
         let Some(encoding) = encoder.as_mut() else {
             break (End::More(body), Verdict::NotStored);
@@ -180,15 +181,15 @@ where
     };
     frames.retain(|data: &Bytes| !data.is_empty());
     let body = ResponseBody::held(Held { frames, end });
-    Answer { response: Response::from_parts(parts, body), verdict }
+    (Response::from_parts(parts, body), verdict)
 }
 
 impl Config {
     /// Ends a claim as the answer says. The client gets the answer whatever comes of it.
-    async fn settle(&self, claim: Claim, verdict: Verdict) {
+    async fn settle(&self, claim: Claim, verdict: Verdict, ttl: Option<Duration>) {
         let recorded = match verdict {
-            Verdict::Store(bytes) => claim.complete(&bytes).await,
-            Verdict::NotStored => claim.complete_with(None, None).await,
+            Verdict::Store(bytes) => claim.complete_with(Some(&bytes), ttl).await,
+            Verdict::NotStored => claim.complete_with(None, ttl).await,
             Verdict::NotExecuted => {
                 match claim.abort().await {
                     Ok(()) => self.counters.not_executed.add(),

@@ -3,7 +3,7 @@
 //! The parts, in this order, with their labels:
 //!
 //! - `method`: the method.
-//! - `target`: path and query, byte for byte.
+//! - `target`: path and query as the client sent them, byte for byte.
 //! - `header NAME` for each fingerprinted header that the request has, NAME in lower case, in the
 //!   order of the names: its values in order, joined by a NUL byte, which no value contains.
 //! - `body`: the body, byte for byte.
@@ -11,7 +11,7 @@
 use std::borrow::Cow;
 
 use http::request::Parts;
-use http::{HeaderName, header};
+use http::{HeaderName, Uri, header};
 use oncekey::{Fingerprint, MAX_LABEL_LEN, MAX_PARTS};
 
 /// Method, target and body are parts of every fingerprint.
@@ -58,7 +58,7 @@ impl Fingerprinter {
     }
 
     pub(crate) fn fingerprint(&self, request: &Parts, body: &[u8]) -> Fingerprint {
-        let target = request.uri.path_and_query().map_or("", |target| target.as_str());
+        let target = target(request).path_and_query().map_or("", |target| target.as_str());
         let mut builder =
             Fingerprint::builder().part("method", request.method.as_str()).part("target", target);
         for (name, label) in &self.headers {
@@ -70,6 +70,19 @@ impl Fingerprinter {
         }
         builder.part("body", body).finish()
     }
+}
+
+/// A router of axum hands nested routes a URI without the prefix that they are nested under, which
+/// would make two mounts look alike, and keeps the original beside it.
+#[cfg(feature = "axum")]
+fn target(request: &Parts) -> &Uri {
+    use axum::extract::OriginalUri;
+    request.extensions.get::<OriginalUri>().map_or(&request.uri, |OriginalUri(uri)| uri)
+}
+
+#[cfg(not(feature = "axum"))]
+fn target(request: &Parts) -> &Uri {
+    &request.uri
 }
 
 #[cfg(test)]

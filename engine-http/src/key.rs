@@ -1,9 +1,12 @@
 //! The idempotency key as a request carries it.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use http::{HeaderMap, HeaderName};
 use oncekey::MAX_KEY_LEN;
+
+use crate::contract::KeyForm;
 
 /// Why a key header is refused. Never shows the key, which may be a secret of its sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,6 +15,8 @@ pub(crate) enum InvalidKey {
     Blank,
     TooLong(usize),
     ControlCharacter,
+    /// It begins with a quote and is no String of RFC 8941.
+    Quoting,
 }
 
 impl fmt::Display for InvalidKey {
@@ -23,6 +28,7 @@ impl fmt::Display for InvalidKey {
                 write!(f, "it has {len} bytes, at most {MAX_KEY_LEN} are allowed")
             }
             Self::ControlCharacter => f.write_str("it contains a control character"),
+            Self::Quoting => f.write_str("it is not a well-formed quoted string"),
         }
     }
 }
@@ -34,7 +40,8 @@ impl fmt::Display for InvalidKey {
 pub(crate) fn parse<'a>(
     headers: &'a HeaderMap,
     name: &HeaderName,
-) -> Result<Option<&'a [u8]>, InvalidKey> {
+    form: KeyForm,
+) -> Result<Option<Cow<'a, [u8]>>, InvalidKey> {
     let mut values = headers.get_all(name).iter();
     let Some(value) = values.next() else {
         return Ok(None);
@@ -43,8 +50,12 @@ pub(crate) fn parse<'a>(
         return Err(InvalidKey::Repeated);
     }
     // HTTP/1 strips the white space around a value, HTTP/2 does not: the key is the same in both.
-    let key = value.as_bytes().trim_ascii();
-    if key.is_empty() {
+    let value = value.as_bytes().trim_ascii();
+    let key = match (form, value) {
+        (KeyForm::StringOrVerbatim, [b'"', rest @ ..]) => Cow::Owned(unquote(rest)?),
+        (KeyForm::StringOrVerbatim | KeyForm::Verbatim, _) => Cow::Borrowed(value),
+    };
+    if key.trim_ascii().is_empty() {
         Err(InvalidKey::Blank)
     } else if key.len() > MAX_KEY_LEN {
         Err(InvalidKey::TooLong(key.len()))
@@ -52,6 +63,28 @@ pub(crate) fn parse<'a>(
         Err(InvalidKey::ControlCharacter)
     } else {
         Ok(Some(key))
+    }
+}
+
+/// What a String denotes, given what follows its opening quote. Nothing may follow the closing one:
+/// whoever ignores a parameter and whoever does not would disagree about the operation. Source:
+/// RFC 8941, section 4.2.5.
+fn unquote(mut rest: &[u8]) -> Result<Vec<u8>, InvalidKey> {
+    let mut key = Vec::with_capacity(rest.len());
+    loop {
+        match rest {
+            [b'"'] => return Ok(key),
+            [b'\\', escaped @ (b'"' | b'\\'), after @ ..] => {
+                key.push(*escaped);
+                rest = after;
+            }
+            [b'"' | b'\\', ..] => return Err(InvalidKey::Quoting),
+            [byte @ b' '..=b'~', after @ ..] => {
+                key.push(*byte);
+                rest = after;
+            }
+            _ => return Err(InvalidKey::Quoting),
+        }
     }
 }
 
@@ -67,29 +100,76 @@ mod tests {
         values.map(|value| (NAME, value)).collect()
     }
 
+    fn verbatim(values: &[&[u8]]) -> Result<Option<Vec<u8>>, InvalidKey> {
+        let key = parse(&headers(values), &NAME, KeyForm::Verbatim)?.map(Cow::into_owned);
+        Ok(key)
+    }
+
+    fn quoted(value: &[u8]) -> Result<Vec<u8>, InvalidKey> {
+        let headers = headers(&[value]);
+        Ok(parse(&headers, &NAME, KeyForm::StringOrVerbatim)?.unwrap().into_owned())
+    }
+
     #[test]
     fn a_key_is_1_to_255_bytes() {
-        assert_eq!(parse(&HeaderMap::new(), &NAME), Ok(None));
-        for key in [&b"k"[..], &[b'k'; 255], b"two words", "schl\u{fc}ssel".as_bytes()] {
-            assert_eq!(parse(&headers(&[key]), &NAME), Ok(Some(key)));
+        assert_eq!(verbatim(&[]), Ok(None));
+        let umlaut = "schl\u{fc}ssel".as_bytes();
+        for key in [&b"k"[..], &[b'k'; 255], b"two words", umlaut, b"\xff\x80", b"\"k\""] {
+            assert_eq!(verbatim(&[key]), Ok(Some(key.to_vec())));
         }
-        let error = parse(&headers(&[&[b'k'; 256]]), &NAME).unwrap_err();
-        assert_eq!(error, InvalidKey::TooLong(256));
+        assert_eq!(verbatim(&[&[b'k'; 256]]), Err(InvalidKey::TooLong(256)));
     }
 
     #[test]
     fn white_space_around_a_key_is_not_part_of_it() {
-        assert_eq!(parse(&headers(&[b" \tkey\t "]), &NAME), Ok(Some(&b"key"[..])));
+        assert_eq!(verbatim(&[b" \tkey\t "]), Ok(Some(b"key".to_vec())));
         for blank in [&b""[..], b" ", b"\t \t"] {
-            assert_eq!(parse(&headers(&[blank]), &NAME), Err(InvalidKey::Blank));
+            assert_eq!(verbatim(&[blank]), Err(InvalidKey::Blank));
         }
     }
 
     #[test]
     fn control_characters_and_a_second_key_are_refused() {
-        assert_eq!(parse(&headers(&[b"a\tb"]), &NAME), Err(InvalidKey::ControlCharacter));
+        assert_eq!(verbatim(&[b"a\tb"]), Err(InvalidKey::ControlCharacter));
         for second in [&b"a"[..], b"b"] {
-            assert_eq!(parse(&headers(&[b"a", second]), &NAME), Err(InvalidKey::Repeated));
+            assert_eq!(verbatim(&[b"a", second]), Err(InvalidKey::Repeated));
+        }
+    }
+
+    #[test]
+    fn a_quoted_string_is_what_it_denotes() {
+        let longest = [&b"\""[..], &[b'k'; 255], b"\""].concat();
+        assert_eq!(quoted(&longest), Ok(vec![b'k'; 255]));
+        // Escapes count as what they stand for.
+        let escapes = [&b"\""[..], &br"\\".repeat(255), b"\""].concat();
+        assert_eq!(quoted(&escapes), Ok(vec![b'\\'; 255]));
+        for (value, key) in [
+            (&b"\"k\""[..], &b"k"[..]),
+            (b"k", b"k"),
+            (b"k\"", b"k\""),
+            (b" \" k \" ", b" k "),
+            (br#""say \"\\\"""#, br#"say "\""#),
+        ] {
+            assert_eq!(quoted(value), Ok(key.to_vec()), "{}", value.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_string_that_is_none_is_refused() {
+        let long = [&b"\""[..], &[b'k'; 256], b"\""].concat();
+        for (value, invalid) in [
+            (&b"\"k"[..], InvalidKey::Quoting),
+            (b"\"", InvalidKey::Quoting),
+            (b"\"k\";a=1", InvalidKey::Quoting),
+            (b"\"k\"k\"", InvalidKey::Quoting),
+            (br#""\n""#, InvalidKey::Quoting),
+            (b"\"\xfc\"", InvalidKey::Quoting),
+            (b"\"a\tb\"", InvalidKey::Quoting),
+            (b"\"\"", InvalidKey::Blank),
+            (b"\" \"", InvalidKey::Blank),
+            (&long, InvalidKey::TooLong(256)),
+        ] {
+            assert_eq!(quoted(value), Err(invalid), "{}", value.escape_ascii());
         }
     }
 }

@@ -27,30 +27,35 @@
 //! |---|---|
 //! | first request with a key | the handler runs; its response is stored before its first byte is sent |
 //! | identical retry | the stored response: same status, headers and body; the handler does not run |
-//! | duplicate while the first runs | 409 `idempotency_key_locked`, `Retry-After: 1`, `retryAfterMs` of 100 to 500 |
+//! | duplicate while the first runs | 409 `idempotency_key_locked`, `Retry-After: 1`, `retryAfterMs` of 100 to 500; or it [waits](Policy::wait) |
 //! | same key, another request | 409 `idempotency_key_mismatch`; `parts` names what differs |
 //! | an earlier attempt died | 409 `idempotency_outcome_unknown`, or see [`Recovery::Retry`] |
 //! | key malformed or sent twice | 400 `idempotency_key_invalid` |
-//! | key missing in [required](IdempotencyLayer::required) mode | 400 `idempotency_key_missing`; else the request passes through |
-//! | request body over the [limit](IdempotencyLayer::max_request_body) | 413 `idempotency_body_too_large`, the key is unused |
+//! | key missing where it is [required](Policy::required) | 400 `idempotency_key_missing`; else the request passes through |
+//! | request body over the [limit](Policy::max_request_body) | 413 `idempotency_body_too_large`, the key is unused |
 //! | request body can not be read | 400 `idempotency_body_unreadable`, the key is unused |
 //! | store unavailable | 503 `idempotency_store_unavailable`, the handler does not run |
 //! | response too large or streaming, on a retry | 409 `idempotency_response_not_stored`, never a second run |
 //!
-//! Refusals are `application/problem+json` (RFC 9457) with the code in the member `code`.
+//! Refusals are `application/problem+json` (RFC 9457) with the code in the member `code`. A
+//! [`Contract`] changes the names and numbers of this table, a [`Policy`] what is stored and required,
+//! route by route.
 //!
 //! Two requests are identical when method, path with query, body, and the headers Content-Type,
 //! Authorization and X-API-Key are, all byte for byte;
-//! [`fingerprint_headers`](IdempotencyLayer::fingerprint_headers) chooses others. The target is
-//! the one that this layer sees: a router that strips a prefix before it (`axum::Router::nest`)
-//! makes two mounts look alike, so put the layer outside of it, or mounts into the
-//! [scope](IdempotencyLayer::scope).
+//! [`fingerprint_headers`](Policy::fingerprint_headers) chooses others. With the feature `axum` the
+//! path is the one that the client sent, also in a nested `axum::Router`. Other routers that strip a
+//! prefix before this layer make two mounts look alike: put the layer outside of them, or the mount
+//! into the [scope](Policy::scope).
 //!
 //! # What a handler should know
 //!
 //! - Every response is stored, 5xx too, because the handler may have acted before it failed. Only
-//!   401, 425, 429 and a response that carries [`NotExecuted`] free the key.
-//! - The request that runs has an [`Attempt`] in its extensions.
+//!   401, 425, 429 and a response that carries [`NotExecuted`] free the key; see [`Stored`] for other
+//!   policies.
+//! - The request that runs has an [`Attempt`] in its extensions: its number, the checkpoint of the
+//!   attempt before it, its fencing token, keys for calls downstream.
+//! - A response may carry [`NotExecuted`], [`NotStored`] and [`Ttl`] in its extensions.
 //! - The handler runs in a task of its own: a client that disconnects does not stop it, and its
 //!   response is stored for the retry. [`IdempotencyLayer::drained`] waits for such tasks at
 //!   shutdown.
@@ -59,7 +64,7 @@
 //!   is unknown from then on, and so it is when the inner service fails with an error of its own,
 //!   when the response body fails before its end, or when the task is cancelled with its runtime.
 //! - The request body arrives in one piece, without trailers; the response body is held back until
-//!   it is stored. A response whose length is over the [limit](IdempotencyLayer::max_response), a
+//!   it is stored. A response whose length is over the [limit](Policy::max_response), a
 //!   stream (`text/event-stream`, `multipart/x-mixed-replace`, gRPC, a switch of protocols), and one
 //!   that carries [`NotStored`] are sent as they come; their operation is completed without a
 //!   response.
@@ -73,11 +78,13 @@
 //!
 //! `tokio` (default) runs handlers in tokio tasks; [`IdempotencyLayer::with_spawner`] takes another
 //! executor. `tracing` (default) logs failures that no client is told, and keeps the span of a
-//! request around its handler.
+//! request around its handler. `axum` (default) takes the target of a request from
+//! `axum::extract::OriginalUri` when a router left one.
 #![forbid(unsafe_code)]
 
 mod attempt;
 mod body;
+mod contract;
 mod exchange;
 mod execution;
 mod fingerprint;
@@ -85,16 +92,19 @@ mod future;
 mod key;
 mod layer;
 mod log;
+mod policy;
 mod recorded;
 mod rejection;
 mod running;
 mod service;
 mod stats;
 
-pub use attempt::{Attempt, CheckpointError, NotExecuted, NotStored};
+pub use attempt::{Attempt, CheckpointError, NotExecuted, NotStored, Ttl};
 pub use body::{RequestBody, ResponseBody};
+pub use contract::{Contract, KeyForm, Methods, Statuses};
 pub use future::ResponseFuture;
-pub use layer::{IdempotencyLayer, Recovery, Task};
+pub use layer::{IdempotencyLayer, Task};
+pub use policy::{Policy, Recovery, Stored};
 pub use recorded::{DecodeError, StoredResponse};
 pub use service::IdempotencyService;
 pub use stats::LayerStats;

@@ -124,7 +124,7 @@ impl StoredResponse {
     /// The response as bytes to complete an operation with; `None` when it is longer than the
     /// format can tell (4 GiB).
     pub fn encode(&self) -> Option<Vec<u8>> {
-        let mut encoder = Encoder::new(self.status, &self.headers, usize::MAX)?;
+        let mut encoder = Encoder::new(self.status, &self.headers, &[], usize::MAX)?;
         encoder.push(&self.body).then_some(())?;
         encoder.finish(&self.trailers)
     }
@@ -178,11 +178,17 @@ pub(crate) struct Encoder {
 
 impl Encoder {
     /// `None` when status and headers alone are over `limit`, the most bytes of the whole.
-    pub(crate) fn new(status: StatusCode, headers: &HeaderMap, limit: usize) -> Option<Self> {
+    pub(crate) fn new(
+        status: StatusCode,
+        headers: &HeaderMap,
+        dropped: &[HeaderName],
+        limit: usize,
+    ) -> Option<Self> {
         // A 204 or 304 has no body whose length could be set anew.
         let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let kept: Vec<_> = stored_headers(headers)
             .filter(|(name, _)| !(bodiless && *name == header::CONTENT_LENGTH))
+            .filter(|(name, _)| !dropped.contains(name))
             .collect();
         let mut bytes = vec![VERSION];
         bytes.extend_from_slice(&status.as_u16().to_be_bytes());
@@ -346,7 +352,7 @@ mod tests {
         let wrong = headers(&[("x-a", "1"), ("content-length", "99"), ("x-b", "2")]);
         for (status, expected) in [(200, Some("4")), (204, None), (304, None)] {
             let mut encoder =
-                Encoder::new(StatusCode::from_u16(status).unwrap(), &wrong, 1000).unwrap();
+                Encoder::new(StatusCode::from_u16(status).unwrap(), &wrong, &[], 1000).unwrap();
             assert!(encoder.push(b"fo") && encoder.push(b"ur"));
             let bytes = encoder.finish(&HeaderMap::new()).unwrap();
             let decoded = StoredResponse::decode(bytes).unwrap();
@@ -364,7 +370,7 @@ mod tests {
         let response = sample();
         let bytes = response.encode().unwrap();
         let encode = |limit| {
-            let mut encoder = Encoder::new(response.status, &response.headers, limit)?;
+            let mut encoder = Encoder::new(response.status, &response.headers, &[], limit)?;
             encoder.push(&response.body).then_some(())?;
             encoder.finish(&response.trailers)
         };

@@ -8,6 +8,7 @@ use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::Body;
 
 use crate::body::ResponseBody;
+use crate::contract::{Contract, Statuses};
 use crate::key::InvalidKey;
 
 /// Why a request is answered by the layer and not by the handler.
@@ -32,18 +33,17 @@ pub(crate) enum Rejection {
 }
 
 impl Rejection {
-    fn status(&self) -> StatusCode {
+    fn status(&self, statuses: &Statuses) -> StatusCode {
         match self {
-            Self::InvalidKey(_)
-            | Self::InvalidInput(_)
-            | Self::MissingKey(_)
-            | Self::BodyUnreadable => StatusCode::BAD_REQUEST,
-            Self::BodyTooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Locked { .. }
-            | Self::Mismatch { .. }
-            | Self::OutcomeUnknown
-            | Self::ResponseNotStored => StatusCode::CONFLICT,
-            Self::StoreUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::InvalidKey(_) | Self::InvalidInput(_) => statuses.key_invalid,
+            Self::MissingKey(_) => statuses.key_missing,
+            Self::BodyTooLarge(_) => statuses.body_too_large,
+            Self::BodyUnreadable => statuses.body_unreadable,
+            Self::Locked { .. } => statuses.locked,
+            Self::Mismatch { .. } => statuses.mismatch,
+            Self::OutcomeUnknown => statuses.outcome_unknown,
+            Self::ResponseNotStored => statuses.response_not_stored,
+            Self::StoreUnavailable => statuses.store_unavailable,
         }
     }
 
@@ -101,9 +101,11 @@ impl Rejection {
             .then_some(HeaderValue::from_static("1"))
     }
 
-    fn to_json(&self) -> String {
-        let status = self.status();
-        let mut json = String::from("{\"type\":\"about:blank\",\"title\":");
+    fn to_json(&self, contract: &Contract) -> String {
+        let status = self.status(&contract.statuses);
+        let mut json = String::from("{\"type\":");
+        push_string(&mut json, contract.documentation.as_deref().unwrap_or("about:blank"));
+        json.push_str(",\"title\":");
         push_string(&mut json, status.canonical_reason().unwrap_or_default());
         // Writing into a String does not fail.
         let _ = write!(json, ",\"status\":{},\"code\":\"{}\"", status.as_u16(), self.code());
@@ -129,10 +131,13 @@ impl Rejection {
         json
     }
 
-    pub(crate) fn into_response<B: Body<Data = Bytes>>(self) -> Response<ResponseBody<B>> {
-        let body = ResponseBody::full(Bytes::from(self.to_json()));
+    pub(crate) fn into_response<B: Body<Data = Bytes>>(
+        self,
+        contract: &Contract,
+    ) -> Response<ResponseBody<B>> {
+        let body = ResponseBody::full(Bytes::from(self.to_json(contract)));
         let mut response = Response::new(body);
-        *response.status_mut() = self.status();
+        *response.status_mut() = self.status(&contract.statuses);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = self.retry_after() {
@@ -164,7 +169,7 @@ mod tests {
     use http_body_util::Empty;
 
     fn json(rejection: &Rejection) -> serde_json::Value {
-        serde_json::from_str(&rejection.to_json()).unwrap()
+        serde_json::from_str(&rejection.to_json(&Contract::default())).unwrap()
     }
 
     #[test]
@@ -196,7 +201,7 @@ mod tests {
             (Rejection::OutcomeUnknown, false),
             (Rejection::ResponseNotStored, false),
         ] {
-            let response = rejection.into_response::<Empty<Bytes>>();
+            let response = rejection.into_response::<Empty<Bytes>>(&Contract::default());
             assert_eq!(response.headers().contains_key("retry-after"), expected);
             assert_eq!(response.headers()["content-type"], "application/problem+json");
         }

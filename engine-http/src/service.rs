@@ -11,6 +11,7 @@ use http_body::Body;
 use oncekey::Key;
 use tower_service::Service;
 
+use crate::attempt::Attempt;
 use crate::body::ResponseBody;
 use crate::exchange::{exchange, refuse};
 use crate::future::ResponseFuture;
@@ -66,7 +67,8 @@ where
                 ResponseFuture::passed(self.inner.call(Request::from_parts(parts, body)))
             }
             Admission::Refused(rejection) => {
-                ResponseFuture::exchange(Box::pin(refuse(rejection, parts, body)))
+                let response = rejection.into_response(&self.config.contract);
+                ResponseFuture::exchange(Box::pin(refuse(response, parts, body)))
             }
             Admission::Keyed(key) => {
                 // The clone has not been polled ready; the one that was is called.
@@ -81,19 +83,24 @@ where
 
 impl Config {
     fn admit(&self, request: &http::request::Parts) -> Admission {
-        if request.method.is_safe() {
+        let Self { contract, policy, .. } = self;
+        if !contract.methods.contain(&request.method) {
             return Admission::PassThrough;
         }
-        let rejection = match key::parse(&request.headers, &self.header) {
+        // A layer outside of this one holds the key already: here it would be found locked.
+        if request.extensions.get::<Attempt>().is_some() {
+            return Admission::PassThrough;
+        }
+        let rejection = match key::parse(&request.headers, &contract.header, contract.key_form) {
             Ok(Some(key)) => {
-                let scope = self.scope.as_ref().map(|scope| scope(request)).unwrap_or_default();
+                let scope = policy.scope.as_ref().map(|scope| scope(request)).unwrap_or_default();
                 match Key::new(scope, key) {
                     Ok(key) => return Admission::Keyed(key),
                     Err(error) => Rejection::InvalidInput(error.to_string()),
                 }
             }
-            Ok(None) if !self.required => return Admission::PassThrough,
-            Ok(None) => Rejection::MissingKey(self.header.clone()),
+            Ok(None) if !policy.required => return Admission::PassThrough,
+            Ok(None) => Rejection::MissingKey(contract.header.clone()),
             Err(invalid) => Rejection::InvalidKey(invalid),
         };
         self.counters.key_refused.add();

@@ -9,7 +9,7 @@ use axum::http::Method;
 use axum::response::Response;
 use bytes::Bytes;
 use http_body_util::BodyExt;
-use oncekey_http::{IdempotencyLayer, NotStored};
+use oncekey_http::{IdempotencyLayer, NotStored, Policy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -22,7 +22,7 @@ async fn echo(request: Request) -> Response {
 
 #[tokio::test]
 async fn a_request_body_over_the_limit_is_refused_and_the_key_is_unused() {
-    let limited = |layer: IdempotencyLayer| layer.max_request_body(1000);
+    let limited = |layer: IdempotencyLayer| layer.policy(Policy::new().max_request_body(1000));
     let server = Server::with(Store::new(), limited, echo).await;
     let reply = server.post("k", vec![b'x'; 1001]).await;
     reply.assert_problem(413, "idempotency_body_too_large");
@@ -45,7 +45,7 @@ async fn a_request_body_over_the_limit_is_refused_and_the_key_is_unused() {
 /// connection closed under it, it would only see a reset.
 #[tokio::test]
 async fn a_refused_body_is_read_to_its_end() {
-    let limited = |layer: IdempotencyLayer| layer.max_request_body(1000);
+    let limited = |layer: IdempotencyLayer| layer.policy(Policy::new().max_request_body(1000));
     let server = Server::with(Store::new(), limited, echo).await;
     let len = 6 << 20;
     for (key, status) in [("k", "413"), ("", "400")] {
@@ -62,7 +62,7 @@ async fn a_refused_body_is_read_to_its_end() {
 /// A client that asks before it sends a large body is told at once.
 #[tokio::test]
 async fn a_client_that_waits_for_leave_is_refused_without_it() {
-    let limited = |layer: IdempotencyLayer| layer.max_request_body(1000);
+    let limited = |layer: IdempotencyLayer| layer.policy(Policy::new().max_request_body(1000));
     let server = Server::with(Store::new(), limited, echo).await;
     let head = format!(
         "POST / HTTP/1.1\r\nHost: x\r\n{KEY}: k\r\nExpect: 100-continue\r\nContent-Length: 5000\r\n\r\n"
@@ -103,7 +103,7 @@ async fn a_request_that_breaks_off_does_not_use_its_key() {
 /// Over the limit with a known length, without one, and by the headers alone.
 #[tokio::test]
 async fn a_response_over_the_limit_is_sent_but_never_executed_again() {
-    let limited = |layer: IdempotencyLayer| layer.max_response(1000);
+    let limited = |layer: IdempotencyLayer| layer.policy(Policy::new().max_response(1000));
     let server = Server::with(Store::new(), limited, |request: Request| async move {
         match request.uri().path() {
             "/known" => response(200, vec![b'x'; 5000]),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use axum::extract::Request;
 use axum::http::{Method, StatusCode};
 use oncekey::Key;
-use oncekey_http::{IdempotencyLayer, StoredResponse};
+use oncekey_http::{IdempotencyLayer, Policy, StoredResponse};
 
 use crate::support::{Gate, KEY, Server, Store, response};
 
@@ -286,10 +286,10 @@ async fn every_unsafe_method_takes_part() {
 #[tokio::test]
 async fn the_same_key_in_two_scopes_is_two_operations() {
     let by_tenant = |layer: IdempotencyLayer| {
-        layer.scope(|request| match request.headers.get("x-tenant") {
+        layer.policy(Policy::new().scope(|request| match request.headers.get("x-tenant") {
             Some(tenant) => tenant.as_bytes().to_vec(),
             None => Vec::new(),
-        })
+        }))
     };
     let server = Server::with(Store::new(), by_tenant, order).await;
     let send = async |tenant: &str| {

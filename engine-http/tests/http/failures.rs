@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use axum::extract::Request;
 use axum::response::Response;
 use oncekey::{Fingerprint, Key};
-use oncekey_http::{Attempt, CheckpointError, IdempotencyLayer, NotExecuted, Recovery};
+use oncekey_http::{Attempt, CheckpointError, IdempotencyLayer, NotExecuted, Policy, Recovery};
 use oncekey_testing::{Fault, OpKind};
 use tokio::io::AsyncWriteExt;
 
@@ -196,7 +196,7 @@ async fn a_stored_response_that_can_not_be_decoded_is_not_executed_again() {
 }
 
 fn retrying(layer: IdempotencyLayer) -> IdempotencyLayer {
-    layer.recovery(Recovery::Retry)
+    layer.policy(Policy::new().recovery(Recovery::Retry))
 }
 
 /// A handler that saves a checkpoint and panics, until its third attempt.

@@ -3,6 +3,7 @@
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Method};
 use axum::response::Response;
+use oncekey_http::{Contract, Policy};
 
 use crate::support::{KEY, Server, Store, response};
 
@@ -36,7 +37,9 @@ async fn a_bad_key_is_refused_and_nothing_runs() {
 
 #[tokio::test]
 async fn in_required_mode_a_missing_key_is_refused() {
-    let server = Server::with(Store::new(), |layer| layer.required(true), created).await;
+    let server =
+        Server::with(Store::new(), |layer| layer.policy(Policy::new().required(true)), created)
+            .await;
     let reply = server.send(server.request(Method::POST, "/orders"), "body").await.unwrap();
     reply.assert_problem(400, "idempotency_key_missing");
     assert!(reply.json()["detail"].as_str().unwrap().contains(KEY));
@@ -49,8 +52,9 @@ async fn in_required_mode_a_missing_key_is_refused() {
 
 #[tokio::test]
 async fn the_header_can_have_another_name() {
-    let name = HeaderName::from_static("idempotency-key");
-    let server = Server::with(Store::new(), |layer| layer.header(name), created).await;
+    let mut contract = Contract::default();
+    contract.header = HeaderName::from_static("idempotency-key");
+    let server = Server::with(Store::new(), |layer| layer.contract(contract), created).await;
     for _ in 0..2 {
         let request = server.request(Method::POST, "/orders").header("Idempotency-Key", "k");
         assert_eq!(server.send(request, "").await.unwrap().status, 201);
@@ -65,7 +69,8 @@ async fn the_header_can_have_another_name() {
 #[tokio::test]
 async fn other_headers_can_be_fingerprinted() {
     let names = [HeaderName::from_static("x-currency")];
-    let configured = |layer: oncekey_http::IdempotencyLayer| layer.fingerprint_headers(names);
+    let policy = Policy::new().fingerprint_headers(names);
+    let configured = |layer: oncekey_http::IdempotencyLayer| layer.policy(policy);
     let server = Server::with(Store::new(), configured, created).await;
     let send = async |currency: &str, token: &str| {
         let request = server.request(Method::POST, "/").header(KEY, "k");

@@ -7,4 +7,6 @@ mod direct;
 mod failures;
 mod keys;
 mod orders;
+mod policies;
+mod presets;
 mod support;

@@ -83,28 +83,33 @@ impl Server {
     {
         let layer = configure(IdempotencyLayer::new(store.engine.clone()));
         let runs = Arc::new(AtomicUsize::new(0));
-        let cancelled = Arc::new(Semaphore::new(0));
         let counted = runs.clone();
-        let signal = cancelled.clone();
         let app = Router::new()
             .fallback(move |request: Request| {
                 counted.fetch_add(1, Ordering::SeqCst);
                 handler(request)
             })
-            .layer(layer.clone())
-            .layer(from_fn(move |request: Request, next: Next| {
-                let guard = CancelGuard(Some(signal.clone()));
-                async move {
-                    let response = next.run(request).await;
-                    guard.defuse();
-                    response
-                }
-            }));
+            .layer(layer.clone());
+        Self { runs, ..Self::serve(store, layer, app).await }
+    }
+
+    /// A server of routes that a test put together; `layer` is there to be looked at.
+    pub(crate) async fn serve(store: Store, layer: IdempotencyLayer, app: Router) -> Self {
+        let cancelled = Arc::new(Semaphore::new(0));
+        let signal = cancelled.clone();
+        let app = app.layer(from_fn(move |request: Request, next: Next| {
+            let guard = CancelGuard(Some(signal.clone()));
+            async move {
+                let response = next.run(request).await;
+                guard.defuse();
+                response
+            }
+        }));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move { axum::serve(listener, app).await });
         let client = HyperClient::builder(TokioExecutor::new()).build_http();
-        Self { store, layer, address, runs, cancelled, client }
+        Self { store, layer, address, runs: Arc::default(), cancelled, client }
     }
 
     pub(crate) fn runs(&self) -> usize {
@@ -134,6 +139,14 @@ impl Server {
         let (parts, body) = self.client.request(request).await?.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         Ok(Reply { status: parts.status.as_u16(), headers: parts.headers, body })
+    }
+
+    /// Sends a request without reading the body of its answer.
+    pub(crate) async fn open(
+        &self,
+        request: http::request::Builder,
+    ) -> Response<hyper::body::Incoming> {
+        self.client.request(request.body(Full::default()).unwrap()).await.unwrap()
     }
 
     /// Sends a POST to `/orders` without waiting for the answer.

@@ -1,0 +1,175 @@
+//! What a client sees of the layer: names, statuses, the form of keys.
+
+use http::{HeaderName, HeaderValue, Method, StatusCode};
+
+/// What a client sees: how it sends a key, and how it is refused. One value for a whole API, while
+/// a [`Policy`](crate::Policy) is about a route.
+///
+/// Three presets, whose fields can be changed. `docs/http.md` compares them, with sources.
+///
+/// ```
+/// use oncekey_http::Contract;
+/// let mut contract = Contract::ietf();
+/// contract.documentation = Some("https://example.org/idempotency".to_owned());
+/// contract.statuses.locked = http::StatusCode::TOO_EARLY;
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Contract {
+    /// The request header that carries the key.
+    pub header: HeaderName,
+    /// The forms of a key that are accepted.
+    pub key_form: KeyForm,
+    /// The methods that take part.
+    pub methods: Methods,
+    /// The status of each refusal.
+    pub statuses: Statuses,
+    /// A header that replayed responses carry and first ones do not; it takes the place of one of
+    /// the same name. `None`: a replay has the headers of the first response and no others.
+    pub replay_marker: Option<(HeaderName, HeaderValue)>,
+    /// The `type` of the problem documents: a URL that explains keys to the developers of clients.
+    /// `None`: `about:blank`.
+    pub documentation: Option<String>,
+}
+
+/// How a key is written in its header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeyForm {
+    /// The value of the header is the key, quotes and all.
+    #[default]
+    Verbatim,
+    /// A value that begins with a double quote is a String of RFC 8941, section 3.3.3, and the key is
+    /// what it denotes: `"k"` and `k` are the same key. Every other value is the key itself.
+    StringOrVerbatim,
+}
+
+/// Which methods take part. A request with another method passes through, whatever key it has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Methods {
+    /// Every method but the safe ones: GET, HEAD, OPTIONS, TRACE.
+    #[default]
+    Unsafe,
+    /// These, and of them only those that are not safe.
+    Only(Vec<Method>),
+}
+
+impl Methods {
+    pub(crate) fn contain(&self, method: &Method) -> bool {
+        !method.is_safe()
+            && match self {
+                Self::Unsafe => true,
+                Self::Only(methods) => methods.contains(method),
+            }
+    }
+}
+
+/// The status of each refusal. The `code` of its problem document stays the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Statuses {
+    /// `idempotency_key_invalid`: 400.
+    pub key_invalid: StatusCode,
+    /// `idempotency_key_missing`: 400.
+    pub key_missing: StatusCode,
+    /// `idempotency_body_too_large`: 413.
+    pub body_too_large: StatusCode,
+    /// `idempotency_body_unreadable`: 400.
+    pub body_unreadable: StatusCode,
+    /// `idempotency_key_locked`: 409.
+    pub locked: StatusCode,
+    /// `idempotency_key_mismatch`: 409; 422 in [`Contract::ietf`], 400 in [`Contract::stripe`].
+    pub mismatch: StatusCode,
+    /// `idempotency_outcome_unknown`: 409.
+    pub outcome_unknown: StatusCode,
+    /// `idempotency_response_not_stored`: 409.
+    pub response_not_stored: StatusCode,
+    /// `idempotency_store_unavailable`: 503.
+    pub store_unavailable: StatusCode,
+}
+
+impl Default for Statuses {
+    fn default() -> Self {
+        Self {
+            key_invalid: StatusCode::BAD_REQUEST,
+            key_missing: StatusCode::BAD_REQUEST,
+            body_too_large: StatusCode::PAYLOAD_TOO_LARGE,
+            body_unreadable: StatusCode::BAD_REQUEST,
+            locked: StatusCode::CONFLICT,
+            mismatch: StatusCode::CONFLICT,
+            outcome_unknown: StatusCode::CONFLICT,
+            response_not_stored: StatusCode::CONFLICT,
+            store_unavailable: StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+/// The header `X-Idempotency-Key`, its value verbatim; every conflict is 409; replays carry no
+/// marker.
+impl Default for Contract {
+    fn default() -> Self {
+        Self {
+            header: HeaderName::from_static("x-idempotency-key"),
+            key_form: KeyForm::default(),
+            methods: Methods::default(),
+            statuses: Statuses::default(),
+            replay_marker: None,
+            documentation: None,
+        }
+    }
+}
+
+/// `Idempotency-Key`, the name that the IETF draft and Stripe share.
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+impl Contract {
+    /// That of the draft `draft-ietf-httpapi-idempotency-key-header`: `Idempotency-Key` with quoted
+    /// strings (bare keys are accepted too), 400 without a key where one is required, 409 while the
+    /// first request runs, 422 for another request.
+    ///
+    /// The draft wants refusals to link to a documentation: set [`documentation`](Self::documentation).
+    pub fn ietf() -> Self {
+        let statuses =
+            Statuses { mismatch: StatusCode::UNPROCESSABLE_ENTITY, ..Statuses::default() };
+        Self {
+            header: IDEMPOTENCY_KEY,
+            key_form: KeyForm::StringOrVerbatim,
+            statuses,
+            ..Self::default()
+        }
+    }
+
+    /// The habit of Stripe's API, version 1: `Idempotency-Key` on POST alone, 409 while the first
+    /// request runs, 400 for another request, and `Idempotent-Replayed: true` on replays.
+    pub fn stripe() -> Self {
+        let marker = HeaderName::from_static("idempotent-replayed");
+        Self {
+            header: IDEMPOTENCY_KEY,
+            methods: Methods::Only(vec![Method::POST]),
+            statuses: Statuses { mismatch: StatusCode::BAD_REQUEST, ..Statuses::default() },
+            replay_marker: Some((marker, HeaderValue::from_static("true"))),
+            ..Self::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn safe_methods_never_take_part() {
+        let asked_for = Methods::Only(vec![Method::GET, Method::POST]);
+        for (methods, method, expected) in [
+            (Methods::Unsafe, Method::POST, true),
+            (Methods::Unsafe, Method::DELETE, true),
+            (Methods::Unsafe, Method::GET, false),
+            (asked_for.clone(), Method::POST, true),
+            (asked_for.clone(), Method::PUT, false),
+            (asked_for, Method::GET, false),
+        ] {
+            assert_eq!(methods.contain(&method), expected, "{methods:?} {method}");
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! What holds for one route, or for many.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{HeaderName, StatusCode, response};
+
+use crate::attempt::NotExecuted;
+use crate::fingerprint::Fingerprinter;
+
+/// What becomes of a request whose key an earlier attempt left behind without saying how it ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Recovery {
+    /// It is refused with 409 `idempotency_outcome_unknown`, until somebody resolves the orphan
+    /// ([`Engine::orphans`](oncekey::Engine::orphans)) or it expires. The handler runs at most once.
+    #[default]
+    Hold,
+    /// It takes the operation over and runs the handler again, which learns from its
+    /// [`Attempt`](crate::Attempt) that it is not the first: **at least once**, for handlers that can
+    /// find out what an earlier attempt did.
+    Retry,
+}
+
+/// Which responses are stored. One that is not frees the key: the next request with it runs the
+/// handler, whatever the first run did. So all but the first may run an operation **more than once**,
+/// and say so in their names.
+///
+/// A handler that knows better says [`NotExecuted`], whatever the policy.
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub enum Stored {
+    /// Every response but 401, 425 and 429, which are given before anything is done. 5xx and 408 are
+    /// stored: the handler may have acted before it failed.
+    #[default]
+    EveryResponse,
+    /// 408 and 5xx free the key too. For handlers that undo what they did when they fail.
+    AtLeastOnceAfterServerErrors,
+    /// Only 2xx and 3xx are stored.
+    AtLeastOnceUnlessSuccessful,
+    /// Those are stored of which the function says so.
+    AtLeastOnceUnless(Arc<dyn Fn(&response::Parts) -> bool + Send + Sync>),
+}
+
+impl Stored {
+    /// Whether the response says that nothing happened, or is taken to say so.
+    pub(crate) fn frees_the_key(&self, response: &response::Parts) -> bool {
+        let status = response.status;
+        response.extensions.get::<NotExecuted>().is_some()
+            || match self {
+                Self::EveryResponse => comes_before_execution(status),
+                Self::AtLeastOnceAfterServerErrors => {
+                    comes_before_execution(status)
+                        || status == StatusCode::REQUEST_TIMEOUT
+                        || status.is_server_error()
+                }
+                // 1xx ends as no response at all: it is not for this policy to judge.
+                Self::AtLeastOnceUnlessSuccessful => {
+                    status.is_client_error() || status.is_server_error()
+                }
+                Self::AtLeastOnceUnless(stored) => !stored(response),
+            }
+    }
+}
+
+fn comes_before_execution(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::UNAUTHORIZED | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS
+    )
+}
+
+impl fmt::Debug for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::EveryResponse => "EveryResponse",
+            Self::AtLeastOnceAfterServerErrors => "AtLeastOnceAfterServerErrors",
+            Self::AtLeastOnceUnlessSuccessful => "AtLeastOnceUnlessSuccessful",
+            Self::AtLeastOnceUnless(_) => "AtLeastOnceUnless(..)",
+        })
+    }
+}
+
+type Scope = dyn Fn(&Parts) -> Vec<u8> + Send + Sync;
+
+/// What holds for the requests of a layer: which need a key, what is stored and for how long, what
+/// becomes of duplicates and of attempts that died.
+///
+/// Routes that differ get layers that differ in their policies and share engine, contract and
+/// counters:
+///
+/// ```
+/// use std::time::Duration;
+/// use axum::{Router, routing::post};
+/// use oncekey_http::{IdempotencyLayer, Policy, Recovery};
+///
+/// # async fn pay() {}
+/// # async fn note() {}
+/// # fn app(layer: IdempotencyLayer) -> Router {
+/// let payments = Policy::new().required(true).recovery(Recovery::Retry);
+/// let notes = Policy::new().ttl(Duration::from_secs(3600));
+/// Router::new()
+///     .route("/payments", post(pay).layer(layer.clone().policy(payments)))
+///     .route("/notes", post(note).layer(layer.policy(notes)))
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Policy {
+    pub(crate) required: bool,
+    pub(crate) recovery: Recovery,
+    pub(crate) stored: Stored,
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) wait: Option<Duration>,
+    pub(crate) fingerprinter: Fingerprinter,
+    /// `None`: all keys share the empty scope.
+    pub(crate) scope: Option<Arc<Scope>>,
+    pub(crate) dropped_headers: Arc<[HeaderName]>,
+    pub(crate) max_request_body: usize,
+    pub(crate) max_response: usize,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            required: false,
+            recovery: Recovery::Hold,
+            stored: Stored::EveryResponse,
+            ttl: None,
+            wait: None,
+            fingerprinter: Fingerprinter::default(),
+            scope: None,
+            dropped_headers: Arc::default(),
+            max_request_body: 2 << 20,
+            max_response: 1 << 20,
+        }
+    }
+}
+
+impl Policy {
+    /// The defaults: a key is not required, every response is stored for as long as the engine's
+    /// [`ttl`](oncekey::Options::ttl), nothing runs twice, duplicates are refused at once.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether a request without a key is refused, with a method that takes part. Default `false`:
+    /// it passes through, neither buffered nor stored.
+    pub fn required(mut self, required: bool) -> Self {
+        self.required = required;
+        self
+    }
+
+    /// What becomes of an operation whose outcome is unknown. Default [`Recovery::Hold`].
+    pub fn recovery(mut self, recovery: Recovery) -> Self {
+        self.recovery = recovery;
+        self
+    }
+
+    /// Which responses are stored. Default [`Stored::EveryResponse`].
+    pub fn stored(mut self, stored: Stored) -> Self {
+        self.stored = stored;
+        self
+    }
+
+    /// How long a response is replayed before its key is new again, counted from its completion.
+    /// Default: the engine's [`ttl`](oncekey::Options::ttl), which is also that of orphans. A
+    /// response can have its own, see [`Ttl`](crate::Ttl).
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// Has a duplicate wait so long for the response of the first request before it is refused with
+    /// `idempotency_key_locked`. Default zero: it is refused at once. Waiters hold a connection
+    /// each, and one of the engine's [`max_waiters`](oncekey::Options::max_waiters).
+    pub fn wait(mut self, at_most: Duration) -> Self {
+        self.wait = Some(at_most).filter(|wait| !wait.is_zero());
+        self
+    }
+
+    /// Which headers make a request another one, besides method, target and body. Default
+    /// Content-Type, Authorization and X-API-Key. A header that some retries lack or that changes
+    /// between them (a refreshed token) turns them into mismatches, and so does a change of this
+    /// list, for keys that were used before it.
+    ///
+    /// # Panics
+    /// With more than 61 headers.
+    pub fn fingerprint_headers(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        self.fingerprinter = Fingerprinter::new(names);
+        self
+    }
+
+    /// Who a key belongs to: a tenant, a principal, an API key; at most 255 bytes, else the request
+    /// is refused with 400. The same key in two scopes is two operations. Default: one scope for
+    /// all.
+    ///
+    /// The closure sees the request without its body, with the extensions that layers outside of
+    /// this one set: authenticate there, and take the scope from what they found, not from what the
+    /// client claims.
+    ///
+    /// ```
+    /// # #[derive(Clone)] struct Tenant(String);
+    /// let policy = oncekey_http::Policy::new().scope(|request| {
+    ///     match request.extensions.get::<Tenant>() {
+    ///         Some(Tenant(name)) => name.clone(),
+    ///         None => String::new(),
+    ///     }
+    /// });
+    /// ```
+    pub fn scope<T: AsRef<[u8]>>(
+        mut self,
+        scope: impl Fn(&Parts) -> T + Send + Sync + 'static,
+    ) -> Self {
+        self.scope = Some(Arc::new(move |request: &Parts| scope(request).as_ref().to_vec()));
+        self
+    }
+
+    /// Response headers that are not stored, so that a replay lacks them: Set-Cookie, say, or the
+    /// id of a trace. Default none, besides Date and the headers of one connection, which are never
+    /// stored.
+    pub fn drop_headers(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
+        self.dropped_headers = names.into_iter().collect();
+        self
+    }
+
+    /// The longest body of a request with a key, in bytes. Default 2 MiB. A longer one is refused
+    /// with 413, and its key is unused.
+    pub fn max_request_body(mut self, bytes: usize) -> Self {
+        self.max_request_body = bytes;
+        self
+    }
+
+    /// The longest response that is stored, in bytes with status and headers
+    /// ([`StoredResponse::encode`](crate::StoredResponse::encode)). Default 1 MiB. A longer one is
+    /// sent but not stored. The engine's [`max_response`](oncekey::Options::max_response) is a limit
+    /// of its own: raise both.
+    pub fn max_response(mut self, bytes: usize) -> Self {
+        self.max_response = bytes;
+        self
+    }
+}
+
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Policy")
+            .field("required", &self.required)
+            .field("recovery", &self.recovery)
+            .field("stored", &self.stored)
+            .field("ttl", &self.ttl)
+            .field("wait", &self.wait)
+            .field("scoped", &self.scope.is_some())
+            .field("dropped_headers", &self.dropped_headers)
+            .field("max_request_body", &self.max_request_body)
+            .field("max_response", &self.max_response)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_frees_the_key() {
+        let response = |status: u16| {
+            let (mut parts, ()) = http::Response::new(()).into_parts();
+            parts.status = StatusCode::from_u16(status).unwrap();
+            parts
+        };
+        let only_201 = Stored::AtLeastOnceUnless(Arc::new(|response| response.status == 201));
+        for (stored, freeing, storing) in [
+            (Stored::EveryResponse, &[401, 425, 429][..], &[200, 302, 400, 408, 500, 503][..]),
+            (
+                Stored::AtLeastOnceAfterServerErrors,
+                &[401, 425, 429, 408, 500, 503],
+                &[200, 302, 400, 404],
+            ),
+            (
+                Stored::AtLeastOnceUnlessSuccessful,
+                &[400, 401, 404, 408, 429, 500],
+                &[200, 204, 302],
+            ),
+            (only_201, &[200, 401, 500], &[201]),
+        ] {
+            for status in freeing {
+                assert!(stored.frees_the_key(&response(*status)), "{stored:?} {status}");
+            }
+            for status in storing {
+                assert!(!stored.frees_the_key(&response(*status)), "{stored:?} {status}");
+                let mut said = response(*status);
+                said.extensions.insert(NotExecuted);
+                assert!(stored.frees_the_key(&said), "{stored:?} {status}");
+            }
+        }
+    }
+}
