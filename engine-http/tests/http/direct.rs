@@ -130,6 +130,20 @@ async fn a_switch_of_protocols_is_passed_on_and_never_executed_again() {
     assert_eq!(layer.stats().not_stored, 1);
 }
 
+/// Inside a stack of layers, whose error type stays that of the service.
+#[tokio::test]
+async fn it_is_one_layer_of_a_stack() {
+    let layer = IdempotencyLayer::new(Store::new().engine);
+    let mut service = tower::ServiceBuilder::new()
+        .layer_fn(|inner| inner)
+        .layer(layer.clone())
+        .map_request(|request: Request<Body>| request)
+        .service(Inner::new(Mode::Fail));
+    let failed: Result<_, Bytes> = call(&mut service, post(Some("k"), "why")).await;
+    assert_eq!(failed.unwrap_err(), "why");
+    assert_eq!(layer.stats().abandoned, 1);
+}
+
 #[tokio::test]
 async fn the_service_that_was_polled_ready_is_the_one_that_is_called() {
     let layer = IdempotencyLayer::new(Store::new().engine);

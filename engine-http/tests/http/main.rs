@@ -10,3 +10,4 @@ mod orders;
 mod policies;
 mod presets;
 mod support;
+mod wire;
