@@ -113,3 +113,8 @@ pub use stats::LayerStats;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct ReadmeExamples;
+
+/// The snippets of the pages about this layer.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/http.md")]
+struct HttpExamples;

@@ -4,6 +4,7 @@
 mod bodies;
 mod contract;
 mod direct;
+mod examples;
 mod failures;
 mod keys;
 mod orders;

@@ -14,11 +14,11 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Cargo builds the examples of a package before its tests run, unless it is told to build only
 /// some targets.
-fn program() -> PathBuf {
+pub(crate) fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let profile = test.parent().and_then(Path::parent).unwrap();
     let program =
-        profile.join("examples").join("orders").with_extension(std::env::consts::EXE_EXTENSION);
+        profile.join("examples").join(name).with_extension(std::env::consts::EXE_EXTENSION);
     assert!(
         program.exists(),
         "{} is not built: run `cargo test -p oncekey-http` without `--test`, or build the example",
@@ -28,7 +28,7 @@ fn program() -> PathBuf {
 }
 
 fn command(store: &Path) -> Command {
-    let mut command = Command::new(program());
+    let mut command = Command::new(example("orders"));
     command.arg("--store").arg(store);
     command
 }
