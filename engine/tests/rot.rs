@@ -351,7 +351,7 @@ fn run_trial(sample: &Sample, seed: u64, outcomes: &mut Outcomes) {
         }
     };
     outcomes.check(&engine, sample, tail, &trial);
-    if seed % 4 == 0 {
+    if seed.is_multiple_of(4) {
         begins(&engine, sample, tail, &mut random, &trial);
         work(&engine, sample, &mut random, &trial);
         outcomes.check(&engine, sample, tail, &trial);
