@@ -341,7 +341,10 @@ mod tests {
     }
 
     /// Calls and answers in order; a number names the call.
-    fn history(steps: &[(usize, Result<Call<u8>, Answer<u8>>)]) -> History<u8> {
+    /// A thread, and what it calls or is answered.
+    type Step = (usize, Result<Call<u8>, Answer<u8>>);
+
+    fn history(steps: &[Step]) -> History<u8> {
         let history = History::new();
         let mut ids = BTreeMap::new();
         for (number, step) in steps {
@@ -353,7 +356,7 @@ mod tests {
         history
     }
 
-    fn right(steps: &[(usize, Result<Call<u8>, Answer<u8>>)]) -> bool {
+    fn right(steps: &[Step]) -> bool {
         history(steps).check(1000).is_ok()
     }
 
