@@ -79,9 +79,12 @@
 //! `tokio` (default) runs handlers in tokio tasks; [`IdempotencyLayer::with_spawner`] takes another
 //! executor. `tracing` (default) logs failures that no client is told, and keeps the span of a
 //! request around its handler. `axum` (default) takes the target of a request from
-//! `axum::extract::OriginalUri` when a router left one.
+//! `axum::extract::OriginalUri` when a router left one. `metrics` is the engine's; `admin` (off) brings
+//! `Admin`, a router for operators.
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "admin")]
+mod admin;
 mod attempt;
 mod body;
 mod contract;
@@ -99,6 +102,8 @@ mod running;
 mod service;
 mod stats;
 
+#[cfg(feature = "admin")]
+pub use admin::Admin;
 pub use attempt::{Attempt, CheckpointError, NotExecuted, NotStored, Ttl};
 pub use body::{RequestBody, ResponseBody};
 pub use contract::{Contract, KeyForm, Methods, Statuses};
@@ -118,3 +123,7 @@ struct ReadmeExamples;
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/http.md")]
 struct HttpExamples;
+
+#[cfg(all(doctest, feature = "admin"))]
+#[doc = include_str!("../../docs/operations.md")]
+struct OperationsExamples;

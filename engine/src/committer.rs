@@ -15,6 +15,7 @@ use crate::lock_table::{Op, Queued};
 use crate::options::Durability;
 use crate::queue::{Batch, Taken};
 use crate::recent::Versioned;
+use crate::telemetry;
 use crate::transition::{Record, Reply, Token, apply, transition};
 
 /// The most that a group grows to before the next one is begun, in bytes.
@@ -167,7 +168,8 @@ impl Committer {
         if let Err(error) = caught(|| journal.append(group, *epoch, now)) {
             return Err(self.unknown(written, error));
         }
-        self.bytes_since_rotation += self.journal.position().offset - position.offset;
+        let bytes = self.journal.position().offset - position.offset;
+        self.bytes_since_rotation += bytes;
         let late = match self.core.options.durability {
             Durability::Strict => written,
             Durability::Relaxed => {
@@ -177,9 +179,11 @@ impl Committer {
                 late
             }
         };
+        let syncing = Instant::now();
         if let Err(error) = caught(|| self.journal.sync()) {
             return Err(self.unknown(late, error));
         }
+        telemetry::group_synced(self.group.entries(), bytes, syncing.elapsed());
         let counters = &self.core.counters;
         counters.groups.fetch_add(1, Ordering::Relaxed);
         counters.entries.fetch_add(self.group.entries(), Ordering::Relaxed);

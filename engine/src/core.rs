@@ -17,6 +17,7 @@ use crate::queue::Queue;
 use crate::recent::{RecentSize, Versioned};
 use crate::stats::Counters;
 use crate::store::{View, Views};
+use crate::telemetry;
 use crate::timers::Timers;
 use crate::transition::{Command, Record, Reply, transition};
 
@@ -330,6 +331,7 @@ impl Core {
             return;
         }
         self.counters.failures.fetch_add(1, Ordering::Relaxed);
+        telemetry::failed(error);
         let refusal = self.refusal();
         for queued in self.queue.drain() {
             self.refuse(queued, &refusal);

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::begin::{Begin, Lookup};
@@ -15,6 +14,7 @@ use crate::orphan::Orphan;
 use crate::pending::Pending;
 use crate::shared::Shared;
 use crate::stats::Stats;
+use crate::telemetry;
 
 /// An open store. Clones are cheap and share it; all methods may be called from any thread.
 ///
@@ -164,31 +164,11 @@ impl Engine {
         Ok(orphans)
     }
 
-    /// A snapshot of counters and gauges. Cheap enough to be scraped.
+    /// A snapshot of counters and gauges. Cheap enough to be scraped. With the feature `metrics` it
+    /// also sets the gauges, which the engine itself sets after each fold and sweep.
     pub fn stats(&self) -> Stats {
-        let core = self.handle.shared.core();
-        let now = core.now();
-        let mut stats = Stats::default();
-        core.counters.fill(&mut stats);
-        let mut oldest = None;
-        for shard in core.table.shards() {
-            for record in shard.live_records() {
-                stats.in_flight += 1;
-                let started = record.attempt().map(|attempt| attempt.started_at);
-                oldest = [oldest, started].into_iter().flatten().min();
-            }
-        }
-        stats.oldest_claim = oldest.map(|started| now.since(started));
-        stats.orphans = core.orphans_about() as u64;
-        stats.full = core.full.load(Ordering::Relaxed);
-        stats.queued = core.queue.begins() as u64;
-        stats.waiters = core.waiters() as u64;
-        let recent = &core.recent;
-        stats.recent_bytes =
-            (recent.active.load(Ordering::Relaxed) + recent.folding.load(Ordering::Relaxed)) as u64;
-        let view = core.view();
-        stats.folded_records = view.entries();
-        stats.runs = view.runs() as u64;
+        let stats = Stats::of(&self.handle.shared.core());
+        telemetry::gauges(|| stats.clone());
         stats
     }
 

@@ -16,7 +16,9 @@ use crate::error::Result;
 use crate::journal::{Position, SegmentPool};
 use crate::key::KeyHash;
 use crate::recent::Versioned;
+use crate::stats::Stats;
 use crate::store::{Fold, Store};
+use crate::telemetry;
 
 /// What the committer hands over at a rotation: the records are in the shards' folding maps.
 #[derive(Clone, Copy, Debug)]
@@ -218,6 +220,7 @@ impl Folder {
     }
 
     fn fold(&mut self, task: FoldTask) -> Result<()> {
+        let started = Instant::now();
         let entries: Vec<(KeyHash, Versioned)> = self
             .core
             .table
@@ -243,6 +246,7 @@ impl Folder {
         self.pool.recycle(task.replay_from);
         self.core.folds.folded(task.through);
         self.core.counters.folds.fetch_add(1, Ordering::Relaxed);
+        telemetry::folded(count, started.elapsed());
         self.core.queue.nudge();
         // Freeing takes a while: only now that nobody waits for it.
         drop(evicted);
@@ -276,6 +280,7 @@ impl Folder {
             for sender in self.sweeping.take().into_iter().flatten() {
                 drop(sender.send(Ok(self.swept)));
             }
+            telemetry::swept(self.swept);
             self.swept = 0;
             self.note_space()?;
         }
@@ -287,7 +292,11 @@ impl Folder {
         let bytes = self.store.file_bytes()? + self.pool.bytes();
         self.core.counters.store_bytes.store(bytes, Ordering::Relaxed);
         let over = self.core.options.max_store_bytes.is_some_and(|limit| bytes >= limit);
-        self.core.full.store(over || self.pool.failure().is_some(), Ordering::Relaxed);
+        let full = over || self.pool.failure().is_some();
+        if self.core.full.swap(full, Ordering::Relaxed) != full {
+            telemetry::full_changed(full);
+        }
+        telemetry::gauges(|| Stats::of(&self.core));
         Ok(())
     }
 }

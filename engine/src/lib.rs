@@ -37,6 +37,7 @@ mod running;
 mod shared;
 mod stats;
 mod store;
+mod telemetry;
 mod timers;
 mod transition;
 mod verify;

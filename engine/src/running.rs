@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use crate::committer::Committer;
 use crate::core::Core;
@@ -13,6 +14,7 @@ use crate::folds::Folds;
 use crate::options::Options;
 use crate::recovery::{self, Recovered};
 use crate::store::Store;
+use crate::telemetry;
 
 /// The threads of one core, in the order in which they end, and the lock that they work under.
 pub(crate) struct Running {
@@ -24,7 +26,9 @@ pub(crate) struct Running {
 impl Running {
     /// Opens the store file, recovers, and starts the threads.
     pub(crate) fn start(options: &Options, path: &Path, lock: &Lock) -> Result<(Arc<Core>, Self)> {
+        let opening = Instant::now();
         let (core, committer, folder) = recover_core(options, path)?;
+        telemetry::opened(path, core.orphans_about(), opening.elapsed());
         let mut running = Self::ended(lock.clone());
         let ended = core.clone();
         let commit = move || {

@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::core::Core;
 use crate::lock_table::Answer;
+use crate::telemetry;
 use crate::transition::{Command, Reply};
 
 /// A snapshot of the engine, as [`Engine::stats`](crate::Engine::stats) takes it. Counters count
@@ -68,6 +70,34 @@ pub struct Stats {
     pub failures: u64,
 }
 
+impl Stats {
+    pub(crate) fn of(core: &Core) -> Self {
+        let now = core.now();
+        let mut stats = Stats::default();
+        core.counters.fill(&mut stats);
+        let mut oldest = None;
+        for shard in core.table.shards() {
+            for record in shard.live_records() {
+                stats.in_flight += 1;
+                let started = record.attempt().map(|attempt| attempt.started_at);
+                oldest = [oldest, started].into_iter().flatten().min();
+            }
+        }
+        stats.oldest_claim = oldest.map(|started| now.since(started));
+        stats.orphans = core.orphans_about() as u64;
+        stats.full = core.full.load(Ordering::Relaxed);
+        stats.queued = core.queue.begins() as u64;
+        stats.waiters = core.waiters() as u64;
+        let recent = &core.recent;
+        stats.recent_bytes =
+            (recent.active.load(Ordering::Relaxed) + recent.folding.load(Ordering::Relaxed)) as u64;
+        let view = core.view();
+        stats.folded_records = view.entries();
+        stats.runs = view.runs() as u64;
+        stats
+    }
+}
+
 /// The counters behind [`Stats`].
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -93,22 +123,23 @@ pub(crate) struct Counters {
 
 impl Counters {
     pub(crate) fn count(&self, answer: &Answer) {
-        let counter = match answer.parts() {
-            (_, Err(_)) => &self.errors,
-            (_, Ok(Reply::Fenced | Reply::AlreadyCompleted)) => &self.fenced,
-            (Command::Begin { .. }, Ok(Reply::Claimed)) => &self.claimed,
-            (Command::TakeOver { .. }, Ok(_)) => &self.taken_over,
-            (_, Ok(Reply::Replay)) => &self.replayed,
-            (_, Ok(Reply::Locked)) => &self.locked,
-            (_, Ok(Reply::Mismatch(_))) => &self.mismatched,
-            (_, Ok(Reply::Orphaned)) => &self.orphaned,
-            (Command::Complete { .. }, Ok(_)) => &self.completed,
-            (Command::Abort { .. }, Ok(_)) => &self.aborted,
-            (Command::OwnerGone { .. }, Ok(_)) => &self.abandoned,
-            (Command::Release { .. }, Ok(_)) => &self.released,
+        let (counter, outcome) = match answer.parts() {
+            (_, Err(_)) => (&self.errors, "error"),
+            (_, Ok(Reply::Fenced | Reply::AlreadyCompleted)) => (&self.fenced, "fenced"),
+            (Command::Begin { .. }, Ok(Reply::Claimed)) => (&self.claimed, "claimed"),
+            (Command::TakeOver { .. }, Ok(_)) => (&self.taken_over, "taken_over"),
+            (_, Ok(Reply::Replay)) => (&self.replayed, "replayed"),
+            (_, Ok(Reply::Locked)) => (&self.locked, "locked"),
+            (_, Ok(Reply::Mismatch(_))) => (&self.mismatched, "mismatched"),
+            (_, Ok(Reply::Orphaned)) => (&self.orphaned, "orphaned"),
+            (Command::Complete { .. }, Ok(_)) => (&self.completed, "completed"),
+            (Command::Abort { .. }, Ok(_)) => (&self.aborted, "aborted"),
+            (Command::OwnerGone { .. }, Ok(_)) => (&self.abandoned, "abandoned"),
+            (Command::Release { .. }, Ok(_)) => (&self.released, "released"),
             (Command::Checkpoint { .. } | Command::Begin { .. }, Ok(_)) => return,
         };
         counter.fetch_add(1, Ordering::Relaxed);
+        telemetry::answered(outcome);
     }
 
     pub(crate) fn fill(&self, stats: &mut Stats) {

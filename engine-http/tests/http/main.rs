@@ -1,6 +1,8 @@
 //! The contract of the layer, row by row, over real sockets with a real client.
 #![allow(clippy::unwrap_used, reason = "a helper of a test fails as the test itself does")]
 
+#[cfg(feature = "admin")]
+mod admin;
 mod bodies;
 mod contract;
 mod direct;

@@ -50,6 +50,13 @@ impl Store {
         let engine = options(base).open("/store").unwrap();
         Self { engine, disk, clock }
     }
+
+    /// Another store of the same disk.
+    #[cfg(feature = "admin")]
+    pub(crate) fn reopen_at(&self, path: &str) -> Engine {
+        let options = Options::new().segment_bytes(4 << 20).disk(Arc::new(self.disk.clone()));
+        options.clock(Arc::new(self.clock.clone())).open_existing(path).unwrap()
+    }
 }
 
 /// A running server whose every path is one handler, and a client of it.
