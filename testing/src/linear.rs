@@ -78,8 +78,8 @@ pub enum Answer<T> {
 }
 
 /// Names a call until it is answered.
-#[derive(Clone, Copy, Debug)]
-pub struct CallId(usize);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CallId(pub usize);
 
 #[derive(Clone, Debug)]
 struct Event<T> {
@@ -340,10 +340,10 @@ mod tests {
         Answer::Claimed { token, attempt: 1, checkpoint: None }
     }
 
-    /// Calls and answers in order; a number names the call.
-    /// A thread, and what it calls or is answered.
+    /// A call or its answer; the number names the call.
     type Step = (usize, Result<Call<u8>, Answer<u8>>);
 
+    /// Calls and answers in order.
     fn history(steps: &[Step]) -> History<u8> {
         let history = History::new();
         let mut ids = BTreeMap::new();

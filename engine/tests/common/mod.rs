@@ -1,6 +1,8 @@
 //! What the tests of the engine share: an engine on a simulated disk and a clock moved by hand.
 #![allow(missing_docs, dead_code, clippy::unwrap_used)]
 
+pub(crate) mod caller;
+
 use std::sync::Arc;
 use std::time::Duration;
 
