@@ -37,7 +37,7 @@ fn arm(sim: &Sim, random: &mut Random) {
 #[test]
 fn what_threads_are_told_has_an_order_that_the_model_allows() {
     let mut calls = 0;
-    for seed in seeds(0..60) {
+    for seed in seeds(0..300) {
         let _named = Seed(seed);
         let mut random = Random::new(seed);
         let history = History::new();

@@ -177,10 +177,9 @@ impl<T: Clone + Ord + Debug> Inner<T> {
                 .filter(|event| event.key == key && event.phase == phase)
                 .filter(|event| !matches!(event.answered, Some((_, Answer::Refused))))
                 .collect();
-            assert!(events.len() <= 128, "at most 128 calls of a key between two restarts");
             let mut search =
                 Search { events: &events, tried: BTreeSet::new(), ends: BTreeSet::new() };
-            states.iter().for_each(|state| search.run(0, state));
+            states.iter().for_each(|state| search.run(Done::new(events.len()), state));
             if search.ends.is_empty() {
                 return Err(violation(key, phase, &states, &events));
             }
@@ -206,40 +205,87 @@ fn violation<T: Debug>(
     Violation(text + &format!("from any of {states:#?}"))
 }
 
+/// Which calls were put in order.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Done(Vec<u64>);
+
+impl Done {
+    fn new(calls: usize) -> Self {
+        Self(vec![0; calls.div_ceil(64)])
+    }
+    fn has(&self, call: usize) -> bool {
+        self.0[call / 64] & 1 << (call % 64) != 0
+    }
+    fn put(&mut self, call: usize) {
+        self.0[call / 64] |= 1 << (call % 64);
+    }
+}
+
 struct Search<'a, T> {
     events: &'a [&'a Event<T>],
     /// Which calls were put in order, and the state that they led to.
-    tried: BTreeSet<(u128, Possible<T>)>,
+    tried: BTreeSet<(Done, Possible<T>)>,
     ends: BTreeSet<Possible<T>>,
 }
 
 impl<T: Clone + Ord + Debug> Search<'_, T> {
-    fn run(&mut self, done: u128, state: &Possible<T>) {
-        if !self.tried.insert((done, state.clone())) {
+    fn run(&mut self, mut done: Done, state: &Possible<T>) {
+        for (index, event) in self.events.iter().enumerate() {
+            if !done.has(index) && event.is_spent(state) {
+                done.put(index);
+            }
+        }
+        if !self.tried.insert((done.clone(), state.clone())) {
             return;
         }
-        let left = |index: &usize| done & (1 << index) == 0;
-        let certain = |event: &Event<T>| match &event.answered {
-            None | Some((_, Answer::Unknown)) => None,
-            Some((at, _)) => Some(*at),
-        };
+        let left: Vec<_> = (0..self.events.len()).filter(|index| !done.has(*index)).collect();
         // No call can come after one that was answered before it began.
-        let first_answer = (0..self.events.len())
-            .filter(left)
-            .filter_map(|index| certain(self.events[index]))
-            .min();
+        let answered = left.iter().filter_map(|index| self.events[*index].certain());
+        let first_answer = answered.map(|(at, _)| at).min();
         if first_answer.is_none() {
             self.ends.insert(state.clone());
         }
-        for index in (0..self.events.len()).filter(left) {
+        // Of calls that may have happened and ask the same, the first may as well come first.
+        let mut asked: Vec<&Call<T>> = Vec::new();
+        for index in left {
             let event = self.events[index];
-            if first_answer.is_some_and(|first| event.called > first) {
+            let doubtful = event.certain().is_none();
+            if first_answer.is_some_and(|first| event.called > first)
+                || (doubtful && asked.contains(&&event.call))
+            {
                 continue;
             }
-            if let Some(next) = state.after(event) {
-                self.run(done | 1 << index, &next);
+            if doubtful {
+                asked.push(&event.call);
+            }
+            // A doubtful call that would do nothing may as well not have happened.
+            if let Some(next) = state.after(event).filter(|next| !doubtful || next != state) {
+                let mut done = done.clone();
+                done.put(index);
+                self.run(done, &next);
             }
         }
+    }
+}
+
+impl<T: Clone + Ord + Debug> Event<T> {
+    /// The answer, and when it came, if it says what happened.
+    fn certain(&self) -> Option<(u64, &Answer<T>)> {
+        let (at, answer) = self.answered.as_ref()?;
+        (*answer != Answer::Unknown).then_some((*at, answer))
+    }
+
+    /// Whether a call that nobody heard of would do nothing now, and hence never again: a token
+    /// that is not the owner's any more does not become it again.
+    fn is_spent(&self, state: &Possible<T>) -> bool {
+        let of_owner = matches!(
+            self.call,
+            Call::Drop { .. }
+                | Call::Complete { .. }
+                | Call::Abort { .. }
+                | Call::Checkpoint { .. }
+        );
+        of_owner && self.certain().is_none() && state.after(self).as_ref() == Some(state)
     }
 }
 
@@ -248,10 +294,7 @@ impl<T: Clone + Ord + Debug> Possible<T> {
     fn after(&self, event: &Event<T>) -> Option<Self> {
         let mut next = self.clone();
         let model = &mut next.model;
-        let answer = match &event.answered {
-            None | Some((_, Answer::Unknown)) => None,
-            Some((_, answer)) => Some(answer),
-        };
+        let answer = event.certain().map(|(_, answer)| answer);
         let name = |token: &T| self.names.get(token).copied();
         let result = match &event.call {
             Call::Begin { body } => {
