@@ -1,0 +1,107 @@
+package oncekey
+
+// #include <oncekey.h>
+import "C"
+
+import (
+	"encoding/hex"
+	"strings"
+	"time"
+	"unsafe"
+)
+
+// Begin is what [Engine.Begin] found: a [*Claim], [*Recorded], [*InFlight], [*Mismatch] or [*Orphan].
+type Begin interface {
+	isBegin()
+}
+
+func (*Claim) isBegin()    {}
+func (*Recorded) isBegin() {}
+func (*InFlight) isBegin() {}
+func (*Mismatch) isBegin() {}
+func (*Orphan) isBegin()   {}
+
+// Token is a fencing token, to hand to systems downstream. Of two tokens of a key the later one is
+// larger, byte for byte.
+type Token [24]byte
+
+func (t Token) String() string {
+	return hex.EncodeToString(t[:])
+}
+
+// Recorded is a completed operation: give its response, do not execute.
+type Recorded struct {
+	// Response as it was given to Complete; nil when it was not kept.
+	Response []byte
+	// Token of the claim that completed the operation.
+	Token Token
+	// CompletedAt, in engine time.
+	CompletedAt time.Time
+	// ExpiresAt is from when on the key is new again, in engine time.
+	ExpiresAt time.Time
+}
+
+// InFlight is an operation that somebody else is executing. Try again later.
+type InFlight struct {
+	// Attempt that is executing, from 1.
+	Attempt int
+	// RunningFor is how long its owner has been executing.
+	RunningFor time.Duration
+	// RetryAfter is a hint when to try again, 100 to 500 ms.
+	RetryAfter time.Duration
+}
+
+// Mismatch is a key that was used before with a different request. Do not execute.
+type Mismatch struct {
+	// Parts are the labels of the fingerprint parts that differ.
+	Parts []string
+}
+
+// begin makes the answer of one from C, and frees what that held.
+func (e *Engine) begin(key Key, answer *C.oncekey_answer) Begin {
+	defer C.oncekey_buffer_free(&answer.data)
+	switch answer.outcome {
+	case C.ONCEKEY_CLAIMED:
+		return e.newClaim(key, answer)
+	case C.ONCEKEY_REPLAY:
+		return &Recorded{
+			Response:    data(answer),
+			Token:       token(answer.token),
+			CompletedAt: unixMilli(answer.since_ms),
+			ExpiresAt:   unixMilli(answer.expires_ms),
+		}
+	case C.ONCEKEY_MISMATCH:
+		labels := strings.Split(string(data(answer)), "\x00")
+		return &Mismatch{Parts: labels[:len(labels)-1]}
+	case C.ONCEKEY_ORPHANED:
+		return e.newOrphan(key, answer.orphan, int(answer.attempt), token(answer.token), data(answer), unixMilli(answer.since_ms))
+	default:
+		return &InFlight{
+			Attempt:    int(answer.attempt),
+			RunningFor: time.Duration(answer.running_ms) * time.Millisecond,
+			RetryAfter: time.Duration(answer.retry_after_ms) * time.Millisecond,
+		}
+	}
+}
+
+// data copies the bytes of an answer; nil when it has none.
+func data(answer *C.oncekey_answer) []byte {
+	if answer.has_data == 0 {
+		return nil
+	}
+	return copied(answer.data.ptr, answer.data.len)
+}
+
+func copied(ptr *C.uint8_t, length C.size_t) []byte {
+	bytes := make([]byte, int(length))
+	copy(bytes, unsafe.Slice((*byte)(unsafe.Pointer(ptr)), int(length)))
+	return bytes
+}
+
+func token(from C.oncekey_token) Token {
+	return *(*Token)(unsafe.Pointer(&from.bytes))
+}
+
+func unixMilli(ms C.uint64_t) time.Time {
+	return time.UnixMilli(int64(ms))
+}

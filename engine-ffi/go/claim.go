@@ -1,0 +1,181 @@
+package oncekey
+
+// #include <oncekey.h>
+import "C"
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync"
+	"time"
+)
+
+// Claim is the exclusive right to execute an operation. It ends by [Claim.Complete] or [Claim.Abort];
+// closed, or garbage, without an end it becomes an orphan: the operation may have happened, and nobody
+// says how it ended. It needs no renewal and may be used by any goroutine.
+type Claim struct {
+	// Key that is claimed.
+	Key Key
+	// Attempt, from 1. Above 1 an earlier attempt may have happened in part.
+	Attempt int
+	// Token of this attempt.
+	Token Token
+	// Checkpoint is the last one of the attempts before this one; nil when there is none.
+	Checkpoint []byte
+
+	held held
+}
+
+// held is a claim or orphan of C: its number, and the promise to free it.
+type held struct {
+	engine  *Engine
+	mu      sync.Mutex
+	id      C.uint64_t // 0 once it is ended
+	cleanup runtime.Cleanup
+}
+
+// take ends the use of the handle for everybody else; back gives it back.
+func (h *held) take() (C.uint64_t, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.id == 0 {
+		return 0, &Error{Kind: ErrEnded, Message: "it was ended before, or another call is ending it"}
+	}
+	id := h.id
+	h.id = 0
+	return id, nil
+}
+
+func (h *held) back(id C.uint64_t) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.id = id
+}
+
+// finish submits the end of a handle. It stays only when the engine says that it can be tried again.
+func (h *held) finish(ctx context.Context, c *call, handle *C.uint64_t) (C.oncekey_completion, error) {
+	id, err := h.take()
+	if err != nil {
+		c.free()
+		return C.oncekey_completion{}, err
+	}
+	*handle = id
+	if err := h.engine.core.queue.do(ctx, c); err != nil {
+		if errors.Is(err, ErrClosed) {
+			h.back(id)
+		} else {
+			h.cleanup.Stop() // the queue frees it
+		}
+		return C.oncekey_completion{}, err
+	}
+	result := c.result
+	c.free()
+	switch result.status {
+	case C.ONCEKEY_OK, C.ONCEKEY_FENCED, C.ONCEKEY_ALREADY_COMPLETED:
+		h.cleanup.Stop()
+	default:
+		h.back(id)
+	}
+	return result, failure(result.status, result.error)
+}
+
+func (e *Engine) newClaim(key Key, answer *C.oncekey_answer) *Claim {
+	claim := &Claim{
+		Key:        key,
+		Attempt:    int(answer.attempt),
+		Token:      token(answer.token),
+		Checkpoint: data(answer),
+	}
+	claim.held.engine = e
+	claim.held.id = answer.claim.id
+	claim.held.cleanup = runtime.AddCleanup(claim, freeClaim, answer.claim)
+	return claim
+}
+
+func freeClaim(claim C.oncekey_claim) {
+	C.oncekey_claim_free(claim)
+}
+
+// Complete ends the operation with its response, which every identical begin gets until the TTL is
+// over. kept is false when the response was longer than MaxResponse: the operation is completed all the
+// same. Durable when the error is nil.
+//
+// After ErrFenced (somebody took over) and ErrAlreadyCompleted the claim is ended; after any other error
+// of the engine it is still held, to try again or to close. When the context ends first the completion
+// goes on, and the claim can not be used any more.
+func (c *Claim) Complete(ctx context.Context, response []byte) (kept bool, err error) {
+	return c.complete(ctx, response, 0, 0)
+}
+
+// CompleteFor is Complete with a TTL of its own instead of the store's.
+func (c *Claim) CompleteFor(ctx context.Context, response []byte, ttl time.Duration) (kept bool, err error) {
+	if ttl < time.Millisecond {
+		return false, invalid("the ttl is %s, at least 1 ms is needed", ttl)
+	}
+	return c.complete(ctx, response, ttl, 0)
+}
+
+// CompleteWithoutResponse ends the operation with no response to keep: a begin gets a [*Recorded] without
+// one.
+func (c *Claim) CompleteWithoutResponse(ctx context.Context) error {
+	_, err := c.complete(ctx, nil, 0, C.ONCEKEY_NO_RESPONSE)
+	return err
+}
+
+func (c *Claim) complete(ctx context.Context, response []byte, ttl time.Duration, flags C.uint32_t) (bool, error) {
+	defer runtime.KeepAlive(c)
+	end := newCall(C.ONCEKEY_OP_COMPLETE)
+	end.data = lent(ctx, response)
+	end.submission.flags = flags
+	end.submission.ttl_ms = C.uint64_t(ttl.Milliseconds())
+	result, err := c.held.finish(ctx, end, &end.submission.claim)
+	return result.kept != 0, err
+}
+
+// lent makes bytes last as long as a call: with a context that can end, longer than its caller waits.
+func lent(ctx context.Context, bytes []byte) []byte {
+	if ctx.Done() == nil {
+		return bytes
+	}
+	return append([]byte(nil), bytes...)
+}
+
+// Abort says that nothing happened in this attempt. The first attempt frees the key; a later one leaves
+// the orphan that it took over. Whether the claim is ended is as with Complete.
+func (c *Claim) Abort(ctx context.Context) error {
+	defer runtime.KeepAlive(c)
+	end := newCall(C.ONCEKEY_OP_ABORT)
+	_, err := c.held.finish(ctx, end, &end.submission.claim)
+	return err
+}
+
+// SaveCheckpoint saves a recovery point: whoever resolves the orphan that this claim may become gets the
+// last one. Durable when the error is nil.
+func (c *Claim) SaveCheckpoint(ctx context.Context, checkpoint []byte) error {
+	defer runtime.KeepAlive(c)
+	id, err := c.held.take()
+	if err != nil {
+		return err
+	}
+	defer c.held.back(id)
+	save := newCall(C.ONCEKEY_OP_CHECKPOINT)
+	save.data = lent(ctx, checkpoint)
+	save.submission.claim = id
+	if err := c.held.engine.core.queue.do(ctx, save); err != nil {
+		return err
+	}
+	defer save.free()
+	return failure(save.result.status, save.result.error)
+}
+
+// Close drops the claim. Unless it was ended, the operation is an orphan from now on: its outcome is
+// unknown. It does not wait until that is durable. It never fails; it returns an error to be an [io.Closer].
+func (c *Claim) Close() error {
+	if id, err := c.held.take(); err == nil {
+		c.held.cleanup.Stop()
+		freeClaim(C.oncekey_claim{id: id})
+	}
+	runtime.KeepAlive(c)
+	return nil
+}

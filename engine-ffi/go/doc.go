@@ -1,0 +1,20 @@
+// Package oncekey is an embedded idempotency engine: an operation that is sent twice with the same
+// idempotency key runs once, and the second caller gets the first answer, across retries, concurrent
+// duplicates, crashes and power loss. Everything that was answered is on disk, in a directory that
+// one process holds at a time.
+//
+// [Engine.Begin] asks for the right to execute the operation that a [Key] names, and gives one of
+// five answers: a [Claim] to execute under, the [Recorded] response of an earlier execution, or why
+// it can not execute now ([InFlight], [Mismatch], [Orphan]).
+//
+// Contexts bound how long a call waits, never what happens to the operation: a completion whose
+// context ends is made durable all the same. The one exception is Begin: a claim that was won but
+// not received, because the context ended first, is aborted.
+//
+// Goroutines that wait hold no threads: calls go to the engine in batches, by one goroutine, and
+// come back by another. Open, Get, Orphans, Fold, Sweep, Backup, Verify, Reopen and Close call the
+// engine directly and hold a thread until they return.
+//
+// The package needs cgo and the C library liboncekey, which it finds with pkg-config. With the build
+// tag oncekey_static it is linked statically.
+package oncekey

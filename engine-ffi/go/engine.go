@@ -1,0 +1,242 @@
+package oncekey
+
+// #include <oncekey.h>
+import "C"
+
+import (
+	"context"
+	"runtime"
+	"sync"
+	"time"
+	"unsafe"
+)
+
+// Key is the identity of an operation: who it belongs to, 0 to 255 bytes, and its name, 1 to 255 bytes.
+type Key struct {
+	Scope string
+	Key   string
+}
+
+func (k Key) toC() (C.oncekey_key, *runtime.Pinner) {
+	pinner := new(runtime.Pinner)
+	return C.oncekey_key{scope: slice(k.Scope, pinner), key: slice(k.Key, pinner)}, pinner
+}
+
+// slice lends a string to C until the pinner is unpinned.
+func slice(text string, pinner *runtime.Pinner) C.oncekey_slice {
+	if text == "" {
+		return C.oncekey_slice{}
+	}
+	data := unsafe.StringData(text)
+	pinner.Pin(data)
+	return C.oncekey_slice{ptr: (*C.uint8_t)(unsafe.Pointer(data)), len: C.size_t(len(text))}
+}
+
+// Engine is an open store. All its methods may be called by any goroutine. An engine that is not
+// closed is closed when nothing refers to it any more, its claims and orphans included.
+type Engine struct {
+	core *core
+}
+
+// core is what goroutines and cleanups of an engine hold, so that the engine itself can become garbage.
+type core struct {
+	handle C.oncekey_engine
+	queue  *queue
+	once   sync.Once
+	ended  error
+	// using is held for reading by calls that use the handle directly.
+	using sync.RWMutex
+	gone  bool
+}
+
+// Open opens the store in the directory path, creating it unless the options say otherwise; nil means
+// the default options. When it returns, every record that was ever acknowledged is known again, and
+// every claim of an earlier process is an orphan.
+func Open(path string, options *Options) (*Engine, error) {
+	c, err := options.toC()
+	if err != nil {
+		return nil, err
+	}
+	var pinner runtime.Pinner
+	defer pinner.Unpin()
+	var detail C.oncekey_error
+	var handle C.oncekey_engine
+	status := C.oncekey_engine_open(slice(path, &pinner), &c, &handle, &detail)
+	if err := failure(status, detail); err != nil {
+		return nil, err
+	}
+	queue, err := newQueue(handle)
+	if err != nil {
+		C.oncekey_engine_free(handle)
+		return nil, err
+	}
+	engine := &Engine{&core{handle: handle, queue: queue}}
+	// Closing waits for the disk: not on the goroutine that runs all cleanups.
+	runtime.AddCleanup(engine, func(c *core) { go c.close() }, engine.core)
+	return engine, nil
+}
+
+// Verify reads the whole store in the directory path, which no engine may have open, and checks every
+// checksum. It writes nothing.
+func Verify(path string) error {
+	var pinner runtime.Pinner
+	defer pinner.Unpin()
+	var detail C.oncekey_error
+	return failure(C.oncekey_verify(slice(path, &pinner), &detail), detail)
+}
+
+// Begin asks for the right to execute the operation that key names. It returns a [*Claim], [*Recorded],
+// [*InFlight], [*Mismatch] or [*Orphan]. After an error the caller must not execute.
+//
+// When the context ends first, a claim that was won is aborted.
+func (e *Engine) Begin(ctx context.Context, key Key, fingerprint Fingerprint) (Begin, error) {
+	return e.BeginWaiting(ctx, key, fingerprint, 0)
+}
+
+// BeginWaiting is Begin that waits up to maxWait for an owner: for its response, its abort or its end.
+// Past the bound the answer is [*InFlight].
+func (e *Engine) BeginWaiting(ctx context.Context, key Key, fingerprint Fingerprint, maxWait time.Duration) (Begin, error) {
+	defer runtime.KeepAlive(e)
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	handle, err := fingerprint.handle()
+	if err != nil {
+		return nil, err
+	}
+	c := newCall(C.ONCEKEY_OP_BEGIN)
+	c.scope, c.key = key.Scope, key.Key
+	c.submission.flags = C.ONCEKEY_FREE_FINGERPRINT
+	c.submission.fingerprint = handle.id
+	if maxWait > 0 {
+		c.submission.max_wait_ms = C.uint64_t(max(maxWait.Milliseconds(), 1))
+	}
+	if err := e.core.queue.do(ctx, c); err != nil {
+		return nil, err
+	}
+	defer c.free()
+	if err := failure(c.result.status, c.result.error); err != nil {
+		return nil, err
+	}
+	return e.begin(key, &c.result.answer), nil
+}
+
+// direct runs a call on the handle of the engine.
+func (e *Engine) direct(call func(engine C.oncekey_engine, detail *C.oncekey_error) C.int32_t) error {
+	defer runtime.KeepAlive(e)
+	e.core.using.RLock()
+	defer e.core.using.RUnlock()
+	if e.core.gone {
+		return &Error{Kind: ErrClosed}
+	}
+	var detail C.oncekey_error
+	status := call(e.core.handle, &detail)
+	return failure(status, detail)
+}
+
+// Get tells what the store holds under a key, without asking for the right to execute: [*Recorded],
+// [*InFlight] or [*Orphan], or nil for nothing.
+func (e *Engine) Get(key Key) (Begin, error) {
+	name, pinner := key.toC()
+	defer pinner.Unpin()
+	var answer C.oncekey_answer
+	err := e.direct(func(engine C.oncekey_engine, detail *C.oncekey_error) C.int32_t {
+		return C.oncekey_engine_get(engine, name, &answer, detail)
+	})
+	if err != nil || answer.outcome == C.ONCEKEY_ABSENT {
+		return nil, err
+	}
+	return e.begin(key, &answer), nil
+}
+
+// Orphans returns the orphans that stand unresolved, oldest first.
+func (e *Engine) Orphans() ([]*Orphan, error) {
+	handles := make([]C.oncekey_orphan, 64)
+	for {
+		var count C.size_t
+		err := e.direct(func(engine C.oncekey_engine, detail *C.oncekey_error) C.int32_t {
+			return C.oncekey_engine_orphans(engine, &handles[0], C.size_t(len(handles)), &count, detail)
+		})
+		if err != nil {
+			return nil, err
+		}
+		if int(count) <= len(handles) {
+			handles = handles[:count]
+			break
+		}
+		for _, handle := range handles {
+			C.oncekey_orphan_free(handle)
+		}
+		handles = make([]C.oncekey_orphan, int(count)+64)
+	}
+	orphans := make([]*Orphan, 0, len(handles))
+	var failed error
+	for _, handle := range handles {
+		orphan, err := e.orphanOf(handle)
+		if err != nil {
+			failed = err
+			C.oncekey_orphan_free(handle)
+			continue
+		}
+		orphans = append(orphans, orphan)
+	}
+	return orphans, failed
+}
+
+// Fold moves everything acknowledged so far from the journal into the store file. Never needed for
+// durability.
+func (e *Engine) Fold() error {
+	return e.direct(func(engine C.oncekey_engine, detail *C.oncekey_error) C.int32_t {
+		return C.oncekey_engine_fold(engine, detail)
+	})
+}
+
+// Sweep gives the space of expired records back now, and tells how many rows were removed. Never needed
+// for correctness.
+func (e *Engine) Sweep() (uint64, error) {
+	var removed C.uint64_t
+	err := e.direct(func(engine C.oncekey_engine, detail *C.oncekey_error) C.int32_t {
+		return C.oncekey_engine_sweep(engine, &removed, detail)
+	})
+	return uint64(removed), err
+}
+
+// Backup writes a consistent copy of the store into the new or empty directory path, while the engine
+// runs.
+func (e *Engine) Backup(path string) error {
+	var pinner runtime.Pinner
+	defer pinner.Unpin()
+	to := slice(path, &pinner)
+	return e.direct(func(engine C.oncekey_engine, detail *C.oncekey_error) C.int32_t {
+		return C.oncekey_engine_backup(engine, to, detail)
+	})
+}
+
+// Reopen recovers in place after a failure, as a restart of the process would: every claim becomes an
+// orphan, which its owner may still complete.
+func (e *Engine) Reopen() error {
+	return e.direct(func(engine C.oncekey_engine, detail *C.oncekey_error) C.int32_t {
+		return C.oncekey_engine_reopen(engine, detail)
+	})
+}
+
+// Close ends the engine: refuses new calls, makes durable what was submitted, folds, and unlocks the
+// store. Claims that are still held are orphans at the next open. Closing again does nothing.
+func (e *Engine) Close() error {
+	defer runtime.KeepAlive(e)
+	return e.core.close()
+}
+
+func (c *core) close() error {
+	c.once.Do(func() {
+		var detail C.oncekey_error
+		status := C.oncekey_engine_close(c.handle, nil, &detail)
+		c.ended = failure(status, detail)
+		c.queue.shut()
+		c.using.Lock()
+		c.gone = true
+		c.using.Unlock()
+		C.oncekey_engine_free(c.handle)
+	})
+	return c.ended
+}

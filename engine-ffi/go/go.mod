@@ -1,0 +1,3 @@
+module github.com/oncekey/oncekey/engine-ffi/go
+
+go 1.24

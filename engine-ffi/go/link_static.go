@@ -1,0 +1,6 @@
+//go:build oncekey_static
+
+package oncekey
+
+// #cgo pkg-config: oncekey-static
+import "C"

@@ -1,0 +1,247 @@
+package oncekeyhttp
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+
+	oncekey "github.com/oncekey/oncekey/engine-ffi/go"
+)
+
+// execute runs the handler under a claim and ends the claim as its response says. A panic leaves the
+// claim, which becomes an orphan, and goes on to the server.
+func (m *Middleware) execute(w http.ResponseWriter, r *http.Request, next http.Handler, claim *oncekey.Claim, body []byte) {
+	m.counters.running.Add(1)
+	defer m.counters.running.Add(-1)
+	attempt := &Attempt{Number: claim.Attempt, Token: claim.Token, Checkpoint: claim.Checkpoint, claim: claim}
+	// A client that is gone does not stop the handler: its response is stored for the retry.
+	ctx := context.WithoutCancel(context.WithValue(r.Context(), contextKey{}, attempt))
+	request := r.WithContext(ctx)
+	request.Body = io.NopCloser(bytes.NewReader(body))
+	request.ContentLength = int64(len(body))
+	request.TransferEncoding = nil
+	e := &execution{middleware: m, attempt: attempt, ctx: ctx, client: w, header: http.Header{}}
+	returned := false
+	defer func() {
+		if !returned && !e.passing {
+			m.counters.abandoned.Add(1)
+			m.options.Logger.ErrorContext(ctx, "oncekey: the handler panicked, its outcome is unknown")
+		}
+		claim.Close()
+	}()
+	next.ServeHTTP(e, request)
+	returned = true
+	e.finish()
+}
+
+// execution is what a handler writes its response to: held back until it is stored, or passed on once it
+// is known that it is not.
+type execution struct {
+	middleware *Middleware
+	attempt    *Attempt
+	ctx        context.Context
+	client     http.ResponseWriter
+	// header is the handler's; sent is what it was when the response began.
+	header, sent http.Header
+	status       int
+	body         bytes.Buffer
+	// passing: the claim has ended, and what the handler writes goes to the client.
+	passing bool
+}
+
+func (e *execution) Header() http.Header {
+	return e.header
+}
+
+func (e *execution) WriteHeader(status int) {
+	if e.status != 0 || e.passing {
+		return
+	}
+	if status >= 100 && status < 200 && status != http.StatusSwitchingProtocols {
+		return // a response is to come; what is ahead of it would be sent before it is stored
+	}
+	e.status = status
+	e.sent = e.header.Clone()
+	notExecuted, notStored := e.attempt.said()
+	length, err := strconv.ParseInt(e.sent.Get("Content-Length"), 10, 64)
+	switch {
+	case notExecuted || freesKey(status):
+		e.abort()
+	case notStored || isStream(status, e.sent) || err == nil && length > int64(e.middleware.options.MaxResponse):
+		e.completeWithoutResponse()
+	default:
+		return
+	}
+	e.pass()
+}
+
+// freesKey: 401, 425 and 429 are given before anything is done; every other status may come after the
+// handler has acted.
+func freesKey(status int) bool {
+	return status == http.StatusUnauthorized || status == http.StatusTooEarly || status == http.StatusTooManyRequests
+}
+
+// isStream: a response whose body is made to be seen while it grows, or is not a body at all.
+func isStream(status int, header http.Header) bool {
+	contentType := strings.ToLower(header.Get("Content-Type"))
+	for _, stream := range []string{"text/event-stream", "multipart/x-mixed-replace", "application/grpc"} {
+		if strings.HasPrefix(contentType, stream) {
+			return true
+		}
+	}
+	return status == http.StatusSwitchingProtocols
+}
+
+func (e *execution) Write(data []byte) (int, error) {
+	if e.status == 0 {
+		e.WriteHeader(http.StatusOK)
+	}
+	if e.passing {
+		return e.client.Write(data)
+	}
+	if bodiless(e.status) {
+		return 0, http.ErrBodyNotAllowed
+	}
+	e.body.Write(data)
+	if e.body.Len() > e.middleware.options.MaxResponse {
+		e.completeWithoutResponse()
+		e.pass()
+	}
+	return len(data), nil
+}
+
+// Flush sends what is passed on; a response that is to be stored is not sent in pieces.
+func (e *execution) Flush() {
+	e.FlushError()
+}
+
+// FlushError is for http.ResponseController.
+func (e *execution) FlushError() error {
+	if !e.passing {
+		return nil
+	}
+	return http.NewResponseController(e.client).Flush()
+}
+
+// Hijack completes the operation without a response.
+func (e *execution) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	if !e.passing {
+		e.completeWithoutResponse()
+		e.passing = true
+	}
+	return http.NewResponseController(e.client).Hijack()
+}
+
+// pass sends what was held, and from now on everything as it comes.
+func (e *execution) pass() {
+	e.passing = true
+	put(e.client.Header(), fields(e.sent))
+	e.client.WriteHeader(e.status)
+	if e.body.Len() > 0 {
+		e.client.Write(e.body.Bytes())
+		e.body = bytes.Buffer{}
+	}
+}
+
+// finish stores and sends what was held.
+func (e *execution) finish() {
+	if e.status == 0 && !e.passing {
+		e.WriteHeader(http.StatusOK)
+	}
+	if e.passing {
+		e.passTrailers()
+		return
+	}
+	if notExecuted, notStored := e.attempt.said(); notExecuted || notStored {
+		if notExecuted {
+			e.abort()
+		} else {
+			e.completeWithoutResponse()
+		}
+		e.pass()
+		e.passTrailers()
+		return
+	}
+	response := e.response()
+	encoded, err := response.Encode()
+	if err != nil || len(encoded) > e.middleware.options.MaxResponse {
+		e.completeWithoutResponse()
+	} else if kept, err := e.attempt.claim.Complete(e.ctx, encoded); err != nil {
+		e.failed(err)
+	} else if !kept {
+		e.middleware.counters.notStored.Add(1)
+	}
+	response.send(e.client)
+}
+
+// passTrailers hands on what the handler added to its header since the response began.
+func (e *execution) passTrailers() {
+	for name, values := range e.trailers() {
+		e.client.Header()[http.TrailerPrefix+name] = values
+	}
+}
+
+// trailers are those that the header of the response declares, and those with the prefix of net/http.
+func (e *execution) trailers() http.Header {
+	trailers := http.Header{}
+	for _, value := range e.sent["Trailer"] {
+		for name := range strings.SplitSeq(value, ",") {
+			name = http.CanonicalHeaderKey(strings.TrimSpace(name))
+			if values, set := e.header[name]; set {
+				trailers[name] = values
+			}
+		}
+	}
+	for name, values := range e.header {
+		if plain, prefixed := strings.CutPrefix(name, http.TrailerPrefix); prefixed {
+			trailers[http.CanonicalHeaderKey(plain)] = values
+		}
+	}
+	return trailers
+}
+
+// response is what the handler answered: headers as they were when it began, and trailers as they are now.
+func (e *execution) response() *Response {
+	body := e.body.Bytes()
+	trailers := e.trailers()
+	for name := range e.sent {
+		if _, trails := trailers[name]; trails || strings.HasPrefix(name, http.TrailerPrefix) {
+			delete(e.sent, name)
+		}
+	}
+	// The server would guess the type from the first bytes; what it guesses is stored, too.
+	if _, set := e.sent["Content-Type"]; !set && len(body) > 0 && e.sent.Get("Content-Encoding") == "" {
+		e.sent.Set("Content-Type", http.DetectContentType(body))
+	}
+	response := NewResponse(e.status, e.sent, body)
+	response.Trailer = fields(trailers)
+	return response
+}
+
+func (e *execution) abort() {
+	if err := e.attempt.claim.Abort(e.ctx); err != nil {
+		e.failed(err)
+		return
+	}
+	e.middleware.counters.notExecuted.Add(1)
+}
+
+func (e *execution) completeWithoutResponse() {
+	if err := e.attempt.claim.CompleteWithoutResponse(e.ctx); err != nil {
+		e.failed(err)
+		return
+	}
+	e.middleware.counters.notStored.Add(1)
+}
+
+// failed: the client gets its answer whatever comes of the claim. Closed by execute, it is completed after
+// a reopen if its group reached the disk, else an orphan.
+func (e *execution) failed(err error) {
+	e.middleware.counters.completeFailed.Add(1)
+	e.middleware.options.Logger.ErrorContext(e.ctx, "oncekey: the response was not recorded", "error", err)
+}

@@ -1,0 +1,305 @@
+// Package oncekeyhttp is idempotency-key middleware for net/http: a request that is sent twice with the
+// same key runs once, and the second caller gets the first response, across retries, concurrent
+// duplicates, crashes and power loss.
+//
+//	middleware := oncekeyhttp.New(engine, oncekeyhttp.Options{})
+//	http.ListenAndServe("127.0.0.1:8080", middleware.Wrap(orders))
+//
+// # What a client gets
+//
+// A request takes part when its method is not safe (GET, HEAD, OPTIONS, TRACE pass through) and it
+// carries the header X-Idempotency-Key, 1 to 255 bytes without control characters.
+//
+//   - First request with a key: the handler runs; its response is stored before its first byte is sent.
+//   - Identical retry: the stored response, same status, headers and body; the handler does not run.
+//   - Duplicate while the first runs: 409 idempotency_key_locked, Retry-After: 1, retryAfterMs of 100 to 500.
+//   - Same key, another request: 409 idempotency_key_mismatch; parts names what differs.
+//   - An earlier attempt died: 409 idempotency_outcome_unknown, or see [Retry].
+//   - Key malformed or sent twice: 400 idempotency_key_invalid.
+//   - Key missing where it is required: 400 idempotency_key_missing; else the request passes through.
+//   - Request body over the limit: 413 idempotency_body_too_large; not readable: 400
+//     idempotency_body_unreadable. The key is unused.
+//   - Store unavailable: 503 idempotency_store_unavailable, the handler does not run.
+//   - Response too large or streaming, on a retry: 409 idempotency_response_not_stored.
+//
+// Refusals are application/problem+json (RFC 9457) with the code in the member code. Codes, fingerprints
+// and stored bytes are those of the Rust layer oncekey-http: a store that one of them wrote serves the
+// other.
+//
+// # What a handler should know
+//
+//   - Every response is stored, 5xx too, because the handler may have acted before it failed. Only 401,
+//     425, 429 and [Attempt.NotExecuted] free the key.
+//   - [FromContext] gives the [Attempt] that a request is part of.
+//   - A client that disconnects does not end the context of the request: the response is stored for the
+//     retry.
+//   - Headers that handlers outside of the middleware set are not stored; each of them sets its own on a
+//     replay, too.
+//   - A panic goes on to the server, and leaves the outcome unknown.
+//   - The response is held back until the handler returns, and flushing does nothing. A response whose
+//     length is over the limit, a stream (text/event-stream, multipart/x-mixed-replace, gRPC, a hijacked
+//     connection), and one after [Attempt.NotStored] are sent as they come; their operation is completed
+//     without a response.
+//
+// When a response can not be stored because the store failed, the client gets it all the same, and the
+// failure is logged and counted.
+package oncekeyhttp
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync/atomic"
+
+	oncekey "github.com/oncekey/oncekey/engine-ffi/go"
+)
+
+// Recovery says what becomes of a request whose key an earlier attempt left behind without saying how it
+// ended.
+type Recovery int
+
+const (
+	// Hold refuses it with 409 idempotency_outcome_unknown, until somebody resolves the orphan or it
+	// expires. The handler runs at most once.
+	Hold Recovery = iota
+	// Retry takes the operation over and runs the handler again, which learns from its [Attempt] that it is
+	// not the first: at least once, for handlers that can find out what an earlier attempt did.
+	Retry
+)
+
+// Options of a middleware. Zero values mean the defaults.
+type Options struct {
+	// Header that carries the key. Default X-Idempotency-Key.
+	Header string
+	// Required: refuse a request without a key, safe methods excepted.
+	Required bool
+	// Recovery of operations whose outcome is unknown. Default Hold.
+	Recovery Recovery
+	// FingerprintHeaders make a request another one, besides method, target and body; at most 61. nil:
+	// Authorization, Content-Type and X-API-Key.
+	FingerprintHeaders []string
+	// Scope says who a key belongs to, at most 255 bytes. Authenticate outside of the middleware, and take
+	// the scope from what that found, not from what the client claims. Default: one scope for all.
+	Scope func(*http.Request) string
+	// MaxRequestBody is the longest body of a request with a key, in bytes. Default 2 MiB.
+	MaxRequestBody int64
+	// MaxResponse is the longest response that is stored, in bytes with status and headers. Default 1 MiB.
+	// The engine's MaxResponse is a limit of its own: raise both.
+	MaxResponse int
+	// Logger is told what no client can be. Default slog.Default().
+	Logger *slog.Logger
+}
+
+// Stats is what a middleware did that the engine can not count.
+type Stats struct {
+	// Running handlers, with the storing of their responses.
+	Running int64
+	// Requests refused because of their key, and because of their body.
+	KeyRefused, BodyRefused int64
+	// Requests refused because the store was unavailable.
+	StoreUnavailable int64
+	// Responses that were sent although the store failed to record them.
+	CompleteFailed int64
+	// Operations completed without a response to replay; keys freed, because nothing had happened.
+	NotStored, NotExecuted int64
+	// Executions that ended without saying how.
+	Abandoned int64
+	// Stored responses that could not be decoded.
+	Undecodable int64
+}
+
+type counters struct {
+	running, keyRefused, bodyRefused, storeUnavailable, completeFailed atomic.Int64
+	notStored, notExecuted, abandoned, undecodable                     atomic.Int64
+}
+
+// Middleware gives handlers idempotency keys. Several, say of routes with other options, may share one
+// engine.
+type Middleware struct {
+	engine   *oncekey.Engine
+	options  Options
+	headers  []fingerprinted
+	counters counters
+}
+
+// New makes a middleware on an engine. It panics with more than 61 FingerprintHeaders.
+func New(engine *oncekey.Engine, options Options) *Middleware {
+	if options.Header == "" {
+		options.Header = "X-Idempotency-Key"
+	}
+	options.Header = http.CanonicalHeaderKey(options.Header)
+	if options.FingerprintHeaders == nil {
+		options.FingerprintHeaders = []string{"Authorization", "Content-Type", "X-API-Key"}
+	}
+	if options.MaxRequestBody == 0 {
+		options.MaxRequestBody = 2 << 20
+	}
+	if options.MaxResponse == 0 {
+		options.MaxResponse = 1 << 20
+	}
+	if options.Logger == nil {
+		options.Logger = slog.Default()
+	}
+	return &Middleware{engine: engine, options: options, headers: fingerprintedHeaders(options.FingerprintHeaders)}
+}
+
+// Stats returns a snapshot.
+func (m *Middleware) Stats() Stats {
+	c := &m.counters
+	return Stats{
+		Running:          c.running.Load(),
+		KeyRefused:       c.keyRefused.Load(),
+		BodyRefused:      c.bodyRefused.Load(),
+		StoreUnavailable: c.storeUnavailable.Load(),
+		CompleteFailed:   c.completeFailed.Load(),
+		NotStored:        c.notStored.Load(),
+		NotExecuted:      c.notExecuted.Load(),
+		Abandoned:        c.abandoned.Load(),
+		Undecodable:      c.undecodable.Load(),
+	}
+}
+
+// Wrap returns a handler that runs next once for each idempotency key.
+func (m *Middleware) Wrap(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isSafe(r.Method) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		name, refused := parseKey(r.Header[m.options.Header])
+		if refused == nil && name == "" {
+			if !m.options.Required {
+				next.ServeHTTP(w, r)
+				return
+			}
+			refused = missingKey(strings.ToLower(m.options.Header))
+		}
+		if refused != nil {
+			m.counters.keyRefused.Add(1)
+			refused.write(w)
+			return
+		}
+		m.exchange(w, r, next, name)
+	})
+}
+
+// isSafe: RFC 9110, section 9.2.1.
+func isSafe(method string) bool {
+	return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions || method == http.MethodTrace
+}
+
+// exchange answers a request that has a key.
+func (m *Middleware) exchange(w http.ResponseWriter, r *http.Request, next http.Handler, name string) {
+	key := oncekey.Key{Key: name}
+	if m.options.Scope != nil {
+		key.Scope = m.options.Scope(r)
+	}
+	// Before the body is read, as a malformed key is.
+	if len(key.Scope) > 255 {
+		m.counters.keyRefused.Add(1)
+		invalidScope(len(key.Scope)).write(w)
+		return
+	}
+	body, refused := m.read(w, r)
+	if refused != nil {
+		m.counters.bodyRefused.Add(1)
+		refused.write(w)
+		return
+	}
+	found, refused := m.rule(r.Context(), key, fingerprint(r, m.headers, body))
+	switch found := found.(type) {
+	case *oncekey.Claim:
+		m.execute(w, r, next, found, body)
+	case *oncekey.Recorded:
+		m.replay(w, found)
+	default:
+		refused.write(w)
+	}
+}
+
+func (m *Middleware) read(w http.ResponseWriter, r *http.Request) ([]byte, *rejection) {
+	limit := m.options.MaxRequestBody
+	if r.ContentLength > limit {
+		return nil, bodyTooLarge(limit)
+	}
+	if r.Body == nil {
+		return nil, nil
+	}
+	body, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
+	var outer *http.MaxBytesError
+	switch {
+	case errors.As(err, &outer) || int64(len(body)) > limit:
+		return nil, bodyTooLarge(limit)
+	case err != nil:
+		return nil, bodyUnreadable()
+	}
+	return body, nil
+}
+
+// takeOverTries is how often a request tries to take an orphan over while others resolve it first. Each
+// time somebody else made progress, so that the next begin is answered otherwise.
+const takeOverTries = 3
+
+// rule says what is to be done: execute a claim, replay a response, or refuse.
+func (m *Middleware) rule(ctx context.Context, key oncekey.Key, fingerprint oncekey.Fingerprint) (oncekey.Begin, *rejection) {
+	for range takeOverTries {
+		found, err := m.engine.Begin(ctx, key, fingerprint)
+		if err != nil {
+			return nil, m.beginFailed(ctx, err)
+		}
+		switch found := found.(type) {
+		case *oncekey.InFlight:
+			return nil, locked(found.RetryAfter)
+		case *oncekey.Mismatch:
+			return nil, mismatch(found.Parts)
+		case *oncekey.Orphan:
+			if m.options.Recovery == Hold {
+				found.Close()
+				return nil, outcomeUnknown()
+			}
+			claim, err := found.TakeOver(ctx)
+			if err == nil {
+				return claim, nil
+			}
+			found.Close()
+			// Somebody else resolved it first: begin again.
+			if !errors.Is(err, oncekey.ErrFenced) && !errors.Is(err, oncekey.ErrAlreadyCompleted) {
+				return nil, m.beginFailed(ctx, err)
+			}
+		default:
+			return found, nil
+		}
+	}
+	return nil, outcomeUnknown()
+}
+
+func (m *Middleware) beginFailed(ctx context.Context, err error) *rejection {
+	var failed *oncekey.Error
+	if errors.As(err, &failed) && failed.Kind == oncekey.ErrInvalidInput {
+		m.counters.keyRefused.Add(1)
+		return invalidInput(failed.Message)
+	}
+	m.counters.storeUnavailable.Add(1)
+	m.options.Logger.ErrorContext(ctx, "oncekey: begin failed", "error", err)
+	return storeUnavailable()
+}
+
+func (m *Middleware) replay(w http.ResponseWriter, recorded *oncekey.Recorded) {
+	if recorded.Response == nil {
+		responseNotStored().write(w)
+		return
+	}
+	response, err := DecodeResponse(recorded.Response)
+	if err != nil {
+		// The engine vouches for its bytes: somebody else wrote them. The operation was completed all the
+		// same, and must not run again.
+		m.counters.undecodable.Add(1)
+		m.options.Logger.Error("oncekey: a stored response can not be decoded", "error", err)
+		responseNotStored().write(w)
+		return
+	}
+	response.send(w)
+}

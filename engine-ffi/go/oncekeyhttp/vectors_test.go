@@ -1,0 +1,229 @@
+package oncekeyhttp
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+
+	oncekey "github.com/oncekey/oncekey/engine-ffi/go"
+)
+
+// What this middleware and the Rust layer must agree on; the same files are read by the Rust tests.
+
+type pair [2]string
+
+func load(t *testing.T, name string, into any) {
+	t.Helper()
+	text, err := os.ReadFile("../../tests/vectors/" + name)
+	if err == nil {
+		err = json.Unmarshal(text, into)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func unhex(t *testing.T, digits string) []byte {
+	t.Helper()
+	decoded, err := hex.DecodeString(digits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return decoded
+}
+
+// latin1 is a header value as it is sent.
+func latin1(text string) string {
+	var value []byte
+	for _, c := range text {
+		value = append(value, byte(c))
+	}
+	return string(value)
+}
+
+func fieldsOf(pairs []pair) []Field {
+	var fields []Field
+	for _, pair := range pairs {
+		fields = append(fields, Field{pair[0], latin1(pair[1])})
+	}
+	return fields
+}
+
+func TestStoredResponsesAreThoseOfTheRustLayer(t *testing.T) {
+	var vectors struct {
+		Responses []struct {
+			Name              string
+			Status            int
+			Headers, Trailers []pair
+			Body, Encoded     string
+		}
+		Invalid []struct{ Name, Encoded string }
+	}
+	load(t, "responses.json", &vectors)
+	if len(vectors.Responses) == 0 || len(vectors.Invalid) == 0 {
+		t.Fatal("no vectors")
+	}
+	for _, vector := range vectors.Responses {
+		encoded := unhex(t, vector.Encoded)
+		decoded, err := DecodeResponse(encoded)
+		if err != nil {
+			t.Fatal(vector.Name, err)
+		}
+		if decoded.Status != vector.Status || !bytes.Equal(decoded.Body, unhex(t, vector.Body)) ||
+			!reflect.DeepEqual(decoded.Header, fieldsOf(vector.Headers)) ||
+			!reflect.DeepEqual(decoded.Trailer, fieldsOf(vector.Trailers)) {
+			t.Errorf("%s: %+v", vector.Name, decoded)
+		}
+		if again, err := decoded.Encode(); err != nil || !bytes.Equal(again, encoded) {
+			t.Errorf("%s: %x %v", vector.Name, again, err)
+		}
+		header := http.Header{}
+		for _, field := range decoded.Header {
+			header.Add(field.Name, field.Value)
+		}
+		made := NewResponse(vector.Status, header, decoded.Body)
+		made.Trailer = decoded.Trailer
+		if again, err := made.Encode(); err != nil || !bytes.Equal(again, encoded) {
+			t.Errorf("%s, made anew: %x %v", vector.Name, again, err)
+		}
+	}
+	for _, vector := range vectors.Invalid {
+		if decoded, err := DecodeResponse(unhex(t, vector.Encoded)); err == nil {
+			t.Errorf("%s: %+v", vector.Name, decoded)
+		}
+	}
+}
+
+func openEngine(t *testing.T) *oncekey.Engine {
+	t.Helper()
+	engine, err := oncekey.Open(t.TempDir(), &oncekey.Options{SegmentBytes: 4 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { engine.Close() })
+	return engine
+}
+
+func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
+// complete ends an operation of parts with a response.
+func complete(t *testing.T, engine *oncekey.Engine, key string, parts oncekey.Fingerprint, response []byte) {
+	t.Helper()
+	if _, err := claim(t, engine, key, parts).Complete(context.Background(), response); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func claim(t *testing.T, engine *oncekey.Engine, key string, parts oncekey.Fingerprint) *oncekey.Claim {
+	t.Helper()
+	found, err := engine.Begin(context.Background(), oncekey.Key{Key: key}, parts)
+	claim, claimed := found.(*oncekey.Claim)
+	if err != nil || !claimed {
+		t.Fatalf("%T %v", found, err)
+	}
+	return claim
+}
+
+func TestFingerprintsAreThoseOfTheRustLayer(t *testing.T) {
+	var vectors []struct {
+		Name, Method, Target, Body string
+		Headers, Parts             []pair
+		Fingerprinted              []string
+	}
+	load(t, "fingerprints.json", &vectors)
+	if len(vectors) == 0 {
+		t.Fatal("no vectors")
+	}
+	engine := openEngine(t)
+	first, err := NewResponse(http.StatusCreated, nil, []byte("first")).Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, vector := range vectors {
+		parts := oncekey.Fingerprint{}
+		for _, part := range vector.Parts {
+			parts = parts.PartBytes(part[0], unhex(t, part[1]))
+		}
+		complete(t, engine, fmt.Sprint(i), parts, first)
+		middleware := New(engine, Options{FingerprintHeaders: vector.Fingerprinted, Logger: quiet()})
+		request := httptest.NewRequest(vector.Method, vector.Target, bytes.NewReader(unhex(t, vector.Body)))
+		for _, pair := range vector.Headers {
+			request.Header.Add(pair[0], pair[1])
+		}
+		request.Header.Set("X-Idempotency-Key", fmt.Sprint(i))
+		answer := httptest.NewRecorder()
+		middleware.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+			t.Errorf("%s: the handler ran", vector.Name)
+		})).ServeHTTP(answer, request)
+		if answer.Code != http.StatusCreated || answer.Body.String() != "first" {
+			t.Errorf("%s: %d %s", vector.Name, answer.Code, answer.Body)
+		}
+	}
+}
+
+func TestRefusalsAreThoseOfTheRustLayer(t *testing.T) {
+	var vectors []struct {
+		Name, Store, Body, Scope, Problem string
+		Keys                              []string
+		Required                          bool
+		MaxRequestBody                    int64
+		Status                            int
+		RetryAfter                        *string
+	}
+	load(t, "refusals.json", &vectors)
+	if len(vectors) == 0 {
+		t.Fatal("no vectors")
+	}
+	parts := oncekey.Fingerprint{}.Part("method", "POST").Part("target", "/orders").Part("body", "2 apples")
+	for _, vector := range vectors {
+		engine := openEngine(t)
+		switch vector.Store {
+		case "new":
+		case "in flight":
+			defer claim(t, engine, "k", parts).Close()
+		case "completed":
+			complete(t, engine, "k", parts, []byte("not a response"))
+		case "completed without response":
+			if err := claim(t, engine, "k", parts).CompleteWithoutResponse(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+		case "orphaned":
+			claim(t, engine, "k", parts).Close()
+		case "closed":
+			engine.Close()
+		default:
+			t.Fatal(vector.Store)
+		}
+		middleware := New(engine, Options{
+			Required:       vector.Required,
+			MaxRequestBody: vector.MaxRequestBody,
+			Scope:          func(*http.Request) string { return vector.Scope },
+			Logger:         quiet(),
+		})
+		request := httptest.NewRequest("POST", "/orders", strings.NewReader(vector.Body))
+		request.Header["X-Idempotency-Key"] = vector.Keys
+		answer := httptest.NewRecorder()
+		middleware.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+			t.Errorf("%s: the handler ran", vector.Name)
+		})).ServeHTTP(answer, request)
+		var retryAfter *string
+		if values := answer.Header()["Retry-After"]; values != nil {
+			retryAfter = &values[0]
+		}
+		if answer.Code != vector.Status || answer.Body.String() != vector.Problem ||
+			!reflect.DeepEqual(retryAfter, vector.RetryAfter) ||
+			answer.Header().Get("Content-Type") != "application/problem+json" {
+			t.Errorf("%s: %d %v\n%s", vector.Name, answer.Code, answer.Header(), answer.Body)
+		}
+	}
+}

@@ -1,0 +1,113 @@
+package oncekey
+
+// #include <oncekey.h>
+import "C"
+
+import (
+	"time"
+	"unsafe"
+)
+
+// Durability says when Begin may say that a claim is granted.
+type Durability uint32
+
+const (
+	// Strict, the default: every answer that a change happened waits until it is synced to disk.
+	Strict Durability = C.ONCEKEY_STRICT
+	// Relaxed: Begin grants a claim once it is written, before it is synced. Survives kill -9; after a
+	// power loss an operation may run twice.
+	Relaxed Durability = C.ONCEKEY_RELAXED
+)
+
+// Options of a store. Zero values mean the defaults.
+type Options struct {
+	// Existing: refuse to create a store.
+	Existing bool
+	// Durability: what Begin waits for.
+	Durability Durability
+	// TTL: how long a completed response is replayed, and an orphan stands. Default 24 hours.
+	TTL time.Duration
+	// MaxExecution: from which age on a claim counts as an orphan although its owner lives. Default never.
+	MaxExecution time.Duration
+	// MaxResponse: the longest response that is kept, in bytes. Default 1 MiB, at most 16 MiB.
+	MaxResponse int
+	// MaxCheckpoint: the longest checkpoint, in bytes. Default 64 KiB, at most 16 MiB.
+	MaxCheckpoint int
+	// MaxInFlight: how many claims may be in flight. Default 65,536.
+	MaxInFlight int
+	// MaxOrphans: how many orphans may stand unresolved. Default 1,000,000.
+	MaxOrphans int
+	// MaxQueue: how many begins may wait for the disk. Default 65,536.
+	MaxQueue int
+	// MaxWaiters: how many begins may wait for an owner. Default 65,536.
+	MaxWaiters int
+	// MaxStoreBytes: how large the store may grow. Default no bound.
+	MaxStoreBytes int64
+	// OverloadAfter: how long a begin waits for memory before it is refused. Default 5 seconds.
+	OverloadAfter time.Duration
+	// RecentBytes: memory for records that are not folded yet. Default 64 MiB.
+	RecentBytes int
+	// CacheBytes: memory for the page cache of the store file. Default 64 MiB.
+	CacheBytes int
+	// SegmentBytes: the size of a journal segment, a multiple of 4096. Default 32 MiB.
+	SegmentBytes int64
+	// SweepInterval: how often expired records are looked for. Default 60 seconds.
+	SweepInterval time.Duration
+	// MaxClockGap: how far the wall clock may stand ahead of the store's last time. Default 30 days.
+	MaxClockGap time.Duration
+	// AcceptClockJump: open although the clock stands further ahead than MaxClockGap.
+	AcceptClockJump bool
+	// AllowNetworkFilesystem: open a store on a network filesystem.
+	AllowNetworkFilesystem bool
+}
+
+func (o *Options) toC() (C.oncekey_options, error) {
+	var c C.oncekey_options
+	c.size = C.uint32_t(unsafe.Sizeof(c))
+	if o == nil {
+		return c, nil
+	}
+	flags := map[C.uint32_t]bool{
+		C.ONCEKEY_OPEN_EXISTING:            o.Existing,
+		C.ONCEKEY_ACCEPT_CLOCK_JUMP:        o.AcceptClockJump,
+		C.ONCEKEY_ALLOW_NETWORK_FILESYSTEM: o.AllowNetworkFilesystem,
+	}
+	for flag, set := range flags {
+		if set {
+			c.flags |= flag
+		}
+	}
+	c.durability = C.uint32_t(o.Durability)
+	times := map[*C.uint64_t]time.Duration{
+		&c.ttl_ms:            o.TTL,
+		&c.max_execution_ms:  o.MaxExecution,
+		&c.overload_after_ms: o.OverloadAfter,
+		&c.sweep_interval_ms: o.SweepInterval,
+		&c.max_clock_gap_ms:  o.MaxClockGap,
+	}
+	for field, duration := range times {
+		if duration < 0 || duration > 0 && duration < time.Millisecond {
+			return c, invalid("an option is %s, at least 1 ms is needed", duration)
+		}
+		*field = C.uint64_t(duration.Milliseconds())
+	}
+	counts := map[*C.uint64_t]int64{
+		&c.max_response:    int64(o.MaxResponse),
+		&c.max_checkpoint:  int64(o.MaxCheckpoint),
+		&c.max_in_flight:   int64(o.MaxInFlight),
+		&c.max_orphans:     int64(o.MaxOrphans),
+		&c.max_queue:       int64(o.MaxQueue),
+		&c.max_waiters:     int64(o.MaxWaiters),
+		&c.max_store_bytes: o.MaxStoreBytes,
+		&c.recent_bytes:    int64(o.RecentBytes),
+		&c.cache_bytes:     int64(o.CacheBytes),
+		&c.segment_bytes:   o.SegmentBytes,
+	}
+	for field, count := range counts {
+		if count < 0 {
+			return c, invalid("an option is %d", count)
+		}
+		*field = C.uint64_t(count)
+	}
+	return c, nil
+}

@@ -1,0 +1,280 @@
+package oncekey
+
+// #include "shim.h"
+import "C"
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+)
+
+// call is one operation on its way through the queue.
+type call struct {
+	submission C.oncekey_go_submission
+	scope, key string
+	data       []byte
+	result     C.oncekey_completion
+	done       chan struct{}
+	// settled is set once: by the poller when the result is there, or by a caller that stops waiting.
+	settled atomic.Bool
+}
+
+var calls = sync.Pool{New: func() any { return &call{done: make(chan struct{}, 1)} }}
+
+func newCall(op C.uint32_t) *call {
+	c := calls.Get().(*call)
+	c.settled.Store(false)
+	c.submission = C.oncekey_go_submission{op: op}
+	return c
+}
+
+// free gives a call back whose result was taken.
+func (c *call) free() {
+	c.scope, c.key, c.data = "", "", nil
+	calls.Put(c)
+}
+
+// queue brings calls to the engine and results back. One goroutine submits, a batch in a call; one
+// polls, and is the only one that holds a thread while there is nothing to do.
+type queue struct {
+	handle C.oncekey_queue
+
+	mu      sync.Mutex
+	waiting []*call // to be submitted
+	kick    chan struct{}
+	slots   []*call // submitted, by user data
+	vacant  []uint64
+	live    int // accepted by do and not settled by the poller
+	closed  bool
+	idle    *sync.Cond // live became 0
+
+	stopped sync.WaitGroup
+	stop    atomic.Bool
+}
+
+func newQueue(engine C.oncekey_engine) (*queue, error) {
+	q := &queue{kick: make(chan struct{}, 1)}
+	q.idle = sync.NewCond(&q.mu)
+	var detail C.oncekey_error
+	if status := C.oncekey_queue_new(engine, 0, &q.handle, &detail); status != C.ONCEKEY_OK {
+		return nil, failure(status, detail)
+	}
+	q.stopped.Add(2)
+	go q.submitAll()
+	go q.pollAll()
+	return q, nil
+}
+
+// do submits a call and waits for its result, which is in the call when the error is nil. When the
+// context ends first the call goes on without its caller, and belongs to the queue.
+func (q *queue) do(ctx context.Context, c *call) error {
+	q.mu.Lock()
+	if q.closed {
+		q.mu.Unlock()
+		q.refuse(c)
+		return &Error{Kind: ErrClosed}
+	}
+	q.live++
+	q.waiting = append(q.waiting, c)
+	q.wakeSubmitter()
+	q.mu.Unlock()
+	select {
+	case <-c.done:
+		return nil
+	case <-ctx.Done():
+		if c.settled.CompareAndSwap(false, true) {
+			return context.Cause(ctx)
+		}
+		<-c.done
+		return nil
+	}
+}
+
+// refuse undoes a call that is not submitted.
+func (q *queue) refuse(c *call) {
+	if c.submission.flags&C.ONCEKEY_FREE_FINGERPRINT != 0 {
+		C.oncekey_fingerprint_free(C.oncekey_fingerprint{id: c.submission.fingerprint})
+	}
+	c.free()
+}
+
+func (q *queue) submitAll() {
+	defer q.stopped.Done()
+	var batch []*call
+	var submissions [C.ONCEKEY_GO_BATCH]C.oncekey_go_submission
+	var bytes []byte
+	for range q.kick {
+		q.mu.Lock()
+		batch, q.waiting = q.waiting, batch[:0]
+		for _, c := range batch {
+			c.submission.user_data = C.uint64_t(q.slot(c))
+		}
+		q.mu.Unlock()
+		for rest := batch; len(rest) > 0; {
+			run := rest[:min(len(rest), len(submissions))]
+			rest = rest[len(run):]
+			bytes = q.submit(run, submissions[:], bytes[:0])
+			if cap(bytes) > 1<<20 {
+				bytes = nil
+			}
+		}
+		clear(batch)
+	}
+}
+
+// slot gives a call its number. Called with the lock held.
+func (q *queue) slot(c *call) uint64 {
+	if n := len(q.vacant); n > 0 {
+		slot := q.vacant[n-1]
+		q.vacant = q.vacant[:n-1]
+		q.slots[slot] = c
+		return slot
+	}
+	q.slots = append(q.slots, c)
+	return uint64(len(q.slots) - 1)
+}
+
+func (q *queue) submit(run []*call, submissions []C.oncekey_go_submission, bytes []byte) []byte {
+	for i, c := range run {
+		c.submission.at = C.size_t(len(bytes))
+		c.submission.scope_len = C.size_t(len(c.scope))
+		c.submission.key_len = C.size_t(len(c.key))
+		c.submission.data_len = C.size_t(len(c.data))
+		bytes = append(bytes, c.scope...)
+		bytes = append(bytes, c.key...)
+		bytes = append(bytes, c.data...)
+		submissions[i] = c.submission
+	}
+	bytes = append(bytes, 0) // so that there is an address
+	for done := 0; done < len(run); {
+		var accepted C.size_t
+		status := C.oncekey_go_submit(q.handle, &submissions[done], C.size_t(len(run)-done),
+			(*C.uint8_t)(unsafe.Pointer(&bytes[0])), &accepted)
+		done += int(accepted)
+		if status == C.ONCEKEY_OK {
+			break
+		}
+		// The begin that is one too many, or everything, when the library contained a bug.
+		q.mu.Lock()
+		q.take(submissions[done].user_data)
+		q.mu.Unlock()
+		q.deliver(run[done], &C.oncekey_completion{status: status})
+		q.settled(1)
+		if submissions[done].flags&C.ONCEKEY_FREE_FINGERPRINT != 0 {
+			C.oncekey_fingerprint_free(C.oncekey_fingerprint{id: submissions[done].fingerprint})
+		}
+		done++
+	}
+	return bytes
+}
+
+func (q *queue) pollAll() {
+	defer q.stopped.Done()
+	completions := make([]C.oncekey_completion, 256)
+	var done []*call
+	for !q.stop.Load() {
+		var count C.size_t
+		status := C.oncekey_queue_poll(q.handle, &completions[0], C.size_t(len(completions)),
+			C.UINT64_MAX, &count, nil)
+		if status != C.ONCEKEY_OK && status != C.ONCEKEY_PANIC {
+			return
+		}
+		done = done[:0]
+		q.mu.Lock()
+		for i := range completions[:count] {
+			done = append(done, q.take(completions[i].user_data))
+		}
+		q.mu.Unlock()
+		for i, c := range done {
+			q.deliver(c, &completions[i])
+		}
+		q.settled(len(done))
+		clear(done)
+	}
+}
+
+// take gives the number of a call back. Called with the lock held.
+func (q *queue) take(slot C.uint64_t) *call {
+	c := q.slots[slot]
+	q.slots[slot] = nil
+	q.vacant = append(q.vacant, uint64(slot))
+	return c
+}
+
+// settled counts calls that are over.
+func (q *queue) settled(count int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.live -= count
+	if q.live == 0 {
+		q.idle.Broadcast()
+	}
+}
+
+// deliver hands a result to whoever waits for it. When nobody does, what it holds is given back.
+func (q *queue) deliver(c *call, result *C.oncekey_completion) {
+	if c.settled.CompareAndSwap(false, true) {
+		c.result = *result
+		c.done <- struct{}{}
+		return
+	}
+	if result.answer.claim.id != 0 {
+		q.abort(result.answer.claim)
+		result.answer.claim.id = 0
+	}
+	discard(c, result)
+}
+
+// abort gives a claim back that was won and not received.
+func (q *queue) abort(claim C.oncekey_claim) {
+	c := newCall(C.ONCEKEY_OP_ABORT)
+	c.submission.claim = claim.id
+	c.settled.Store(true)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.live++
+	q.waiting = append(q.waiting, c)
+	q.wakeSubmitter()
+}
+
+// wakeSubmitter is called with the lock held: the channel is closed once nothing is live.
+func (q *queue) wakeSubmitter() {
+	select {
+	case q.kick <- struct{}{}:
+	default:
+	}
+}
+
+// discard frees what a result holds and, when the call failed to consume it, the claim it was about: its
+// caller was told that nothing more is known of it.
+func discard(c *call, result *C.oncekey_completion) {
+	C.oncekey_error_free(result.error)
+	C.oncekey_buffer_free(&result.answer.data)
+	C.oncekey_orphan_free(result.answer.orphan)
+	if result.status != C.ONCEKEY_OK && c.submission.op != C.ONCEKEY_OP_CHECKPOINT {
+		C.oncekey_claim_free(C.oncekey_claim{id: c.submission.claim})
+		C.oncekey_orphan_free(C.oncekey_orphan{id: c.submission.orphan})
+	}
+}
+
+// shut refuses further calls, waits for those that are under way, and stops the goroutines. The engine
+// is closed by then, so that all are answered.
+func (q *queue) shut() {
+	q.mu.Lock()
+	if q.closed {
+		q.mu.Unlock()
+		return
+	}
+	q.closed = true
+	for q.live > 0 {
+		q.idle.Wait()
+	}
+	q.mu.Unlock()
+	close(q.kick)
+	q.stop.Store(true)
+	C.oncekey_queue_wake(q.handle)
+	q.stopped.Wait()
+	C.oncekey_queue_free(q.handle)
+}

@@ -1,0 +1,78 @@
+package oncekey
+
+// #include <oncekey.h>
+import "C"
+
+import (
+	"time"
+	"unsafe"
+)
+
+// Stats is a snapshot of counters and gauges. Counters count since the engine was opened or reopened.
+type Stats struct {
+	// InFlight: claims whose owner lives; OldestClaim: how long the oldest of them has been held.
+	InFlight    uint64
+	OldestClaim time.Duration
+	// Orphans that nobody resolved yet, about.
+	Orphans uint64
+	// Queued: begins that wait for the disk; Waiters: for an owner or another begin of their key.
+	Queued, Waiters uint64
+	// RecentBytes: memory of records that are not folded yet.
+	RecentBytes uint64
+	// FoldedRecords: completed records in the store file; Runs index them.
+	FoldedRecords, Runs uint64
+	// StoreBytes of the store file and of the journal.
+	StoreBytes uint64
+	// Full: new claims are refused as ErrStoreFull.
+	Full bool
+	// Begins by their answers.
+	Claimed, Replayed, Locked, Mismatched, Orphaned uint64
+	// Operations completed; claims aborted, and dropped without an end.
+	Completed, Aborted, Abandoned uint64
+	// Orphans taken over and released.
+	TakenOver, Released uint64
+	// Fenced: late calls refused by their token; Errors: calls that failed or were refused.
+	Fenced, Errors uint64
+	// Groups made durable, each with one sync, and changes in them.
+	Groups, Entries uint64
+	// Folds committed; rows Swept; Failures that latched the engine.
+	Folds, Swept, Failures uint64
+}
+
+// Stats returns a snapshot. Cheap enough to be scraped.
+func (e *Engine) Stats() (Stats, error) {
+	var c C.oncekey_stats
+	c.size = C.uint32_t(unsafe.Sizeof(c))
+	err := e.direct(func(engine C.oncekey_engine, detail *C.oncekey_error) C.int32_t {
+		return C.oncekey_engine_stats(engine, &c, detail)
+	})
+	return Stats{
+		InFlight:      uint64(c.in_flight),
+		OldestClaim:   time.Duration(c.oldest_claim_ms) * time.Millisecond,
+		Orphans:       uint64(c.orphans),
+		Queued:        uint64(c.queued),
+		Waiters:       uint64(c.waiters),
+		RecentBytes:   uint64(c.recent_bytes),
+		FoldedRecords: uint64(c.folded_records),
+		Runs:          uint64(c.runs),
+		StoreBytes:    uint64(c.store_bytes),
+		Full:          c.full != 0,
+		Claimed:       uint64(c.claimed),
+		Replayed:      uint64(c.replayed),
+		Locked:        uint64(c.locked),
+		Mismatched:    uint64(c.mismatched),
+		Orphaned:      uint64(c.orphaned),
+		Completed:     uint64(c.completed),
+		Aborted:       uint64(c.aborted),
+		Abandoned:     uint64(c.abandoned),
+		TakenOver:     uint64(c.taken_over),
+		Released:      uint64(c.released),
+		Fenced:        uint64(c.fenced),
+		Errors:        uint64(c.errors),
+		Groups:        uint64(c.groups),
+		Entries:       uint64(c.entries),
+		Folds:         uint64(c.folds),
+		Swept:         uint64(c.swept),
+		Failures:      uint64(c.failures),
+	}, err
+}

@@ -1,0 +1,145 @@
+//! Fingerprints as C holds them, and the rule that makes one of an HTTP request.
+//!
+//! The rule is that of the Rust layer `oncekey-http`, byte for byte; `tests/vectors/fingerprints.json`
+//! holds both to it.
+
+use oncekey::{MAX_LABEL_LEN, MAX_PARTS};
+
+use crate::convert::Caller;
+use crate::entry::entry;
+use crate::error::Failure;
+use crate::handle::Table;
+use crate::request::{Part, Request};
+use crate::types::{Error, Fingerprint};
+
+pub(crate) static FINGERPRINTS: Table<oncekey::Fingerprint> = Table::new(4);
+
+/// The headers that count unless the caller says otherwise, sorted.
+const DEFAULT_HEADERS: [&[u8]; 3] = [b"authorization", b"content-type", b"x-api-key"];
+
+/// Makes a fingerprint of labelled parts, whose order counts. At most 64 parts, labels of at most 128
+/// bytes. Two requests are identical when they have the same parts with the same bytes.
+///
+/// The caller frees `fingerprint`, and may use it for any number of begins before. Fails with
+/// INVALID_INPUT.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn oncekey_fingerprint_from_parts(
+    parts: *const Part,
+    count: usize,
+    fingerprint: *mut Fingerprint,
+    error: *mut Error,
+) -> i32 {
+    // SAFETY: the caller keeps the contract of the crate.
+    let caller = unsafe { Caller::new() };
+    let fingerprint = caller.out(fingerprint);
+    entry(Some(caller.out(error)), || {
+        let fingerprint = fingerprint.required("fingerprint")?;
+        let parts = caller.array(parts, count, "the parts")?;
+        if parts.len() > MAX_PARTS {
+            return Err(Failure::invalid(format!("at most {MAX_PARTS} parts are allowed")));
+        }
+        let mut builder = oncekey::Fingerprint::builder();
+        for part in parts {
+            let label = caller.text(part.label, "a label")?;
+            if label.len() > MAX_LABEL_LEN {
+                let message = format!("a label has at most {MAX_LABEL_LEN} bytes");
+                return Err(Failure::invalid(message));
+            }
+            let value = caller.bytes(part.value, "a value")?;
+            builder = builder.part(label.to_owned(), value);
+        }
+        fingerprint.id = keep(builder.finish())?;
+        Ok(())
+    })
+}
+
+/// Makes the fingerprint that the HTTP layers in Rust and Go make of a request: method, target, the
+/// headers that count, body.
+///
+/// The caller frees `fingerprint`. Fails with INVALID_INPUT.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn oncekey_fingerprint_from_request(
+    request: *const Request,
+    fingerprint: *mut Fingerprint,
+    error: *mut Error,
+) -> i32 {
+    // SAFETY: the caller keeps the contract of the crate.
+    let caller = unsafe { Caller::new() };
+    let fingerprint = caller.out(fingerprint);
+    entry(Some(caller.out(error)), || {
+        let fingerprint = fingerprint.required("fingerprint")?;
+        let request = caller.required(request, "request")?;
+        fingerprint.id = keep(of_request(&caller, request)?)?;
+        Ok(())
+    })
+}
+
+/// Frees a fingerprint. 0 is freed without effect.
+#[unsafe(no_mangle)]
+pub extern "C" fn oncekey_fingerprint_free(fingerprint: Fingerprint) -> i32 {
+    entry(None, || FINGERPRINTS.remove(fingerprint.id).map(drop))
+}
+
+fn keep(fingerprint: oncekey::Fingerprint) -> Result<u64, Failure> {
+    FINGERPRINTS.insert(fingerprint).map_err(|_| Failure::too_many())
+}
+
+/// The parts `method`, `target`, `header NAME` for each header that counts and is there, by name, its
+/// values in order, joined by a NUL byte, and `body`.
+fn of_request(caller: &Caller, request: &Request) -> Result<oncekey::Fingerprint, Failure> {
+    let headers = caller.array(request.headers, request.header_count, "the headers")?;
+    let headers: Vec<_> = headers
+        .iter()
+        .map(|header| {
+            let name = caller.bytes(header.name, "a header name")?;
+            Ok((name, caller.bytes(header.value, "a header value")?))
+        })
+        .collect::<Result<_, Failure>>()?;
+    let mut builder = oncekey::Fingerprint::builder()
+        .part("method", caller.bytes(request.method, "the method")?)
+        .part("target", caller.bytes(request.target, "the target")?);
+    for name in fingerprinted(caller, request)? {
+        let mut values = headers
+            .iter()
+            .filter(|(other, _)| other.eq_ignore_ascii_case(&name))
+            .map(|(_, value)| *value);
+        let Some(first) = values.next() else { continue };
+        let rest = values.flat_map(|value| [&b"\0"[..], value]);
+        builder = builder.part_in_pieces(label(&name)?, std::iter::once(first).chain(rest));
+    }
+    Ok(builder.part("body", caller.bytes(request.body, "the body")?).finish())
+}
+
+/// The names of the headers that count, in lower case, sorted, each once.
+fn fingerprinted(caller: &Caller, request: &Request) -> Result<Vec<Vec<u8>>, Failure> {
+    if request.fingerprinted.is_null() && request.fingerprinted_count == 0 {
+        return Ok(DEFAULT_HEADERS.map(<[u8]>::to_vec).into());
+    }
+    let names = caller.array(
+        request.fingerprinted,
+        request.fingerprinted_count,
+        "the names of the fingerprinted headers",
+    )?;
+    let mut names: Vec<_> = names
+        .iter()
+        .map(|name| Ok(caller.bytes(*name, "a header name")?.to_ascii_lowercase()))
+        .collect::<Result<_, Failure>>()?;
+    names.sort();
+    names.dedup();
+    // Method, target and body are parts of every fingerprint.
+    let most = MAX_PARTS - 3;
+    if names.len() > most {
+        return Err(Failure::invalid(format!("at most {most} headers can be fingerprinted")));
+    }
+    Ok(names)
+}
+
+fn label(name: &[u8]) -> Result<String, Failure> {
+    if !name.is_ascii() {
+        return Err(Failure::invalid("a header name is not ASCII"));
+    }
+    let mut label = format!("header {}", String::from_utf8_lossy(name));
+    // ASCII, so that any byte is a place to cut; only what a mismatch calls it is cut.
+    label.truncate(MAX_LABEL_LEN);
+    Ok(label)
+}

@@ -1,0 +1,99 @@
+//! Orphans as C holds them.
+
+use crate::answer::{Answer, Info, in_ms, unix_ms};
+use crate::claim::{ended, is_kept};
+use crate::convert::Caller;
+use crate::entry::entry;
+use crate::handle::Table;
+use crate::types::{Claim, Error, Orphan, Slice};
+
+pub(crate) static ORPHANS: Table<oncekey::Orphan> = Table::new(3);
+
+/// Claims the operation: a new token, one attempt more, the last checkpoint (oncekey_claim_info). Whoever
+/// takes over executes what may have happened before: at least once. Waits for the disk; durable when the
+/// status is OK.
+///
+/// The orphan is gone after OK, FENCED and ALREADY_COMPLETED (it was resolved otherwise); after OVERLOADED,
+/// STORE_FULL, OUTCOME_UNKNOWN, UNAVAILABLE, CLOSED and all others it is still the caller's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn oncekey_orphan_take_over(
+    orphan: Orphan,
+    claim: *mut Claim,
+    error: *mut Error,
+) -> i32 {
+    // SAFETY: the caller keeps the contract of the crate.
+    let caller = unsafe { Caller::new() };
+    let claim = caller.out(claim);
+    entry(Some(caller.out(error)), || {
+        let claim = claim.required("claim")?;
+        let (orphan, taken) = ORPHANS.take(orphan.id)?;
+        let answer = Answer::claimed(ended(orphan.take_over().wait(), taken)?)?;
+        // The checkpoint is asked for by oncekey_claim_info.
+        answer.data.free();
+        *claim = answer.claim;
+        Ok(())
+    })
+}
+
+/// Ends the operation with a response, for somebody who found out that it happened. `kept` may be NULL.
+/// Waits for the disk; durable when the status is OK. Whether the orphan is gone is as with
+/// oncekey_orphan_take_over.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn oncekey_orphan_complete(
+    orphan: Orphan,
+    response: Slice,
+    kept: *mut u32,
+    error: *mut Error,
+) -> i32 {
+    // SAFETY: the caller keeps the contract of the crate.
+    let caller = unsafe { Caller::new() };
+    let mut kept = caller.out(kept);
+    entry(Some(caller.out(error)), || {
+        let response = caller.bytes(response, "the response")?;
+        let (orphan, taken) = ORPHANS.take(orphan.id)?;
+        kept.set(is_kept(ended(orphan.complete(response).wait(), taken)?));
+        Ok(())
+    })
+}
+
+/// Frees the key, for somebody who found out that the operation did not happen, or who wants it executed
+/// again. Waits for the disk; durable when the status is OK. Whether the orphan is gone is as with
+/// oncekey_orphan_take_over.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn oncekey_orphan_release(orphan: Orphan, error: *mut Error) -> i32 {
+    // SAFETY: the caller keeps the contract of the crate.
+    let caller = unsafe { Caller::new() };
+    entry(Some(caller.out(error)), || {
+        let (orphan, taken) = ORPHANS.take(orphan.id)?;
+        ended(orphan.release().wait(), taken)
+    })
+}
+
+/// Key, token, attempt, last checkpoint and age of an orphan. The caller frees `info->data`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn oncekey_orphan_info(
+    orphan: Orphan,
+    info: *mut Info,
+    error: *mut Error,
+) -> i32 {
+    // SAFETY: the caller keeps the contract of the crate.
+    let caller = unsafe { Caller::new() };
+    let info = caller.out(info);
+    entry(Some(caller.out(error)), || {
+        let info = info.required("info")?;
+        let orphan = ORPHANS.get(orphan.id)?;
+        let checkpoint = orphan.last_checkpoint();
+        *info = Info {
+            since_ms: unix_ms(orphan.since()),
+            age_ms: in_ms(orphan.age()),
+            ..Info::new(orphan.key(), checkpoint, orphan.token(), orphan.attempt())?
+        };
+        Ok(())
+    })
+}
+
+/// Drops the handle and changes nothing. 0 is freed without effect.
+#[unsafe(no_mangle)]
+pub extern "C" fn oncekey_orphan_free(orphan: Orphan) -> i32 {
+    entry(None, || ORPHANS.remove(orphan.id).map(drop))
+}

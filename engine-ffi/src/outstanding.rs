@@ -1,0 +1,246 @@
+//! One operation of a completion queue, from its submission to its answer.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use oncekey::{Begin, Failed, Pending};
+
+use crate::answer::Answer;
+use crate::begin;
+use crate::claim::{self, CLAIMS};
+use crate::convert::Caller;
+use crate::error::Failure;
+use crate::fingerprint::FINGERPRINTS;
+use crate::handle::Taken;
+use crate::orphan::ORPHANS;
+use crate::submission::*;
+use crate::types::Error;
+
+/// An operation that was submitted and not polled yet. Dropped, it leaves no claim behind: one that
+/// was won, or would have been, is aborted.
+pub(crate) struct Outstanding {
+    pub(crate) user_data: u64,
+    pub(crate) op: u32,
+    progress: Progress,
+}
+
+enum Progress {
+    Begin(Pending<Begin>),
+    Complete(Pending<oncekey::Completion, Failed<oncekey::Claim>>, Taken<oncekey::Claim>),
+    Abort(Pending<(), Failed<oncekey::Claim>>, Taken<oncekey::Claim>),
+    Checkpoint(Pending<()>),
+    TakeOver(Pending<oncekey::Claim, Failed<oncekey::Orphan>>, Taken<oncekey::Orphan>),
+    OrphanComplete(Pending<oncekey::Completion, Failed<oncekey::Orphan>>, Taken<oncekey::Orphan>),
+    Release(Pending<(), Failed<oncekey::Orphan>>, Taken<oncekey::Orphan>),
+    Answered(Result<Answered, Failure>),
+    Polled,
+}
+
+/// What an operation came to.
+enum Answered {
+    Begin(Begin),
+    /// Whether the response is kept.
+    Completed(u32),
+    Done,
+}
+
+impl Outstanding {
+    /// Submits an operation. Whatever is wrong with it is its answer.
+    pub(crate) fn submit(
+        engine: &oncekey::Engine,
+        caller: &Caller,
+        submission: &Submission,
+    ) -> Self {
+        let fingerprint = Fingerprint::of(submission);
+        let progress = Progress::start(engine, caller, submission, &fingerprint)
+            .unwrap_or_else(|failure| Progress::Answered(Err(failure)));
+        Self { user_data: submission.user_data, op: submission.op, progress }
+    }
+
+    /// Whether the answer is there; otherwise `waker` is woken when it is.
+    pub(crate) fn is_answered(&mut self, waker: &Waker) -> bool {
+        let mut context = Context::from_waker(waker);
+        let progress = std::mem::replace(&mut self.progress, Progress::Polled);
+        self.progress = progress.advance(&mut context);
+        matches!(self.progress, Progress::Answered(_))
+    }
+
+    /// Hands the answer out, once there is one.
+    pub(crate) fn completion(mut self) -> Completion {
+        let mut completion = Completion {
+            user_data: self.user_data,
+            status: 0,
+            op: self.op,
+            error: Error { id: 0 },
+            kept: 0,
+            reserved: 0,
+            answer: Answer::ABSENT,
+        };
+        let progress = std::mem::replace(&mut self.progress, Progress::Polled);
+        let answered = match progress {
+            Progress::Answered(answered) => answered,
+            _ => Err(Failure::invalid("the operation has no answer yet")),
+        };
+        let failure = match answered {
+            Ok(Answered::Begin(begin)) => match Answer::from_begin(begin) {
+                Ok(answer) => {
+                    completion.answer = answer;
+                    return completion;
+                }
+                Err(failure) => failure,
+            },
+            Ok(Answered::Completed(kept)) => {
+                completion.kept = kept;
+                return completion;
+            }
+            Ok(Answered::Done) => return completion,
+            Err(failure) => failure,
+        };
+        completion.status = failure.status();
+        completion.error = failure.to_handle();
+        completion
+    }
+}
+
+impl Drop for Outstanding {
+    /// A claim inside a [`Pending`] is aborted by that; one that came out of it already, here.
+    fn drop(&mut self) {
+        let progress = std::mem::replace(&mut self.progress, Progress::Polled);
+        if let Progress::Answered(Ok(Answered::Begin(Begin::Claimed(claim)))) = progress {
+            drop(claim.abort());
+        }
+    }
+}
+
+/// The fingerprint of a submission, freed with this when the submission says so.
+struct Fingerprint {
+    id: u64,
+    owned: bool,
+}
+
+impl Fingerprint {
+    fn of(submission: &Submission) -> Self {
+        let owned =
+            submission.op == ONCEKEY_OP_BEGIN && submission.flags & ONCEKEY_FREE_FINGERPRINT != 0;
+        Self { id: submission.fingerprint.id, owned }
+    }
+}
+
+impl Drop for Fingerprint {
+    fn drop(&mut self) {
+        if self.owned {
+            let _ = FINGERPRINTS.remove(self.id);
+        }
+    }
+}
+
+impl Progress {
+    fn start(
+        engine: &oncekey::Engine,
+        caller: &Caller,
+        submission: &Submission,
+        fingerprint: &Fingerprint,
+    ) -> Result<Self, Failure> {
+        if submission.flags & !(ONCEKEY_NO_RESPONSE | ONCEKEY_FREE_FINGERPRINT) != 0 {
+            return Err(Failure::invalid(
+                "the submission has flags that this library does not know",
+            ));
+        }
+        let claim = submission.claim.id;
+        let orphan = submission.orphan.id;
+        let data = || caller.bytes(submission.data, "the data");
+        Ok(match submission.op {
+            ONCEKEY_OP_BEGIN => {
+                let key = caller.key(submission.key)?;
+                let fingerprint = FINGERPRINTS.get(fingerprint.id)?;
+                Self::Begin(begin::submit(engine, &key, fingerprint, submission.max_wait_ms))
+            }
+            ONCEKEY_OP_COMPLETE => {
+                let kept = submission.flags & ONCEKEY_NO_RESPONSE == 0;
+                let response = if kept { Some(data()?) } else { None };
+                let (claim, taken) = CLAIMS.take(claim)?;
+                Self::Complete(claim.complete_with(response, claim::ttl(submission.ttl_ms)), taken)
+            }
+            ONCEKEY_OP_ABORT => {
+                let (claim, taken) = CLAIMS.take(claim)?;
+                Self::Abort(claim.abort(), taken)
+            }
+            ONCEKEY_OP_CHECKPOINT => Self::Checkpoint(claim::checkpoint(claim, data()?)?),
+            ONCEKEY_OP_TAKE_OVER => {
+                let (orphan, taken) = ORPHANS.take(orphan)?;
+                Self::TakeOver(orphan.take_over(), taken)
+            }
+            ONCEKEY_OP_ORPHAN_COMPLETE => {
+                let response = data()?;
+                let (orphan, taken) = ORPHANS.take(orphan)?;
+                Self::OrphanComplete(orphan.complete(response), taken)
+            }
+            ONCEKEY_OP_RELEASE => {
+                let (orphan, taken) = ORPHANS.take(orphan)?;
+                Self::Release(orphan.release(), taken)
+            }
+            other => return Err(Failure::invalid(format!("there is no operation {other}"))),
+        })
+    }
+
+    fn advance(self, context: &mut Context<'_>) -> Self {
+        match self {
+            Self::Begin(pending) => {
+                poll(pending, context, Self::Begin, |answer| Ok(Answered::Begin(answer?)))
+            }
+            Self::Checkpoint(pending) => poll(pending, context, Self::Checkpoint, |answer| {
+                answer?;
+                Ok(Answered::Done)
+            }),
+            Self::Complete(pending, taken) => {
+                poll_with(pending, taken, context, Self::Complete, completed)
+            }
+            Self::OrphanComplete(pending, taken) => {
+                poll_with(pending, taken, context, Self::OrphanComplete, completed)
+            }
+            Self::Abort(pending, taken) => {
+                poll_with(pending, taken, context, Self::Abort, |()| Answered::Done)
+            }
+            Self::Release(pending, taken) => {
+                poll_with(pending, taken, context, Self::Release, |()| Answered::Done)
+            }
+            Self::TakeOver(pending, taken) => {
+                poll_with(pending, taken, context, Self::TakeOver, |claim| {
+                    Answered::Begin(Begin::Claimed(claim))
+                })
+            }
+            Self::Answered(_) | Self::Polled => self,
+        }
+    }
+}
+
+fn completed(completion: oncekey::Completion) -> Answered {
+    Answered::Completed(claim::is_kept(completion))
+}
+
+fn poll<T>(
+    mut pending: Pending<T>,
+    context: &mut Context<'_>,
+    again: fn(Pending<T>) -> Progress,
+    answer: fn(oncekey::Result<T>) -> Result<Answered, Failure>,
+) -> Progress {
+    match Pin::new(&mut pending).poll(context) {
+        Poll::Pending => again(pending),
+        Poll::Ready(answered) => Progress::Answered(answer(answered)),
+    }
+}
+
+/// The same for an operation that consumes its handle.
+fn poll_with<T, H>(
+    mut pending: Pending<T, Failed<H>>,
+    taken: Taken<H>,
+    context: &mut Context<'_>,
+    again: fn(Pending<T, Failed<H>>, Taken<H>) -> Progress,
+    answer: fn(T) -> Answered,
+) -> Progress {
+    match Pin::new(&mut pending).poll(context) {
+        Poll::Pending => again(pending, taken),
+        Poll::Ready(answered) => Progress::Answered(claim::ended(answered, taken).map(answer)),
+    }
+}

@@ -1,0 +1,70 @@
+//! What goes into a completion queue, and what comes out.
+
+use crate::answer::Answer;
+use crate::types::{Claim, Error, Fingerprint, Key, Orphan, Slice};
+
+/// As oncekey_begin: `key`, `fingerprint`, `max_wait_ms`.
+pub const ONCEKEY_OP_BEGIN: u32 = 1;
+/// As oncekey_claim_complete_with: `claim`, `data` unless ONCEKEY_NO_RESPONSE is set, `ttl_ms`.
+pub const ONCEKEY_OP_COMPLETE: u32 = 2;
+/// As oncekey_claim_abort: `claim`.
+pub const ONCEKEY_OP_ABORT: u32 = 3;
+/// As oncekey_claim_checkpoint: `claim`, `data`.
+pub const ONCEKEY_OP_CHECKPOINT: u32 = 4;
+/// As oncekey_orphan_take_over: `orphan`. The completion's answer is CLAIMED.
+pub const ONCEKEY_OP_TAKE_OVER: u32 = 5;
+/// As oncekey_orphan_complete: `orphan`, `data`.
+pub const ONCEKEY_OP_ORPHAN_COMPLETE: u32 = 6;
+/// As oncekey_orphan_release: `orphan`.
+pub const ONCEKEY_OP_RELEASE: u32 = 7;
+
+/// ONCEKEY_OP_COMPLETE without a response to keep.
+pub const ONCEKEY_NO_RESPONSE: u32 = 1;
+/// ONCEKEY_OP_BEGIN frees `fingerprint`, whatever comes of it.
+pub const ONCEKEY_FREE_FINGERPRINT: u32 = 2;
+
+/// An operation to submit. Fields that do not belong to `op` are not looked at.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Submission {
+    /// ONCEKEY_OP_BEGIN and the others.
+    pub op: u32,
+    /// ONCEKEY_NO_RESPONSE, ONCEKEY_FREE_FINGERPRINT, ored.
+    pub flags: u32,
+    /// Comes back with the completion.
+    pub user_data: u64,
+    /// The key of a begin.
+    pub key: Key,
+    /// The fingerprint of a begin.
+    pub fingerprint: Fingerprint,
+    /// How long a begin waits for an owner.
+    pub max_wait_ms: u64,
+    /// The claim to end or to save a checkpoint of.
+    pub claim: Claim,
+    /// The orphan to resolve.
+    pub orphan: Orphan,
+    /// The response or checkpoint.
+    pub data: Slice,
+    /// The TTL of a completion; 0: the store's.
+    pub ttl_ms: u64,
+}
+
+/// What came of a submission. The caller frees `error`, and what is in `answer`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Completion {
+    /// That of the submission.
+    pub user_data: u64,
+    /// ONCEKEY_OK, or why it failed. Whether a claim or orphan is gone is as with the blocking call.
+    pub status: i32,
+    /// That of the submission.
+    pub op: u32,
+    /// What went wrong, for people; 0 when the status is OK.
+    pub error: Error,
+    /// Whether a response is kept; for the two ways to complete.
+    pub kept: u32,
+    /// Always 0.
+    pub reserved: u32,
+    /// What was found, for ONCEKEY_OP_BEGIN and ONCEKEY_OP_TAKE_OVER.
+    pub answer: Answer,
+}

