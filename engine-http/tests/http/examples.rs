@@ -104,3 +104,18 @@ fn a_payment_survives_kill_9_and_is_finished_by_the_retry() {
         assert_eq!(lines, ["charge", "book"], "{step}: {ledger}");
     }
 }
+
+/// A slice of the load under `kill -9`: what it checks is in the example.
+#[test]
+fn under_load_and_kill_9_no_key_is_executed_twice_and_no_answer_changes() {
+    let store = tempfile::tempdir().unwrap();
+    let output = Command::new(example("kill_load"))
+        .args(["--connections", "16", "--kill-after", "400", "--lives", "4", "--directory"])
+        .arg(store.path())
+        .output()
+        .unwrap();
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{printed}{complained}");
+    assert!(printed.starts_with("4 lives in ") && printed.contains("none twice"), "{printed}");
+}
