@@ -38,15 +38,15 @@ pub(crate) fn folded(records: usize, took: Duration) {
     let _ = (records, took);
 }
 
-/// Rows of expired records were removed.
-pub(crate) fn swept(rows: u64) {
+/// The space of expired records was given back.
+pub(crate) fn swept(records: u64) {
     #[cfg(feature = "metrics")]
-    metrics::counter!("oncekey_swept_rows_total").increment(rows);
+    metrics::counter!("oncekey_swept_records_total").increment(records);
     #[cfg(feature = "tracing")]
-    if rows > 0 {
-        tracing::debug!(target: "oncekey", rows, "swept");
+    if records > 0 {
+        tracing::debug!(target: "oncekey", records, "swept");
     }
-    let _ = rows;
+    let _ = records;
 }
 
 /// The engine latched: it refuses writes until it is reopened.

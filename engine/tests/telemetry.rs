@@ -171,7 +171,7 @@ fn everything_that_is_documented_is_reported() {
     engine.sweep().unwrap();
     assert_eq!(recorded.histogram("oncekey_fold_seconds").len(), 1);
     assert!(recorded.histogram("oncekey_fold_records")[0] >= 3.0);
-    assert!(recorded.counter("oncekey_swept_rows_total") >= 1);
+    assert!(recorded.counter("oncekey_swept_records_total") >= 1);
     let stats = engine.stats();
     assert_eq!(recorded.gauge("oncekey_store_bytes"), stats.store_bytes as f64);
     for gauge in ["orphans", "queued", "waiters", "recent_bytes", "records", "full"] {
