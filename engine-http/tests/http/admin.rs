@@ -55,8 +55,12 @@ async fn act(server: &Server, target: &str, body: Value) -> Reply {
 /// Leaves an orphan behind.
 async fn panic(server: &Server, key: &[u8]) {
     let key = http::HeaderValue::from_bytes(key).unwrap();
-    let request = server.request(Method::POST, "/panic").header(KEY, key).header("x-tenant", "t 1");
-    assert!(server.send(request, "").await.is_err());
+    let request =
+        || server.request(Method::POST, "/panic").header(KEY, &key).header("x-tenant", "t 1");
+    assert!(server.send(request(), "").await.is_err());
+    // A retry waits until that is on disk; a list does not.
+    let retry = server.send(request(), "").await.unwrap();
+    retry.assert_problem(409, "idempotency_outcome_unknown");
 }
 
 async fn retry(server: &Server, key: &str) -> Result<Reply, hyper_util::client::legacy::Error> {
