@@ -131,6 +131,27 @@ fn create_dir(disk: &Arc<dyn Disk>, path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Makes the names of the directory and of those above it durable, before the first epoch of a
+/// store: the process that created them may have been killed before it came to that.
+pub(crate) fn make_names_durable(disk: &Arc<dyn Disk>, path: &Path) -> Result<()> {
+    for parent in path.ancestors().skip(1) {
+        let parent = if parent == Path::new("") { Path::new(".") } else { parent };
+        match disk.sync_dir(parent) {
+            Ok(()) => {}
+            // Not ours to read, hence not created by us; or nothing that can be synced.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::PermissionDenied
+                        | io::ErrorKind::InvalidInput
+                        | io::ErrorKind::Unsupported
+                ) => {}
+            Err(error) => return Err(Error::io(format!("syncing {}", parent.display()), error)),
+        }
+    }
+    Ok(())
+}
+
 fn lock(disk: &Arc<dyn Disk>, path: &Path) -> Result<Lock> {
     let path = path.join(LOCK);
     disk.lock(&path).map(Lock::from).map_err(|error| match error.kind() {

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use crate::clock::{EngineClock, Time};
+use crate::directory;
 use crate::error::{Error, Result};
 use crate::journal::{self, Entry, Group, Journal, JournalId, Room, Start};
 use crate::key::{HashMap, KeyHash};
@@ -50,6 +51,9 @@ pub(crate) fn recover(options: &Options, dir: &Path, store: &Store) -> Result<Re
     let (epoch, time) = (rebuild.epoch + 1, clock.now().max(rebuild.time));
     let sequence = journal.next_sequence();
     let ended = rebuild.time;
+    if epoch == 1 {
+        directory::make_names_durable(&options.disk, dir)?;
+    }
     begin_epoch(&mut journal, epoch, time, ended)?;
     rebuild.replay(epoch, time, sequence, Entry::Epoch { ended })?;
     Ok(Recovered { journal, records: rebuild.records, clock, epoch, time })

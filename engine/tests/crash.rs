@@ -244,6 +244,30 @@ fn a_kill_at_any_moment_loses_nothing_acknowledged() {
     }
 }
 
+/// What a killed process prepared may be seen and not be durable: segments prepared behind it must
+/// not make a hole of it after a power loss.
+#[test]
+fn a_segment_that_a_killed_process_prepared_is_not_missed_after_a_power_loss() {
+    for n in 0..60 {
+        let sim = Sim::new();
+        sim.disk.power_off_at(n);
+        let opened = sim.options().open("/store");
+        if let Ok(engine) = &opened {
+            // Segments are prepared before anything is folded.
+            drop(engine.fold());
+        }
+        let image = sim.disk.crash(CrashMode::ProcessKill);
+        drop(opened);
+        let sim = sim.on(image);
+        let engine = sim.open();
+        engine.fold().unwrap();
+        complete(&engine, "k", b"answer");
+        let image = sim.disk.crash(CrashMode::LoseAllUnsynced);
+        drop(engine);
+        assert_eq!(replay(&sim.on(image).open(), "k").response(), Some(&b"answer"[..]));
+    }
+}
+
 /// Many changes of one group, the power gone during its sync: all of them or none, and what was
 /// acknowledged before them in any case.
 #[test]

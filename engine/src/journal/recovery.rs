@@ -10,7 +10,8 @@
 //!    group is written over it.
 //! 3. The last group may have been written without being synced, and a failed sync may have dropped
 //!    it although the page cache still shows it. It is written again, the same bytes to the same
-//!    place, and synced, before anybody is answered from it.
+//!    place, and synced, before anybody is answered from it. So are the headers of the segments
+//!    that stand ready behind it, and the names of all.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -79,23 +80,22 @@ pub(crate) fn recover(
     }
     reader.make_last_durable()?;
 
-    let mut free = Vec::new();
-    for unprepared in files.without_header {
-        if unprepared.bytes >= segment_bytes {
-            free.push((unprepared.file, segment_bytes));
-        } else {
-            // Its preparation was interrupted half-way.
-            drop(unprepared.file);
-            disk.remove(&unprepared.path)
-                .map_err(|error| Error::io("removing half a journal segment", error))?;
-        }
+    // What a killed process or a failed sync left is seen, but may not be durable: not the headers
+    // of segments that were prepared, not a name, not the zeros of a file without a header. A group
+    // in a segment that a power loss takes away would be lost although it was synced.
+    let preparing = |error| Error::io("making prepared journal segments durable", error);
+    for segment in &behind {
+        segment::write_header(segment, id).map_err(preparing)?;
     }
-    free.extend(
-        files
-            .by_use
-            .range(..start.position.segment)
-            .map(|(_, segment)| (segment.file.clone(), segment.bytes)),
-    );
+    for Unprepared { path, file, .. } in files.without_header {
+        drop(file);
+        disk.remove(&path)
+            .map_err(|error| Error::io("removing an unfinished journal segment", error))?;
+    }
+    disk.sync_dir(dir).map_err(preparing)?;
+
+    let folded = files.by_use.range(..start.position.segment);
+    let free = folded.map(|(_, segment)| (segment.file.clone(), segment.bytes)).collect();
     let found = Found { ready: behind, full, free, next_use: after, next_slot: files.next_slot };
     let pool = SegmentPool::new(disk.clone(), dir, id, segment_bytes, found);
     Ok(Journal::resume(id, current, end, reader.expected, Arc::new(pool)))

@@ -101,7 +101,8 @@ pub(super) fn holds_groups(disk: &Arc<dyn Disk>, path: &Path) -> Result<bool> {
     }
 }
 
-fn write_header(segment: &Segment, id: JournalId) -> io::Result<()> {
+/// Durable when this returns Ok.
+pub(super) fn write_header(segment: &Segment, id: JournalId) -> io::Result<()> {
     let mut header = Vec::with_capacity(HEADER_LEN);
     header.put(MAGIC);
     header.put_u32(FORMAT_VERSION);
@@ -243,8 +244,8 @@ impl SegmentPool {
                 Ok(segment)
             }
             Err(error) => {
-                // Half a segment holds space that somebody needs. If it can not be removed either,
-                // recovery finds it without a header and uses it again.
+                // Half a segment holds space that somebody needs. If it can not be removed now,
+                // recovery does it.
                 if self.disk.remove(&path).is_err() {
                     self.queues.lock().next_slot += 1;
                 }
