@@ -248,7 +248,7 @@ fn a_kill_at_any_moment_loses_nothing_acknowledged() {
 /// not make a hole of it after a power loss.
 #[test]
 fn a_segment_that_a_killed_process_prepared_is_not_missed_after_a_power_loss() {
-    for n in 0..60 {
+    for n in 0..160 {
         let sim = Sim::new();
         sim.disk.power_off_at(n);
         let opened = sim.options().open("/store");
