@@ -277,10 +277,10 @@ impl Folder {
                 self.core.folds.want();
                 self.core.queue.nudge();
             }
+            telemetry::swept(self.swept);
             for sender in self.sweeping.take().into_iter().flatten() {
                 drop(sender.send(Ok(self.swept)));
             }
-            telemetry::swept(self.swept);
             self.swept = 0;
             self.note_space()?;
         }
