@@ -278,11 +278,11 @@ impl Folder {
                 self.core.queue.nudge();
             }
             telemetry::swept(self.swept);
+            self.note_space()?;
             for sender in self.sweeping.take().into_iter().flatten() {
                 drop(sender.send(Ok(self.swept)));
             }
             self.swept = 0;
-            self.note_space()?;
         }
         Ok(true)
     }
