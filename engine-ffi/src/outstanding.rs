@@ -244,3 +244,46 @@ fn poll_with<T, H>(
         Poll::Ready(answered) => Progress::Answered(claim::ended(answered, taken).map(answer)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::convert::Caller;
+    use crate::types::{Claim, Fingerprint, Key, Orphan, Slice};
+
+    /// A claim that came out of its `Pending` while it was submitted, and that nobody polled.
+    #[test]
+    fn an_answered_claim_that_nobody_received_is_aborted() {
+        let directory = tempfile::tempdir().unwrap();
+        let engine = oncekey::Engine::open(directory.path()).unwrap();
+        let parts = oncekey::Fingerprint::builder().part("body", "b").finish();
+        let fingerprint = Fingerprint { id: FINGERPRINTS.insert(parts.clone()).unwrap() };
+        let empty = Slice { ptr: std::ptr::null(), len: 0 };
+        let submission = Submission {
+            op: ONCEKEY_OP_BEGIN,
+            flags: ONCEKEY_FREE_FINGERPRINT,
+            user_data: 0,
+            key: Key { scope: empty, key: Slice { ptr: b"k".as_ptr(), len: 1 } },
+            fingerprint,
+            max_wait_ms: 0,
+            claim: Claim { id: 0 },
+            orphan: Orphan { id: 0 },
+            data: empty,
+            ttl_ms: 0,
+        };
+        // SAFETY: the submission points to static memory.
+        let caller = unsafe { Caller::new() };
+        let mut operation = Outstanding::submit(&engine, &caller, &submission);
+        while !operation.is_answered(Waker::noop()) {
+            std::thread::yield_now();
+        }
+        drop(operation);
+        let key = oncekey::Key::new("", "k").unwrap();
+        match engine.begin_waiting(&key, parts, std::time::Duration::from_secs(60)).wait().unwrap()
+        {
+            Begin::Claimed(claim) => assert_eq!(claim.attempt(), 1),
+            other => panic!("the key is not free: {other:?}"),
+        }
+        assert_eq!(engine.stats().abandoned, 0);
+    }
+}
