@@ -76,6 +76,15 @@ go_package() {
   go test -count=1 -race ./...
   step "the Go package, linked statically"
   go test -count=1 -tags oncekey_static -run 'TestFive|Example' .
+  step "a store goes from Rust to Go and back"
+  local crossing
+  crossing=$(mktemp -d)
+  export ONCEKEY_CROSSING=$crossing/store
+  cargo test -p oncekey-ffi --test http_layer -- --ignored --exact crossing_1_the_rust_layer_stores_a_response
+  go test -count=1 -run Crossing ./oncekeyhttp
+  cargo test -p oncekey-ffi --test http_layer -- --ignored --exact crossing_3_the_rust_layer_replays_what_go_stored
+  rm -rf "$crossing"
+  unset ONCEKEY_CROSSING
   cd ..
 }
 

@@ -695,7 +695,8 @@ int32_t oncekey_queue_submit(oncekey_queue queue,
 
 // Takes up to `capacity` completions out, in the order in which they became known. Without any it waits
 // for the first up to `timeout_ms` (0: not at all, UINT64_MAX: without end), or until oncekey_queue_wake or
-// oncekey_queue_free. `count` tells how many; 0 with OK when there are none.
+// oncekey_queue_free. `count` tells how many; 0 with OK when there are none. What lies beyond the count is
+// not touched.
 //
 // What is in the completions belongs to the caller. Several threads may poll.
 int32_t oncekey_queue_poll(oncekey_queue queue,

@@ -5,6 +5,7 @@
 //! goes on waiting.
 
 use std::collections::VecDeque;
+use std::mem::MaybeUninit;
 use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 use std::time::Instant;
@@ -190,7 +191,11 @@ impl Completions {
     }
 
     /// Fills in completions as they are ready; waits for the first. Returns how many.
-    pub(crate) fn poll(&self, completions: &mut [Completion], until: Option<Instant>) -> usize {
+    pub(crate) fn poll(
+        &self,
+        completions: &mut [MaybeUninit<Completion>],
+        until: Option<Instant>,
+    ) -> usize {
         let mut done = 0;
         while done == 0 {
             let Some(taken) = self.take_ready(completions.len(), until) else { break };
@@ -199,7 +204,7 @@ impl Completions {
             for (index, waker, mut operation) in taken {
                 if operation.is_answered(&waker) {
                     finished.push((index, operation.op));
-                    completions[done] = operation.completion();
+                    completions[done].write(operation.completion());
                     done += 1;
                 } else {
                     unready.push((index, operation, false));

@@ -4,6 +4,7 @@
 //! [`Caller`], the proof that the contract holds, and everything here that needs it asks for it:
 //! lifetimes of what is borrowed from C end with the call.
 
+use std::mem::MaybeUninit;
 use std::path::Path;
 
 use crate::error::Failure;
@@ -87,6 +88,24 @@ impl Caller {
             first.write_bytes(0, len);
             Some(std::slice::from_raw_parts_mut(first, len))
         }
+    }
+
+    /// An array of outputs that is too large to be zeroed at every call: only what is written is set.
+    #[allow(clippy::mut_from_ref, reason = "the borrow is from C; the caller is the proof of it")]
+    pub(crate) fn uninit_array<T: Plain>(
+        &self,
+        first: *mut T,
+        len: usize,
+    ) -> Option<&mut [MaybeUninit<T>]> {
+        if len == 0 {
+            return Some(&mut []);
+        }
+        if first.is_null() || !fits::<T>(len) {
+            return None;
+        }
+        // SAFETY: not NULL, so by contract valid for `len` values that nobody else uses now; they
+        // need not be initialized.
+        Some(unsafe { std::slice::from_raw_parts_mut(first.cast(), len) })
     }
 
     /// An input that may be NULL.

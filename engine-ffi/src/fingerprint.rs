@@ -3,6 +3,8 @@
 //! The rule is that of the Rust layer `oncekey-http`, byte for byte; `tests/vectors/fingerprints.json`
 //! holds both to it.
 
+use std::borrow::Cow;
+
 use oncekey::{MAX_LABEL_LEN, MAX_PARTS};
 
 use crate::convert::Caller;
@@ -46,7 +48,7 @@ pub unsafe extern "C" fn oncekey_fingerprint_from_parts(
                 return Err(Failure::invalid(message));
             }
             let value = caller.bytes(part.value, "a value")?;
-            builder = builder.part(label.to_owned(), value);
+            builder = builder.part(known(label), value);
         }
         fingerprint.id = keep(builder.finish())?;
         Ok(())
@@ -78,6 +80,22 @@ pub unsafe extern "C" fn oncekey_fingerprint_from_request(
 #[unsafe(no_mangle)]
 pub extern "C" fn oncekey_fingerprint_free(fingerprint: Fingerprint) -> i32 {
     entry(None, || FINGERPRINTS.remove(fingerprint.id).map(drop))
+}
+
+/// A label without an allocation, where it is one of those that every request has.
+fn known(label: &str) -> Cow<'static, str> {
+    const KNOWN: [&str; 6] = [
+        "method",
+        "target",
+        "body",
+        "header authorization",
+        "header content-type",
+        "header x-api-key",
+    ];
+    match KNOWN.iter().find(|known| **known == label) {
+        Some(known) => Cow::Borrowed(known),
+        None => Cow::Owned(label.to_owned()),
+    }
 }
 
 fn keep(fingerprint: oncekey::Fingerprint) -> Result<u64, Failure> {
@@ -134,12 +152,12 @@ fn fingerprinted(caller: &Caller, request: &Request) -> Result<Vec<Vec<u8>>, Fai
     Ok(names)
 }
 
-fn label(name: &[u8]) -> Result<String, Failure> {
+fn label(name: &[u8]) -> Result<Cow<'static, str>, Failure> {
     if !name.is_ascii() {
         return Err(Failure::invalid("a header name is not ASCII"));
     }
     let mut label = format!("header {}", String::from_utf8_lossy(name));
     // ASCII, so that any byte is a place to cut; only what a mismatch calls it is cut.
     label.truncate(MAX_LABEL_LEN);
-    Ok(label)
+    Ok(known(&label))
 }

@@ -52,8 +52,7 @@ impl Outstanding {
         caller: &Caller,
         submission: &Submission,
     ) -> Self {
-        let fingerprint = Fingerprint::of(submission);
-        let progress = Progress::start(engine, caller, submission, &fingerprint)
+        let progress = Progress::start(engine, caller, submission, fingerprint(submission))
             .unwrap_or_else(|failure| Progress::Answered(Err(failure)));
         Self { user_data: submission.user_data, op: submission.op, progress }
     }
@@ -113,25 +112,16 @@ impl Drop for Outstanding {
     }
 }
 
-/// The fingerprint of a submission, freed with this when the submission says so.
-struct Fingerprint {
-    id: u64,
-    owned: bool,
-}
-
-impl Fingerprint {
-    fn of(submission: &Submission) -> Self {
-        let owned =
-            submission.op == ONCEKEY_OP_BEGIN && submission.flags & ONCEKEY_FREE_FINGERPRINT != 0;
-        Self { id: submission.fingerprint.id, owned }
-    }
-}
-
-impl Drop for Fingerprint {
-    fn drop(&mut self) {
-        if self.owned {
-            let _ = FINGERPRINTS.remove(self.id);
-        }
+/// The fingerprint of a begin: taken out of its handle when the submission says so, whatever becomes of
+/// the begin.
+fn fingerprint(submission: &Submission) -> Result<oncekey::Fingerprint, Failure> {
+    let id = submission.fingerprint.id;
+    if submission.op != ONCEKEY_OP_BEGIN {
+        Err(Failure::invalid("only a begin has a fingerprint"))
+    } else if submission.flags & ONCEKEY_FREE_FINGERPRINT == 0 {
+        FINGERPRINTS.get(id)
+    } else {
+        FINGERPRINTS.remove(id)?.ok_or_else(|| Failure::invalid("there is no fingerprint"))
     }
 }
 
@@ -140,7 +130,7 @@ impl Progress {
         engine: &oncekey::Engine,
         caller: &Caller,
         submission: &Submission,
-        fingerprint: &Fingerprint,
+        fingerprint: Result<oncekey::Fingerprint, Failure>,
     ) -> Result<Self, Failure> {
         if submission.flags & !(ONCEKEY_NO_RESPONSE | ONCEKEY_FREE_FINGERPRINT) != 0 {
             return Err(Failure::invalid(
@@ -153,7 +143,7 @@ impl Progress {
         Ok(match submission.op {
             ONCEKEY_OP_BEGIN => {
                 let key = caller.key(submission.key)?;
-                let fingerprint = FINGERPRINTS.get(fingerprint.id)?;
+                let fingerprint = fingerprint?;
                 Self::Begin(begin::submit(engine, &key, fingerprint, submission.max_wait_ms))
             }
             ONCEKEY_OP_COMPLETE => {

@@ -68,7 +68,8 @@ pub unsafe extern "C" fn oncekey_queue_submit(
 
 /// Takes up to `capacity` completions out, in the order in which they became known. Without any it waits
 /// for the first up to `timeout_ms` (0: not at all, UINT64_MAX: without end), or until oncekey_queue_wake or
-/// oncekey_queue_free. `count` tells how many; 0 with OK when there are none.
+/// oncekey_queue_free. `count` tells how many; 0 with OK when there are none. What lies beyond the count is
+/// not touched.
 ///
 /// What is in the completions belongs to the caller. Several threads may poll.
 #[unsafe(no_mangle)]
@@ -83,7 +84,7 @@ pub unsafe extern "C" fn oncekey_queue_poll(
     // SAFETY: the caller keeps the contract of the crate.
     let caller = unsafe { Caller::new() };
     let count = caller.out(count);
-    let completions = caller.zeroed_array(completions, capacity);
+    let completions = caller.uninit_array(completions, capacity);
     entry(Some(caller.out(error)), || {
         let count = count.required("count")?;
         let completions = completions.ok_or_else(|| Failure::null("completions"))?;
