@@ -136,6 +136,7 @@ async fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         .map_err(|error| Failure::new(format!("can not listen on {listen}"), error))?;
     let address = listener.local_addr()?;
     let waiting = engine.orphans()?.len();
+    let stop = asked_to_stop()?;
     println!("orders: listening on http://{address}");
     println!(
         "orders: store {}, ttl {}, {waiting} keys with unknown outcome",
@@ -144,7 +145,7 @@ async fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     );
     print!("{}", instructions(address));
 
-    axum::serve(listener, app).with_graceful_shutdown(asked_to_stop()).await?;
+    axum::serve(listener, app).with_graceful_shutdown(stop).await?;
     // Handlers whose clients are gone still run; their retries shall find the responses.
     layer.drained().await;
     let stats = engine.stats();
@@ -217,23 +218,30 @@ fn order_id(execution: u64) -> String {
     format!("ord-{:x}-{execution}", now.as_micros())
 }
 
-async fn asked_to_stop() {
-    let interrupt = tokio::signal::ctrl_c();
+/// Ends when the process is asked to stop. From this call on, not from the first poll, the request is
+/// waited for instead of killing the process.
+fn asked_to_stop() -> std::io::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
-    let terminate = async {
+    let asked = {
         use tokio::signal::unix::{SignalKind, signal};
-        match signal(SignalKind::terminate()) {
-            Ok(mut signal) => drop(signal.recv().await),
-            Err(_) => std::future::pending().await,
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
         }
     };
     #[cfg(not(unix))]
-    let terminate = std::future::pending::<()>();
-    tokio::select! {
-        _ = interrupt => {}
-        () = terminate => {}
-    }
-    println!("orders: stopping, as soon as what runs has ended; its responses are stored");
+    let asked = async {
+        // Without a handler the process is killed, as it would be without this function.
+        let _ = tokio::signal::ctrl_c().await;
+    };
+    Ok(async {
+        asked.await;
+        println!("orders: stopping, as soon as what runs has ended; its responses are stored");
+    })
 }
 
 /// An error with what was being done.
