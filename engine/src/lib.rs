@@ -55,4 +55,4 @@ pub use orphan::Orphan;
 pub use pending::Pending;
 pub use stats::Stats;
 pub use transition::Token;
-pub use verify::verify;
+pub use verify::{Damage, Verification, verify};

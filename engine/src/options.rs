@@ -8,6 +8,7 @@ use crate::clock::{Clock, OsClock};
 use crate::disk::{BLOCK, Disk, OsDisk};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::verify::{Verification, verify_with};
 
 /// When `begin` may say that a claim is granted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -243,6 +244,14 @@ impl Options {
     pub fn open_existing(self, path: impl AsRef<Path>) -> Result<Engine> {
         self.validate()?;
         Engine::start(PathBuf::from(path.as_ref()), self, false)
+    }
+
+    /// Like [`verify`](crate::verify), with the disk of these options.
+    ///
+    /// # Errors
+    /// Those of [`verify`](crate::verify).
+    pub fn verify(&self, path: impl AsRef<Path>) -> Result<Verification> {
+        verify_with(self, path.as_ref())
     }
 
     fn validate(&self) -> Result<()> {

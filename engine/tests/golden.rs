@@ -64,7 +64,7 @@ fn a_store_of_format_1_is_read() {
         fs::remove_dir_all(&scratch).unwrap();
     }
     copy(&fixture(1), &scratch);
-    oncekey::verify(&scratch).unwrap();
+    assert!(oncekey::verify(&scratch).unwrap().is_sound());
     let engine = open(&scratch);
     let folded = replay(&engine, "folded");
     assert_eq!(folded.response(), Some(&b"a response in the store file"[..]));

@@ -218,7 +218,8 @@ fn a_process_killed_at_any_moment_loses_nothing_it_was_told() {
                 history.answer(known[&id], parse_answer(&words[2..]));
             }
         }
-        oncekey::verify(&scratch.0).unwrap();
+        let verified = oncekey::verify(&scratch.0).unwrap();
+        assert!(verified.is_sound(), "{verified:?}");
         history.restart(0);
     }
     eprintln!("{} calls, {answers} answers", history.calls());

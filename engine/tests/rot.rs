@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::*;
-use oncekey::{Begin, Engine, Error, ErrorKind, Lookup};
+use oncekey::{Begin, Damage, Engine, Error, ErrorKind, Lookup};
 use oncekey_testing::{CrashMode, OpKind, SimDisk};
 
 const KEYS: u16 = 260;
@@ -97,6 +97,7 @@ impl Sample {
         let sim = sim.on(image);
         let right = answers(&sim.on(sim.disk.crash(CrashMode::ProcessKill)).open());
         assert_ne!(right, before);
+        assert!(sim.options().verify("/store").unwrap().is_sound());
         Self { sim, right, before, last_group, tokens }
     }
 
@@ -257,12 +258,20 @@ fn expect_damage(error: &Error, trial: &str) {
     assert!(!text.contains("thread of the engine panicked"), "{trial}: {text}");
 }
 
+fn contents(disk: &SimDisk) -> Vec<(PathBuf, Vec<u8>)> {
+    let files = disk.files().into_iter();
+    let files = files.filter(|(path, _)| !path.ends_with("LOCK"));
+    files.map(|(path, _)| (path.clone(), disk.read_file(path))).collect()
+}
+
 #[derive(Debug, Default)]
 struct Outcomes {
     refused: u32,
     some_errors: u32,
     all_right: u32,
     tail_cut: u32,
+    /// Damaged records that `verify` named.
+    named: usize,
 }
 
 impl Outcomes {
@@ -342,15 +351,33 @@ fn run_trial(sample: &Sample, seed: u64, outcomes: &mut Outcomes) {
     let damaged = sim.disk.crash(CrashMode::LoseAllUnsynced);
     let _evidence = Evidence { disk: &damaged, what: trial.clone() };
     let tail = sample.is_last_group(&path, &range);
+    let verified = sim.options().verify("/store");
+    let sound = match &verified {
+        Ok(found) => {
+            let keys: Vec<_> = names().map(key).collect();
+            let mut named = found.damage().iter().filter_map(Damage::key);
+            outcomes.named += named.clone().count();
+            assert!(named.all(|named| keys.contains(named)), "{trial}: {found:?}");
+            found.is_sound()
+        }
+        Err(error) => {
+            expect_damage(error, &trial);
+            false
+        }
+    };
+    assert_eq!(contents(&sim.disk), contents(&damaged), "{trial}: verify changed the store");
     let engine = match sim.options().open_existing("/store") {
         Ok(engine) => engine,
         Err(error) => {
             expect_damage(&error, &trial);
+            assert!(!sound, "{trial}: verify found nothing, but {error:?}");
             outcomes.refused += 1;
             return;
         }
     };
+    let some_errors = outcomes.some_errors;
     outcomes.check(&engine, sample, tail, &trial);
+    assert!(!sound || some_errors == outcomes.some_errors, "{trial}: verify found nothing");
     if seed.is_multiple_of(4) {
         begins(&engine, sample, tail, &mut random, &trial);
         work(&engine, sample, &mut random, &trial);
@@ -378,6 +405,6 @@ fn damage_at_rest_gives_right_answers_or_errors() {
         run_trial(&sample.as_ref().unwrap().1, seed, &mut outcomes);
     }
     eprintln!("{outcomes:?}");
-    let Outcomes { refused, some_errors, all_right, .. } = outcomes;
-    assert!(refused > 0 && some_errors > 0 && all_right > 0, "{outcomes:?}");
+    let Outcomes { refused, some_errors, all_right, named, .. } = outcomes;
+    assert!(refused > 0 && some_errors > 0 && all_right > 0 && named > 0, "{outcomes:?}");
 }

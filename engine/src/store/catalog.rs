@@ -62,7 +62,7 @@ impl OpenEntry {
     }
 }
 
-fn decode_open(hash: KeyHash, bytes: &[u8], seed: u64) -> Result<Stored> {
+pub(super) fn decode_open(hash: KeyHash, bytes: &[u8], seed: u64) -> Result<Stored> {
     let stored = record::decode(bytes, record::open_seed(seed, hash))?;
     if stored.len != bytes.len() {
         return Err(Error::corrupted("an open record has bytes after its end"));
@@ -75,12 +75,15 @@ impl Catalog {
         Self { state, runs: BTreeMap::new(), open: Arc::default() }
     }
 
-    /// Reads and verifies all of it: each row by its checksum, their number and sum by the state.
-    pub(super) fn load(tables: &Tables) -> Result<Self> {
+    pub(super) fn load_state(tables: &Tables) -> Result<StoreState> {
         let row = tables.state.get(STATE_KEY).map_err(failed)?;
         let row = row.ok_or_else(|| Error::new(ErrorKind::StoreForeign, "no state row"))?;
-        let state = StoreState::decode(row.value())?;
-        let mut catalog = Self::new(state);
+        StoreState::decode(row.value())
+    }
+
+    /// Reads and verifies all of it: each row by its checksum, their number and sum by the state.
+    pub(super) fn load(tables: &Tables) -> Result<Self> {
+        let mut catalog = Self::new(Self::load_state(tables)?);
         let seed = catalog.state.seed;
 
         let mut tally = Tally::default();

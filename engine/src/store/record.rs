@@ -146,6 +146,14 @@ pub(super) fn decode(bytes: &[u8], seed: u64) -> Result<Stored> {
     Ok(Stored { sequence, record: Record { key, fingerprint, state }, checksum: stored, len })
 }
 
+/// The key of the record that `bytes` start with, whatever its checksum says.
+pub(super) fn peek_key(bytes: &[u8]) -> Option<Key> {
+    let mut decoder = Decoder::new(bytes.get(HEAD..)?);
+    decoder.u64().ok()?;
+    decoder.u8().ok()?;
+    Key::from_identity(decoder.bytes().ok()?).ok()
+}
+
 fn encode_token(out: &mut Vec<u8>, token: Token) {
     out.put_u64(token.incarnation);
     out.put_u64(token.epoch);

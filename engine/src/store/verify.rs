@@ -1,43 +1,177 @@
 //! Verifying a store as a whole: what reading it piece by piece would find out, found out now.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use redb::{Key, ReadOnlyTable, ReadableTable};
 
 use super::backend::{failed, guarded};
-use super::catalog::Catalog;
-use super::run::Block;
-use super::schema::Bytes;
+use super::catalog::{Catalog, decode_open};
+use super::chunk::Locator;
+use super::run::{Block, Entry};
+use super::schema::{Bytes, RunMeta, StoreState};
 use super::view::Tables;
-use super::{Store, chunk, open_held};
+use super::{Store, chunk, open_held, record};
 use crate::disk::Disk;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::{self, KeyHash};
+use crate::verify::Verification;
 
 impl Store {
     /// Reads all of the `store.redb` in `dir`, which must not be open, without writing to it:
-    /// redb's checksums of every page, and ours of every record, block and row.
+    /// redb's checksums of every page, and ours of every record, block and row. Notes every damage
+    /// in `found` and gives the state, unless that is damaged.
     ///
-    /// Damage to redb's own bookkeeping of free pages is found by this alone: a write on it may end
-    /// the process, since redb can panic twice.
-    pub(crate) fn verify(disk: &Arc<dyn Disk>, dir: &Path, cache_bytes: usize) -> Result<()> {
-        let (database, ..) = open_held(disk, dir, cache_bytes, true)?;
-        guarded(|| {
-            let tables = Tables::open(&database)?;
-            let catalog = Catalog::load(&tables)?;
-            let checks = Checks { catalog: &catalog };
-            each_row(&tables.chunks, |key, bytes| checks.chunk(key, bytes))?;
-            each_row(&tables.blocks, |key, bytes| checks.block(key, bytes))?;
-            checks.no_block_is_missing(&tables)?;
-            let seed = catalog.state.seed;
-            catalog.live_runs().try_for_each(|run| tables.filter(&run.meta, seed).map(drop))
-        })
+    /// Damage to redb's own bookkeeping of free pages is found by this alone.
+    pub(crate) fn verify(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        cache_bytes: usize,
+        found: &mut Verification,
+    ) -> Result<Option<StoreState>> {
+        let database = match open_held(disk, dir, cache_bytes, true) {
+            Ok((database, ..)) => database,
+            Err(error) if error.kind() == ErrorKind::Corrupted => {
+                found.damaged(None, &error);
+                // Which records it hit: without redb's check, as the engine opens the file.
+                let Ok((database, ..)) = open_held(disk, dir, cache_bytes, false) else {
+                    return Ok(None);
+                };
+                database
+            }
+            Err(error) => return Err(error),
+        };
+        let tables = match guarded(|| Tables::open(&database)) {
+            Ok(tables) => tables,
+            Err(error) if found.damage().is_empty() => return Err(error),
+            Err(_) => return Ok(None),
+        };
+        let catalog = match guarded(|| Catalog::load(&tables)) {
+            Ok(catalog) => catalog,
+            Err(error) if error.kind() == ErrorKind::Corrupted => {
+                let state = guarded(|| Catalog::load_state(&tables)).ok();
+                let known = found.damage().len();
+                if let Some(state) = &state {
+                    Walk { tables: &tables, state, found }.open_records();
+                }
+                if found.damage().len() == known {
+                    found.damaged(None, &error);
+                }
+                return Ok(state);
+            }
+            Err(error) => return Err(error),
+        };
+        let mut walk = Walk { tables: &tables, state: &catalog.state, found };
+        walk.open_records();
+        walk.runs(&catalog);
+        Ok(Some(catalog.state))
     }
+}
+
+/// Reads on behind every damage.
+struct Walk<'a> {
+    tables: &'a Tables,
+    state: &'a StoreState,
+    found: &'a mut Verification,
+}
+
+impl Walk<'_> {
+    fn open_records(&mut self) {
+        let Self { tables, state, found } = self;
+        let walked = guarded(|| {
+            for row in tables.open.iter().map_err(failed)? {
+                let (hash, value) = row.map_err(failed)?;
+                let (hash, bytes) = (KeyHash(hash.value()), value.value());
+                match decode_open(hash, bytes, state.seed) {
+                    Ok(_) => found.records += 1,
+                    Err(error) => found.damaged(key_of(bytes, hash, state), &error),
+                }
+            }
+            Ok(())
+        });
+        self.note(walked);
+    }
+
+    fn runs(&mut self, catalog: &Catalog) {
+        let mut bad_chunks = BTreeSet::new();
+        for run in catalog.live_runs() {
+            let mut entries = Vec::new();
+            for block in 0..run.meta.blocks {
+                match guarded(|| self.tables.block(&run.meta, block, self.state.seed)) {
+                    Ok(block) => entries.extend(block),
+                    Err(error) => self.found.damaged(None, &error),
+                }
+            }
+            // A chunk's records one after the other.
+            entries.sort_unstable_by_key(|entry| entry.locator);
+            for entry in entries {
+                self.record(&run.meta, entry, &mut bad_chunks);
+            }
+            let filter = guarded(|| self.tables.filter(&run.meta, self.state.seed).map(drop));
+            self.note(filter);
+        }
+        // Records that no run lists any more.
+        let checks = Checks { catalog };
+        let Self { tables, found, .. } = self;
+        let walked = guarded(|| {
+            each_row(&tables.chunks, |(bucket, id), bytes| {
+                match checks.chunk((bucket, id), bytes) {
+                    Err(error) if !bad_chunks.contains(&id) => found.damaged(None, &error),
+                    _ => {}
+                }
+                Ok(())
+            })?;
+            each_row(&tables.blocks, |key, bytes| checks.known_run(key, bytes))
+        });
+        self.note(walked);
+    }
+
+    fn record(&mut self, run: &RunMeta, entry: Entry, bad_chunks: &mut BTreeSet<u64>) {
+        let Self { tables, state, found } = self;
+        let Entry { hash, locator } = entry;
+        let read = guarded(|| {
+            let row = tables.chunks.get((run.bucket_end, locator.chunk())).map_err(failed)?;
+            let row = row.ok_or_else(|| Error::corrupted("a chunk is missing"))?;
+            let key = row.value().get(locator.offset()..).and_then(|at| key_of(at, hash, state));
+            Ok((key, check_record(row.value(), locator, hash, state)))
+        });
+        match read {
+            Ok((_, Ok(()))) => found.records += 1,
+            Ok((key, Err(error))) => {
+                bad_chunks.insert(locator.chunk());
+                found.damaged(key, &error);
+            }
+            Err(error) => {
+                bad_chunks.insert(locator.chunk());
+                found.damaged(None, &error);
+            }
+        }
+    }
+
+    fn note(&mut self, walked: Result<()>) {
+        if let Err(error) = walked {
+            self.found.damaged(None, &error);
+        }
+    }
+}
+
+fn check_record(chunk: &[u8], locator: Locator, hash: KeyHash, state: &StoreState) -> Result<()> {
+    let stored = chunk::record_at(chunk, locator, state.seed)?;
+    if KeyHash::of(&stored.record.key, &state.secret) != hash {
+        return Err(Error::corrupted("a run lists a record under another key"));
+    }
+    Ok(())
+}
+
+/// The key of a record that fails its checksum, if its key is still what its hash was made of.
+fn key_of(bytes: &[u8], hash: KeyHash, state: &StoreState) -> Option<key::Key> {
+    record::peek_key(bytes).filter(|key| KeyHash::of(key, &state.secret) == hash)
 }
 
 fn each_row<K: Key + 'static>(
     table: &ReadOnlyTable<K, Bytes>,
-    check: impl for<'a> Fn(K::SelfType<'a>, &[u8]) -> Result<()>,
+    mut check: impl for<'a> FnMut(K::SelfType<'a>, &[u8]) -> Result<()>,
 ) -> Result<()> {
     for row in table.iter().map_err(failed)? {
         let (key, value) = row.map_err(failed)?;
@@ -60,6 +194,12 @@ impl Checks<'_> {
         let run = self.catalog.runs.get(&id);
         let run = run.ok_or_else(|| Error::corrupted(format!("run {id} is not listed")))?;
         Block::decode(bytes, &run.meta, block, self.catalog.state.seed).map(drop)
+    }
+
+    fn known_run(&self, (id, block): (u64, u32), bytes: &[u8]) -> Result<()> {
+        // Blocks of live runs were read.
+        let live = self.catalog.live_runs().any(|run| run.meta.id == id);
+        if live { Ok(()) } else { self.block((id, block), bytes) }
     }
 
     pub(super) fn no_block_is_missing(&self, tables: &Tables) -> Result<()> {
