@@ -237,6 +237,9 @@ pub unsafe extern "C" fn oncekey_verify(path: Slice, error: *mut Error) -> i32 {
     entry(Some(caller.out(error)), || {
         let path = caller.path(path)?;
         fork::watch()?;
-        Ok(oncekey::verify(path)?)
+        match oncekey::verify(path)?.damage().first() {
+            Some(damage) => Err(damage.error().clone())?,
+            None => Ok(()),
+        }
     })
 }
