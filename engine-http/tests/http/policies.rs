@@ -15,7 +15,7 @@ use oncekey_http::{
     Ttl,
 };
 
-use crate::support::{Gate, KEY, Server, Store, response};
+use crate::support::{Gate, KEY, PATIENCE, Server, Store, response};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -145,9 +145,12 @@ async fn gated(policy: Policy) -> (Arc<Server>, Gate) {
 
 /// Waits until so many duplicates wait in the engine.
 async fn waiting(server: &Server, duplicates: u64) {
-    while server.store.engine.stats().waiters < duplicates {
-        tokio::task::yield_now().await;
-    }
+    let wait = async {
+        while server.store.engine.stats().waiters < duplicates {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, wait).await.expect("duplicates wait");
 }
 
 #[tokio::test]
