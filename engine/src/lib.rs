@@ -23,7 +23,8 @@ mod error;
 mod fingerprint;
 mod folder;
 mod folds;
-mod handle;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod journal;
 mod key;
 mod lock_table;

@@ -106,6 +106,12 @@ impl Group {
         self.entries += 1;
     }
 
+    #[cfg(fuzzing)]
+    pub(crate) fn push_raw(&mut self, payload: &[u8], entries: u32) {
+        self.bytes.extend(payload);
+        self.entries += entries;
+    }
+
     pub(crate) fn entries(&self) -> u64 {
         u64::from(self.entries)
     }

@@ -163,3 +163,8 @@ impl Journal {
         self.current.file.sync().map_err(|error| Error::io("syncing the journal", error))
     }
 }
+
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_entry(decoder: &mut crate::codec::Decoder<'_>) -> Result<()> {
+    entry::decode(decoder).map(drop)
+}

@@ -298,3 +298,45 @@ fn create_file(
     disk.rename(&temporary, &dir.join(FILE)).map_err(context)?;
     disk.sync_dir(dir).map_err(context)
 }
+
+/// Decodes the bytes as each kind of value, with the checksum that they should have.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_decode(bytes: &[u8]) {
+    use self::schema::{RunMeta, Stage};
+    const SEED: u64 = 42;
+    let seal_head = |seed| {
+        let mut sealed = vec![0; 8];
+        sealed.extend(bytes);
+        let sum = crate::codec::checksum(seed, bytes);
+        sealed[..8].copy_from_slice(&sum.to_le_bytes());
+        sealed
+    };
+    let mut with_length = (bytes.len() as u32).to_le_bytes().to_vec();
+    with_length.extend(bytes);
+    let mut sealed = crate::codec::checksum(SEED, &with_length).to_le_bytes().to_vec();
+    sealed.extend(with_length);
+    for form in [bytes, &sealed] {
+        drop(record::decode(form, SEED));
+        drop(chunk::verify(form, 1, SEED));
+        record::peek_key(form);
+    }
+    let meta = RunMeta {
+        id: u64::from_le_bytes(std::array::from_fn(|at| bytes.get(at).copied().unwrap_or(0))),
+        bucket_end: 9,
+        entries: 1,
+        blocks: 1,
+        lines: 1,
+        level: 0,
+        stage: Stage::Live,
+    };
+    for form in [bytes.to_vec(), seal_head(SEED)] {
+        if let Ok(block) = run::Block::decode(&form, &meta, 0, SEED) {
+            let found = block.entries().filter_map(|entry| block.find(entry.hash));
+            found.for_each(|locator| assert!(locator.chunk() < 1 << 48));
+        }
+        drop(filter::Filter::new(1).decode_piece(0, meta.id, SEED, &form));
+    }
+    drop(filter::Filter::new(1).decode_piece(0, meta.id, SEED, &seal_head(SEED ^ 0x6669_6c74)));
+    drop(RunMeta::decode(bytes, SEED, 1));
+    drop(StoreState::decode(bytes));
+}

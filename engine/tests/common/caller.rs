@@ -59,16 +59,18 @@ fn failed(kind: ErrorKind) -> Answer<Token> {
 impl<S: Sink> Caller<'_, S> {
     /// Random steps; gives the claims that are still held.
     pub(crate) fn run(mut self, steps: u64) -> Vec<(u8, Claim)> {
-        for _ in 0..steps {
-            match self.random.below(10) {
-                0..=4 => self.begin(),
-                5 if !self.claims.is_empty() => self.checkpoint(),
-                6..=8 if !self.claims.is_empty() => self.end(),
-                9 if self.random.below(4) == 0 => drop(self.engine.fold()),
-                _ => self.begin(),
-            }
-        }
+        (0..steps).for_each(|_| self.step());
         self.claims
+    }
+
+    pub(crate) fn step(&mut self) {
+        match self.random.below(10) {
+            0..=4 => self.begin(),
+            5 if !self.claims.is_empty() => self.checkpoint(),
+            6..=8 if !self.claims.is_empty() => self.end(),
+            9 if self.random.below(4) == 0 => drop(self.engine.fold()),
+            _ => self.begin(),
+        }
     }
 
     fn begin(&mut self) {

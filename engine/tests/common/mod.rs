@@ -89,20 +89,38 @@ pub(crate) fn begin_error(engine: &Engine, name: &str) -> Error {
     engine.begin(&key(name), body("a")).wait().unwrap_err()
 }
 
-/// A linear congruential generator: all that is random in a test, by its seed.
-pub(crate) struct Random(u64);
+/// All that is random in a test: a tape of bytes, then a linear congruential generator by its seed.
+pub(crate) struct Random {
+    state: u64,
+    tape: std::vec::IntoIter<u8>,
+}
 
 impl Random {
     pub(crate) fn new(seed: u64) -> Self {
-        let mut random = Self(seed);
+        let mut random = Self { state: seed, tape: Vec::new().into_iter() };
         random.below(1);
         random
     }
 
+    /// What a fuzzer decides.
+    pub(crate) fn taped(tape: &[u8]) -> Self {
+        Self { state: 0, tape: tape.to_vec().into_iter() }
+    }
+
+    pub(crate) fn is_taped(&self) -> bool {
+        self.tape.len() > 0
+    }
+
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
+        if let Some(byte) = self.tape.next() {
+            let more = if limit > 256 { self.tape.next().unwrap_or(0) } else { 0 };
+            return (u64::from(byte) | u64::from(more) << 8) % limit;
+        }
+        self.state = self
+            .state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.state >> 33) % limit
     }
 }
 

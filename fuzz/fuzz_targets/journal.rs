@@ -1,0 +1,46 @@
+//! Recovery of a journal with arbitrary groups, whole and torn, behind real ones: an error or a
+//! store that works.
+#![no_main]
+
+#[path = "../../engine/tests/common/mod.rs"]
+mod common;
+
+use common::Sim;
+use libfuzzer_sys::fuzz_target;
+use oncekey::Begin;
+
+fuzz_target!(|bytes: &[u8]| {
+    let sim = Sim::new();
+    let engine = sim.open();
+    common::complete(&engine, "known", b"answer");
+    std::mem::forget(common::claim(&engine, "held"));
+    drop(engine);
+    let mut rest = bytes;
+    while let [entries, raw, length, tail @ ..] = rest {
+        let (payload, tail) = tail.split_at(usize::from(*length).min(tail.len()));
+        rest = tail;
+        if raw % 4 == 0 {
+            // No group at all: anything, anywhere in the segment.
+            let block = u64::from(raw / 4) % 31 + 1;
+            sim.disk.write_bytes("/store/journal-0000.seg", 4096 * block, payload);
+        } else if oncekey::fuzzing::append_group(
+            &sim.options(),
+            "/store".as_ref(),
+            payload,
+            u32::from(*entries),
+        )
+        .is_err()
+        {
+            break;
+        }
+    }
+    let Ok(engine) = sim.options().open_existing("/store") else { return };
+    for name in ["known", "held", "new"] {
+        if let Ok(Begin::Claimed(claim)) =
+            engine.begin(&common::key(name), common::body("a")).wait()
+        {
+            let _ = claim.complete(b"again").wait();
+        }
+    }
+    let _ = engine.fold();
+});
