@@ -9,12 +9,16 @@ use common::Sim;
 use libfuzzer_sys::fuzz_target;
 use oncekey::Begin;
 
-fuzz_target!(|bytes: &[u8]| {
+// redb may panic on damage, which the engine makes an error; libFuzzer's hook would end the process.
+// A panic of the target itself still does.
+fuzz_target!(init: std::panic::set_hook(Box::new(|info| eprintln!("{info}"))), |bytes: &[u8]| {
     let sim = Sim::new();
     let engine = sim.open();
     common::complete(&engine, "known", b"answer");
-    std::mem::forget(common::claim(&engine, "held"));
+    let held = common::claim(&engine, "held");
     drop(engine);
+    // Too late to tell anybody.
+    drop(held);
     let mut rest = bytes;
     while let [entries, raw, length, tail @ ..] = rest {
         let (payload, tail) = tail.split_at(usize::from(*length).min(tail.len()));

@@ -13,8 +13,10 @@ use common::{Random, Sim, TTL};
 use libfuzzer_sys::fuzz_target;
 use oncekey_testing::{CrashMode, Fault, History, OpKind};
 
-fuzz_target!(|bytes: &[u8]| {
-    let mut random = Random::taped(bytes);
+// redb may panic on damage, which the engine makes an error; libFuzzer's hook would end the process.
+// A panic of the target itself still does.
+fuzz_target!(init: std::panic::set_hook(Box::new(|info| eprintln!("{info}"))), |bytes: &[u8]| {
+    let mut random = Random::taped(bytes.to_vec());
     let history = History::new();
     let mut sim = Sim::new();
     let mut engine = sim.open();

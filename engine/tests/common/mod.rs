@@ -103,8 +103,8 @@ impl Random {
     }
 
     /// What a fuzzer decides.
-    pub(crate) fn taped(tape: &[u8]) -> Self {
-        Self { state: 0, tape: tape.to_vec().into_iter() }
+    pub(crate) fn taped(tape: Vec<u8>) -> Self {
+        Self { state: 0, tape: tape.into_iter() }
     }
 
     pub(crate) fn is_taped(&self) -> bool {
