@@ -25,6 +25,7 @@ mod folder;
 mod folds;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod handle;
 mod journal;
 mod key;
 mod lock_table;
