@@ -288,7 +288,7 @@ fn a_group_is_there_whole_or_not_at_all() {
         let name = |caller: usize| key(format!("{label} {caller}"));
         let group: Vec<_> =
             (0..CALLERS).map(|caller| engine.begin(&name(caller), body("a"))).collect();
-        sim.disk.inject(Fault::at_kind(OpKind::Sync, 1).on_path("journal").power_off());
+        sim.disk.inject(Fault::at_kind(OpKind::Sync, 1).on_path("journal-0000").power_off());
         held.release();
         assert!(matches!(first.wait().unwrap(), Begin::Claimed(_)));
         for pending in group {

@@ -228,7 +228,7 @@ fn a_failed_sync_latches_and_reopening_settles_it() {
     let held = claim(&engine, "held");
     let other = claim(&engine, "other");
     engine.fold().unwrap();
-    sim.disk.inject(Fault::at_kind(OpKind::Sync, 0).errno(Fault::EIO).on_path("journal"));
+    sim.disk.inject(Fault::at_kind(OpKind::Sync, 0).errno(Fault::EIO).on_path("journal-0000"));
     let failed = held.complete(b"response").wait().unwrap_err();
     assert_eq!(failed.kind(), ErrorKind::OutcomeUnknown);
     // The key in doubt stays in doubt; other keys are refused or answered from what is durable.
@@ -428,7 +428,7 @@ fn a_panic_under_the_journal_leaves_the_outcome_unknown_until_reopened() {
         let sim = Sim::new();
         let engine = sim.open();
         let held = claim(&engine, "held");
-        sim.disk.inject(Fault::at_kind(kind, nth).on_path("journal").panic());
+        sim.disk.inject(Fault::at_kind(kind, nth).on_path("journal-0000").panic());
         let failed = held.complete(b"answer").wait().unwrap_err();
         assert_eq!(failed.kind(), ErrorKind::OutcomeUnknown, "{failed:?}");
         assert_eq!(begin_error(&engine, "held").kind(), ErrorKind::OutcomeUnknown);

@@ -325,8 +325,8 @@ fn a_lookup_that_stalls_while_the_key_is_completed_folded_and_evicted() {
 fn whoever_waits_for_an_owner_is_answered_when_the_engine_fails() {
     type MakeFault = fn() -> Fault;
     let failures: [(&str, MakeFault); 4] = [
-        ("the journal", || Fault::at_kind(OpKind::Sync, 0).on_path("journal")),
-        ("the committer", || Fault::at_kind(OpKind::Sync, 0).on_path("journal").panic()),
+        ("the journal", || Fault::at_kind(OpKind::Sync, 0).on_path("journal-0000")),
+        ("the committer", || Fault::at_kind(OpKind::Sync, 0).on_path("journal-0000").panic()),
         ("the store file", || Fault::at_kind(OpKind::Sync, 0).on_path("store.redb")),
         ("the folder", || Fault::at_kind(OpKind::Write, 0).on_path("store.redb").panic()),
     ];
