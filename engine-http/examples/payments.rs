@@ -98,7 +98,8 @@ async fn pay(
 ) -> Response {
     match payments.pay(&attempt, &order).await {
         Ok(charge) => {
-            let paid = format!("paid in attempt {}: {charge}", attempt.number());
+            let from = if attempt.checkpoint().is_some() { "its checkpoint" } else { "the start" };
+            let paid = format!("paid in attempt {} from {from}: {charge}", attempt.number());
             (StatusCode::CREATED, paid).into_response()
         }
         // It is stored: whether it may be repeated is for a person to say.

@@ -81,7 +81,11 @@ fn a_plain_hyper_server_runs_a_request_once() {
 /// Wherever it is killed, the retry finishes the payment: one charge, one booking.
 #[test]
 fn a_payment_survives_kill_9_and_is_finished_by_the_retry() {
-    for (step, charged_by) in [("before-charge", 2), ("after-charge", 1), ("after-checkpoint", 1)] {
+    for (step, charged_by, from) in [
+        ("before-charge", 2, "the start"),
+        ("after-charge", 1, "the start"),
+        ("after-checkpoint", 1, "its checkpoint"),
+    ] {
         let store = tempfile::tempdir().unwrap();
         let mut server = Server::start("payments", store.path(), &[step]);
         let interrupted = server.send("/payments", "X-Idempotency-Key: p-1\r\n", "100");
@@ -96,7 +100,7 @@ fn a_payment_survives_kill_9_and_is_finished_by_the_retry() {
         let server = Server::start("payments", store.path(), &[]);
         let (status, paid) = server.post("/payments", "p-1", "100");
         assert_eq!(status, 201, "{paid}");
-        assert!(paid.starts_with("paid in attempt 2: charge "), "{paid}");
+        assert!(paid.starts_with(&format!("paid in attempt 2 from {from}: charge ")), "{paid}");
         assert!(paid.ends_with(&format!(" attempt {charged_by}")), "{step}: {paid}");
         assert_eq!(server.post("/payments", "p-1", "100"), (201, paid));
         let ledger = std::fs::read_to_string(store.path().join("ledger")).unwrap();
