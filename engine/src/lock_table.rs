@@ -574,6 +574,29 @@ mod tests {
     }
 
     #[test]
+    fn a_wrong_body_that_comes_while_a_completed_key_is_looked_up_is_a_mismatch() {
+        let mut shard = Shard::default();
+        claimed(&mut shard);
+        let complete = op(Command::Complete { token: TOKEN, response: None, ttl: None });
+        let Admission::Change(queued) = shard.admit(complete, NOW, &Open) else { panic!("change") };
+        drop(publish(&mut shard, &queued));
+        let completed = shard.recent(HASH).unwrap().record.clone();
+        // Folded and evicted: only the store file knows it.
+        shard.rotate();
+        drop(shard.evict());
+        let Admission::Resolve(first) = shard.admit(begin(), NOW, &Open) else { panic!("resolve") };
+        let other = Fingerprint::builder().part("body", "other").finish();
+        let fingerprint = KeyedFingerprint::new(other, &Secret([1; 32]));
+        let ttl = Duration::from_secs(1);
+        let wrong = op(Command::Begin { fingerprint, ttl, max_execution: None });
+        assert!(matches!(shard.admit(wrong, NOW, &Open), Admission::Parked(_)));
+        let follow_up = shard.resolved(first, Ok(completed), NOW, &Open);
+        let replies: Vec<_> = follow_up.answers.iter().map(|answer| answer.parts().1).collect();
+        assert!(matches!(replies[..], [Ok(Reply::Replay), Ok(Reply::Mismatch(_))]), "{replies:?}");
+        assert!(follow_up.queued.is_none());
+    }
+
+    #[test]
     fn a_failed_lookup_tells_everybody_and_leaves_no_marker() {
         let mut shard = Shard::default();
         let Admission::Resolve(first) = shard.admit(begin(), NOW, &Open) else { panic!("resolve") };
