@@ -169,7 +169,8 @@ fn everything_that_is_documented_is_reported() {
     engine.fold().unwrap();
     sim.clock.advance(2 * common::TTL);
     engine.sweep().unwrap();
-    assert_eq!(recorded.histogram("oncekey_fold_seconds").len(), 1);
+    // A second one may be under way, for the orphan that expired.
+    assert!(!recorded.histogram("oncekey_fold_seconds").is_empty());
     assert!(recorded.histogram("oncekey_fold_records")[0] >= 3.0);
     assert!(recorded.counter("oncekey_swept_records_total") >= 1);
     let stats = engine.stats();
