@@ -367,15 +367,11 @@ impl Shard {
         gate: &dyn Gate,
         follow_up: &mut FollowUp,
     ) {
+        follow_up.answers.extend(self.refuse_parked(hash, error, gate));
         let Some(slot) = self.slots.get_mut(&hash) else { return };
-        let waiting = std::mem::take(&mut slot.waiting);
         (slot.busy, slot.ending) = (false, false);
         if slot.live.is_none() && !slot.unknown {
             self.slots.remove(&hash);
-        }
-        for op in waiting {
-            gate.release_waiter(&op);
-            follow_up.answers.push(Answer(op, Err(error.clone())));
         }
     }
 
