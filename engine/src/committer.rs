@@ -3,8 +3,6 @@
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use crate::clock::Time;
 use crate::core::Core;
@@ -15,6 +13,8 @@ use crate::lock_table::{Op, Queued};
 use crate::options::Durability;
 use crate::queue::{Batch, Taken};
 use crate::recent::Versioned;
+use crate::sync::Instant;
+use crate::sync::atomic::Ordering;
 use crate::telemetry;
 use crate::transition::{Record, Reply, Token, apply, transition};
 

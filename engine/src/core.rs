@@ -1,10 +1,6 @@
 //! What callers, the committer and the folder of one epoch share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
-use std::time::Instant;
-
-use parking_lot::Mutex;
 
 use crate::clock::{EngineClock, Time};
 use crate::error::{Error, ErrorKind, Result};
@@ -17,6 +13,8 @@ use crate::queue::Queue;
 use crate::recent::{RecentSize, Versioned};
 use crate::stats::Counters;
 use crate::store::{View, Views};
+use crate::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
+use crate::sync::{Instant, Mutex};
 use crate::telemetry;
 use crate::timers::Timers;
 use crate::transition::{Command, Record, Reply, transition};

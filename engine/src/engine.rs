@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::begin::{Begin, Lookup};
 use crate::error::{Error, ErrorKind, Result};
@@ -14,6 +14,7 @@ use crate::orphan::Orphan;
 use crate::pending::Pending;
 use crate::shared::Shared;
 use crate::stats::Stats;
+use crate::sync::Instant;
 use crate::telemetry;
 
 /// An open store. Clones are cheap and share it; all methods may be called from any thread.

@@ -4,10 +4,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
-
-use parking_lot::{Condvar, Mutex};
+use std::time::Duration;
 
 use crate::clock::Time;
 use crate::core::Core;
@@ -18,6 +15,8 @@ use crate::key::KeyHash;
 use crate::recent::Versioned;
 use crate::stats::Stats;
 use crate::store::{Fold, Store};
+use crate::sync::atomic::Ordering;
+use crate::sync::{Condvar, Instant, Mutex, oneshot};
 use crate::telemetry;
 
 /// What the committer hands over at a rotation: the records are in the shards' folding maps.

@@ -1,10 +1,8 @@
 //! How far the store file follows the journal.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use parking_lot::{Condvar, Mutex};
-
 use crate::error::{Error, Result};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex};
 
 /// How far folding has come, for those who wait for it.
 #[derive(Default)]

@@ -39,6 +39,7 @@ mod running;
 mod shared;
 mod stats;
 mod store;
+mod sync;
 mod telemetry;
 mod timers;
 mod transition;

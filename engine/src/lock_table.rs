@@ -16,14 +16,12 @@
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
-use std::time::Instant;
-
-use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock::Time;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{BuildHasher, HashMap, Key, KeyHash};
 use crate::recent::Versioned;
+use crate::sync::{Instant, Mutex, MutexGuard};
 use crate::transition::{Command, Record, Reply, transition};
 
 /// The answer to a command: the reply, the record that it is about, and when it was decided.

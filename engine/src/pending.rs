@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
+use crate::sync::{Instant, oneshot, thread};
 
 /// The coming answer to an operation, for a task or for a thread.
 ///
@@ -158,7 +159,7 @@ impl<T, E> fmt::Debug for Pending<T, E> {
 }
 
 /// Wakes a thread that waits on a future: only for a `Pending` that was polled before.
-struct ThreadWaker(std::thread::Thread);
+struct ThreadWaker(thread::Thread);
 
 impl std::task::Wake for ThreadWaker {
     fn wake(self: std::sync::Arc<Self>) {
@@ -175,15 +176,15 @@ fn block_on<F: Future + Unpin>(mut future: F) -> F::Output {
 }
 
 fn block_on_for<F: Future + Unpin>(future: &mut F, timeout: Duration) -> Option<F::Output> {
-    let waker = std::sync::Arc::new(ThreadWaker(std::thread::current())).into();
+    let waker = std::sync::Arc::new(ThreadWaker(thread::current())).into();
     let mut context = Context::from_waker(&waker);
-    let start = std::time::Instant::now();
+    let start = Instant::now();
     loop {
         if let Poll::Ready(output) = Pin::new(&mut *future).poll(&mut context) {
             return Some(output);
         }
         let left = timeout.checked_sub(start.elapsed()).filter(|left| !left.is_zero())?;
-        std::thread::park_timeout(left);
+        thread::park_timeout(left);
     }
 }
 

@@ -4,12 +4,10 @@
 //! flight, and the end of a claim is never refused by a bound.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
-
-use parking_lot::{Condvar, Mutex};
 
 use crate::lock_table::Queued;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Condvar, Instant, Mutex};
 
 #[derive(Default)]
 pub(crate) struct Queue {

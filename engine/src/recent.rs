@@ -1,8 +1,8 @@
 //! Records that are journalled but not yet folded.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::transition::{Record, State};
 
 /// The newest state of a key, with the journal sequence of the change that made it.

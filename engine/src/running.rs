@@ -2,8 +2,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::JoinHandle;
-use std::time::Instant;
 
 use crate::committer::Committer;
 use crate::core::Core;
@@ -14,6 +12,8 @@ use crate::folds::Folds;
 use crate::options::Options;
 use crate::recovery::{self, Recovered};
 use crate::store::Store;
+use crate::sync::thread::JoinHandle;
+use crate::sync::{Instant, thread};
 use crate::telemetry;
 
 /// The threads of one core, in the order in which they end, and the lock that they work under.
@@ -65,7 +65,7 @@ impl Running {
 
 /// Joins a thread, unless it is this one: a reply may drop the last handle of the engine.
 fn join(thread: Option<JoinHandle<()>>) {
-    let other = thread.filter(|thread| thread.thread().id() != std::thread::current().id());
+    let other = thread.filter(|thread| thread.thread().id() != thread::current().id());
     if let Some(thread) = other {
         // A thread that panicked has latched the core before it ended.
         drop(thread.join());
@@ -106,7 +106,7 @@ fn spawn(
         }
         drop(lock);
     };
-    std::thread::Builder::new()
+    thread::Builder::new()
         .name(name.to_owned())
         .spawn(run)
         .map_err(|error| Error::io(format!("starting the thread {name}"), error))

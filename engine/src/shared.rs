@@ -3,10 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
-
-use parking_lot::{Mutex, RwLock};
+use std::time::Duration;
 
 use crate::begin::Begin;
 use crate::core::Core;
@@ -19,6 +16,8 @@ use crate::lock_table::{Op, Outcome};
 use crate::options::Options;
 use crate::pending::Pending;
 use crate::running::Running;
+use crate::sync::atomic::Ordering;
+use crate::sync::{Instant, Mutex, RwLock};
 use crate::transition::{Command, Token};
 
 /// What the engine and its claims and orphans hold together.

@@ -1,13 +1,11 @@
 //! When to look again at keys where somebody waits.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
-
-use parking_lot::Mutex;
 
 use crate::key::KeyHash;
 use crate::lock_table::Wait;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Instant, Mutex};
 
 /// Ends of waits, and deadlines of claims that somebody waits for. The committer watches them.
 #[derive(Debug, Default)]

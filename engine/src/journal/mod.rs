@@ -12,7 +12,6 @@ mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 pub(crate) use entry::Entry;
 pub(crate) use frame::Group;
@@ -25,6 +24,7 @@ use crate::codec::checksum;
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::key::Secret;
+use crate::sync::Instant;
 
 /// A place in the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -14,12 +14,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::{Condvar, Mutex};
-
 use super::{JournalId, Position};
 use crate::codec::{Decoder, Encode, checksum};
 use crate::disk::{AlignedBuffer, BLOCK, Caching, Disk, DiskFile};
 use crate::error::{Error, ErrorKind, Result};
+use crate::sync::{Condvar, Instant, Mutex};
 
 const MAGIC: &[u8; 8] = b"oncekeyJ";
 const FORMAT_VERSION: u32 = 1;
@@ -260,7 +259,7 @@ impl SegmentPool {
     }
 
     /// Waits until a segment is ready or preparing one has failed.
-    pub(super) fn wait(&self, deadline: std::time::Instant) -> Result<()> {
+    pub(super) fn wait(&self, deadline: Instant) -> Result<()> {
         let mut queues = self.queues.lock();
         while queues.ready.is_empty() {
             if let Some(failure) = &queues.failure {

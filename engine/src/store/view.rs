@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use parking_lot::RwLock;
 use redb::{Database, ReadOnlyTable, ReadableDatabase, TableError};
 
 use super::backend::{failed, guarded};
@@ -16,6 +15,7 @@ use crate::clock::Time;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, KeyHash};
 use crate::recent::Versioned;
+use crate::sync::RwLock;
 
 /// The tables of one snapshot.
 pub(super) struct Tables {
