@@ -137,10 +137,21 @@ struct Queues {
     full: VecDeque<Segment>,
     /// Folded: to be prepared again.
     free: Vec<(Arc<dyn DiskFile>, u64)>,
+    /// The one whose header could not be written for certain. It may have the next use number on
+    /// disk, so no other file may get that one: two of a number can not be opened.
+    numbered: Option<Numbered>,
     next_use: u64,
     next_slot: u32,
     /// Why the last preparation failed; `None` once one succeeded again.
     failure: Option<Error>,
+}
+
+/// A segment that is about to get its header.
+#[derive(Debug)]
+struct Numbered {
+    segment: Segment,
+    /// Whether the name of its file is yet to be made durable.
+    new: bool,
 }
 
 impl SegmentPool {
@@ -155,6 +166,7 @@ impl SegmentPool {
             ready: found.ready.into(),
             full: found.full.into(),
             free: found.free,
+            numbered: None,
             next_use: found.next_use,
             next_slot: found.next_slot,
             failure: None,
@@ -187,8 +199,9 @@ impl SegmentPool {
     /// Bytes of all segments, the one in use not counted.
     pub(crate) fn bytes(&self) -> u64 {
         let queues = self.queues.lock();
-        let held = queues.ready.iter().chain(&queues.full).map(|segment| segment.bytes);
-        held.chain(queues.free.iter().map(|(_, bytes)| *bytes)).sum()
+        let numbered = queues.numbered.iter().map(|numbered| &numbered.segment);
+        let held = queues.ready.iter().chain(&queues.full).chain(numbered);
+        held.map(|segment| segment.bytes).chain(queues.free.iter().map(|(_, bytes)| *bytes)).sum()
     }
 
     /// Prepares one segment: a folded one gets a new use number, else a new file is written with
@@ -196,61 +209,67 @@ impl SegmentPool {
     ///
     /// When this returns Ok, the segment's header and its directory entry are durable.
     pub(crate) fn prepare(&self) -> Result<()> {
-        let (reused, use_number) = {
-            let mut queues = self.queues.lock();
-            (queues.free.pop(), queues.next_use)
-        };
-        let prepared = match reused {
-            Some((file, bytes)) => {
-                let segment = Segment { file: file.clone(), use_number, bytes };
-                write_header(&segment, self.id).map(|()| segment).inspect_err(|_| {
-                    self.queues.lock().free.push((file, bytes));
-                })
-            }
-            None => self.create(use_number),
-        };
+        let prepared = self.next_numbered().and_then(|numbered| {
+            self.number(&numbered).map(|()| numbered.segment.clone()).inspect_err(|_| {
+                self.queues.lock().numbered = Some(numbered);
+            })
+        });
         let mut queues = self.queues.lock();
-        match prepared {
+        let result = match prepared {
             Ok(segment) => {
                 queues.next_use += 1;
                 queues.ready.push_back(segment);
                 queues.failure = None;
+                Ok(())
             }
             Err(error) => {
                 let error = Error::io("preparing a journal segment", error);
                 queues.failure = Some(error.clone());
-                self.changed.notify_all();
-                return Err(error);
-            }
-        }
-        self.changed.notify_all();
-        Ok(())
-    }
-
-    fn create(&self, use_number: u64) -> io::Result<Segment> {
-        let slot = self.queues.lock().next_slot;
-        let path = self.dir.join(file_name(slot));
-        let file = self.disk.create(&path, Caching::Direct)?;
-        let segment = Segment { file, use_number, bytes: self.segment_bytes };
-        // The zeros are durable before the header: a segment with a header has its whole length.
-        let written = fill_with_zeros(&segment)
-            .and_then(|()| segment.file.sync())
-            .and_then(|()| write_header(&segment, self.id))
-            .and_then(|()| self.disk.sync_dir(&self.dir));
-        match written {
-            Ok(()) => {
-                self.queues.lock().next_slot += 1;
-                Ok(segment)
-            }
-            Err(error) => {
-                // Half a segment holds space that somebody needs. If it can not be removed now,
-                // recovery does it.
-                if self.disk.remove(&path).is_err() {
-                    self.queues.lock().next_slot += 1;
-                }
                 Err(error)
             }
+        };
+        self.changed.notify_all();
+        result
+    }
+
+    /// The segment that gets the next use number: the one that may have it already, else a folded
+    /// one, else a new file.
+    fn next_numbered(&self) -> io::Result<Numbered> {
+        let (use_number, slot) = {
+            let mut queues = self.queues.lock();
+            if let Some(numbered) = queues.numbered.take() {
+                return Ok(numbered);
+            }
+            if let Some((file, bytes)) = queues.free.pop() {
+                let segment = Segment { file, use_number: queues.next_use, bytes };
+                return Ok(Numbered { segment, new: false });
+            }
+            (queues.next_use, queues.next_slot)
+        };
+        let path = self.dir.join(file_name(slot));
+        // The zeros are durable before the header: a segment with a header has its whole length.
+        let created = self.disk.create(&path, Caching::Direct).and_then(|file| {
+            let segment = Segment { file, use_number, bytes: self.segment_bytes };
+            fill_with_zeros(&segment)?;
+            segment.file.sync()?;
+            Ok(Numbered { segment, new: true })
+        });
+        // Half a segment holds space that somebody needs. If it can not be removed now, recovery
+        // does it: without a header it is nobody's.
+        let removed = created.is_err()
+            && match self.disk.remove(&path) {
+                Ok(()) => true,
+                Err(error) => error.kind() == io::ErrorKind::NotFound,
+            };
+        if !removed {
+            self.queues.lock().next_slot += 1;
         }
+        created
+    }
+
+    fn number(&self, numbered: &Numbered) -> io::Result<()> {
+        write_header(&numbered.segment, self.id)?;
+        if numbered.new { self.disk.sync_dir(&self.dir) } else { Ok(()) }
     }
 
     /// The next segment to write to, if one is ready.

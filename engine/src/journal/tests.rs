@@ -1,5 +1,7 @@
 //! The rules of the journal, each with a test that fails when the rule is broken.
 
+mod preparing;
+
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
