@@ -61,7 +61,7 @@ pub trait DiskFile: Debug + Send + Sync {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Sets the length; new bytes are zero.
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// Makes all that was written through this file durable, and its length.
+    /// Makes all that was written to the file durable, through whichever handle, and its length.
     fn sync(&self) -> io::Result<()>;
 }
 

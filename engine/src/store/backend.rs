@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::writes::StoreFile;
 use crate::codec::Decoder;
 use crate::disk::DiskFile;
 use crate::error::{Error, ErrorKind, Result};
@@ -22,7 +23,7 @@ pub(super) struct Backend(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    file: Arc<dyn DiskFile>,
+    file: StoreFile,
     /// Never goes back to false. Set while `held` is locked, after the last held operation.
     released: AtomicBool,
     held: Mutex<Vec<Held>>,
@@ -37,7 +38,7 @@ enum Held {
 }
 
 impl Backend {
-    pub(super) fn held(file: Arc<dyn DiskFile>) -> Self {
+    pub(super) fn held(file: StoreFile) -> Self {
         Self(Arc::new(Inner {
             file,
             released: AtomicBool::new(false),
@@ -45,7 +46,7 @@ impl Backend {
         }))
     }
 
-    pub(super) fn released(file: Arc<dyn DiskFile>) -> Self {
+    pub(super) fn released(file: StoreFile) -> Self {
         let backend = Self::held(file);
         backend.0.released.store(true, Ordering::Release);
         backend
@@ -57,7 +58,7 @@ impl Backend {
         let mut held = self.0.held.lock();
         for operation in held.iter() {
             match operation {
-                Held::Write { offset, bytes } => self.0.file.write_at(*offset, bytes)?,
+                Held::Write { offset, bytes } => self.0.file.write(*offset, bytes)?,
                 Held::SetLen(len) => self.0.file.set_len(*len)?,
                 Held::Sync => self.0.file.sync()?,
             }
@@ -98,11 +99,11 @@ impl redb::StorageBackend for Backend {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         if self.0.released.load(Ordering::Acquire) {
-            return self.0.file.read_at(offset, out);
+            return self.0.file.read(offset, out);
         }
         let held = self.0.held.lock();
         let in_file = self.0.file.len()?.saturating_sub(offset).min(out.len() as u64) as usize;
-        self.0.file.read_at(offset, &mut out[..in_file])?;
+        self.0.file.read(offset, &mut out[..in_file])?;
         // A held write grows the file only after a held `SetLen`, whose new bytes are zero.
         if in_file < out.len() && !held.iter().any(|held| matches!(held, Held::SetLen(_))) {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -128,7 +129,7 @@ impl redb::StorageBackend for Backend {
         if self.hold(|| Held::Write { offset, bytes: data.to_vec() }) {
             Ok(())
         } else {
-            self.0.file.write_at(offset, data)
+            self.0.file.write(offset, data)
         }
     }
 }

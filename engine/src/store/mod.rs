@@ -24,6 +24,7 @@ mod sweep;
 mod tests;
 mod verify;
 mod view;
+mod writes;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -37,6 +38,7 @@ use self::catalog::{Catalog, FilterSlot};
 use self::merge::MergeJob;
 use self::schema::{BLOCKS, CHUNKS, FILTERS, OPEN, RUNS, STATE, STATE_KEY, Stage};
 use self::view::Tables;
+use self::writes::StoreFile;
 use crate::disk::{Caching, Disk, DiskFile};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -240,7 +242,10 @@ fn open_held(
             _ => Error::io("opening store.redb", error),
         })?;
     inspect(&*file)?;
-    let backend = Backend::held(file.clone());
+    let direct = disk
+        .open(&dir.join(FILE), Caching::Direct)
+        .map_err(|error| Error::io("opening store.redb", error))?;
+    let backend = Backend::held(StoreFile::new(file.clone(), direct));
     let database = Handle::open(backend.clone(), cache_bytes, check)?;
     Ok((database, backend, file))
 }
@@ -291,7 +296,9 @@ fn create_file(
         _ => {}
     }
     let file = disk.create(&temporary, Caching::Buffered).map_err(context)?;
-    let database = Handle::open(Backend::released(file.clone()), cache_bytes, false)?;
+    let direct = disk.open(&temporary, Caching::Direct).map_err(context)?;
+    let backend = Backend::released(StoreFile::new(file.clone(), direct));
+    let database = Handle::open(backend, cache_bytes, false)?;
     guarded(|| fill(&database))?;
     database.close()?;
     file.sync().map_err(context)?;
