@@ -10,7 +10,7 @@ use std::time::Duration;
 use criterion::{Bencher, Criterion, Throughput, criterion_group, criterion_main};
 use oncekey::{Begin, Claim, Engine, Fingerprint, Key, Lookup, Result};
 use oncekey_benches::drive;
-use oncekey_benches::side::{Keys, Side};
+use oncekey_benches::side::{Keys, Pairs, Side};
 use oncekey_benches::usage::thread_cpu;
 
 /// Calls between two looks at the CPU clock, which costs a system call.

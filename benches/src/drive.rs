@@ -9,7 +9,7 @@ use futures_util::task::LocalSpawnExt;
 use hdrhistogram::Histogram;
 
 use crate::Result;
-use crate::side::Side;
+use crate::side::Pairs;
 use crate::usage::Usage;
 
 /// How callers run.
@@ -62,14 +62,14 @@ enum Stop {
 ///
 /// # Errors
 /// The first of any caller, or of settling.
-pub fn slice(side: &Side, callers: Callers, duration: Duration) -> Result<Slice> {
-    let (folds, usage, start) = (side.folds(), Usage::now()?, Instant::now());
+pub fn slice(side: &impl Pairs, callers: Callers, duration: Duration) -> Result<Slice> {
+    let (folds, usage, start) = (side.folds(), side.usage()?, Instant::now());
     let latencies = run(side, callers, |_| Stop::At(start + duration))?;
     side.settle()?;
     Ok(Slice {
         pairs: latencies.len(),
         elapsed: start.elapsed(),
-        usage: Usage::since(usage)?,
+        usage: side.usage()?.since(usage),
         folds: side.folds() - folds,
         latencies,
     })
@@ -79,21 +79,21 @@ pub fn slice(side: &Side, callers: Callers, duration: Duration) -> Result<Slice>
 ///
 /// # Errors
 /// The first of any caller.
-pub fn pairs(side: &Side, callers: usize, pairs: u64) -> Result<()> {
+pub fn pairs(side: &impl Pairs, callers: usize, pairs: u64) -> Result<()> {
     let callers = callers.max(1) as u64;
     let share = |index| pairs / callers + u64::from(index < pairs % callers);
     run(side, Callers::Tasks(callers as usize), |index| Stop::After(share(index)))?;
     Ok(())
 }
 
-fn run(side: &Side, callers: Callers, stop: impl Fn(u64) -> Stop) -> Result<Histogram<u64>> {
+fn run(side: &impl Pairs, callers: Callers, stop: impl Fn(u64) -> Stop) -> Result<Histogram<u64>> {
     match callers {
         Callers::Tasks(count) => run_tasks(side, count as u64, stop),
         Callers::Threads(count) => run_threads(side, count as u64, stop),
     }
 }
 
-fn run_tasks(side: &Side, count: u64, stop: impl Fn(u64) -> Stop) -> Result<Histogram<u64>> {
+fn run_tasks(side: &impl Pairs, count: u64, stop: impl Fn(u64) -> Stop) -> Result<Histogram<u64>> {
     let latencies = Rc::new(RefCell::new(histogram()?));
     let failure = Rc::new(RefCell::new(None));
     let mut pool = LocalPool::new();
@@ -123,7 +123,11 @@ fn run_tasks(side: &Side, count: u64, stop: impl Fn(u64) -> Stop) -> Result<Hist
     }
 }
 
-fn run_threads(side: &Side, count: u64, stop: impl Fn(u64) -> Stop) -> Result<Histogram<u64>> {
+fn run_threads(
+    side: &impl Pairs,
+    count: u64,
+    stop: impl Fn(u64) -> Stop,
+) -> Result<Histogram<u64>> {
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..count)
             .map(|index| {
@@ -138,7 +142,7 @@ fn run_threads(side: &Side, count: u64, stop: impl Fn(u64) -> Stop) -> Result<Hi
     })
 }
 
-fn run_thread(side: &Side, stop: Stop) -> Result<Histogram<u64>> {
+fn run_thread(side: &impl Pairs, stop: Stop) -> Result<Histogram<u64>> {
     let mut latencies = histogram()?;
     loop {
         let begun = Instant::now();

@@ -1,5 +1,6 @@
-//! The two sides of a comparison: the engine and the raw limit, doing the same pairs.
+//! The sides of a comparison, all doing the same pairs. Here: the engine and the raw limit.
 
+use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,21 +10,23 @@ use oncekey::{Begin, Engine, Fingerprint, Key};
 
 use crate::Result;
 use crate::raw::RawLog;
+use crate::usage::Usage;
 
-const SCOPE: &str = "tenant-0042";
+/// The scope of every key.
+pub const SCOPE: &str = "tenant-0042";
 /// The parts of a request that the HTTP layer would hash, with values that do not matter here.
 const PARTS: [&str; 5] =
     ["method", "target", "header content-type", "header authorization", "body"];
 
 /// Bytes of a claim in the engine's journal: kind, hash, TTL, deadline, two lengths, identity
 /// (1 + scope + key), fingerprint (18, and 9 + label for each part).
-fn claim_bytes() -> usize {
+pub fn claim_bytes() -> usize {
     let labels: usize = PARTS.iter().map(|label| 9 + label.len()).sum();
     1 + 16 + 8 + 8 + 4 + (1 + SCOPE.len() + Keys::LEN) + 4 + 18 + labels
 }
 
 /// Bytes of a completion in the engine's journal: kind, hash, expiry, kept, length, response.
-fn complete_bytes(response: usize) -> usize {
+pub fn complete_bytes(response: usize) -> usize {
     1 + 16 + 8 + 1 + 4 + response
 }
 
@@ -66,7 +69,47 @@ fn hex(mut value: u64, out: &mut [u8]) {
     }
 }
 
-/// What the callers call.
+/// The request that every begin presents.
+pub fn fingerprint() -> Fingerprint {
+    let parts = PARTS.iter();
+    parts.fold(Fingerprint::builder(), |builder, label| builder.part(*label, b"value")).finish()
+}
+
+/// Whatever callers can do pairs on.
+pub trait Pairs: Clone + Send + Sync + 'static {
+    /// One pair, for a task.
+    ///
+    /// # Errors
+    /// Those of what does the pair; a key that was not new.
+    fn pair(&self) -> impl Future<Output = Result<()>>;
+
+    /// One pair, for a thread.
+    ///
+    /// # Errors
+    /// Those of [`pair`](Self::pair).
+    fn pair_blocking(&self) -> Result<()>;
+
+    /// Ends what the pairs left to be done.
+    ///
+    /// # Errors
+    /// Those of what does it.
+    fn settle(&self) -> Result<()>;
+
+    /// What was spent so far, wherever it was spent.
+    ///
+    /// # Errors
+    /// Those of [`Usage::now`].
+    fn usage(&self) -> Result<Usage> {
+        Usage::now()
+    }
+
+    /// Folds so far.
+    fn folds(&self) -> u64 {
+        0
+    }
+}
+
+/// The engine or the raw limit.
 #[derive(Clone, Debug)]
 pub enum Side {
     /// Begin and complete of a fresh key, each durable when it is answered.
@@ -94,15 +137,8 @@ pub enum Side {
 impl Side {
     /// The engine on an open store.
     pub fn engine(engine: Engine, response: usize, keys: &Keys) -> Self {
-        let builder = PARTS
-            .iter()
-            .fold(Fingerprint::builder(), |builder, label| builder.part(*label, b"value"));
-        Self::Engine {
-            engine,
-            fingerprint: builder.finish(),
-            response: noise(response),
-            keys: keys.clone(),
-        }
+        let (fingerprint, response) = (fingerprint(), noise(response));
+        Self::Engine { engine, fingerprint, response, keys: keys.clone() }
     }
 
     /// The raw limit on a new file at `path`.
@@ -117,11 +153,21 @@ impl Side {
         })
     }
 
-    /// One pair, for a task.
+    /// Lets work end that is not part of the pairs and would disturb the other side: the engine's
+    /// merges, which its sweeper waits for.
     ///
     /// # Errors
-    /// Those of the engine or the disk; a key that was not new.
-    pub async fn pair(&self) -> Result<()> {
+    /// Those of [`Engine::sweep`].
+    pub fn quiesce(&self) -> Result<()> {
+        if let Self::Engine { engine, .. } = self {
+            engine.sweep()?;
+        }
+        Ok(())
+    }
+}
+
+impl Pairs for Side {
+    async fn pair(&self) -> Result<()> {
         match self {
             Self::Engine { engine, fingerprint, response, keys } => {
                 let key = Key::new(SCOPE, keys.next())?;
@@ -138,11 +184,7 @@ impl Side {
         Ok(())
     }
 
-    /// One pair, for a thread.
-    ///
-    /// # Errors
-    /// Those of [`pair`](Self::pair).
-    pub fn pair_blocking(&self) -> Result<()> {
+    fn pair_blocking(&self) -> Result<()> {
         match self {
             Self::Engine { engine, fingerprint, response, keys } => {
                 let key = Key::new(SCOPE, keys.next())?;
@@ -159,31 +201,14 @@ impl Side {
         Ok(())
     }
 
-    /// Ends what the pairs left to be done: the engine folds.
-    ///
-    /// # Errors
-    /// Those of [`Engine::fold`].
-    pub fn settle(&self) -> Result<()> {
+    fn settle(&self) -> Result<()> {
         if let Self::Engine { engine, .. } = self {
             engine.fold()?;
         }
         Ok(())
     }
 
-    /// Lets work end that is not part of the pairs and would disturb the other side: the engine's
-    /// merges, which its sweeper waits for.
-    ///
-    /// # Errors
-    /// Those of [`Engine::sweep`].
-    pub fn quiesce(&self) -> Result<()> {
-        if let Self::Engine { engine, .. } = self {
-            engine.sweep()?;
-        }
-        Ok(())
-    }
-
-    /// Folds since the store was opened.
-    pub fn folds(&self) -> u64 {
+    fn folds(&self) -> u64 {
         match self {
             Self::Engine { engine, .. } => engine.stats().folds,
             Self::Raw { .. } => 0,
@@ -192,7 +217,7 @@ impl Side {
 }
 
 /// Bytes that do not compress.
-fn noise(len: usize) -> Arc<[u8]> {
+pub fn noise(len: usize) -> Arc<[u8]> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let next = || {
         state ^= state << 13;

@@ -11,7 +11,7 @@ use oncekey::{Engine, Options};
 use oncekey_benches::Result;
 use oncekey_benches::drive::{self, Callers, Slice};
 use oncekey_benches::report::{Figures, Report, Run};
-use oncekey_benches::side::{Keys, Side};
+use oncekey_benches::side::{Keys, Pairs, Side};
 use oncekey_benches::usage::is_in_memory;
 
 /// Callers that fill a store before the measurement, and that load it before a kill.
