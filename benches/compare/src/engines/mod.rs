@@ -1,0 +1,15 @@
+//! The engines that run inside the program, each with the settings that suit this work best.
+
+pub mod fjall;
+pub mod lmdb;
+pub mod oncekey;
+pub mod raw;
+pub mod redb;
+pub mod rocksdb;
+pub mod sqlite;
+
+/// The cache that every rival with a setting for it gets: a tenth of the machine's memory.
+pub fn cache_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    (info.totalram as u64).saturating_mul(u64::from(info.mem_unit)) / 10
+}

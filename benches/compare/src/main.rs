@@ -1,0 +1,205 @@
+//! oncekey beside other engines and servers: the same work, the same durability, in one run.
+
+mod engines;
+mod grouped;
+mod modes;
+mod plot;
+mod results;
+mod rival;
+mod servers;
+mod sides;
+mod tables;
+mod work;
+mod workdir;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use oncekey_benches::Result;
+use oncekey_benches::usage::is_in_memory;
+
+use crate::modes::Turns;
+use crate::results::{Machine, Results};
+use crate::work::Work;
+use crate::workdir::WorkDir;
+
+/// Compares oncekey with other engines and servers.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    mode: Mode,
+}
+
+#[derive(Debug, Subcommand)]
+enum Mode {
+    /// Durable begin + complete pairs, each on a fresh random key
+    Pairs {
+        /// Sides to compare [default: all]
+        #[arg(long, value_delimiter = ',')]
+        sides: Vec<String>,
+        /// Numbers of callers to measure, one after the other
+        #[arg(long, value_delimiter = ',', default_value = "1,16,64,256")]
+        callers: Vec<usize>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Replays of completed records, uniformly random, once by 1 and once by 2 threads
+    Replays {
+        /// Sides to compare [default: all that can]
+        #[arg(long, value_delimiter = ',')]
+        sides: Vec<String>,
+        /// Completed records in each store
+        #[arg(long, default_value_t = 1_000_000)]
+        records: u64,
+        /// Records of the hot set, which oncekey is asked for too
+        #[arg(long, default_value_t = 10_000)]
+        hot: u64,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Checks that every key that an embedded side answered is in its store after it was reopened
+    Check {
+        /// Callers of each side
+        #[arg(long, default_value_t = 4)]
+        callers: usize,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Prints results as tables in Markdown
+    Report {
+        /// What runs wrote with --json
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Draws results as SVG files
+    Plot {
+        /// What runs wrote with --json
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Where the drawings go
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Draws series from a JSON file of title, axes and points as one SVG file
+    PlotSeries {
+        /// What to draw, see the README
+        file: PathBuf,
+        /// Where the drawing goes
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// Seconds for each side in all, over all rounds
+    #[arg(long, conflicts_with = "slice")]
+    seconds: Option<f64>,
+    /// Seconds of one slice
+    #[arg(long, default_value_t = 5.0)]
+    slice: f64,
+    /// Rounds: in each, every side has one slice
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Bytes of each response
+    #[arg(long, default_value_t = 1024)]
+    response: usize,
+    /// Where to put the stores, in a directory that is removed at the end [default: the directory
+    /// that the program was built in]
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Write the results to this file too
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+impl Common {
+    fn turns(&self) -> Turns {
+        let rounds = self.rounds.max(1);
+        let slice = self.seconds.map_or(self.slice, |seconds| seconds / rounds as f64);
+        Turns { rounds, slice: Duration::from_secs_f64(slice.max(0.01)) }
+    }
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().mode) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("compare: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(mode: Mode) -> Result<()> {
+    match mode {
+        Mode::Pairs { sides, callers, common } => measure(&common, |dir, work, results, save| {
+            let names = or_all(&sides, &sides::ALL)?;
+            for &count in &callers {
+                modes::pairs(dir, &names, count, common.turns(), work, results)?;
+                save(results)?;
+            }
+            Ok(())
+        }),
+        Mode::Replays { sides, records, hot, common } => {
+            measure(&common, |dir, work, results, save| {
+                for name in or_all(&sides, &sides::READERS)? {
+                    modes::replays(dir, &name, records, hot, common.turns(), work, results)?;
+                    save(results)?;
+                }
+                Ok(())
+            })
+        }
+        Mode::Check { callers, common } => {
+            let dir = WorkDir::create(common.store.as_deref())?;
+            modes::check(dir.path(), callers, common.turns(), &Work::new(common.response))
+        }
+        Mode::Report { files } => {
+            print!("{}", tables::markdown(&Results::read(&files)?));
+            Ok(())
+        }
+        Mode::Plot { files, out } => plot::results(&Results::read(&files)?, &out),
+        Mode::PlotSeries { file, out } => {
+            plot::draw(&serde_json::from_slice(&std::fs::read(file)?)?, &out)
+        }
+    }
+}
+
+/// Saves what was measured so far.
+type Save<'a> = &'a dyn Fn(&Results) -> Result<()>;
+
+/// Sets a run up, lets `measurement` fill the results in, and prints them.
+fn measure(
+    common: &Common,
+    measurement: impl FnOnce(&std::path::Path, &Work, &mut Results, Save<'_>) -> Result<()>,
+) -> Result<()> {
+    let dir = WorkDir::create(common.store.as_deref())?;
+    if is_in_memory(dir.path())? {
+        eprintln!("warning: {} lies in memory: syncs cost nothing there", dir.path().display());
+    }
+    let mut results = Results {
+        machine: Machine::here(dir.path()),
+        versions: results::versions(),
+        response: common.response,
+        ..Results::default()
+    };
+    let save = |results: &Results| match &common.json {
+        Some(path) => Ok(std::fs::write(path, serde_json::to_vec_pretty(results)?)?),
+        None => Ok(()),
+    };
+    measurement(dir.path(), &Work::new(common.response), &mut results, &save)?;
+    print!("{}", tables::markdown(&results));
+    Ok(())
+}
+
+/// The sides asked for, all of them if none was.
+fn or_all(asked: &[String], all: &[&str]) -> Result<Vec<String>> {
+    if let Some(unknown) = asked.iter().find(|name| !all.contains(&name.as_str())) {
+        return Err(format!("no side here is called {unknown}: {}", all.join(", ")).into());
+    }
+    let chosen = |name: &&&str| asked.is_empty() || asked.iter().any(|asked| asked == **name);
+    Ok(all.iter().filter(chosen).map(|name| (*name).to_owned()).collect())
+}

@@ -1,0 +1,122 @@
+//! Results as tables in Markdown, so that no figure is ever typed by hand.
+
+use std::fmt::Write;
+
+use crate::results::{Pairs, Results};
+
+/// All tables of `results`.
+pub fn markdown(results: &Results) -> String {
+    let mut out = String::new();
+    // Writing to a string does not fail.
+    drop(write(&mut out, results));
+    out
+}
+
+fn write(out: &mut String, results: &Results) -> std::fmt::Result {
+    let machine = &results.machine;
+    writeln!(
+        out,
+        "{}; {} cores of {}, {:.0} GiB memory, Linux {}, {}; responses of {} bytes.\n",
+        machine.started,
+        machine.cores,
+        machine.cpu,
+        machine.memory as f64 / f64::from(1 << 30),
+        machine.kernel,
+        machine.filesystem,
+        results.response
+    )?;
+    let versions: Vec<_> =
+        results.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
+    writeln!(out, "Versions: {}.\n", versions.join(", "))?;
+    for (side, why) in &results.missing {
+        writeln!(out, "Not measured: {side} ({}).\n", why.trim())?;
+    }
+    let mut callers: Vec<_> = results.pairs.iter().map(|pairs| pairs.callers).collect();
+    callers.dedup();
+    if !results.pairs.is_empty() {
+        summary(out, results, &callers)?;
+    }
+    for &callers in &callers {
+        writeln!(out, "#### {callers} callers\n")?;
+        writeln!(
+            out,
+            "| side | pairs/s | of the raw limit | p50 µs | p99 µs | p99.9 µs | bytes written per \
+             pair | CPU µs per pair |\n|---|--:|--:|--:|--:|--:|--:|--:|"
+        )?;
+        let raw = find(results, "raw", callers).map(|raw| raw.pairs_per_second);
+        for pairs in results.pairs.iter().filter(|pairs| pairs.callers == callers) {
+            let ratio = raw.map_or("".to_owned(), |raw| {
+                format!("{:.0} %", pairs.pairs_per_second / raw * 100.0)
+            });
+            writeln!(
+                out,
+                "| {} | {} | {ratio} | {:.0} | {:.0} | {:.0} | {} | {:.1} |",
+                pairs.side,
+                thousands(pairs.pairs_per_second),
+                pairs.p50_us,
+                pairs.p99_us,
+                pairs.p999_us,
+                thousands(pairs.written_per_pair),
+                pairs.cpu_us_per_pair
+            )?;
+        }
+        writeln!(out)?;
+    }
+    if !results.replays.is_empty() {
+        writeln!(
+            out,
+            "| side | records | asked for | threads | replays/s | replays/s per core used | load s \
+             |\n|---|--:|--:|--:|--:|--:|--:|"
+        )?;
+        for it in &results.replays {
+            writeln!(
+                out,
+                "| {} | {} | {} | {} | {} | {} | {:.0} |",
+                it.side,
+                thousands(it.records as f64),
+                thousands(it.asked as f64),
+                it.threads,
+                thousands(it.replays_per_second),
+                thousands(it.replays_per_cpu_second),
+                it.load_seconds
+            )?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+/// Pairs per second of all sides, by callers.
+fn summary(out: &mut String, results: &Results, callers: &[usize]) -> std::fmt::Result {
+    let columns: String = callers.iter().map(|callers| format!(" {callers} |")).collect();
+    writeln!(out, "| pairs/s by callers |{columns}\n|---|{}", "--:|".repeat(callers.len()))?;
+    for side in crate::sides::ALL {
+        let cells: Vec<_> = callers.iter().map(|&callers| find(results, side, callers)).collect();
+        if cells.iter().all(Option::is_none) {
+            continue;
+        }
+        let cells = cells.iter().map(|pairs| {
+            let rate = pairs.map_or_else(String::new, |pairs| thousands(pairs.pairs_per_second));
+            format!(" {rate} |")
+        });
+        writeln!(out, "| {side} |{}", cells.collect::<String>())?;
+    }
+    writeln!(out)
+}
+
+fn find<'a>(results: &'a Results, side: &str, callers: usize) -> Option<&'a Pairs> {
+    results.pairs.iter().find(|pairs| pairs.side == side && pairs.callers == callers)
+}
+
+/// Rounded, with separators: 12,345.
+fn thousands(value: f64) -> String {
+    let digits = format!("{value:.0}");
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
