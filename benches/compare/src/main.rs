@@ -1,5 +1,6 @@
 //! oncekey beside other engines and servers: the same work, the same durability, in one run.
 
+mod disk;
 mod engines;
 mod grouped;
 mod modes;

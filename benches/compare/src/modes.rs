@@ -9,6 +9,7 @@ use oncekey_benches::drive::{self, Slice};
 use oncekey_benches::report::{Figures, median};
 use oncekey_benches::usage::Usage;
 
+use crate::disk::Disk;
 use crate::results::{Pairs, Replays, Results};
 use crate::rival::{Rival, Side};
 use crate::sides;
@@ -38,11 +39,11 @@ pub fn pairs(
     work: &Work,
     results: &mut Results,
 ) -> Result<()> {
-    let ids = Arc::new(Ids::new());
+    let (ids, disk) = (Arc::new(Ids::new()), Arc::new(Disk::of(dir)?));
     let mut open = Vec::new();
     for name in names {
         match sides::open(name, &dir.join(name), work, callers) {
-            Ok(rival) => open.push((name.clone(), Side::new(rival, ids.clone()))),
+            Ok(rival) => open.push((name.clone(), Side::new(rival, ids.clone(), disk.clone()))),
             Err(error) if name.starts_with("redis") || name.starts_with("postgres") => {
                 eprintln!("{name} does not take part: {error}");
                 results.missing.push((name.clone(), error.to_string()));
@@ -60,6 +61,8 @@ pub fn pairs(
             // Every other round in reverse, so that no side always follows the same one.
             let index = if round % 2 == 0 { turn } else { open.len() - 1 - turn };
             let (name, side) = &open[index];
+            // What others left in the page cache is neither this side's work nor its bytes.
+            disk.sync()?;
             let slice = drive::slice(side, side.callers(callers), turns.slice)
                 .map_err(|error| format!("{name}: {error}"))?;
             let (number, rate) = (round + 1, slice.rate());
@@ -195,12 +198,12 @@ fn replay(
 /// # Errors
 /// Those of any side; an answered key that is not there.
 pub fn check(dir: &Path, callers: usize, turns: Turns, work: &Work) -> Result<()> {
-    let ids = Arc::new(Ids::new());
+    let (ids, disk) = (Arc::new(Ids::new()), Arc::new(Disk::of(dir)?));
     for name in sides::EMBEDDED {
         let (store, answered) = (dir.join(name), Arc::default());
         let failed = |error| format!("{name}: {error}");
         let rival = sides::open(name, &store, work, callers).map_err(failed)?;
-        let side = Side::recording(rival, ids.clone(), Arc::clone(&answered));
+        let side = Side::new(rival, ids.clone(), disk.clone()).recording(Arc::clone(&answered));
         for _ in 0..turns.rounds {
             drive::slice(&side, side.callers(callers), turns.slice).map_err(failed)?;
         }

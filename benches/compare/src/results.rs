@@ -62,7 +62,7 @@ pub struct Pairs {
     pub p999_us: f64,
     /// CPU time of the program, callers included, and of a server's processes.
     pub cpu_us_per_pair: f64,
-    /// Bytes sent to the storage layer by both.
+    /// Bytes that reached the disk, by whomever.
     pub written_per_pair: f64,
 }
 
@@ -117,7 +117,9 @@ impl Machine {
             memory: info.totalram as u64 * u64::from(info.mem_unit),
             kernel: uname.release().to_string_lossy().into_owned(),
             filesystem: said(
-                Command::new("stat").args(["--file-system", "--format=%T"]).arg(store),
+                Command::new("findmnt")
+                    .args(["--noheadings", "--output=FSTYPE", "--target"])
+                    .arg(store),
             ),
             started: said(Command::new("date").args(["--utc", "+%Y-%m-%d %H:%M UTC"])),
         }
@@ -146,11 +148,15 @@ pub fn versions() -> Vec<(String, String)> {
         })
         .collect();
     versions.push(("SQLite".to_owned(), rusqlite::version().to_owned()));
+    // "Redis server v=7.0.15 sha=..."
     let redis = said(Command::new("redis-server").arg("--version"));
-    versions.push(("Redis".to_owned(), redis));
+    let version = redis.split_once("v=").and_then(|(_, rest)| rest.split_once(' '));
+    let version = version.map_or("unknown", |(version, _)| version);
+    versions.push(("Redis".to_owned(), version.to_owned()));
     if let Ok(programs) = crate::servers::postgres::programs() {
         let postgres = said(Command::new(programs.join("postgres")).arg("--version"));
-        versions.push(("PostgreSQL".to_owned(), postgres));
+        let version = postgres.trim_start_matches("postgres (PostgreSQL) ");
+        versions.push(("PostgreSQL".to_owned(), version.to_owned()));
     }
     versions
 }

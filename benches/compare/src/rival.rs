@@ -10,6 +10,7 @@ use oncekey_benches::side::Pairs;
 use oncekey_benches::usage::Usage;
 use parking_lot::Mutex;
 
+use crate::disk::Disk;
 use crate::work::{Id, Ids};
 
 /// Not `Send`: all tasks run on one thread.
@@ -42,7 +43,7 @@ pub trait Rival: Send + Sync {
     /// Those of the rival.
     fn settle(&self) -> Result<()>;
 
-    /// Bytes and CPU time that processes other than this one spent.
+    /// CPU time that processes other than this one spent.
     ///
     /// # Errors
     /// A process that is gone.
@@ -72,19 +73,20 @@ pub trait Rival: Send + Sync {
 pub struct Side {
     rival: Arc<dyn Rival>,
     ids: Arc<Ids>,
+    disk: Arc<Disk>,
     /// Keys that were answered, when somebody wants to look for them later.
     answered: Option<Arc<Mutex<Vec<Id>>>>,
 }
 
 impl Side {
     /// Drives `rival` with fresh keys.
-    pub fn new(rival: Arc<dyn Rival>, ids: Arc<Ids>) -> Self {
-        Self { rival, ids, answered: None }
+    pub fn new(rival: Arc<dyn Rival>, ids: Arc<Ids>, disk: Arc<Disk>) -> Self {
+        Self { rival, ids, disk, answered: None }
     }
 
     /// The same, remembering every key that was answered.
-    pub fn recording(rival: Arc<dyn Rival>, ids: Arc<Ids>, answered: Arc<Mutex<Vec<Id>>>) -> Self {
-        Self { rival, ids, answered: Some(answered) }
+    pub fn recording(self, answered: Arc<Mutex<Vec<Id>>>) -> Self {
+        Self { answered: Some(answered), ..self }
     }
 
     /// So many callers, as this rival needs them.
@@ -123,6 +125,9 @@ impl Pairs for Side {
     }
 
     fn usage(&self) -> Result<Usage> {
-        Ok(Usage::now()? + self.rival.servers()?)
+        let cpu = (Usage::now()? + self.rival.servers()?).cpu;
+        // What was settled is to reach the disk too. The clock does not run here.
+        self.disk.sync()?;
+        Ok(Usage { cpu, written: self.disk.written()? })
     }
 }

@@ -38,7 +38,7 @@ pub fn stop_all() {
 fn send(id: u32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(id as i32) {
         // One that ended by itself needs no signal.
-        drop(kill_process(pid, signal));
+        let _gone = kill_process(pid, signal);
     }
 }
 
