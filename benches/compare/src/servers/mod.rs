@@ -118,6 +118,15 @@ impl Drop for Server {
     }
 }
 
+/// The first directory that holds all of `programs`: one of `known`, or of the path.
+fn find(programs: &[&str], known: &[&str]) -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    (known.iter().map(PathBuf::from))
+        .chain(std::env::split_paths(&path))
+        .find(|dir| programs.iter().all(|program| dir.join(program).exists()))
+        .ok_or_else(|| format!("{} is not installed", programs[0]).into())
+}
+
 /// Servers put all their processes directly under the first.
 fn children(parent: u32) -> Result<Vec<u32>> {
     let path = format!("/proc/{parent}/task/{parent}/children");

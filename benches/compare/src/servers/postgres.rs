@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use rustix::process::Signal;
 use tokio_postgres::{Client, NoTls, Statement};
 
-use super::{Server, SocketDir, as_user};
+use super::{Server, SocketDir, as_user, find};
 use crate::engines::cache_bytes;
 use crate::rival::{Answer, Rival};
 use crate::work::{Id, Work};
@@ -61,12 +61,7 @@ struct Connection {
 /// # Errors
 /// Not installed.
 pub fn programs() -> Result<PathBuf> {
-    let debian = PathBuf::from("/usr/lib/postgresql/15/bin");
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::iter::once(debian)
-        .chain(std::env::split_paths(&path))
-        .find(|dir| dir.join("initdb").exists() && dir.join("postgres").exists())
-        .ok_or_else(|| "PostgreSQL is not installed".into())
+    find(&["postgres", "initdb"], &["/usr/lib/postgresql/15/bin"])
 }
 
 impl Postgres {

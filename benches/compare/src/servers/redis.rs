@@ -20,7 +20,7 @@ use oncekey_benches::usage::Usage;
 use parking_lot::{Condvar, Mutex};
 use rustix::process::Signal;
 
-use super::{Server, SocketDir};
+use super::{Server, SocketDir, find};
 use crate::rival::{Answer, Rival};
 use crate::work::{Id, Work};
 
@@ -37,6 +37,7 @@ struct Redis {
 
 impl Redis {
     fn start(dir: &Path, work: &Work, name: &str) -> Result<Self> {
+        find(&["redis-server"], &[])?;
         std::fs::create_dir_all(dir)?;
         let sockets = SocketDir::create(name)?;
         let socket = sockets.0.join("redis.sock");
