@@ -1,5 +1,5 @@
-//! What the load program measures with: callers, the raw limit of the disk, and the figures of a
-//! run. Unpublished; the benches are in `benches/`, the program in `src/bin/load.rs`.
+//! What the programs measure with: callers, the raw limit of the disk, and the figures of a run.
+//! Unpublished; the benches are in `benches/`, the programs in `src/bin/`.
 #![forbid(unsafe_code)]
 
 pub mod drive;
@@ -7,6 +7,7 @@ pub mod raw;
 pub mod report;
 pub mod side;
 pub mod usage;
+pub mod workdir;
 
 /// Whatever may go wrong in a measurement: it is printed, nothing else.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;

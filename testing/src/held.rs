@@ -8,12 +8,10 @@ use std::sync::Arc;
 use oncekey::disk::{Caching, Disk, DiskFile};
 use parking_lot::{Condvar, Mutex};
 
-use crate::SimDisk;
-
-/// A [`SimDisk`] on which syncs of files whose name holds `part` wait while they are held.
+/// A disk on which syncs of files whose name holds `part` wait while they are held.
 #[derive(Clone, Debug)]
 pub struct HeldDisk {
-    disk: SimDisk,
+    disk: Arc<dyn Disk>,
     part: &'static str,
     gate: Arc<Gate>,
 }
@@ -47,8 +45,8 @@ impl Gate {
 
 impl HeldDisk {
     /// Holds nothing yet.
-    pub fn new(disk: SimDisk, part: &'static str) -> Self {
-        Self { disk, part, gate: Arc::default() }
+    pub fn new(disk: impl Disk, part: &'static str) -> Self {
+        Self { disk: Arc::new(disk), part, gate: Arc::default() }
     }
 
     /// Syncs that start from now on wait.

@@ -13,6 +13,7 @@ use oncekey_benches::drive::{self, Callers, Slice};
 use oncekey_benches::report::{Figures, Report, Run};
 use oncekey_benches::side::{Keys, Pairs, Side};
 use oncekey_benches::usage::is_in_memory;
+use oncekey_benches::workdir::WorkDir;
 
 /// Callers that fill a store before the measurement, and that load it before a kill.
 const FILLERS: usize = 512;
@@ -84,18 +85,18 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
-    let dir = WorkDir::create(args.store.as_deref())?;
-    if is_in_memory(&dir.0)? {
-        eprintln!("warning: {} lies in memory: syncs cost nothing there", dir.0.display());
+    let dir = WorkDir::create("load", args.store.as_deref())?;
+    if is_in_memory(dir.path())? {
+        eprintln!("warning: {} lies in memory: syncs cost nothing there", dir.path().display());
     }
     let keys = Keys::new();
-    let full_dir = dir.0.join("full");
+    let full_dir = dir.path().join("full");
     let mut report = Report { response: args.response, preload: args.preload, ..Report::default() };
     if args.preload > 0 {
         preload(&full_dir, args, &keys)?;
     }
     for &callers in &args.callers {
-        report.runs.push(measure(&dir.0, &full_dir, callers, args, &keys)?);
+        report.runs.push(measure(dir.path(), &full_dir, callers, args, &keys)?);
     }
     if args.reopen {
         report.reopen_ms = reopen(&full_dir, args)?;
@@ -211,26 +212,5 @@ fn load_until_killed(dir: &Path, args: &Args) -> Result<()> {
     std::io::stdout().flush()?;
     loop {
         drive::pairs(&side, FILLERS, 10_000_000)?;
-    }
-}
-
-/// A directory that is removed when the program ends.
-struct WorkDir(PathBuf);
-
-impl WorkDir {
-    fn create(parent: Option<&Path>) -> Result<Self> {
-        let built_in = std::env::current_exe()?;
-        let parent = parent.or(built_in.parent()).ok_or("the program lies nowhere")?;
-        let dir = parent.join(format!("oncekey-load-{}", std::process::id()));
-        std::fs::create_dir_all(&dir)?;
-        Ok(Self(dir))
-    }
-}
-
-impl Drop for WorkDir {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            eprintln!("load: {} could not be removed: {error}", self.0.display());
-        }
     }
 }

@@ -1,0 +1,118 @@
+//! A gate that noise can not fool: how many instructions the hot paths take under callgrind,
+//! compared with what is committed in `benches/instructions.txt`.
+//!
+//! Every path runs twice in a child process, with and without its operations; the difference is
+//! what they cost. Set-up, start and end cancel out, whatever threads and functions there are.
+
+mod baseline;
+mod callgrind;
+mod paths;
+mod stores;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use oncekey_benches::Result;
+use oncekey_benches::workdir::WorkDir;
+
+use crate::baseline::{Baseline, Count};
+use crate::paths::{PATHS, Path};
+use crate::stores::Stores;
+
+/// Counts the instructions of the hot paths under callgrind and compares them with the committed
+/// baseline. Needs valgrind; does not mind a busy machine.
+///
+/// Exits with 1 when a path takes more than the tolerance above its baseline, and also when it
+/// takes less: then the baseline is to be lowered with --bless, so that the gain is kept.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// Write what is counted as the new baseline
+    #[arg(long)]
+    bless: bool,
+    /// How far a count may be off, in percent
+    #[arg(long, default_value_t = 5.0)]
+    tolerance: f64,
+    /// Count only the paths whose name holds this; not with --bless
+    #[arg(long, value_name = "TEXT", conflicts_with = "bless")]
+    only: Option<String>,
+    /// The file with the baseline
+    #[arg(long, value_name = "FILE", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/instructions.txt"))]
+    baseline: PathBuf,
+    /// Where to put the stores, in a directory that is removed at the end [default: the directory
+    /// that the program was built in]
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Keep what callgrind wrote of each path in this directory, for callgrind_annotate
+    #[arg(long, value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// Run one path on the store in --store: what callgrind is run on
+    #[arg(long, value_name = "PATH", hide = true)]
+    run: Option<String>,
+    /// With --run: leave the operations out
+    #[arg(long, hide = true)]
+    without_operations: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let result = match (&args.run, &args.store) {
+        (Some(name), Some(store)) => {
+            paths::run(name, store, !args.without_operations).map(|()| true)
+        }
+        _ => check(&args),
+    };
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("instructions: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Counts and compares; whether all is as the baseline says.
+fn check(args: &Args) -> Result<bool> {
+    let counts = count(args)?;
+    if args.bless {
+        Baseline::of(counts).write(&args.baseline)?;
+        println!("written to {}", args.baseline.display());
+        return Ok(true);
+    }
+    let comparison =
+        Baseline::read(&args.baseline)?.compare(&counts, args.tolerance, args.only.is_none());
+    print!("{comparison}");
+    Ok(comparison.is_clean())
+}
+
+fn count(args: &Args) -> Result<Vec<Count>> {
+    let dir = WorkDir::create("instructions", args.store.as_deref())?;
+    let stores = Stores::create(dir.path())?;
+    let only = args.only.as_deref().unwrap_or("");
+    let mut counts = Vec::new();
+    for path in PATHS.iter().filter(|path| path.name.contains(only)) {
+        counts.extend(count_path(path, &stores, args)?);
+    }
+    Ok(counts)
+}
+
+fn count_path(path: &Path, stores: &Stores<'_>, args: &Args) -> Result<Vec<Count>> {
+    let measure = |operations| -> Result<callgrind::Totals> {
+        let store = stores.copy(path.store)?;
+        let totals = callgrind::run(path.name, &store, operations, args.keep.as_deref());
+        std::fs::remove_dir_all(&store)?;
+        totals
+    };
+    let (with, without) = (measure(true)?, measure(false)?);
+    let counts = path.threads.iter().map(|thread| {
+        let spent = with.of(*thread).saturating_sub(without.of(*thread));
+        Count { name: format!("{}, {thread}", path.name), instructions: spent / path.operations }
+    });
+    let counts: Vec<_> = counts.collect();
+    for count in &counts {
+        eprintln!("{:>8}  {}", count.instructions, count.name);
+    }
+    Ok(counts)
+}

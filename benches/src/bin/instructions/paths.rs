@@ -1,0 +1,218 @@
+//! The hot paths. Each is a function that prepares, then runs its operations unless told to leave
+//! them out.
+
+use std::hint::black_box;
+use std::path::Path as Dir;
+
+use oncekey::{Begin, Fingerprint, Key, Lookup};
+use oncekey_benches::Result;
+
+use crate::callgrind::Thread;
+use crate::stores::{FOLDED, Store, Template, UNFOLDED, claimed, fingerprint, fingerprint_of, key};
+
+/// Operations of most paths, so many that one more or less does not show.
+const MANY: u64 = 500;
+/// The first number of keys that no store was prepared with.
+const FRESH: u64 = 1_000_000;
+
+/// A hot path.
+pub(crate) struct Path {
+    pub(crate) name: &'static str,
+    pub(crate) store: Template,
+    /// Whose instructions say something. A caller that waits for a fold does nothing itself.
+    pub(crate) threads: &'static [Thread],
+    pub(crate) operations: u64,
+    run: fn(&Dir, bool) -> Result<()>,
+}
+
+const CALLER: &[Thread] = &[Thread::Caller];
+const BOTH: &[Thread] = &[Thread::Caller, Thread::Engine];
+const ENGINE: &[Thread] = &[Thread::Engine];
+
+#[rustfmt::skip]
+pub(crate) const PATHS: &[Path] = &[
+    path("fingerprint of a request with 1 KiB", Template::Empty, CALLER, MANY, fingerprints),
+    path("begin of a new key, empty store", Template::Empty, BOTH, MANY, begin_one_by_one),
+    path("begin of a new key, folded store", Template::Folded, BOTH, MANY, begin_one_by_one),
+    path("begin of a new key, group of 250", Template::Empty, BOTH, 2 * MANY, begin_in_groups),
+    path("complete with 1 KiB", Template::Empty, BOTH, MANY, complete_one_by_one),
+    path("complete with 1 KiB, group of 250", Template::Empty, BOTH, 2 * MANY, complete_in_groups),
+    path("replay, recent", Template::Empty, CALLER, MANY, replay_recent),
+    path("replay, folded", Template::Folded, CALLER, MANY, replay_folded),
+    path("lookup of an absent key, folded store", Template::Folded, CALLER, MANY, absent),
+    path("locked", Template::Empty, CALLER, MANY, locked),
+    path("mismatch", Template::Empty, CALLER, MANY, mismatch),
+    path("fold, for each record", Template::Empty, ENGINE, 4 * MANY, fold),
+    path("open after a kill, for each record", Template::Unfolded, CALLER, UNFOLDED, recover),
+];
+
+const fn path(
+    name: &'static str,
+    store: Template,
+    threads: &'static [Thread],
+    operations: u64,
+    run: fn(&Dir, bool) -> Result<()>,
+) -> Path {
+    Path { name, store, threads, operations, run }
+}
+
+/// Runs a path on the store in `dir`, which is not closed: the process is about to end.
+pub(crate) fn run(name: &str, dir: &Dir, operations: bool) -> Result<()> {
+    let path = PATHS.iter().find(|path| path.name == name).ok_or("there is no such path")?;
+    (path.run)(dir, operations)?;
+    // Claims and engine stay as they are: their end is not what is counted.
+    std::process::exit(0)
+}
+
+/// Opens the store and waits until the folder has nothing more to do.
+fn open(dir: &Dir) -> Result<Store> {
+    let store = Store::open(dir)?;
+    store.engine.sweep()?;
+    Ok(store)
+}
+
+fn fingerprints(_: &Dir, operations: bool) -> Result<()> {
+    let body = vec![0x5a; 1024];
+    for _ in 0..if operations { MANY } else { 0 } {
+        black_box(fingerprint_of(black_box(&body)));
+    }
+    Ok(())
+}
+
+fn begin_one_by_one(dir: &Dir, operations: bool) -> Result<()> {
+    let store = open(dir)?;
+    let inputs = fresh(MANY);
+    let mut claims = store.claim_in_groups(vec![(key(0x5eed), fingerprint())])?;
+    claims.reserve(inputs.len());
+    if operations {
+        for (key, fingerprint) in inputs {
+            claims.push(claimed(store.engine.begin(&key, fingerprint).wait()?)?);
+        }
+        return leave((store, claims));
+    }
+    leave((store, claims, inputs))
+}
+
+fn begin_in_groups(dir: &Dir, operations: bool) -> Result<()> {
+    let store = open(dir)?;
+    let inputs = fresh(2 * MANY);
+    if operations {
+        leave(store.claim_in_groups(inputs)?)?;
+        return leave(store);
+    }
+    leave((store, inputs))
+}
+
+fn complete_one_by_one(dir: &Dir, operations: bool) -> Result<()> {
+    let store = open(dir)?;
+    let claims = store.claim_in_groups(fresh(MANY))?;
+    if operations {
+        for claim in claims {
+            claim.complete(&[7; 1024]).wait().map_err(oncekey::Error::from)?;
+        }
+        return leave(store);
+    }
+    leave((store, claims))
+}
+
+fn complete_in_groups(dir: &Dir, operations: bool) -> Result<()> {
+    let store = open(dir)?;
+    let claims = store.claim_in_groups(fresh(2 * MANY))?;
+    if operations {
+        store.complete_in_groups(claims)?;
+        return leave(store);
+    }
+    leave((store, claims))
+}
+
+fn replay_recent(dir: &Dir, operations: bool) -> Result<()> {
+    let store = open(dir)?;
+    store.complete_in_groups(store.claim_in_groups(fresh(MANY))?)?;
+    begins(&store, fresh(MANY), operations, |begin| matches!(begin, Begin::Replay(_)))?;
+    leave(store)
+}
+
+fn replay_folded(dir: &Dir, operations: bool) -> Result<()> {
+    let store = open(dir)?;
+    let inputs: Vec<_> =
+        (0..MANY).map(|number| (key(number * (FOLDED / MANY)), fingerprint())).collect();
+    // The pages are in the cache when the operations start.
+    begins(&store, inputs.clone(), true, |begin| matches!(begin, Begin::Replay(_)))?;
+    begins(&store, inputs, operations, |begin| matches!(begin, Begin::Replay(_)))?;
+    leave(store)
+}
+
+fn locked(dir: &Dir, operations: bool) -> Result<()> {
+    let store = open(dir)?;
+    let claims = store.claim_in_groups(fresh(MANY))?;
+    begins(&store, fresh(MANY), operations, |begin| matches!(begin, Begin::Locked(_)))?;
+    leave((store, claims))
+}
+
+fn mismatch(dir: &Dir, operations: bool) -> Result<()> {
+    let store = open(dir)?;
+    let claims = store.claim_in_groups(fresh(MANY))?;
+    let mut inputs = fresh(MANY);
+    inputs.iter_mut().for_each(|input| input.1 = fingerprint_of(b"other"));
+    begins(&store, inputs, operations, |begin| matches!(begin, Begin::Mismatch(_)))?;
+    leave((store, claims))
+}
+
+/// Keys that no store was prepared with.
+fn fresh(count: u64) -> Vec<(Key, Fingerprint)> {
+    (FRESH..FRESH + count).map(|number| (key(number), fingerprint())).collect()
+}
+
+/// Begins that must all get the `expected` answer.
+fn begins(
+    store: &Store,
+    inputs: Vec<(Key, Fingerprint)>,
+    operations: bool,
+    expected: fn(&Begin) -> bool,
+) -> Result<()> {
+    if !operations {
+        return leave(inputs);
+    }
+    for (key, fingerprint) in inputs {
+        let begin = store.engine.begin(&key, fingerprint).wait()?;
+        if !expected(&begin) {
+            return Err(format!("an answer that was not expected: {begin:?}").into());
+        }
+    }
+    Ok(())
+}
+
+fn absent(dir: &Dir, operations: bool) -> Result<()> {
+    let store = open(dir)?;
+    let keys: Vec<_> = (0..MANY).map(|number| key(FRESH + number)).collect();
+    for key in keys.iter().take(if operations { keys.len() } else { 0 }) {
+        let lookup = store.engine.get(key)?;
+        if !matches!(lookup, Lookup::Absent) {
+            return Err(format!("a fresh key is known: {lookup:?}").into());
+        }
+    }
+    leave(store)
+}
+
+fn fold(dir: &Dir, operations: bool) -> Result<()> {
+    let store = open(dir)?;
+    store.complete_in_groups(store.claim_in_groups(fresh(4 * MANY))?)?;
+    if operations {
+        store.engine.fold()?;
+        store.engine.sweep()?;
+    }
+    leave(store)
+}
+
+fn recover(dir: &Dir, operations: bool) -> Result<()> {
+    if operations {
+        leave(Store::open(dir)?)?;
+    }
+    Ok(())
+}
+
+/// Keeps `value` from being dropped.
+fn leave<T>(value: T) -> Result<()> {
+    std::mem::forget(value);
+    Ok(())
+}
