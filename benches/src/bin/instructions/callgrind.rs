@@ -24,77 +24,75 @@ impl fmt::Display for Thread {
     }
 }
 
-/// Instructions of a whole process.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Totals {
-    caller: u64,
-    engine: u64,
+/// What of a run is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Counted {
+    /// The calling thread, while it is in [`operations`].
+    Operations,
+    /// The engine's threads, all the time.
+    Everything,
+    /// The engine's threads in a run that leaves the operations out.
+    Preparation,
 }
 
-impl Totals {
-    pub(crate) fn of(&self, thread: Thread) -> u64 {
-        match thread {
-            Thread::Caller => self.caller,
-            Thread::Engine => self.engine,
-        }
-    }
+/// Calls `run`; callgrind is told to count the calling thread in here and nowhere else.
+#[inline(never)]
+pub(crate) fn operations(run: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+    let result = run();
+    // Not a tail call, which callgrind would take for the end of this function.
+    std::hint::black_box(result)
 }
 
-/// Runs this program's path `name` on `store` under callgrind.
-pub(crate) fn run(
-    name: &str,
-    store: &Path,
-    operations: bool,
-    keep: Option<&Path>,
-) -> Result<Totals> {
+/// Runs this program's path `name` on `store` under callgrind; gives the instructions counted.
+pub(crate) fn run(name: &str, store: &Path, counted: Counted, keep: Option<&Path>) -> Result<u64> {
     let out = store.with_extension("callgrind");
     std::fs::create_dir(&out)?;
     let mut command = Command::new("valgrind");
     command
         .args(["--tool=callgrind", "--separate-threads=yes", "--fair-sched=yes", "-q"])
-        .arg(format!("--callgrind-out-file={}", out.join("out").display()))
-        .arg(std::env::current_exe()?)
-        .args(["--run", name, "--store"])
-        .arg(store)
-        .stdout(Stdio::null());
-    if !operations {
+        .arg(format!("--callgrind-out-file={}", out.join("out").display()));
+    if counted == Counted::Operations {
+        command.arg("--toggle-collect=instructions::callgrind::operations*");
+    }
+    command.arg(std::env::current_exe()?).args(["--run", name, "--store"]).arg(store);
+    if counted == Counted::Preparation {
         command.arg("--without-operations");
     }
-    let status = command.status().map_err(|error| format!("valgrind can not be run: {error}"))?;
+    let status = command
+        .stdout(Stdio::null())
+        .status()
+        .map_err(|error| format!("valgrind can not be run: {error}"))?;
     if !status.success() {
         return Err(format!("{name}: {status}").into());
     }
-    let totals = read(&out)?;
-    if let Some(keep) = keep.filter(|_| operations) {
+    let total = read(&out, counted == Counted::Operations)?;
+    if let Some(keep) = keep {
         std::fs::create_dir_all(keep)?;
         for entry in std::fs::read_dir(&out)? {
             let entry = entry?;
-            let file = format!("{name} {}", entry.file_name().display()).replace(' ', "-");
-            std::fs::copy(entry.path(), keep.join(file))?;
+            let file = format!("{name} {counted:?} {}", entry.file_name().display());
+            std::fs::copy(entry.path(), keep.join(file.replace(' ', "-")))?;
         }
     }
     std::fs::remove_dir_all(&out)?;
-    Ok(totals)
+    Ok(total)
 }
 
-/// Sums the files up that callgrind wrote, one for each thread: `out-01` is the main thread's.
-fn read(out: &Path) -> Result<Totals> {
-    let mut totals = Totals::default();
+/// Sums up what callgrind wrote, one file for each thread: `out-01` is the main thread's.
+fn read(out: &Path, main: bool) -> Result<u64> {
+    let mut sum = 0;
     for entry in std::fs::read_dir(out)? {
         let path = entry?.path();
-        let text = std::fs::read_to_string(&path)?;
-        let Some(total) = text.lines().rev().find_map(|line| line.strip_prefix("totals: ")) else {
+        if path.to_string_lossy().ends_with("-01") != main {
             continue;
-        };
-        let total: u64 = total.trim().parse()?;
-        if path.to_string_lossy().ends_with("-01") {
-            totals.caller += total;
-        } else {
-            totals.engine += total;
+        }
+        let text = std::fs::read_to_string(&path)?;
+        if let Some(total) = text.lines().rev().find_map(|line| line.strip_prefix("totals: ")) {
+            sum += total.trim().parse::<u64>()?;
         }
     }
-    if totals.caller == 0 {
-        return Err("callgrind wrote no total of the main thread".into());
+    if sum == 0 {
+        return Err("callgrind counted nothing".into());
     }
-    Ok(totals)
+    Ok(sum)
 }

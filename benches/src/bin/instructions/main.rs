@@ -1,8 +1,9 @@
 //! A gate that noise can not fool: how many instructions the hot paths take under callgrind,
 //! compared with what is committed in `benches/instructions.txt`.
 //!
-//! Every path runs twice in a child process, with and without its operations; the difference is
-//! what they cost. Set-up, start and end cancel out, whatever threads and functions there are.
+//! A path runs in a child process. The calling thread is counted while it is in the operations. The
+//! engine's threads are counted in a second run, and in a third one without the operations; the
+//! difference is what these cost, whatever threads and functions the engine has.
 
 mod baseline;
 mod callgrind;
@@ -17,6 +18,7 @@ use oncekey_benches::Result;
 use oncekey_benches::workdir::WorkDir;
 
 use crate::baseline::{Baseline, Count};
+use crate::callgrind::{Counted, Thread};
 use crate::paths::{PATHS, Path};
 use crate::stores::Stores;
 
@@ -99,18 +101,23 @@ fn count(args: &Args) -> Result<Vec<Count>> {
 }
 
 fn count_path(path: &Path, stores: &Stores<'_>, args: &Args) -> Result<Vec<Count>> {
-    let measure = |operations| -> Result<callgrind::Totals> {
+    let measure = |counted| -> Result<u64> {
         let store = stores.copy(path.store)?;
-        let totals = callgrind::run(path.name, &store, operations, args.keep.as_deref());
+        let total = callgrind::run(path.name, &store, counted, args.keep.as_deref());
         std::fs::remove_dir_all(&store)?;
-        totals
+        total
     };
-    let (with, without) = (measure(true)?, measure(false)?);
     let counts = path.threads.iter().map(|thread| {
-        let spent = with.of(*thread).saturating_sub(without.of(*thread));
-        Count { name: format!("{}, {thread}", path.name), instructions: spent / path.operations }
+        let spent = match thread {
+            Thread::Caller => measure(Counted::Operations)?,
+            Thread::Engine => {
+                measure(Counted::Everything)?.saturating_sub(measure(Counted::Preparation)?)
+            }
+        };
+        let name = format!("{}, {thread}", path.name);
+        Ok(Count { name, instructions: spent / path.operations })
     });
-    let counts: Vec<_> = counts.collect();
+    let counts: Vec<_> = counts.collect::<Result<_>>()?;
     for count in &counts {
         eprintln!("{:>8}  {}", count.instructions, count.name);
     }
