@@ -3,9 +3,11 @@
 #![forbid(unsafe_code)]
 
 pub mod drive;
+pub mod kill;
 pub mod raw;
 pub mod report;
 pub mod side;
+pub mod size;
 pub mod usage;
 pub mod workdir;
 

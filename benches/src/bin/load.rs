@@ -1,21 +1,21 @@
 //! The load program: durable begin + complete pairs of the engine against the raw limit of the
 //! disk, in one run, slice by slice.
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use oncekey::{Engine, Options};
 use oncekey_benches::Result;
 use oncekey_benches::drive::{self, Callers, Slice};
+use oncekey_benches::kill;
 use oncekey_benches::report::{Figures, Report, Run};
 use oncekey_benches::side::{Keys, Pairs, Side};
 use oncekey_benches::usage::is_in_memory;
 use oncekey_benches::workdir::WorkDir;
 
-/// Callers that fill a store before the measurement, and that load it before a kill.
+/// Callers that fill a store before the measurement.
 const FILLERS: usize = 512;
 /// Times that the store is killed and opened again.
 const KILLS: u32 = 3;
@@ -72,7 +72,7 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     let result = match &args.load_until_killed {
-        Some(dir) => load_until_killed(dir, &args),
+        Some(dir) => kill::load_until_killed(dir, args.response),
         None => run(&args),
     };
     match result {
@@ -177,40 +177,9 @@ fn preload(dir: &Path, args: &Args, keys: &Keys) -> Result<()> {
 
 /// Milliseconds to open the store in `dir` after its process was killed under load.
 fn reopen(dir: &Path, args: &Args) -> Result<Vec<f64>> {
-    let mut times = Vec::new();
-    for kill in 1..=KILLS {
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg("--load-until-killed")
-            .arg(dir)
-            .arg(format!("--response={}", args.response))
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let mut line = String::new();
-        if let Some(output) = child.stdout.take() {
-            BufReader::new(output).read_line(&mut line)?;
-        }
-        // Not at the same point between two folds each time.
-        std::thread::sleep(Duration::from_millis(2000 + 370 * u64::from(kill)));
-        child.kill()?;
-        let status = child.wait()?;
-        if status.code().is_some() {
-            return Err("the child that was to be killed ended by itself".into());
-        }
-        let start = Instant::now();
-        let engine = open(dir)?;
-        let elapsed = start.elapsed();
-        let orphans = engine.stats().orphans;
-        eprintln!("kill {kill} of {KILLS}: opened in {elapsed:.0?}, {orphans} claims are orphans");
-        times.push(elapsed.as_secs_f64() * 1e3);
-    }
-    Ok(times)
-}
-
-fn load_until_killed(dir: &Path, args: &Args) -> Result<()> {
-    let side = Side::engine(open(dir)?, args.response, &Keys::new());
-    println!("open");
-    std::io::stdout().flush()?;
-    loop {
-        drive::pairs(&side, FILLERS, 10_000_000)?;
-    }
+    kill::open_times(dir, KILLS, || {
+        let mut child = Command::new(std::env::current_exe()?);
+        child.arg("--load-until-killed").arg(dir).arg(format!("--response={}", args.response));
+        Ok(child)
+    })
 }

@@ -1,0 +1,105 @@
+//! What the engine does with many keys and over time.
+
+mod keys;
+mod latency;
+mod turns;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::{Parser, Subcommand};
+use oncekey_benches::side::Side;
+use oncekey_benches::usage::is_in_memory;
+use oncekey_benches::workdir::WorkDir;
+use oncekey_benches::{Result, drive, kill};
+use serde::Serialize;
+
+/// Callers that fill a store.
+const FILLERS: usize = 512;
+
+/// Measures the engine at scale. Every command prints its figures as JSON, and its progress to
+/// standard error. Stores go into a directory that is removed at the end.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+    /// Where to put the stores [default: the directory that the program was built in]
+    #[arg(long, global = true, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Write the figures to this file too
+    #[arg(long, global = true, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Many live keys: pairs/s against an empty store, memory, space, open after kill -9
+    Keys(keys::Args),
+    /// Turns of fill and expire: whether the directory grows
+    Turns(turns::Args),
+    /// Latency over time while folds and a sweep go on, and that of the raw limit
+    Latency(latency::Args),
+    /// Load a store until killed: the child of `keys`
+    #[command(hide = true)]
+    LoadUntilKilled {
+        dir: PathBuf,
+        #[arg(long)]
+        response: usize,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("scale: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<()> {
+    if let Command::LoadUntilKilled { dir, response } = &args.command {
+        return kill::load_until_killed(dir, *response);
+    }
+    let dir = WorkDir::create("scale", args.store.as_deref())?;
+    if is_in_memory(dir.path())? {
+        eprintln!("warning: {} lies in memory: syncs cost nothing there", dir.path().display());
+    }
+    match &args.command {
+        Command::Keys(keys) => write(args, &keys::run(dir.path(), keys)?),
+        Command::Turns(turns) => write(args, &turns::run(dir.path(), turns)?),
+        Command::Latency(latency) => write(args, &latency::run(dir.path(), latency)?),
+        Command::LoadUntilKilled { .. } => Ok(()),
+    }
+}
+
+fn write(args: &Args, report: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(report)?;
+    println!("{text}");
+    if let Some(path) = &args.json {
+        std::fs::write(path, text)?;
+    }
+    Ok(())
+}
+
+/// Completes `pairs` fresh keys, and says how far it is.
+fn fill(side: &Side, pairs: u64, what: &str) -> Result<()> {
+    let start = Instant::now();
+    let mut done = 0;
+    while done < pairs {
+        let step = (pairs - done).min(250_000);
+        drive::pairs(side, FILLERS, step)?;
+        done += step;
+        let rate = done as f64 / start.elapsed().as_secs_f64();
+        eprintln!("{what}: {done} of {pairs} keys, {rate:.0} keys/s");
+    }
+    side.settle()
+}
+
+/// The directory of a side.
+fn subdir(dir: &Path, name: &str) -> PathBuf {
+    dir.join(name)
+}
