@@ -88,7 +88,7 @@ struct Interval {
     swept: u64,
 }
 
-/// What was seen up to the end of an interval.
+/// An interval's latencies, and what the engine had counted when its first pair ended.
 struct Seen {
     latencies: Histogram<u64>,
     folds: u64,
@@ -129,24 +129,19 @@ pub(crate) fn run(dir: &Path, args: &Args) -> Result<Report> {
     let interval = Duration::from_millis(args.interval);
     let (mut all, mut sweeping) = (histogram()?, histogram()?);
     let mut intervals = Vec::new();
-    let (mut folds, mut swept) = (0, 0);
-    for (index, seen) in seen.iter().enumerate() {
+    for (index, seen_here) in seen.iter().enumerate() {
+        let next = seen.get(index + 1).unwrap_or(seen_here);
         let from = interval * index as u32;
-        all.add(&seen.latencies)?;
+        all.add(&seen_here.latencies)?;
         if from + interval > began && from < ended {
-            sweeping.add(&seen.latencies)?;
+            sweeping.add(&seen_here.latencies)?;
         }
         intervals.push(Interval {
             from_ms: from.as_millis() as u64,
-            latency: Quantiles::of(&seen.latencies),
-            folds: seen.folds.saturating_sub(folds),
-            swept: seen.swept.saturating_sub(swept),
+            latency: Quantiles::of(&seen_here.latencies),
+            folds: next.folds - seen_here.folds,
+            swept: next.swept - seen_here.swept,
         });
-        (folds, swept) = (seen.folds, seen.swept);
-    }
-    // What the fill folded is not of the first interval.
-    if let Some(first) = intervals.first_mut() {
-        (first.folds, first.swept) = (0, 0);
     }
     let (engine, raw) = (Quantiles::of(&all), Quantiles::of(&raw_latencies));
     Ok(Report {
