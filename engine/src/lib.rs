@@ -26,6 +26,8 @@ mod folds;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod handle;
+#[cfg(all(test, oncekey_loom))]
+mod interleavings;
 mod journal;
 mod key;
 mod lock_table;

@@ -1,0 +1,378 @@
+//! All interleavings, up to a number of preemptions, of the smallest concurrent parts, under loom.
+//!
+//! A model fails by an assertion, and when all its threads sleep.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use loom::thread;
+
+use crate::clock::Time;
+use crate::error::{Error, Result};
+use crate::fingerprint::{Fingerprint, KeyedFingerprint};
+use crate::key::{Key, KeyHash, Secret};
+use crate::lock_table::{Admission, FollowUp, Gate, LockTable, Op, Queued};
+use crate::pending::Pending;
+use crate::queue::{Batch, Queue, Taken};
+use crate::recent::Versioned;
+use crate::transition::{Command, Record, Reply, Token, apply, transition};
+
+const HASH: KeyHash = KeyHash(7);
+const NOW: Time = Time(1);
+const TOKEN: Token = Token { incarnation: 1, epoch: 1, sequence: 1 };
+
+fn explore(model: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound.get_or_insert(3);
+    builder.check(model);
+}
+
+/// Not of loom: what it holds is only looked at, and is no part of a model.
+type Seen<T> = Arc<std::sync::Mutex<Vec<T>>>;
+
+/// A value that tells its end, as a claim does: whether anybody had it in hands.
+#[derive(Debug)]
+struct Guard {
+    delivered: bool,
+    ends: Seen<bool>,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.ends.lock().unwrap().push(self.delivered);
+    }
+}
+
+fn guarded() -> (impl FnOnce() + Send, Pending<Guard>, Seen<bool>) {
+    let (sender, pending) = Pending::<Guard>::channel();
+    let ends = Seen::default();
+    let guard = Guard { delivered: false, ends: ends.clone() };
+    let send = move || drop(sender.send(Ok(guard)));
+    (send, pending.on_delivery(|guard| guard.delivered = true), ends)
+}
+
+fn poll(pending: &mut Pending<Guard>) -> bool {
+    let mut context = Context::from_waker(Waker::noop());
+    Pin::new(pending).poll(&mut context).is_ready()
+}
+
+#[test]
+fn an_answer_wakes_whoever_waits() {
+    explore(|| {
+        let (send, pending, ends) = guarded();
+        let sender = thread::spawn(send);
+        assert!(pending.wait().unwrap().delivered);
+        sender.join().unwrap();
+        assert_eq!(*ends.lock().unwrap(), [true]);
+    });
+}
+
+#[test]
+fn an_answer_wakes_whoever_waits_after_a_poll() {
+    explore(|| {
+        let (send, mut pending, ends) = guarded();
+        let sender = thread::spawn(send);
+        if !poll(&mut pending) {
+            assert!(pending.wait().unwrap().delivered);
+        }
+        sender.join().unwrap();
+        assert_eq!(*ends.lock().unwrap(), [true]);
+    });
+}
+
+#[test]
+fn a_wait_that_timed_out_loses_nothing() {
+    for polled in [false, true] {
+        explore(move || {
+            let (send, mut pending, ends) = guarded();
+            let sender = thread::spawn(send);
+            if !(polled && poll(&mut pending)) {
+                let answer = pending.wait_timeout(Duration::ZERO).unwrap_or_else(Pending::wait);
+                assert!(answer.unwrap().delivered);
+            }
+            sender.join().unwrap();
+            assert_eq!(*ends.lock().unwrap(), [true]);
+        });
+    }
+}
+
+/// A claim in such a `Pending` is aborted, not orphaned.
+#[test]
+fn what_nobody_took_out_ends_undelivered() {
+    for polled in [false, true] {
+        explore(move || {
+            let (send, mut pending, ends) = guarded();
+            let sender = thread::spawn(send);
+            let taken = polled && poll(&mut pending);
+            drop(pending);
+            sender.join().unwrap();
+            assert_eq!(*ends.lock().unwrap(), [taken]);
+        });
+    }
+}
+
+#[test]
+fn a_sender_that_vanishes_wakes_whoever_waits() {
+    for polled in [false, true] {
+        explore(move || {
+            let (sender, mut pending) = Pending::<Guard>::channel();
+            let sender = thread::spawn(move || drop(sender));
+            if !(polled && poll(&mut pending)) {
+                pending.wait().unwrap_err();
+            }
+            sender.join().unwrap();
+        });
+    }
+}
+
+fn begin() -> Command {
+    let fingerprint = KeyedFingerprint::new(Fingerprint::builder().finish(), &Secret([1; 32]));
+    Command::Begin { fingerprint, ttl: Duration::from_secs(1), max_execution: None }
+}
+
+fn op(command: Command, replies: &Seen<Reply>) -> Op {
+    let (key, replies) = (Key::new("", "k").unwrap(), replies.clone());
+    let reply = move |outcome: Result<(Reply, Option<Arc<Record>>, Time)>| {
+        replies.lock().unwrap().push(outcome.unwrap().0);
+    };
+    Op { key, hash: HASH, command, wait: None, reply: Box::new(reply) }
+}
+
+fn queued(command: Command) -> Queued {
+    Queued { op: op(command, &Seen::default()), base: None }
+}
+
+fn take(queue: &Queue, batch: &mut Batch) -> (Taken, usize) {
+    let taken = queue.take(batch, true, None);
+    let mut count = 0;
+    while batch.pop().is_some() {
+        count += 1;
+    }
+    (taken, count)
+}
+
+#[test]
+fn what_is_pushed_is_taken() {
+    explore(|| {
+        let queue = Arc::new(Queue::default());
+        let pushers = [begin(), Command::Abort { token: TOKEN }].map(|command| {
+            let queue = queue.clone();
+            thread::spawn(move || assert!(queue.push(queued(command)).is_none()))
+        });
+        let (mut batch, mut count) = (Batch::default(), 0);
+        while count < 2 {
+            count += take(&queue, &mut batch).1;
+        }
+        pushers.into_iter().for_each(|pusher| pusher.join().unwrap());
+        assert_eq!(queue.begins(), 0);
+    });
+}
+
+#[test]
+fn a_nudge_is_noticed() {
+    explore(|| {
+        let queue = Arc::new(Queue::default());
+        let other = queue.clone();
+        let nudger = thread::spawn(move || other.nudge());
+        assert_eq!(take(&queue, &mut Batch::default()), (Taken::Work, 0));
+        nudger.join().unwrap();
+    });
+}
+
+#[test]
+fn a_stopped_queue_hands_out_what_it_accepted_and_ends() {
+    explore(|| {
+        let queue = Arc::new(Queue::default());
+        let (other, third) = (queue.clone(), queue.clone());
+        let pusher = thread::spawn(move || usize::from(other.push(queued(begin())).is_none()));
+        let stopper = thread::spawn(move || third.stop());
+        let (mut batch, mut count) = (Batch::default(), 0);
+        loop {
+            let (taken, more) = take(&queue, &mut batch);
+            count += more;
+            if taken == Taken::Stopped {
+                break;
+            }
+        }
+        stopper.join().unwrap();
+        assert_eq!(pusher.join().unwrap(), count);
+    });
+}
+
+#[test]
+fn a_drained_queue_loses_nothing_and_ends_who_takes() {
+    explore(|| {
+        let queue = Arc::new(Queue::default());
+        let (other, third) = (queue.clone(), queue.clone());
+        let pusher = thread::spawn(move || usize::from(other.push(queued(begin())).is_none()));
+        let drainer = thread::spawn(move || third.drain().len());
+        let (mut batch, mut count) = (Batch::default(), 0);
+        loop {
+            let (taken, more) = take(&queue, &mut batch);
+            count += more;
+            if taken == Taken::Stopped {
+                break;
+            }
+        }
+        count += drainer.join().unwrap();
+        assert_eq!(pusher.join().unwrap(), count);
+    });
+}
+
+struct Open;
+
+impl Gate for Open {
+    fn reserve(&self, _: &Command) -> Result<()> {
+        Ok(())
+    }
+    fn reserve_waiter(&self, _: &Command) -> Result<()> {
+        Ok(())
+    }
+    fn release_waiter(&self, _: &Op) {}
+}
+
+/// The lock table with a queue and what stands for the store file: `Core`, committer and folder
+/// without their errors.
+struct Table {
+    table: LockTable,
+    queue: Queue,
+    file: loom::sync::Mutex<Option<Arc<Record>>>,
+}
+
+impl Table {
+    fn new() -> Arc<Self> {
+        let file = loom::sync::Mutex::new(None);
+        Arc::new(Self { table: LockTable::new(), queue: Queue::default(), file })
+    }
+
+    fn submit(&self, op: Op) {
+        let admission = self.table.shard(HASH).admit(op, NOW, &Open);
+        match admission {
+            Admission::Answered(answer) => answer.give(),
+            Admission::Parked(_) => {}
+            Admission::Change(queued) => assert!(self.queue.push(queued).is_none()),
+            Admission::Resolve(op) => {
+                let looked_up = self.file.lock().unwrap().clone();
+                let follow_up = self.table.shard(HASH).resolved(op, Ok(looked_up), NOW, &Open);
+                self.follow_up(follow_up);
+            }
+        }
+    }
+
+    fn follow_up(&self, follow_up: FollowUp) {
+        if let Some(queued) = follow_up.queued {
+            assert!(self.queue.push(queued).is_none());
+        }
+        follow_up.answers.into_iter().for_each(|answer| answer.give());
+    }
+
+    /// What the committer does with one command.
+    fn commit(&self, Queued { op, base }: Queued) {
+        let (change, reply) = transition(base.as_deref(), &op.command, &op.key, NOW);
+        let change = change.expect("only begins and ends of claims are queued here");
+        let record = apply(base.as_deref(), &change, TOKEN, NOW).unwrap().map(Arc::new);
+        let versioned = Versioned { sequence: 1, record: record.clone() };
+        let (_, follow_up) = self.table.shard(HASH).publish(HASH, versioned, NOW, &Open, &mut None);
+        (op.reply)(Ok((reply, record, NOW)));
+        self.follow_up(follow_up);
+    }
+
+    fn commit_next(&self) {
+        let mut batch = Batch::default();
+        assert_eq!(self.queue.take(&mut batch, true, None), Taken::Work);
+        while let Some(queued) = batch.pop() {
+            self.commit(queued);
+        }
+    }
+
+    /// What the folder does with the key.
+    fn fold(&self) {
+        self.table.shard(HASH).rotate();
+        let folding = self.table.shard(HASH).folding().next();
+        if let Some((_, versioned)) = folding {
+            *self.file.lock().unwrap() = versioned.record;
+        }
+        let evicted = self.table.shard(HASH).evict();
+        drop(evicted);
+    }
+}
+
+#[test]
+fn of_two_begins_one_claims() {
+    explore(|| {
+        let (table, replies) = (Table::new(), Seen::default());
+        let callers = [(), ()].map(|()| {
+            let (table, op) = (table.clone(), op(begin(), &replies));
+            thread::spawn(move || table.submit(op))
+        });
+        table.commit_next();
+        table.fold();
+        callers.into_iter().for_each(|caller| caller.join().unwrap());
+        assert_eq!(*replies.lock().unwrap(), [Reply::Claimed, Reply::Locked]);
+    });
+}
+
+#[test]
+fn a_completed_key_is_replayed_while_it_is_folded() {
+    explore(|| {
+        let (table, replies) = (Table::new(), Seen::default());
+        table.submit(op(begin(), &replies));
+        table.commit_next();
+        let complete = Command::Complete { token: TOKEN, response: None, ttl: None };
+        table.submit(op(complete, &replies));
+        let other = table.clone();
+        let begin = op(begin(), &replies);
+        let caller = thread::spawn(move || other.submit(begin));
+        table.commit_next();
+        table.fold();
+        caller.join().unwrap();
+        assert_eq!(*replies.lock().unwrap(), [Reply::Claimed, Reply::Done, Reply::Replay]);
+    });
+}
+
+#[test]
+fn an_abort_lets_one_of_those_who_wait_claim() {
+    explore(|| {
+        let (table, replies) = (Table::new(), Seen::default());
+        table.submit(op(begin(), &replies));
+        table.commit_next();
+        table.submit(op(Command::Abort { token: TOKEN }, &replies));
+        let callers = [(), ()].map(|()| {
+            let (table, op) = (table.clone(), op(begin(), &replies));
+            thread::spawn(move || table.submit(op))
+        });
+        table.commit_next();
+        // The claim of whoever waited, or came later.
+        table.commit_next();
+        callers.into_iter().for_each(|caller| caller.join().unwrap());
+        let replies = replies.lock().unwrap();
+        assert_eq!(replies[..2], [Reply::Claimed, Reply::Done]);
+        assert_eq!(replies[2..], [Reply::Claimed, Reply::Locked], "after the abort");
+    });
+}
+
+#[test]
+fn a_lookup_that_fails_tells_everybody() {
+    explore(|| {
+        let (table, answers) = (Arc::new(LockTable::new()), Seen::default());
+        let callers = [(), ()].map(|()| {
+            let (table, answers) = (table.clone(), answers.clone());
+            let op = op(begin(), &Seen::default());
+            thread::spawn(move || {
+                let admission = table.shard(HASH).admit(op, NOW, &Open);
+                if let Admission::Resolve(op) = admission {
+                    let lost = Err(Error::corrupted(""));
+                    let follow_up = table.shard(HASH).resolved(op, lost, NOW, &Open);
+                    assert!(follow_up.queued.is_none());
+                    let failed = follow_up.answers.iter().map(|answer| answer.parts().1.is_err());
+                    answers.lock().unwrap().extend(failed);
+                }
+            })
+        });
+        callers.into_iter().for_each(|caller| caller.join().unwrap());
+        assert_eq!(*answers.lock().unwrap(), [true, true]);
+    });
+}

@@ -1,0 +1,198 @@
+//! The locks of loom or shuttle as parking_lot has them: no poison, and conditions that wait on a
+//! borrowed guard. Time is virtual.
+
+use std::cell::Cell;
+use std::fmt;
+use std::ops::{Add, Deref, DerefMut};
+use std::time::Duration;
+
+#[cfg(oncekey_loom)]
+use loom::sync as explorer;
+#[cfg(oncekey_shuttle)]
+use shuttle::sync as explorer;
+
+pub(crate) use explorer::atomic;
+
+/// A wait longer than this never ends by itself: overload and sweeps are not what is explored.
+const NEVER: Duration = Duration::from_secs(1);
+
+thread_local! {
+    // All threads of an execution are coroutines of one thread of the system.
+    static NOW: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// A point in virtual time, which only advances when somebody waited in vain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Instant(Duration);
+
+impl Instant {
+    pub(crate) fn now() -> Self {
+        Self(NOW.get())
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        NOW.get().saturating_sub(self.0)
+    }
+
+    pub(crate) fn checked_sub(self, duration: Duration) -> Option<Self> {
+        self.0.checked_sub(duration).map(Self)
+    }
+
+    fn left(self) -> Duration {
+        self.0.saturating_sub(NOW.get())
+    }
+
+    /// Lets others run, and time pass until now is `self`.
+    fn arrive(self) {
+        thread::yield_now();
+        NOW.set(NOW.get().max(self.0));
+    }
+}
+
+impl Add<Duration> for Instant {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration))
+    }
+}
+
+/// Lock guards of the explorers are poisoned only by a failed test.
+fn sound<T, E>(result: Result<T, E>) -> T {
+    result.unwrap_or_else(|_| panic!("a thread panicked with this lock held"))
+}
+
+pub(crate) struct Mutex<T>(explorer::Mutex<T>);
+
+pub(crate) struct MutexGuard<'a, T> {
+    mutex: &'a Mutex<T>,
+    /// `None` only while a condition waits.
+    guard: Option<explorer::MutexGuard<'a, T>>,
+}
+
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(explorer::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        MutexGuard { mutex: self, guard: Some(sound(self.0.lock())) }
+    }
+}
+
+impl<T: Default> Default for Mutex<T> {
+    fn default() -> Self {
+        Self::new(T::default())
+    }
+}
+
+impl<T> fmt::Debug for Mutex<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Mutex")
+    }
+}
+
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.guard.as_deref().expect("no condition waits")
+    }
+}
+
+impl<T> DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.guard.as_deref_mut().expect("no condition waits")
+    }
+}
+
+pub(crate) struct Condvar(explorer::Condvar);
+
+pub(crate) struct WaitTimeoutResult(bool);
+
+impl WaitTimeoutResult {
+    pub(crate) fn timed_out(&self) -> bool {
+        self.0
+    }
+}
+
+impl Condvar {
+    pub(crate) fn new() -> Self {
+        Self(explorer::Condvar::new())
+    }
+
+    pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+        let held = guard.guard.take().expect("no condition waits");
+        guard.guard = Some(sound(self.0.wait(held)));
+    }
+
+    /// A short wait is always in vain: what a notification would have told, the caller sees for
+    /// itself, as after a notification that came too late.
+    pub(crate) fn wait_until<T>(
+        &self,
+        guard: &mut MutexGuard<'_, T>,
+        deadline: Instant,
+    ) -> WaitTimeoutResult {
+        if deadline.left() > NEVER {
+            self.wait(guard);
+            return WaitTimeoutResult(false);
+        }
+        guard.guard = None;
+        deadline.arrive();
+        guard.guard = Some(sound(guard.mutex.0.lock()));
+        WaitTimeoutResult(true)
+    }
+
+    pub(crate) fn notify_one(&self) {
+        self.0.notify_one();
+    }
+
+    pub(crate) fn notify_all(&self) {
+        self.0.notify_all();
+    }
+}
+
+impl Default for Condvar {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Condvar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Condvar")
+    }
+}
+
+pub(crate) struct RwLock<T>(explorer::RwLock<T>);
+
+impl<T> RwLock<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(explorer::RwLock::new(value))
+    }
+
+    pub(crate) fn read(&self) -> explorer::RwLockReadGuard<'_, T> {
+        sound(self.0.read())
+    }
+
+    pub(crate) fn write(&self) -> explorer::RwLockWriteGuard<'_, T> {
+        sound(self.0.write())
+    }
+}
+
+pub(crate) mod thread {
+    use std::time::Duration;
+
+    #[cfg(oncekey_loom)]
+    pub(crate) use loom::thread::{Builder, JoinHandle, Thread, current, park, yield_now};
+    #[cfg(oncekey_shuttle)]
+    pub(crate) use shuttle::thread::{Builder, JoinHandle, Thread, current, park, yield_now};
+
+    pub(crate) fn park_timeout(timeout: Duration) {
+        if timeout > super::NEVER {
+            park();
+        } else {
+            (super::Instant::now() + timeout).arrive();
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! The parts of the crate oneshot that the engine uses, with locks that shuttle knows.
+
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+pub(crate) use ::oneshot::{RecvError, RecvTimeoutError};
+
+use super::{Condvar, Instant, Mutex};
+
+struct Channel<T> {
+    state: Mutex<State<T>>,
+    changed: Condvar,
+}
+
+struct State<T> {
+    message: Option<T>,
+    waker: Option<Waker>,
+    /// Whether there is still a sender, a receiver.
+    sender: bool,
+    receiver: bool,
+}
+
+pub(crate) struct Sender<T>(Arc<Channel<T>>);
+pub(crate) struct Receiver<T>(Arc<Channel<T>>);
+pub(crate) struct AsyncReceiver<T>(Receiver<T>);
+
+pub(crate) fn channel<T>() -> (Sender<T>, Receiver<T>) {
+    let state = State { message: None, waker: None, sender: true, receiver: true };
+    let channel = Arc::new(Channel { state: Mutex::new(state), changed: Condvar::new() });
+    (Sender(channel.clone()), Receiver(channel))
+}
+
+impl<T> Sender<T> {
+    /// The message comes back when nobody can receive it.
+    pub(crate) fn send(self, message: T) -> Result<(), T> {
+        let mut state = self.0.state.lock();
+        if !state.receiver {
+            return Err(message);
+        }
+        state.message = Some(message);
+        Ok(())
+    }
+}
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.sender = false;
+        let waker = state.waker.take();
+        drop(state);
+        self.0.changed.notify_all();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}
+
+impl<T> Receiver<T> {
+    pub(crate) fn recv(self) -> Result<T, RecvError> {
+        let mut state = self.0.state.lock();
+        while state.sender {
+            self.0.changed.wait(&mut state);
+        }
+        state.message.take().ok_or(RecvError)
+    }
+
+    pub(crate) fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
+        let deadline = Instant::now() + timeout;
+        let mut state = self.0.state.lock();
+        while state.sender {
+            if self.0.changed.wait_until(&mut state, deadline).timed_out() && state.sender {
+                return Err(RecvTimeoutError::Timeout);
+            }
+        }
+        state.message.take().ok_or(RecvTimeoutError::Disconnected)
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        let mut state = self.0.state.lock();
+        state.receiver = false;
+        let unreceived = state.message.take();
+        drop(state);
+        drop(unreceived);
+    }
+}
+
+impl<T> IntoFuture for Receiver<T> {
+    type Output = Result<T, RecvError>;
+    type IntoFuture = AsyncReceiver<T>;
+
+    fn into_future(self) -> AsyncReceiver<T> {
+        AsyncReceiver(self)
+    }
+}
+
+impl<T> Future for AsyncReceiver<T> {
+    type Output = Result<T, RecvError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.0.0.state.lock();
+        if state.sender {
+            state.waker = Some(context.waker().clone());
+            return Poll::Pending;
+        }
+        Poll::Ready(state.message.take().ok_or(RecvError))
+    }
+}
