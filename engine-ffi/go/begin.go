@@ -59,7 +59,7 @@ type Mismatch struct {
 
 // begin makes the answer of one from C, and frees what that held.
 func (e *Engine) begin(key Key, answer *C.oncekey_answer) Begin {
-	defer C.oncekey_buffer_free(&answer.data)
+	defer freeData(answer)
 	switch answer.outcome {
 	case C.ONCEKEY_CLAIMED:
 		return e.newClaim(key, answer)
@@ -81,6 +81,13 @@ func (e *Engine) begin(key Key, answer *C.oncekey_answer) Begin {
 			RunningFor: time.Duration(answer.running_ms) * time.Millisecond,
 			RetryAfter: time.Duration(answer.retry_after_ms) * time.Millisecond,
 		}
+	}
+}
+
+// freeData frees the bytes of an answer, where it has any.
+func freeData(answer *C.oncekey_answer) {
+	if answer.data.owner != 0 {
+		C.oncekey_buffer_free(&answer.data)
 	}
 }
 

@@ -126,19 +126,11 @@ func (c *Claim) CompleteWithoutResponse(ctx context.Context) error {
 func (c *Claim) complete(ctx context.Context, response []byte, ttl time.Duration, flags C.uint32_t) (bool, error) {
 	defer runtime.KeepAlive(c)
 	end := newCall(C.ONCEKEY_OP_COMPLETE)
-	end.data = lent(ctx, response)
+	end.data = response
 	end.submission.flags = flags
 	end.submission.ttl_ms = C.uint64_t(ttl.Milliseconds())
 	result, err := c.held.finish(ctx, end, &end.submission.claim)
 	return result.kept != 0, err
-}
-
-// lent makes bytes last as long as a call: with a context that can end, longer than its caller waits.
-func lent(ctx context.Context, bytes []byte) []byte {
-	if ctx.Done() == nil {
-		return bytes
-	}
-	return append([]byte(nil), bytes...)
 }
 
 // Abort says that nothing happened in this attempt. The first attempt frees the key; a later one leaves
@@ -160,7 +152,7 @@ func (c *Claim) SaveCheckpoint(ctx context.Context, checkpoint []byte) error {
 	}
 	defer c.held.back(id)
 	save := newCall(C.ONCEKEY_OP_CHECKPOINT)
-	save.data = lent(ctx, checkpoint)
+	save.data = checkpoint
 	save.submission.claim = id
 	if err := c.held.engine.core.queue.do(ctx, save); err != nil {
 		return err

@@ -100,14 +100,23 @@ func (e *Engine) BeginWaiting(ctx context.Context, key Key, fingerprint Fingerpr
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
-	handle, err := fingerprint.handle()
-	if err != nil {
+	if err := fingerprint.check(); err != nil {
 		return nil, err
 	}
 	c := newCall(C.ONCEKEY_OP_BEGIN)
 	c.scope, c.key = key.Scope, key.Key
-	c.submission.flags = C.ONCEKEY_FREE_FINGERPRINT
-	c.submission.fingerprint = handle.id
+	if fingerprint.isSmall() {
+		c.submission.flags = C.ONCEKEY_FINGERPRINT_PARTS
+		c.parts = fingerprint
+	} else {
+		handle, err := fingerprint.handle()
+		if err != nil {
+			c.free()
+			return nil, err
+		}
+		c.submission.flags = C.ONCEKEY_FREE_FINGERPRINT
+		c.submission.fingerprint = handle.id
+	}
 	if maxWait > 0 {
 		c.submission.max_wait_ms = C.uint64_t(max(maxWait.Milliseconds(), 1))
 	}

@@ -8,7 +8,10 @@ import "unsafe"
 // Fingerprint is what makes two requests the same request: labelled parts, in order, compared byte for
 // byte. The zero value has no parts. At most 64 parts, labels of at most 128 bytes.
 type Fingerprint struct {
-	parts []part
+	// The first parts lie inside, so that an ordinary fingerprint allocates nothing.
+	first [8]part
+	rest  []part
+	count int
 }
 
 type part struct {
@@ -18,8 +21,13 @@ type part struct {
 
 // Part returns the fingerprint with one more part. The label is what a mismatch will name.
 func (f Fingerprint) Part(label, value string) Fingerprint {
-	parts := f.parts[:len(f.parts):len(f.parts)]
-	return Fingerprint{append(parts, part{label, value})}
+	if f.count < len(f.first) {
+		f.first[f.count] = part{label, value}
+	} else {
+		f.rest = append(f.rest[:len(f.rest):len(f.rest)], part{label, value})
+	}
+	f.count++
+	return f
 }
 
 // PartBytes is Part with bytes for a value. They are not copied: they must stay as they are until the
@@ -28,39 +36,57 @@ func (f Fingerprint) PartBytes(label string, value []byte) Fingerprint {
 	return f.Part(label, unsafe.String(unsafe.SliceData(value), len(value)))
 }
 
-// small is up to where values are copied together; the largest one beyond is passed where it lies.
+func (f *Fingerprint) part(i int) *part {
+	if i < len(f.first) {
+		return &f.first[i]
+	}
+	return &f.rest[i-len(f.first)]
+}
+
+// small is up to where values are copied; the largest one beyond is hashed where it lies, on the thread
+// of its caller.
 const small = 4096
 
-// handle hashes the parts. Whoever gets the handle frees it.
-func (f Fingerprint) handle() (C.oncekey_fingerprint, error) {
-	var made C.oncekey_fingerprint
-	if len(f.parts) > C.ONCEKEY_GO_PARTS {
-		return made, invalid("the fingerprint has %d parts, at most %d are allowed", len(f.parts), C.ONCEKEY_GO_PARTS)
+// check refuses what does not fit into a call.
+func (f *Fingerprint) check() error {
+	if f.count > C.ONCEKEY_GO_PARTS {
+		return invalid("the fingerprint has %d parts, at most %d are allowed", f.count, C.ONCEKEY_GO_PARTS)
 	}
-	apart, total := len(f.parts), 1
-	var lengths [2 * C.ONCEKEY_GO_PARTS]C.size_t
-	for i, part := range f.parts {
-		lengths[2*i], lengths[2*i+1] = C.size_t(len(part.label)), C.size_t(len(part.value))
-		total += len(part.label) + len(part.value)
-		if len(part.value) > small && (apart == len(f.parts) || len(part.value) > len(f.parts[apart].value)) {
+	return nil
+}
+
+// isSmall says whether the parts can go along with a submission.
+func (f *Fingerprint) isSmall() bool {
+	total := 0
+	for i := range f.count {
+		total += len(f.part(i).value)
+	}
+	return total <= small
+}
+
+// handle hashes the parts. Whoever gets the handle frees it.
+func (f *Fingerprint) handle() (C.oncekey_fingerprint, error) {
+	var made C.oncekey_fingerprint
+	apart := 0
+	for i := range f.count {
+		if len(f.part(i).value) > len(f.part(apart).value) {
 			apart = i
 		}
 	}
-	var value *C.uint8_t
-	if apart < len(f.parts) {
-		total -= len(f.parts[apart].value)
-		value = (*C.uint8_t)(unsafe.Pointer(unsafe.StringData(f.parts[apart].value)))
-	}
-	bytes := make([]byte, 0, total)
-	for i, part := range f.parts {
+	value := f.part(apart).value
+	lengths := make([]C.uint32_t, 0, 2*C.ONCEKEY_GO_PARTS)
+	bytes := []byte{}
+	for i := range f.count {
+		part := f.part(i)
+		lengths = append(lengths, C.uint32_t(len(part.label)), C.uint32_t(len(part.value)))
 		bytes = append(bytes, part.label...)
 		if i != apart {
 			bytes = append(bytes, part.value...)
 		}
 	}
-	bytes = bytes[:total] // never empty, so that there is an address
+	bytes = append(bytes, 0) // so that there is an address
 	var detail C.oncekey_error
-	status := C.oncekey_go_fingerprint((*C.uint8_t)(unsafe.Pointer(&bytes[0])), &lengths[0], C.size_t(len(f.parts)),
-		C.size_t(apart), value, &made, &detail)
+	status := C.oncekey_go_fingerprint((*C.uint8_t)(unsafe.Pointer(&bytes[0])), &lengths[0], C.size_t(f.count),
+		C.size_t(apart), (*C.uint8_t)(unsafe.Pointer(unsafe.StringData(value))), C.size_t(len(value)), &made, &detail)
 	return made, failure(status, detail)
 }

@@ -70,7 +70,7 @@ func (o *Orphan) TakeOver(ctx context.Context) (*Claim, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer C.oncekey_buffer_free(&result.answer.data)
+	defer freeData(&result.answer)
 	return o.held.engine.newClaim(o.Key, &result.answer), nil
 }
 
@@ -78,7 +78,7 @@ func (o *Orphan) TakeOver(ctx context.Context) (*Claim, error) {
 func (o *Orphan) Complete(ctx context.Context, response []byte) (kept bool, err error) {
 	defer runtime.KeepAlive(o)
 	c := newCall(C.ONCEKEY_OP_ORPHAN_COMPLETE)
-	c.data = lent(ctx, response)
+	c.data = response
 	result, err := o.held.finish(ctx, c, &c.submission.orphan)
 	return result.kept != 0, err
 }

@@ -1,10 +1,12 @@
 package oncekey
 
+// #include <stdlib.h>
 // #include "shim.h"
 import "C"
 
 import (
 	"context"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -15,6 +17,7 @@ type call struct {
 	submission C.oncekey_go_submission
 	scope, key string
 	data       []byte
+	parts      Fingerprint // with ONCEKEY_FINGERPRINT_PARTS
 	result     C.oncekey_completion
 	done       chan struct{}
 	// settled is set once: by the poller when the result is there, or by a caller that stops waiting.
@@ -32,8 +35,16 @@ func newCall(op C.uint32_t) *call {
 
 // free gives a call back whose result was taken.
 func (c *call) free() {
-	c.scope, c.key, c.data = "", "", nil
+	c.forget()
 	calls.Put(c)
+}
+
+// forget lets go of what the caller lent, once it is packed.
+func (c *call) forget() {
+	c.scope, c.key, c.data = "", "", nil
+	if c.parts.count > 0 {
+		c.parts = Fingerprint{}
+	}
 }
 
 // queue brings calls to the engine and results back. One goroutine submits, a batch in a call; one
@@ -42,7 +53,7 @@ type queue struct {
 	handle C.oncekey_queue
 
 	mu      sync.Mutex
-	waiting []*call // to be submitted
+	waiting *batch // to be submitted
 	kick    chan struct{}
 	slots   []*call // submitted, by user data
 	vacant  []uint64
@@ -55,7 +66,7 @@ type queue struct {
 }
 
 func newQueue(engine C.oncekey_engine) (*queue, error) {
-	q := &queue{kick: make(chan struct{}, 1)}
+	q := &queue{kick: make(chan struct{}, 1), waiting: new(batch)}
 	q.idle = sync.NewCond(&q.mu)
 	var detail C.oncekey_error
 	if status := C.oncekey_queue_new(engine, 0, &q.handle, &detail); status != C.ONCEKEY_OK {
@@ -76,19 +87,35 @@ func (q *queue) do(ctx context.Context, c *call) error {
 		q.refuse(c)
 		return &Error{Kind: ErrClosed}
 	}
-	q.live++
-	q.waiting = append(q.waiting, c)
-	q.wakeSubmitter()
+	q.push(c)
 	q.mu.Unlock()
+	ended := ctx.Done()
+	if ended == nil {
+		<-c.done
+		return nil
+	}
 	select {
 	case <-c.done:
 		return nil
-	case <-ctx.Done():
+	case <-ended:
 		if c.settled.CompareAndSwap(false, true) {
 			return context.Cause(ctx)
 		}
 		<-c.done
 		return nil
+	}
+}
+
+// push has a call submitted. Called with the lock held: the channel is closed once nothing is live.
+func (q *queue) push(c *call) {
+	q.live++
+	q.waiting.add(c, q.slot(c))
+	c.forget()
+	if len(q.waiting.submissions) == 1 {
+		select {
+		case q.kick <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -102,25 +129,17 @@ func (q *queue) refuse(c *call) {
 
 func (q *queue) submitAll() {
 	defer q.stopped.Done()
-	var batch []*call
-	var submissions [C.ONCEKEY_GO_BATCH]C.oncekey_go_submission
-	var bytes []byte
+	spare := new(batch)
 	for range q.kick {
+		// Whoever is ready to run adds its call first: one call of C for all of them.
+		runtime.Gosched()
 		q.mu.Lock()
-		batch, q.waiting = q.waiting, batch[:0]
-		for _, c := range batch {
-			c.submission.user_data = C.uint64_t(q.slot(c))
-		}
+		full := q.waiting
+		q.waiting = spare
 		q.mu.Unlock()
-		for rest := batch; len(rest) > 0; {
-			run := rest[:min(len(rest), len(submissions))]
-			rest = rest[len(run):]
-			bytes = q.submit(run, submissions[:], bytes[:0])
-			if cap(bytes) > 1<<20 {
-				bytes = nil
-			}
-		}
-		clear(batch)
+		q.submit(full)
+		full.clear()
+		spare = full
 	}
 }
 
@@ -136,43 +155,37 @@ func (q *queue) slot(c *call) uint64 {
 	return uint64(len(q.slots) - 1)
 }
 
-func (q *queue) submit(run []*call, submissions []C.oncekey_go_submission, bytes []byte) []byte {
-	for i, c := range run {
-		c.submission.at = C.size_t(len(bytes))
-		c.submission.scope_len = C.size_t(len(c.scope))
-		c.submission.key_len = C.size_t(len(c.key))
-		c.submission.data_len = C.size_t(len(c.data))
-		bytes = append(bytes, c.scope...)
-		bytes = append(bytes, c.key...)
-		bytes = append(bytes, c.data...)
-		submissions[i] = c.submission
-	}
-	bytes = append(bytes, 0) // so that there is an address
-	for done := 0; done < len(run); {
-		var accepted C.size_t
-		status := C.oncekey_go_submit(q.handle, &submissions[done], C.size_t(len(run)-done),
-			(*C.uint8_t)(unsafe.Pointer(&bytes[0])), &accepted)
-		done += int(accepted)
+func (q *queue) submit(b *batch) {
+	b.seal()
+	for rest := b.submissions; len(rest) > 0; {
+		var taken, accepted C.size_t
+		status := C.oncekey_go_submit(q.handle, &rest[0], C.size_t(len(rest)),
+			(*C.uint8_t)(unsafe.Pointer(&b.bytes[0])), &b.lengths[0], &taken, &accepted)
+		rest = rest[accepted:]
 		if status == C.ONCEKEY_OK {
-			break
+			continue
 		}
 		// The begin that is one too many, or everything, when the library contained a bug.
+		refused := &rest[0]
 		q.mu.Lock()
-		q.take(submissions[done].user_data)
+		c := q.take(refused.user_data)
 		q.mu.Unlock()
-		q.deliver(run[done], &C.oncekey_completion{status: status})
+		q.deliver(c, &C.oncekey_completion{status: status})
 		q.settled(1)
-		if submissions[done].flags&C.ONCEKEY_FREE_FINGERPRINT != 0 {
-			C.oncekey_fingerprint_free(C.oncekey_fingerprint{id: submissions[done].fingerprint})
+		if refused.flags&C.ONCEKEY_FREE_FINGERPRINT != 0 {
+			C.oncekey_fingerprint_free(C.oncekey_fingerprint{id: refused.fingerprint})
 		}
-		done++
+		rest = rest[1:]
 	}
-	return bytes
 }
 
 func (q *queue) pollAll() {
 	defer q.stopped.Done()
-	completions := make([]C.oncekey_completion, 256)
+	const capacity = 256
+	// Memory of C, which cgo need not search for pointers of Go at every call.
+	memory := C.calloc(capacity, C.sizeof_oncekey_completion)
+	defer C.free(memory)
+	completions := unsafe.Slice((*C.oncekey_completion)(memory), capacity)
 	var done []*call
 	for !q.stop.Load() {
 		var count C.size_t
@@ -234,17 +247,7 @@ func (q *queue) abort(claim C.oncekey_claim) {
 	c.settled.Store(true)
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.live++
-	q.waiting = append(q.waiting, c)
-	q.wakeSubmitter()
-}
-
-// wakeSubmitter is called with the lock held: the channel is closed once nothing is live.
-func (q *queue) wakeSubmitter() {
-	select {
-	case q.kick <- struct{}{}:
-	default:
-	}
+	q.push(c)
 }
 
 // discard frees what a result holds and, when the call failed to consume it, the claim it was about: its

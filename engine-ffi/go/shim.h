@@ -14,23 +14,36 @@ typedef struct {
   uint64_t claim;
   uint64_t orphan;
   uint64_t ttl_ms;
-  /* Scope, key and data lie one after the other. */
+  /* Scope, key, data, then the labels and values of the parts lie one after the other. */
   size_t at;
   size_t scope_len;
   size_t key_len;
   size_t data_len;
+  /* Where the lengths of the parts begin, label and value in turns, and how many parts there are. */
+  size_t lengths_at;
+  size_t part_count;
 } oncekey_go_submission;
 
-enum { ONCEKEY_GO_BATCH = 128, ONCEKEY_GO_PARTS = 64 };
+enum { ONCEKEY_GO_BATCH = 128, ONCEKEY_GO_PARTS = 64, ONCEKEY_GO_ALL_PARTS = 1024 };
 
-/* Submits at most ONCEKEY_GO_BATCH operations. */
+static inline const uint8_t *oncekey_go_slice(oncekey_slice *slice, const uint8_t *at, size_t len) {
+  slice->ptr = at;
+  slice->len = len;
+  return at + len;
+}
+
+/* Submits up to ONCEKEY_GO_BATCH operations, as many as have ONCEKEY_GO_ALL_PARTS parts together, which
+ * is at least one. `taken` tells how many that were, `accepted` how many of them were accepted. */
 static inline int32_t oncekey_go_submit(oncekey_queue queue, const oncekey_go_submission *batch,
-                                        size_t count, const uint8_t *bytes, size_t *accepted) {
+                                        size_t count, const uint8_t *bytes, const uint32_t *lengths,
+                                        size_t *taken, size_t *accepted) {
   oncekey_submission submissions[ONCEKEY_GO_BATCH];
-  for (size_t i = 0; i < count; i++) {
-    const oncekey_go_submission *from = &batch[i];
-    oncekey_submission *to = &submissions[i];
-    const uint8_t *at = bytes + from->at;
+  oncekey_part parts[ONCEKEY_GO_ALL_PARTS];
+  size_t made = 0, used = 0;
+  for (; made < count && made < ONCEKEY_GO_BATCH; made++) {
+    const oncekey_go_submission *from = &batch[made];
+    oncekey_submission *to = &submissions[made];
+    if (from->part_count > ONCEKEY_GO_ALL_PARTS - used) break;
     to->op = from->op;
     to->flags = from->flags;
     to->user_data = from->user_data;
@@ -39,30 +52,35 @@ static inline int32_t oncekey_go_submit(oncekey_queue queue, const oncekey_go_su
     to->claim.id = from->claim;
     to->orphan.id = from->orphan;
     to->ttl_ms = from->ttl_ms;
-    to->key.scope.ptr = at;
-    to->key.scope.len = from->scope_len;
-    to->key.key.ptr = at + from->scope_len;
-    to->key.key.len = from->key_len;
-    to->data.ptr = at + from->scope_len + from->key_len;
-    to->data.len = from->data_len;
+    const uint8_t *at = bytes + from->at;
+    at = oncekey_go_slice(&to->key.scope, at, from->scope_len);
+    at = oncekey_go_slice(&to->key.key, at, from->key_len);
+    at = oncekey_go_slice(&to->data, at, from->data_len);
+    to->parts = &parts[used];
+    to->part_count = from->part_count;
+    for (size_t i = 0; i < from->part_count; i++, used++) {
+      at = oncekey_go_slice(&parts[used].label, at, lengths[from->lengths_at + 2 * i]);
+      at = oncekey_go_slice(&parts[used].value, at, lengths[from->lengths_at + 2 * i + 1]);
+    }
   }
-  return oncekey_queue_submit(queue, submissions, count, accepted, NULL);
+  *taken = made;
+  return oncekey_queue_submit(queue, submissions, made, accepted, NULL);
 }
 
 /* A fingerprint of at most ONCEKEY_GO_PARTS parts, whose labels and values lie one after the other in
  * `bytes`, but for the value of part `apart`, which lies elsewhere and is not copied. */
-static inline int32_t oncekey_go_fingerprint(const uint8_t *bytes, const size_t *lengths,
+static inline int32_t oncekey_go_fingerprint(const uint8_t *bytes, const uint32_t *lengths,
                                              size_t count, size_t apart, const uint8_t *value,
-                                             oncekey_fingerprint *fingerprint,
+                                             size_t value_len, oncekey_fingerprint *fingerprint,
                                              oncekey_error *error) {
   oncekey_part parts[ONCEKEY_GO_PARTS];
   for (size_t i = 0; i < count; i++) {
-    parts[i].label.ptr = bytes;
-    parts[i].label.len = lengths[2 * i];
-    bytes += parts[i].label.len;
-    parts[i].value.ptr = i == apart ? value : bytes;
-    parts[i].value.len = lengths[2 * i + 1];
-    if (i != apart) bytes += parts[i].value.len;
+    bytes = oncekey_go_slice(&parts[i].label, bytes, lengths[2 * i]);
+    if (i == apart) {
+      oncekey_go_slice(&parts[i].value, value, value_len);
+    } else {
+      bytes = oncekey_go_slice(&parts[i].value, bytes, lengths[2 * i + 1]);
+    }
   }
   return oncekey_fingerprint_from_parts(parts, count, fingerprint, error);
 }

@@ -158,6 +158,9 @@
 // ONCEKEY_OP_BEGIN frees `fingerprint`, whatever comes of it.
 #define ONCEKEY_FREE_FINGERPRINT 2
 
+// ONCEKEY_OP_BEGIN makes its fingerprint of `parts`, and does not look at `fingerprint`.
+#define ONCEKEY_FINGERPRINT_PARTS 4
+
 // An open store. A number: copy it freely. 0 is no engine.
 typedef struct {
   // Not for the caller.
@@ -430,7 +433,7 @@ typedef struct {
 typedef struct {
   // ONCEKEY_OP_BEGIN and the others.
   uint32_t op;
-  // ONCEKEY_NO_RESPONSE, ONCEKEY_FREE_FINGERPRINT, ored.
+  // ONCEKEY_NO_RESPONSE, ONCEKEY_FREE_FINGERPRINT, ONCEKEY_FINGERPRINT_PARTS, ored.
   uint32_t flags;
   // Comes back with the completion.
   uint64_t user_data;
@@ -448,6 +451,11 @@ typedef struct {
   oncekey_slice data;
   // The TTL of a completion; 0: the store's.
   uint64_t ttl_ms;
+  // With ONCEKEY_FINGERPRINT_PARTS: as oncekey_fingerprint_from_parts takes them. Hashed in the call
+  // that submits them: large ones better by oncekey_fingerprint_from_parts, on any thread.
+  const oncekey_part *parts;
+  // How many.
+  size_t part_count;
 } oncekey_submission;
 
 // What came of a submission. The caller frees `error`, and what is in `answer`.

@@ -36,21 +36,7 @@ pub unsafe extern "C" fn oncekey_fingerprint_from_parts(
     let fingerprint = caller.out(fingerprint);
     entry(Some(caller.out(error)), || {
         let fingerprint = fingerprint.required("fingerprint")?;
-        let parts = caller.array(parts, count, "the parts")?;
-        if parts.len() > MAX_PARTS {
-            return Err(Failure::invalid(format!("at most {MAX_PARTS} parts are allowed")));
-        }
-        let mut builder = oncekey::Fingerprint::builder();
-        for part in parts {
-            let label = caller.text(part.label, "a label")?;
-            if label.len() > MAX_LABEL_LEN {
-                let message = format!("a label has at most {MAX_LABEL_LEN} bytes");
-                return Err(Failure::invalid(message));
-            }
-            let value = caller.bytes(part.value, "a value")?;
-            builder = builder.part(known(label), value);
-        }
-        fingerprint.id = keep(builder.finish())?;
+        fingerprint.id = keep(of_parts(&caller, parts, count)?)?;
         Ok(())
     })
 }
@@ -80,6 +66,29 @@ pub unsafe extern "C" fn oncekey_fingerprint_from_request(
 #[unsafe(no_mangle)]
 pub extern "C" fn oncekey_fingerprint_free(fingerprint: Fingerprint) -> i32 {
     entry(None, || FINGERPRINTS.remove(fingerprint.id).map(drop))
+}
+
+/// A fingerprint of the parts that C lists.
+pub(crate) fn of_parts(
+    caller: &Caller,
+    parts: *const Part,
+    count: usize,
+) -> Result<oncekey::Fingerprint, Failure> {
+    let parts = caller.array(parts, count, "the parts")?;
+    if parts.len() > MAX_PARTS {
+        return Err(Failure::invalid(format!("at most {MAX_PARTS} parts are allowed")));
+    }
+    let mut builder = oncekey::Fingerprint::builder();
+    for part in parts {
+        let label = caller.text(part.label, "a label")?;
+        if label.len() > MAX_LABEL_LEN {
+            let message = format!("a label has at most {MAX_LABEL_LEN} bytes");
+            return Err(Failure::invalid(message));
+        }
+        let value = caller.bytes(part.value, "a value")?;
+        builder = builder.part(known(label), value);
+    }
+    Ok(builder.finish())
 }
 
 /// A label without an allocation, where it is one of those that every request has.

@@ -11,11 +11,13 @@ use crate::begin;
 use crate::claim::{self, CLAIMS};
 use crate::convert::Caller;
 use crate::error::Failure;
-use crate::fingerprint::FINGERPRINTS;
+use crate::fingerprint::{self, FINGERPRINTS};
 use crate::handle::Taken;
 use crate::orphan::ORPHANS;
 use crate::submission::*;
 use crate::types::Error;
+
+const KNOWN_FLAGS: u32 = ONCEKEY_NO_RESPONSE | ONCEKEY_FREE_FINGERPRINT | ONCEKEY_FINGERPRINT_PARTS;
 
 /// An operation that was submitted and not polled yet. Dropped, it leaves no claim behind: one that
 /// was won, or would have been, is aborted.
@@ -52,7 +54,8 @@ impl Outstanding {
         caller: &Caller,
         submission: &Submission,
     ) -> Self {
-        let progress = Progress::start(engine, caller, submission, fingerprint(submission))
+        let fingerprint = fingerprint(caller, submission);
+        let progress = Progress::start(engine, caller, submission, fingerprint)
             .unwrap_or_else(|failure| Progress::Answered(Err(failure)));
         Self { user_data: submission.user_data, op: submission.op, progress }
     }
@@ -112,12 +115,14 @@ impl Drop for Outstanding {
     }
 }
 
-/// The fingerprint of a begin: taken out of its handle when the submission says so, whatever becomes of
-/// the begin.
-fn fingerprint(submission: &Submission) -> Result<oncekey::Fingerprint, Failure> {
+/// The fingerprint of a begin: made of its parts, or taken out of its handle, when the submission says
+/// so, whatever becomes of the begin.
+fn fingerprint(caller: &Caller, submission: &Submission) -> Result<oncekey::Fingerprint, Failure> {
     let id = submission.fingerprint.id;
     if submission.op != ONCEKEY_OP_BEGIN {
         Err(Failure::invalid("only a begin has a fingerprint"))
+    } else if submission.flags & ONCEKEY_FINGERPRINT_PARTS != 0 {
+        fingerprint::of_parts(caller, submission.parts, submission.part_count)
     } else if submission.flags & ONCEKEY_FREE_FINGERPRINT == 0 {
         FINGERPRINTS.get(id)
     } else {
@@ -132,7 +137,7 @@ impl Progress {
         submission: &Submission,
         fingerprint: Result<oncekey::Fingerprint, Failure>,
     ) -> Result<Self, Failure> {
-        if submission.flags & !(ONCEKEY_NO_RESPONSE | ONCEKEY_FREE_FINGERPRINT) != 0 {
+        if submission.flags & !KNOWN_FLAGS != 0 {
             return Err(Failure::invalid(
                 "the submission has flags that this library does not know",
             ));
@@ -260,6 +265,8 @@ mod tests {
             orphan: Orphan { id: 0 },
             data: empty,
             ttl_ms: 0,
+            parts: std::ptr::null(),
+            part_count: 0,
         };
         // SAFETY: the submission points to static memory.
         let caller = unsafe { Caller::new() };

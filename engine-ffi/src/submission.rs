@@ -1,6 +1,7 @@
 //! What goes into a completion queue, and what comes out.
 
 use crate::answer::Answer;
+use crate::request::Part;
 use crate::types::{Claim, Error, Fingerprint, Key, Orphan, Slice};
 
 /// As oncekey_begin: `key`, `fingerprint`, `max_wait_ms`.
@@ -22,6 +23,8 @@ pub const ONCEKEY_OP_RELEASE: u32 = 7;
 pub const ONCEKEY_NO_RESPONSE: u32 = 1;
 /// ONCEKEY_OP_BEGIN frees `fingerprint`, whatever comes of it.
 pub const ONCEKEY_FREE_FINGERPRINT: u32 = 2;
+/// ONCEKEY_OP_BEGIN makes its fingerprint of `parts`, and does not look at `fingerprint`.
+pub const ONCEKEY_FINGERPRINT_PARTS: u32 = 4;
 
 /// An operation to submit. Fields that do not belong to `op` are not looked at.
 #[repr(C)]
@@ -29,7 +32,7 @@ pub const ONCEKEY_FREE_FINGERPRINT: u32 = 2;
 pub struct Submission {
     /// ONCEKEY_OP_BEGIN and the others.
     pub op: u32,
-    /// ONCEKEY_NO_RESPONSE, ONCEKEY_FREE_FINGERPRINT, ored.
+    /// ONCEKEY_NO_RESPONSE, ONCEKEY_FREE_FINGERPRINT, ONCEKEY_FINGERPRINT_PARTS, ored.
     pub flags: u32,
     /// Comes back with the completion.
     pub user_data: u64,
@@ -47,6 +50,11 @@ pub struct Submission {
     pub data: Slice,
     /// The TTL of a completion; 0: the store's.
     pub ttl_ms: u64,
+    /// With ONCEKEY_FINGERPRINT_PARTS: as oncekey_fingerprint_from_parts takes them. Hashed in the call
+    /// that submits them: large ones better by oncekey_fingerprint_from_parts, on any thread.
+    pub parts: *const Part,
+    /// How many.
+    pub part_count: usize,
 }
 
 /// What came of a submission. The caller frees `error`, and what is in `answer`.

@@ -90,6 +90,37 @@ static void operations(oncekey_queue queue) {
   }
 }
 
+/* A fingerprint that goes along with its begin is the one that a handle would be. */
+static void parts(oncekey_queue queue) {
+  oncekey_part body = {oncekey_str("body"), oncekey_str("b")};
+  oncekey_submission made = submission(ONCEKEY_OP_BEGIN, 1);
+  made.key = named("parts");
+  made.flags = ONCEKEY_FINGERPRINT_PARTS;
+  made.parts = &body;
+  made.part_count = 1;
+  oncekey_completion begun = result(queue, made, ONCEKEY_OK);
+  CHECK(begun.answer.outcome == ONCEKEY_CLAIMED);
+  CHECK(result(queue, beginning("parts", "b"), ONCEKEY_OK).answer.outcome == ONCEKEY_LOCKED);
+  CHECK(result(queue, made, ONCEKEY_OK).answer.outcome == ONCEKEY_LOCKED);
+  body.value = oncekey_str("c");
+  CHECK(result(queue, made, ONCEKEY_OK).answer.outcome == ONCEKEY_MISMATCH);
+
+  oncekey_part many[65];
+  for (int i = 0; i < 65; i++) many[i] = body;
+  made.parts = many;
+  made.part_count = 65;
+  result(queue, made, ONCEKEY_INVALID_INPUT);
+  made.parts = NULL;
+  result(queue, made, ONCEKEY_INVALID_INPUT);
+  made.part_count = 0;
+  CHECK(result(queue, made, ONCEKEY_OK).answer.outcome == ONCEKEY_MISMATCH);
+
+  oncekey_submission abandon = submission(ONCEKEY_OP_ABORT, 5);
+  abandon.claim = begun.answer.claim;
+  abandon.flags = ONCEKEY_FINGERPRINT_PARTS;
+  result(queue, abandon, ONCEKEY_OK);
+}
+
 static void refusals(oncekey_queue queue, oncekey_engine engine) {
   result(queue, submission(0, 1), ONCEKEY_INVALID_INPUT);
   result(queue, submission(99, 1), ONCEKEY_INVALID_INPUT);
@@ -203,6 +234,7 @@ void test(void) {
   oncekey_queue queue;
   OK(oncekey_queue_new(engine, 0, &queue, NULL));
   operations(queue);
+  parts(queue);
   refusals(queue, engine);
   waiting(queue);
   unreceived(engine);

@@ -1,0 +1,52 @@
+package oncekey
+
+// #include "shim.h"
+import "C"
+
+// batch is what goroutines want submitted, packed by themselves: nothing of theirs is looked at later.
+type batch struct {
+	submissions []C.oncekey_go_submission
+	bytes       []byte
+	lengths     []C.uint32_t
+}
+
+// maxKept is how many bytes a batch keeps for its next use.
+const maxKept = 4 << 20
+
+// add packs a call.
+func (b *batch) add(c *call, slot uint64) {
+	submission := c.submission
+	submission.user_data = C.uint64_t(slot)
+	submission.at = C.size_t(len(b.bytes))
+	submission.scope_len = C.size_t(len(c.scope))
+	submission.key_len = C.size_t(len(c.key))
+	submission.data_len = C.size_t(len(c.data))
+	b.bytes = append(b.bytes, c.scope...)
+	b.bytes = append(b.bytes, c.key...)
+	b.bytes = append(b.bytes, c.data...)
+	if submission.flags&C.ONCEKEY_FINGERPRINT_PARTS != 0 {
+		submission.lengths_at = C.size_t(len(b.lengths))
+		submission.part_count = C.size_t(c.parts.count)
+		for i := range c.parts.count {
+			part := c.parts.part(i)
+			b.lengths = append(b.lengths, C.uint32_t(len(part.label)), C.uint32_t(len(part.value)))
+			b.bytes = append(b.bytes, part.label...)
+			b.bytes = append(b.bytes, part.value...)
+		}
+	}
+	b.submissions = append(b.submissions, submission)
+}
+
+// seal gives the bytes and lengths addresses.
+func (b *batch) seal() {
+	b.bytes = append(b.bytes, 0)
+	b.lengths = append(b.lengths, 0)
+}
+
+func (b *batch) clear() {
+	b.submissions, b.lengths = b.submissions[:0], b.lengths[:0]
+	if cap(b.bytes) > maxKept {
+		b.bytes = nil
+	}
+	b.bytes = b.bytes[:0]
+}
