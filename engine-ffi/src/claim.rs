@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use oncekey::{Completion, Failed};
+use oncekey::Completion;
 
 use crate::answer::Info;
 use crate::convert::Caller;
+use crate::ending::Ending;
 use crate::entry::entry;
 use crate::error::Failure;
-use crate::handle::{Table, Taken};
+use crate::handle::Table;
 use crate::types::{Claim, Error, Slice};
 
 pub(crate) static CLAIMS: Table<oncekey::Claim> = Table::new(2);
@@ -31,9 +32,8 @@ pub unsafe extern "C" fn oncekey_claim_complete(
     let mut kept = caller.out(kept);
     entry(Some(caller.out(error)), || {
         let response = caller.bytes(response, "the response")?;
-        let (claim, taken) = CLAIMS.take(claim.id)?;
-        let completion = ended(claim.complete(response).wait(), taken)?;
-        kept.set(is_kept(completion));
+        let ending = Ending::submit(&CLAIMS, claim.id, |claim| claim.complete(response))?;
+        kept.set(is_kept(ending.wait()?));
         Ok(())
     })
 }
@@ -56,10 +56,9 @@ pub unsafe extern "C" fn oncekey_claim_complete_with(
             Some(slice) => Some(caller.bytes(*slice, "the response")?),
             None => None,
         };
-        let (claim, taken) = CLAIMS.take(claim.id)?;
-        let pending = claim.complete_with(response, ttl(ttl_ms));
-        let completion = ended(pending.wait(), taken)?;
-        kept.set(is_kept(completion));
+        let ttl = ttl(ttl_ms);
+        let ending = Ending::submit(&CLAIMS, claim.id, |claim| claim.complete_with(response, ttl))?;
+        kept.set(is_kept(ending.wait()?));
         Ok(())
     })
 }
@@ -73,8 +72,7 @@ pub unsafe extern "C" fn oncekey_claim_abort(claim: Claim, error: *mut Error) ->
     // SAFETY: the caller keeps the contract of the crate.
     let caller = unsafe { Caller::new() };
     entry(Some(caller.out(error)), || {
-        let (claim, taken) = CLAIMS.take(claim.id)?;
-        ended(claim.abort().wait(), taken)
+        Ending::submit(&CLAIMS, claim.id, oncekey::Claim::abort)?.wait()
     })
 }
 
@@ -130,17 +128,6 @@ pub(crate) fn checkpoint(claim: u64, data: &[u8]) -> Result<oncekey::Pending<()>
     let pending = claim.checkpoint(data);
     taken.give_back(claim);
     Ok(pending)
-}
-
-/// What came of a call that consumes its handle; a handle that comes back is put in its place.
-pub(crate) fn ended<T, H>(result: Result<T, Failed<H>>, taken: Taken<H>) -> Result<T, Failure> {
-    result.map_err(|failed| {
-        let (error, handle) = failed.into_parts();
-        if let Some(handle) = handle {
-            taken.give_back(handle);
-        }
-        error.into()
-    })
 }
 
 pub(crate) fn is_kept(completion: Completion) -> u32 {

@@ -23,6 +23,7 @@ mod buffer;
 mod claim;
 mod completions;
 mod convert;
+mod ending;
 mod engine;
 mod entry;
 mod error;

@@ -1,8 +1,9 @@
 //! Orphans as C holds them.
 
 use crate::answer::{Answer, Info, in_ms, unix_ms};
-use crate::claim::{ended, is_kept};
+use crate::claim::is_kept;
 use crate::convert::Caller;
+use crate::ending::Ending;
 use crate::entry::entry;
 use crate::handle::Table;
 use crate::types::{Claim, Error, Orphan, Slice};
@@ -26,8 +27,8 @@ pub unsafe extern "C" fn oncekey_orphan_take_over(
     let claim = caller.out(claim);
     entry(Some(caller.out(error)), || {
         let claim = claim.required("claim")?;
-        let (orphan, taken) = ORPHANS.take(orphan.id)?;
-        let answer = Answer::claimed(ended(orphan.take_over().wait(), taken)?)?;
+        let ending = Ending::submit(&ORPHANS, orphan.id, oncekey::Orphan::take_over)?;
+        let answer = Answer::claimed(ending.wait()?)?;
         // The checkpoint is asked for by oncekey_claim_info.
         answer.data.free();
         *claim = answer.claim;
@@ -50,8 +51,8 @@ pub unsafe extern "C" fn oncekey_orphan_complete(
     let mut kept = caller.out(kept);
     entry(Some(caller.out(error)), || {
         let response = caller.bytes(response, "the response")?;
-        let (orphan, taken) = ORPHANS.take(orphan.id)?;
-        kept.set(is_kept(ended(orphan.complete(response).wait(), taken)?));
+        let ending = Ending::submit(&ORPHANS, orphan.id, |orphan| orphan.complete(response))?;
+        kept.set(is_kept(ending.wait()?));
         Ok(())
     })
 }
@@ -64,8 +65,7 @@ pub unsafe extern "C" fn oncekey_orphan_release(orphan: Orphan, error: *mut Erro
     // SAFETY: the caller keeps the contract of the crate.
     let caller = unsafe { Caller::new() };
     entry(Some(caller.out(error)), || {
-        let (orphan, taken) = ORPHANS.take(orphan.id)?;
-        ended(orphan.release().wait(), taken)
+        Ending::submit(&ORPHANS, orphan.id, oncekey::Orphan::release)?.wait()
     })
 }
 

@@ -4,15 +4,15 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use oncekey::{Begin, Failed, Pending};
+use oncekey::{Begin, Pending};
 
 use crate::answer::Answer;
 use crate::begin;
 use crate::claim::{self, CLAIMS};
 use crate::convert::Caller;
+use crate::ending::Ending;
 use crate::error::Failure;
 use crate::fingerprint::{self, FINGERPRINTS};
-use crate::handle::Taken;
 use crate::orphan::ORPHANS;
 use crate::submission::*;
 use crate::types::Error;
@@ -29,12 +29,12 @@ pub(crate) struct Outstanding {
 
 enum Progress {
     Begin(Pending<Begin>),
-    Complete(Pending<oncekey::Completion, Failed<oncekey::Claim>>, Taken<oncekey::Claim>),
-    Abort(Pending<(), Failed<oncekey::Claim>>, Taken<oncekey::Claim>),
+    Complete(Ending<oncekey::Completion, oncekey::Claim>),
+    Abort(Ending<(), oncekey::Claim>),
     Checkpoint(Pending<()>),
-    TakeOver(Pending<oncekey::Claim, Failed<oncekey::Orphan>>, Taken<oncekey::Orphan>),
-    OrphanComplete(Pending<oncekey::Completion, Failed<oncekey::Orphan>>, Taken<oncekey::Orphan>),
-    Release(Pending<(), Failed<oncekey::Orphan>>, Taken<oncekey::Orphan>),
+    TakeOver(Ending<oncekey::Claim, oncekey::Orphan>),
+    OrphanComplete(Ending<oncekey::Completion, oncekey::Orphan>),
+    Release(Ending<(), oncekey::Orphan>),
     Answered(Result<Answered, Failure>),
     Polled,
 }
@@ -154,26 +154,22 @@ impl Progress {
             ONCEKEY_OP_COMPLETE => {
                 let kept = submission.flags & ONCEKEY_NO_RESPONSE == 0;
                 let response = if kept { Some(data()?) } else { None };
-                let (claim, taken) = CLAIMS.take(claim)?;
-                Self::Complete(claim.complete_with(response, claim::ttl(submission.ttl_ms)), taken)
+                let ttl = claim::ttl(submission.ttl_ms);
+                let submit = |claim: oncekey::Claim| claim.complete_with(response, ttl);
+                Self::Complete(Ending::submit(&CLAIMS, claim, submit)?)
             }
-            ONCEKEY_OP_ABORT => {
-                let (claim, taken) = CLAIMS.take(claim)?;
-                Self::Abort(claim.abort(), taken)
-            }
+            ONCEKEY_OP_ABORT => Self::Abort(Ending::submit(&CLAIMS, claim, oncekey::Claim::abort)?),
             ONCEKEY_OP_CHECKPOINT => Self::Checkpoint(claim::checkpoint(claim, data()?)?),
             ONCEKEY_OP_TAKE_OVER => {
-                let (orphan, taken) = ORPHANS.take(orphan)?;
-                Self::TakeOver(orphan.take_over(), taken)
+                Self::TakeOver(Ending::submit(&ORPHANS, orphan, oncekey::Orphan::take_over)?)
             }
             ONCEKEY_OP_ORPHAN_COMPLETE => {
                 let response = data()?;
-                let (orphan, taken) = ORPHANS.take(orphan)?;
-                Self::OrphanComplete(orphan.complete(response), taken)
+                let submit = |orphan: oncekey::Orphan| orphan.complete(response);
+                Self::OrphanComplete(Ending::submit(&ORPHANS, orphan, submit)?)
             }
             ONCEKEY_OP_RELEASE => {
-                let (orphan, taken) = ORPHANS.take(orphan)?;
-                Self::Release(orphan.release(), taken)
+                Self::Release(Ending::submit(&ORPHANS, orphan, oncekey::Orphan::release)?)
             }
             other => return Err(Failure::invalid(format!("there is no operation {other}"))),
         })
@@ -188,22 +184,12 @@ impl Progress {
                 answer?;
                 Ok(Answered::Done)
             }),
-            Self::Complete(pending, taken) => {
-                poll_with(pending, taken, context, Self::Complete, completed)
-            }
-            Self::OrphanComplete(pending, taken) => {
-                poll_with(pending, taken, context, Self::OrphanComplete, completed)
-            }
-            Self::Abort(pending, taken) => {
-                poll_with(pending, taken, context, Self::Abort, |()| Answered::Done)
-            }
-            Self::Release(pending, taken) => {
-                poll_with(pending, taken, context, Self::Release, |()| Answered::Done)
-            }
-            Self::TakeOver(pending, taken) => {
-                poll_with(pending, taken, context, Self::TakeOver, |claim| {
-                    Answered::Begin(Begin::Claimed(claim))
-                })
+            Self::Complete(ending) => end(ending, context, Self::Complete, completed),
+            Self::OrphanComplete(ending) => end(ending, context, Self::OrphanComplete, completed),
+            Self::Abort(ending) => end(ending, context, Self::Abort, |()| Answered::Done),
+            Self::Release(ending) => end(ending, context, Self::Release, |()| Answered::Done),
+            Self::TakeOver(ending) => {
+                end(ending, context, Self::TakeOver, |claim| Answered::Begin(Begin::Claimed(claim)))
             }
             Self::Answered(_) | Self::Polled => self,
         }
@@ -227,16 +213,15 @@ fn poll<T>(
 }
 
 /// The same for an operation that consumes its handle.
-fn poll_with<T, H>(
-    mut pending: Pending<T, Failed<H>>,
-    taken: Taken<H>,
+fn end<T, H>(
+    ending: Ending<T, H>,
     context: &mut Context<'_>,
-    again: fn(Pending<T, Failed<H>>, Taken<H>) -> Progress,
+    again: fn(Ending<T, H>) -> Progress,
     answer: fn(T) -> Answered,
 ) -> Progress {
-    match Pin::new(&mut pending).poll(context) {
-        Poll::Pending => again(pending, taken),
-        Poll::Ready(answered) => Progress::Answered(claim::ended(answered, taken).map(answer)),
+    match ending.poll(context) {
+        Err(ending) => again(ending),
+        Ok(answered) => Progress::Answered(answered.map(answer)),
     }
 }
 
