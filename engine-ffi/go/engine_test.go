@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -92,85 +89,6 @@ func TestFiveOutcomes(t *testing.T) {
 	ok(t, begin[*oncekey.Claim](t, engine, "dropped", "b").Close())
 	if orphan := begin[*oncekey.Orphan](t, engine, "dropped", "b"); orphan.Attempt != 1 {
 		t.Fatalf("%+v", orphan)
-	}
-}
-
-func TestClaimsEndOnce(t *testing.T) {
-	engine := open(t)
-	claim := begin[*oncekey.Claim](t, engine, "k", "b")
-	ok(t, claim.SaveCheckpoint(ctx, []byte("half way")))
-	is(t, claim.SaveCheckpoint(ctx, make([]byte, 64<<10+1)), oncekey.ErrInvalidInput)
-	ok(t, claim.CompleteWithoutResponse(ctx))
-	_, err := claim.Complete(ctx, nil)
-	is(t, err, oncekey.ErrEnded)
-	is(t, claim.Abort(ctx), oncekey.ErrEnded)
-	is(t, claim.SaveCheckpoint(ctx, nil), oncekey.ErrEnded)
-	ok(t, claim.Close())
-	if replay := begin[*oncekey.Recorded](t, engine, "k", "b"); replay.Response != nil {
-		t.Fatal("there is a response")
-	}
-
-	first := begin[*oncekey.Claim](t, engine, "ttl", "b")
-	kept, err := first.CompleteFor(ctx, []byte{}, time.Minute)
-	if !kept || err != nil {
-		t.Fatal(kept, err)
-	}
-	replay := begin[*oncekey.Recorded](t, engine, "ttl", "b")
-	if replay.Response == nil || replay.ExpiresAt.Sub(replay.CompletedAt) != time.Minute {
-		t.Fatalf("%+v", replay)
-	}
-	large := begin[*oncekey.Claim](t, engine, "large", "b")
-	if kept, err := large.Complete(ctx, make([]byte, 1<<20+1)); kept || err != nil {
-		t.Fatal(kept, err)
-	}
-	ok(t, begin[*oncekey.Claim](t, engine, "aborted", "b").Abort(ctx))
-	ok(t, begin[*oncekey.Claim](t, engine, "aborted", "c").Abort(ctx))
-}
-
-func TestOrphansAreResolvedOnce(t *testing.T) {
-	engine := open(t)
-	claim := begin[*oncekey.Claim](t, engine, "k", "b")
-	ok(t, claim.SaveCheckpoint(ctx, []byte("half way")))
-	ok(t, claim.Close())
-	one := begin[*oncekey.Orphan](t, engine, "k", "b")
-	two := begin[*oncekey.Orphan](t, engine, "k", "b")
-	again, err := one.TakeOver(ctx)
-	ok(t, err)
-	if again.Attempt != 2 || string(again.Checkpoint) != "half way" || again.Key != named("k") {
-		t.Fatalf("%+v", again)
-	}
-	is(t, two.Release(ctx), oncekey.ErrFenced)
-	is(t, two.Release(ctx), oncekey.ErrEnded)
-	var failed *oncekey.Error
-	_, err = one.Complete(ctx, nil)
-	if !errors.As(err, &failed) || failed.Kind != oncekey.ErrEnded {
-		t.Fatal(err)
-	}
-	ok(t, again.Abort(ctx))
-	orphans, err := engine.Orphans()
-	ok(t, err)
-	if len(orphans) != 1 || orphans[0].Key != named("k") || string(orphans[0].Checkpoint) != "half way" {
-		t.Fatalf("%+v", orphans)
-	}
-	_, err = orphans[0].Complete(ctx, []byte("it happened"))
-	ok(t, err)
-	if replay := begin[*oncekey.Recorded](t, engine, "k", "b"); string(replay.Response) != "it happened" {
-		t.Fatal(replay)
-	}
-	for i := range 100 {
-		ok(t, begin[*oncekey.Claim](t, engine, fmt.Sprint("many ", i), "b").Close())
-	}
-	waitFor(t, engine, func(stats oncekey.Stats) bool { return stats.Abandoned == 101 })
-	orphans, err = engine.Orphans()
-	ok(t, err)
-	if len(orphans) != 100 || !orphans[0].Since.Before(orphans[99].Since.Add(time.Millisecond)) {
-		t.Fatal(len(orphans))
-	}
-	for _, orphan := range orphans[:50] {
-		ok(t, orphan.Release(ctx))
-	}
-	for _, orphan := range orphans[50:] {
-		ok(t, orphan.Close())
 	}
 }
 
@@ -260,43 +178,6 @@ func TestFingerprintsHashAllTheyAreGiven(t *testing.T) {
 	}
 }
 
-func TestAnEndedContextAbortsAClaimThatWasNotReceived(t *testing.T) {
-	engine := open(t)
-	owner := begin[*oncekey.Claim](t, engine, "k", "b")
-	waiting, cancel := context.WithCancelCause(ctx)
-	ended := make(chan error)
-	go func() {
-		_, err := engine.BeginWaiting(waiting, named("k"), body("b"), time.Minute)
-		ended <- err
-	}()
-	waitFor(t, engine, func(stats oncekey.Stats) bool { return stats.Waiters == 1 })
-	why := errors.New("the client is gone")
-	cancel(why)
-	if err := <-ended; err != why {
-		t.Fatal(err)
-	}
-	// The waiter wins the claim now, and gives it back: the key is free again.
-	ok(t, owner.Abort(ctx))
-	waitFor(t, engine, func(stats oncekey.Stats) bool { return stats.Aborted == 2 })
-	again := begin[*oncekey.Claim](t, engine, "k", "b")
-	if again.Attempt != 1 {
-		t.Fatal("an orphan was left")
-	}
-	_, err := engine.Begin(waiting, named("other"), body("b"))
-	if err != why {
-		t.Fatal(err)
-	}
-	// A completion goes on without its caller.
-	_, err = again.Complete(waiting, []byte("r"))
-	if err != nil && err != why {
-		t.Fatal(err)
-	}
-	waitFor(t, engine, func(stats oncekey.Stats) bool { return stats.Completed == 1 })
-	if stats, _ := engine.Stats(); stats.Abandoned != 0 || stats.InFlight != 0 {
-		t.Fatalf("%+v", stats)
-	}
-}
-
 func waitFor(t *testing.T, engine *oncekey.Engine, reached func(oncekey.Stats) bool) {
 	t.Helper()
 	for {
@@ -310,139 +191,6 @@ func waitFor(t *testing.T, engine *oncekey.Engine, reached func(oncekey.Stats) b
 		}
 		time.Sleep(time.Millisecond)
 	}
-}
-
-func TestContextsThatEndAtAnyMomentLeaveNoClaim(t *testing.T) {
-	engine := open(t)
-	var group sync.WaitGroup
-	var claimed atomic.Int32
-	for i := range 300 {
-		group.Add(1)
-		go func() {
-			defer group.Done()
-			soon, cancel := context.WithTimeout(ctx, time.Duration(i)*20*time.Microsecond)
-			defer cancel()
-			found, err := engine.Begin(soon, named(fmt.Sprint(i)), body("b"))
-			if err != nil {
-				return
-			}
-			claimed.Add(1)
-			ok(t, found.(*oncekey.Claim).Abort(ctx))
-		}()
-	}
-	group.Wait()
-	waitFor(t, engine, func(stats oncekey.Stats) bool { return stats.InFlight == 0 && stats.Queued == 0 })
-	stats, _ := engine.Stats()
-	if stats.Abandoned != 0 || stats.Orphans != 0 {
-		t.Fatalf("%+v", stats)
-	}
-	t.Logf("%d of 300 were received", claimed.Load())
-}
-
-func TestWaitingGoroutinesHoldNoThreads(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("counts threads in /proc")
-	}
-	engine := open(t)
-	owner := begin[*oncekey.Claim](t, engine, "k", "b")
-	const waiters = 2000
-	before := threads(t)
-	var group sync.WaitGroup
-	for range waiters {
-		group.Add(1)
-		go func() {
-			defer group.Done()
-			found, err := engine.BeginWaiting(ctx, named("k"), body("b"), time.Minute)
-			if recorded, replay := found.(*oncekey.Recorded); err != nil || !replay || string(recorded.Response) != "r" {
-				t.Errorf("%T %v", found, err)
-			}
-		}()
-	}
-	waitFor(t, engine, func(stats oncekey.Stats) bool { return stats.Waiters == waiters })
-	during := threads(t)
-	t.Logf("%d threads before, %d with %d goroutines waiting", before, during, waiters)
-	if during > before+8 {
-		t.Errorf("%d threads, %d before", during, before)
-	}
-	_, err := owner.Complete(ctx, []byte("r"))
-	ok(t, err)
-	group.Wait()
-}
-
-func threads(t *testing.T) int {
-	entries, err := os.ReadDir("/proc/self/task")
-	ok(t, err)
-	return len(entries)
-}
-
-func TestManyGoroutinesShareOneEngine(t *testing.T) {
-	engine := open(t)
-	const goroutines, keys = 64, 50
-	var executed [keys]atomic.Int32
-	var group sync.WaitGroup
-	for range goroutines {
-		group.Add(1)
-		go func() {
-			defer group.Done()
-			for i := range keys {
-				name := fmt.Sprint("key ", i)
-				found, err := engine.BeginWaiting(ctx, named(name), body("b"), time.Minute)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				switch found := found.(type) {
-				case *oncekey.Claim:
-					executed[i].Add(1)
-					if _, err := found.Complete(ctx, []byte(name)); err != nil {
-						t.Error(err)
-					}
-				case *oncekey.Recorded:
-					if string(found.Response) != name {
-						t.Errorf("%q for %q", found.Response, name)
-					}
-				default:
-					t.Errorf("%T", found)
-				}
-			}
-		}()
-	}
-	group.Wait()
-	for i := range executed {
-		if n := executed[i].Load(); n != 1 {
-			t.Errorf("key %d was executed %d times", i, n)
-		}
-	}
-}
-
-func TestCloseAnswersWhoeverWaits(t *testing.T) {
-	engine := open(t)
-	owner := begin[*oncekey.Claim](t, engine, "k", "b")
-	var group sync.WaitGroup
-	for range 50 {
-		group.Add(1)
-		go func() {
-			defer group.Done()
-			_, err := engine.BeginWaiting(ctx, named("k"), body("b"), time.Minute)
-			is(t, err, oncekey.ErrClosed)
-		}()
-	}
-	waitFor(t, engine, func(stats oncekey.Stats) bool { return stats.Waiters == 50 })
-	ok(t, engine.Close())
-	group.Wait()
-	_, err := owner.Complete(ctx, nil)
-	is(t, err, oncekey.ErrClosed)
-	ok(t, owner.Close())
-}
-
-func TestGarbageClaimsAreOrphans(t *testing.T) {
-	engine := open(t)
-	begin[*oncekey.Claim](t, engine, "k", "b")
-	waitFor(t, engine, func(stats oncekey.Stats) bool {
-		runtime.GC()
-		return stats.Abandoned == 1
-	})
-	begin[*oncekey.Orphan](t, engine, "k", "b")
 }
 
 func TestGarbageEnginesAreClosed(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"strconv"
@@ -63,7 +64,8 @@ func (e *execution) WriteHeader(status int) {
 		return
 	}
 	if status >= 100 && status < 200 && status != http.StatusSwitchingProtocols {
-		return // a response is to come; what is ahead of it would be sent before it is stored
+		e.inform(status)
+		return
 	}
 	e.status = status
 	e.sent = e.header.Clone()
@@ -78,6 +80,17 @@ func (e *execution) WriteHeader(status int) {
 		return
 	}
 	e.pass()
+}
+
+// inform passes an informational response on at once, with the headers of now: the response is to come, and
+// a retry gets that alone.
+func (e *execution) inform(status int) {
+	header := e.client.Header()
+	outer := header.Clone()
+	put(header, fields(e.header))
+	e.client.WriteHeader(status)
+	clear(header)
+	maps.Copy(header, outer)
 }
 
 // freesKey: 401, 425 and 429 are given before anything is done; every other status may come after the

@@ -36,6 +36,7 @@
 //   - Headers that handlers outside of the middleware set are not stored; each of them sets its own on a
 //     replay, too.
 //   - A panic goes on to the server, and leaves the outcome unknown.
+//   - Informational responses (1xx) are passed on at once; they are not stored.
 //   - The response is held back until the handler returns, and flushing does nothing. A response whose
 //     length is over the limit, a stream (text/event-stream, multipart/x-mixed-replace, gRPC, a hijacked
 //     connection), and one after [Attempt.NotStored] are sent as they come; their operation is completed
