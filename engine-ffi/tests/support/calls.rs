@@ -226,7 +226,10 @@ impl Sequence {
         unsafe {
             let mut submission: Submission = zeroed();
             submission.op = op;
-            submission.flags = choices.next() as u32 % 5;
+            submission.flags = choices.next() as u32 % 9;
+            let part = Part { label: slice(b"body"), value: slice(data) };
+            submission.parts = &part;
+            submission.part_count = usize::from(op != 1 || name[0] != 0);
             submission.key = Key { scope: slice(scope.as_bytes()), key: slice(&name) };
             submission.fingerprint = fingerprint;
             submission.claim = Claim { id: handle };
