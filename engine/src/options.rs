@@ -71,7 +71,7 @@ impl Default for Options {
             max_waiters: 65_536,
             max_store_bytes: None,
             overload_after: Duration::from_secs(5),
-            recent_bytes: 64 << 20,
+            recent_bytes: 32 << 20,
             cache_bytes: 64 << 20,
             segment_bytes: 32 << 20,
             sweep_interval: Duration::from_secs(60),
@@ -164,7 +164,7 @@ impl Options {
         self
     }
 
-    /// Memory for records that are journalled but not yet folded, in bytes. Default 64 MiB, at
+    /// Memory for records that are journalled but not yet folded, in bytes. Default 32 MiB, at
     /// least 64 KiB. Half of it is filled while the other half is folded.
     pub fn recent_bytes(mut self, bytes: usize) -> Self {
         self.recent_bytes = bytes;

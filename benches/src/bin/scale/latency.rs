@@ -12,7 +12,7 @@ use hdrhistogram::Histogram;
 use oncekey::Options;
 use oncekey_benches::Result;
 use oncekey_benches::drive::histogram;
-use oncekey_benches::side::{Keys, Side};
+use oncekey_benches::side::{Keys, Pairs, Side};
 use oncekey_testing::ManualClock;
 use serde::Serialize;
 

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, Subcommand};
-use oncekey_benches::side::Side;
+use oncekey_benches::side::{Pairs, Side};
 use oncekey_benches::usage::is_in_memory;
 use oncekey_benches::workdir::WorkDir;
 use oncekey_benches::{Result, drive, kill};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use oncekey::Options;
-use oncekey_benches::side::{Keys, Side};
+use oncekey_benches::side::{Keys, Pairs, Side};
 use oncekey_benches::{Result, drive, size};
 use oncekey_testing::ManualClock;
 use serde::Serialize;
