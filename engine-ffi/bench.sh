@@ -3,10 +3,14 @@
 # and Go reach of Rust, and medians of the processor time of a pair in microseconds, which a busy machine
 # disturbs less. Needs Go on the PATH.
 #
-#   bench.sh [ROUNDS] [SECONDS]
+#   bench.sh [--write] [ROUNDS] [SECONDS]
+#
+# --write puts the table into docs/c-api.md.
 set -euo pipefail
 cd "$(dirname "$0")"
 
+write=
+if [ "${1:-}" = --write ]; then write=1; shift; fi
 rounds=${1:-5} seconds=${2:-3}
 work=$(realpath "$(mktemp -d -p "${ONCEKEY_BENCH_DIR:-../target}")")
 trap 'rm -rf "$work"' EXIT
@@ -33,14 +37,22 @@ measure() {
   rm -rf "$work/store"
 }
 
-printf '%12s %10s %10s %10s %8s %8s   %s\n' outstanding rust c go c/rust go/rust 'us: rust c go'
+{
+  echo '| outstanding | Rust pairs/s | C | Go | C / Rust | Go / Rust | µs of CPU: Rust | C | Go |'
+  echo '|---|---|---|---|---|---|---|---|---|'
+} > "$work/table"
 for outstanding in 1 64 1024; do
   for ((round = 0; round < rounds; round++)); do
     for side in rust c go; do measure "$side" "$outstanding"; done
   done
-  rust=$(median "$work/rust-$outstanding" 1) c=$(median "$work/c-$outstanding" 1)
-  go=$(median "$work/go-$outstanding" 1)
-  cpu=$(for side in rust c go; do median "$work/$side-$outstanding" 2; done | tr '\n' ' ')
-  awk -v n="$outstanding" -v r="$rust" -v c="$c" -v g="$go" -v cpu="$cpu" \
-    'BEGIN { printf "%12d %10d %10d %10d %8.2f %8.2f   %s\n", n, r, c, g, c / r, g / r, cpu }'
+  row="| $outstanding"
+  for side in rust c go; do row+=" | $(median "$work/$side-$outstanding" 1)"; done
+  row+=$(awk -F '[| ]+' '{ printf " | %.2f | %.2f", $4 / $3, $5 / $3 }' <<< "$row")
+  for side in rust c go; do row+=" | $(median "$work/$side-$outstanding" 2)"; done
+  echo "$row |" >> "$work/table"
 done
+cat "$work/table"
+if [ -n "$write" ]; then
+  sed -i -e "/<!-- figures -->/,/<!-- end of figures -->/{//!d}" \
+    -e "/<!-- figures -->/r $work/table" ../docs/c-api.md
+fi
