@@ -73,15 +73,20 @@ impl Committer {
 
     /// Runs until the queue is stopped and empty, or the engine fails.
     pub(crate) fn run(mut self) {
-        // Recovery may have brought more than half of what recent memory holds.
-        self.rotate_if_due();
-        while self.step() == Step::Again {}
+        self.begin();
+        while self.step(None) == Step::Again {}
     }
 
-    /// One round: waits for commands, makes one or more groups of them durable, answers.
-    pub(crate) fn step(&mut self) -> Step {
+    /// Recovery may have brought more than half of what recent memory holds.
+    pub(crate) fn begin(&mut self) {
+        self.rotate_if_due();
+    }
+
+    /// One round: waits for commands, at most until `at_most`, makes one or more groups of them
+    /// durable, answers.
+    pub(crate) fn step(&mut self, at_most: Option<Instant>) -> Step {
         let allow_begins = !self.recent_is_full();
-        let deadline = self.next_deadline(allow_begins);
+        let deadline = self.next_deadline(allow_begins).into_iter().chain(at_most).min();
         let taken = self.core.queue.take(&mut self.batch, allow_begins, deadline);
         while !self.batch.is_empty() {
             if let Err(error) = self.commit_group() {

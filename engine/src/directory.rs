@@ -65,7 +65,7 @@ pub(crate) fn backup(options: &Options, source: &Store, path: &Path) -> Result<(
     let _lock = lock(disk, path)?;
     // A restored copy forgets what happened after it was taken: its tokens must not look like
     // those of the original.
-    let incarnation = random_incarnation()?;
+    let incarnation = random_incarnation(options)?;
     let id = JournalId::new(incarnation, &source.state().secret);
     journal::create(disk, path, id, options.segment_bytes)?;
     source.copy_to(path, |state| {
@@ -185,8 +185,8 @@ fn create_store(options: &Options, path: &Path) -> Result<()> {
             .map_err(|error| Error::io(format!("removing {}", leftover.display()), error))?;
     }
     let mut secret = Secret([0; 32]);
-    random(&mut secret.0)?;
-    let incarnation = random_incarnation()?;
+    random(options, &mut secret.0)?;
+    let incarnation = random_incarnation(options)?;
     let id = JournalId::new(incarnation, &secret);
     journal::create(disk, path, id, options.segment_bytes)?;
     let time = Time::from_wall(options.clock.wall());
@@ -194,7 +194,13 @@ fn create_store(options: &Options, path: &Path) -> Result<()> {
     Store::create(disk, path, options.cache_bytes, &state)
 }
 
-fn random(bytes: &mut [u8]) -> Result<()> {
+#[cfg_attr(not(feature = "stepping"), allow(unused_variables))]
+fn random(options: &Options, bytes: &mut [u8]) -> Result<()> {
+    #[cfg(feature = "stepping")]
+    if let Some(stepper) = &options.stepper {
+        stepper.random(bytes);
+        return Ok(());
+    }
     let mut filled = 0;
     while filled < bytes.len() {
         let flags = rustix::rand::GetRandomFlags::empty();
@@ -207,8 +213,8 @@ fn random(bytes: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
-fn random_incarnation() -> Result<u64> {
+fn random_incarnation(options: &Options) -> Result<u64> {
     let mut bytes = [0; 8];
-    random(&mut bytes)?;
+    random(options, &mut bytes)?;
     Ok(u64::from_le_bytes(bytes))
 }

@@ -118,6 +118,33 @@ const SWEEP_ROWS: usize = 4096;
 /// How long a failed preparation of a segment waits before it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// What the folder is about, in the order of urgency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Doing {
+    /// Preparing a journal segment.
+    Prepare,
+    /// Folding.
+    Fold,
+    /// Copying the store.
+    Backup,
+    /// Loading filters.
+    Load,
+    /// Merging runs.
+    Merge,
+    /// Removing expired records.
+    Sweep,
+}
+
+/// What the folder did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Round {
+    Worked,
+    /// There was nothing to be done.
+    Idle,
+    /// The engine failed: the folder does nothing any more.
+    Failed,
+}
+
 pub(crate) struct Folder {
     core: Arc<Core>,
     store: Store,
@@ -126,31 +153,77 @@ pub(crate) struct Folder {
     sweeping: Option<Vec<oneshot::Sender<Result<u64>>>>,
     swept: u64,
     filters_loaded: bool,
+    #[cfg(feature = "stepping")]
+    doing: Doing,
 }
 
 impl Folder {
     pub(crate) fn new(core: Arc<Core>, store: Store, pool: Arc<SegmentPool>) -> Self {
         let next_sweep = Instant::now() + core.options.sweep_interval;
-        Self { core, store, pool, next_sweep, sweeping: None, swept: 0, filters_loaded: false }
+        Self {
+            core,
+            store,
+            pool,
+            next_sweep,
+            sweeping: None,
+            swept: 0,
+            filters_loaded: false,
+            #[cfg(feature = "stepping")]
+            doing: Doing::Prepare,
+        }
     }
 
     /// Runs until it is stopped; the store file is closed when this returns. After a failure it
     /// writes nothing more, but keeps the store file open for readers.
     pub(crate) fn run(mut self) {
-        while !self.core.has_failed() {
-            match self.step() {
-                Ok(true) => {}
-                Ok(false) if self.wait() => {}
-                Ok(false) => return self.close(),
-                Err(error) => self.core.fail(&error),
+        loop {
+            match self.round() {
+                Round::Worked => {}
+                Round::Idle if self.wait() => {}
+                Round::Idle => return self.close(),
+                Round::Failed => return self.core.inbox.wait_for_stop(),
             }
         }
-        self.sweeping = None;
-        self.core.inbox.wait_for_stop();
+    }
+
+    pub(crate) fn round(&mut self) -> Round {
+        if self.core.has_failed() {
+            self.sweeping = None;
+            return Round::Failed;
+        }
+        match self.step() {
+            Ok(true) => Round::Worked,
+            Ok(false) => Round::Idle,
+            Err(error) => {
+                self.core.fail(&error);
+                Round::Worked
+            }
+        }
+    }
+
+    #[cfg(feature = "stepping")]
+    fn about(&mut self, doing: Doing) {
+        self.doing = doing;
+    }
+
+    #[cfg(not(feature = "stepping"))]
+    fn about(&mut self, _: Doing) {}
+
+    /// What the last round was about.
+    #[cfg(feature = "stepping")]
+    pub(crate) fn doing(&self) -> Doing {
+        self.doing
+    }
+
+    /// A wait that was over at once; `false` when the folder is to stop.
+    #[cfg(feature = "stepping")]
+    pub(crate) fn wait_no_time(&self) -> bool {
+        self.pool.forget_failure();
+        !self.core.inbox.requests.lock().stopped
     }
 
     /// The orderly end, after which the next open has nothing to repair.
-    fn close(self) {
+    pub(crate) fn close(self) {
         self.core.inbox.refuse();
         if let Err(error) = self.store.close() {
             self.core.fail(&error);
@@ -158,9 +231,10 @@ impl Folder {
     }
 
     /// Does the most urgent thing; says whether there was one.
-    pub(crate) fn step(&mut self) -> Result<bool> {
+    fn step(&mut self) -> Result<bool> {
         if self.pool.wants_segment() && self.pool.failure().is_none() {
             // A failure is kept by the pool and refuses claims; it does not fail the engine.
+            self.about(Doing::Prepare);
             let prepared = self.pool.prepare();
             self.note_space()?;
             if prepared.is_ok() {
@@ -169,11 +243,13 @@ impl Folder {
         }
         let task = self.core.inbox.requests.lock().fold.take();
         if let Some(task) = task {
+            self.about(Doing::Fold);
             self.fold(task)?;
             return Ok(true);
         }
         let backup = self.core.inbox.requests.lock().backups.pop();
         if let Some((path, sender)) = backup {
+            self.about(Doing::Backup);
             let result = directory::backup(&self.core.options, &self.store, &path);
             // Nobody waits any more: the backup is there all the same.
             drop(sender.send(result));
@@ -183,12 +259,15 @@ impl Folder {
             return Ok(false);
         }
         if !self.filters_loaded {
+            self.about(Doing::Load);
             self.filters_loaded = !self.store.load_next_filter()?;
             return Ok(true);
         }
+        self.about(Doing::Merge);
         if self.store.merge_step(MERGE_ENTRIES)? {
             return Ok(true);
         }
+        self.about(Doing::Sweep);
         self.sweep()
     }
 
@@ -250,6 +329,7 @@ impl Folder {
         // Freeing takes a while: only now that nobody waits for it.
         drop(evicted);
         // Merging keeps pace with folding, whatever the load.
+        self.about(Doing::Merge);
         self.store.merge_step(4 * count)?;
         self.note_space()
     }

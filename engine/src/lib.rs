@@ -40,6 +40,9 @@ mod recovery;
 mod running;
 mod shared;
 mod stats;
+#[cfg(feature = "stepping")]
+#[doc(hidden)]
+pub mod stepping;
 mod store;
 mod sync;
 mod telemetry;

@@ -52,6 +52,8 @@ pub struct Options {
     pub(crate) sweep_interval: Duration,
     pub(crate) max_clock_gap: Duration,
     pub(crate) accept_clock_jump: bool,
+    #[cfg(feature = "stepping")]
+    pub(crate) stepper: Option<crate::stepping::Stepper>,
     pub(crate) allow_network_filesystem: bool,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) clock: Arc<dyn Clock>,
@@ -77,6 +79,8 @@ impl Default for Options {
             sweep_interval: Duration::from_secs(60),
             max_clock_gap: Duration::from_secs(30 * 24 * 60 * 60),
             accept_clock_jump: false,
+            #[cfg(feature = "stepping")]
+            stepper: None,
             allow_network_filesystem: false,
             disk: Arc::new(OsDisk),
             clock: Arc::new(OsClock),

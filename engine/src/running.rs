@@ -20,6 +20,8 @@ use crate::telemetry;
 pub(crate) struct Running {
     committer: Option<JoinHandle<()>>,
     folder: Option<JoinHandle<()>>,
+    #[cfg(feature = "stepping")]
+    stepper: Option<crate::stepping::Stepper>,
     lock: Lock,
 }
 
@@ -30,6 +32,12 @@ impl Running {
         let (core, committer, folder) = recover_core(options, path)?;
         telemetry::opened(path, core.orphans_about(), opening.elapsed());
         let mut running = Self::ended(lock.clone());
+        #[cfg(feature = "stepping")]
+        if let Some(stepper) = &options.stepper {
+            stepper.take_on(core.clone(), committer, folder);
+            running.stepper = Some(stepper.clone());
+            return Ok((core, running));
+        }
         let ended = core.clone();
         let commit = move || {
             committer.run();
@@ -49,14 +57,24 @@ impl Running {
 
     /// No threads, but the lock on the directory: before they start, and after a failed reopening.
     pub(crate) fn ended(lock: Lock) -> Self {
-        Self { committer: None, folder: None, lock }
+        Self {
+            committer: None,
+            folder: None,
+            #[cfg(feature = "stepping")]
+            stepper: None,
+            lock,
+        }
     }
 
     /// Joins both threads; the committer first, since it hands work to the folder.
     pub(crate) fn join(self, core: &Core) -> Lock {
         join(self.committer);
+        #[cfg(feature = "stepping")]
+        self.stepper.iter().for_each(|stepper| stepper.end_committer());
         core.inbox.stop();
         join(self.folder);
+        #[cfg(feature = "stepping")]
+        self.stepper.iter().for_each(|stepper| stepper.end_folder());
         core.refuse_waiters();
         core.folds.fail(&core.refusal());
         self.lock

@@ -43,6 +43,14 @@ pub enum Call<T> {
     Release {
         token: T,
     },
+    /// What is stored, without asking for anything.
+    Get,
+    /// The `Pending` of a begin was dropped: a claim that nobody heard of is aborted.
+    Withdraw,
+    /// Time goes by for every key.
+    Elapse {
+        millis: u64,
+    },
 }
 
 /// What the caller was told.
@@ -75,6 +83,10 @@ pub enum Answer<T> {
     Refused,
     /// The call may have happened.
     Unknown,
+    /// Nothing is stored.
+    Absent,
+    /// Nobody heard the answer of a begin, but it is decided.
+    Unheard,
 }
 
 /// Names a call until it is answered.
@@ -101,8 +113,15 @@ pub struct History<T> {
 struct Inner<T> {
     clock: u64,
     events: Vec<Event<T>>,
-    /// By how much time each restart was followed.
-    restarts: Vec<u64>,
+    restarts: Vec<Restart>,
+}
+
+#[derive(Debug)]
+enum Restart {
+    /// At once, by how much time it was followed.
+    After(u64),
+    /// When the epoch may have ended, and what time it was afterwards.
+    Dated { ends: Vec<u64>, now: u64 },
 }
 
 /// No order of a key's calls explains their answers.
@@ -149,7 +168,23 @@ impl<T: Clone + Ord + Debug> History<T> {
 
     /// The engine was restarted, then `advance` milliseconds went by. No call may be under way.
     pub fn restart(&self, advance: u64) {
-        self.inner.lock().restarts.push(advance);
+        self.inner.lock().restarts.push(Restart::After(advance));
+    }
+
+    /// Time went by while calls may be under way.
+    pub fn elapse(&self, millis: u64) {
+        let mut inner = self.inner.lock();
+        inner.clock += 1;
+        let (at, phase) = (inner.clock, inner.restarts.len());
+        let answered = Some((at, Answer::Done));
+        let call = Call::Elapse { millis };
+        inner.events.push(Event { key: 0, phase, called: at, answered, call });
+    }
+
+    /// The engine was restarted: the last time that it stored is one of `ends`, and it was `now`
+    /// afterwards, both in milliseconds from the beginning. No call may be under way.
+    pub fn restart_dated(&self, ends: Vec<u64>, now: u64) {
+        self.inner.lock().restarts.push(Restart::Dated { ends, now });
     }
 
     /// How many calls there were.
@@ -163,7 +198,8 @@ impl<T: Clone + Ord + Debug> History<T> {
     /// The first key whose calls can not.
     pub fn check(&self, ttl: u64) -> Result<(), Violation> {
         let inner = self.inner.lock();
-        let keys: BTreeSet<_> = inner.events.iter().map(|event| event.key).collect();
+        let of_keys = inner.events.iter().filter(|event| !event.is_for_all());
+        let keys: BTreeSet<_> = of_keys.map(|event| event.key).collect();
         keys.into_iter().try_for_each(|key| inner.check_key(key, ttl))
     }
 }
@@ -174,7 +210,7 @@ impl<T: Clone + Ord + Debug> Inner<T> {
         let mut states = BTreeSet::from([empty]);
         for phase in 0..=self.restarts.len() {
             let events: Vec<_> = (self.events.iter())
-                .filter(|event| event.key == key && event.phase == phase)
+                .filter(|event| event.phase == phase && (event.is_for_all() || event.key == key))
                 .filter(|event| !matches!(event.answered, Some((_, Answer::Refused))))
                 .collect();
             let mut search =
@@ -184,8 +220,8 @@ impl<T: Clone + Ord + Debug> Inner<T> {
                 return Err(violation(key, phase, &states, &events));
             }
             states = search.ends;
-            if let Some(advance) = self.restarts.get(phase) {
-                states = states.into_iter().map(|state| state.restarted(*advance)).collect();
+            if let Some(restart) = self.restarts.get(phase) {
+                states = states.iter().flat_map(|state| state.restarted(restart)).collect();
             }
         }
         Ok(())
@@ -269,6 +305,10 @@ impl<T: Clone + Ord + Debug> Search<'_, T> {
 }
 
 impl<T: Clone + Ord + Debug> Event<T> {
+    fn is_for_all(&self) -> bool {
+        matches!(self.call, Call::Elapse { .. })
+    }
+
     /// The answer, and when it came, if it says what happened.
     fn certain(&self) -> Option<(u64, &Answer<T>)> {
         let (at, answer) = self.answered.as_ref()?;
@@ -312,6 +352,7 @@ impl<T: Clone + Ord + Debug> Possible<T> {
                     (Begun::Locked, Answer::Locked) | (Begun::Mismatch, Answer::Mismatch) => {
                         Some(next)
                     }
+                    (_, Answer::Unheard) => Some(next),
                     _ => None,
                 };
             }
@@ -340,6 +381,29 @@ impl<T: Clone + Ord + Debug> Possible<T> {
                 model.owner_gone(0, name(token)?);
                 Ok(())
             }
+            Call::Get => {
+                let stored = model.stored(0);
+                let Some(answer) = answer else { return Some(next) };
+                return match (stored, answer) {
+                    (Begun::Claimed(_), Answer::Absent) | (Begun::Locked, Answer::Locked) => {
+                        Some(next)
+                    }
+                    (Begun::Orphaned(own), Answer::Orphaned(token)) => next.named(token, own),
+                    (Begun::Replay(Some(kept)), Answer::Replay(told)) => {
+                        (kept == *told).then_some(next)
+                    }
+                    _ => None,
+                };
+            }
+            Call::Withdraw => {
+                let unheard =
+                    model.in_flight(0).filter(|own| !self.names.values().any(|n| n == own));
+                unheard.map_or(Ok(()), |own| model.abort(0, own))
+            }
+            Call::Elapse { millis } => {
+                model.now += millis;
+                Ok(())
+            }
         };
         answer.is_none_or(|answer| answer.is(&result)).then_some(next)
     }
@@ -355,10 +419,17 @@ impl<T: Clone + Ord + Debug> Possible<T> {
         fits.then_some(self)
     }
 
-    fn restarted(mut self, advance: u64) -> Self {
-        self.model.restart(self.model.now);
-        self.model.now += advance;
-        self
+    fn restarted(&self, restart: &Restart) -> Vec<Self> {
+        let at = |end: u64, now: u64| {
+            let mut state = self.clone();
+            state.model.restart(end);
+            state.model.now = now;
+            state
+        };
+        match restart {
+            Restart::After(advance) => vec![at(self.model.now, self.model.now + advance)],
+            Restart::Dated { ends, now } => ends.iter().map(|end| at(*end, *now)).collect(),
+        }
     }
 }
 

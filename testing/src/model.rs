@@ -79,7 +79,8 @@ impl Model {
         Self { now: 0, ttl, max_execution, tokens: 0, entries: BTreeMap::new() }
     }
 
-    /// The entry as it counts now: expired ones are gone, overdue claims are orphans.
+    /// The entry as it counts now: expired ones are not seen, overdue claims are orphans. Nothing is
+    /// forgotten, since a restart may turn time back to the last that was stored.
     fn entry(&mut self, key: u8) -> Option<&mut Entry> {
         let (now, ttl) = (self.now, self.ttl);
         let entry = self.entries.get_mut(&key)?;
@@ -93,10 +94,7 @@ impl Model {
             State::Orphan { since, .. } => since + ttl,
             State::Completed { expires, .. } => expires,
         };
-        if now >= expires {
-            self.entries.remove(&key);
-        }
-        self.entries.get_mut(&key)
+        if now >= expires { None } else { self.entries.get_mut(&key) }
     }
 
     fn claim(&mut self, key: u8, body: u8, attempt: u32, checkpoint: Option<u8>) -> u64 {
@@ -205,6 +203,19 @@ impl Model {
                 entry.orphan_at(end);
             }
         }
+    }
+
+    /// What a begin of the same request would be told, without asking for anything.
+    pub fn stored(&mut self, key: u8) -> Begun {
+        let body = self.entry(key).map_or(0, |entry| entry.body);
+        self.clone().begin(key, body)
+    }
+
+    /// The token of a claim in flight.
+    pub fn in_flight(&mut self, key: u8) -> Option<u64> {
+        self.entry(key)
+            .filter(|entry| matches!(entry.state, State::InFlight { .. }))
+            .map(|entry| entry.token)
     }
 
     /// The tokens of all orphans, by key.

@@ -33,7 +33,7 @@ pub(crate) struct Caller<'a, S> {
     pub(crate) claims: Vec<(u8, Claim)>,
 }
 
-fn claimed(claim: &Claim) -> Answer<Token> {
+pub(crate) fn claimed(claim: &Claim) -> Answer<Token> {
     Answer::Claimed {
         token: claim.token().to_bytes(),
         attempt: claim.attempt(),
@@ -42,7 +42,7 @@ fn claimed(claim: &Claim) -> Answer<Token> {
 }
 
 /// What an error says of the call.
-fn failed(kind: ErrorKind) -> Answer<Token> {
+pub(crate) fn failed(kind: ErrorKind) -> Answer<Token> {
     match kind {
         ErrorKind::Fenced => Answer::Fenced,
         ErrorKind::AlreadyCompleted => Answer::AlreadyCompleted,

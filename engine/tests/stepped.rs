@@ -1,0 +1,596 @@
+//! The whole engine as a function of a seed: no threads; the seed says when the committer and the
+//! folder do a round, what callers ask and drop meanwhile, how time goes, where the disk fails,
+//! panics or loses power, and when the engine is reopened. What callers are told must have an order
+//! that the model allows, and whoever asked is answered.
+//!
+//! `ONCEKEY_SEEDS=0..100000 cargo test --release -p oncekey --test stepped` runs the campaign.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use common::caller::{Token, claimed, failed};
+use common::*;
+use oncekey::stepping::{Doing, Stepper};
+use oncekey::{Begin, Claim, Clock, Engine, Failed, Lookup, Options, Orphan, Pending};
+use oncekey_testing::{Answer, Call, CallId, CrashMode, Fault, History, ManualClock, OpKind};
+
+const KEYS: u64 = 4;
+const STEPS: u64 = 200;
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// What an answer brings besides what it says.
+enum Handle {
+    Claim(Claim),
+    Orphan(Orphan),
+    None,
+}
+
+type Told = (Answer<Token>, Handle);
+
+/// A call under way.
+struct Asked {
+    key: u8,
+    id: CallId,
+    begins: bool,
+    poll: Box<dyn FnMut() -> Option<Told>>,
+}
+
+/// How often things happened over all seeds: a run in which one never did shows nothing.
+#[derive(Debug, Default)]
+struct Met {
+    calls: usize,
+    faults: u64,
+    panics: u64,
+    failures: u64,
+    reopened: u64,
+    reopenings_failed: u64,
+    power_losses: u64,
+    kills: u64,
+    closes: u64,
+    withdrawn: u64,
+    expired: u64,
+    wall_back: u64,
+    folds: u64,
+    swept: u64,
+    /// In what the power was cut; `None` for the committer.
+    cuts: BTreeMap<Option<Doing>, u64>,
+    /// What the folder did, as often as it did.
+    works: BTreeMap<Doing, u64>,
+}
+
+struct World<'a> {
+    random: Random,
+    sim: Sim,
+    stepper: Stepper,
+    engine: Engine,
+    history: History<Token>,
+    asked: Vec<Asked>,
+    claims: Vec<(u8, Claim)>,
+    orphans: Vec<(u8, Orphan)>,
+    /// Begins that were dropped, to be decided once all that was asked is done.
+    withdrawn: Vec<(CallId, CallId)>,
+    /// The wall clock and engine time at the beginning, in milliseconds.
+    start: u64,
+    now: u64,
+    /// The times of this epoch that the store may hold as its last: not before the last answer
+    /// that told of a change.
+    times: Vec<u64>,
+    trace: Option<DefaultHasher>,
+    met: &'a mut Met,
+}
+
+fn poll<T, E: From<oncekey::Error>>(pending: &mut Pending<T, E>) -> Option<Result<T, E>> {
+    match Pin::new(pending).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(answer) => Some(answer),
+        Poll::Pending => None,
+    }
+}
+
+fn ended<T, H>(result: Result<T, Failed<H>>, back: impl FnOnce(H) -> Handle) -> Told {
+    match result {
+        Ok(_) => (Answer::Done, Handle::None),
+        Err(error) => {
+            let kind = error.kind();
+            (failed(kind), error.into_handle().map_or(Handle::None, back))
+        }
+    }
+}
+
+fn begun(result: oncekey::Result<Begin>) -> Told {
+    match result {
+        Ok(Begin::Claimed(claim)) => (claimed(&claim), Handle::Claim(claim)),
+        Ok(Begin::Replay(recorded)) => {
+            (Answer::Replay(recorded.response().unwrap()[0]), Handle::None)
+        }
+        Ok(Begin::Locked(_)) => (Answer::Locked, Handle::None),
+        Ok(Begin::Mismatch(_)) => (Answer::Mismatch, Handle::None),
+        Ok(Begin::Orphaned(orphan)) => {
+            (Answer::Orphaned(orphan.token().to_bytes()), Handle::Orphan(orphan))
+        }
+        Err(error) => (failed(error.kind()), Handle::None),
+    }
+}
+
+fn millis(wall: std::time::SystemTime) -> u64 {
+    wall.duration_since(std::time::SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64
+}
+
+impl<'a> World<'a> {
+    fn new(seed: u64, traced: bool, met: &'a mut Met) -> Self {
+        let sim = Sim::new();
+        let stepper = Stepper::new(seed);
+        if traced {
+            sim.disk.start_trace();
+        }
+        let start = millis(ManualClock::new().wall());
+        let engine = Self::options(&stepper, &sim).open("/store").unwrap();
+        let trace = traced.then(DefaultHasher::new);
+        Self {
+            random: Random::new(seed),
+            sim,
+            stepper,
+            engine,
+            history: History::new(),
+            asked: Vec::new(),
+            claims: Vec::new(),
+            orphans: Vec::new(),
+            withdrawn: Vec::new(),
+            start,
+            now: 0,
+            times: vec![0],
+            trace,
+            met,
+        }
+    }
+
+    /// A committer that waited for the folder would wait for ever.
+    fn options(stepper: &Stepper, sim: &Sim) -> Options {
+        stepper.install(sim.options().overload_after(Duration::ZERO).sweep_interval(DAY))
+    }
+
+    fn run(mut self) -> u64 {
+        for _ in 0..STEPS {
+            self.step();
+        }
+        self.finish()
+    }
+
+    fn step(&mut self) {
+        match self.random.below(64) {
+            0..=15 => self.begin(),
+            16..=20 => self.end_claim(),
+            21 => self.checkpoint(),
+            22..=24 => self.resolve(),
+            25..=27 => self.get(),
+            28 => self.withdraw(),
+            29 => self.elapse(),
+            30 | 31 => self.stepper.want_fold(),
+            32 if self.random.below(2) == 0 => self.stepper.want_sweep(),
+            33 if self.random.below(2) == 0 => self.arm(),
+            34 if self.sim.disk.is_powered_off() || self.random.below(4) == 0 => self.restart(),
+            35..=48 => self.work(true),
+            _ => self.work(false),
+        }
+    }
+
+    fn ask(
+        &mut self,
+        key: u8,
+        call: Call<Token>,
+        submit: impl FnOnce(&mut Self) -> Box<dyn FnMut() -> Option<Told>>,
+    ) {
+        let begins = matches!(call, Call::Begin { .. });
+        let id = self.history.call(key, call);
+        let poll = submit(self);
+        self.asked.push(Asked { key, id, begins, poll });
+        self.hear();
+    }
+
+    /// Takes every answer that is there.
+    fn hear(&mut self) {
+        let mut index = 0;
+        while index < self.asked.len() {
+            let Some((answer, handle)) = (self.asked[index].poll)() else {
+                index += 1;
+                continue;
+            };
+            let Asked { key, id, .. } = self.asked.remove(index);
+            if matches!(answer, Answer::Claimed { .. } | Answer::Done) {
+                self.times.retain(|time| *time == self.now);
+            }
+            if let Some(trace) = &mut self.trace {
+                format!("{id:?} {answer:?}").hash(trace);
+            }
+            self.history.answer(id, answer);
+            match handle {
+                Handle::Claim(claim) => self.claims.push((key, claim)),
+                Handle::Orphan(orphan) => self.orphans.push((key, orphan)),
+                Handle::None => {}
+            }
+        }
+    }
+
+    fn begin(&mut self) {
+        let key = self.random.below(KEYS) as u8;
+        // Few calls of a key at a time: the search for their order is exponential in that.
+        if self.asked.iter().filter(|asked| asked.key == key).count() >= 4 {
+            return;
+        }
+        let other = self.random.below(8) == 0;
+        let waits = self.random.below(4) == 0;
+        self.ask(key, Call::Begin { body: u8::from(other) }, |world| {
+            let (name, body) = (common::key([key]), body(if other { "b" } else { "a" }));
+            let mut pending = match waits {
+                true => world.engine.begin_waiting(&name, body, DAY),
+                false => world.engine.begin(&name, body),
+            };
+            Box::new(move || poll(&mut pending).map(begun))
+        });
+    }
+
+    fn end_claim(&mut self) {
+        if self.claims.is_empty() {
+            return;
+        }
+        let index = self.random.below(self.claims.len() as u64) as usize;
+        let (key, claim) = self.claims.swap_remove(index);
+        let token = claim.token().to_bytes();
+        let response = self.random.below(256) as u8;
+        let len = 1 + self.random.below(4000) as usize;
+        match self.random.below(6) {
+            0 => self.ask(key, Call::Abort { token }, |_| {
+                let mut pending = claim.abort();
+                Box::new(move || poll(&mut pending).map(|ended_as| ended(ended_as, Handle::Claim)))
+            }),
+            1 => {
+                self.history.call(key, Call::Drop { token });
+                drop(claim);
+            }
+            _ => self.ask(key, Call::Complete { token, response }, |_| {
+                let mut pending = claim.complete(&vec![response; len]);
+                Box::new(move || poll(&mut pending).map(|ended_as| ended(ended_as, Handle::Claim)))
+            }),
+        }
+    }
+
+    fn checkpoint(&mut self) {
+        let Some((key, claim)) = self.claims.first() else { return };
+        let (key, token, data) = (*key, claim.token().to_bytes(), self.random.below(256) as u8);
+        self.ask(key, Call::Checkpoint { token, data }, |world| {
+            let mut pending = world.claims[0].1.checkpoint(&[data]);
+            Box::new(move || {
+                poll(&mut pending).map(|saved| {
+                    let answer = saved.map_or_else(|error| failed(error.kind()), |()| Answer::Done);
+                    (answer, Handle::None)
+                })
+            })
+        });
+    }
+
+    fn resolve(&mut self) {
+        if self.orphans.is_empty() {
+            return;
+        }
+        let index = self.random.below(self.orphans.len() as u64) as usize;
+        let (key, orphan) = self.orphans.swap_remove(index);
+        let token = orphan.token().to_bytes();
+        let response = self.random.below(256) as u8;
+        match self.random.below(3) {
+            0 => self.ask(key, Call::TakeOver { token }, |_| {
+                let mut pending = orphan.take_over();
+                Box::new(move || {
+                    poll(&mut pending).map(|taken| match taken {
+                        Ok(claim) => (claimed(&claim), Handle::Claim(claim)),
+                        Err(error) => ended::<(), _>(Err(error), Handle::Orphan),
+                    })
+                })
+            }),
+            1 => self.ask(key, Call::Complete { token, response }, |_| {
+                let mut pending = orphan.complete(&[response]);
+                Box::new(move || poll(&mut pending).map(|done| ended(done, Handle::Orphan)))
+            }),
+            _ => self.ask(key, Call::Release { token }, |_| {
+                let mut pending = orphan.release();
+                Box::new(move || poll(&mut pending).map(|done| ended(done, Handle::Orphan)))
+            }),
+        }
+    }
+
+    fn get(&mut self) {
+        let key = self.random.below(KEYS) as u8;
+        let id = self.history.call(key, Call::Get);
+        let answer = match self.engine.get(&common::key([key])) {
+            Ok(Lookup::Absent) => Answer::Absent,
+            Ok(Lookup::InFlight(_)) => Answer::Locked,
+            Ok(Lookup::Orphaned(orphan)) => Answer::Orphaned(orphan.token().to_bytes()),
+            Ok(Lookup::Completed(recorded)) => Answer::Replay(recorded.response().unwrap()[0]),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => failed(error.kind()),
+        };
+        if let Some(trace) = &mut self.trace {
+            format!("{id:?} {answer:?}").hash(trace);
+        }
+        self.history.answer(id, answer);
+    }
+
+    /// Drops a future. What it asked for may happen; a claim that nobody takes out is aborted.
+    fn withdraw(&mut self) {
+        if self.asked.is_empty() {
+            return;
+        }
+        let index = self.random.below(self.asked.len() as u64) as usize;
+        if !self.asked[index].begins {
+            return;
+        }
+        self.met.withdrawn += 1;
+        let Asked { key, id, poll, .. } = self.asked.swap_remove(index);
+        self.withdrawn.push((id, self.history.call(key, Call::Withdraw)));
+        drop(poll);
+    }
+
+    fn elapse(&mut self) {
+        let millis = match self.random.below(3) {
+            0 => 1 + self.random.below(1000),
+            1 => 1 + self.random.below(20_000),
+            _ => TTL.as_millis() as u64,
+        };
+        self.met.expired += u64::from(millis >= TTL.as_millis() as u64);
+        let by = Duration::from_millis(millis);
+        match self.random.below(2) {
+            0 => self.sim.clock.advance(by),
+            _ => self.sim.clock.suspend(by),
+        }
+        self.history.elapse(millis);
+        self.now += millis;
+        self.times.push(self.now);
+    }
+
+    fn arm(&mut self) {
+        let nth = self.random.below(20);
+        let disk = &self.sim.disk;
+        match self.random.below(7) {
+            0 => disk.inject(Fault::at_kind(OpKind::Sync, nth / 4).errno(Fault::EIO).drop_dirty()),
+            1 => disk.inject(Fault::at_change(nth).errno(Fault::EIO).applied()),
+            2 => disk.inject(Fault::at_change(nth).errno(Fault::ENOSPC).partial(4096)),
+            3 => disk.inject(Fault::at_kind(OpKind::Read, nth).errno(Fault::EIO)),
+            4 | 5 => disk.power_off_at(nth),
+            _ => disk.inject(Fault::at_kind(OpKind::Remove, 0).errno(Fault::EIO).forever()),
+        }
+    }
+
+    /// A round of the committer or of the folder, under which the disk may panic.
+    fn work(&mut self, commit: bool) {
+        let panics = self.random.below(250) == 0;
+        let cut = !panics && self.random.below(60) == 0;
+        let (fired, off) = (self.sim.disk.faults_fired(), self.sim.disk.is_powered_off());
+        if cut {
+            self.sim.disk.power_off_at(self.random.below(10));
+        }
+        if panics {
+            self.sim.disk.clear_faults();
+            self.sim.disk.inject(Fault::at_change(self.random.below(5)).panic());
+        }
+        let done = match commit {
+            true => {
+                self.stepper.commit();
+                None
+            }
+            false => self.stepper.fold(),
+        };
+        if let Some(done) = done {
+            *self.met.works.entry(done).or_default() += 1;
+        }
+        if !off && self.sim.disk.is_powered_off() && (commit || done.is_some()) {
+            *self.met.cuts.entry(done).or_default() += 1;
+        }
+        if cut && !self.sim.disk.is_powered_off() {
+            self.sim.disk.clear_faults();
+        }
+        if panics {
+            self.met.panics += self.sim.disk.faults_fired() - fired;
+            self.sim.disk.clear_faults();
+        }
+        self.hear();
+    }
+
+    /// Lets the engine do all that it was asked for.
+    fn settle(&mut self) {
+        for _ in 0..12 {
+            self.stepper.commit();
+            while self.stepper.fold().is_some() {}
+        }
+        self.hear();
+    }
+
+    /// Says of the dropped futures that they are decided, where that is certain.
+    fn decide_withdrawn(&mut self) {
+        self.settle();
+        let certain = !self.stepper.has_failed() && !self.sim.disk.is_powered_off();
+        for (begin, withdrawal) in self.withdrawn.drain(..).filter(|_| certain) {
+            self.history.answer(begin, Answer::Unheard);
+            self.history.answer(withdrawal, Answer::Done);
+        }
+    }
+
+    fn restart(&mut self) {
+        if self.random.below(2) == 0 {
+            self.decide_withdrawn();
+        }
+        self.withdrawn.clear();
+        let stats = self.engine.stats();
+        self.met.folds += stats.folds;
+        self.met.swept += stats.swept;
+        self.met.failures += u64::from(self.stepper.has_failed());
+        self.met.faults += self.sim.disk.faults_fired();
+        let off = self.sim.disk.is_powered_off();
+        match self.random.below(4) {
+            0 | 1 if !off => return self.reopen(),
+            2 if !off => {
+                self.met.closes += 1;
+                self.sim.disk.clear_faults();
+                self.move_wall();
+                self.forget_handles();
+                let image = self.sim.disk.clone();
+                self.start_on(image, true);
+            }
+            3 => {
+                self.met.kills += 1;
+                let image = self.sim.disk.crash(CrashMode::ProcessKill);
+                self.die(image);
+            }
+            _ => {
+                self.met.power_losses += 1;
+                let seed = self.random.below(u64::MAX);
+                let image = self.sim.disk.crash(CrashMode::PowerLoss { seed });
+                self.sim.clock.reboot();
+                self.die(image);
+            }
+        }
+    }
+
+    fn move_wall(&mut self) {
+        let seconds = match self.random.below(4) {
+            0 => self.random.below(7200) as i64,
+            1 => -(self.random.below(7200) as i64),
+            _ => return,
+        };
+        self.met.wall_back += u64::from(seconds < 0);
+        self.sim.clock.jump_wall(seconds);
+    }
+
+    fn reopen(&mut self) {
+        self.met.reopened += 1;
+        self.sim.disk.clear_faults();
+        self.move_wall();
+        if self.random.below(3) == 0 {
+            self.sim.disk.inject(Fault::at(self.random.below(40)).errno(Fault::EIO).applied());
+        }
+        while let Err(error) = self.engine.reopen() {
+            self.met.reopenings_failed += 1;
+            assert!(self.sim.disk.faults_fired() > 0, "{error:?}");
+            self.sim.disk.clear_faults();
+        }
+        self.sim.disk.clear_faults();
+        self.hear();
+        assert_eq!(self.asked.len(), 0, "everyone is answered when the engine is reopened");
+        self.restarted();
+    }
+
+    fn forget_handles(&mut self) {
+        self.asked.clear();
+        self.claims.clear();
+        self.orphans.clear();
+    }
+
+    fn die(&mut self, image: oncekey_testing::SimDisk) {
+        self.move_wall();
+        self.forget_handles();
+        self.start_on(image, false);
+    }
+
+    fn start_on(&mut self, image: oncekey_testing::SimDisk, orderly: bool) {
+        self.take_trace();
+        let next = self.sim.on(image);
+        if self.trace.is_some() {
+            next.disk.start_trace();
+        }
+        // The old engine writes to its own disk, unless it is closed in good order.
+        let stepper = Stepper::new(self.random.below(u64::MAX));
+        if orderly {
+            // What closing waits for is done before.
+            self.settle();
+            self.stepper.want_fold();
+            self.settle();
+            drop(self.engine.close());
+        }
+        self.engine = Self::options(&stepper, &next).open("/store").unwrap();
+        (self.sim, self.stepper) = (next, stepper);
+        self.restarted();
+    }
+
+    fn take_trace(&mut self) {
+        if let Some(trace) = &mut self.trace {
+            for op in self.sim.disk.take_trace() {
+                format!("{op:?}").hash(trace);
+            }
+            for (path, _) in self.sim.disk.files() {
+                self.sim.disk.read_file(path).hash(trace);
+            }
+        }
+    }
+
+    /// Tells the history what time it was and is.
+    fn restarted(&mut self) {
+        let wall = millis(self.sim.clock.wall()).saturating_sub(self.start);
+        let now = self.stepper.now() - self.start;
+        let ends: Vec<_> = self.times.iter().copied().filter(|end| wall.max(*end) == now).collect();
+        assert!(!ends.is_empty(), "engine time {now}, the wall clock {wall}, {:?}", self.times);
+        self.history.restart_dated(ends, now);
+        self.now = now;
+        self.times = vec![now];
+    }
+
+    /// In the end the disk works, and so does the engine.
+    fn finish(mut self) -> u64 {
+        if self.sim.disk.is_powered_off() {
+            let image = self.sim.disk.crash(CrashMode::LoseAllUnsynced);
+            self.withdrawn.clear();
+            self.sim.clock.reboot();
+            self.die(image);
+        } else {
+            self.reopen();
+        }
+        self.withdrawn.clear();
+        for _ in 0..8 {
+            self.begin();
+        }
+        self.settle();
+        self.decide_withdrawn();
+        assert!(!self.stepper.has_failed());
+        let bound = self.asked.iter().filter(|asked| !asked.begins).count();
+        assert_eq!(bound, 0, "a call is answered when nothing else is to be done");
+        self.asked.clear();
+        self.met.calls += self.history.calls();
+        if let Err(violation) = self.history.check(TTL.as_millis() as u64) {
+            panic!("{violation:?}");
+        }
+        self.take_trace();
+        self.trace.map_or(0, |trace| trace.finish())
+    }
+}
+
+#[test]
+fn a_stepped_engine_tells_what_the_model_allows() {
+    let mut met = Met::default();
+    for seed in seeds(0..1500) {
+        let _named = Seed(seed);
+        World::new(seed, false, &mut met).run();
+    }
+    eprintln!("{met:?}");
+    let Met { faults, panics, failures, reopened, reopenings_failed, .. } = met;
+    let Met { power_losses, kills, closes, withdrawn, expired, wall_back, folds, swept, .. } = met;
+    let disturbed = [faults, panics, failures, reopened, reopenings_failed, power_losses, kills];
+    for doing in [Doing::Prepare, Doing::Fold, Doing::Merge, Doing::Sweep] {
+        assert!(met.cuts.contains_key(&Some(doing)) || met.calls < 10_000, "{doing:?}: {met:?}");
+    }
+    let ordinary = [closes, withdrawn, expired, wall_back, folds, swept];
+    let enough = disturbed.iter().chain(&ordinary).all(|times| *times > 0);
+    assert!(enough || met.calls < 10_000, "something never happened: {met:?}");
+}
+
+#[test]
+fn a_run_is_a_function_of_its_seed() {
+    let mut met = Met::default();
+    for seed in seeds(0..40) {
+        let _named = Seed(seed);
+        let mut run = || World::new(seed, true, &mut met).run();
+        assert_eq!(run(), run());
+    }
+}
