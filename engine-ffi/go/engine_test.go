@@ -157,6 +157,38 @@ func TestLimitsAreRefused(t *testing.T) {
 	}
 }
 
+// With at most 4096 bytes of values the parts go along with the begin.
+func TestSmallFingerprintsHashAllTheyAreGiven(t *testing.T) {
+	engine := open(t)
+	names := strings.Split("abcdefghij", "")
+	of := func(changed int) (made oncekey.Fingerprint) {
+		for i, name := range names {
+			value := "value " + name
+			if i == changed {
+				value = "valuE " + name
+			}
+			made = made.Part(name, value)
+		}
+		return made
+	}
+	found, err := engine.Begin(ctx, named("k"), of(-1))
+	ok(t, err)
+	claim := found.(*oncekey.Claim)
+	for i, name := range names {
+		found, err := engine.Begin(ctx, named("k"), of(i))
+		ok(t, err)
+		if mismatch, other := found.(*oncekey.Mismatch); !other || fmt.Sprint(mismatch.Parts) != "["+name+"]" {
+			t.Fatalf("%s: %T %+v", name, found, found)
+		}
+	}
+	found, err = engine.Begin(ctx, named("k"), of(-1))
+	ok(t, err)
+	if _, locked := found.(*oncekey.InFlight); !locked {
+		t.Fatalf("%T", found)
+	}
+	ok(t, claim.Abort(ctx))
+}
+
 func TestFingerprintsHashAllTheyAreGiven(t *testing.T) {
 	engine := open(t)
 	large, larger := strings.Repeat("x", 5000), strings.Repeat("y", 6000)
