@@ -95,6 +95,7 @@ fn call_words(call: &Call<Token>) -> String {
         Call::Drop { token } => format!("drop {}", hex(token)),
         Call::TakeOver { token } => format!("take {}", hex(token)),
         Call::Release { token } => format!("release {}", hex(token)),
+        Call::Get | Call::Withdraw | Call::Elapse { .. } => unreachable!("a worker makes none"),
     }
 }
 
@@ -128,6 +129,7 @@ fn answer_words(answer: &Answer<Token>) -> String {
         Answer::AlreadyCompleted => "already".into(),
         Answer::Refused => "refused".into(),
         Answer::Unknown => "unknown".into(),
+        Answer::Absent | Answer::Unheard => unreachable!("no call of a worker is answered so"),
     }
 }
 

@@ -431,7 +431,7 @@ impl<'a> World<'a> {
         self.met.faults += self.sim.disk.faults_fired();
         let off = self.sim.disk.is_powered_off();
         match self.random.below(4) {
-            0 | 1 if !off => return self.reopen(),
+            0 | 1 if !off => self.reopen(),
             2 if !off => {
                 self.met.closes += 1;
                 self.sim.disk.clear_faults();
