@@ -5,10 +5,10 @@
 //! a `Pending`, blocks for ever: ask with [`Stepper::want_fold`], poll, and step. Timers go by the
 //! machine's clock, and are best set far beyond the end of a test.
 
+use crate::sync::Instant;
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
-use std::time::Instant;
 
 use parking_lot::Mutex;
 
