@@ -14,7 +14,7 @@ use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::fingerprint::{Fingerprint, KeyedFingerprint};
 use crate::key::{Key, KeyHash, Secret};
-use crate::lock_table::{Admission, FollowUp, Gate, LockTable, Op, Queued};
+use crate::lock_table::{Admission, FollowUp, LockTable, Op, Open, Queued};
 use crate::pending::Pending;
 use crate::queue::{Batch, Queue, Taken};
 use crate::recent::Versioned;
@@ -46,12 +46,18 @@ impl Drop for Guard {
     }
 }
 
-fn guarded() -> (impl FnOnce() + Send, Pending<Guard>, Seen<bool>) {
-    let (sender, pending) = Pending::<Guard>::channel();
-    let ends = Seen::default();
-    let guard = Guard { delivered: false, ends: ends.clone() };
-    let send = move || drop(sender.send(Ok(guard)));
-    (send, pending.on_delivery(|guard| guard.delivered = true), ends)
+/// An answer is sent while `receive` is at its `Pending`, and says whether it took the answer out: it
+/// ends once, and delivered if so.
+fn deliver(receive: impl Fn(Pending<Guard>) -> bool + Sync + Send + 'static) {
+    explore(move || {
+        let (sender, pending) = Pending::<Guard>::channel();
+        let ends = Seen::default();
+        let guard = Guard { delivered: false, ends: ends.clone() };
+        let sender = thread::spawn(move || drop(sender.send(Ok(guard))));
+        let taken = receive(pending.on_delivery(|guard| guard.delivered = true));
+        sender.join().unwrap();
+        assert_eq!(*ends.lock().unwrap(), [taken]);
+    });
 }
 
 fn poll(pending: &mut Pending<Guard>) -> bool {
@@ -59,42 +65,29 @@ fn poll(pending: &mut Pending<Guard>) -> bool {
     Pin::new(pending).poll(&mut context).is_ready()
 }
 
+fn is_delivered(answer: Result<Guard>) -> bool {
+    assert!(answer.unwrap().delivered);
+    true
+}
+
 #[test]
 fn an_answer_wakes_whoever_waits() {
-    explore(|| {
-        let (send, pending, ends) = guarded();
-        let sender = thread::spawn(send);
-        assert!(pending.wait().unwrap().delivered);
-        sender.join().unwrap();
-        assert_eq!(*ends.lock().unwrap(), [true]);
-    });
+    deliver(|pending| is_delivered(pending.wait()));
 }
 
 #[test]
 fn an_answer_wakes_whoever_waits_after_a_poll() {
-    explore(|| {
-        let (send, mut pending, ends) = guarded();
-        let sender = thread::spawn(send);
-        if !poll(&mut pending) {
-            assert!(pending.wait().unwrap().delivered);
-        }
-        sender.join().unwrap();
-        assert_eq!(*ends.lock().unwrap(), [true]);
-    });
+    deliver(|mut pending| poll(&mut pending) || is_delivered(pending.wait()));
 }
 
 #[test]
 fn a_wait_that_timed_out_loses_nothing() {
     for polled in [false, true] {
-        explore(move || {
-            let (send, mut pending, ends) = guarded();
-            let sender = thread::spawn(send);
-            if !(polled && poll(&mut pending)) {
-                let answer = pending.wait_timeout(Duration::ZERO).unwrap_or_else(Pending::wait);
-                assert!(answer.unwrap().delivered);
+        deliver(move |mut pending| {
+            if polled && poll(&mut pending) {
+                return true;
             }
-            sender.join().unwrap();
-            assert_eq!(*ends.lock().unwrap(), [true]);
+            is_delivered(pending.wait_timeout(Duration::ZERO).unwrap_or_else(Pending::wait))
         });
     }
 }
@@ -103,14 +96,7 @@ fn a_wait_that_timed_out_loses_nothing() {
 #[test]
 fn what_nobody_took_out_ends_undelivered() {
     for polled in [false, true] {
-        explore(move || {
-            let (send, mut pending, ends) = guarded();
-            let sender = thread::spawn(send);
-            let taken = polled && poll(&mut pending);
-            drop(pending);
-            sender.join().unwrap();
-            assert_eq!(*ends.lock().unwrap(), [taken]);
-        });
+        deliver(move |mut pending| polled && poll(&mut pending));
     }
 }
 
@@ -154,6 +140,17 @@ fn take(queue: &Queue, batch: &mut Batch) -> (Taken, usize) {
     (taken, count)
 }
 
+fn take_until_stopped(queue: &Queue) -> usize {
+    let (mut batch, mut count) = (Batch::default(), 0);
+    loop {
+        let (taken, more) = take(queue, &mut batch);
+        count += more;
+        if taken == Taken::Stopped {
+            return count;
+        }
+    }
+}
+
 #[test]
 fn what_is_pushed_is_taken() {
     explore(|| {
@@ -189,14 +186,7 @@ fn a_stopped_queue_hands_out_what_it_accepted_and_ends() {
         let (other, third) = (queue.clone(), queue.clone());
         let pusher = thread::spawn(move || usize::from(other.push(queued(begin())).is_none()));
         let stopper = thread::spawn(move || third.stop());
-        let (mut batch, mut count) = (Batch::default(), 0);
-        loop {
-            let (taken, more) = take(&queue, &mut batch);
-            count += more;
-            if taken == Taken::Stopped {
-                break;
-            }
-        }
+        let count = take_until_stopped(&queue);
         stopper.join().unwrap();
         assert_eq!(pusher.join().unwrap(), count);
     });
@@ -209,29 +199,9 @@ fn a_drained_queue_loses_nothing_and_ends_who_takes() {
         let (other, third) = (queue.clone(), queue.clone());
         let pusher = thread::spawn(move || usize::from(other.push(queued(begin())).is_none()));
         let drainer = thread::spawn(move || third.drain().len());
-        let (mut batch, mut count) = (Batch::default(), 0);
-        loop {
-            let (taken, more) = take(&queue, &mut batch);
-            count += more;
-            if taken == Taken::Stopped {
-                break;
-            }
-        }
-        count += drainer.join().unwrap();
+        let count = take_until_stopped(&queue) + drainer.join().unwrap();
         assert_eq!(pusher.join().unwrap(), count);
     });
-}
-
-struct Open;
-
-impl Gate for Open {
-    fn reserve(&self, _: &Command) -> Result<()> {
-        Ok(())
-    }
-    fn reserve_waiter(&self, _: &Command) -> Result<()> {
-        Ok(())
-    }
-    fn release_waiter(&self, _: &Op) {}
 }
 
 /// The lock table with a queue and what stands for the store file: `Core`, committer and folder

@@ -83,6 +83,21 @@ pub(crate) trait Gate {
     fn release_waiter(&self, op: &Op);
 }
 
+/// A gate that refuses nobody.
+#[cfg(test)]
+pub(crate) struct Open;
+
+#[cfg(test)]
+impl Gate for Open {
+    fn reserve(&self, _: &Command) -> Result<()> {
+        Ok(())
+    }
+    fn reserve_waiter(&self, _: &Command) -> Result<()> {
+        Ok(())
+    }
+    fn release_waiter(&self, _: &Op) {}
+}
+
 #[derive(Default)]
 struct Slot {
     /// The durable in-flight record; `None` makes the slot a marker.
@@ -504,18 +519,6 @@ mod tests {
     use crate::fingerprint::{Fingerprint, KeyedFingerprint};
     use crate::key::Secret;
     use crate::transition::{Token, apply};
-
-    struct Open;
-
-    impl Gate for Open {
-        fn reserve(&self, _: &Command) -> Result<()> {
-            Ok(())
-        }
-        fn reserve_waiter(&self, _: &Command) -> Result<()> {
-            Ok(())
-        }
-        fn release_waiter(&self, _: &Op) {}
-    }
 
     const HASH: KeyHash = KeyHash(7);
     const NOW: Time = Time(1);

@@ -5,7 +5,6 @@
 //! a `Pending`, blocks for ever: ask with [`Stepper::want_fold`], poll, and step. Timers go by the
 //! machine's clock, and are best set far beyond the end of a test.
 
-use crate::sync::Instant;
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -18,6 +17,7 @@ use crate::core::Core;
 pub use crate::folder::Doing;
 use crate::folder::{Folder, Round};
 use crate::options::Options;
+use crate::sync::Instant;
 
 /// Stands in for the threads of one engine at a time, and for the system's random bytes. Clones
 /// are the same.

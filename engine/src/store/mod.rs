@@ -234,18 +234,17 @@ fn open_held(
     cache_bytes: usize,
     check: bool,
 ) -> Result<(Handle, Backend, Arc<dyn DiskFile>)> {
-    let file =
-        disk.open(&dir.join(FILE), Caching::Buffered).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => {
-                Error::caused_by(ErrorKind::StoreMissing, "no store.redb", error)
-            }
-            _ => Error::io("opening store.redb", error),
-        })?;
+    let path = dir.join(FILE);
+    let file = disk.open(&path, Caching::Buffered).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            Error::caused_by(ErrorKind::StoreMissing, "no store.redb", error)
+        }
+        _ => Error::io("opening store.redb", error),
+    })?;
     inspect(&*file)?;
-    let direct = disk
-        .open(&dir.join(FILE), Caching::Direct)
+    let writes = StoreFile::open(&**disk, &path, file.clone())
         .map_err(|error| Error::io("opening store.redb", error))?;
-    let backend = Backend::held(StoreFile::new(file.clone(), direct));
+    let backend = Backend::held(writes);
     let database = Handle::open(backend.clone(), cache_bytes, check)?;
     Ok((database, backend, file))
 }
@@ -296,9 +295,8 @@ fn create_file(
         _ => {}
     }
     let file = disk.create(&temporary, Caching::Buffered).map_err(context)?;
-    let direct = disk.open(&temporary, Caching::Direct).map_err(context)?;
-    let backend = Backend::released(StoreFile::new(file.clone(), direct));
-    let database = Handle::open(backend, cache_bytes, false)?;
+    let writes = StoreFile::open(&**disk, &temporary, file.clone()).map_err(context)?;
+    let database = Handle::open(Backend::released(writes), cache_bytes, false)?;
     guarded(|| fill(&database))?;
     database.close()?;
     file.sync().map_err(context)?;

@@ -7,12 +7,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{RwLock, RwLockUpgradableReadGuard};
 
-use crate::disk::{AlignedBuffer, BLOCK, DiskFile};
+use crate::disk::{AlignedBuffer, BLOCK, Caching, Disk, DiskFile};
 
 /// What is kept before it is written without a sync.
 const KEPT_BYTES: usize = 8 << 20;
@@ -49,7 +50,16 @@ struct Piece {
 }
 
 impl StoreFile {
-    pub(super) fn new(buffered: Arc<dyn DiskFile>, direct: Arc<dyn DiskFile>) -> Self {
+    /// The file at `path`, which `buffered` is open on.
+    pub(super) fn open(
+        disk: &dyn Disk,
+        path: &Path,
+        buffered: Arc<dyn DiskFile>,
+    ) -> io::Result<Self> {
+        Ok(Self::new(buffered, disk.open(path, Caching::Direct)?))
+    }
+
+    fn new(buffered: Arc<dyn DiskFile>, direct: Arc<dyn DiskFile>) -> Self {
         let (keeping, kept) = Default::default();
         Self { buffered, direct, keeping, kept }
     }
