@@ -4,6 +4,7 @@
 
 pub mod drive;
 pub mod kill;
+pub mod queue;
 pub mod raw;
 pub mod report;
 pub mod side;

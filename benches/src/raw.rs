@@ -11,7 +11,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use parking_lot::{Condvar, Mutex};
+use crate::queue::Queue;
 
 const BLOCK: usize = 4096;
 /// Two journal segments of the engine.
@@ -24,21 +24,8 @@ const GROUP_HEADER: usize = 56;
 /// Appends records, each durable before its receiver hears of it.
 #[derive(Debug)]
 pub struct RawLog {
-    queue: Arc<Queue>,
+    queue: Arc<Queue<Record>>,
     committer: Option<JoinHandle<()>>,
-}
-
-#[derive(Debug, Default)]
-struct Queue {
-    inner: Mutex<Inner>,
-    wake: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    records: Vec<Record>,
-    sleeping: bool,
-    stopped: bool,
 }
 
 #[derive(Debug)]
@@ -74,19 +61,14 @@ impl RawLog {
     /// Queues one record; the receiver hears when it is durable.
     pub fn append(&self, bytes: Box<[u8]>) -> oneshot::Receiver<io::Result<()>> {
         let (done, receiver) = oneshot::channel();
-        let mut inner = self.queue.inner.lock();
-        inner.records.push(Record { bytes, done });
-        if std::mem::take(&mut inner.sleeping) {
-            self.queue.wake.notify_one();
-        }
+        self.queue.push(Record { bytes, done });
         receiver
     }
 }
 
 impl Drop for RawLog {
     fn drop(&mut self) {
-        self.queue.inner.lock().stopped = true;
-        self.queue.wake.notify_one();
+        self.queue.stop();
         if let Some(committer) = self.committer.take() {
             // A committer that panicked has dropped its senders: every caller knows.
             drop(committer.join());
@@ -96,7 +78,7 @@ impl Drop for RawLog {
 
 struct Committer {
     file: File,
-    queue: Arc<Queue>,
+    queue: Arc<Queue<Record>>,
     offset: usize,
 }
 
@@ -128,23 +110,6 @@ impl Committer {
         self.file.write_all_at(bytes, self.offset as u64)?;
         self.offset += bytes.len();
         self.file.sync_data()
-    }
-}
-
-impl Queue {
-    /// Waits for records and takes all of them; `false` when the log is stopped and empty.
-    fn take(&self, records: &mut Vec<Record>) -> bool {
-        let mut inner = self.inner.lock();
-        while inner.records.is_empty() {
-            if inner.stopped {
-                return false;
-            }
-            inner.sleeping = true;
-            self.wake.wait(&mut inner);
-            inner.sleeping = false;
-        }
-        std::mem::swap(&mut inner.records, records);
-        true
     }
 }
 

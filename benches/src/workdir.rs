@@ -18,7 +18,7 @@ impl WorkDir {
         let parent = parent.or(built_in.parent()).ok_or("the program lies nowhere")?;
         let dir = parent.join(format!("oncekey-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&dir)?;
-        Ok(Self(dir))
+        Ok(Self(dir.canonicalize()?))
     }
 
     /// Where it is.
@@ -29,8 +29,13 @@ impl WorkDir {
 
 impl Drop for WorkDir {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            eprintln!("{} could not be removed: {error}", self.0.display());
-        }
+        remove(&self.0);
+    }
+}
+
+/// Removes the directory of a program that ends without destructors.
+pub fn remove(dir: &Path) {
+    if let Err(error) = std::fs::remove_dir_all(dir) {
+        eprintln!("{} could not be removed: {error}", dir.display());
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use oncekey_benches::Result;
-use parking_lot::{Condvar, Mutex};
+use oncekey_benches::queue::Queue;
 
 use crate::rival::{Answer, Reader, Rival};
 use crate::work::Id;
@@ -88,24 +88,15 @@ impl<S: Store> Rival for Alone<S> {
 /// Callers queue, one thread commits.
 pub struct Grouped<S> {
     store: Arc<S>,
-    queue: Arc<Queue>,
+    queue: Arc<Queue<Queued>>,
     committer: Option<JoinHandle<()>>,
 }
 
-type Receiver = oneshot::Receiver<std::result::Result<i64, String>>;
+type Answered = std::result::Result<i64, String>;
 
-#[derive(Default)]
-struct Queue {
-    inner: Mutex<Inner>,
-    wake: Condvar,
-}
-
-#[derive(Default)]
-struct Inner {
-    changes: Vec<Change>,
-    callers: Vec<oneshot::Sender<std::result::Result<i64, String>>>,
-    sleeping: bool,
-    stopped: bool,
+struct Queued {
+    change: Change,
+    caller: oneshot::Sender<Answered>,
 }
 
 impl<S: Store> Grouped<S> {
@@ -123,14 +114,9 @@ impl<S: Store> Grouped<S> {
         Ok(Self { store, queue, committer: Some(committer) })
     }
 
-    fn submit(&self, change: Change) -> Receiver {
+    fn submit(&self, change: Change) -> oneshot::Receiver<Answered> {
         let (caller, receiver) = oneshot::channel();
-        let mut inner = self.queue.inner.lock();
-        inner.changes.push(change);
-        inner.callers.push(caller);
-        if std::mem::take(&mut inner.sleeping) {
-            self.queue.wake.notify_one();
-        }
+        self.queue.push(Queued { change, caller });
         receiver
     }
 }
@@ -165,8 +151,7 @@ impl<S: Store> Rival for Grouped<S> {
 
 impl<S> Drop for Grouped<S> {
     fn drop(&mut self) {
-        self.queue.inner.lock().stopped = true;
-        self.queue.wake.notify_one();
+        self.queue.stop();
         if let Some(committer) = self.committer.take() {
             // A committer that panicked has dropped its senders: every caller knows.
             drop(committer.join());
@@ -174,35 +159,17 @@ impl<S> Drop for Grouped<S> {
     }
 }
 
-fn run<S: Store>(store: &S, queue: &Queue) {
-    let (mut changes, mut callers) = (Vec::new(), Vec::new());
-    while queue.take(&mut changes, &mut callers) {
+fn run<S: Store>(store: &S, queue: &Queue<Queued>) {
+    let (mut queued, mut changes, mut callers) = (Vec::new(), Vec::new(), Vec::new());
+    while queue.take(&mut queued) {
+        for Queued { change, caller } in queued.drain(..) {
+            changes.push(change);
+            callers.push(caller);
+        }
         let result = store.commit(&mut changes).map_err(|error| error.to_string());
         for (change, caller) in changes.drain(..).zip(callers.drain(..)) {
             // A caller that went away needs no answer.
             drop(caller.send(result.clone().map(|()| change.place)));
         }
-    }
-}
-
-impl Queue {
-    /// Waits for changes and takes all of them; `false` when stopped and empty.
-    fn take(
-        &self,
-        changes: &mut Vec<Change>,
-        callers: &mut Vec<oneshot::Sender<std::result::Result<i64, String>>>,
-    ) -> bool {
-        let mut inner = self.inner.lock();
-        while inner.changes.is_empty() {
-            if inner.stopped {
-                return false;
-            }
-            inner.sleeping = true;
-            self.wake.wait(&mut inner);
-            inner.sleeping = false;
-        }
-        std::mem::swap(&mut inner.changes, changes);
-        std::mem::swap(&mut inner.callers, callers);
-        true
     }
 }

@@ -24,7 +24,6 @@ use oncekey_benches::usage::is_in_memory;
 use crate::modes::Turns;
 use crate::results::{Machine, Results};
 use crate::work::Work;
-use crate::workdir::WorkDir;
 
 /// Compares oncekey with other engines and servers.
 #[derive(Debug, Parser)]
@@ -138,7 +137,7 @@ fn main() -> ExitCode {
 fn run(mode: Mode) -> Result<()> {
     match mode {
         Mode::Pairs { sides, callers, common } => measure(&common, |dir, work, results, save| {
-            let names = or_all(&sides, &sides::ALL)?;
+            let names = or_all(&sides, &sides::all())?;
             for &count in &callers {
                 modes::pairs(dir, &names, count, common.turns(), work, results)?;
                 save(results)?;
@@ -155,7 +154,7 @@ fn run(mode: Mode) -> Result<()> {
             })
         }
         Mode::Check { callers, common } => {
-            let dir = WorkDir::create(common.store.as_deref())?;
+            let dir = workdir::create(common.store.as_deref())?;
             modes::check(dir.path(), callers, common.turns(), &Work::new(common.response))
         }
         Mode::Report { files } => {
@@ -177,7 +176,7 @@ fn measure(
     common: &Common,
     measurement: impl FnOnce(&std::path::Path, &Work, &mut Results, Save<'_>) -> Result<()>,
 ) -> Result<()> {
-    let dir = WorkDir::create(common.store.as_deref())?;
+    let dir = workdir::create(common.store.as_deref())?;
     if is_in_memory(dir.path())? {
         eprintln!("warning: {} lies in memory: syncs cost nothing there", dir.path().display());
     }

@@ -79,7 +79,7 @@ pub fn results(results: &Results, out: &Path) -> Result<()> {
         title: title.to_owned(),
         x: callers(),
         y: Axis { label: label.to_owned(), log: true },
-        series: sides::ALL
+        series: sides::all()
             .iter()
             .map(|side| Series {
                 name: (*side).to_owned(),

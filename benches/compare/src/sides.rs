@@ -18,25 +18,7 @@ use crate::servers::postgres::Postgres;
 use crate::servers::redis::{Connections, Pipelined};
 use crate::work::Work;
 
-/// Every side, in the order of tables. `-own`: each caller commits by itself.
-pub const ALL: [&str; 14] = [
-    "raw",
-    "oncekey",
-    "fjall",
-    "fjall-own",
-    "rocksdb",
-    "rocksdb-own",
-    "sqlite",
-    "sqlite-own",
-    "lmdb",
-    "lmdb-own",
-    "redb",
-    "redis-pipe",
-    "redis-conns",
-    "postgres",
-];
-
-/// Those that keep records and run inside the program.
+/// Those that keep records and run inside the program. `-own`: each caller commits by itself.
 pub const EMBEDDED: [&str; 10] = [
     "oncekey",
     "fjall",
@@ -49,6 +31,14 @@ pub const EMBEDDED: [&str; 10] = [
     "lmdb-own",
     "redb",
 ];
+
+/// Those that run beside the program.
+const SERVERS: [&str; 3] = ["redis-pipe", "redis-conns", "postgres"];
+
+/// Every side, in the order of tables.
+pub fn all() -> Vec<&'static str> {
+    [&["raw"][..], &EMBEDDED, &SERVERS].concat()
+}
 
 /// Those that take part in replays: reading is the same with and without a committer.
 pub const READERS: [&str; 6] = ["oncekey", "fjall", "rocksdb", "sqlite", "lmdb", "redb"];
@@ -73,6 +63,6 @@ pub fn open(name: &str, dir: &Path, work: &Work, callers: usize) -> Result<Arc<d
         "redis-pipe" => Arc::new(Pipelined::start(dir, work)?),
         "redis-conns" => Arc::new(Connections::start(dir, work)?),
         "postgres" => Arc::new(Postgres::start(dir, work, callers)?),
-        other => return Err(format!("no side is called {other}: {}", ALL.join(", ")).into()),
+        other => return Err(format!("no side is called {other}: {}", all().join(", ")).into()),
     })
 }

@@ -91,7 +91,7 @@ fn write(out: &mut String, results: &Results) -> std::fmt::Result {
 fn summary(out: &mut String, results: &Results, callers: &[usize]) -> std::fmt::Result {
     let columns: String = callers.iter().map(|callers| format!(" {callers} |")).collect();
     writeln!(out, "| pairs/s by callers |{columns}\n|---|{}", "--:|".repeat(callers.len()))?;
-    for side in crate::sides::ALL {
+    for side in crate::sides::all() {
         let cells: Vec<_> = callers.iter().map(|&callers| find(results, side, callers)).collect();
         if cells.iter().all(Option::is_none) {
             continue;

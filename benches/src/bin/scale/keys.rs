@@ -11,7 +11,7 @@ use oncekey_benches::side::{Keys, Side};
 use oncekey_benches::{Result, kill, size};
 use serde::Serialize;
 
-use crate::{fill, subdir};
+use crate::fill;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -56,11 +56,11 @@ pub(crate) struct Report {
 }
 
 pub(crate) fn run(dir: &Path, args: &Args) -> Result<Report> {
-    let (full_dir, empty_dir) = (subdir(dir, "full"), subdir(dir, "empty"));
+    let (full_dir, empty_dir) = (dir.join("full"), dir.join("empty"));
     let keys = Keys::new();
     let memory_before_bytes = size::memory()?;
     let full = Side::engine(Options::new().open(&full_dir)?, args.response, &keys);
-    fill(&full, args.keys, "fill")?;
+    fill(&full, args.keys)?;
     full.quiesce()?;
     let memory_filled_bytes = size::memory()?;
     let directory_bytes = size::directory(&full_dir)?;

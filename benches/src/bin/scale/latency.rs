@@ -16,7 +16,7 @@ use oncekey_benches::side::{Keys, Pairs, Side};
 use oncekey_testing::ManualClock;
 use serde::Serialize;
 
-use crate::{fill, subdir};
+use crate::fill;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -100,10 +100,10 @@ pub(crate) fn run(dir: &Path, args: &Args) -> Result<Report> {
     let engine = Options::new()
         .clock(Arc::new(clock.clone()))
         .sweep_interval(Duration::from_secs(86_400))
-        .open(subdir(dir, "engine"))?;
+        .open(dir.join("engine"))?;
     let side = Side::engine(engine.clone(), args.response, &Keys::new());
     let raw = Side::raw(&dir.join("raw"), args.response)?;
-    fill(&side, args.expired, "fill")?;
+    fill(&side, args.expired)?;
     side.quiesce()?;
     clock.advance(Duration::from_secs(86_400 + 2 * 3600));
 

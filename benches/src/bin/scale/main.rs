@@ -4,7 +4,7 @@ mod keys;
 mod latency;
 mod turns;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -86,7 +86,7 @@ fn write(args: &Args, report: &impl Serialize) -> Result<()> {
 }
 
 /// Completes `pairs` fresh keys, and says how far it is.
-fn fill(side: &Side, pairs: u64, what: &str) -> Result<()> {
+fn fill(side: &Side, pairs: u64) -> Result<()> {
     let start = Instant::now();
     let mut done = 0;
     while done < pairs {
@@ -94,12 +94,7 @@ fn fill(side: &Side, pairs: u64, what: &str) -> Result<()> {
         drive::pairs(side, FILLERS, step)?;
         done += step;
         let rate = done as f64 / start.elapsed().as_secs_f64();
-        eprintln!("{what}: {done} of {pairs} keys, {rate:.0} keys/s");
+        eprintln!("fill: {done} of {pairs} keys, {rate:.0} keys/s");
     }
     side.settle()
-}
-
-/// The directory of a side.
-fn subdir(dir: &Path, name: &str) -> PathBuf {
-    dir.join(name)
 }

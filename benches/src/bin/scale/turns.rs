@@ -10,7 +10,7 @@ use oncekey_benches::{Result, drive, size};
 use oncekey_testing::ManualClock;
 use serde::Serialize;
 
-use crate::{FILLERS, fill, subdir};
+use crate::{FILLERS, fill};
 
 /// The default TTL, and as many steps of a turn as it has hours.
 const HOURS: u64 = 24;
@@ -53,7 +53,7 @@ struct Turn {
 
 /// Time is moved by hand; a step is an hour, after which the expired are swept.
 pub(crate) fn run(dir: &Path, args: &Args) -> Result<Report> {
-    let dir = subdir(dir, "turns");
+    let dir = dir.join("turns");
     let clock = ManualClock::new();
     let engine = Options::new()
         .clock(Arc::new(clock.clone()))
@@ -64,7 +64,7 @@ pub(crate) fn run(dir: &Path, args: &Args) -> Result<Report> {
     for number in 1..=args.turns {
         let mut peak_bytes = 0;
         if args.at_once {
-            fill(&side, args.keys, "fill")?;
+            fill(&side, args.keys)?;
             peak_bytes = size::directory(&dir)?;
             clock.advance(Duration::from_secs(3600 * (HOURS + 2)));
             engine.sweep()?;
