@@ -157,7 +157,9 @@ impl Committer {
                     return Ok(());
                 }
                 Room::None => {
-                    self.rotate_if(true);
+                    if self.core.inbox.is_idle() {
+                        self.rotate();
+                    }
                     self.core.inbox.nudge();
                     self.journal.wait_for_segment(deadline).map_err(|error| {
                         Error::caused_by(ErrorKind::StoreFull, "the journal has no room", error)
@@ -244,19 +246,23 @@ impl Committer {
     }
 
     fn rotate_if_due(&mut self) {
-        let half = self.core.options.recent_bytes / 2;
-        let due = self.core.recent.active.load(Ordering::Relaxed) >= half
-            || self.bytes_since_rotation >= 2 * self.journal.segment_bytes()
-            || self.core.folds.wants();
-        self.rotate_if(due);
-    }
-
-    /// Hands the active records to the folder, if it has finished with the ones before. Between two
-    /// groups, so that the fold holds exactly what the journal holds before `replay_from`.
-    fn rotate_if(&mut self, due: bool) {
-        if !due || !self.core.inbox.is_idle() {
+        // Asked first: once the folder is idle, what it was asked for is no longer wished for, and
+        // only this thread makes it busy.
+        if !self.core.inbox.is_idle() {
             return;
         }
+        let half = self.core.options.recent_bytes / 2;
+        if self.core.recent.active.load(Ordering::Relaxed) >= half
+            || self.bytes_since_rotation >= 2 * self.journal.segment_bytes()
+            || self.core.folds.wants()
+        {
+            self.rotate();
+        }
+    }
+
+    /// Hands the active records to the folder, which has finished with the ones before. Between two
+    /// groups, so that the fold holds exactly what the journal holds before `replay_from`.
+    fn rotate(&mut self) {
         for mut shard in self.core.table.shards() {
             shard.rotate();
         }

@@ -319,10 +319,11 @@ impl Folder {
         let evicted: Vec<_> = self.core.table.shards().map(|mut shard| shard.evict()).collect();
         self.core.carried.store(self.store.view().open_count(), Ordering::Relaxed);
         self.core.recent.evicted();
-        self.core.inbox.requests.lock().folding = false;
         // Only now that the fold is durable may its part of the journal be written over.
         self.pool.recycle(task.replay_from);
         self.core.folds.folded(task.through);
+        // After the wish for this fold was met, for which the committer would fold again.
+        self.core.inbox.requests.lock().folding = false;
         self.core.counters.folds.fetch_add(1, Ordering::Relaxed);
         telemetry::folded(count, started.elapsed());
         self.core.queue.nudge();
