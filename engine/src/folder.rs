@@ -120,6 +120,7 @@ const RETRY: Duration = Duration::from_secs(1);
 
 /// What the folder is about, in the order of urgency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(not(feature = "stepping"), allow(unreachable_pub))]
 pub enum Doing {
     /// Preparing a journal segment.
     Prepare,
@@ -153,24 +154,12 @@ pub(crate) struct Folder {
     sweeping: Option<Vec<oneshot::Sender<Result<u64>>>>,
     swept: u64,
     filters_loaded: bool,
-    #[cfg(feature = "stepping")]
-    doing: Doing,
 }
 
 impl Folder {
     pub(crate) fn new(core: Arc<Core>, store: Store, pool: Arc<SegmentPool>) -> Self {
         let next_sweep = Instant::now() + core.options.sweep_interval;
-        Self {
-            core,
-            store,
-            pool,
-            next_sweep,
-            sweeping: None,
-            swept: 0,
-            filters_loaded: false,
-            #[cfg(feature = "stepping")]
-            doing: Doing::Prepare,
-        }
+        Self { core, store, pool, next_sweep, sweeping: None, swept: 0, filters_loaded: false }
     }
 
     /// Runs until it is stopped; the store file is closed when this returns. After a failure it
@@ -201,19 +190,16 @@ impl Folder {
         }
     }
 
+    /// Tells tests what comes next.
     #[cfg(feature = "stepping")]
-    fn about(&mut self, doing: Doing) {
-        self.doing = doing;
+    fn about(&self, doing: Doing) {
+        if let Some(stepper) = &self.core.options.stepper {
+            stepper.about(doing);
+        }
     }
 
     #[cfg(not(feature = "stepping"))]
-    fn about(&mut self, _: Doing) {}
-
-    /// What the last round was about.
-    #[cfg(feature = "stepping")]
-    pub(crate) fn doing(&self) -> Doing {
-        self.doing
-    }
+    fn about(&self, _: Doing) {}
 
     /// A wait that was over at once; `false` when the folder is to stop.
     #[cfg(feature = "stepping")]
@@ -332,6 +318,7 @@ impl Folder {
         // Merging keeps pace with folding, whatever the load.
         self.about(Doing::Merge);
         self.store.merge_step(4 * count)?;
+        self.about(Doing::Fold);
         self.note_space()
     }
 

@@ -28,13 +28,22 @@ struct Hands {
     core: Option<Arc<Core>>,
     committer: Option<Committer>,
     folder: Option<Folder>,
+    doing: Option<Doing>,
+    watch: Option<Box<dyn FnMut(Doing) + Send>>,
     random: u64,
 }
 
 impl Stepper {
     /// Works for no engine yet.
     pub fn new(seed: u64) -> Self {
-        let hands = Hands { core: None, committer: None, folder: None, random: seed };
+        let hands = Hands {
+            core: None,
+            committer: None,
+            folder: None,
+            doing: None,
+            watch: None,
+            random: seed,
+        };
         Self(Arc::new(Mutex::new(hands)))
     }
 
@@ -50,10 +59,23 @@ impl Stepper {
     }
 
     /// One round of the folder, without waiting; says what it was about, if there was something to
-    /// do. A fold ends with a merge.
+    /// do.
     pub fn fold(&self) -> Option<Doing> {
-        let (round, doing) = self.fold_once()?;
-        (round == Round::Worked).then_some(doing)
+        let round = self.fold_once()?;
+        if round == Round::Worked { self.0.lock().doing } else { None }
+    }
+
+    /// Has `watch` called whenever the folder turns to something else.
+    pub fn watch(&self, watch: impl FnMut(Doing) + Send + 'static) {
+        self.0.lock().watch = Some(Box::new(watch));
+    }
+
+    pub(crate) fn about(&self, doing: Doing) {
+        let mut hands = self.0.lock();
+        hands.doing = Some(doing);
+        if let Some(watch) = &mut hands.watch {
+            watch(doing);
+        }
     }
 
     /// What [`Engine::fold`](crate::Engine::fold) asks for.
@@ -110,20 +132,19 @@ impl Stepper {
     }
 
     /// `None` once it ended.
-    fn fold_once(&self) -> Option<(Round, Doing)> {
+    fn fold_once(&self) -> Option<Round> {
         let mut folder = self.0.lock().folder.take()?;
         let round = panic::catch_unwind(AssertUnwindSafe(move || {
             let round = folder.round();
-            let done = (round, folder.doing());
             if round == Round::Idle && !folder.wait_no_time() {
                 folder.close();
-                return (None, done);
+                return (None, round);
             }
-            (Some(folder), done)
+            (Some(folder), round)
         }));
         match round {
-            Ok((folder, done)) => {
-                let going_on = folder.is_some().then_some(done);
+            Ok((folder, round)) => {
+                let going_on = folder.is_some().then_some(round);
                 self.0.lock().folder = folder;
                 going_on
             }
@@ -141,7 +162,7 @@ impl Stepper {
 
     /// The folder was stopped: lets it end.
     pub(crate) fn end_folder(&self) {
-        while self.fold_once().is_some_and(|(round, _)| round != Round::Failed) {}
+        while self.fold_once().is_some_and(|round| round != Round::Failed) {}
         let folder = self.0.lock().folder.take();
         drop(folder);
     }

@@ -51,8 +51,17 @@ struct State {
     faults: Faults,
     operations: u64,
     trace: Option<Vec<Op>>,
+    album: Option<Album>,
     locks: BTreeSet<PathBuf>,
     powered_off: bool,
+}
+
+/// Images of a disk at work.
+struct Album {
+    every: u64,
+    skip: u64,
+    mark: u64,
+    images: Vec<(u64, SimDisk)>,
 }
 
 /// What a crash does not change.
@@ -76,6 +85,7 @@ impl SimDisk {
             faults: Faults::default(),
             operations: 0,
             trace: None,
+            album: None,
             locks: BTreeSet::new(),
             powered_off: false,
         };
@@ -136,6 +146,25 @@ impl SimDisk {
         self.state.lock().trace = Some(Vec::new());
     }
 
+    /// Starts to keep the disk as it is before every `every`th operation that changes something,
+    /// `skip` of them passed over first: for [`crash`](Self::crash), many times in one run. What an
+    /// operation did that the next one finds is unsynced, so that it is torn in the image of that.
+    pub fn start_images(&self, every: u64, skip: u64) {
+        self.state.lock().album = Some(Album { every, skip, mark: 0, images: Vec::new() });
+    }
+
+    /// Names the images that are kept from now on.
+    pub fn mark_images(&self, mark: u64) {
+        if let Some(album) = &mut self.state.lock().album {
+            album.mark = mark;
+        }
+    }
+
+    /// The images kept so far, each with its mark, and keeps no more.
+    pub fn take_images(&self) -> Vec<(u64, Self)> {
+        self.state.lock().album.take().map(|album| album.images).unwrap_or_default()
+    }
+
     /// The operations recorded so far, and stops recording.
     pub fn take_trace(&self) -> Vec<Op> {
         self.state.lock().trace.take().unwrap_or_default()
@@ -185,6 +214,7 @@ impl SimDisk {
             return Err(power_off_error());
         }
         state.operations += 1;
+        state.keep_image(&op);
         let fault = state.faults.meet(&op);
         let kind = op.kind;
         if let Some(trace) = &mut state.trace {
@@ -230,6 +260,17 @@ impl SimDisk {
 }
 
 impl State {
+    fn keep_image(&mut self, op: &Op) {
+        let Some(album) = self.album.as_mut().filter(|_| op.kind.is_change()) else { return };
+        if album.skip > 0 {
+            album.skip -= 1;
+            return;
+        }
+        album.skip = album.every - 1;
+        let image = SimDisk::with(self.tree.clone(), self.settings.clone());
+        album.images.push((album.mark, image));
+    }
+
     fn check_writable(&self) -> io::Result<()> {
         match self.settings.read_only {
             true => Err(io::Error::from_raw_os_error(Fault::EROFS)),

@@ -6,41 +6,23 @@
 //! `ONCEKEY_SEEDS=0..100000 cargo test --release -p oncekey --test stepped` runs the campaign.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod ask;
+#[path = "../common/mod.rs"]
 mod common;
 
 use std::collections::BTreeMap;
-use std::future::Future;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use common::caller::{Token, claimed, failed};
+use ask::{Asked, Handle};
+use common::caller::Token;
 use common::*;
 use oncekey::stepping::{Doing, Stepper};
-use oncekey::{Begin, Claim, Clock, Engine, Failed, Lookup, Options, Orphan, Pending};
-use oncekey_testing::{Answer, Call, CallId, CrashMode, Fault, History, ManualClock, OpKind};
+use oncekey::{Claim, Clock, Engine, Options, Orphan};
+use oncekey_testing::{Answer, CallId, CrashMode, Fault, History, ManualClock, OpKind};
 
-const KEYS: u64 = 4;
 const STEPS: u64 = 200;
 const DAY: Duration = Duration::from_secs(86_400);
-
-/// What an answer brings besides what it says.
-enum Handle {
-    Claim(Claim),
-    Orphan(Orphan),
-    None,
-}
-
-type Told = (Answer<Token>, Handle);
-
-/// A call under way.
-struct Asked {
-    key: u8,
-    id: CallId,
-    begins: bool,
-    poll: Box<dyn FnMut() -> Option<Told>>,
-}
 
 /// How often things happened over all seeds: a run in which one never did shows nothing.
 #[derive(Debug, Default)]
@@ -83,39 +65,9 @@ struct World<'a> {
     /// that told of a change.
     times: Vec<u64>,
     trace: Option<DefaultHasher>,
+    /// Few keys that meet often, or many that are folded into many runs.
+    keys: u64,
     met: &'a mut Met,
-}
-
-fn poll<T, E: From<oncekey::Error>>(pending: &mut Pending<T, E>) -> Option<Result<T, E>> {
-    match Pin::new(pending).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(answer) => Some(answer),
-        Poll::Pending => None,
-    }
-}
-
-fn ended<T, H>(result: Result<T, Failed<H>>, back: impl FnOnce(H) -> Handle) -> Told {
-    match result {
-        Ok(_) => (Answer::Done, Handle::None),
-        Err(error) => {
-            let kind = error.kind();
-            (failed(kind), error.into_handle().map_or(Handle::None, back))
-        }
-    }
-}
-
-fn begun(result: oncekey::Result<Begin>) -> Told {
-    match result {
-        Ok(Begin::Claimed(claim)) => (claimed(&claim), Handle::Claim(claim)),
-        Ok(Begin::Replay(recorded)) => {
-            (Answer::Replay(recorded.response().unwrap()[0]), Handle::None)
-        }
-        Ok(Begin::Locked(_)) => (Answer::Locked, Handle::None),
-        Ok(Begin::Mismatch(_)) => (Answer::Mismatch, Handle::None),
-        Ok(Begin::Orphaned(orphan)) => {
-            (Answer::Orphaned(orphan.token().to_bytes()), Handle::Orphan(orphan))
-        }
-        Err(error) => (failed(error.kind()), Handle::None),
-    }
 }
 
 fn millis(wall: std::time::SystemTime) -> u64 {
@@ -146,6 +98,7 @@ impl<'a> World<'a> {
             now: 0,
             times: vec![0],
             trace,
+            keys: if seed.is_multiple_of(2) { 4 } else { 40 },
             met,
         }
     }
@@ -172,25 +125,13 @@ impl<'a> World<'a> {
             28 => self.withdraw(),
             29 => self.elapse(),
             30 | 31 => self.stepper.want_fold(),
+            32 | 34 if self.keys > 4 && self.random.below(2) == 0 => self.stepper.want_fold(),
             32 if self.random.below(2) == 0 => self.stepper.want_sweep(),
             33 if self.random.below(2) == 0 => self.arm(),
             34 if self.sim.disk.is_powered_off() || self.random.below(4) == 0 => self.restart(),
             35..=48 => self.work(true),
             _ => self.work(false),
         }
-    }
-
-    fn ask(
-        &mut self,
-        key: u8,
-        call: Call<Token>,
-        submit: impl FnOnce(&mut Self) -> Box<dyn FnMut() -> Option<Told>>,
-    ) {
-        let begins = matches!(call, Call::Begin { .. });
-        let id = self.history.call(key, call);
-        let poll = submit(self);
-        self.asked.push(Asked { key, id, begins, poll });
-        self.hear();
     }
 
     /// Takes every answer that is there.
@@ -217,129 +158,12 @@ impl<'a> World<'a> {
         }
     }
 
-    fn begin(&mut self) {
-        let key = self.random.below(KEYS) as u8;
-        // Few calls of a key at a time: the search for their order is exponential in that.
-        if self.asked.iter().filter(|asked| asked.key == key).count() >= 4 {
-            return;
-        }
-        let other = self.random.below(8) == 0;
-        let waits = self.random.below(4) == 0;
-        self.ask(key, Call::Begin { body: u8::from(other) }, |world| {
-            let (name, body) = (common::key([key]), body(if other { "b" } else { "a" }));
-            let mut pending = match waits {
-                true => world.engine.begin_waiting(&name, body, DAY),
-                false => world.engine.begin(&name, body),
-            };
-            Box::new(move || poll(&mut pending).map(begun))
-        });
-    }
-
-    fn end_claim(&mut self) {
-        if self.claims.is_empty() {
-            return;
-        }
-        let index = self.random.below(self.claims.len() as u64) as usize;
-        let (key, claim) = self.claims.swap_remove(index);
-        let token = claim.token().to_bytes();
-        let response = self.random.below(256) as u8;
-        let len = 1 + self.random.below(4000) as usize;
-        match self.random.below(6) {
-            0 => self.ask(key, Call::Abort { token }, |_| {
-                let mut pending = claim.abort();
-                Box::new(move || poll(&mut pending).map(|ended_as| ended(ended_as, Handle::Claim)))
-            }),
-            1 => {
-                self.history.call(key, Call::Drop { token });
-                drop(claim);
-            }
-            _ => self.ask(key, Call::Complete { token, response }, |_| {
-                let mut pending = claim.complete(&vec![response; len]);
-                Box::new(move || poll(&mut pending).map(|ended_as| ended(ended_as, Handle::Claim)))
-            }),
-        }
-    }
-
-    fn checkpoint(&mut self) {
-        let Some((key, claim)) = self.claims.first() else { return };
-        let (key, token, data) = (*key, claim.token().to_bytes(), self.random.below(256) as u8);
-        self.ask(key, Call::Checkpoint { token, data }, |world| {
-            let mut pending = world.claims[0].1.checkpoint(&[data]);
-            Box::new(move || {
-                poll(&mut pending).map(|saved| {
-                    let answer = saved.map_or_else(|error| failed(error.kind()), |()| Answer::Done);
-                    (answer, Handle::None)
-                })
-            })
-        });
-    }
-
-    fn resolve(&mut self) {
-        if self.orphans.is_empty() {
-            return;
-        }
-        let index = self.random.below(self.orphans.len() as u64) as usize;
-        let (key, orphan) = self.orphans.swap_remove(index);
-        let token = orphan.token().to_bytes();
-        let response = self.random.below(256) as u8;
-        match self.random.below(3) {
-            0 => self.ask(key, Call::TakeOver { token }, |_| {
-                let mut pending = orphan.take_over();
-                Box::new(move || {
-                    poll(&mut pending).map(|taken| match taken {
-                        Ok(claim) => (claimed(&claim), Handle::Claim(claim)),
-                        Err(error) => ended::<(), _>(Err(error), Handle::Orphan),
-                    })
-                })
-            }),
-            1 => self.ask(key, Call::Complete { token, response }, |_| {
-                let mut pending = orphan.complete(&[response]);
-                Box::new(move || poll(&mut pending).map(|done| ended(done, Handle::Orphan)))
-            }),
-            _ => self.ask(key, Call::Release { token }, |_| {
-                let mut pending = orphan.release();
-                Box::new(move || poll(&mut pending).map(|done| ended(done, Handle::Orphan)))
-            }),
-        }
-    }
-
-    fn get(&mut self) {
-        let key = self.random.below(KEYS) as u8;
-        let id = self.history.call(key, Call::Get);
-        let answer = match self.engine.get(&common::key([key])) {
-            Ok(Lookup::Absent) => Answer::Absent,
-            Ok(Lookup::InFlight(_)) => Answer::Locked,
-            Ok(Lookup::Orphaned(orphan)) => Answer::Orphaned(orphan.token().to_bytes()),
-            Ok(Lookup::Completed(recorded)) => Answer::Replay(recorded.response().unwrap()[0]),
-            Ok(other) => panic!("{other:?}"),
-            Err(error) => failed(error.kind()),
-        };
-        if let Some(trace) = &mut self.trace {
-            format!("{id:?} {answer:?}").hash(trace);
-        }
-        self.history.answer(id, answer);
-    }
-
-    /// Drops a future. What it asked for may happen; a claim that nobody takes out is aborted.
-    fn withdraw(&mut self) {
-        if self.asked.is_empty() {
-            return;
-        }
-        let index = self.random.below(self.asked.len() as u64) as usize;
-        if !self.asked[index].begins {
-            return;
-        }
-        self.met.withdrawn += 1;
-        let Asked { key, id, poll, .. } = self.asked.swap_remove(index);
-        self.withdrawn.push((id, self.history.call(key, Call::Withdraw)));
-        drop(poll);
-    }
-
     fn elapse(&mut self) {
-        let millis = match self.random.below(3) {
+        let millis = match self.random.below(if self.keys > 4 { 9 } else { 3 }) {
             0 => 1 + self.random.below(1000),
             1 => 1 + self.random.below(20_000),
-            _ => TTL.as_millis() as u64,
+            2 => TTL.as_millis() as u64,
+            _ => 10,
         };
         self.met.expired += u64::from(millis >= TTL.as_millis() as u64);
         let by = Duration::from_millis(millis);
@@ -577,7 +401,7 @@ fn a_stepped_engine_tells_what_the_model_allows() {
     let Met { faults, panics, failures, reopened, reopenings_failed, .. } = met;
     let Met { power_losses, kills, closes, withdrawn, expired, wall_back, folds, swept, .. } = met;
     let disturbed = [faults, panics, failures, reopened, reopenings_failed, power_losses, kills];
-    for doing in [Doing::Prepare, Doing::Fold, Doing::Merge, Doing::Sweep] {
+    for doing in [Doing::Prepare, Doing::Fold, Doing::Sweep] {
         assert!(met.cuts.contains_key(&Some(doing)) || met.calls < 10_000, "{doing:?}: {met:?}");
     }
     let ordinary = [closes, withdrawn, expired, wall_back, folds, swept];
