@@ -8,7 +8,9 @@
 //! names its seed and leaves the damaged store in a directory that it names.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod live;
 
 use std::collections::BTreeSet;
 use std::ops::Range;

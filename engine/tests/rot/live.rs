@@ -1,0 +1,172 @@
+//! Rot that comes while the engine is open, is looked up through, written on and reopened.
+//!
+//! What a cache holds is answered from it, rightly. The exception is the one of rot at rest: damage
+//! confined to the last journal group, when the stop was unclean.
+
+use super::*;
+
+#[derive(Debug, Default)]
+struct Met {
+    /// Trials in which something was an error while the engine ran, and after it was opened again.
+    errors: u32,
+    errors_after: u32,
+    refused: u32,
+    all_right: u32,
+    tail_cut: u32,
+}
+
+struct Trial {
+    sim: Sim,
+    random: Random,
+    /// What is right of each name.
+    right: Vec<(String, String)>,
+    /// The last change that was acknowledged, and where its group lies.
+    last: Option<(String, PathBuf, Range<u64>)>,
+    damaged: Vec<(PathBuf, Range<u64>)>,
+    what: String,
+}
+
+impl Trial {
+    fn new(sample: &Sample, seed: u64) -> Self {
+        let right = names().zip(sample.right.iter().cloned()).collect();
+        let (sim, random) = (sample.copy(), Random::new(seed));
+        Self { sim, random, right, last: None, damaged: vec![], what: String::new() }
+    }
+
+    /// Flips, zeros, duplicates or overwrites; cutting a file that is open is not rot.
+    fn rot(&mut self) {
+        let lengths = self.sim.disk.files();
+        let image = self.sim.disk.crash(CrashMode::ProcessKill);
+        let Some((path, range)) = damage(&image, &mut self.random) else { return };
+        if image.files() != lengths {
+            return;
+        }
+        let bytes = image.read_file(&path);
+        self.sim.disk.write_bytes(
+            &path,
+            range.start,
+            &bytes[range.start as usize..range.end as usize],
+        );
+        self.what += &format!("{} at {range:?}; ", path.display());
+        self.damaged.push((path, range));
+    }
+
+    /// How many of the answers were errors; all others are right.
+    fn look(&mut self, engine: &Engine, cut: Option<&str>) -> u32 {
+        let mut errors = 0;
+        for (name, right) in &self.right {
+            match answer(engine, name) {
+                Ok(found) if found == *right || cut == Some(name) => {}
+                Ok(found) => panic!("{}{name} was {right}, is {found}", self.what),
+                Err(error) => {
+                    expect_damage(&error, &self.what);
+                    errors += 1;
+                }
+            }
+        }
+        errors
+    }
+
+    /// New keys, folds and sweeps go on. What is acknowledged is right from then on.
+    fn work(&mut self, engine: &Engine) {
+        for _ in 0..self.random.below(12) {
+            let number = self.right.len();
+            let name = format!("live {number}");
+            self.sim.disk.start_trace();
+            let claim = match engine.begin(&key(&name), body("a")).wait() {
+                Ok(Begin::Claimed(claim)) => claim,
+                Ok(other) => panic!("{}a new key is {other:?}", self.what),
+                Err(error) => {
+                    expect_damage(&error, &self.what);
+                    return;
+                }
+            };
+            let response = vec![number as u8; 1 + self.random.below(4000) as usize];
+            let token = claim.token();
+            let Ok(_) = claim.complete(&response).wait() else { return };
+            let right = format!("completed {token} {:?}", Some(&response[..]));
+            self.right.push((name.clone(), right));
+            let group = self.sim.disk.take_trace().into_iter().rfind(|op| {
+                op.kind == OpKind::Write
+                    && op.offset >= BLOCK
+                    && op.path.to_string_lossy().contains(".seg")
+            });
+            self.last = group.map(|op| (name, op.path, op.offset..op.offset + op.len));
+            if self.random.below(6) == 0 {
+                let results = [engine.fold(), engine.sweep().map(drop)];
+                for error in results.into_iter().filter_map(Result::err) {
+                    expect_damage(&error, &self.what);
+                }
+            }
+        }
+    }
+
+    /// The key that a cut tail may have taken back.
+    fn cut(&self) -> Option<&str> {
+        let (name, path, bytes) = self.last.as_ref()?;
+        let hit = self.damaged.iter().any(|(damaged, range)| {
+            damaged == path && bytes.start <= range.start && range.end <= bytes.end
+        });
+        hit.then_some(name)
+    }
+
+    fn run(mut self, sample: &Sample, met: &mut Met) {
+        let engine = self.sim.open();
+        if self.random.below(2) == 0 {
+            // Caches are warm.
+            assert_eq!(self.look(&engine, None), 0);
+        }
+        self.work(&engine);
+        let mut errors = 0;
+        for _ in 0..1 + self.random.below(3) {
+            self.rot();
+            errors += self.look(&engine, None);
+            if self.random.below(2) == 0 {
+                begins(&engine, sample, false, &mut self.random, &self.what);
+            }
+            self.work(&engine);
+            errors += self.look(&engine, None);
+        }
+        met.errors += u32::from(errors > 0);
+        let clean = self.random.below(2) == 0;
+        if clean {
+            drop(engine);
+            self.sim = self.sim.on(self.sim.disk.crash(CrashMode::LoseAllUnsynced));
+        } else {
+            let image = self.sim.disk.crash(CrashMode::ProcessKill);
+            drop(engine);
+            self.sim = self.sim.on(image);
+        }
+        let engine = match self.sim.options().open_existing("/store") {
+            Ok(engine) => engine,
+            Err(error) => {
+                expect_damage(&error, &self.what);
+                met.refused += 1;
+                return;
+            }
+        };
+        let cut = self.cut().map(str::to_owned);
+        let after = self.look(&engine, cut.as_deref());
+        met.tail_cut += u32::from(cut.is_some());
+        met.errors_after += u32::from(after > 0);
+        met.all_right += u32::from(after == 0 && errors == 0);
+    }
+}
+
+#[test]
+fn damage_under_a_running_engine_gives_right_answers_or_errors() {
+    let mut met = Met::default();
+    let mut sample: Option<(u64, Sample)> = None;
+    for seed in seeds(0..300) {
+        let _named = Seed(seed);
+        let batch = seed / 60;
+        if sample.as_ref().is_none_or(|(of, _)| *of != batch) {
+            sample = Some((batch, Sample::new(Stop::Dropped, batch)));
+        }
+        let sample = &sample.as_ref().unwrap().1;
+        Trial::new(sample, seed ^ 0x6c69_7665).run(sample, &mut met);
+    }
+    eprintln!("{met:?}");
+    let Met { errors, errors_after, refused, all_right, .. } = met;
+    assert!(errors > 0 && errors_after > 0 && refused > 0 && all_right > 0, "{met:?}");
+}
