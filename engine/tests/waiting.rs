@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::*;
-use oncekey::{Begin, Durability, Engine, ErrorKind, Options, Pending};
+use oncekey::{Begin, Durability, Engine, ErrorKind, Lookup, Options, Pending};
 use oncekey_testing::{CrashMode, Fault, HeldDisk, OpKind};
 
 struct Stalled {
@@ -287,37 +287,96 @@ fn begins_wait_for_memory_and_are_overloaded_when_folding_does_not_keep_up() {
     replay(&engine, "owner 39");
 }
 
-#[test]
-fn a_lookup_that_stalls_while_the_key_is_completed_folded_and_evicted() {
+/// A store whose folder has nothing to do, and a key that expired in its file: whoever looks the
+/// key up must read.
+fn cold() -> Stalled {
     let sim = Sim::new();
     let engine = sim.open();
-    // Many keys are completed, folded and evicted while others look them up: an answer is never
-    // "new" again.
+    // Not at the end of an expiry bucket: a bucket that expired whole is not read.
+    sim.clock.advance(Duration::from_secs(1));
+    complete(&engine, "k", b"first");
+    // More than one page of everything: the first of each table is always in memory.
+    (0..60).for_each(|n| complete(&engine, &format!("filler {n}"), &[1; 3000]));
+    engine.close().unwrap();
+    let held = HeldDisk::new(sim.disk.clone(), "redb");
+    let options = sim.options().cache_bytes(0).disk(Arc::new(held.clone()));
+    let engine = options.open("/store").unwrap();
+    // Comes last, when filters are loaded.
+    engine.sweep().unwrap();
+    sim.clock.advance(TTL);
+    Stalled { sim, held, engine }
+}
+
+/// Lets the stalled lookup go on however the test ends.
+struct Release<'a>(&'a HeldDisk);
+
+impl Drop for Release<'_> {
+    fn drop(&mut self) {
+        self.0.release_read();
+    }
+}
+
+/// Runs `lookup` on a thread, stalled in its read while `meanwhile` runs.
+fn stall<T: Send>(
+    held: &HeldDisk,
+    lookup: impl FnOnce() -> T + Send,
+    meanwhile: impl FnOnce(),
+) -> T {
     std::thread::scope(|scope| {
-        let folder = scope.spawn(|| {
-            for _ in 0..60 {
-                engine.fold().unwrap();
-            }
-        });
-        for worker in 0..3 {
-            let engine = &engine;
-            scope.spawn(move || {
-                for round in 0..300 {
-                    let name = format!("{worker}-{round}");
-                    complete(engine, &name, name.as_bytes());
-                    for back in 0..3 {
-                        let Some(earlier) = i32::checked_sub(round, back) else { continue };
-                        if earlier < 0 {
-                            continue;
-                        }
-                        let name = format!("{worker}-{earlier}");
-                        assert_eq!(replay(engine, &name).response(), Some(name.as_bytes()));
-                    }
-                }
-            });
+        let release = Release(held);
+        held.hold_next_read();
+        let stalled = scope.spawn(lookup);
+        while !held.holds_read() {
+            assert!(!stalled.is_finished(), "the lookup read nothing");
+            std::thread::yield_now();
         }
-        folder.join().unwrap();
-    });
+        meanwhile();
+        assert!(held.holds_read() && !stalled.is_finished());
+        drop(release);
+        stalled.join().unwrap()
+    })
+}
+
+#[test]
+fn a_lookup_that_stalls_while_the_key_is_completed_folded_and_evicted() {
+    let Stalled { held, engine, .. } = cold();
+    let replayed = |name| replay(&engine, name).response().unwrap().to_vec();
+    let found = stall(
+        &held,
+        || engine.get(&key("k")).unwrap(),
+        || {
+            complete(&engine, "k", b"second");
+            engine.fold().unwrap();
+            assert_eq!(engine.stats().recent_bytes, 0, "evicted");
+            assert_eq!(replayed("k"), b"second");
+        },
+    );
+    // It overlaps all of that, so it may tell what was before; never the expired answer.
+    match found {
+        Lookup::Absent => {}
+        Lookup::Completed(recorded) => assert_eq!(recorded.response(), Some(&b"second"[..])),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(replayed("k"), b"second");
+}
+
+#[test]
+fn a_begin_that_stalls_in_its_lookup_keeps_others_from_deciding() {
+    let Stalled { held, engine, .. } = cold();
+    let mut second = None;
+    let first = stall(
+        &held,
+        || submit(&engine, "k").wait().unwrap(),
+        || {
+            second = Some(unanswered(submit(&engine, "k")));
+            complete(&engine, "other", b"goes on");
+            engine.fold().unwrap();
+            engine.sweep().unwrap();
+        },
+    );
+    assert!(matches!(first, Begin::Claimed(_)), "{first:?}");
+    let second = second.unwrap().wait().unwrap();
+    assert!(matches!(second, Begin::Locked(_)), "{second:?}");
 }
 
 /// Without a committer nobody watches the end of a wait, and no owner can end its claim.

@@ -1,4 +1,5 @@
-//! A disk whose journal syncs can be held, to look at the moment between a write and its sync.
+//! A disk whose syncs can be held, to look at the moment between a write and its sync, and one
+//! read, to have a lookup stall.
 
 use std::any::Any;
 use std::io;
@@ -8,7 +9,8 @@ use std::sync::Arc;
 use oncekey::disk::{Caching, Disk, DiskFile};
 use parking_lot::{Condvar, Mutex};
 
-/// A disk on which syncs of files whose name holds `part` wait while they are held.
+/// A disk on which syncs of files whose name holds `part` wait while they are held, and a
+/// read of such a file, if that is asked for.
 #[derive(Clone, Debug)]
 pub struct HeldDisk {
     disk: Arc<dyn Disk>,
@@ -28,9 +30,31 @@ struct GateState {
     waiting: usize,
     /// Syncs that may still pass while the gate is closed.
     passes: usize,
+    read: HeldRead,
+}
+
+/// The one read that is held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum HeldRead {
+    #[default]
+    None,
+    /// The next one is to be.
+    Armed,
+    Waiting,
 }
 
 impl Gate {
+    fn pass_read(&self) {
+        let mut state = self.state.lock();
+        if state.read != HeldRead::Armed {
+            return;
+        }
+        state.read = HeldRead::Waiting;
+        while state.read == HeldRead::Waiting {
+            self.changed.wait(&mut state);
+        }
+    }
+
     fn pass(&self) {
         let mut state = self.state.lock();
         state.waiting += 1;
@@ -52,6 +76,22 @@ impl HeldDisk {
     /// Syncs that start from now on wait.
     pub fn hold(&self) {
         self.gate.state.lock().held = true;
+    }
+
+    /// The next read waits; those of others meanwhile do not.
+    pub fn hold_next_read(&self) {
+        self.gate.state.lock().read = HeldRead::Armed;
+    }
+
+    /// Whether a read is being held.
+    pub fn holds_read(&self) -> bool {
+        self.gate.state.lock().read == HeldRead::Waiting
+    }
+
+    /// Lets the read that is held go on.
+    pub fn release_read(&self) {
+        self.gate.state.lock().read = HeldRead::None;
+        self.gate.changed.notify_all();
     }
 
     /// Waits until a sync is being held.
@@ -128,6 +168,7 @@ impl DiskFile for HeldFile {
         self.file.len()
     }
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.gate.pass_read();
         self.file.read_at(offset, buffer)
     }
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
