@@ -3,7 +3,7 @@
 //! merge, a sweep, a segment that is prepared or recycled. Every image is opened, often while the
 //! power goes again, and must hold what was acknowledged.
 //!
-//! `ONCEKEY_SEEDS=0..2400 cargo test --release -p oncekey --test images -- --nocapture` runs the
+//! `ONCEKEY_SEEDS=0..3300 cargo test --release -p oncekey --test images -- --nocapture` runs the
 //! campaign and says how many images there were.
 #![allow(missing_docs, clippy::unwrap_used)]
 
