@@ -8,6 +8,7 @@
 //! names its seed and leaves the damaged store in a directory that it names.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod child;
 #[path = "../common/mod.rs"]
 mod common;
 mod live;
@@ -17,6 +18,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use child::Ran;
 use common::*;
 use oncekey::{Begin, Damage, Engine, Error, ErrorKind, Lookup};
 use oncekey_testing::{CrashMode, OpKind, SimDisk};
@@ -182,6 +184,7 @@ fn damage(disk: &SimDisk, random: &mut Random) -> Option<(PathBuf, Range<u64>)> 
     // Mostly where something is: most of a segment is zeros.
     let block = |random: &mut Random| match random.below(8) {
         0 => random.below(blocks),
+        _ if used.is_empty() => random.below(blocks),
         _ => used[random.below(used.len() as u64) as usize],
     };
     let target = block(random);
@@ -394,19 +397,25 @@ fn run_trial(sample: &Sample, seed: u64, outcomes: &mut Outcomes) {
 
 #[test]
 fn damage_at_rest_gives_right_answers_or_errors() {
-    let mut outcomes = Outcomes::default();
     let mut sample: Option<(u64, Sample)> = None;
-    for seed in seeds(0..400) {
-        let _named = Seed(seed);
+    let trial = |seed| {
         // Of the seed alone, so that one seed replays one trial.
         let batch = seed / 60;
         if sample.as_ref().is_none_or(|(of, _)| *of != batch) {
             let stop = [Stop::Killed, Stop::Dropped, Stop::Closed][(batch % 3) as usize];
             sample = Some((batch, Sample::new(stop, batch)));
         }
+        let mut outcomes = Outcomes::default();
         run_trial(&sample.as_ref().unwrap().1, seed, &mut outcomes);
-    }
-    eprintln!("{outcomes:?}");
-    let Outcomes { refused, some_errors, all_right, named, .. } = outcomes;
-    assert!(refused > 0 && some_errors > 0 && all_right > 0 && named > 0, "{outcomes:?}");
+        let Outcomes { refused, some_errors, all_right, tail_cut, named } = outcomes;
+        [refused.into(), some_errors.into(), all_right.into(), tail_cut.into(), named as u64]
+    };
+    let test = "damage_at_rest_gives_right_answers_or_errors";
+    let Some(Ran { counts, ended }) = child::run(test, seeds(0..400), trial) else { return };
+    let [refused, some_errors, all_right, tail_cut, named] = counts;
+    eprintln!(
+        "{refused} refused, {some_errors} with errors, {all_right} all right, {tail_cut} cut tails, \
+         {named} records named, {ended} ended the process"
+    );
+    assert!(refused > 0 && some_errors > 0 && all_right > 0 && named > 0);
 }

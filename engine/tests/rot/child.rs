@@ -1,0 +1,69 @@
+//! Trials in a process of their own: on damaged pages redb may panic while it unwinds, which ends
+//! the process. That is the end of one trial, told apart from every other end, not of the test.
+
+use std::ops::Range;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+
+use super::common::Seed;
+
+const SEEDS: &str = "ONCEKEY_ROT_SEEDS";
+/// What the standard library says before it aborts for that reason.
+const UNWINDING: &str = "panic in a destructor during cleanup";
+
+/// What trials counted, and how many of them ended their process.
+#[derive(Debug)]
+pub(crate) struct Ran<const N: usize> {
+    pub(crate) counts: [u64; N],
+    pub(crate) ended: u64,
+}
+
+/// Runs `trial` for each seed in children of this process, which run the test `name` again. `None`
+/// in such a child.
+pub(crate) fn run<const N: usize>(
+    name: &str,
+    seeds: Range<u64>,
+    mut trial: impl FnMut(u64) -> [u64; N],
+) -> Option<Ran<N>> {
+    if let Ok(given) = std::env::var(SEEDS) {
+        let (start, end) = given.split_once(' ').unwrap();
+        for seed in start.parse().unwrap()..end.parse().unwrap() {
+            let _named = Seed(seed);
+            println!("\n@seed {seed}");
+            let counts = trial(seed).map(|count| count.to_string());
+            println!("\n@counts {}", counts.join(" "));
+        }
+        return None;
+    }
+    let mut ran = Ran { counts: [0; N], ended: 0 };
+    let mut next = seeds.start;
+    while next < seeds.end {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "--nocapture", name])
+            .env(SEEDS, format!("{next} {}", seeds.end))
+            .output()
+            .unwrap();
+        let mut last = None;
+        for line in String::from_utf8_lossy(&child.stdout).lines() {
+            if let Some(seed) = line.strip_prefix("@seed ") {
+                last = Some(seed.parse::<u64>().unwrap());
+            } else if let Some(counts) = line.strip_prefix("@counts ") {
+                for (sum, count) in ran.counts.iter_mut().zip(counts.split(' ')) {
+                    *sum += count.parse::<u64>().unwrap();
+                }
+            }
+        }
+        let last = last.expect("the child ran a trial");
+        if child.status.success() {
+            assert_eq!(last + 1, seeds.end, "the child ran all trials");
+            break;
+        }
+        let stderr = String::from_utf8_lossy(&child.stderr);
+        let _named = Seed(last);
+        let aborted = child.status.signal() == Some(libc::SIGABRT);
+        assert!(aborted && stderr.contains(UNWINDING), "{}: {stderr}", child.status);
+        ran.ended += 1;
+        next = last + 1;
+    }
+    Some(ran)
+}
