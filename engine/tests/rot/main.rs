@@ -175,6 +175,10 @@ fn damage(disk: &SimDisk, random: &mut Random) -> Option<(PathBuf, Range<u64>)> 
     };
     let bytes = disk.read_file(&path);
     let blocks = bytes.len() as u64 / BLOCK;
+    if blocks == 0 {
+        // A segment that is only being created.
+        return None;
+    }
     let used: Vec<_> = (0..blocks)
         .filter(|block| {
             let start = (block * BLOCK) as usize;
