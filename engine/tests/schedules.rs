@@ -40,7 +40,7 @@ fn run(scheduler: impl Scheduler + 'static, seed: u64, scenario: fn(u64)) {
 
 #[test]
 fn what_threads_are_told_has_an_order_that_the_model_allows() {
-    explore(0..150, |seed| {
+    explore(0..500, |seed| {
         let mut random = Random::new(seed);
         let (mut sim, history) = (Sim::new(), History::new());
         let mut engine = sim.open();
@@ -108,6 +108,11 @@ impl Impatient {
     }
 
     fn step(&mut self) {
+        if self.random.below(6) == 0
+            && let Err(error) = self.engine.fold()
+        {
+            refused(&error);
+        }
         let name = self.random.below(2) as u8;
         let completed = self.known.lock().unwrap().completed.get(&name).copied();
         let (key, body) = (key([name]), body("a"));
@@ -162,7 +167,7 @@ impl Impatient {
 
 #[test]
 fn whoever_races_a_reopening_or_the_end_is_answered_and_nothing_is_forgotten() {
-    explore(0..150, |seed| {
+    explore(0..500, |seed| {
         let mut random = Random::new(seed);
         let (sim, known) = (Sim::new(), Arc::<Mutex<Known>>::default());
         let engine = sim.open();
