@@ -1,6 +1,7 @@
 //! All interleavings, up to a number of preemptions, of the smallest concurrent parts, under loom.
 //!
 //! A model fails by an assertion, and when all its threads sleep.
+#![allow(clippy::unwrap_used)]
 
 use std::future::Future;
 use std::pin::Pin;
