@@ -5,8 +5,15 @@
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard};
 
 use oncekey::{Begin, Claim, Engine, ErrorKind, Fingerprint, Key};
+
+/// A child inherits the open stores of all tests: one at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap()
+}
 
 fn store(name: &str) -> PathBuf {
     let dir = std::env::temp_dir().join(format!("oncekey-{name}-{}", std::process::id()));
@@ -68,6 +75,7 @@ fn in_use(dir: &PathBuf) -> bool {
 
 #[test]
 fn a_child_that_leaves_the_engine_alone_does_no_harm() {
+    let _alone = alone();
     let dir = store("fork");
     let engine = Engine::open(&dir).unwrap();
     let held = claim(&engine, "across");
@@ -89,6 +97,7 @@ fn a_child_that_leaves_the_engine_alone_does_no_harm() {
 
 #[test]
 fn a_child_that_lives_on_keeps_the_store_locked() {
+    let _alone = alone();
     let dir = store("fork-locked");
     let engine = Engine::open(&dir).unwrap();
     claim(&engine, "k").complete(b"answer").wait().unwrap();
