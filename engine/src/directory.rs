@@ -1,4 +1,4 @@
-//! The store directory: `store.redb`, `journal-*.seg`, `LOCK`.
+//! The store directory: `store.redb`, `records-*`, `journal-*.seg`, `LOCK`.
 //!
 //! A directory is a store from the moment `store.redb` has its name. Creation writes the first
 //! journal segment, then the store file under a temporary name, and renames it last: a crash before
@@ -89,6 +89,7 @@ fn list(disk: &Arc<dyn Disk>, path: &Path) -> Result<Option<Vec<String>>> {
 fn is_ours(name: &str) -> bool {
     [LOCK, store::FILE, store::TEMPORARY_FILE, "lost+found"].contains(&name)
         || journal::is_segment(name)
+        || store::is_record_file(name)
 }
 
 fn refuse_network_filesystem(options: &Options, path: &Path) -> Result<()> {
@@ -178,6 +179,11 @@ fn create_store(options: &Options, path: &Path) -> Result<()> {
                     store::FILE
                 )));
             }
+        } else if store::is_record_file(&name) {
+            return Err(Error::corrupted(format!(
+                "{} is missing, but {name} is there",
+                store::FILE
+            )));
         } else if name != store::TEMPORARY_FILE {
             continue;
         }

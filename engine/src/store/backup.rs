@@ -6,10 +6,10 @@ use redb::{Database, Key, ReadOnlyTable, ReadableTable, TableDefinition};
 
 use super::backend::failed;
 use super::catalog::Catalog;
-use super::schema::{BLOCKS, Bytes, CHUNKS, FILTERS, OPEN, RUNS, StoreState};
+use super::schema::{BLOCKS, Bytes, FILTERS, OPEN, RUNS, StoreState};
 use super::verify::Checks;
 use super::{Store, create_file, transact, write_state};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What one transaction of a copy writes, at least.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
@@ -33,9 +33,14 @@ impl Store {
             copy_rows(&tables.runs, database, RUNS, |_, _| Ok(()))?;
             copy_rows(&tables.open, database, OPEN, |_, _| Ok(()))?;
             let checks = Checks { catalog: &catalog };
-            copy_rows(&tables.chunks, database, CHUNKS, |key, bytes| checks.chunk(key, bytes))?;
             copy_rows(&tables.blocks, database, BLOCKS, |key, bytes| checks.block(key, bytes))?;
             checks.no_block_is_missing(tables)?;
+            checks.records(&view)?;
+            for (bucket_end, end) in catalog.buckets() {
+                view.files.get(bucket_end)?.copy_to(&*self.disk, target, end)?;
+            }
+            let named = self.disk.sync_dir(target);
+            named.map_err(|error| Error::io("naming the copies of record files", error))?;
             // A damaged filter is noticed when it is loaded, and costs no answer.
             copy_rows(&tables.filters, database, FILTERS, |_, _| Ok(()))?;
             state_change(&mut catalog.state);

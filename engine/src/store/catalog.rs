@@ -124,6 +124,22 @@ impl Catalog {
         self.runs.values().filter(|run| run.meta.stage == Stage::Live)
     }
 
+    /// The bytes that the record file of a bucket holds.
+    pub(super) fn end_of(&self, bucket_end: u64) -> u64 {
+        let of_bucket = self.live_runs().filter(|run| run.meta.bucket_end == bucket_end);
+        of_bucket.map(|run| run.meta.end).max().unwrap_or(0)
+    }
+
+    /// The buckets that have records, each with the bytes that its file holds.
+    pub(super) fn buckets(&self) -> BTreeMap<u64, u64> {
+        let mut buckets = BTreeMap::new();
+        for Run { meta, .. } in self.live_runs() {
+            let end = buckets.entry(meta.bucket_end).or_insert(0);
+            *end = meta.end.max(*end);
+        }
+        buckets
+    }
+
     pub(super) fn next_run_id(&mut self) -> u64 {
         let id = self.state.next_run;
         self.state.next_run += 1;

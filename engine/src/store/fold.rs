@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use redb::{Table, WriteTransaction};
+use redb::WriteTransaction;
 
 use super::Store;
 use super::backend::failed;
 use super::catalog::{Catalog, FilterSlot, Run};
-use super::chunk::ChunkWriter;
+use super::records::Appender;
 use super::run::{Entry, RunWriter};
-use super::schema::{BLOCKS, Bytes, CHUNKS, FILTERS, OPEN, RUNS, RunMeta, Stage};
+use super::schema::{BLOCKS, FILTERS, OPEN, RUNS, RunMeta, Stage};
 use crate::clock::{Time, millis};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::journal::Position;
 use crate::key::KeyHash;
 use crate::recent::Versioned;
@@ -25,7 +25,7 @@ pub(crate) struct Fold {
     pub(crate) replay_from: Position,
     pub(crate) epoch: u64,
     pub(crate) time: Time,
-    /// Completed records are swept by buckets of this width.
+    /// Completed records are swept by buckets of this width; those that expire far off by wider ones.
     pub(crate) bucket_width: Duration,
     /// The newest state of every key that changed since the last fold, each key once.
     pub(crate) entries: Vec<(KeyHash, Versioned)>,
@@ -46,7 +46,7 @@ pub(crate) struct FoldReport {
     pub(crate) runs: u64,
 }
 
-/// A completed record on its way into a chunk.
+/// A completed record on its way into the file of its bucket.
 #[derive(Clone, Copy)]
 struct Placed<'a> {
     bucket_end: u64,
@@ -66,20 +66,30 @@ struct Sorted<'a> {
     closed: Vec<KeyHash>,
 }
 
+/// The records of one bucket, durable in its file, which no run lists yet.
+struct Appended {
+    bucket_end: u64,
+    /// What the file holds with them, in bytes.
+    end: u64,
+    /// By hash.
+    entries: Vec<Entry>,
+}
+
 impl Store {
-    /// Folds in one transaction. Records in flight and orphans replace their open row; completed
-    /// ones, unless expired, go into chunks and one new run for each bucket, and they and removed
-    /// keys lose their open row.
+    /// Folds: appends the completed records to the files of their buckets, then in one transaction
+    /// adds a run for each of these buckets and replaces the open rows of records in flight and of
+    /// orphans. Keys whose record is completed or removed lose their open row.
     pub(crate) fn fold(&mut self, fold: Fold) -> Result<FoldReport> {
         debug_assert!(fold.through >= self.catalog.state.folded_through);
         let now = fold.time.max(self.catalog.state.time);
         let sorted = sort(&fold, now);
+        let appended = self.append(&sorted.completed)?;
         let report = self.commit(|transaction, next| {
             next.state.folded_through = fold.through;
             next.state.replay_from = fold.replay_from;
             next.state.epoch = fold.epoch;
             next.state.time = now;
-            let runs = store_completed(transaction, next, &sorted.completed)?;
+            store_runs(transaction, next, &appended)?;
             store_open(transaction, next, &sorted)?;
             let expired_orphans = remove_expired(transaction, next, fold.time)?;
             Ok(FoldReport {
@@ -87,14 +97,41 @@ impl Store {
                 expired: sorted.expired,
                 open: sorted.open.len() as u64,
                 expired_orphans,
-                runs,
+                runs: appended.len() as u64,
             })
         })?;
         self.folds += 1;
-        for bucket in sorted.completed.chunk_by(same_bucket) {
-            self.last_fold_of.insert(bucket[0].bucket_end, self.folds);
+        for bucket in &appended {
+            self.last_fold_of.insert(bucket.bucket_end, self.folds);
         }
         Ok(report)
+    }
+
+    /// Makes the records durable in the files of their buckets. After an error the store is as it
+    /// was.
+    fn append(&mut self, completed: &[Placed<'_>]) -> Result<Vec<Appended>> {
+        let (disk, dir) = (&*self.disk, &*self.dir);
+        let mut appended = Vec::new();
+        let mut named = true;
+        for bucket in completed.chunk_by(|left, right| left.bucket_end == right.bucket_end) {
+            let bucket_end = bucket[0].bucket_end;
+            let start = self.catalog.end_of(bucket_end);
+            // A name is durable once a run of the bucket is.
+            named &= start > 0;
+            Arc::make_mut(&mut self.files).create(disk, dir, bucket_end)?;
+            let mut file = Appender::open(disk, dir, bucket_end, start, self.catalog.state.seed)?;
+            let mut entries = Vec::with_capacity(bucket.len());
+            for placed in bucket {
+                let locator = file.push(placed.sequence, placed.record)?;
+                entries.push(Entry { hash: placed.hash, locator });
+            }
+            entries.sort_unstable_by_key(|entry| entry.hash);
+            appended.push(Appended { bucket_end, end: file.finish()?, entries });
+        }
+        if !named {
+            disk.sync_dir(dir).map_err(|error| Error::io("naming a record file", error))?;
+        }
+        Ok(appended)
     }
 }
 
@@ -111,9 +148,8 @@ fn sort(fold: &Fold, now: Time) -> Sorted<'_> {
                         sorted.expired += 1;
                         continue;
                     }
-                    let bucket_end = expires_at.0.checked_next_multiple_of(width);
                     sorted.completed.push(Placed {
-                        bucket_end: bucket_end.unwrap_or(u64::MAX),
+                        bucket_end: bucket_end(expires_at, now, width),
                         sequence: *sequence,
                         hash: *hash,
                         record,
@@ -128,72 +164,43 @@ fn sort(fold: &Fold, now: Time) -> Sorted<'_> {
     sorted
 }
 
-fn same_bucket(left: &Placed<'_>, right: &Placed<'_>) -> bool {
-    left.bucket_end == right.bucket_end
+/// The end of the bucket of a record, in buckets of `width` ms. A record that expires after more than
+/// 48 of them gets one that is twice, four times, … as wide: whatever TTLs are asked for, the buckets are few.
+fn bucket_end(expires_at: Time, now: Time, width: u64) -> u64 {
+    let far = expires_at.0.saturating_sub(now.0) / width / 48;
+    let widened = (far + 1).checked_next_power_of_two().and_then(|by| width.checked_mul(by));
+    widened.and_then(|width| expires_at.0.checked_next_multiple_of(width)).unwrap_or(u64::MAX)
 }
 
-/// Writes chunks and runs; gives the number of runs.
-fn store_completed(
+/// Adds a run for each bucket.
+fn store_runs(
     transaction: &WriteTransaction,
     next: &mut Catalog,
-    completed: &[Placed<'_>],
-) -> Result<u64> {
-    let mut chunks = transaction.open_table(CHUNKS).map_err(failed)?;
+    appended: &[Appended],
+) -> Result<()> {
     let mut blocks = transaction.open_table(BLOCKS).map_err(failed)?;
     let mut filters = transaction.open_table(FILTERS).map_err(failed)?;
     let mut rows = transaction.open_table(RUNS).map_err(failed)?;
-    let seed = next.state.seed;
-    let mut writer = ChunkWriter::new(seed, next.state.next_chunk);
-    let mut entries = Vec::with_capacity(completed.len());
-    let mut runs = 0;
-    for bucket in completed.chunk_by(same_bucket) {
-        let bucket_end = bucket[0].bucket_end;
-        entries.clear();
-        store_chunks(&mut chunks, &mut writer, bucket, &mut entries)?;
-        entries.sort_unstable_by_key(|entry| entry.hash);
+    for Appended { bucket_end, end, entries } in appended {
         let meta = RunMeta {
             id: next.next_run_id(),
-            bucket_end,
+            bucket_end: *bucket_end,
             entries: entries.len() as u64,
+            end: *end,
             blocks: 0,
             lines: 0,
             level: 0,
             stage: Stage::Live,
         };
-        let mut run = RunWriter::new(meta, seed);
-        for entry in &entries {
+        let mut run = RunWriter::new(meta, next.state.seed);
+        for entry in entries {
             run.push(*entry, &mut blocks, &mut filters)?;
         }
         let meta = run.finish(&mut blocks, &mut filters)?;
         let filter = FilterSlot::Loaded(Arc::new(run.into_filter()));
         next.put_run(&mut rows, Run { meta, filter })?;
-        runs += 1;
     }
-    next.state.next_chunk = writer.next_id();
-    Ok(runs)
-}
-
-/// Packs the records of one bucket into chunks; gives an entry for each.
-fn store_chunks(
-    chunks: &mut Table<'_, (u64, u64), Bytes>,
-    writer: &mut ChunkWriter,
-    bucket: &[Placed<'_>],
-    entries: &mut Vec<Entry>,
-) -> Result<()> {
-    let mut store = |placed: &Placed<'_>, writer: &mut ChunkWriter| {
-        writer.flush(|id, bytes| {
-            chunks.insert((placed.bucket_end, id), bytes).map_err(failed)?;
-            Ok(())
-        })
-    };
-    for placed in bucket {
-        if !writer.fits(placed.record) {
-            store(placed, writer)?;
-        }
-        let locator = writer.push(placed.sequence, placed.record);
-        entries.push(Entry { hash: placed.hash, locator });
-    }
-    store(&bucket[0], writer)
+    Ok(())
 }
 
 /// Removes orphans that have expired. Here and not in the sweep: everything that the journal holds

@@ -112,6 +112,7 @@ impl Store {
             id: self.catalog.state.next_run,
             bucket_end: inputs[0].bucket_end,
             entries: inputs.iter().map(|meta| meta.entries).sum(),
+            end: inputs.iter().map(|meta| meta.end).max().unwrap_or(0),
             blocks: 0,
             lines: 0,
             level: level.saturating_add(1),

@@ -1,22 +1,22 @@
-//! The store: the records that the journal no longer holds, in one redb file.
+//! The store: the records that the journal no longer holds, in record files and one redb file.
 //!
 //! The only module that names redb. The folder thread owns the [`Store`] and is its only writer;
 //! every other thread reads through an immutable [`View`], which is swapped after each commit, so
 //! that the catalog in memory and the snapshot in the file always belong together.
 //!
-//! Completed records are packed into chunks by expiry bucket and indexed by runs; records in flight
-//! and orphans have a table of their own with an index in memory. Read [`schema`] for the tables,
+//! Completed records lie in [record files](records) by expiry bucket and are indexed by runs; records in
+//! flight and orphans have a table of their own with an index in memory. Read [`schema`] for the tables,
 //! [`fold`](Store::fold) for how records come in, [`View::get`] for how they are found, then
 //! [`merge`] and [`sweep`].
 
 mod backend;
 mod backup;
 mod catalog;
-mod chunk;
 mod filter;
 mod fold;
 mod merge;
 mod record;
+mod records;
 mod run;
 mod schema;
 mod sweep;
@@ -28,7 +28,7 @@ mod writes;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use redb::{Database, WriteTransaction};
@@ -36,7 +36,8 @@ use redb::{Database, WriteTransaction};
 use self::backend::{Backend, Handle, failed, guarded, inspect};
 use self::catalog::{Catalog, FilterSlot};
 use self::merge::MergeJob;
-use self::schema::{BLOCKS, CHUNKS, FILTERS, OPEN, RUNS, STATE, STATE_KEY, Stage};
+use self::records::RecordFiles;
+use self::schema::{BLOCKS, FILTERS, OPEN, RUNS, STATE, STATE_KEY, Stage};
 use self::view::Tables;
 use self::writes::StoreFile;
 use crate::disk::{Caching, Disk, DiskFile};
@@ -55,14 +56,20 @@ pub(crate) const FILE: &str = "store.redb";
 /// A store that is not whole yet.
 pub(crate) const TEMPORARY_FILE: &str = "store.redb.new";
 
+pub(crate) fn is_record_file(name: &str) -> bool {
+    records::bucket_of(name).is_some()
+}
+
 /// An open store. See the module.
 pub(crate) struct Store {
     database: Handle,
     disk: Arc<dyn Disk>,
+    dir: PathBuf,
     file: Arc<dyn DiskFile>,
     cache_bytes: usize,
     /// As the last commit left it.
     catalog: Catalog,
+    files: Arc<RecordFiles>,
     views: Views,
     /// A commit failed and may have happened: the catalog may be behind the file, which must not be
     /// written before it was opened again. redb latches too, but only after an error of its file.
@@ -108,17 +115,21 @@ impl Store {
             let catalog = Catalog::load(&tables)?;
             Ok((tables, catalog))
         })?;
+        let files = RecordFiles::open(&**disk, dir, catalog.buckets().into_keys())?;
         backend
             .release()
             .and_then(|()| reassert_length(&*file))
             .map_err(|error| Error::io("repairing store.redb", error))?;
+        let files = Arc::new(files);
         let mut store = Self {
             database,
             disk: disk.clone(),
+            dir: dir.to_owned(),
             file,
             cache_bytes,
-            views: Views::new(View::new(Arc::new(tables), &catalog)),
+            views: Views::new(View::new(Arc::new(tables), files.clone(), &catalog)),
             catalog,
+            files,
             latched: false,
             merge: None,
             merge_failed: false,
@@ -126,7 +137,20 @@ impl Store {
             last_fold_of: BTreeMap::new(),
         };
         store.drop_unfinished_runs()?;
+        store.remove_leftover_files()?;
         Ok(store)
+    }
+
+    /// Removes record files that no live run lists: of a fold that did not commit, or swept in a
+    /// process that ended before they were removed.
+    fn remove_leftover_files(&self) -> Result<()> {
+        let names = self.disk.list(&self.dir);
+        let names = names.map_err(|error| Error::io("the store's directory", error))?;
+        let live = self.catalog.buckets();
+        let leftover = names.iter().filter_map(|name| records::bucket_of(name));
+        leftover
+            .filter(|bucket_end| !live.contains_key(bucket_end))
+            .try_for_each(|bucket_end| records::remove(&*self.disk, &self.dir, bucket_end))
     }
 
     /// Closes the file. Views of the store answer [`ErrorKind::Closed`] from then on. Dropping the
@@ -149,8 +173,11 @@ impl Store {
         self.views.clone()
     }
 
+    /// The bytes of the store file and of the record files.
     pub(crate) fn file_bytes(&self) -> Result<u64> {
-        self.file.len().map_err(|error| Error::io("the store file's length", error))
+        let len = self.file.len();
+        let len = len.map_err(|error| Error::io("the store file's length", error))?;
+        Ok(len + self.catalog.buckets().values().sum::<u64>())
     }
 
     /// Loads the filter of one run. `false` when there is none left to load.
@@ -171,7 +198,7 @@ impl Store {
         if let Some(run) = self.catalog.runs.get_mut(&meta.id) {
             run.filter = slot;
         }
-        self.views.set(View::new(view.tables.clone(), &self.catalog));
+        self.views.set(View::new(view.tables.clone(), self.files.clone(), &self.catalog));
         Ok(true)
     }
 
@@ -199,7 +226,7 @@ impl Store {
         self.latched = committing && result.is_err();
         let (output, tables) = result?;
         self.catalog = next;
-        self.views.set(View::new(Arc::new(tables), &self.catalog));
+        self.views.set(View::new(Arc::new(tables), self.files.clone(), &self.catalog));
         Ok(output)
     }
 
@@ -270,7 +297,6 @@ fn transact<T>(
 fn write_state(transaction: &WriteTransaction, state: &StoreState) -> Result<()> {
     let mut rows = transaction.open_table(STATE).map_err(failed)?;
     rows.insert(STATE_KEY, state.encode().as_slice()).map_err(failed)?;
-    transaction.open_table(CHUNKS).map_err(failed)?;
     transaction.open_table(RUNS).map_err(failed)?;
     transaction.open_table(BLOCKS).map_err(failed)?;
     transaction.open_table(FILTERS).map_err(failed)?;
@@ -322,13 +348,13 @@ pub(crate) fn fuzz_decode(bytes: &[u8]) {
     sealed.extend(with_length);
     for form in [bytes, &sealed] {
         drop(record::decode(form, SEED));
-        drop(chunk::verify(form, 1, SEED));
         record::peek_key(form);
     }
     let meta = RunMeta {
         id: u64::from_le_bytes(std::array::from_fn(|at| bytes.get(at).copied().unwrap_or(0))),
         bucket_end: 9,
         entries: 1,
+        end: 4096,
         blocks: 1,
         lines: 1,
         level: 0,
@@ -336,8 +362,7 @@ pub(crate) fn fuzz_decode(bytes: &[u8]) {
     };
     for form in [bytes.to_vec(), seal_head(SEED)] {
         if let Ok(block) = run::Block::decode(&form, &meta, 0, SEED) {
-            let found = block.entries().filter_map(|entry| block.find(entry.hash));
-            found.for_each(|locator| assert!(locator.chunk() < 1 << 48));
+            block.entries().for_each(|entry| assert!(block.find(entry.hash).is_some()));
         }
         drop(filter::Filter::new(1).decode_piece(0, meta.id, SEED, &form));
     }

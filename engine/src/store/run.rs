@@ -8,8 +8,8 @@
 //! A block: checksum u64 | run u64 | block u32 | blocks u32 | count u32 | count × (hash u128, locator u64).
 
 use super::backend::failed;
-use super::chunk::Locator;
 use super::filter::{self, Filter, part};
+use super::records::Locator;
 use super::schema::{Bytes, RunMeta};
 use crate::codec::{Decoder, Encode, checksum};
 use crate::error::{Error, Result};

@@ -3,7 +3,6 @@
 //! | table | key | value |
 //! |---|---|---|
 //! | `state` | 0 | [`StoreState`] |
-//! | `chunks` | end of the expiry bucket (ms), chunk | completed records, one after the other ([`super::chunk`]) |
 //! | `runs` | run | [`RunMeta`] |
 //! | `blocks` | run, block | sorted (hash, locator) entries ([`super::run`]) |
 //! | `filters` | run, piece | a piece of the run's filter ([`super::filter`]) |
@@ -24,7 +23,6 @@ use crate::key::Secret;
 pub(super) type Bytes = &'static [u8];
 
 pub(super) const STATE: TableDefinition<'_, u64, Bytes> = TableDefinition::new("state");
-pub(super) const CHUNKS: TableDefinition<'_, (u64, u64), Bytes> = TableDefinition::new("chunks");
 pub(super) const RUNS: TableDefinition<'_, u64, Bytes> = TableDefinition::new("runs");
 pub(super) const BLOCKS: TableDefinition<'_, (u64, u32), Bytes> = TableDefinition::new("blocks");
 pub(super) const FILTERS: TableDefinition<'_, (u64, u32), Bytes> = TableDefinition::new("filters");
@@ -53,7 +51,7 @@ const RUN_SEED: u64 = 0x7275_6e73;
 ///
 /// ```text
 /// format u32 | incarnation u64 | checksum seed u64 | secret [32] | epoch u64 | time u64
-/// | folded through u64 | replay from (segment u64, offset u64) | next run u64 | next chunk u64
+/// | folded through u64 | replay from (segment u64, offset u64) | next run u64
 /// | runs (count u64, sum u64) | open (count u64, sum u64) | checksum u64
 /// ```
 /// Whatever a later format adds: it starts with its number and ends with this checksum.
@@ -70,7 +68,6 @@ pub(crate) struct StoreState {
     /// Seeds all other checksums. Survives a copy, which gets another incarnation.
     pub(super) seed: u64,
     pub(super) next_run: u64,
-    pub(super) next_chunk: u64,
     pub(super) runs: Tally,
     pub(super) open: Tally,
 }
@@ -106,7 +103,6 @@ impl StoreState {
             replay_from,
             seed: incarnation,
             next_run: 1,
-            next_chunk: 1,
             runs: Tally::default(),
             open: Tally::default(),
         }
@@ -124,7 +120,6 @@ impl StoreState {
         bytes.put_u64(self.replay_from.segment);
         bytes.put_u64(self.replay_from.offset);
         bytes.put_u64(self.next_run);
-        bytes.put_u64(self.next_chunk);
         for tally in [self.runs, self.open] {
             bytes.put_u64(tally.count);
             bytes.put_u64(tally.sum);
@@ -153,7 +148,6 @@ impl StoreState {
             folded_through: decoder.u64()?,
             replay_from: Position { segment: decoder.u64()?, offset: decoder.u64()? },
             next_run: decoder.u64()?,
-            next_chunk: decoder.u64()?,
             runs: Tally { count: decoder.u64()?, sum: decoder.u64()? },
             open: Tally { count: decoder.u64()?, sum: decoder.u64()? },
         };
@@ -175,7 +169,7 @@ pub(super) enum Stage {
 /// A row of the catalog.
 ///
 /// ```text
-/// run u64 | bucket end u64 | entries u64 | blocks u32 | filter lines u32 | level u8 | stage u8 | checksum u64
+/// run u64 | bucket end u64 | entries u64 | end u64 | blocks u32 | filter lines u32 | level u8 | stage u8 | checksum u64
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct RunMeta {
@@ -183,6 +177,8 @@ pub(super) struct RunMeta {
     /// The expiry bucket of all its records: each is absent from here on.
     pub(super) bucket_end: u64,
     pub(super) entries: u64,
+    /// What the record file of the bucket holds as of this run, in bytes.
+    pub(super) end: u64,
     pub(super) blocks: u32,
     pub(super) lines: u32,
     /// How often its entries were merged, at most.
@@ -193,10 +189,11 @@ pub(super) struct RunMeta {
 impl RunMeta {
     /// The row and its checksum.
     pub(super) fn encode(&self, seed: u64) -> (Vec<u8>, u64) {
-        let mut bytes = Vec::with_capacity(48);
+        let mut bytes = Vec::with_capacity(56);
         bytes.put_u64(self.id);
         bytes.put_u64(self.bucket_end);
         bytes.put_u64(self.entries);
+        bytes.put_u64(self.end);
         bytes.put_u32(self.blocks);
         bytes.put_u32(self.lines);
         bytes.put_u8(self.level);
@@ -217,6 +214,7 @@ impl RunMeta {
             id: decoder.u64()?,
             bucket_end: decoder.u64()?,
             entries: decoder.u64()?,
+            end: decoder.u64()?,
             blocks: decoder.u32()?,
             lines: decoder.u32()?,
             level: decoder.u8()?,

@@ -1,18 +1,22 @@
 //! Sweeping: giving back the space of what is expired or merged. Never needed for a right answer.
 
+use std::sync::Arc;
+
 use redb::{ReadableTable, WriteTransaction};
 
-use super::Store;
 use super::backend::failed;
 use super::catalog::Catalog;
-use super::schema::{BLOCKS, CHUNKS, FILTERS, RUNS, Stage};
+use super::schema::{BLOCKS, FILTERS, RUNS, Stage};
+use super::view::View;
+use super::{Store, records};
 use crate::clock::Time;
 use crate::error::Result;
 
 /// What one step of the sweeper removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SweepReport {
-    pub(crate) chunks: u64,
+    /// Record files.
+    pub(crate) files: u64,
     /// Runs removed to their last row.
     pub(crate) runs: u64,
     /// Completed records in the runs that expired.
@@ -27,15 +31,14 @@ impl Store {
     ///
     /// Expired orphans are left to the fold.
     ///
-    /// Expired runs are dropped first: a view never has an entry whose chunk is gone, since chunks
-    /// go in the same transaction or a later one.
+    /// Expired runs are dropped first: a record file goes only once no run can be read that lists
+    /// its records, whenever the process ends.
     pub(crate) fn sweep_step(&mut self, now: Time, budget: usize) -> Result<SweepReport> {
         let now = now.max(self.catalog.state.time);
-        let report = self.commit(|transaction, next| {
+        let mut report = self.commit(|transaction, next| {
             next.state.time = now;
             let mut sweep = Sweep { now, left: budget.max(1), report: SweepReport::default() };
             sweep.drop_expired_runs(transaction, next)?;
-            sweep.remove_chunks(transaction)?;
             sweep.remove_dropped_runs(transaction, next)?;
             sweep.report.more = sweep.left == 0;
             Ok(sweep.report)
@@ -43,7 +46,25 @@ impl Store {
         // Its output was dropped with its inputs.
         self.merge.take_if(|job| job.bucket_end() <= now.0);
         self.last_fold_of.retain(|bucket_end, _| *bucket_end > now.0);
+        report.files = self.remove_unlisted_files()?;
         Ok(report)
+    }
+
+    /// Removes the files of buckets without a live run. Views that were made before keep them open.
+    fn remove_unlisted_files(&mut self) -> Result<u64> {
+        let live = self.catalog.buckets();
+        let unlisted: Vec<_> =
+            self.files.buckets().filter(|bucket_end| !live.contains_key(bucket_end)).collect();
+        if unlisted.is_empty() {
+            return Ok(0);
+        }
+        for bucket_end in &unlisted {
+            records::remove(&*self.disk, &self.dir, *bucket_end)?;
+            Arc::make_mut(&mut self.files).close(*bucket_end);
+        }
+        let tables = self.view().tables.clone();
+        self.views.set(View::new(tables, self.files.clone(), &self.catalog));
+        Ok(unlisted.len() as u64)
     }
 }
 
@@ -65,7 +86,7 @@ impl Sweep {
             .map(|run| run.meta)
             .filter(|meta| meta.stage != Stage::Dropped && meta.bucket_end <= self.now.0)
             .collect();
-        // All of them, whatever the budget: chunks may go only once no run points into them, and
+        // All of them, whatever the budget: a file may go only once no run points into it, and
         // merges keep a bucket's runs few.
         for meta in &expired {
             next.set_stage(&mut rows, meta.id, Stage::Dropped)?;
@@ -74,20 +95,6 @@ impl Sweep {
             }
         }
         self.left = self.left.saturating_sub(expired.len());
-        Ok(())
-    }
-
-    fn remove_chunks(&mut self, transaction: &WriteTransaction) -> Result<()> {
-        let mut chunks = transaction.open_table(CHUNKS).map_err(failed)?;
-        while self.left > 0 {
-            let first = chunks.first().map_err(failed)?.map(|(key, _)| key.value());
-            if first.is_none_or(|(bucket_end, _)| bucket_end > self.now.0) {
-                break;
-            }
-            chunks.pop_first().map_err(failed)?;
-            self.left -= 1;
-            self.report.chunks += 1;
-        }
         Ok(())
     }
 

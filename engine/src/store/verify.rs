@@ -1,6 +1,5 @@
 //! Verifying a store as a whole: what reading it piece by piece would find out, found out now.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,11 +7,11 @@ use redb::{Key, ReadOnlyTable, ReadableTable};
 
 use super::backend::{failed, guarded};
 use super::catalog::{Catalog, decode_open};
-use super::chunk::Locator;
+use super::records::{RecordFile, RecordFiles};
 use super::run::{Block, Entry};
-use super::schema::{Bytes, RunMeta, StoreState};
-use super::view::Tables;
-use super::{Store, chunk, open_held, record};
+use super::schema::{Bytes, StoreState};
+use super::view::{Tables, View};
+use super::{Store, open_held, record};
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{self, KeyHash};
@@ -64,7 +63,13 @@ impl Store {
         };
         let mut walk = Walk { tables: &tables, state: &catalog.state, found };
         walk.open_records();
-        walk.runs(&catalog);
+        walk.blocks(&catalog);
+        for bucket_end in catalog.buckets().into_keys() {
+            match RecordFiles::open(&**disk, dir, [bucket_end].into_iter()) {
+                Ok(files) => walk.records(&catalog, files.get(bucket_end)?, bucket_end),
+                Err(error) => walk.found.damaged(None, &error),
+            }
+        }
         Ok(Some(catalog.state))
     }
 }
@@ -93,9 +98,23 @@ impl Walk<'_> {
         self.note(walked);
     }
 
-    fn runs(&mut self, catalog: &Catalog) {
-        let mut bad_chunks = BTreeSet::new();
+    /// Blocks and filters, those of runs that are not read any more included.
+    fn blocks(&mut self, catalog: &Catalog) {
         for run in catalog.live_runs() {
+            let filter = guarded(|| self.tables.filter(&run.meta, self.state.seed).map(drop));
+            self.note(filter);
+        }
+        let checks = Checks { catalog };
+        let Self { tables, .. } = self;
+        let walked =
+            guarded(|| each_row(&tables.blocks, |key, bytes| checks.known_run(key, bytes)));
+        self.note(walked);
+    }
+
+    /// The records of one bucket by way of its live runs.
+    fn records(&mut self, catalog: &Catalog, file: &RecordFile, bucket_end: u64) {
+        let of_bucket = catalog.live_runs().filter(|run| run.meta.bucket_end == bucket_end);
+        for run in of_bucket {
             let mut entries = Vec::new();
             for block in 0..run.meta.blocks {
                 match guarded(|| self.tables.block(&run.meta, block, self.state.seed)) {
@@ -103,49 +122,23 @@ impl Walk<'_> {
                     Err(error) => self.found.damaged(None, &error),
                 }
             }
-            // A chunk's records one after the other.
+            // From the front of the file to its end.
             entries.sort_unstable_by_key(|entry| entry.locator);
             for entry in entries {
-                self.record(&run.meta, entry, &mut bad_chunks);
+                self.record(file, entry);
             }
-            let filter = guarded(|| self.tables.filter(&run.meta, self.state.seed).map(drop));
-            self.note(filter);
         }
-        // Records that no run lists any more.
-        let checks = Checks { catalog };
-        let Self { tables, found, .. } = self;
-        let walked = guarded(|| {
-            each_row(&tables.chunks, |(bucket, id), bytes| {
-                match checks.chunk((bucket, id), bytes) {
-                    Err(error) if !bad_chunks.contains(&id) => found.damaged(None, &error),
-                    _ => {}
-                }
-                Ok(())
-            })?;
-            each_row(&tables.blocks, |key, bytes| checks.known_run(key, bytes))
-        });
-        self.note(walked);
     }
 
-    fn record(&mut self, run: &RunMeta, entry: Entry, bad_chunks: &mut BTreeSet<u64>) {
-        let Self { tables, state, found } = self;
-        let Entry { hash, locator } = entry;
-        let read = guarded(|| {
-            let row = tables.chunks.get((run.bucket_end, locator.chunk())).map_err(failed)?;
-            let row = row.ok_or_else(|| Error::corrupted("a chunk is missing"))?;
-            let key = row.value().get(locator.offset()..).and_then(|at| key_of(at, hash, state));
-            Ok((key, check_record(row.value(), locator, hash, state)))
-        });
-        match read {
-            Ok((_, Ok(()))) => found.records += 1,
-            Ok((key, Err(error))) => {
-                bad_chunks.insert(locator.chunk());
-                found.damaged(key, &error);
-            }
-            Err(error) => {
-                bad_chunks.insert(locator.chunk());
-                found.damaged(None, &error);
-            }
+    fn record(&mut self, file: &RecordFile, entry: Entry) {
+        let Self { state, found, .. } = self;
+        let bytes = match file.bytes(entry.locator) {
+            Ok(bytes) => bytes,
+            Err(error) => return found.damaged(None, &error),
+        };
+        match check_record(file, &bytes, entry, state) {
+            Ok(()) => found.records += 1,
+            Err(error) => found.damaged(key_of(&bytes, entry.hash, state), &error),
         }
     }
 
@@ -156,9 +149,9 @@ impl Walk<'_> {
     }
 }
 
-fn check_record(chunk: &[u8], locator: Locator, hash: KeyHash, state: &StoreState) -> Result<()> {
-    let stored = chunk::record_at(chunk, locator, state.seed)?;
-    if KeyHash::of(&stored.record.key, &state.secret) != hash {
+fn check_record(file: &RecordFile, bytes: &[u8], entry: Entry, state: &StoreState) -> Result<()> {
+    let stored = file.decode(bytes, entry.locator, state.seed)?;
+    if KeyHash::of(&stored.record.key, &state.secret) != entry.hash {
         return Err(Error::corrupted("a run lists a record under another key"));
     }
     Ok(())
@@ -186,8 +179,18 @@ pub(super) struct Checks<'a> {
 }
 
 impl Checks<'_> {
-    pub(super) fn chunk(&self, (_, id): (u64, u64), bytes: &[u8]) -> Result<()> {
-        chunk::verify(bytes, id, self.catalog.state.seed)
+    /// Reads and verifies every record that a live run lists.
+    pub(super) fn records(&self, view: &View) -> Result<()> {
+        let state = &self.catalog.state;
+        for run in self.catalog.live_runs() {
+            let file = view.files.get(run.meta.bucket_end)?;
+            for block in 0..run.meta.blocks {
+                for entry in view.tables.block(&run.meta, block, state.seed)? {
+                    check_record(file, &file.bytes(entry.locator)?, entry, state)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn block(&self, (id, block): (u64, u32), bytes: &[u8]) -> Result<()> {

@@ -6,11 +6,11 @@ use redb::{Database, ReadOnlyTable, ReadableDatabase, TableError};
 
 use super::backend::{failed, guarded};
 use super::catalog::{Catalog, FilterSlot, OpenEntry, OpenIndex, Run};
-use super::chunk::{self, Locator};
 use super::filter::{Filter, part, pieces};
 use super::record::Stored;
+use super::records::{Locator, RecordFiles};
 use super::run::{Block, Entry};
-use super::schema::{BLOCKS, Bytes, CHUNKS, FILTERS, OPEN, RUNS, RunMeta, STATE};
+use super::schema::{BLOCKS, Bytes, FILTERS, OPEN, RUNS, RunMeta, STATE};
 use crate::clock::Time;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, KeyHash};
@@ -20,7 +20,6 @@ use crate::sync::RwLock;
 /// The tables of one snapshot.
 pub(super) struct Tables {
     pub(super) state: ReadOnlyTable<u64, Bytes>,
-    pub(super) chunks: ReadOnlyTable<(u64, u64), Bytes>,
     pub(super) runs: ReadOnlyTable<u64, Bytes>,
     pub(super) blocks: ReadOnlyTable<(u64, u32), Bytes>,
     pub(super) filters: ReadOnlyTable<(u64, u32), Bytes>,
@@ -37,7 +36,6 @@ impl Tables {
         })?;
         Ok(Self {
             state,
-            chunks: snapshot.open_table(CHUNKS).map_err(failed)?,
             runs: snapshot.open_table(RUNS).map_err(failed)?,
             blocks: snapshot.open_table(BLOCKS).map_err(failed)?,
             filters: snapshot.open_table(FILTERS).map_err(failed)?,
@@ -83,14 +81,16 @@ pub(crate) struct View {
     pub(super) seed: u64,
     /// The live runs, newest first.
     runs: Vec<Run>,
+    /// At least those of the live runs.
+    pub(super) files: Arc<RecordFiles>,
     open: Arc<OpenIndex>,
 }
 
 impl View {
-    pub(super) fn new(tables: Arc<Tables>, catalog: &Catalog) -> Self {
+    pub(super) fn new(tables: Arc<Tables>, files: Arc<RecordFiles>, catalog: &Catalog) -> Self {
         let mut runs: Vec<_> = catalog.live_runs().cloned().collect();
         runs.reverse();
-        Self { tables, seed: catalog.state.seed, runs, open: catalog.open.clone() }
+        Self { tables, seed: catalog.state.seed, runs, files, open: catalog.open.clone() }
     }
 
     /// The newest record of the key, whatever its expiry. What can not be verified is an error,
@@ -101,8 +101,8 @@ impl View {
             // completed record removes the key's open one.
             let stored = if let Some(entry) = self.open.get(&hash) {
                 self.open_record(hash, entry)?
-            } else if let Some((run, locator)) = self.newest_entry(hash)? {
-                self.completed_record(run, locator)?
+            } else if let Some(completed) = self.newest_completed(hash)? {
+                completed
             } else {
                 return Ok(None);
             };
@@ -141,9 +141,21 @@ impl View {
         self.runs.len()
     }
 
-    /// The greatest locator of the hash in all runs that may have it: the newest record.
-    fn newest_entry(&self, hash: KeyHash) -> Result<Option<(&RunMeta, Locator)>> {
-        let mut newest: Option<(&RunMeta, Locator)> = None;
+    fn newest_completed(&self, hash: KeyHash) -> Result<Option<Stored>> {
+        let mut newest: Option<Stored> = None;
+        for (bucket_end, locator) in self.entries_of(hash)? {
+            let stored = self.files.get(bucket_end)?.record(locator, self.seed)?;
+            if newest.as_ref().is_none_or(|newest| newest.sequence < stored.sequence) {
+                newest = Some(stored);
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Of each bucket the newest entry of the hash. Two buckets have one only while the earlier life
+    /// of a key is not swept yet.
+    fn entries_of(&self, hash: KeyHash) -> Result<Vec<(u64, Locator)>> {
+        let mut entries: Vec<(u64, Locator)> = Vec::new();
         for Run { meta, filter } in &self.runs {
             if let FilterSlot::Loaded(filter) = filter
                 && !filter.may_contain(hash)
@@ -152,25 +164,19 @@ impl View {
             }
             let block = part(hash, meta.blocks);
             let found = self.tables.with_block(meta, block, self.seed, |block| block.find(hash))?;
-            if let Some(locator) = found
-                && newest.is_none_or(|(_, newest)| newest < locator)
-            {
-                newest = Some((meta, locator));
+            let Some(locator) = found else { continue };
+            match entries.iter_mut().find(|(bucket_end, _)| *bucket_end == meta.bucket_end) {
+                Some((_, newest)) => *newest = locator.max(*newest),
+                None => entries.push((meta.bucket_end, locator)),
             }
         }
-        Ok(newest)
+        Ok(entries)
     }
 
     fn open_record(&self, hash: KeyHash, entry: &OpenEntry) -> Result<Stored> {
         let row = self.tables.open.get(hash.0).map_err(failed)?;
         let row = row.ok_or_else(|| Error::corrupted("an open record is missing"))?;
         entry.decode(hash, row.value(), self.seed)
-    }
-
-    fn completed_record(&self, run: &RunMeta, locator: Locator) -> Result<Stored> {
-        let row = self.tables.chunks.get((run.bucket_end, locator.chunk())).map_err(failed)?;
-        let row = row.ok_or_else(|| Error::corrupted("a chunk is missing"))?;
-        chunk::record_at(row.value(), locator, self.seed)
     }
 }
 

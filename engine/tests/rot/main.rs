@@ -25,7 +25,6 @@ use oncekey_testing::{CrashMode, OpKind, SimDisk};
 
 const KEYS: u16 = 260;
 const BLOCK: u64 = 4096;
-const STORE: &str = "/store/store.redb";
 
 /// What `get` says of every key.
 type Answers = Vec<String>;
@@ -167,12 +166,9 @@ fn answers(engine: &Engine) -> Answers {
 /// Damages a file; says which bytes of which file, `None` when nothing changed.
 fn damage(disk: &SimDisk, random: &mut Random) -> Option<(PathBuf, Range<u64>)> {
     let files: Vec<_> = disk.files().into_iter().map(|(path, _)| path).collect();
-    let segments: Vec<_> =
-        files.iter().filter(|path| path.to_string_lossy().ends_with(".seg")).collect();
-    let path = match random.below(2) {
-        0 => PathBuf::from(STORE),
-        _ => segments[random.below(segments.len() as u64) as usize].clone(),
-    };
+    let part = ["store.redb", "records-", "journal-"][random.below(3) as usize];
+    let named: Vec<_> = files.iter().filter(|path| path.to_string_lossy().contains(part)).collect();
+    let path = named[random.below(named.len() as u64) as usize].clone();
     let bytes = disk.read_file(&path);
     let blocks = bytes.len() as u64 / BLOCK;
     if blocks == 0 {

@@ -1,7 +1,6 @@
 //! What was folded comes back, whatever was merged, swept, copied or reopened since.
 
 use super::*;
-use crate::store::schema::value_of_page;
 
 #[test]
 fn folded_records_come_back_over_folds_buckets_and_reopening() {
@@ -128,8 +127,8 @@ fn merging_keeps_every_answer_and_leaves_few_runs() {
     assert!(steps > 10, "{steps} steps");
     assert_eq!(fixture.store.view().runs(), 2);
     assert_eq!(all_answers(&fixture, 1100), before);
-    let chunks = fixture.sweep();
-    assert_eq!((chunks.chunks, chunks.completed), (0, 0));
+    let swept = fixture.sweep();
+    assert_eq!((swept.files, swept.completed), (0, 0));
     fixture = fixture.reopen();
     assert_eq!(all_answers(&fixture, 1100), before);
     while fixture.store.load_next_filter().unwrap() {}
@@ -168,6 +167,9 @@ fn a_merge_cut_short_is_dropped_and_done_again() {
     // As a crash leaves it: the file of a store that is still open.
     let crashed = Dir::new();
     std::fs::copy(fixture.dir.file(), crashed.file()).unwrap();
+    for path in fixture.dir.record_files() {
+        std::fs::copy(&path, crashed.0.join(path.file_name().unwrap())).unwrap();
+    }
     let mut fixture = Fixture { store: open(&crashed).unwrap(), dir: crashed, ..fixture };
     assert_eq!(all_answers(&fixture, 800), before);
     assert_eq!(fixture.store.catalog.runs.len(), 9);
@@ -205,13 +207,13 @@ fn sweeping_removes_everything_and_space_is_used_again() {
         sizes.push(fixture.store.file_bytes().unwrap());
         fixture.time += 10_000;
         let report = fixture.sweep();
-        assert_eq!((report.completed, report.chunks), (1000, 100), "{report:?}");
+        assert_eq!((report.completed, report.files), (1000, 1), "{report:?}");
+        assert_eq!(fixture.dir.record_files(), [] as [PathBuf; 0]);
         let view = fixture.store.view();
         assert_eq!((view.runs(), view.entries()), (0, 0));
         assert!(fixture.get(cycle * 1000).is_none());
         assert_eq!(fixture.store.state().time, Time(fixture.time));
         for (table, rows) in [
-            ("chunks", redb::ReadableTableMetadata::len(&view.tables.chunks)),
             ("runs", redb::ReadableTableMetadata::len(&view.tables.runs)),
             ("blocks", redb::ReadableTableMetadata::len(&view.tables.blocks)),
             ("filters", redb::ReadableTableMetadata::len(&view.tables.filters)),
@@ -246,27 +248,90 @@ fn a_copy_has_every_answer_and_its_own_incarnation() {
 
 /// How large a value may be so that redb gives its leaf a page of 16 KiB, and one byte more.
 #[test]
-fn a_full_chunk_fills_its_page() {
+fn a_full_piece_of_a_filter_fills_its_page() {
     let dir = Dir::new();
     let pages = |len: usize| {
         let path = dir.0.join(format!("{len}.redb"));
         let database = redb::Database::create(path).unwrap();
         let transaction = database.begin_write().unwrap();
         {
-            let mut chunks = transaction.open_table(CHUNKS).unwrap();
+            let mut rows = transaction.open_table(FILTERS).unwrap();
             let value = vec![1; len];
-            (0..64).for_each(|id| drop(chunks.insert((9, id), value.as_slice()).unwrap()));
+            (0..64).for_each(|piece| drop(rows.insert((9, piece), value.as_slice()).unwrap()));
         }
         transaction.commit().unwrap();
         let transaction = database.begin_write().unwrap();
-        let stats = redb::ReadableTableMetadata::stats(&transaction.open_table(CHUNKS).unwrap());
+        let stats = redb::ReadableTableMetadata::stats(&transaction.open_table(FILTERS).unwrap());
         let stats = stats.unwrap();
         assert_eq!(stats.leaf_pages(), 64);
         (stats.stored_bytes() + stats.metadata_bytes() + stats.fragmented_bytes())
             .saturating_sub(4096 * stats.branch_pages())
             / 64
     };
-    assert_eq!(pages(value_of_page(16 * 1024, 16)), 16 * 1024);
-    assert_eq!(pages(value_of_page(16 * 1024, 16) + 1), 32 * 1024);
-    assert_eq!(chunk::CHUNK_BYTES, 16360);
+    assert_eq!(pages(schema::value_of_page(16 * 1024, 12)), 16 * 1024);
+    assert_eq!(pages(schema::value_of_page(16 * 1024, 12) + 1), 32 * 1024);
+}
+
+/// The last bytes of a fold share no block with the first of the next, and what a fold left that did
+/// not commit is written over.
+#[test]
+fn folds_append_and_what_none_lists_goes() {
+    let mut fixture = Fixture::new();
+    let lengths = |fixture: &Fixture| {
+        let files = fixture.dir.record_files();
+        files.iter().map(|path| path.metadata().unwrap().len()).collect::<Vec<_>>()
+    };
+    fixture.fold_completed(0..10, 5_000, b"x");
+    assert_eq!(lengths(&fixture), [4096]);
+    fixture.fold_completed(10..20, 5_000, &[3; 1000]);
+    fixture.fold_completed(20..30, 9_000, b"z");
+    assert_eq!(lengths(&fixture), [4 * 4096, 4096]);
+    // A fold that was cut off, and one whose bucket has no run yet.
+    let Fixture { dir, store, sequence, time } = fixture;
+    drop(store);
+    let first = &dir.record_files()[0];
+    let mut bytes = std::fs::read(first).unwrap();
+    bytes.extend([7; 9000]);
+    std::fs::write(first, bytes).unwrap();
+    std::fs::write(dir.0.join("records-0000000000001b58"), [7; 9000]).unwrap();
+    let store = open(&dir).unwrap();
+    let mut fixture = Fixture { dir, store, sequence, time };
+    assert_eq!(lengths(&fixture), [4 * 4096 + 9000, 4096]);
+    fixture.fold_completed(30..40, 5_000, b"y");
+    assert_eq!(lengths(&fixture), [5 * 4096, 4096]);
+    assert_eq!(fixture.store.file_bytes().unwrap() % 4096, 0);
+    let responses = [&b"x"[..], &[3; 1000], b"z", b"y"];
+    for (number, response) in [5, 15, 25, 35].into_iter().zip(responses) {
+        assert_eq!(fixture.response(number).unwrap(), response);
+    }
+    fixture.time = 5_000;
+    assert_eq!(fixture.sweep().files, 1);
+    assert_eq!(lengths(&fixture), [4096]);
+    // Expired and swept, but for its file, in a process that ended before.
+    let leftover = fixture.dir.0.join("records-0000000000001388");
+    std::fs::write(&leftover, b"expired").unwrap();
+    let fixture = fixture.reopen();
+    assert!(!leftover.exists());
+    assert_eq!(fixture.response(25).unwrap(), b"z");
+}
+
+/// However far off records expire, a fold writes to few files.
+#[test]
+fn far_off_records_share_wide_buckets() {
+    let mut fixture = Fixture::new();
+    let hour = 3_600_000;
+    let records = (0..4_000u64).map(|number| {
+        let key = key(number);
+        let record = completed(&key, number, 11 + number * hour, b"x");
+        (key, Some(record))
+    });
+    let report = fixture.fold(records.collect());
+    assert_eq!(report.completed, 4_000);
+    assert!((100..700).contains(&report.runs), "{report:?}");
+    assert!((0..4_000).all(|number| fixture.get(number).is_some()));
+    fixture.time = 2_000 * hour;
+    let report = fixture.sweep();
+    // Of those that have expired, all but a twenty-fourth of the time that they lived.
+    assert!((1_800..=2_000).contains(&report.completed), "{report:?}");
+    assert!((2_000..4_000).all(|number| fixture.get(number).is_some()));
 }

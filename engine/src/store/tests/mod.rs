@@ -110,6 +110,17 @@ impl Dir {
     fn file(&self) -> PathBuf {
         self.0.join(FILE)
     }
+
+    fn record_files(&self) -> Vec<PathBuf> {
+        let names = disk().list(&self.0).unwrap();
+        let mut paths: Vec<_> = names
+            .iter()
+            .filter(|name| is_record_file(name))
+            .map(|name| self.0.join(name))
+            .collect();
+        paths.sort();
+        paths
+    }
 }
 
 impl Drop for Dir {
@@ -201,13 +212,26 @@ impl Fixture {
         let mut total = SweepReport::default();
         loop {
             let step = self.store.sweep_step(Time(self.time), 10).unwrap();
-            total.chunks += step.chunks;
+            total.files += step.files;
             total.runs += step.runs;
             total.completed += step.completed;
             if !step.more {
                 return total;
             }
         }
+    }
+
+    /// Changes the bytes of the record files behind the store's back, as rot would.
+    fn tamper_records(self, change: impl Fn(&mut Vec<u8>)) -> Result<Self> {
+        let Self { dir, store, sequence, time } = self;
+        store.close().unwrap();
+        for path in dir.record_files() {
+            let mut bytes = std::fs::read(&path).unwrap();
+            change(&mut bytes);
+            std::fs::write(&path, bytes).unwrap();
+        }
+        let store = open(&dir)?;
+        Ok(Self { dir, store, sequence, time })
     }
 
     /// Changes the file behind the store's back, as rot would, but for redb's own checksums.
