@@ -8,15 +8,16 @@ type batch struct {
 	submissions []C.oncekey_go_submission
 	bytes       []byte
 	lengths     []C.uint32_t
+	cancels     []C.uint64_t // numbers of calls to give up, once the submissions are submitted
 }
 
 // maxKept is how many bytes a batch keeps for its next use.
 const maxKept = 4 << 20
 
 // add packs a call.
-func (b *batch) add(c *call, slot uint64) {
+func (b *batch) add(c *call, number uint64) {
 	submission := c.submission
-	submission.user_data = C.uint64_t(slot)
+	submission.user_data = C.uint64_t(number)
 	submission.at = C.size_t(len(b.bytes))
 	submission.scope_len = C.size_t(len(c.scope))
 	submission.key_len = C.size_t(len(c.key))
@@ -44,7 +45,7 @@ func (b *batch) seal() {
 }
 
 func (b *batch) clear() {
-	b.submissions, b.lengths = b.submissions[:0], b.lengths[:0]
+	b.submissions, b.lengths, b.cancels = b.submissions[:0], b.lengths[:0], b.cancels[:0]
 	if cap(b.bytes) > maxKept {
 		b.bytes = nil
 	}

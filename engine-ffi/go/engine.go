@@ -94,7 +94,8 @@ func (e *Engine) Begin(ctx context.Context, key Key, fingerprint Fingerprint) (B
 }
 
 // BeginWaiting is Begin that waits up to maxWait for an owner: for its response, its abort or its end.
-// Past the bound the answer is [*InFlight].
+// Past the bound the answer is [*InFlight]. When the context ends first it waits no longer, and makes room
+// for others that want to (Options.MaxWaiters).
 func (e *Engine) BeginWaiting(ctx context.Context, key Key, fingerprint Fingerprint, maxWait time.Duration) (Begin, error) {
 	defer runtime.KeepAlive(e)
 	if err := context.Cause(ctx); err != nil {

@@ -20,6 +20,8 @@ type call struct {
 	parts      Fingerprint // with ONCEKEY_FINGERPRINT_PARTS
 	result     C.oncekey_completion
 	done       chan struct{}
+	// number is the user data of the submission: of no other call that is under way, or was just now.
+	number uint64
 	// settled is set once: by the poller when the result is there, or by a caller that stops waiting.
 	settled atomic.Bool
 }
@@ -55,9 +57,10 @@ type queue struct {
 	mu      sync.Mutex
 	waiting *batch // to be submitted
 	kick    chan struct{}
-	slots   []*call // submitted, by user data
-	vacant  []uint64
-	live    int // accepted by do and not settled by the poller
+	slots   []*call // submitted, by the lower half of their number
+	vacant  []uint32
+	count   uint32 // the upper half of the last number
+	live    int    // accepted by do and not settled by the poller
 	closed  bool
 	idle    *sync.Cond // live became 0
 
@@ -79,7 +82,8 @@ func newQueue(engine C.oncekey_engine) (*queue, error) {
 }
 
 // do submits a call and waits for its result, which is in the call when the error is nil. When the
-// context ends first the call goes on without its caller, and belongs to the queue.
+// context ends first the call goes on without its caller, and belongs to the queue; a begin that waits for
+// an owner is given up.
 func (q *queue) do(ctx context.Context, c *call) error {
 	q.mu.Lock()
 	if q.closed {
@@ -99,6 +103,9 @@ func (q *queue) do(ctx context.Context, c *call) error {
 		return nil
 	case <-ended:
 		if c.settled.CompareAndSwap(false, true) {
+			if c.submission.max_wait_ms > 0 {
+				q.cancel(c)
+			}
 			return context.Cause(ctx)
 		}
 		<-c.done
@@ -111,11 +118,26 @@ func (q *queue) push(c *call) {
 	q.live++
 	q.waiting.add(c, q.slot(c))
 	c.forget()
-	if len(q.waiting.submissions) == 1 {
+	q.wake()
+}
+
+// wake has the batch submitted that something was just added to. Called with the lock held.
+func (q *queue) wake() {
+	if len(q.waiting.submissions)+len(q.waiting.cancels) == 1 {
 		select {
 		case q.kick <- struct{}{}:
 		default:
 		}
+	}
+}
+
+// cancel has a call given up that nobody waits for, unless it is over: while it is not, something is live.
+func (q *queue) cancel(c *call) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.slots[uint32(c.number)] == c {
+		q.waiting.cancels = append(q.waiting.cancels, C.uint64_t(c.number))
+		q.wake()
 	}
 }
 
@@ -145,14 +167,18 @@ func (q *queue) submitAll() {
 
 // slot gives a call its number. Called with the lock held.
 func (q *queue) slot(c *call) uint64 {
+	var slot uint32
 	if n := len(q.vacant); n > 0 {
-		slot := q.vacant[n-1]
+		slot = q.vacant[n-1]
 		q.vacant = q.vacant[:n-1]
 		q.slots[slot] = c
-		return slot
+	} else {
+		slot = uint32(len(q.slots))
+		q.slots = append(q.slots, c)
 	}
-	q.slots = append(q.slots, c)
-	return uint64(len(q.slots) - 1)
+	q.count++
+	c.number = uint64(q.count)<<32 | uint64(slot)
+	return c.number
 }
 
 func (q *queue) submit(b *batch) {
@@ -176,6 +202,10 @@ func (q *queue) submit(b *batch) {
 			C.oncekey_fingerprint_free(C.oncekey_fingerprint{id: refused.fingerprint})
 		}
 		rest = rest[1:]
+	}
+	// Whoever gave up did so after it was added, here or to an earlier batch.
+	for _, number := range b.cancels {
+		C.oncekey_queue_cancel(q.handle, number)
 	}
 }
 
@@ -209,10 +239,11 @@ func (q *queue) pollAll() {
 }
 
 // take gives the number of a call back. Called with the lock held.
-func (q *queue) take(slot C.uint64_t) *call {
+func (q *queue) take(number C.uint64_t) *call {
+	slot := uint32(number)
 	c := q.slots[slot]
 	q.slots[slot] = nil
-	q.vacant = append(q.vacant, uint64(slot))
+	q.vacant = append(q.vacant, slot)
 	return c
 }
 

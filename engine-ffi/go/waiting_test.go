@@ -29,9 +29,9 @@ func TestAnEndedContextAbortsAClaimThatWasNotReceived(t *testing.T) {
 	if err := <-ended; err != why {
 		t.Fatal(err)
 	}
-	// The waiter wins the claim now, and gives it back: the key is free again.
+	// The waiter is gone, or wins the claim now and gives it back: the key is free again.
 	ok(t, owner.Abort(ctx))
-	waitFor(t, engine, func(stats oncekey.Stats) bool { return stats.Aborted == 2 })
+	waitFor(t, engine, func(stats oncekey.Stats) bool { return stats.Waiters == 0 && stats.InFlight == 0 })
 	again := begin[*oncekey.Claim](t, engine, "k", "b")
 	if again.Attempt != 1 {
 		t.Fatal("an orphan was left")
@@ -47,6 +47,71 @@ func TestAnEndedContextAbortsAClaimThatWasNotReceived(t *testing.T) {
 	}
 	waitFor(t, engine, func(stats oncekey.Stats) bool { return stats.Completed == 1 })
 	if stats, _ := engine.Stats(); stats.Abandoned != 0 || stats.InFlight != 0 {
+		t.Fatalf("%+v", stats)
+	}
+}
+
+// No owner ends and no bound passes: only the context makes room.
+func TestAnEndedContextMakesRoomForOthersThatWait(t *testing.T) {
+	engine, err := oncekey.Open(t.TempDir(), &oncekey.Options{MaxWaiters: 1})
+	ok(t, err)
+	t.Cleanup(func() { ok(t, engine.Close()) })
+	owner := begin[*oncekey.Claim](t, engine, "k", "b")
+	wait := func(ctx context.Context) chan any {
+		ended := make(chan any, 1)
+		go func() {
+			found, err := engine.BeginWaiting(ctx, named("k"), body("b"), 24*time.Hour)
+			if err != nil {
+				ended <- err
+			} else {
+				ended <- found
+			}
+		}()
+		return ended
+	}
+	for range 3 {
+		waiting, cancel := context.WithCancel(ctx)
+		given := wait(waiting)
+		waitFor(t, engine, func(stats oncekey.Stats) bool { return stats.Waiters == 1 })
+		_, err := engine.BeginWaiting(ctx, named("k"), body("b"), time.Minute)
+		is(t, err, oncekey.ErrOverloaded)
+		cancel()
+		if err := <-given; err != context.Canceled {
+			t.Fatal(err)
+		}
+		waitFor(t, engine, func(stats oncekey.Stats) bool { return stats.Waiters == 0 })
+	}
+	last := wait(ctx)
+	waitFor(t, engine, func(stats oncekey.Stats) bool { return stats.Waiters == 1 })
+	_, err = owner.Complete(ctx, []byte("r"))
+	ok(t, err)
+	if recorded, replay := (<-last).(*oncekey.Recorded); !replay || string(recorded.Response) != "r" {
+		t.Fatal(recorded)
+	}
+}
+
+func TestWaitsThatEndAtAnyMomentLoseNeitherRoomNorKeys(t *testing.T) {
+	engine := open(t)
+	var group sync.WaitGroup
+	for i := range 300 {
+		group.Add(1)
+		go func() {
+			defer group.Done()
+			soon, cancel := context.WithTimeout(ctx, time.Duration(i)*20*time.Microsecond)
+			defer cancel()
+			found, err := engine.BeginWaiting(soon, named("k"), body("b"), 24*time.Hour)
+			if err != nil {
+				return
+			}
+			ok(t, found.(*oncekey.Claim).Abort(ctx))
+		}()
+	}
+	group.Wait()
+	found, err := engine.BeginWaiting(ctx, named("k"), body("b"), 24*time.Hour)
+	ok(t, err)
+	ok(t, found.(*oncekey.Claim).Abort(ctx))
+	waitFor(t, engine, func(stats oncekey.Stats) bool { return stats.Waiters == 0 && stats.InFlight == 0 })
+	if stats, _ := engine.Stats(); stats.Abandoned != 0 || stats.Orphans != 0 {
 		t.Fatalf("%+v", stats)
 	}
 }

@@ -128,6 +128,10 @@
 // A bug in the library was contained. What the call was doing may or may not have happened.
 #define ONCEKEY_PANIC 103
 
+// The begin was given up by oncekey_queue_cancel. Nothing happened: a claim that it won all the same is
+// aborted.
+#define ONCEKEY_CANCELLED 104
+
 // The engine knows a kind of error that this library does not.
 #define ONCEKEY_UNKNOWN_ERROR 199
 
@@ -435,13 +439,13 @@ typedef struct {
   uint32_t op;
   // ONCEKEY_NO_RESPONSE, ONCEKEY_FREE_FINGERPRINT, ONCEKEY_FINGERPRINT_PARTS, ored.
   uint32_t flags;
-  // Comes back with the completion.
+  // Comes back with the completion, and names a begin to oncekey_queue_cancel.
   uint64_t user_data;
   // The key of a begin.
   oncekey_key key;
   // The fingerprint of a begin.
   oncekey_fingerprint fingerprint;
-  // How long a begin waits for an owner.
+  // How long a begin waits for an owner, unless oncekey_queue_cancel gives it up.
   uint64_t max_wait_ms;
   // The claim to end or to save a checkpoint of.
   oncekey_claim claim;
@@ -713,6 +717,16 @@ int32_t oncekey_queue_poll(oncekey_queue queue,
                            uint64_t timeout_ms,
                            size_t *count,
                            oncekey_error *error);
+
+// Gives up the begins of this queue that were submitted with `user_data` and wait for an owner
+// (`max_wait_ms` above 0). Each makes room for another begin to wait at once, and has its completion, as
+// every submission has: either what it came to, when that is known by now, or CANCELLED, and then a claim
+// that was on its way to it is aborted. Does not wait.
+//
+// OK also when there is no such begin, or no more. Begins that do not wait, and all other operations, are
+// not affected, whatever their `user_data`.
+int32_t oncekey_queue_cancel(oncekey_queue queue,
+                             uint64_t user_data);
 
 // Makes one poll that waits, or the next one, return without a completion.
 int32_t oncekey_queue_wake(oncekey_queue queue);

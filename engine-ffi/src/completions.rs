@@ -4,7 +4,7 @@
 //! are reused with their wakers, so a late wake may name another operation: it is looked at, and
 //! goes on waiting.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::mem::MaybeUninit;
 use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
@@ -37,6 +37,8 @@ struct State {
     vacant: Vec<u32>,
     ready: VecDeque<u32>,
     begins: usize,
+    /// The begins that wait for an owner, by user data and slot, from submission to completion.
+    waits: BTreeSet<(u64, u32)>,
     woken: bool,
     freed: bool,
     #[cfg(unix)]
@@ -54,8 +56,30 @@ enum Content {
     /// Some thread is submitting or polling the operation.
     Busy {
         woken: bool,
+        cancelled: bool,
     },
     Waiting(Outstanding),
+}
+
+impl Content {
+    const BUSY: Self = Self::Busy { woken: false, cancelled: false };
+}
+
+impl Slot {
+    /// The operation that waits here, which is busy from then on.
+    fn take(&mut self, index: u32) -> Option<(u32, Waker, Outstanding)> {
+        match std::mem::replace(&mut self.content, Content::BUSY) {
+            Content::Waiting(operation) => Some((index, self.waker.clone(), operation)),
+            other => {
+                self.content = other;
+                None
+            }
+        }
+    }
+}
+
+fn waits(op: u32, max_wait_ms: u64) -> bool {
+    op == ONCEKEY_OP_BEGIN && max_wait_ms != 0
 }
 
 struct SlotWaker {
@@ -104,7 +128,7 @@ impl Completions {
         let mut state = self.state.lock();
         match &mut state.slots[index as usize].content {
             Content::Vacant => return,
-            Content::Busy { woken } => {
+            Content::Busy { woken, .. } => {
                 *woken = true;
                 return;
             }
@@ -158,20 +182,71 @@ impl Completions {
                     index
                 }
             };
+            if waits(submission.op, submission.max_wait_ms) {
+                state.waits.insert((submission.user_data, index));
+            }
             let slot = &mut state.slots[index as usize];
-            slot.content = Content::Busy { woken: false };
+            slot.content = Content::BUSY;
             reserved.push((index, slot.waker.clone()));
         }
     }
 
-    /// Ends the busy state of operations; those that are answered, or were woken meanwhile, are ready.
+    /// Gives up the begins that wait with `user_data`; each is answered and ready then.
+    pub(crate) fn cancel(&self, user_data: u64) {
+        let mut state = self.state.lock();
+        let State { slots, waits, .. } = &mut *state;
+        let mut taken = Vec::new();
+        for (_, index) in waits.range((user_data, 0)..=(user_data, u32::MAX)) {
+            let slot = &mut slots[*index as usize];
+            match &mut slot.content {
+                Content::Vacant => {}
+                Content::Busy { cancelled, .. } => *cancelled = true,
+                Content::Waiting(_) => taken.extend(slot.take(*index)),
+            }
+        }
+        drop(state);
+        let given_up = taken.into_iter().map(|(index, waker, mut operation)| {
+            if !operation.is_answered(&waker) {
+                operation.cancel();
+            }
+            (index, operation, true)
+        });
+        self.put_back(given_up.collect());
+    }
+
+    /// Ends the busy state of operations; those that are answered, or were woken meanwhile, are ready,
+    /// and so are those that were cancelled meanwhile.
     fn put_back(&self, operations: Vec<(u32, Outstanding, bool)>) {
+        let mut cancelled = self.try_put_back(operations);
+        if cancelled.is_empty() {
+            return;
+        }
+        for (_, operation, answered) in &mut cancelled {
+            operation.cancel();
+            *answered = true;
+        }
+        self.try_put_back(cancelled);
+    }
+
+    /// What comes back stays busy: without an answer, and to be cancelled, which goes through the
+    /// engine and needs the lock open.
+    fn try_put_back(
+        &self,
+        operations: Vec<(u32, Outstanding, bool)>,
+    ) -> Vec<(u32, Outstanding, bool)> {
+        let mut to_cancel = Vec::new();
         let mut state = self.state.lock();
         let freed = state.freed;
         let mut dropped = Vec::new();
         let was_empty = state.ready.is_empty();
         for (index, operation, answered) in operations {
             let slot = &mut state.slots[index as usize];
+            let cancelled = matches!(slot.content, Content::Busy { cancelled: true, .. });
+            if cancelled && !answered && !freed {
+                slot.content = Content::BUSY;
+                to_cancel.push((index, operation, answered));
+                continue;
+            }
             let content = if freed {
                 dropped.push(operation);
                 Content::Vacant
@@ -179,7 +254,7 @@ impl Completions {
                 Content::Waiting(operation)
             };
             let before = std::mem::replace(&mut slot.content, content);
-            if !freed && (answered || matches!(before, Content::Busy { woken: true })) {
+            if !freed && (answered || matches!(before, Content::Busy { woken: true, .. })) {
                 state.make_ready(index);
             }
         }
@@ -188,6 +263,7 @@ impl Completions {
         if notify {
             self.changed.notify_one();
         }
+        to_cancel
     }
 
     /// Fills in completions as they are ready; waits for the first. Returns how many.
@@ -203,7 +279,7 @@ impl Completions {
             let mut finished = Vec::with_capacity(taken.len());
             for (index, waker, mut operation) in taken {
                 if operation.is_answered(&waker) {
-                    finished.push((index, operation.op));
+                    finished.push((index, operation.op, operation.user_data));
                     completions[done].write(operation.completion());
                     done += 1;
                 } else {
@@ -218,13 +294,14 @@ impl Completions {
         done
     }
 
-    fn release(&self, finished: &[(u32, u32)]) {
+    fn release(&self, finished: &[(u32, u32, u64)]) {
         let mut state = self.state.lock();
-        for (index, op) in finished {
+        for (index, op, user_data) in finished {
             state.slots[*index as usize].content = Content::Vacant;
             state.vacant.push(*index);
             if *op == ONCEKEY_OP_BEGIN {
                 state.begins -= 1;
+                state.waits.remove(&(*user_data, *index));
             }
         }
     }
@@ -308,12 +385,47 @@ fn take_from(state: &mut State, most: usize) -> Vec<(u32, Waker, Outstanding)> {
         let Some(index) = state.ready.pop_front() else { break };
         let slot = &mut state.slots[index as usize];
         // Listed twice, or gone: a late wake of an earlier operation.
-        if matches!(slot.content, Content::Waiting(_))
-            && let Content::Waiting(operation) =
-                std::mem::replace(&mut slot.content, Content::Busy { woken: false })
-        {
-            taken.push((index, slot.waker.clone(), operation));
-        }
+        taken.extend(slot.take(index));
     }
     taken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fingerprint::FINGERPRINTS;
+    use crate::status::ONCEKEY_CANCELLED;
+    use crate::types::Fingerprint;
+
+    /// As by a poll that was woken in vain.
+    #[test]
+    fn a_begin_that_is_cancelled_while_a_thread_looks_at_it_ends_when_that_puts_it_back() {
+        let directory = tempfile::tempdir().unwrap();
+        let engine = oncekey::Engine::open(directory.path()).unwrap();
+        let parts = oncekey::Fingerprint::builder().part("body", "b").finish();
+        let key = oncekey::Key::new("", "k").unwrap();
+        let _owner = engine.begin(&key, parts.clone()).wait().unwrap();
+        let fingerprint = Fingerprint { id: FINGERPRINTS.insert(parts).unwrap() };
+        let submission = Submission {
+            user_data: 5,
+            max_wait_ms: 3_600_000,
+            ..Submission::begin(b"k", fingerprint)
+        };
+        // SAFETY: the submission points to static memory.
+        let caller = unsafe { Caller::new() };
+        let queue = Arc::new(Completions::new(engine.clone(), 0));
+        assert_eq!(queue.submit(&caller, &[submission]), 1);
+        queue.state.lock().make_ready(0);
+        let taken = queue.take_ready(1, None).unwrap();
+        queue.cancel(5);
+        assert_eq!(engine.stats().waiters, 1);
+        queue.put_back(taken.into_iter().map(|(index, _, op)| (index, op, false)).collect());
+        assert_eq!(engine.stats().waiters, 0);
+        let mut completions = [const { MaybeUninit::uninit() }; 2];
+        assert_eq!(queue.poll(&mut completions, Some(Instant::now())), 1);
+        // SAFETY: the poll wrote the first.
+        let completion = unsafe { completions[0].assume_init() };
+        assert_eq!((completion.status, completion.user_data), (ONCEKEY_CANCELLED, 5));
+        assert!(queue.state.lock().waits.is_empty());
+    }
 }

@@ -14,6 +14,7 @@ use crate::ending::Ending;
 use crate::error::Failure;
 use crate::fingerprint::{self, FINGERPRINTS};
 use crate::orphan::ORPHANS;
+use crate::status::ONCEKEY_CANCELLED;
 use crate::submission::*;
 use crate::types::Error;
 
@@ -66,6 +67,14 @@ impl Outstanding {
         let progress = std::mem::replace(&mut self.progress, Progress::Polled);
         self.progress = progress.advance(&mut context);
         matches!(self.progress, Progress::Answered(_))
+    }
+
+    /// Ends the wait of a begin without an answer, here and in the engine.
+    pub(crate) fn cancel(&mut self) {
+        if matches!(self.progress, Progress::Begin(_)) {
+            let cancelled = Failure::new(ONCEKEY_CANCELLED, "the begin was cancelled");
+            self.progress = Progress::Answered(Err(cancelled));
+        }
     }
 
     /// Hands the answer out, once there is one.
@@ -229,7 +238,7 @@ fn end<T, H>(
 mod tests {
     use super::*;
     use crate::convert::Caller;
-    use crate::types::{Claim, Fingerprint, Key, Orphan, Slice};
+    use crate::types::Fingerprint;
 
     /// A claim that came out of its `Pending` while it was submitted, and that nobody polled.
     #[test]
@@ -238,21 +247,7 @@ mod tests {
         let engine = oncekey::Engine::open(directory.path()).unwrap();
         let parts = oncekey::Fingerprint::builder().part("body", "b").finish();
         let fingerprint = Fingerprint { id: FINGERPRINTS.insert(parts.clone()).unwrap() };
-        let empty = Slice { ptr: std::ptr::null(), len: 0 };
-        let submission = Submission {
-            op: ONCEKEY_OP_BEGIN,
-            flags: ONCEKEY_FREE_FINGERPRINT,
-            user_data: 0,
-            key: Key { scope: empty, key: Slice { ptr: b"k".as_ptr(), len: 1 } },
-            fingerprint,
-            max_wait_ms: 0,
-            claim: Claim { id: 0 },
-            orphan: Orphan { id: 0 },
-            data: empty,
-            ttl_ms: 0,
-            parts: std::ptr::null(),
-            part_count: 0,
-        };
+        let submission = Submission::begin(b"k", fingerprint);
         // SAFETY: the submission points to static memory.
         let caller = unsafe { Caller::new() };
         let mut operation = Outstanding::submit(&engine, &caller, &submission);

@@ -101,6 +101,21 @@ pub unsafe extern "C" fn oncekey_queue_poll(
     })
 }
 
+/// Gives up the begins of this queue that were submitted with `user_data` and wait for an owner
+/// (`max_wait_ms` above 0). Each makes room for another begin to wait at once, and has its completion, as
+/// every submission has: either what it came to, when that is known by now, or CANCELLED, and then a claim
+/// that was on its way to it is aborted. Does not wait.
+///
+/// OK also when there is no such begin, or no more. Begins that do not wait, and all other operations, are
+/// not affected, whatever their `user_data`.
+#[unsafe(no_mangle)]
+pub extern "C" fn oncekey_queue_cancel(queue: Queue, user_data: u64) -> i32 {
+    entry(None, || {
+        QUEUES.get(queue.id)?.cancel(user_data);
+        Ok(())
+    })
+}
+
 /// Makes one poll that waits, or the next one, return without a completion.
 #[unsafe(no_mangle)]
 pub extern "C" fn oncekey_queue_wake(queue: Queue) -> i32 {

@@ -62,11 +62,14 @@ pub const ONCEKEY_BUSY: i32 = 101;
 pub const ONCEKEY_FORKED: i32 = 102;
 /// A bug in the library was contained. What the call was doing may or may not have happened.
 pub const ONCEKEY_PANIC: i32 = 103;
+/// The begin was given up by oncekey_queue_cancel. Nothing happened: a claim that it won all the same is
+/// aborted.
+pub const ONCEKEY_CANCELLED: i32 = 104;
 /// The engine knows a kind of error that this library does not.
 pub const ONCEKEY_UNKNOWN_ERROR: i32 = 199;
 
 /// Every status with its name.
-const NAMES: [(i32, &CStr); 25] = [
+const NAMES: [(i32, &CStr); 26] = [
     (ONCEKEY_OK, c"OK"),
     (ONCEKEY_INVALID_INPUT, c"INVALID_INPUT"),
     (ONCEKEY_FENCED, c"FENCED"),
@@ -91,6 +94,7 @@ const NAMES: [(i32, &CStr); 25] = [
     (ONCEKEY_BUSY, c"BUSY"),
     (ONCEKEY_FORKED, c"FORKED"),
     (ONCEKEY_PANIC, c"PANIC"),
+    (ONCEKEY_CANCELLED, c"CANCELLED"),
     (ONCEKEY_UNKNOWN_ERROR, c"UNKNOWN_ERROR"),
 ];
 

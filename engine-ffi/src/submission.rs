@@ -34,13 +34,13 @@ pub struct Submission {
     pub op: u32,
     /// ONCEKEY_NO_RESPONSE, ONCEKEY_FREE_FINGERPRINT, ONCEKEY_FINGERPRINT_PARTS, ored.
     pub flags: u32,
-    /// Comes back with the completion.
+    /// Comes back with the completion, and names a begin to oncekey_queue_cancel.
     pub user_data: u64,
     /// The key of a begin.
     pub key: Key,
     /// The fingerprint of a begin.
     pub fingerprint: Fingerprint,
-    /// How long a begin waits for an owner.
+    /// How long a begin waits for an owner, unless oncekey_queue_cancel gives it up.
     pub max_wait_ms: u64,
     /// The claim to end or to save a checkpoint of.
     pub claim: Claim,
@@ -75,4 +75,26 @@ pub struct Completion {
     pub reserved: u32,
     /// What was found, for ONCEKEY_OP_BEGIN and ONCEKEY_OP_TAKE_OVER.
     pub answer: Answer,
+}
+
+#[cfg(test)]
+impl Submission {
+    /// A begin that does not wait and frees its fingerprint.
+    pub(crate) fn begin(name: &'static [u8], fingerprint: Fingerprint) -> Self {
+        let empty = Slice { ptr: std::ptr::null(), len: 0 };
+        Self {
+            op: ONCEKEY_OP_BEGIN,
+            flags: ONCEKEY_FREE_FINGERPRINT,
+            user_data: 0,
+            key: Key { scope: empty, key: Slice { ptr: name.as_ptr(), len: name.len() } },
+            fingerprint,
+            max_wait_ms: 0,
+            claim: Claim { id: 0 },
+            orphan: Orphan { id: 0 },
+            data: empty,
+            ttl_ms: 0,
+            parts: std::ptr::null(),
+            part_count: 0,
+        }
+    }
 }

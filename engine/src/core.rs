@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::folder::Inbox;
 use crate::folds::Folds;
 use crate::key::{Key, KeyHash, Secret};
-use crate::lock_table::{Admission, Answer, FollowUp, Gate, LockTable, Op, Queued};
+use crate::lock_table::{Admission, Answer, FollowUp, Gate, LockTable, Op, Queued, Wait};
 use crate::options::Options;
 use crate::queue::Queue;
 use crate::recent::{RecentSize, Versioned};
@@ -142,6 +142,14 @@ impl Core {
                 self.follow_up(hash, follow_up);
             }
         }
+    }
+
+    /// The caller of a begin that waits gave it up. What waits for nobody any more leaves its slot and
+    /// makes room for another; what is under way already goes on, as without a wait.
+    pub(crate) fn withdraw(&self, hash: KeyHash, wait: Wait) {
+        let withdrawn = self.table.shard(hash).withdraw(hash, wait, self);
+        // Not before the shard is unlocked.
+        drop(withdrawn);
     }
 
     /// The record in the store file, when neither the lock table nor recent knows the key.

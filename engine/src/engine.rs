@@ -106,7 +106,7 @@ impl Engine {
 
     /// Like [`begin`](Self::begin), but waits up to `max_wait` for an owner: for its response
     /// (`Replay`), its abort (this or another waiter is `Claimed`) or its end (`Orphaned`). Past the
-    /// bound the answer is `Locked`.
+    /// bound the answer is `Locked`. Dropping the [`Pending`] ends the wait.
     ///
     /// # Errors
     /// Those of [`begin`](Self::begin).

@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -15,10 +16,11 @@ use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::fingerprint::{Fingerprint, KeyedFingerprint};
 use crate::key::{Key, KeyHash, Secret};
-use crate::lock_table::{Admission, FollowUp, LockTable, Op, Open, Queued};
+use crate::lock_table::{Admission, FollowUp, Gate, LockTable, Op, Open, Queued, Wait};
 use crate::pending::Pending;
 use crate::queue::{Batch, Queue, Taken};
 use crate::recent::Versioned;
+use crate::sync::Instant;
 use crate::transition::{Command, Record, Reply, Token, apply, transition};
 
 const HASH: KeyHash = KeyHash(7);
@@ -205,10 +207,28 @@ fn a_drained_queue_loses_nothing_and_ends_who_takes() {
     });
 }
 
+/// Refuses nobody and counts who waits.
+#[derive(Default)]
+struct Room(std::sync::atomic::AtomicUsize);
+
+impl Gate for Room {
+    fn reserve(&self, _: &Command) -> Result<()> {
+        Ok(())
+    }
+    fn reserve_waiter(&self, _: &Command) -> Result<()> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+    fn release_waiter(&self, _: &Op) {
+        assert_ne!(self.0.fetch_sub(1, Ordering::Relaxed), 0, "nobody waits");
+    }
+}
+
 /// The lock table with a queue and what stands for the store file: `Core`, committer and folder
 /// without their errors.
 struct Table {
     table: LockTable,
+    room: Room,
     queue: Queue,
     file: loom::sync::Mutex<Option<Arc<Record>>>,
 }
@@ -216,18 +236,19 @@ struct Table {
 impl Table {
     fn new() -> Arc<Self> {
         let file = loom::sync::Mutex::new(None);
-        Arc::new(Self { table: LockTable::new(), queue: Queue::default(), file })
+        let room = Room::default();
+        Arc::new(Self { table: LockTable::new(), room, queue: Queue::default(), file })
     }
 
     fn submit(&self, op: Op) {
-        let admission = self.table.shard(HASH).admit(op, NOW, &Open);
+        let admission = self.table.shard(HASH).admit(op, NOW, &self.room);
         match admission {
             Admission::Answered(answer) => answer.give(),
             Admission::Parked(_) => {}
             Admission::Change(queued) => assert!(self.queue.push(queued).is_none()),
             Admission::Resolve(op) => {
                 let looked_up = self.file.lock().unwrap().clone();
-                let follow_up = self.table.shard(HASH).resolved(op, Ok(looked_up), NOW, &Open);
+                let follow_up = self.table.shard(HASH).resolved(op, Ok(looked_up), NOW, &self.room);
                 self.follow_up(follow_up);
             }
         }
@@ -246,7 +267,8 @@ impl Table {
         let change = change.expect("only begins and ends of claims are queued here");
         let record = apply(base.as_deref(), &change, TOKEN, NOW).unwrap().map(Arc::new);
         let versioned = Versioned { sequence: 1, record: record.clone() };
-        let (_, follow_up) = self.table.shard(HASH).publish(HASH, versioned, NOW, &Open, &mut None);
+        let (_, follow_up) =
+            self.table.shard(HASH).publish(HASH, versioned, NOW, &self.room, &mut None);
         (op.reply)(Ok((reply, record, NOW)));
         self.follow_up(follow_up);
     }
@@ -323,6 +345,51 @@ fn an_abort_lets_one_of_those_who_wait_claim() {
         assert_eq!(replies[..2], [Reply::Claimed, Reply::Done]);
         assert_eq!(replies[2..], [Reply::Claimed, Reply::Locked], "after the abort");
     });
+}
+
+/// A begin that waits is dropped while the owner's abort hands it the key: it leaves, or it was
+/// promoted before and its claim comes back. Never both, and never neither.
+#[test]
+fn a_wait_that_is_given_up_ends_once_and_makes_room() {
+    for polled in [false, true] {
+        explore(move || {
+            let (table, replies, ends) = (Table::new(), Seen::default(), Seen::default());
+            table.submit(op(begin(), &replies));
+            table.commit_next();
+            let (sender, pending) = Pending::<Guard>::channel();
+            let guard = Guard { delivered: false, ends: ends.clone() };
+            let mut waiting = op(begin(), &replies);
+            let wait = Wait { until: Instant::now() + Duration::from_millis(1), number: 1 };
+            waiting.wait = Some(wait);
+            let tell = waiting.reply;
+            waiting.reply = Box::new(move |outcome| {
+                tell(outcome);
+                drop(sender.send(Ok(guard)));
+            });
+            table.submit(waiting);
+            assert_eq!(table.room.0.load(Ordering::Relaxed), 1);
+            let other = table.clone();
+            let mut pending = pending.on_giving_up(move || {
+                let withdrawn = other.table.shard(HASH).withdraw(HASH, wait, &other.room);
+                drop(withdrawn);
+            });
+            assert!(!(polled && poll(&mut pending)));
+            let caller = thread::spawn(move || drop(pending));
+            table.submit(op(Command::Abort { token: TOKEN }, &replies));
+            table.commit_next();
+            let promoted = table.queue.begins() == 1;
+            if promoted {
+                table.commit_next();
+            }
+            caller.join().unwrap();
+            assert_eq!(*ends.lock().unwrap(), [false]);
+            assert_eq!(table.room.0.load(Ordering::Relaxed), 0);
+            let claimed = if promoted { &[Reply::Claimed][..] } else { &[] };
+            let replies = replies.lock().unwrap();
+            assert_eq!(replies[..2], [Reply::Claimed, Reply::Done]);
+            assert_eq!(&replies[2..], claimed);
+        });
+    }
 }
 
 #[test]

@@ -372,6 +372,17 @@ impl Shard {
         follow_up
     }
 
+    /// Takes a waiting operation out: its caller does not wait any more. `None` when it does not wait
+    /// here, since it was answered or is about to be. The slot stays with whoever works on the key, or
+    /// for its live record.
+    pub(crate) fn withdraw(&mut self, hash: KeyHash, wait: Wait, gate: &dyn Gate) -> Option<Op> {
+        let waiting = &mut self.slots.get_mut(&hash)?.waiting;
+        let at = waiting.iter().position(|op| op.wait == Some(wait))?;
+        let op = waiting.remove(at)?;
+        gate.release_waiter(&op);
+        Some(op)
+    }
+
     /// A lookup failed: the marker goes, and whoever waited for it learns why.
     fn refuse_waiting(
         &mut self,

@@ -12,9 +12,10 @@ use crate::sync::{Instant, oneshot, thread};
 /// The coming answer to an operation, for a task or for a thread.
 ///
 /// The operation was submitted when the `Pending` was made: polling or waiting does not start it,
-/// and dropping does not take it back. The one exception is a claim that nobody took out: when a
-/// `Pending` is dropped that holds, or later would have held, a [`Claim`](crate::Claim), the claim
-/// is aborted, since its operation never ran.
+/// and dropping does not take it back. There are two exceptions. A claim that nobody took out: when
+/// a `Pending` is dropped that holds, or later would have held, a [`Claim`](crate::Claim), the claim
+/// is aborted, since its operation never ran. And a begin that waits for an owner: dropped, it waits
+/// no longer, and makes room at once for others that want to.
 ///
 /// As a `Future` it needs no runtime. [`wait`](Self::wait) and
 /// [`wait_timeout`](Self::wait_timeout) block the thread instead.
@@ -33,6 +34,25 @@ pub struct Pending<T, E = Error> {
     state: State<T, E>,
     /// Called with the answer when it reaches its caller.
     delivered: fn(&mut T),
+    /// Dropped after `state`: what gives the operation up drops its sender, which then wakes nobody.
+    giving_up: GivingUp,
+}
+
+/// Called when it is dropped, unless the answer reached its caller before.
+struct GivingUp(Option<Box<dyn FnOnce() + Send>>);
+
+impl GivingUp {
+    fn disarm(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for GivingUp {
+    fn drop(&mut self) {
+        if let Some(give_up) = self.0.take() {
+            give_up();
+        }
+    }
 }
 
 enum State<T, E> {
@@ -44,18 +64,29 @@ enum State<T, E> {
 }
 
 impl<T, E> Pending<T, E> {
+    fn new(state: State<T, E>) -> Self {
+        Self { state, delivered: |_| {}, giving_up: GivingUp(None) }
+    }
+
     pub(crate) fn ready(answer: Result<T, E>) -> Self {
-        Self { state: State::Ready(answer), delivered: |_| {} }
+        Self::new(State::Ready(answer))
     }
 
     pub(crate) fn channel() -> (oneshot::Sender<Result<T, E>>, Self) {
         let (sender, receiver) = oneshot::channel();
-        (sender, Self { state: State::Waiting(receiver), delivered: |_| {} })
+        (sender, Self::new(State::Waiting(receiver)))
     }
 
     /// Has `delivered` called with the answer when it reaches its caller.
     pub(crate) fn on_delivery(mut self, delivered: fn(&mut T)) -> Self {
         self.delivered = delivered;
+        self
+    }
+
+    /// Has `give_up` called when the `Pending` is dropped before the answer reached its caller; by
+    /// then an answer goes back to its sender.
+    pub(crate) fn on_giving_up(mut self, give_up: impl FnOnce() + Send + 'static) -> Self {
+        self.giving_up = GivingUp(Some(Box::new(give_up)));
         self
     }
 }
@@ -65,13 +96,14 @@ impl<T, E: From<Error>> Pending<T, E> {
     ///
     /// # Errors
     /// Those of the operation.
-    pub fn wait(self) -> Result<T, E> {
+    pub fn wait(mut self) -> Result<T, E> {
         let received = match self.state {
             State::Ready(answer) => Ok(answer),
             State::Waiting(receiver) => receiver.recv().map_err(drop),
             State::Polled(receiver) => block_on(receiver).map_err(drop),
             State::Done => return Err(taken()),
         };
+        self.giving_up.disarm();
         deliver(received, self.delivered)
     }
 
@@ -99,6 +131,7 @@ impl<T, E: From<Error>> Pending<T, E> {
             },
             State::Ready(_) | State::Done => return Ok(self.wait()),
         };
+        self.giving_up.disarm();
         Ok(deliver(received, self.delivered))
     }
 }
@@ -132,6 +165,7 @@ impl<T, E: From<Error>> Future for Pending<T, E> {
                 State::Polled(mut receiver) => {
                     return match Pin::new(&mut receiver).poll(context) {
                         Poll::Ready(received) => {
+                            self.giving_up.disarm();
                             Poll::Ready(deliver(received.map_err(drop), self.delivered))
                         }
                         Poll::Pending => {

@@ -72,7 +72,15 @@ impl Shared {
         let wait = wait_until.map(|until| core.timers.wait(until));
         let op = Op { key: key.clone(), hash, command, wait, reply: Box::new(reply) };
         core.submit(op);
-        pending.on_delivery(Begin::delivered)
+        let pending = pending.on_delivery(Begin::delivered);
+        let Some(wait) = wait else { return pending };
+        // A `Pending` keeps no store open.
+        let core = Arc::downgrade(&core);
+        pending.on_giving_up(move || {
+            if let Some(core) = core.upgrade() {
+                core.withdraw(hash, wait);
+            }
+        })
     }
 
     /// Submits a command of a handle, to whatever core is open now.

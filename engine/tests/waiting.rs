@@ -7,41 +7,13 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::stalled::*;
 use common::*;
-use oncekey::{Begin, Durability, Engine, ErrorKind, Lookup, Options, Pending};
+use oncekey::{Begin, Durability, Engine, ErrorKind, Lookup, Pending};
 use oncekey_testing::{CrashMode, Fault, HeldDisk, OpKind};
-
-struct Stalled {
-    sim: Sim,
-    held: HeldDisk,
-    engine: Engine,
-}
-
-fn stalled(change: impl FnOnce(Options) -> Options) -> Stalled {
-    stalled_at("journal", change)
-}
-
-fn stalled_at(part: &'static str, change: impl FnOnce(Options) -> Options) -> Stalled {
-    let sim = Sim::new();
-    let held = HeldDisk::new(sim.disk.clone(), part);
-    let options = sim.options().disk(Arc::new(held.clone()));
-    let engine = change(options).open("/store").unwrap();
-    // Comes last, when a segment stands ready: no sync of the folder takes the place of the one that
-    // a test waits for.
-    engine.sweep().unwrap();
-    Stalled { sim, held, engine }
-}
 
 fn submit(engine: &Engine, name: &str) -> Pending<Begin> {
     engine.begin(&key(name), body("a"))
-}
-
-/// There is no answer yet. Not for as long as it takes: for a moment.
-fn unanswered<T, E: From<oncekey::Error>>(pending: Pending<T, E>) -> Pending<T, E> {
-    match pending.wait_timeout(Duration::from_millis(20)) {
-        Err(pending) => pending,
-        Ok(_) => panic!("answered before the sync"),
-    }
 }
 
 #[test]

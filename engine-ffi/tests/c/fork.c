@@ -20,6 +20,7 @@ static void child(oncekey_engine engine, oncekey_claim claim, oncekey_queue queu
   IS(forked, oncekey_engine_fold(engine, NULL));
   IS(forked, oncekey_engine_reopen(engine, NULL));
   IS(forked, oncekey_queue_poll(queue, &completion, 1, 0, &count, NULL));
+  IS(forked, oncekey_queue_cancel(queue, 0));
   IS(forked, oncekey_queue_free(queue));
   IS(forked, oncekey_buffer_free(&buffer));
   IS(forked, oncekey_fingerprint_from_parts(NULL, 0, &fingerprint, NULL));

@@ -41,6 +41,7 @@ static void wrong_handle(uint64_t id) {
   IS(bad, oncekey_queue_submit(queue, &submission, 1, &count, NULL));
   IS(bad, oncekey_queue_poll(queue, &completion, 1, 0, &count, NULL));
   IS(bad, oncekey_queue_wake(queue));
+  IS(bad, oncekey_queue_cancel(queue, 1));
   IS(bad, oncekey_queue_fd(queue, &fd, NULL));
   oncekey_error error;
   IS(bad, oncekey_claim_abort(claim, &error));

@@ -62,6 +62,7 @@ void test(void) {
   PANICS(oncekey_queue_submit(queue, &submission, 1, &count, NULL));
   PANICS(oncekey_queue_poll(queue, &completion, 1, 0, &count, NULL));
   PANICS(oncekey_queue_wake(queue));
+  PANICS(oncekey_queue_cancel(queue, 1));
   PANICS(oncekey_queue_fd(queue, &fd, NULL));
   PANICS(oncekey_queue_free(queue));
   PANICS(oncekey_buffer_free(&buffer));

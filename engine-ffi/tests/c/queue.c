@@ -221,6 +221,147 @@ static void unreceived(oncekey_engine engine) {
   }
 }
 
+static void wait_for_waiters(oncekey_engine engine, uint64_t waiters) {
+  oncekey_stats stats;
+  do {
+    memset(&stats, 0, sizeof stats);
+    stats.size = sizeof stats;
+    OK(oncekey_engine_stats(engine, &stats, NULL));
+  } while (stats.waiters != waiters);
+}
+
+static oncekey_submission waiting_as(const char *name, uint64_t user_data) {
+  oncekey_submission made = beginning(name, "b");
+  made.max_wait_ms = 24 * 3600 * 1000;
+  made.user_data = user_data;
+  return made;
+}
+
+/* The next completion is of a begin that was given up; the user data is that of its submission. */
+static uint64_t cancelled(oncekey_queue queue) {
+  oncekey_completion completion = take(queue);
+  IS(ONCEKEY_CANCELLED, completion.status);
+  CHECK(completion.op == ONCEKEY_OP_BEGIN && completion.answer.outcome == 0);
+  CHECK(completion.answer.claim.id == 0);
+  CHECK(oncekey_error_status(completion.error) == ONCEKEY_CANCELLED);
+  OK(oncekey_error_free(completion.error));
+  return completion.user_data;
+}
+
+/* Nobody ends the operation and no bound passes: only the cancelling makes room for another. */
+static void cancelling(void) {
+  char path[4096];
+  snprintf(path, sizeof path, "%s-sizes", directory);
+  oncekey_options options = {0};
+  options.size = sizeof options;
+  options.segment_bytes = 4 << 20;
+  options.max_waiters = 1;
+  oncekey_engine engine;
+  oncekey_queue queue;
+  OK(oncekey_engine_open(oncekey_str(path), &options, &engine, NULL));
+  OK(oncekey_queue_new(engine, 0, &queue, NULL));
+  oncekey_claim owner = claim_of(engine, "owned");
+  for (uint64_t i = 1; i <= 3; i++) {
+    oncekey_submission waits = waiting_as("owned", i);
+    submit(queue, &waits, 1);
+    wait_for_waiters(engine, 1);
+    oncekey_submission second = waiting_as("owned", i);
+    result(queue, second, ONCEKEY_OVERLOADED);
+    OK(oncekey_queue_cancel(queue, i + 100));
+    wait_for_waiters(engine, 1);
+    OK(oncekey_queue_cancel(queue, i));
+    wait_for_waiters(engine, 0);
+    OK(oncekey_queue_cancel(queue, i));
+    CHECK(cancelled(queue) == i);
+    OK(oncekey_queue_cancel(queue, i));
+  }
+  oncekey_completion none;
+  size_t count;
+  OK(oncekey_queue_poll(queue, &none, 1, 0, &count, NULL));
+  CHECK(count == 0);
+
+  /* What was answered before stays the answer, and its claim is the caller's. */
+  oncekey_submission waits = waiting_as("owned", 7);
+  submit(queue, &waits, 1);
+  OK(oncekey_claim_abort(owner, NULL));
+  int32_t fd;
+  OK(oncekey_queue_fd(queue, &fd, NULL));
+  struct pollfd readable = {fd, POLLIN, 0};
+  CHECK(poll(&readable, 1, 60000) == 1);
+  OK(oncekey_queue_cancel(queue, 7));
+  oncekey_completion begun = take(queue);
+  IS(ONCEKEY_OK, begun.status);
+  CHECK(begun.answer.outcome == ONCEKEY_CLAIMED && begun.answer.attempt == 1);
+
+  /* All with the same user data, and nothing else that has it. */
+  oncekey_submission save = submission(ONCEKEY_OP_CHECKPOINT, 8);
+  save.claim = begun.answer.claim;
+  oncekey_submission both[2] = {save, waiting_as("owned", 8)};
+  submit(queue, both, 2);
+  OK(oncekey_queue_cancel(queue, 8));
+  int saved = 0, given_up = 0;
+  for (int i = 0; i < 2; i++) {
+    oncekey_completion completion = take(queue);
+    saved += completion.op == ONCEKEY_OP_CHECKPOINT && completion.status == ONCEKEY_OK;
+    given_up += completion.op == ONCEKEY_OP_BEGIN && completion.status == ONCEKEY_CANCELLED;
+    OK(oncekey_error_free(completion.error));
+  }
+  CHECK(saved == 1 && given_up == 1);
+
+  /* A queue that is freed takes its waits along. */
+  waits = waiting_as("owned", 9);
+  submit(queue, &waits, 1);
+  wait_for_waiters(engine, 1);
+  OK(oncekey_queue_free(queue));
+  wait_for_waiters(engine, 0);
+  IS(ONCEKEY_INVALID_HANDLE, oncekey_queue_cancel(queue, 9));
+  OK(oncekey_claim_abort(begun.answer.claim, NULL));
+  end(engine);
+}
+
+enum { RACES = 300 };
+
+static void *cancel_all(void *queue) {
+  for (uint64_t i = 0; i < RACES; i++) OK(oncekey_queue_cancel(*(oncekey_queue *)queue, i));
+  return NULL;
+}
+
+/* Cancelled while it is submitted, handed the key, or polled: each has one completion, and what it says
+ * is so. */
+static void cancelling_races(oncekey_engine engine) {
+  oncekey_queue queue;
+  OK(oncekey_queue_new(engine, 0, &queue, NULL));
+  pthread_t thread;
+  char seen[RACES] = {0};
+  CHECK(pthread_create(&thread, NULL, cancel_all, &queue) == 0);
+  for (uint64_t i = 0; i < RACES; i++) {
+    oncekey_submission waits = waiting_as("raced", i);
+    submit(queue, &waits, 1);
+  }
+  CHECK(pthread_join(thread, NULL) == 0);
+  /* Those that came before they could be cancelled take turns. */
+  for (int i = 0; i < RACES; i++) {
+    oncekey_completion completion = take(queue);
+    CHECK(completion.user_data < RACES && !seen[completion.user_data]);
+    seen[completion.user_data] = 1;
+    if (completion.status == ONCEKEY_OK) {
+      CHECK(completion.answer.outcome == ONCEKEY_CLAIMED && completion.answer.attempt == 1);
+      OK(oncekey_claim_abort(completion.answer.claim, NULL));
+    } else {
+      IS(ONCEKEY_CANCELLED, completion.status);
+      CHECK(completion.answer.claim.id == 0);
+    }
+    OK(oncekey_error_free(completion.error));
+  }
+  /* No claim is left that nobody has. */
+  oncekey_submission last = waiting_as("raced", 0);
+  oncekey_completion begun = result(queue, last, ONCEKEY_OK);
+  CHECK(begun.answer.outcome == ONCEKEY_CLAIMED && begun.answer.attempt == 1);
+  OK(oncekey_claim_abort(begun.answer.claim, NULL));
+  wait_for_waiters(engine, 0);
+  OK(oncekey_queue_free(queue));
+}
+
 static void *poll_until_freed(void *queue) {
   oncekey_completion completion;
   size_t count;
@@ -238,6 +379,8 @@ void test(void) {
   refusals(queue, engine);
   waiting(queue);
   unreceived(engine);
+  cancelling();
+  cancelling_races(engine);
 
   /* A begin that waits for an owner is answered when that ends. */
   oncekey_claim owner = claim_of(engine, "owned");

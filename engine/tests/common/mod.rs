@@ -2,6 +2,7 @@
 #![allow(missing_docs, dead_code, clippy::unwrap_used)]
 
 pub(crate) mod caller;
+pub(crate) mod stalled;
 
 use std::sync::Arc;
 use std::time::Duration;
