@@ -641,4 +641,62 @@ mod tests {
         assert!(matches!(shard.admit(begin(), NOW, &Open), Admission::Answered(answer)
             if answer.parts().1.is_err_and(|error| error.kind() == ErrorKind::OutcomeUnknown)));
     }
+
+    #[test]
+    fn a_command_that_changed_nothing_gives_its_key_free() {
+        let mut shard = Shard::default();
+        claimed(&mut shard);
+        let Admission::Change(queued) = shard.admit(abort(), NOW, &Open) else { panic!("change") };
+        assert!(matches!(shard.admit(begin(), NOW, &Open), Admission::Parked(_)));
+        let follow_up = shard.unchanged(HASH, queued.base, NOW, &Open);
+        assert!(matches!(follow_up.answers[..], [Answer(_, Ok((Reply::Locked, ..)))]));
+        assert!(matches!(shard.admit(abort(), NOW, &Open), Admission::Change(_)));
+    }
+
+    #[test]
+    fn a_look_at_who_waits_changes_nothing_while_the_owner_ends_its_claim() {
+        let mut shard = Shard::default();
+        claimed(&mut shard);
+        let Admission::Change(_) = shard.admit(abort(), NOW, &Open) else { panic!("change") };
+        for waits in [begin(), abort()] {
+            assert!(matches!(shard.admit(waits, NOW, &Open), Admission::Parked(_)));
+        }
+        let follow_up = shard.reconsider(HASH, NOW, &Open);
+        assert!(follow_up.answers.is_empty() && follow_up.queued.is_none());
+        assert!(matches!(shard.admit(abort(), NOW, &Open), Admission::Parked(_)));
+    }
+
+    #[test]
+    fn a_command_that_was_never_written_leaves_the_claim() {
+        let mut shard = Shard::default();
+        claimed(&mut shard);
+        let Admission::Change(_) = shard.admit(abort(), NOW, &Open) else { panic!("change") };
+        assert!(shard.abandon(HASH, &Error::corrupted(""), &Open).answers.is_empty());
+        assert!(matches!(shard.admit(begin(), NOW, &Open), Admission::Answered(answer)
+            if matches!(answer.parts().1, Ok(Reply::Locked))));
+    }
+
+    #[test]
+    fn a_key_whose_first_claim_is_in_doubt_is_not_forgotten() {
+        let mut shard = Shard::default();
+        let Admission::Resolve(op) = shard.admit(begin(), NOW, &Open) else { panic!("resolve") };
+        drop(shard.resolved(op, Ok(None), NOW, &Open));
+        drop(shard.set_unknown(HASH, &Open));
+        assert!(shard.is_unknown(HASH));
+    }
+
+    #[test]
+    fn whoever_waits_is_answered_when_a_thread_panics_or_the_engine_closes() {
+        let waiting = || {
+            let mut shard = Shard::default();
+            claimed(&mut shard);
+            let Admission::Change(_) = shard.admit(abort(), NOW, &Open) else { panic!("change") };
+            assert!(matches!(shard.admit(begin(), NOW, &Open), Admission::Parked(_)));
+            shard
+        };
+        let mut shard = waiting();
+        assert_eq!(shard.set_busy_unknown(&Open).len(), 1);
+        assert!(shard.is_unknown(HASH));
+        assert_eq!(waiting().refuse_all(&Error::corrupted(""), &Open).len(), 1);
+    }
 }

@@ -234,6 +234,7 @@ mod tests {
                 let mut context = Context::from_waker(std::task::Waker::noop());
                 assert!(Pin::new(&mut pending).poll(&mut context).is_pending());
             }
+            assert_eq!(format!("{pending:?}"), "Pending(submitted)");
             let pending = pending.wait_timeout(Duration::from_millis(1)).unwrap_err();
             let thread = std::thread::spawn(move || pending.wait());
             sender.send(Ok(())).unwrap();
@@ -254,5 +255,12 @@ mod tests {
         let mut context = Context::from_waker(std::task::Waker::noop());
         assert!(matches!(Pin::new(&mut pending).poll(&mut context), Poll::Ready(Ok(()))));
         assert!(matches!(Pin::new(&mut pending).poll(&mut context), Poll::Ready(Err(_))));
+    }
+
+    #[test]
+    fn the_waker_wakes_a_thread_that_is_parked() {
+        std::task::Waker::from(std::sync::Arc::new(ThreadWaker(thread::current()))).wake();
+        // Ends at once, or never.
+        thread::park();
     }
 }

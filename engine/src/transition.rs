@@ -662,6 +662,7 @@ mod tests {
             Command::Begin { fingerprint: fingerprint("a"), ttl: TTL, max_execution: Some(limit) };
         let record = run(None, &command).1.unwrap();
         let deadline = NOW.after(limit);
+        assert_eq!(record.deadline(), Some(deadline));
         assert_eq!(run_at(Some(&record), &begin("a"), Time(deadline.0 - 1)).0, Reply::Locked);
         assert_eq!(run_at(Some(&record), &begin("a"), deadline).0, Reply::Orphaned);
         assert_eq!(record.orphaned_since(deadline), Some(deadline));
@@ -678,6 +679,7 @@ mod tests {
         let (change, reply) = transition(Some(&record), &take_over(OTHER), &key(), deadline);
         assert_eq!(reply, Reply::Claimed);
         let taken = apply(Some(&record), &change.unwrap(), SECOND, deadline).unwrap().unwrap();
+        assert_eq!(taken.attempt().unwrap().started_at, deadline);
         let late = transition(Some(&taken), &complete(OTHER, "late"), &key(), deadline);
         assert_eq!(late, (None, Reply::Fenced));
         // An orphan by deadline expires TTL after its deadline.
@@ -704,5 +706,15 @@ mod tests {
         let older = Token { incarnation: 7, epoch: 1, sequence: 900 };
         let newer = Token { incarnation: 7, epoch: 2, sequence: 3 };
         assert!(older < newer && older.to_bytes() < newer.to_bytes());
+    }
+
+    #[test]
+    fn a_record_weighs_itself_and_what_it_points_to() {
+        let parts = key().identity().len() + fingerprint("a").to_stored().bytes().len();
+        for (record, payload) in
+            [(completed(), "done"), (in_flight(1), "saved"), (orphan(1), "saved")]
+        {
+            assert_eq!(record.weight(), size_of::<Record>() + parts + payload.len());
+        }
     }
 }

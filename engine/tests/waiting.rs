@@ -233,8 +233,10 @@ fn the_store_size_is_bounded() {
     }
     let refused = refused.expect("the bound is reached");
     assert_eq!(refused.kind(), ErrorKind::StoreFull, "{refused:?}");
+    let told = engine.stats().store_bytes;
     let used: u64 = sim.disk.files().iter().map(|(_, bytes)| bytes).sum();
-    assert!(used < 2_000_000, "{used} bytes");
+    assert!((1_000_000..2_000_000).contains(&used), "{used} bytes");
+    assert!((1_000_000..=used).contains(&told), "{told} of {used} bytes");
 }
 
 #[test]
@@ -380,5 +382,41 @@ fn whoever_waits_for_an_owner_is_answered_when_the_engine_fails() {
         sim.disk.clear_faults();
         engine.reopen().unwrap();
         assert_eq!(engine.stats().waiters, 0);
+    }
+}
+
+#[test]
+fn a_batch_larger_than_a_segment_is_several_groups_of_which_the_first_to_fail_is_in_doubt() {
+    for fails in [false, true] {
+        let Stalled { sim, held, engine } = stalled(|options| options.recent_bytes(4 << 20));
+        let owners: Vec<_> = (0..60).map(|n| claim(&engine, &format!("owner {n}"))).collect();
+        held.hold();
+        let stuck = submit(&engine, "stuck");
+        held.wait_for_sync();
+        let ends: Vec<_> = owners.into_iter().map(|owner| owner.complete(&[1; 4096])).collect();
+        if fails {
+            // The sync that is under way comes first.
+            sim.disk.inject(Fault::at_kind(OpKind::Sync, 1).errno(Fault::EIO).on_path("journal"));
+        }
+        held.release();
+        drop(stuck.wait());
+        let ended: Vec<_> = ends.into_iter().map(Pending::wait).collect();
+        if fails {
+            let count = |kind| {
+                ended
+                    .iter()
+                    .flat_map(|end| end.as_ref().err().filter(|failed| failed.kind() == kind))
+                    .count()
+            };
+            assert!(count(ErrorKind::OutcomeUnknown) > 0 && count(ErrorKind::Unavailable) > 0);
+            assert!(
+                ended
+                    .into_iter()
+                    .filter_map(Result::err)
+                    .all(|failed| failed.into_handle().is_some())
+            );
+        } else {
+            assert!(ended.into_iter().all(|end| end.is_ok()));
+        }
     }
 }

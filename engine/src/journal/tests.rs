@@ -120,6 +120,8 @@ fn groups_come_back_in_sequence_and_the_journal_goes_on_behind_them() {
     append(&mut journal, &[10, 20]);
     append(&mut journal, &[5000]);
     let end = journal.position();
+    // One that stands ready changes nothing.
+    journal.pool().prepare().unwrap();
     drop(journal);
     let (mut journal, found) = recover_from(&dir, START).unwrap();
     assert_eq!(found, [(1, 10), (2, 20), (3, 5000)]);
@@ -337,4 +339,31 @@ fn a_segment_that_was_never_finished_is_removed() {
     for slot in [1, 2] {
         assert!(!dir.segment(slot).exists(), "the zeros of {slot} may not be durable");
     }
+}
+
+#[test]
+fn a_segment_is_recycled_only_when_nothing_in_it_is_replayed() {
+    let dir = Dir::new();
+    let mut journal = new_journal(&dir);
+    let replay_from = append(&mut journal, &[10]);
+    let ended = append(&mut journal, &[10]);
+    while journal.position().segment == replay_from.segment {
+        append(&mut journal, &[9000]);
+    }
+    journal.pool().recycle(ended);
+    let count = journal.next_sequence() - 1;
+    for _ in 0..3 {
+        journal.pool().prepare().unwrap();
+    }
+    assert_eq!(journal.pool().bytes(), 4 * SEGMENT, "all but the one in use");
+    drop(journal);
+    assert_eq!(reopened(&dir).len() as u64, count);
+}
+
+#[test]
+fn a_segment_has_its_length_whatever_it_is() {
+    let dir = Dir::new();
+    let bytes = 3 << 19;
+    create(&disk(), &dir.0, ID, bytes).unwrap();
+    assert_eq!(std::fs::metadata(dir.segment(0)).unwrap().len(), bytes);
 }

@@ -328,3 +328,25 @@ pub(super) fn failed(error: impl Into<redb::Error>) -> Error {
         other => Error::corrupted(format!("store.redb: {other}")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_held_write_covers_what_it_overlaps_and_nothing_else() {
+        for start in 0..12 {
+            for len in 0..6 {
+                let mut file = [0; 24];
+                file[start..start + len].fill(7);
+                let mut out = [0; 5];
+                overlay(&mut out, 4, &vec![7; len], start as u64);
+                assert_eq!(out, file[4..9], "{len} bytes at {start}");
+                let held: Vec<u8> = (1..).take(len).collect();
+                file[start..start + len].copy_from_slice(&held);
+                overlay(&mut out, 4, &held, start as u64);
+                assert_eq!(out, file[4..9], "{len} bytes at {start}");
+            }
+        }
+    }
+}

@@ -202,6 +202,7 @@ mod tests {
             attempt.checkpoint = Some(b"point".as_slice().into());
             attempt.ttl = Duration::new(u64::MAX, 999_999_999);
         }
+        let attempt = with_all.attempt().unwrap().clone();
         let mut without_response = completed(&key(2), 7, 100, b"");
         if let State::Completed(completed) = &mut without_response.state {
             completed.response = None;
@@ -212,6 +213,7 @@ mod tests {
             without_response,
             in_flight(&key(3), 8),
             orphan(&key(4), 8, 50),
+            Record { state: State::Orphan { attempt, since: Time(50) }, ..with_all.clone() },
             with_all,
         ]
     }

@@ -248,6 +248,7 @@ mod tests {
     #[test]
     fn the_later_of_two_overlapping_writes_wins() {
         let (_, file) = file(4);
+        file.write(0, &[9; PAGE]).unwrap();
         file.write(0, &[1; 2 * PAGE]).unwrap();
         file.write(PAGE as u64, &[2; PAGE]).unwrap();
         file.write(PAGE as u64 + 5, &[3; 7]).unwrap();

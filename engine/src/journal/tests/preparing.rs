@@ -13,6 +13,7 @@ const LIES_HEADER: u32 = 1;
 const LIES_SYNC_DIR: u32 = 2;
 const REFUSES_REMOVE: u32 = 4;
 const LIES_CREATE: u32 = 8;
+const REFUSES_READ: u32 = 16;
 
 impl Lying {
     fn tell<T>(&self, lie: u32, result: io::Result<T>) -> io::Result<T> {
@@ -63,7 +64,7 @@ impl DiskFile for LyingFile {
         self.0.len()
     }
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.0.read_at(offset, buffer)
+        self.1.tell(REFUSES_READ, self.0.read_at(offset, buffer))
     }
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let written = self.0.write_at(offset, bytes);
@@ -129,4 +130,29 @@ fn a_folded_segment_whose_header_may_be_written_is_the_one_that_gets_it_again() 
     append(&mut journal, &[10]);
     drop(journal);
     assert_eq!(recover_from(&dir, start).unwrap().1.len(), 1);
+}
+
+/// What can not be read is neither unfinished nor empty: it would be removed, or created over.
+#[test]
+fn a_segment_that_can_not_be_read_is_an_error_and_stays() {
+    let dir = Dir::new();
+    drop(new_journal(&dir));
+    let before = dir.image();
+    let lying = Lying(Arc::new(AtomicU32::new(REFUSES_READ)));
+    let refusing: Arc<dyn Disk> = Arc::new(lying);
+    let error = recover(&refusing, &dir.0, ID, SEGMENT, START, &mut |_, _, _| Ok(())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    assert_eq!(holds_groups(&refusing, &dir.segment(0)).unwrap_err().kind(), ErrorKind::Io);
+    assert!(dir.image() == before, "left untouched");
+}
+
+#[test]
+fn a_segment_holds_groups_once_one_was_written() {
+    let dir = Dir::new();
+    let mut journal = new_journal(&dir);
+    assert!(!holds_groups(&disk(), &dir.segment(0)).unwrap());
+    append(&mut journal, &[10]);
+    assert!(holds_groups(&disk(), &dir.segment(0)).unwrap());
+    std::fs::write(dir.segment(1), [0; BLOCK]).unwrap();
+    assert!(!holds_groups(&disk(), &dir.segment(1)).unwrap(), "cut behind its header");
 }

@@ -335,3 +335,21 @@ fn far_off_records_share_wide_buckets() {
     assert!((1_800..=2_000).contains(&report.completed), "{report:?}");
     assert!((2_000..4_000).all(|number| fixture.get(number).is_some()));
 }
+
+#[test]
+fn a_step_of_the_sweeper_removes_no_more_than_its_budget() {
+    let mut fixture = Fixture::new();
+    for round in 0..3 {
+        fixture.fold_completed(round * 100..round * 100 + 100, 5_000, &[1; 9000]);
+    }
+    let mut steps = 0;
+    loop {
+        let step = fixture.store.sweep_step(Time(9_000), 4).unwrap();
+        assert!(step.chunks + step.runs <= 4, "{step:?}");
+        steps += 1;
+        if !step.more {
+            break;
+        }
+    }
+    assert!(steps > 10, "{steps} steps");
+}

@@ -370,3 +370,78 @@ fn rot_gives_errors_or_right_answers_and_refused_files_stay_untouched() {
     }
     assert!(outcomes.iter().all(|count| *count > 0), "{outcomes:?}");
 }
+
+/// A file of the size of several regions is too large for a test, its header is not.
+#[test]
+fn a_file_is_as_long_as_its_layout_says_or_refused() {
+    let dir = Dir::new();
+    let layout: [u32; 5] = [4096, 3, 5, 7, 2];
+    let mut header = vec![0; 4096];
+    header[..9].copy_from_slice(b"redb\x1a\x0a\xa9\x0d\x0a");
+    for (field, at) in layout.into_iter().zip((12..).step_by(4)) {
+        header[at..at + 4].copy_from_slice(&field.to_le_bytes());
+    }
+    std::fs::write(dir.file(), header).unwrap();
+    let file = disk().open(&dir.file(), Caching::Buffered).unwrap();
+    // The header's page, seven whole regions, and one of two pages.
+    let expected = 4096 * (1 + 7 * (3 + 5) + 3 + 2);
+    file.set_len(expected).unwrap();
+    inspect(&*file).unwrap();
+    file.set_len(expected - 1).unwrap();
+    assert_eq!(inspect(&*file).unwrap_err().kind(), ErrorKind::StoreTruncated);
+}
+
+#[test]
+fn verification_counts_what_is_whole_and_names_what_is_not() {
+    let filled = || {
+        let mut fixture = Fixture::new();
+        fixture.fold_completed(0..20, 5_000, &[3; 9000]);
+        fixture.fold(vec![
+            (key(1000), Some(in_flight(&key(1000), 1))),
+            (key(1001), Some(orphan(&key(1001), 2, 7))),
+        ]);
+        fixture
+    };
+    let verified = |fixture: Fixture| {
+        let Fixture { dir, store, .. } = fixture;
+        store.close().unwrap();
+        let mut found = Verification::default();
+        let state = Store::verify(&disk(), &dir.0, CACHE, &mut found).unwrap();
+        assert_eq!(state.map(|state| state.incarnation), Some(99));
+        let mut keys: Vec<_> =
+            found.damage().iter().filter_map(|damage| damage.key().cloned()).collect();
+        keys.sort_by_key(|key| key.identity().to_vec());
+        (found.records(), found.damage().len(), keys)
+    };
+    let last = |bytes: &[u8]| bytes.len() - 1;
+    assert_eq!(verified(filled()), (22, 0, vec![]));
+
+    // The last record of each chunk, by its own name, and each chunk once.
+    let (records, damages, keys) =
+        verified(filled().tamper(|rows| alter(rows, CHUNKS, last)).unwrap());
+    assert!(!keys.is_empty());
+    assert_eq!((records, damages), (22 - keys.len() as u64, keys.len()));
+    let (records, damages, keys) =
+        verified(filled().tamper(|rows| remove_all(rows, CHUNKS)).unwrap());
+    assert_eq!((records, damages, keys), (2, 20, vec![]));
+    let (records, damages, _) =
+        verified(filled().tamper(|rows| alter(rows, BLOCKS, last)).unwrap());
+    assert_eq!((records, damages), (2, 1));
+    let (records, damages, _) =
+        verified(filled().tamper(|rows| alter(rows, FILTERS, last)).unwrap());
+    assert_eq!((records, damages), (22, 1));
+
+    // Open fails, and they are named all the same.
+    let Fixture { dir, store, .. } = filled();
+    store.close().unwrap();
+    let database = redb::Database::open(dir.file()).unwrap();
+    let transaction = database.begin_write().unwrap();
+    alter(&transaction, OPEN, last);
+    transaction.commit().unwrap();
+    database.close().unwrap();
+    let mut found = Verification::default();
+    assert!(Store::verify(&disk(), &dir.0, CACHE, &mut found).unwrap().is_some());
+    let mut keys: Vec<_> = found.damage().iter().map(|damage| damage.key().cloned()).collect();
+    keys.sort_by_key(|key| key.as_ref().map(|key| key.identity().to_vec()));
+    assert_eq!(keys, [Some(key(1000)), Some(key(1001))]);
+}
