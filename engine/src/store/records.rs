@@ -148,10 +148,8 @@ impl RecordFiles {
     ) -> Result<Self> {
         let mut files = Self::default();
         for bucket_end in buckets {
-            if !files.0.contains_key(&bucket_end) {
-                let file = RecordFile::open(disk, dir, bucket_end)?;
-                files.0.insert(bucket_end, Arc::new(file));
-            }
+            let file = RecordFile::open(disk, dir, bucket_end)?;
+            files.0.insert(bucket_end, Arc::new(file));
         }
         Ok(files)
     }
