@@ -331,7 +331,37 @@ pub(super) fn failed(error: impl Into<redb::Error>) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use redb::StorageBackend;
+
+    use super::super::tests::Dir;
     use super::*;
+    use crate::disk::{Caching, Disk, OsDisk};
+
+    #[test]
+    fn what_is_held_is_read_back_and_reaches_the_file_when_it_is_released() {
+        let dir = Dir::new();
+        std::fs::write(dir.file(), [1; 100]).unwrap();
+        let file = OsDisk.open(&dir.file(), Caching::Buffered).unwrap();
+        let backend = Backend::held(StoreFile::open(&OsDisk, &dir.file(), file).unwrap());
+        let read = |offset, len| {
+            let mut bytes = vec![9; len];
+            backend.read(offset, &mut bytes).map(|()| bytes).map_err(|error| error.kind())
+        };
+        assert_eq!(read(90, 20), Err(io::ErrorKind::UnexpectedEof));
+        backend.write(95, &[2; 5]).unwrap();
+        assert_eq!(read(90, 10), Ok([[1; 5], [2; 5]].concat()));
+        backend.set_len(200).unwrap();
+        backend.write(105, &[3; 5]).unwrap();
+        backend.sync_data().unwrap();
+        let expected = [[1; 5], [2; 5], [0; 5], [3; 5], [0; 5]].concat();
+        assert_eq!((backend.len().unwrap(), read(90, 25)), (200, Ok(expected.clone())));
+        assert_eq!(std::fs::read(dir.file()).unwrap(), [1; 100], "untouched");
+
+        backend.release().unwrap();
+        assert_eq!((backend.len().unwrap(), read(90, 25)), (200, Ok(expected)));
+        backend.set_len(100).unwrap();
+        assert_eq!((backend.len().unwrap(), std::fs::read(dir.file()).unwrap().len()), (100, 100));
+    }
 
     #[test]
     fn a_held_write_covers_what_it_overlaps_and_nothing_else() {

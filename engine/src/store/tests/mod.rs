@@ -95,10 +95,10 @@ pub(super) fn orphan(key: &Key, sequence: u64, since: u64) -> Record {
 }
 
 /// A directory that is removed in the end.
-struct Dir(PathBuf);
+pub(super) struct Dir(PathBuf);
 
 impl Dir {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let path =
@@ -107,7 +107,7 @@ impl Dir {
         Self(path)
     }
 
-    fn file(&self) -> PathBuf {
+    pub(super) fn file(&self) -> PathBuf {
         self.0.join(FILE)
     }
 
