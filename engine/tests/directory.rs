@@ -221,6 +221,19 @@ fn an_hour_long_claim_pins_nothing_and_survives_folds() {
 }
 
 #[test]
+fn recent_memory_is_folded_once_half_of_it_is_used() {
+    let sim = Sim::new();
+    let engine = sim.options().segment_bytes(1 << 20).open("/store").unwrap();
+    for round in 0..20 {
+        complete(&engine, &format!("k{round}"), &[7; 4000]);
+    }
+    // Nobody asked for it, and no segment is full.
+    while engine.stats().folds == 0 {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
 fn a_failed_sync_latches_and_reopening_settles_it() {
     let sim = Sim::new();
     let engine = sim.open();

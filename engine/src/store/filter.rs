@@ -175,4 +175,11 @@ mod tests {
             copy.may_contain(hash) == filter.may_contain(hash)
         }));
     }
+
+    /// Stored filters hold them: other places are another format.
+    #[test]
+    fn the_bits_of_a_hash_are_where_they_always_were() {
+        let low = (0..7).fold(0, |low, index| low | (index + 1) << (9 * index));
+        assert_eq!(bits(KeyHash(0b1_0000_0011 << 64 | low)), [1, 2, 3, 4, 5, 6, 7, 259]);
+    }
 }

@@ -257,4 +257,9 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn an_open_record_is_sealed_for_its_own_key() {
+        assert_eq!(open_seed(0b0111, KeyHash(0b1100 << 64 | 0b1010)), 0b0111 ^ 0b1100 ^ 0b1010);
+    }
 }

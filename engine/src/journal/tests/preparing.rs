@@ -96,6 +96,8 @@ fn a_preparation_that_failed_halfway_is_retried_on_the_same_file() {
             let mut journal = recover_on(&disk, &dir, START);
             disk.0.store(lie, Ordering::Relaxed);
             (0..3).for_each(|_| drop(journal.pool().prepare().unwrap_err()));
+            let hour = Instant::now() + std::time::Duration::from_secs(3600);
+            journal.wait_for_segment(hour).unwrap_err();
             disk.0.store(0, Ordering::Relaxed);
             (0..2).for_each(|_| journal.pool().prepare().unwrap());
             for _ in 0..40 {
