@@ -19,9 +19,9 @@ type Stats struct {
 	Queued, Waiters uint64
 	// RecentBytes: memory of records that are not folded yet.
 	RecentBytes uint64
-	// FoldedRecords: completed records in the store file; Runs index them.
+	// FoldedRecords: completed records in the record files; Runs index them.
 	FoldedRecords, Runs uint64
-	// StoreBytes of the store file and of the journal.
+	// StoreBytes of the store file, of the record files and of the journal.
 	StoreBytes uint64
 	// Full: new claims are refused as ErrStoreFull.
 	Full bool

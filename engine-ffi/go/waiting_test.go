@@ -90,23 +90,34 @@ func TestAnEndedContextMakesRoomForOthersThatWait(t *testing.T) {
 	}
 }
 
-func TestWaitsThatEndAtAnyMomentLoseNeitherRoomNorKeys(t *testing.T) {
-	engine := open(t)
+// Calls begin 300 times at once, with contexts that end sooner or later, and aborts what it claims.
+// Returns how many claims there were.
+func beginUntilAnyMoment(t *testing.T, begin func(soon context.Context, i int) (oncekey.Begin, error)) int32 {
 	var group sync.WaitGroup
+	var claimed atomic.Int32
 	for i := range 300 {
 		group.Add(1)
 		go func() {
 			defer group.Done()
 			soon, cancel := context.WithTimeout(ctx, time.Duration(i)*20*time.Microsecond)
 			defer cancel()
-			found, err := engine.BeginWaiting(soon, named("k"), body("b"), 24*time.Hour)
+			found, err := begin(soon, i)
 			if err != nil {
 				return
 			}
+			claimed.Add(1)
 			ok(t, found.(*oncekey.Claim).Abort(ctx))
 		}()
 	}
 	group.Wait()
+	return claimed.Load()
+}
+
+func TestWaitsThatEndAtAnyMomentLoseNeitherRoomNorKeys(t *testing.T) {
+	engine := open(t)
+	beginUntilAnyMoment(t, func(soon context.Context, _ int) (oncekey.Begin, error) {
+		return engine.BeginWaiting(soon, named("k"), body("b"), 24*time.Hour)
+	})
 	found, err := engine.BeginWaiting(ctx, named("k"), body("b"), 24*time.Hour)
 	ok(t, err)
 	ok(t, found.(*oncekey.Claim).Abort(ctx))
@@ -118,29 +129,15 @@ func TestWaitsThatEndAtAnyMomentLoseNeitherRoomNorKeys(t *testing.T) {
 
 func TestContextsThatEndAtAnyMomentLeaveNoClaim(t *testing.T) {
 	engine := open(t)
-	var group sync.WaitGroup
-	var claimed atomic.Int32
-	for i := range 300 {
-		group.Add(1)
-		go func() {
-			defer group.Done()
-			soon, cancel := context.WithTimeout(ctx, time.Duration(i)*20*time.Microsecond)
-			defer cancel()
-			found, err := engine.Begin(soon, named(fmt.Sprint(i)), body("b"))
-			if err != nil {
-				return
-			}
-			claimed.Add(1)
-			ok(t, found.(*oncekey.Claim).Abort(ctx))
-		}()
-	}
-	group.Wait()
+	claimed := beginUntilAnyMoment(t, func(soon context.Context, i int) (oncekey.Begin, error) {
+		return engine.Begin(soon, named(fmt.Sprint(i)), body("b"))
+	})
 	waitFor(t, engine, func(stats oncekey.Stats) bool { return stats.InFlight == 0 && stats.Queued == 0 })
 	stats, _ := engine.Stats()
 	if stats.Abandoned != 0 || stats.Orphans != 0 {
 		t.Fatalf("%+v", stats)
 	}
-	t.Logf("%d of 300 were received", claimed.Load())
+	t.Logf("%d of 300 were received", claimed)
 }
 
 func TestWaitingGoroutinesHoldNoThreads(t *testing.T) {

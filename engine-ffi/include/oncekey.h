@@ -350,11 +350,11 @@ typedef struct {
   uint64_t waiters;
   // Memory of records that are not folded yet, in bytes.
   uint64_t recent_bytes;
-  // Completed records in the store file.
+  // Completed records in the record files.
   uint64_t folded_records;
   // Runs that index them.
   uint64_t runs;
-  // Bytes of the store file and of the journal.
+  // Bytes of the store file, of the record files and of the journal.
   uint64_t store_bytes;
   // Begins answered CLAIMED.
   uint64_t claimed;

@@ -23,11 +23,11 @@ pub struct Stats {
     pub waiters: u64,
     /// Memory of records that are not folded yet, in bytes.
     pub recent_bytes: u64,
-    /// Completed records in the store file.
+    /// Completed records in the record files.
     pub folded_records: u64,
     /// Runs that index them.
     pub runs: u64,
-    /// Bytes of the store file and of the journal.
+    /// Bytes of the store file, of the record files and of the journal.
     pub store_bytes: u64,
     /// Begins answered CLAIMED.
     pub claimed: u64,

@@ -26,11 +26,11 @@ pub struct Stats {
     pub waiters: u64,
     /// Memory of records that are journalled but not yet folded, in bytes.
     pub recent_bytes: u64,
-    /// Completed records in the store file, expired ones that were not swept yet included.
+    /// Completed records in the record files, expired ones that were not swept yet included.
     pub folded_records: u64,
     /// Runs that index them.
     pub runs: u64,
-    /// Bytes of the store file and of the journal, as of the last fold or sweep.
+    /// Bytes of the store file, of the record files and of the journal, as of the last fold or sweep.
     pub store_bytes: u64,
     /// Whether new claims are refused as `StoreFull`.
     pub full: bool,

@@ -124,12 +124,6 @@ impl Catalog {
         self.runs.values().filter(|run| run.meta.stage == Stage::Live)
     }
 
-    /// The bytes that the record file of a bucket holds.
-    pub(super) fn end_of(&self, bucket_end: u64) -> u64 {
-        let of_bucket = self.live_runs().filter(|run| run.meta.bucket_end == bucket_end);
-        of_bucket.map(|run| run.meta.end).max().unwrap_or(0)
-    }
-
     /// The buckets that have records, each with the bytes that its file holds.
     pub(super) fn buckets(&self) -> BTreeMap<u64, u64> {
         let mut buckets = BTreeMap::new();

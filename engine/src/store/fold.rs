@@ -111,13 +111,14 @@ impl Store {
     /// was.
     fn append(&mut self, completed: &[Placed<'_>]) -> Result<Vec<Appended>> {
         let (disk, dir) = (&*self.disk, &*self.dir);
+        let ends = self.catalog.buckets();
         let mut appended = Vec::new();
         let mut named = true;
         for bucket in completed.chunk_by(|left, right| left.bucket_end == right.bucket_end) {
             let bucket_end = bucket[0].bucket_end;
-            let start = self.catalog.end_of(bucket_end);
             // A name is durable once a run of the bucket is.
-            named &= start > 0;
+            named &= ends.contains_key(&bucket_end);
+            let start = ends.get(&bucket_end).copied().unwrap_or(0);
             Arc::make_mut(&mut self.files).create(disk, dir, bucket_end)?;
             let mut file = Appender::open(disk, dir, bucket_end, start, self.catalog.state.seed)?;
             let mut entries = Vec::with_capacity(bucket.len());

@@ -141,16 +141,24 @@ impl Store {
         Ok(store)
     }
 
-    /// Removes record files that no live run lists: of a fold that did not commit, or swept in a
-    /// process that ended before they were removed.
-    fn remove_leftover_files(&self) -> Result<()> {
+    /// Of a fold that did not commit, or swept in a process that ended before they were removed.
+    fn remove_leftover_files(&mut self) -> Result<()> {
         let names = self.disk.list(&self.dir);
         let names = names.map_err(|error| Error::io("the store's directory", error))?;
+        let buckets = names.iter().filter_map(|name| records::bucket_of(name)).collect();
+        self.remove_unlisted(buckets).map(drop)
+    }
+
+    /// Removes the record files of those of the buckets that have no live run; gives how many. Views
+    /// that were made before keep them open.
+    fn remove_unlisted(&mut self, mut buckets: Vec<u64>) -> Result<u64> {
         let live = self.catalog.buckets();
-        let leftover = names.iter().filter_map(|name| records::bucket_of(name));
-        leftover
-            .filter(|bucket_end| !live.contains_key(bucket_end))
-            .try_for_each(|bucket_end| records::remove(&*self.disk, &self.dir, bucket_end))
+        buckets.retain(|bucket_end| !live.contains_key(bucket_end));
+        for bucket_end in &buckets {
+            records::remove(&*self.disk, &self.dir, *bucket_end)?;
+            Arc::make_mut(&mut self.files).close(*bucket_end);
+        }
+        Ok(buckets.len() as u64)
     }
 
     /// Closes the file. Views of the store answer [`ErrorKind::Closed`] from then on. Dropping the

@@ -1,14 +1,12 @@
 //! Sweeping: giving back the space of what is expired or merged. Never needed for a right answer.
 
-use std::sync::Arc;
-
 use redb::{ReadableTable, WriteTransaction};
 
+use super::Store;
 use super::backend::failed;
 use super::catalog::Catalog;
 use super::schema::{BLOCKS, FILTERS, RUNS, Stage};
 use super::view::View;
-use super::{Store, records};
 use crate::clock::Time;
 use crate::error::Result;
 
@@ -46,25 +44,12 @@ impl Store {
         // Its output was dropped with its inputs.
         self.merge.take_if(|job| job.bucket_end() <= now.0);
         self.last_fold_of.retain(|bucket_end, _| *bucket_end > now.0);
-        report.files = self.remove_unlisted_files()?;
+        report.files = self.remove_unlisted(self.files.buckets().collect())?;
+        if report.files > 0 {
+            let tables = self.view().tables.clone();
+            self.views.set(View::new(tables, self.files.clone(), &self.catalog));
+        }
         Ok(report)
-    }
-
-    /// Removes the files of buckets without a live run. Views that were made before keep them open.
-    fn remove_unlisted_files(&mut self) -> Result<u64> {
-        let live = self.catalog.buckets();
-        let unlisted: Vec<_> =
-            self.files.buckets().filter(|bucket_end| !live.contains_key(bucket_end)).collect();
-        if unlisted.is_empty() {
-            return Ok(0);
-        }
-        for bucket_end in &unlisted {
-            records::remove(&*self.disk, &self.dir, *bucket_end)?;
-            Arc::make_mut(&mut self.files).close(*bucket_end);
-        }
-        let tables = self.view().tables.clone();
-        self.views.set(View::new(tables, self.files.clone(), &self.catalog));
-        Ok(unlisted.len() as u64)
     }
 }
 
