@@ -16,6 +16,9 @@ pub const MAX_LABEL_LEN: usize = 128;
 /// that changes the computation must go on computing every version that live records hold.
 const VERSION: u8 = 1;
 
+/// The length of the keyed hash over all parts, in bytes.
+const TOTAL_LEN: usize = 16;
+
 /// BLAKE3 digests of the labelled parts of a request.
 ///
 /// Two requests are identical when they have the same parts in the same order with the same bytes.
@@ -106,7 +109,7 @@ pub(crate) struct KeyedFingerprint {
     fingerprint: Fingerprint,
     secret: Secret,
     /// The keyed hash over all parts: equal totals mean identical requests.
-    total: [u8; 16],
+    total: [u8; TOTAL_LEN],
     /// Made when a command is first decided, on the caller's thread, and used again by the
     /// committer, where every caller of the group would wait for it.
     stored: OnceLock<StoredFingerprint>,
@@ -131,12 +134,11 @@ impl KeyedFingerprint {
     /// The labels of the parts that differ from a stored fingerprint, in the order presented, then
     /// those that are missing now.
     pub(crate) fn differences(&self, stored: &StoredFingerprint) -> Vec<String> {
-        let mut missing: Vec<_> = stored.parts().collect();
+        let mut missing: Vec<_> = stored.parts(&self.secret).collect();
         let mut differing = Vec::new();
         for part in &self.fingerprint.parts {
-            let tag = self.part_tag(part);
             match missing.iter().position(|(label, _)| *label == part.label.as_bytes()) {
-                Some(index) if missing.remove(index).1 == tag => {}
+                Some(index) if missing.remove(index).1 == part.digest[..TAG_LEN] => {}
                 _ => differing.push(part.label.clone().into_owned()),
             }
         }
@@ -157,22 +159,40 @@ impl KeyedFingerprint {
         bytes.put(&self.total);
         // `Fingerprint::validate` bounds the parts and their labels far below 256.
         bytes.put_u8(self.fingerprint.parts.len() as u8);
-        for part in &self.fingerprint.parts {
+        let pads = pads(&self.secret, &self.total, self.fingerprint.parts.len());
+        for (part, pad) in self.fingerprint.parts.iter().zip(pads) {
             bytes.put_u8(part.label.len() as u8);
             bytes.put(part.label.as_bytes());
-            bytes.put(&self.part_tag(part));
+            bytes.put(&under(pad, &part.digest));
         }
         StoredFingerprint { bytes: bytes.into() }
     }
-
-    fn part_tag(&self, part: &Part) -> [u8; 8] {
-        let mut tag = [0; 8];
-        tag.copy_from_slice(&self.secret.tag(&part.digest)[..8]);
-        tag
-    }
 }
 
-/// The form kept in a record: version, keyed total, and a label and a short keyed tag for each part.
+/// The bytes of a part's digest that are stored, under a pad.
+const TAG_LEN: usize = 8;
+
+/// One-time pads for the parts of the fingerprint with this total: a keyed stream, of which one block
+/// of BLAKE3 gives eight. The total, being that of exactly these parts, is its nonce, so that no pad
+/// ever covers two digests.
+fn pads(secret: &Secret, total: &[u8], parts: usize) -> impl Iterator<Item = [u8; TAG_LEN]> {
+    let mut stream = [[0; TAG_LEN]; MAX_PARTS];
+    let parts = parts.min(MAX_PARTS);
+    blake3::Hasher::new_keyed(&secret.0)
+        .update(total)
+        .finalize_xof()
+        .fill(stream[..parts].as_flattened_mut());
+    stream.into_iter().take(parts)
+}
+
+/// Puts the start of a digest under a pad, or takes it out from under it.
+fn under(mut pad: [u8; TAG_LEN], digest: &[u8]) -> [u8; TAG_LEN] {
+    pad.iter_mut().zip(digest).for_each(|(pad, byte)| *pad ^= byte);
+    pad
+}
+
+/// The form kept in a record: version, keyed total, and for each part its label and the start of its
+/// digest under a pad.
 ///
 /// ```text
 /// version u8 | total [16] | parts u8 | parts × (label length u8 | label | tag [8])
@@ -194,28 +214,30 @@ impl StoredFingerprint {
         if version != VERSION {
             return Err(Error::corrupted(format!("unknown fingerprint version {version}")));
         }
-        decoder.take(16)?;
+        decoder.take(TOTAL_LEN)?;
         for _ in 0..decoder.u8()? {
             let label_len = decoder.u8()?;
             decoder.take(usize::from(label_len))?;
-            decoder.take(8)?;
+            decoder.take(TAG_LEN)?;
         }
         decoder.finish()?;
         Ok(Self { bytes: bytes.into() })
     }
 
     fn total(&self) -> &[u8] {
-        &self.bytes[1..17]
+        &self.bytes[1..1 + TOTAL_LEN]
     }
 
-    fn parts(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let mut rest = &self.bytes[18..];
+    /// The label of each part, and the start of its digest.
+    fn parts(&self, secret: &Secret) -> impl Iterator<Item = (&[u8], [u8; TAG_LEN])> {
+        let mut rest = &self.bytes[1 + TOTAL_LEN + 1..];
+        let mut pads = pads(secret, self.total(), usize::from(self.bytes[1 + TOTAL_LEN]));
         std::iter::from_fn(move || {
             let (label_len, tail) = rest.split_first()?;
             let (label, tail) = tail.split_at(usize::from(*label_len));
-            let (tag, tail) = tail.split_at(8);
+            let (tag, tail) = tail.split_at(TAG_LEN);
             rest = tail;
-            Some((label, tag))
+            Some((label, under(pads.next()?, tag)))
         })
     }
 }
@@ -271,6 +293,33 @@ mod tests {
         let foreign = KeyedFingerprint::new(fingerprint, &Secret([8; 32]));
         assert!(!foreign.matches(&stored));
         assert_eq!(foreign.differences(&stored), ["body"]);
+    }
+
+    #[test]
+    fn no_two_tags_tell_that_their_parts_are_alike() {
+        let store = |method| {
+            let stored = keyed(&[("method", method), ("a", b"x"), ("b", b"x")]).to_stored();
+            // Version, total, number of parts; the first part; a label of one byte, its tag, another.
+            let tags = &stored.bytes()[1 + TOTAL_LEN + 1 + 1 + "method".len() + TAG_LEN..];
+            [tags[2..10].to_vec(), tags[12..20].to_vec()]
+        };
+        let [[a, b], [other_a, other_b]] = [store(b"POST"), store(b"PUT")];
+        assert_ne!(a, b);
+        assert_ne!(a, other_a);
+        assert_ne!(b, other_b);
+    }
+
+    #[test]
+    fn as_many_parts_as_are_allowed_are_told_apart() {
+        let fingerprint = |changed: Option<usize>| {
+            let parts = (0..MAX_PARTS).map(|i| (i.to_string(), u8::from(Some(i) == changed)));
+            let builder = parts.fold(Fingerprint::builder(), |b, (label, v)| b.part(label, [v]));
+            KeyedFingerprint::new(builder.finish(), &SECRET)
+        };
+        let stored = fingerprint(None).to_stored();
+        for changed in [0, MAX_PARTS / 2, MAX_PARTS - 1] {
+            assert_eq!(fingerprint(Some(changed)).differences(&stored), [changed.to_string()]);
+        }
     }
 
     #[test]
