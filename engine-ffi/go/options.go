@@ -45,9 +45,9 @@ type Options struct {
 	MaxStoreBytes int64
 	// OverloadAfter: how long a begin waits for memory before it is refused. Default 5 seconds.
 	OverloadAfter time.Duration
-	// RecentBytes: memory for records that are not folded yet. Default 64 MiB.
+	// RecentBytes: memory for records that are not folded yet. Default 32 MiB.
 	RecentBytes int
-	// CacheBytes: memory for the page cache of the store file. Default 64 MiB.
+	// CacheBytes: memory for what is read again. Default 64 MiB.
 	CacheBytes int
 	// SegmentBytes: the size of a journal segment, a multiple of 4096. Default 32 MiB.
 	SegmentBytes int64

@@ -311,9 +311,9 @@ typedef struct {
   uint64_t max_store_bytes;
   // How long a begin waits for memory before it is refused. 0: 5 seconds.
   uint64_t overload_after_ms;
-  // Memory for records that are not folded yet, in bytes. 0: 64 MiB.
+  // Memory for records that are not folded yet, in bytes. 0: 32 MiB.
   uint64_t recent_bytes;
-  // Memory for the page cache of the store file, in bytes. 0: 64 MiB.
+  // Memory for what is read again, in bytes. 0: 64 MiB.
   uint64_t cache_bytes;
   // The size of a journal segment, in bytes, a multiple of 4096. 0: 32 MiB.
   uint64_t segment_bytes;

@@ -53,9 +53,9 @@ pub struct Options {
     pub max_store_bytes: u64,
     /// How long a begin waits for memory before it is refused. 0: 5 seconds.
     pub overload_after_ms: u64,
-    /// Memory for records that are not folded yet, in bytes. 0: 64 MiB.
+    /// Memory for records that are not folded yet, in bytes. 0: 32 MiB.
     pub recent_bytes: u64,
-    /// Memory for the page cache of the store file, in bytes. 0: 64 MiB.
+    /// Memory for what is read again, in bytes. 0: 64 MiB.
     pub cache_bytes: u64,
     /// The size of a journal segment, in bytes, a multiple of 4096. 0: 32 MiB.
     pub segment_bytes: u64,

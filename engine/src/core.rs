@@ -78,11 +78,12 @@ impl Core {
         views: Views,
         folds: Folds,
     ) -> Self {
+        let table = LockTable::new(options.replay_bytes(), options.keep_one_of());
         Self {
             options,
             secret,
             clock,
-            table: LockTable::new(),
+            table,
             queue: Queue::default(),
             inbox: Inbox::default(),
             counters: Counters::default(),

@@ -197,7 +197,7 @@ fn create_store(options: &Options, path: &Path) -> Result<()> {
     journal::create(disk, path, id, options.segment_bytes)?;
     let time = Time::from_wall(options.clock.wall());
     let state = StoreState::new(incarnation, secret, Position::FIRST, time);
-    Store::create(disk, path, options.cache_bytes, &state)
+    Store::create(disk, path, options.page_cache_bytes(), &state)
 }
 
 #[cfg_attr(not(feature = "stepping"), allow(unused_variables))]

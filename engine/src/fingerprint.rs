@@ -37,6 +37,8 @@ const TOTAL_LEN: usize = 16;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fingerprint {
     parts: Vec<Part>,
+    /// Over all parts, made once however often the fingerprint is begun with.
+    digest: [u8; 32],
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,7 +101,12 @@ impl FingerprintBuilder {
 
     /// Ends the fingerprint.
     pub fn finish(self) -> Fingerprint {
-        Fingerprint { parts: self.parts }
+        let mut input = Vec::with_capacity(self.parts.len() * 64);
+        for part in &self.parts {
+            input.put_bytes(part.label.as_bytes());
+            input.put(&part.digest);
+        }
+        Fingerprint { parts: self.parts, digest: *blake3::hash(&input).as_bytes() }
     }
 }
 
@@ -117,12 +124,8 @@ pub(crate) struct KeyedFingerprint {
 
 impl KeyedFingerprint {
     pub(crate) fn new(fingerprint: Fingerprint, secret: &Secret) -> Self {
-        let mut input = Vec::with_capacity(1 + fingerprint.parts.len() * 64);
-        input.put_u8(VERSION);
-        for part in &fingerprint.parts {
-            input.put_bytes(part.label.as_bytes());
-            input.put(&part.digest);
-        }
+        let mut input = [VERSION; 33];
+        input[1..].copy_from_slice(&fingerprint.digest);
         let total = secret.tag(&input);
         Self { total, fingerprint, secret: secret.clone(), stored: OnceLock::new() }
     }

@@ -237,7 +237,7 @@ impl Table {
     fn new() -> Arc<Self> {
         let file = loom::sync::Mutex::new(None);
         let room = Room::default();
-        Arc::new(Self { table: LockTable::new(), room, queue: Queue::default(), file })
+        Arc::new(Self { table: LockTable::new(0, 1), room, queue: Queue::default(), file })
     }
 
     fn submit(&self, op: Op) {
@@ -395,7 +395,7 @@ fn a_wait_that_is_given_up_ends_once_and_makes_room() {
 #[test]
 fn a_lookup_that_fails_tells_everybody() {
     explore(|| {
-        let (table, answers) = (Arc::new(LockTable::new()), Seen::default());
+        let (table, answers) = (Arc::new(LockTable::new(0, 1)), Seen::default());
         let callers = [(), ()].map(|()| {
             let (table, answers) = (table.clone(), answers.clone());
             let op = op(begin(), &Seen::default());

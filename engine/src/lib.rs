@@ -37,6 +37,7 @@ mod pending;
 mod queue;
 mod recent;
 mod recovery;
+mod replays;
 mod running;
 mod shared;
 mod stats;

@@ -21,6 +21,7 @@ use crate::clock::Time;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{BuildHasher, HashMap, Key, KeyHash};
 use crate::recent::Versioned;
+use crate::replays::Replays;
 use crate::sync::{Instant, Mutex, MutexGuard};
 use crate::transition::{Command, Record, Reply, transition};
 
@@ -146,6 +147,8 @@ pub(crate) struct Shard {
     active: HashMap<Versioned>,
     /// Records that the folder is writing to the store.
     folding: HashMap<Versioned>,
+    /// Some of the records that are in the store and not above.
+    replays: Replays,
 }
 
 impl Shard {
@@ -175,7 +178,8 @@ impl Shard {
     /// Takes an operation in: answers it from memory, lets it wait, or gives it the slot.
     pub(crate) fn admit(&mut self, op: Op, now: Time, gate: &dyn Gate) -> Admission {
         let Some(slot) = self.slots.get_mut(&op.hash) else {
-            let known = self.recent(op.hash).map(|versioned| versioned.record.clone());
+            let recent = self.recent(op.hash).map(|versioned| versioned.record.clone());
+            let known = recent.or_else(|| self.replays.get(op.hash).map(Some));
             return match known {
                 Some(record) => self.decide(op, record, now, gate),
                 None => {
@@ -239,6 +243,9 @@ impl Shard {
             Ok(record) => match self.decide(op, record.clone(), now, gate) {
                 Admission::Change(queued) => follow_up.queued = Some(queued),
                 Admission::Answered(answer) => {
+                    if let Ok((Reply::Replay, Some(record), _)) = &answer.1 {
+                        self.replays.offer(hash, record);
+                    }
                     follow_up.answers.push(answer);
                     self.settle(hash, record, now, gate, &mut follow_up);
                 }
@@ -265,6 +272,7 @@ impl Shard {
     ) -> (isize, FollowUp) {
         let record = versioned.record.clone();
         *replaced = self.active.insert(hash, versioned);
+        self.replays.forget(hash);
         let is_live = matches!(&record, Some(record) if record.is_in_flight());
         let mut follow_up = FollowUp::default();
         let slot = self.slots.entry(hash);
@@ -509,8 +517,12 @@ pub(crate) struct LockTable {
 const SHARDS: usize = 64;
 
 impl LockTable {
-    pub(crate) fn new() -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+    /// `replay_bytes` is memory for records that were replayed from the store; one of `keep_one_of`
+    /// is kept.
+    pub(crate) fn new(replay_bytes: usize, keep_one_of: usize) -> Self {
+        let replays = || Replays::new(replay_bytes / SHARDS, keep_one_of);
+        let shard = |_| Mutex::new(Shard { replays: replays(), ..Shard::default() });
+        Self { shards: (0..SHARDS).map(shard).collect() }
     }
 
     pub(crate) fn shard(&self, hash: KeyHash) -> MutexGuard<'_, Shard> {

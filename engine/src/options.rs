@@ -175,10 +175,28 @@ impl Options {
         self
     }
 
-    /// Memory for the page cache of the store file, in bytes. Default 64 MiB.
+    /// Memory for what is read again, in bytes: three quarters for pages of the store file, a quarter
+    /// for records that were replayed from the store. Default 64 MiB.
     pub fn cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = bytes;
         self
+    }
+
+    pub(crate) fn replay_bytes(&self) -> usize {
+        self.cache_bytes / 4
+    }
+
+    /// Of so many replays from the store one is kept in memory; under a stepper each.
+    pub(crate) fn keep_one_of(&self) -> usize {
+        #[cfg(feature = "stepping")]
+        if self.stepper.is_some() {
+            return 1;
+        }
+        8
+    }
+
+    pub(crate) fn page_cache_bytes(&self) -> usize {
+        self.cache_bytes - self.replay_bytes()
     }
 
     /// The size of one journal segment, in bytes, a multiple of 4096. Default 32 MiB. It must hold
