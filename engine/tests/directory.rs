@@ -294,35 +294,6 @@ fn a_failed_fold_latches_too_and_replays_go_on() {
 }
 
 #[test]
-fn a_full_disk_refuses_claims_and_completes_what_is_claimed() {
-    let sim = Sim::new();
-    let engine = sim.open();
-    let held = claim(&engine, "held");
-    // The folder prepares a segment before it folds: one stands ready when the disk is full.
-    engine.fold().unwrap();
-    sim.disk.set_capacity(Some(sim.disk.used_bytes()));
-    // A segment holds 31 groups of one block. The next one is taken, and the folder fails to
-    // prepare another; what was prepared has room.
-    let mut others: Vec<_> =
-        (0..35).map(|n| engine.begin(&key(format!("k{n}")), body("a")).wait()).collect();
-    while !engine.stats().full {
-        std::thread::yield_now();
-    }
-    assert_eq!(begin_error(&engine, "new").kind(), ErrorKind::StoreFull);
-    locked(&engine, "held");
-    held.complete(b"x").wait().unwrap();
-    // Not all of them: after 64 groups a fold is due, which finds no space either.
-    others.truncate(20);
-    sim.disk.set_capacity(None);
-    drop(others);
-    // The folder tries again by itself.
-    while engine.begin(&key("later"), body("a")).wait().is_err() {
-        std::thread::yield_now();
-    }
-    replay(&engine, "held");
-}
-
-#[test]
 fn a_backup_is_consistent_and_another_incarnation() {
     let sim = Sim::new();
     let engine = sim.open();

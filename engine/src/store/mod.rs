@@ -40,13 +40,14 @@ use self::records::RecordFiles;
 use self::schema::{BLOCKS, FILTERS, OPEN, RUNS, STATE, STATE_KEY, Stage};
 use self::view::Tables;
 use self::writes::StoreFile;
+use crate::clock::Time;
 use crate::disk::{Caching, Disk, DiskFile};
 use crate::error::{Error, ErrorKind, Result};
 
 // What the engine needs of this module.
 #[allow(unused_imports)]
 pub(crate) use self::{
-    fold::{Fold, FoldReport},
+    fold::{Appended, Fold, FoldReport},
     schema::StoreState,
     sweep::SweepReport,
     view::{View, Views},
@@ -186,6 +187,11 @@ impl Store {
         let len = self.file.len();
         let len = len.map_err(|error| Error::io("the store file's length", error))?;
         Ok(len + self.catalog.buckets().values().sum::<u64>())
+    }
+
+    /// Whether a sweep would remove a record file.
+    pub(crate) fn has_expired_files(&self, now: Time) -> bool {
+        self.catalog.buckets().keys().any(|bucket_end| *bucket_end <= now.0)
     }
 
     /// Loads the filter of one run. `false` when there is none left to load.

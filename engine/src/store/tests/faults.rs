@@ -157,7 +157,8 @@ fn a_fault_at_any_write_loses_nothing_that_was_claimed() {
                 bucket_width: Duration::from_millis(WIDTH),
                 entries: entries.collect(),
             };
-            match fixture.store.fold(fold) {
+            let store = &mut fixture.store;
+            match store.append(&fold).and_then(|appended| store.fold(appended)) {
                 Ok(_) => {
                     assert!(!failed, "a fold after a failed one");
                     claimed = round * 100 + 100;
