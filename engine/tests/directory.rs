@@ -266,14 +266,19 @@ fn a_failed_sync_latches_and_reopening_settles_it() {
 #[test]
 fn a_failed_journal_leaves_the_store_file_to_readers() {
     let sim = Sim::new();
-    let engine = sim.options().sweep_interval(Duration::from_millis(1)).open("/store").unwrap();
-    complete(&engine, "folded", b"x");
-    engine.fold().unwrap();
+    let engine = sim.open();
+    for n in 0..2000 {
+        complete(&engine, &format!("folded {n}"), b"x");
+    }
+    engine.close().unwrap();
+    // Nothing of it is in a cache.
+    let options = sim.options().cache_bytes(0).sweep_interval(Duration::from_millis(1));
+    let engine = options.open("/store").unwrap();
     sim.disk.inject(Fault::at_kind(OpKind::Sync, 0).errno(Fault::EIO).on_path("journal"));
     assert!(engine.begin(&key("new"), body("a")).wait().is_err());
     // Meanwhile the folder wakes for a sweep, and learns of it.
-    for _ in 0..30 {
-        replay(&engine, "folded");
+    for n in 0..30 {
+        replay(&engine, &format!("folded {}", n * 60));
         std::thread::sleep(Duration::from_millis(1));
     }
 }

@@ -376,6 +376,14 @@ mod tests {
     }
 
     #[test]
+    fn only_the_end_of_the_file_before_a_page_in_use_is_damage() {
+        let kind = |kind: io::ErrorKind| failed(redb::Error::Io(kind.into())).kind();
+        assert_eq!(kind(io::ErrorKind::UnexpectedEof), ErrorKind::Corrupted);
+        assert_eq!(kind(io::ErrorKind::StorageFull), ErrorKind::StoreFull);
+        assert_eq!(kind(io::ErrorKind::Other), ErrorKind::Io);
+    }
+
+    #[test]
     fn a_held_write_covers_what_it_overlaps_and_nothing_else() {
         for start in 0..12 {
             for len in 0..6 {

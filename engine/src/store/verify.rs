@@ -206,14 +206,4 @@ impl Checks<'_> {
         let live = self.catalog.live_runs().any(|run| run.meta.id == id);
         if live { Ok(()) } else { self.block((id, block), bytes) }
     }
-
-    pub(super) fn no_block_is_missing(&self, tables: &Tables) -> Result<()> {
-        for run in self.catalog.live_runs() {
-            let range = (run.meta.id, 0)..(run.meta.id, run.meta.blocks);
-            if tables.blocks.range(range).map_err(failed)?.count() != run.meta.blocks as usize {
-                return Err(Error::corrupted(format!("run {} lacks a block", run.meta.id)));
-            }
-        }
-        Ok(())
-    }
 }

@@ -76,16 +76,18 @@ fn damage_that_a_copy_finds_is_that_of_the_original() {
     assert!(std::fs::read(fixture.dir.file()).unwrap() == before, "closed as by a crash");
 }
 
-/// A disk whose writes and syncs fail from a certain one on.
-#[derive(Debug)]
+/// A disk whose writes and syncs fail from a certain one on, and whose reads fail when told to.
+#[derive(Debug, Default)]
 struct Failing {
     left: Arc<AtomicU64>,
+    reads_fail: Arc<AtomicBool>,
 }
 
 #[derive(Debug)]
 struct FailingFile {
     file: Arc<dyn DiskFile>,
     left: Arc<AtomicU64>,
+    reads_fail: Arc<AtomicBool>,
 }
 
 fn spend(left: &AtomicU64) -> io::Result<()> {
@@ -100,6 +102,9 @@ impl DiskFile for FailingFile {
         self.file.len()
     }
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        if self.reads_fail.load(Ordering::SeqCst) {
+            return Err(io::Error::other("injected"));
+        }
         self.file.read_at(offset, buffer)
     }
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -117,7 +122,8 @@ impl DiskFile for FailingFile {
 
 impl Failing {
     fn wrap(&self, file: io::Result<Arc<dyn DiskFile>>) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(FailingFile { file: file?, left: self.left.clone() }))
+        let (left, reads_fail) = (self.left.clone(), self.reads_fail.clone());
+        Ok(Arc::new(FailingFile { file: file?, left, reads_fail }))
     }
 }
 
@@ -161,7 +167,7 @@ fn a_fault_at_any_write_loses_nothing_that_was_claimed() {
     for faults_from in 0.. {
         let dir = Dir::new();
         let left = Arc::new(AtomicU64::new(faults_from));
-        let failing: Arc<dyn Disk> = Arc::new(Failing { left: left.clone() });
+        let failing: Arc<dyn Disk> = Arc::new(Failing { left: left.clone(), ..Failing::default() });
         if Store::create(&failing, &dir.0, CACHE, &new_state()).is_err() {
             outcomes[0] += 1;
             if Store::exists(&disk(), &dir.0).unwrap() {
@@ -213,6 +219,26 @@ fn a_fault_at_any_write_loses_nothing_that_was_claimed() {
         }
     }
     assert!(outcomes.iter().all(|count| *count > 0), "{outcomes:?}");
+}
+
+#[test]
+fn a_filter_that_can_not_be_read_is_an_error_and_no_damage() {
+    let mut fixture = Fixture::new();
+    // So many that redb does not read all of them when it opens their table.
+    for round in 0..20 {
+        fixture.fold_completed(round * 300..round * 300 + 300, 5_000, b"x");
+    }
+    let Fixture { dir, store, .. } = fixture;
+    store.close().unwrap();
+    let failing = Failing::default();
+    failing.left.store(u64::MAX, Ordering::SeqCst);
+    let reads_fail = failing.reads_fail.clone();
+    let failing: Arc<dyn Disk> = Arc::new(failing);
+    let mut store = Store::open(&failing, &dir.0, 0).unwrap();
+    reads_fail.store(true, Ordering::SeqCst);
+    assert_eq!(store.load_next_filter().unwrap_err().kind(), ErrorKind::Io);
+    let mut filters = store.catalog.runs.values().map(|run| &run.filter);
+    assert!(filters.all(|filter| matches!(filter, FilterSlot::Unloaded)));
 }
 
 #[test]
