@@ -304,6 +304,8 @@ impl Core {
         let through = self.folds.published.load(Ordering::Acquire);
         self.folds.want();
         self.queue.nudge();
+        // A fold that found no space is tried again at once.
+        self.inbox.nudge();
         self.folds.wait(through)
     }
 

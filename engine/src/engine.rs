@@ -177,7 +177,7 @@ impl Engine {
     /// Never needed for durability; it makes the next open fast and a file copy small.
     ///
     /// # Errors
-    /// `Unavailable`, `Closed`.
+    /// `StoreFull`: nothing is lost, and it is done once there is space. `Unavailable`, `Closed`.
     pub fn fold(&self) -> Result<()> {
         self.handle.shared.core().fold()
     }
@@ -222,7 +222,8 @@ impl Engine {
     /// folds, joins the threads.
     ///
     /// # Errors
-    /// `Closed` when it was closed before; `Unavailable` when it had failed. It is closed anyway.
+    /// `Closed` when it was closed before; `Unavailable` when it had failed; `StoreFull` when there
+    /// was no space to fold, which the next open makes up for. It is closed anyway.
     pub fn close(&self) -> Result<CloseReport> {
         self.handle.shared.stop(true).unwrap_or_else(|| Err(Error::new(ErrorKind::Closed, "")))
     }

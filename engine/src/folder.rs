@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::clock::Time;
 use crate::core::Core;
 use crate::directory;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::journal::{Position, SegmentPool};
 use crate::key::KeyHash;
 use crate::recent::Versioned;
@@ -115,7 +115,7 @@ impl Inbox {
 const MERGE_ENTRIES: usize = 1 << 16;
 /// Rows removed in one sweep transaction.
 const SWEEP_ROWS: usize = 4096;
-/// How long a failed preparation of a segment waits before it is tried again.
+/// How long what found no space waits before it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// How little of a contended processor the folder takes: about a tenth of what others get. Half as
@@ -158,12 +158,27 @@ pub(crate) struct Folder {
     sweeping: Option<Vec<oneshot::Sender<Result<u64>>>>,
     swept: u64,
     filters_loaded: bool,
+    /// A fold that found no space in the record files. Nothing of it is committed, its records are
+    /// still in recent, its part of the journal is not recycled.
+    kept: Option<FoldTask>,
+    /// The kept fold waits before it is tried again.
+    resting: bool,
 }
 
 impl Folder {
     pub(crate) fn new(core: Arc<Core>, store: Store, pool: Arc<SegmentPool>) -> Self {
         let next_sweep = Instant::now() + core.options.sweep_interval;
-        Self { core, store, pool, next_sweep, sweeping: None, swept: 0, filters_loaded: false }
+        Self {
+            core,
+            store,
+            pool,
+            next_sweep,
+            sweeping: None,
+            swept: 0,
+            filters_loaded: false,
+            kept: None,
+            resting: false,
+        }
     }
 
     /// Runs until it is stopped; the store file is closed when this returns. After a failure it
@@ -208,8 +223,8 @@ impl Folder {
 
     /// A wait that was over at once; `false` when the folder is to stop.
     #[cfg(feature = "stepping")]
-    pub(crate) fn wait_no_time(&self) -> bool {
-        self.pool.forget_failure();
+    pub(crate) fn wait_no_time(&mut self) -> bool {
+        self.retry();
         !self.core.inbox.requests.lock().stopped
     }
 
@@ -232,7 +247,8 @@ impl Folder {
                 return Ok(true);
             }
         }
-        let task = self.core.inbox.requests.lock().fold.take();
+        let kept = if self.resting { None } else { self.kept.take() };
+        let task = kept.or_else(|| self.core.inbox.requests.lock().fold.take());
         if let Some(task) = task {
             self.about(Doing::Fold);
             self.fold(task)?;
@@ -254,9 +270,12 @@ impl Folder {
             self.filters_loaded = !self.store.load_next_filter()?;
             return Ok(true);
         }
-        self.about(Doing::Merge);
-        if self.store.merge_step(MERGE_ENTRIES)? {
-            return Ok(true);
+        // Takes space before it gives any back.
+        if !self.is_short_of_space() {
+            self.about(Doing::Merge);
+            if self.store.merge_step(MERGE_ENTRIES)? {
+                return Ok(true);
+            }
         }
         self.about(Doing::Sweep);
         self.sweep()
@@ -275,17 +294,25 @@ impl Folder {
             if requests.stopped {
                 return false;
             }
-            let retry = self.pool.failure().map(|_| Instant::now() + RETRY);
+            let retry = self.is_short_of_space().then(|| Instant::now() + RETRY);
             let until = retry.map_or(self.next_sweep, |retry| retry.min(self.next_sweep));
             if self.core.inbox.wake.wait_until(&mut requests, until).timed_out() {
                 break;
             }
         }
         drop(requests);
-        if self.pool.failure().is_some() {
-            self.pool.forget_failure();
-        }
+        self.retry();
         true
+    }
+
+    fn is_short_of_space(&self) -> bool {
+        self.kept.is_some() || self.pool.failure().is_some()
+    }
+
+    /// Lets what found no space be tried again.
+    fn retry(&mut self) {
+        self.pool.forget_failure();
+        self.resting = false;
     }
 
     fn fold(&mut self, task: FoldTask) -> Result<()> {
@@ -297,14 +324,19 @@ impl Folder {
             .flat_map(|shard| shard.folding().collect::<Vec<_>>())
             .collect();
         let count = entries.len();
-        self.store.fold(Fold {
+        let fold = Fold {
             through: task.through,
             replay_from: task.replay_from,
             epoch: task.epoch,
             time: task.time,
             bucket_width: bucket_width(self.core.options.ttl),
             entries,
-        })?;
+        };
+        let appended = match self.store.append(&fold) {
+            Err(error) if error.kind() == ErrorKind::StoreFull => return self.keep(task, error),
+            appended => appended?,
+        };
+        self.store.fold(appended)?;
         // The store gave readers the new view: they find the records there before they stop finding
         // them in recent.
         let evicted: Vec<_> = self.core.table.shards().map(|mut shard| shard.evict()).collect();
@@ -327,19 +359,35 @@ impl Folder {
         self.note_space()
     }
 
+    /// Puts a fold off: a full disk refuses claims without failing the engine.
+    fn keep(&mut self, task: FoldTask, no_space: Error) -> Result<()> {
+        self.kept = Some(task);
+        self.resting = true;
+        self.note_space()?;
+        // They wait for the memory that this fold was to free.
+        for queued in self.core.queue.take_begins_before(Instant::now()) {
+            self.core.refuse(queued, &no_space);
+        }
+        self.core.folds.put_off(no_space);
+        Ok(())
+    }
+
     fn sweep(&mut self) -> Result<bool> {
         let requested = std::mem::take(&mut self.core.inbox.requests.lock().sweeps);
         if !requested.is_empty() {
             self.sweeping.get_or_insert_default().extend(requested);
         }
+        let now = self.core.now();
         if Instant::now() >= self.next_sweep {
-            self.sweeping.get_or_insert_default();
+            // A full disk is written to only for the space that this gives back.
+            if !self.is_short_of_space() || self.store.has_expired_files(now) {
+                self.sweeping.get_or_insert_default();
+            }
             self.next_sweep = Instant::now() + self.core.options.sweep_interval;
         }
         if self.sweeping.is_none() {
             return Ok(false);
         }
-        let now = self.core.now();
         let report = self.store.sweep_step(now, SWEEP_ROWS)?;
         self.swept += report.completed;
         self.core.counters.swept.fetch_add(report.completed, Ordering::Relaxed);
@@ -364,7 +412,7 @@ impl Folder {
         let bytes = self.store.file_bytes()? + self.pool.bytes();
         self.core.counters.store_bytes.store(bytes, Ordering::Relaxed);
         let over = self.core.options.max_store_bytes.is_some_and(|limit| bytes >= limit);
-        let full = over || self.pool.failure().is_some();
+        let full = over || self.is_short_of_space();
         if self.core.full.swap(full, Ordering::Relaxed) != full {
             telemetry::full_changed(full);
         }

@@ -18,6 +18,9 @@ struct Progress {
     folded_through: u64,
     /// A fold was asked for up to this sequence.
     wanted: Option<u64>,
+    /// How often a fold found no space, and why the last one did.
+    put_off: u64,
+    no_space: Option<Error>,
     error: Option<Error>,
 }
 
@@ -43,9 +46,18 @@ impl Folds {
     pub(crate) fn folded(&self, through: u64) {
         let mut progress = self.progress.lock();
         progress.folded_through = progress.folded_through.max(through);
+        progress.no_space = None;
         if progress.wanted.is_some_and(|wanted| wanted <= through) {
             progress.wanted = None;
         }
+        self.changed.notify_all();
+    }
+
+    /// A fold found no space: it is tried again, but who waits is told.
+    pub(crate) fn put_off(&self, error: Error) {
+        let mut progress = self.progress.lock();
+        progress.put_off += 1;
+        progress.no_space = Some(error);
         self.changed.notify_all();
     }
 
@@ -58,11 +70,13 @@ impl Folds {
         self.progress.lock().folded_through
     }
 
-    /// Waits until everything published by now is folded.
+    /// Waits until everything published by now is folded, or a fold finds no space.
     pub(crate) fn wait(&self, through: u64) -> Result<()> {
         let mut progress = self.progress.lock();
+        let put_off = progress.put_off;
         while progress.folded_through < through {
-            if let Some(error) = &progress.error {
+            let no_space = progress.no_space.as_ref().filter(|_| progress.put_off != put_off);
+            if let Some(error) = progress.error.as_ref().or(no_space) {
                 return Err(error.clone());
             }
             self.changed.wait(&mut progress);

@@ -577,6 +577,29 @@ mod tests {
         assert!(follow_up.answers.is_empty() && follow_up.queued.is_none());
     }
 
+    /// A claim that is held too long is orphaned without a word of its owner: who waits for it must be
+    /// looked at then.
+    #[test]
+    fn who_waits_for_a_claim_with_a_deadline_is_looked_at_then() {
+        for waits in [false, true] {
+            let mut shard = Shard::default();
+            let mut limited = begin();
+            if let Command::Begin { max_execution, .. } = &mut limited.command {
+                *max_execution = Some(Duration::from_millis(50));
+            }
+            let Admission::Resolve(first) = shard.admit(limited, NOW, &Open) else {
+                panic!("resolve")
+            };
+            let queued = shard.resolved(first, Ok(None), NOW, &Open).queued.unwrap();
+            let mut second = begin();
+            let until = Instant::now() + Duration::from_secs(3600);
+            second.wait = waits.then_some(Wait { until, number: 1 });
+            assert!(matches!(shard.admit(second, NOW, &Open), Admission::Parked(None)));
+            let follow_up = publish(&mut shard, &queued);
+            assert_eq!(follow_up.reconsider_at, waits.then_some(Time(NOW.0 + 50)));
+        }
+    }
+
     #[test]
     fn while_a_key_is_looked_up_others_wait_for_the_marker() {
         let mut shard = Shard::default();

@@ -243,6 +243,20 @@ mod tests {
     }
 
     #[test]
+    fn a_wait_with_a_limit_lasts_until_the_answer_or_the_limit() {
+        // Asks to be polled again, twice.
+        let mut polls = 0;
+        let mut future = std::future::poll_fn(|context| {
+            polls += 1;
+            context.waker().wake_by_ref();
+            if polls == 3 { Poll::Ready(polls) } else { Poll::Pending }
+        });
+        assert_eq!(block_on_for(&mut future, Duration::from_secs(3600)), Some(3));
+        let mut never = std::future::pending::<()>();
+        assert_eq!(block_on_for(&mut never, Duration::from_millis(1)), None);
+    }
+
+    #[test]
     fn a_vanished_sender_is_an_unknown_outcome() {
         let (sender, pending) = Pending::<()>::channel();
         drop(sender);

@@ -411,6 +411,12 @@ mod tests {
     const SECOND: Token = Token { incarnation: 1, epoch: 1, sequence: 2 };
     const OTHER: Token = Token { incarnation: 1, epoch: 1, sequence: 9 };
 
+    #[test]
+    fn a_token_reads_as_incarnation_epoch_and_sequence() {
+        let token = Token { incarnation: 0xab, epoch: 12, sequence: 345 };
+        assert_eq!(token.to_string(), "00000000000000ab-12-345");
+    }
+
     fn key() -> Key {
         Key::new("scope", "key").unwrap()
     }

@@ -253,6 +253,57 @@ impl Drop for Mount {
     }
 }
 
+/// Completes until it is refused; how many were acknowledged, and how it was refused.
+fn fill(engine: &Engine) -> (usize, ErrorKind) {
+    for acknowledged in 0..10_000 {
+        let name = format!("key {acknowledged}");
+        let claim = match engine.begin(&key(&name), body("a")).wait() {
+            Ok(Begin::Claimed(claim)) => claim,
+            Ok(other) => panic!("{name} is {other:?}"),
+            Err(error) => return (acknowledged, error.kind()),
+        };
+        if let Err(failed) = claim.complete(&[7; 4096]).wait() {
+            return (acknowledged, failed.kind());
+        }
+    }
+    panic!("3 MiB hold no 40 MB");
+}
+
+fn all_replay(engine: &Engine, acknowledged: usize) {
+    for number in 0..acknowledged {
+        let recorded = replay(engine, &format!("key {number}"));
+        assert_eq!(recorded.response(), Some(&[7; 4096][..]), "key {number}");
+    }
+}
+
+fn remount(dir: &Path, how: &str) {
+    let status = Command::new("mount").args(["-o", how]).arg(dir).status();
+    assert!(status.unwrap().success());
+}
+
+#[test]
+fn a_full_filesystem_that_grows_is_used_again() {
+    let scratch = Scratch::new("grows");
+    let Some(_mount) = Mount::tmpfs(&scratch.0, "size=3m") else {
+        return eprintln!("skipped: a small filesystem can not be mounted here");
+    };
+    let engine = options().open(scratch.0.join("store")).unwrap();
+    let (acknowledged, full) = fill(&engine);
+    if full == ErrorKind::Unavailable {
+        return eprintln!("skipped: it was the store file that could not grow");
+    }
+    assert_eq!(full, ErrorKind::StoreFull);
+    all_replay(&engine, acknowledged);
+    remount(&scratch.0, "remount,size=64m");
+    while let Err(error) = engine.begin(&key("room again"), body("a")).wait() {
+        assert_eq!(error.kind(), ErrorKind::StoreFull);
+        std::thread::yield_now();
+    }
+    engine.fold().unwrap();
+    all_replay(&engine, acknowledged);
+    assert_eq!(engine.stats().failures, 0);
+}
+
 #[test]
 fn a_full_filesystem_refuses_claims_and_keeps_what_was_acknowledged() {
     let scratch = Scratch::new("full");
@@ -261,29 +312,10 @@ fn a_full_filesystem_refuses_claims_and_keeps_what_was_acknowledged() {
     };
     let dir = scratch.0.join("store");
     let engine = options().open(&dir).unwrap();
-    let mut acknowledged = 0;
-    let full = loop {
-        let name = format!("key {acknowledged}");
-        let claim = match engine.begin(&key(&name), body("a")).wait() {
-            Ok(Begin::Claimed(claim)) => claim,
-            Ok(other) => panic!("{name} is {other:?}"),
-            Err(error) => break error.kind(),
-        };
-        match claim.complete(&[7; 4096]).wait() {
-            Ok(_) => acknowledged += 1,
-            Err(failed) => break failed.kind(),
-        }
-        assert!(acknowledged < 10_000, "3 MiB hold no 40 MB");
-    };
+    let (acknowledged, full) = fill(&engine);
     let expected = [ErrorKind::StoreFull, ErrorKind::OutcomeUnknown, ErrorKind::Unavailable];
     assert!(expected.contains(&full), "{full:?}");
     assert!(acknowledged > 50, "{acknowledged}");
-    let all_replay = |engine: &Engine| {
-        for number in 0..acknowledged {
-            let recorded = replay(engine, &format!("key {number}"));
-            assert_eq!(recorded.response(), Some(&[7; 4096][..]), "key {number}");
-        }
-    };
     drop(engine);
     // Still full: it may refuse to open or to answer, but what it answers is right.
     match options().open(&dir) {
@@ -300,10 +332,9 @@ fn a_full_filesystem_refuses_claims_and_keeps_what_was_acknowledged() {
             assert!(matches!(error.kind(), ErrorKind::Io | ErrorKind::StoreFull), "{error:?}");
         }
     }
-    let status = Command::new("mount").args(["-o", "remount,size=64m"]).arg(&scratch.0).status();
-    assert!(status.unwrap().success());
+    remount(&scratch.0, "remount,size=64m");
     let engine = options().open(&dir).unwrap();
-    all_replay(&engine);
+    all_replay(&engine, acknowledged);
     complete(&engine, "room again", b"yes");
 }
 
@@ -318,14 +349,10 @@ fn a_read_only_filesystem_is_refused_and_left_untouched() {
     complete(&engine, "k", b"answer");
     engine.close().unwrap();
     drop(engine);
-    let remount = |how: &str| {
-        let status = Command::new("mount").args(["-o", how]).arg(&scratch.0).status();
-        assert!(status.unwrap().success());
-    };
-    remount("remount,ro");
+    remount(&scratch.0, "remount,ro");
     let error = options().open(&dir).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::StoreUnreadable | ErrorKind::Io), "{error:?}");
-    remount("remount,rw");
+    remount(&scratch.0, "remount,rw");
     assert_eq!(replay(&options().open(&dir).unwrap(), "k").response(), Some(&b"answer"[..]));
 }
 

@@ -208,28 +208,35 @@ pub(super) fn inspect(file: &dyn DiskFile) -> Result<()> {
 /// Panics of redb in this process so far. A database that may have panicked is never dropped.
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
-/// How often redb, or what was read through it, was found damaged in this process so far.
-static DAMAGE: AtomicU64 = AtomicU64::new(0);
+/// Whether redb, or what was read through it, was found damaged in one store. Clones watch the same.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Watch(Arc<AtomicBool>);
 
-/// Runs `work`, which uses redb, and makes a panic of redb an error.
-///
-/// redb says of itself that reading a file altered since it wrote it may panic. Neither a caller
-/// that looks a key up nor the folder should die of that. `work` must not leave anything changed in
-/// memory that is used after it failed.
-pub(super) fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let result = panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
-        PANICS.fetch_add(1, Ordering::Relaxed);
-        let message = payload
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| payload.downcast_ref::<&str>().copied())
-            .unwrap_or("no message");
-        Err(Error::corrupted(format!("redb panicked on the store file: {message}")))
-    });
-    if matches!(&result, Err(error) if error.kind() == ErrorKind::Corrupted) {
-        DAMAGE.fetch_add(1, Ordering::Relaxed);
+impl Watch {
+    /// Runs `work`, which uses redb, and makes a panic of redb an error.
+    ///
+    /// redb says of itself that reading a file altered since it wrote it may panic. Neither a caller
+    /// that looks a key up nor the folder should die of that. `work` must not leave anything changed
+    /// in memory that is used after it failed.
+    pub(super) fn guarded<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let result = panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
+            PANICS.fetch_add(1, Ordering::Relaxed);
+            let message = payload
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| payload.downcast_ref::<&str>().copied())
+                .unwrap_or("no message");
+            Err(Error::corrupted(format!("redb panicked on the store file: {message}")))
+        });
+        if matches!(&result, Err(error) if error.kind() == ErrorKind::Corrupted) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+        result
     }
-    result
+
+    fn found_damage(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// An open redb file. [`close`](Self::close) ends it in order; dropping it ends it as a crash would,
@@ -240,34 +247,39 @@ pub(super) struct Handle {
     database: Option<redb::Database>,
     /// [`PANICS`] when it was opened.
     panics: u64,
-    /// [`DAMAGE`] when it was opened.
-    damage: u64,
+    watch: Watch,
 }
 
 impl Handle {
     /// Opens what the backend holds; an empty backend becomes a new, empty file. With `check` redb
     /// reads and verifies all of it.
     pub(super) fn open(backend: Backend, cache_bytes: usize, check: bool) -> Result<Self> {
-        guarded(|| {
+        let watch = Watch::default();
+        let database = watch.guarded(|| {
             let database = redb::Builder::new()
                 .set_cache_size(cache_bytes)
                 .set_check_integrity_on_open(check)
                 .create_with_backend(backend);
-            let panics = PANICS.load(Ordering::Relaxed);
-            let damage = DAMAGE.load(Ordering::Relaxed);
-            Ok(Self { database: Some(database.map_err(failed)?), panics, damage })
-        })
+            database.map_err(failed)
+        })?;
+        let panics = PANICS.load(Ordering::Relaxed);
+        Ok(Self { database: Some(database), panics, watch })
     }
 
-    /// Closes the file. Where damage was seen, in whichever database, it ends as a crash would:
-    /// redb's closing commit, on a damaged list of free pages, panics in a destructor while it
-    /// unwinds, which no `catch_unwind` survives, and nothing is lost without it.
+    /// For all that uses the database.
+    pub(super) fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// Closes the file. Where damage was seen it ends as a crash would: redb's closing commit, on a
+    /// damaged list of free pages, panics in a destructor while it unwinds, which no `catch_unwind`
+    /// survives, and nothing is lost without it.
     pub(super) fn close(mut self) -> Result<()> {
-        if DAMAGE.load(Ordering::Relaxed) != self.damage {
+        if self.watch.found_damage() {
             return Ok(());
         }
         match self.database.take() {
-            Some(database) => guarded(|| database.close().map_err(failed)),
+            Some(database) => self.watch.guarded(|| database.close().map_err(failed)),
             None => Ok(()),
         }
     }
@@ -361,6 +373,14 @@ mod tests {
         assert_eq!((backend.len().unwrap(), read(90, 25)), (200, Ok(expected)));
         backend.set_len(100).unwrap();
         assert_eq!((backend.len().unwrap(), std::fs::read(dir.file()).unwrap().len()), (100, 100));
+    }
+
+    #[test]
+    fn only_the_end_of_the_file_before_a_page_in_use_is_damage() {
+        let kind = |kind: io::ErrorKind| failed(redb::Error::Io(kind.into())).kind();
+        assert_eq!(kind(io::ErrorKind::UnexpectedEof), ErrorKind::Corrupted);
+        assert_eq!(kind(io::ErrorKind::StorageFull), ErrorKind::StoreFull);
+        assert_eq!(kind(io::ErrorKind::Other), ErrorKind::Io);
     }
 
     #[test]

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use redb::{Database, Key, ReadOnlyTable, ReadableTable, TableDefinition};
+use redb::{Key, ReadOnlyTable, ReadableTable, TableDefinition};
 
-use super::backend::failed;
+use super::backend::{Handle, failed};
 use super::catalog::Catalog;
 use super::schema::{BLOCKS, Bytes, FILTERS, OPEN, RUNS, StoreState};
 use super::verify::Checks;
@@ -27,14 +27,13 @@ impl Store {
     ) -> Result<()> {
         let view = self.view();
         let tables = &view.tables;
-        create_file(&self.disk, target, self.cache_bytes, |database| {
+        let copy = |database: &Handle| {
             // Verifies the catalog and the open records.
             let mut catalog = Catalog::load(tables)?;
             copy_rows(&tables.runs, database, RUNS, |_, _| Ok(()))?;
             copy_rows(&tables.open, database, OPEN, |_, _| Ok(()))?;
             let checks = Checks { catalog: &catalog };
             copy_rows(&tables.blocks, database, BLOCKS, |key, bytes| checks.block(key, bytes))?;
-            checks.no_block_is_missing(tables)?;
             checks.records(&view)?;
             for (bucket_end, end) in catalog.buckets() {
                 view.files.get(bucket_end)?.copy_to(&*self.disk, target, end)?;
@@ -45,6 +44,10 @@ impl Store {
             copy_rows(&tables.filters, database, FILTERS, |_, _| Ok(()))?;
             state_change(&mut catalog.state);
             transact(database, |transaction| write_state(transaction, &catalog.state))
+        };
+        create_file(&self.disk, target, self.cache_bytes, |database| {
+            // Damage found on the way is that of the original.
+            tables.watch.guarded(|| copy(database))
         })
     }
 }
@@ -52,7 +55,7 @@ impl Store {
 /// Copies a table in order, in transactions of bounded size, verifying each row.
 fn copy_rows<K: Key + 'static>(
     source: &ReadOnlyTable<K, Bytes>,
-    target: &Database,
+    target: &Handle,
     definition: TableDefinition<'_, K, Bytes>,
     verify: impl for<'a> Fn(K::SelfType<'a>, &[u8]) -> Result<()>,
 ) -> Result<()> {

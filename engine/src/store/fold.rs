@@ -12,7 +12,7 @@ use super::records::Appender;
 use super::run::{Entry, RunWriter};
 use super::schema::{BLOCKS, FILTERS, OPEN, RUNS, RunMeta, Stage};
 use crate::clock::{Time, millis};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::journal::Position;
 use crate::key::KeyHash;
 use crate::recent::Versioned;
@@ -66,8 +66,16 @@ struct Sorted<'a> {
     closed: Vec<KeyHash>,
 }
 
-/// The records of one bucket, durable in its file, which no run lists yet.
-struct Appended {
+/// A fold whose completed records are durable in the files of their buckets, where no run lists them
+/// yet.
+pub(crate) struct Appended<'a> {
+    fold: &'a Fold,
+    now: Time,
+    sorted: Sorted<'a>,
+    buckets: Vec<AppendedBucket>,
+}
+
+struct AppendedBucket {
     bucket_end: u64,
     /// What the file holds with them, in bytes.
     end: u64,
@@ -76,20 +84,34 @@ struct Appended {
 }
 
 impl Store {
-    /// Folds: appends the completed records to the files of their buckets, then in one transaction
-    /// adds a run for each of these buckets and replaces the open rows of records in flight and of
-    /// orphans. Keys whose record is completed or removed lose their open row.
-    pub(crate) fn fold(&mut self, fold: Fold) -> Result<FoldReport> {
+    /// The first half of a fold: appends the completed records to the files of their buckets. After
+    /// an error the store is as it was; after `StoreFull` the same fold may be tried again.
+    pub(crate) fn append<'a>(&mut self, fold: &'a Fold) -> Result<Appended<'a>> {
         debug_assert!(fold.through >= self.catalog.state.folded_through);
         let now = fold.time.max(self.catalog.state.time);
-        let sorted = sort(&fold, now);
-        let appended = self.append(&sorted.completed)?;
+        let sorted = sort(fold, now);
+        match self.append_records(&sorted.completed) {
+            Ok(buckets) => Ok(Appended { fold, now, sorted, buckets }),
+            Err(error) => {
+                if error.kind() == ErrorKind::StoreFull {
+                    self.give_back(&sorted.completed);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The second half, one transaction: adds a run for each of the buckets and replaces the open
+    /// rows of records in flight and of orphans. Keys whose record is completed or removed lose their
+    /// open row.
+    pub(crate) fn fold(&mut self, appended: Appended<'_>) -> Result<FoldReport> {
+        let Appended { fold, now, sorted, buckets } = appended;
         let report = self.commit(|transaction, next| {
             next.state.folded_through = fold.through;
             next.state.replay_from = fold.replay_from;
             next.state.epoch = fold.epoch;
             next.state.time = now;
-            store_runs(transaction, next, &appended)?;
+            store_runs(transaction, next, &buckets)?;
             store_open(transaction, next, &sorted)?;
             let expired_orphans = remove_expired(transaction, next, fold.time)?;
             Ok(FoldReport {
@@ -97,24 +119,23 @@ impl Store {
                 expired: sorted.expired,
                 open: sorted.open.len() as u64,
                 expired_orphans,
-                runs: appended.len() as u64,
+                runs: buckets.len() as u64,
             })
         })?;
         self.folds += 1;
-        for bucket in &appended {
+        for bucket in &buckets {
             self.last_fold_of.insert(bucket.bucket_end, self.folds);
         }
         Ok(report)
     }
 
-    /// Makes the records durable in the files of their buckets. After an error the store is as it
-    /// was.
-    fn append(&mut self, completed: &[Placed<'_>]) -> Result<Vec<Appended>> {
+    /// Makes the records durable in the files of their buckets.
+    fn append_records(&mut self, completed: &[Placed<'_>]) -> Result<Vec<AppendedBucket>> {
         let (disk, dir) = (&*self.disk, &*self.dir);
         let ends = self.catalog.buckets();
         let mut appended = Vec::new();
         let mut named = true;
-        for bucket in completed.chunk_by(|left, right| left.bucket_end == right.bucket_end) {
+        for bucket in by_bucket(completed) {
             let bucket_end = bucket[0].bucket_end;
             // A name is durable once a run of the bucket is.
             named &= ends.contains_key(&bucket_end);
@@ -127,13 +148,30 @@ impl Store {
                 entries.push(Entry { hash: placed.hash, locator });
             }
             entries.sort_unstable_by_key(|entry| entry.hash);
-            appended.push(Appended { bucket_end, end: file.finish()?, entries });
+            appended.push(AppendedBucket { bucket_end, end: file.finish()?, entries });
         }
         if !named {
             disk.sync_dir(dir).map_err(|error| Error::io("naming a record file", error))?;
         }
         Ok(appended)
     }
+
+    /// Gives back what a fold took that found too little space: others need it more. What can not be
+    /// given back is left as a crash would leave it.
+    fn give_back(&mut self, completed: &[Placed<'_>]) {
+        let ends = self.catalog.buckets();
+        let buckets: Vec<_> = by_bucket(completed).map(|bucket| bucket[0].bucket_end).collect();
+        for bucket_end in &buckets {
+            if let (Some(end), Ok(file)) = (ends.get(bucket_end), self.files.get(*bucket_end)) {
+                drop(file.cut(*end));
+            }
+        }
+        drop(self.remove_unlisted(buckets));
+    }
+}
+
+fn by_bucket<'a, 'b>(completed: &'a [Placed<'b>]) -> impl Iterator<Item = &'a [Placed<'b>]> {
+    completed.chunk_by(|left, right| left.bucket_end == right.bucket_end)
 }
 
 fn sort(fold: &Fold, now: Time) -> Sorted<'_> {
@@ -177,12 +215,12 @@ fn bucket_end(expires_at: Time, now: Time, width: u64) -> u64 {
 fn store_runs(
     transaction: &WriteTransaction,
     next: &mut Catalog,
-    appended: &[Appended],
+    buckets: &[AppendedBucket],
 ) -> Result<()> {
     let mut blocks = transaction.open_table(BLOCKS).map_err(failed)?;
     let mut filters = transaction.open_table(FILTERS).map_err(failed)?;
     let mut rows = transaction.open_table(RUNS).map_err(failed)?;
-    for Appended { bucket_end, end, entries } in appended {
+    for AppendedBucket { bucket_end, end, entries } in buckets {
         let meta = RunMeta {
             id: next.next_run_id(),
             bucket_end: *bucket_end,

@@ -13,7 +13,7 @@ use std::vec;
 use redb::{Table, WriteTransaction};
 
 use super::Store;
-use super::backend::{failed, guarded};
+use super::backend::failed;
 use super::catalog::{Catalog, FilterSlot, Run};
 use super::run::{Entry, RunWriter};
 use super::schema::{BLOCKS, Bytes, FILTERS, RUNS, RunMeta, Stage};
@@ -122,7 +122,7 @@ impl Store {
         Ok(Some(MergeJob {
             started: false,
             writer: RunWriter::new(output, self.catalog.state.seed),
-            inputs: guarded(|| inputs.into_iter().map(open).collect())?,
+            inputs: view.tables.watch.guarded(|| inputs.into_iter().map(open).collect())?,
         }))
     }
 

@@ -31,22 +31,23 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{Database, WriteTransaction};
+use redb::WriteTransaction;
 
-use self::backend::{Backend, Handle, failed, guarded, inspect};
+use self::backend::{Backend, Handle, failed, inspect};
 use self::catalog::{Catalog, FilterSlot};
 use self::merge::MergeJob;
 use self::records::RecordFiles;
 use self::schema::{BLOCKS, FILTERS, OPEN, RUNS, STATE, STATE_KEY, Stage};
 use self::view::Tables;
 use self::writes::StoreFile;
+use crate::clock::Time;
 use crate::disk::{Caching, Disk, DiskFile};
 use crate::error::{Error, ErrorKind, Result};
 
 // What the engine needs of this module.
 #[allow(unused_imports)]
 pub(crate) use self::{
-    fold::{Fold, FoldReport},
+    fold::{Appended, Fold, FoldReport},
     schema::StoreState,
     sweep::SweepReport,
     view::{View, Views},
@@ -110,7 +111,7 @@ impl Store {
     /// twice and read back in between, since redb seals its pages only when it commits.
     pub(crate) fn open(disk: &Arc<dyn Disk>, dir: &Path, cache_bytes: usize) -> Result<Self> {
         let (database, backend, file) = open_held(disk, dir, cache_bytes, false)?;
-        let (tables, catalog) = guarded(|| {
+        let (tables, catalog) = database.watch().guarded(|| {
             let tables = Tables::open(&database)?;
             let catalog = Catalog::load(&tables)?;
             Ok((tables, catalog))
@@ -188,6 +189,11 @@ impl Store {
         Ok(len + self.catalog.buckets().values().sum::<u64>())
     }
 
+    /// Whether a sweep would remove a record file.
+    pub(crate) fn has_expired_files(&self, now: Time) -> bool {
+        self.catalog.buckets().keys().any(|bucket_end| *bucket_end <= now.0)
+    }
+
     /// Loads the filter of one run. `false` when there is none left to load.
     pub(crate) fn load_next_filter(&mut self) -> Result<bool> {
         let unloaded = |run: &&catalog::Run| matches!(run.filter, FilterSlot::Unloaded);
@@ -197,7 +203,7 @@ impl Store {
             return Ok(false);
         };
         let view = self.view();
-        let slot = match guarded(|| view.tables.filter(&meta, view.seed)) {
+        let slot = match view.tables.watch.guarded(|| view.tables.filter(&meta, view.seed)) {
             Ok(filter) => FilterSlot::Loaded(Arc::new(filter)),
             // A filter only saves reads; the blocks still have all entries.
             Err(error) if error.kind() == ErrorKind::Corrupted => FilterSlot::Damaged,
@@ -230,7 +236,10 @@ impl Store {
             committing = true;
             Ok(output)
         })
-        .and_then(|output| Ok((output, guarded(|| Tables::open(&self.database))?)));
+        .and_then(|output| {
+            let tables = self.database.watch().guarded(|| Tables::open(&self.database))?;
+            Ok((output, tables))
+        });
         self.latched = committing && result.is_err();
         let (output, tables) = result?;
         self.catalog = next;
@@ -286,11 +295,8 @@ fn open_held(
 
 /// Two syncs a commit, so that the slot that redb reads first is always whole, and with the
 /// allocator's state, so that opening after a crash does not walk the file.
-fn transact<T>(
-    database: &Database,
-    work: impl FnOnce(&WriteTransaction) -> Result<T>,
-) -> Result<T> {
-    guarded(|| {
+fn transact<T>(database: &Handle, work: impl FnOnce(&WriteTransaction) -> Result<T>) -> Result<T> {
+    database.watch().guarded(|| {
         let mut transaction = database.begin_write().map_err(failed)?;
         transaction.set_two_phase_commit(true);
         transaction.set_quick_repair(true);
@@ -317,7 +323,7 @@ fn create_file(
     disk: &Arc<dyn Disk>,
     dir: &Path,
     cache_bytes: usize,
-    fill: impl FnOnce(&Database) -> Result<()>,
+    fill: impl FnOnce(&Handle) -> Result<()>,
 ) -> Result<()> {
     if Store::exists(disk, dir)? {
         return Err(Error::invalid("there is a store.redb already"));
@@ -331,7 +337,7 @@ fn create_file(
     let file = disk.create(&temporary, Caching::Buffered).map_err(context)?;
     let writes = StoreFile::open(&**disk, &temporary, file.clone()).map_err(context)?;
     let database = Handle::open(Backend::released(writes), cache_bytes, false)?;
-    guarded(|| fill(&database))?;
+    database.watch().guarded(|| fill(&database))?;
     database.close()?;
     file.sync().map_err(context)?;
     disk.rename(&temporary, &dir.join(FILE)).map_err(context)?;

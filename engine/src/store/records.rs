@@ -118,6 +118,12 @@ impl RecordFile {
         })
     }
 
+    /// Cuts off what lies behind `end`.
+    pub(super) fn cut(&self, end: u64) -> Result<()> {
+        let cut = self.file.set_len(end);
+        cut.map_err(|error| Error::io(format!("cutting {}", name(self.bucket_end)), error))
+    }
+
     /// Copies what lies before `end` into a new file of the same name in `target`. Durable, but for its name.
     pub(super) fn copy_to(&self, disk: &dyn Disk, target: &Path, end: u64) -> Result<()> {
         let name = name(self.bucket_end);
@@ -168,7 +174,7 @@ impl RecordFiles {
         let name = name(bucket_end);
         let path = dir.join(&name);
         let created = match disk.create(&path, Caching::Buffered) {
-            // By a fold that failed since.
+            // By a fold that did not commit.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 disk.open(&path, Caching::Buffered)
             }

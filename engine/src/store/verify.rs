@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use redb::{Key, ReadOnlyTable, ReadableTable};
 
-use super::backend::{failed, guarded};
+use super::backend::failed;
 use super::catalog::{Catalog, decode_open};
 use super::records::{RecordFile, RecordFiles};
 use super::run::{Block, Entry};
@@ -41,15 +41,15 @@ impl Store {
             }
             Err(error) => return Err(error),
         };
-        let tables = match guarded(|| Tables::open(&database)) {
+        let tables = match database.watch().guarded(|| Tables::open(&database)) {
             Ok(tables) => tables,
             Err(error) if found.damage().is_empty() => return Err(error),
             Err(_) => return Ok(None),
         };
-        let catalog = match guarded(|| Catalog::load(&tables)) {
+        let catalog = match tables.watch.guarded(|| Catalog::load(&tables)) {
             Ok(catalog) => catalog,
             Err(error) if error.kind() == ErrorKind::Corrupted => {
-                let state = guarded(|| Catalog::load_state(&tables)).ok();
+                let state = tables.watch.guarded(|| Catalog::load_state(&tables)).ok();
                 let known = found.damage().len();
                 if let Some(state) = &state {
                     Walk { tables: &tables, state, found }.open_records();
@@ -84,7 +84,7 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn open_records(&mut self) {
         let Self { tables, state, found } = self;
-        let walked = guarded(|| {
+        let walked = tables.watch.guarded(|| {
             for row in tables.open.iter().map_err(failed)? {
                 let (hash, value) = row.map_err(failed)?;
                 let (hash, bytes) = (KeyHash(hash.value()), value.value());
@@ -101,13 +101,14 @@ impl Walk<'_> {
     /// Blocks and filters, those of runs that are not read any more included.
     fn blocks(&mut self, catalog: &Catalog) {
         for run in catalog.live_runs() {
-            let filter = guarded(|| self.tables.filter(&run.meta, self.state.seed).map(drop));
+            let Self { tables, state, .. } = &*self;
+            let filter = tables.watch.guarded(|| tables.filter(&run.meta, state.seed).map(drop));
             self.note(filter);
         }
         let checks = Checks { catalog };
         let Self { tables, .. } = self;
-        let walked =
-            guarded(|| each_row(&tables.blocks, |key, bytes| checks.known_run(key, bytes)));
+        let walked = (tables.watch)
+            .guarded(|| each_row(&tables.blocks, |key, bytes| checks.known_run(key, bytes)));
         self.note(walked);
     }
 
@@ -117,7 +118,8 @@ impl Walk<'_> {
         for run in of_bucket {
             let mut entries = Vec::new();
             for block in 0..run.meta.blocks {
-                match guarded(|| self.tables.block(&run.meta, block, self.state.seed)) {
+                let Self { tables, state, .. } = &*self;
+                match tables.watch.guarded(|| tables.block(&run.meta, block, state.seed)) {
                     Ok(block) => entries.extend(block),
                     Err(error) => self.found.damaged(None, &error),
                 }
@@ -203,15 +205,5 @@ impl Checks<'_> {
         // Blocks of live runs were read.
         let live = self.catalog.live_runs().any(|run| run.meta.id == id);
         if live { Ok(()) } else { self.block((id, block), bytes) }
-    }
-
-    pub(super) fn no_block_is_missing(&self, tables: &Tables) -> Result<()> {
-        for run in self.catalog.live_runs() {
-            let range = (run.meta.id, 0)..(run.meta.id, run.meta.blocks);
-            if tables.blocks.range(range).map_err(failed)?.count() != run.meta.blocks as usize {
-                return Err(Error::corrupted(format!("run {} lacks a block", run.meta.id)));
-            }
-        }
-        Ok(())
     }
 }

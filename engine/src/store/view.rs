@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use redb::{Database, ReadOnlyTable, ReadableDatabase, TableError};
+use redb::{ReadOnlyTable, ReadableDatabase, TableError};
 
-use super::backend::{failed, guarded};
+use super::backend::{Handle, Watch, failed};
 use super::catalog::{Catalog, FilterSlot, OpenEntry, OpenIndex, Run};
 use super::filter::{Filter, part, pieces};
 use super::record::Stored;
@@ -24,10 +24,12 @@ pub(super) struct Tables {
     pub(super) blocks: ReadOnlyTable<(u64, u32), Bytes>,
     pub(super) filters: ReadOnlyTable<(u64, u32), Bytes>,
     pub(super) open: ReadOnlyTable<u128, Bytes>,
+    /// For all that reads them.
+    pub(super) watch: Watch,
 }
 
 impl Tables {
-    pub(super) fn open(database: &Database) -> Result<Self> {
+    pub(super) fn open(database: &Handle) -> Result<Self> {
         let snapshot = database.begin_read().map_err(failed)?;
         // The tables are created together: without this one it is no store of ours.
         let state = snapshot.open_table(STATE).map_err(|error| match error {
@@ -40,6 +42,7 @@ impl Tables {
             blocks: snapshot.open_table(BLOCKS).map_err(failed)?,
             filters: snapshot.open_table(FILTERS).map_err(failed)?,
             open: snapshot.open_table(OPEN).map_err(failed)?,
+            watch: database.watch().clone(),
         })
     }
 
@@ -96,7 +99,7 @@ impl View {
     /// The newest record of the key, whatever its expiry. What can not be verified is an error,
     /// never "absent".
     pub(crate) fn get(&self, hash: KeyHash, key: &Key) -> Result<Option<Versioned>> {
-        guarded(|| {
+        self.tables.watch.guarded(|| {
             // An open record is newer than all of its key in runs: the fold that stores a
             // completed record removes the key's open one.
             let stored = if let Some(entry) = self.open.get(&hash) {
@@ -115,7 +118,7 @@ impl View {
 
     /// All records in flight or orphaned.
     pub(crate) fn open_records(&self) -> Result<Vec<(KeyHash, Versioned)>> {
-        guarded(|| {
+        self.tables.watch.guarded(|| {
             let record = |(hash, entry): (&KeyHash, &OpenEntry)| {
                 Ok((*hash, self.open_record(*hash, entry)?.into()))
             };

@@ -19,7 +19,7 @@ use common::caller::Token;
 use common::*;
 use oncekey::stepping::{Doing, Stepper};
 use oncekey::{Claim, Clock, Engine, Options, Orphan};
-use oncekey_testing::{Answer, CallId, CrashMode, Fault, History, ManualClock, OpKind};
+use oncekey_testing::{Answer, CallId, CrashMode, Fault, History, ManualClock, OpKind, Ops};
 
 const STEPS: u64 = 200;
 const DAY: Duration = Duration::from_secs(86_400);
@@ -40,6 +40,8 @@ struct Met {
     expired: u64,
     wall_back: u64,
     folds: u64,
+    /// Folds that found no space.
+    put_off: u64,
     swept: u64,
     /// In what the power was cut; `None` for the committer.
     cuts: BTreeMap<Option<Doing>, u64>,
@@ -179,12 +181,16 @@ impl<'a> World<'a> {
     fn arm(&mut self) {
         let nth = self.random.below(20);
         let disk = &self.sim.disk;
-        match self.random.below(7) {
+        match self.random.below(8) {
             0 => disk.inject(Fault::at_kind(OpKind::Sync, nth / 4).errno(Fault::EIO).drop_dirty()),
             1 => disk.inject(Fault::at_change(nth).errno(Fault::EIO).applied()),
             2 => disk.inject(Fault::at_change(nth).errno(Fault::ENOSPC).partial(4096)),
             3 => disk.inject(Fault::at_kind(OpKind::Read, nth).errno(Fault::EIO)),
             4 | 5 => disk.power_off_at(nth),
+            6 => {
+                let full = Fault::new(Ops::Changes, nth / 4).errno(Fault::ENOSPC).partial(4096);
+                disk.inject(full.on_path("records-"));
+            }
             _ => disk.inject(Fault::at_kind(OpKind::Remove, 0).errno(Fault::EIO).forever()),
         }
     }
@@ -201,6 +207,7 @@ impl<'a> World<'a> {
             self.sim.disk.clear_faults();
             self.sim.disk.inject(Fault::at_change(self.random.below(5)).panic());
         }
+        let folds = self.engine.stats().folds;
         let done = match commit {
             true => {
                 self.stepper.commit();
@@ -210,6 +217,10 @@ impl<'a> World<'a> {
         };
         if let Some(done) = done {
             *self.met.works.entry(done).or_default() += 1;
+            let put_off = done == Doing::Fold
+                && self.engine.stats().folds == folds
+                && !self.stepper.has_failed();
+            self.met.put_off += u64::from(put_off);
         }
         if !off && self.sim.disk.is_powered_off() && (commit || done.is_some()) {
             *self.met.cuts.entry(done).or_default() += 1;
@@ -399,12 +410,13 @@ fn a_stepped_engine_tells_what_the_model_allows() {
     }
     eprintln!("{met:?}");
     let Met { faults, panics, failures, reopened, reopenings_failed, .. } = met;
-    let Met { power_losses, kills, closes, withdrawn, expired, wall_back, folds, swept, .. } = met;
+    let Met { power_losses, kills, closes, withdrawn, expired, wall_back, folds, .. } = met;
+    let Met { put_off, swept, .. } = met;
     let disturbed = [faults, panics, failures, reopened, reopenings_failed, power_losses, kills];
     for doing in [Doing::Prepare, Doing::Fold, Doing::Sweep] {
         assert!(met.cuts.contains_key(&Some(doing)) || met.calls < 10_000, "{doing:?}: {met:?}");
     }
-    let ordinary = [closes, withdrawn, expired, wall_back, folds, swept];
+    let ordinary = [closes, withdrawn, expired, wall_back, folds, put_off, swept];
     let enough = disturbed.iter().chain(&ordinary).all(|times| *times > 0);
     assert!(enough || met.calls < 10_000, "something never happened: {met:?}");
 }

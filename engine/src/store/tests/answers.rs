@@ -152,6 +152,8 @@ fn levels_are_merged_four_by_four_and_quiet_buckets_to_one() {
     }
     assert!(fixture.store.merge_step(1000).unwrap());
     assert_eq!(fixture.store.view().runs(), 1);
+    // A single run is as merged as it gets.
+    assert!(!fixture.store.merge_step(1000).unwrap());
     assert!((0..50).all(|number| fixture.response(number).unwrap() == b"x"));
 }
 

@@ -3,14 +3,14 @@
 mod answers;
 mod damage;
 mod faults;
+mod verify;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::*;
-use crate::clock::Time;
 use crate::disk::OsDisk;
 use crate::fingerprint::{Fingerprint, KeyedFingerprint};
 use crate::journal::Position;
@@ -179,7 +179,8 @@ impl Fixture {
             bucket_width: Duration::from_millis(WIDTH),
             entries,
         };
-        self.store.fold(fold).unwrap()
+        let appended = self.store.append(&fold).unwrap();
+        self.store.fold(appended).unwrap()
     }
 
     fn fold_completed(&mut self, keys: std::ops::Range<u64>, expires_at: u64, response: &[u8]) {

@@ -1,0 +1,218 @@
+//! Verification: what it counts, what it names, and what stops a copy.
+
+use redb::ReadableTable;
+
+use super::damage::{alter, remove_all};
+use super::*;
+use crate::verify::Verification;
+
+#[test]
+fn verification_counts_what_is_whole_and_names_what_is_not() {
+    let filled = || {
+        let mut fixture = Fixture::new();
+        fixture.fold_completed(0..20, 5_000, &[3; 9000]);
+        fixture.fold(vec![
+            (key(1000), Some(in_flight(&key(1000), 1))),
+            (key(1001), Some(orphan(&key(1001), 2, 7))),
+        ]);
+        fixture
+    };
+    let verified = |fixture: Fixture| {
+        let Fixture { dir, store, .. } = fixture;
+        store.close().unwrap();
+        let mut found = Verification::default();
+        let state = Store::verify(&disk(), &dir.0, CACHE, &mut found).unwrap();
+        assert_eq!(state.map(|state| state.incarnation), Some(99));
+        let mut keys: Vec<_> =
+            found.damage().iter().filter_map(|damage| damage.key().cloned()).collect();
+        keys.sort_by_key(|key| key.identity().to_vec());
+        (found.records(), found.damage().len(), keys)
+    };
+    let last = |bytes: &[u8]| bytes.len() - 1;
+    assert_eq!(verified(filled()), (22, 0, vec![]));
+
+    // Each damaged record by its own name.
+    let (records, damages, keys) = verified(
+        filled()
+            .tamper_records(|bytes| [8_000, 25_000].iter().for_each(|at| bytes[*at] ^= 1))
+            .unwrap(),
+    );
+    assert_eq!((records, damages, keys), (20, 2, vec![key(0), key(2)]));
+    // Nothing is left to tell a name by.
+    let (records, damages, keys) =
+        verified(filled().tamper_records(|bytes| bytes.truncate(100)).unwrap());
+    assert_eq!((records, damages, keys), (2, 20, vec![]));
+    let (records, damages, _) =
+        verified(filled().tamper(|rows| alter(rows, BLOCKS, last)).unwrap());
+    assert_eq!((records, damages), (2, 1));
+    let (records, damages, _) =
+        verified(filled().tamper(|rows| alter(rows, FILTERS, last)).unwrap());
+    assert_eq!((records, damages), (22, 1));
+
+    // Open fails, and they are named all the same.
+    let Fixture { dir, store, .. } = filled();
+    store.close().unwrap();
+    let database = redb::Database::open(dir.file()).unwrap();
+    let transaction = database.begin_write().unwrap();
+    alter(&transaction, OPEN, last);
+    transaction.commit().unwrap();
+    database.close().unwrap();
+    let mut found = Verification::default();
+    assert!(Store::verify(&disk(), &dir.0, CACHE, &mut found).unwrap().is_some());
+    let mut keys: Vec<_> = found.damage().iter().map(|damage| damage.key().cloned()).collect();
+    keys.sort_by_key(|key| key.as_ref().map(|key| key.identity().to_vec()));
+    assert_eq!(keys, [Some(key(1000)), Some(key(1001))]);
+}
+
+/// What verifying the store finds: how many records, and how many damages; or why it does not.
+fn found(fixture: Fixture) -> Result<(u64, usize)> {
+    let Fixture { dir, store, .. } = fixture;
+    store.close().unwrap();
+    found_in(&dir)
+}
+
+fn found_in(dir: &Dir) -> Result<(u64, usize)> {
+    let mut found = Verification::default();
+    Store::verify(&disk(), &dir.0, CACHE, &mut found)?;
+    Ok((found.records(), found.damage().len()))
+}
+
+fn copied(fixture: &Fixture) -> Result<()> {
+    let target = Dir::new();
+    let copied = fixture.store.copy_to(&target.0, |_| ());
+    assert_eq!(Store::exists(&disk(), &target.0).unwrap(), copied.is_ok());
+    copied
+}
+
+/// A store with a live run and one that was merged away but is not swept yet.
+fn with_a_dropped_run() -> Fixture {
+    let mut fixture = Fixture::new();
+    for round in 0..4 {
+        fixture.fold_completed(round * 10..round * 10 + 10, 5_000, b"x");
+    }
+    while fixture.store.merge_step(100).unwrap() {}
+    assert_eq!((fixture.store.view().runs(), fixture.store.catalog.runs.len()), (1, 5));
+    fixture
+}
+
+/// Changes the row of block 0 of a run, if there is one.
+fn change_block(rows: &WriteTransaction, (from, to): (u64, u64), change: impl Fn(&mut Vec<u8>)) {
+    let mut blocks = rows.open_table(BLOCKS).unwrap();
+    let mut bytes = blocks.get((from, 0)).unwrap().unwrap().value().to_vec();
+    change(&mut bytes);
+    blocks.insert((to, 0), bytes.as_slice()).unwrap();
+}
+
+#[test]
+fn blocks_that_nothing_reads_are_verified_too() {
+    assert_eq!(found(with_a_dropped_run()).unwrap(), (40, 0));
+    copied(&with_a_dropped_run()).unwrap();
+
+    let dropped = *with_a_dropped_run().store.catalog.runs.keys().next().unwrap();
+    let damage: [&dyn Fn(&WriteTransaction); 3] = [
+        // Altered, of a run that was dropped; one that no run has; one of a run that is not listed.
+        &|rows| change_block(rows, (dropped, dropped), |bytes| bytes[20] ^= 1),
+        &|rows| {
+            let mut blocks = rows.open_table(BLOCKS).unwrap();
+            let bytes = blocks.get((dropped, 0)).unwrap().unwrap().value().to_vec();
+            blocks.insert((dropped, 1), bytes.as_slice()).unwrap();
+        },
+        &|rows| change_block(rows, (dropped, 99), |_| {}),
+    ];
+    for damage in damage {
+        let fixture = with_a_dropped_run().tamper(damage).unwrap();
+        assert_eq!(copied(&fixture).unwrap_err().kind(), ErrorKind::Corrupted);
+        assert_eq!(found(fixture).unwrap(), (40, 1));
+    }
+}
+
+#[test]
+fn a_missing_block_of_a_live_run_is_found() {
+    let lacking = || {
+        let mut fixture = Fixture::new();
+        fixture.fold_completed(0..20, 5_000, b"x");
+        fixture.tamper(|rows| remove_all(rows, BLOCKS)).unwrap()
+    };
+    assert_eq!(copied(&lacking()).unwrap_err().kind(), ErrorKind::Corrupted);
+    assert_eq!(found(lacking()).unwrap(), (0, 1));
+}
+
+#[test]
+fn a_record_under_another_key_is_found() {
+    let mut fixture = Fixture::new();
+    let mut wrong = completed(&key(1), 1, 5_000, b"x");
+    wrong.key = key(2);
+    fixture.fold(vec![(key(1), Some(wrong))]);
+    assert_eq!(copied(&fixture).unwrap_err().kind(), ErrorKind::Corrupted);
+    assert_eq!(found(fixture).unwrap(), (0, 1));
+}
+
+#[test]
+fn what_is_no_damage_is_an_error_of_verification() {
+    assert_eq!(found_in(&Dir::new()).unwrap_err().kind(), ErrorKind::StoreMissing);
+    let dir = Dir::new();
+    std::fs::write(dir.file(), b"").unwrap();
+    assert_eq!(found_in(&dir).unwrap_err().kind(), ErrorKind::StoreEmpty);
+    std::fs::remove_file(dir.file()).unwrap();
+    redb::Database::create(dir.file()).unwrap().close().unwrap();
+    assert_eq!(found_in(&dir).unwrap_err().kind(), ErrorKind::StoreForeign);
+    let newer = Fixture::new().tamper(|rows| {
+        let mut row = new_state().encode();
+        row[0] += 1;
+        let end = row.len() - 8;
+        let sealed = crate::codec::checksum(0x6f6e_6365_6b65_7901, &row[..end]);
+        row[end..].copy_from_slice(&sealed.to_le_bytes());
+        rows.open_table(STATE).unwrap().insert(STATE_KEY, row.as_slice()).unwrap();
+    });
+    assert_eq!(newer.err().unwrap().kind(), ErrorKind::StoreNewerFormat);
+}
+
+#[test]
+fn a_catalog_that_does_not_add_up_is_one_damage() {
+    let Fixture { dir, store, .. } = {
+        let mut fixture = Fixture::new();
+        fixture.fold_completed(0..20, 5_000, b"x");
+        fixture.fold(vec![(key(1000), Some(in_flight(&key(1000), 1)))]);
+        fixture
+    };
+    store.close().unwrap();
+    let whole = std::fs::read(dir.file()).unwrap();
+    let tampered = |change: fn(&WriteTransaction)| {
+        std::fs::write(dir.file(), &whole).unwrap();
+        let database = redb::Database::open(dir.file()).unwrap();
+        let transaction = database.begin_write().unwrap();
+        change(&transaction);
+        transaction.commit().unwrap();
+        database.close().unwrap();
+        found_in(&dir).unwrap()
+    };
+    // The open record is whole, the runs are not known.
+    assert_eq!(tampered(|rows| remove_all(rows, RUNS)), (1, 1));
+    assert_eq!(tampered(|rows| remove_all(rows, OPEN)), (0, 1));
+    // The damaged record is what does not add up.
+    assert_eq!(tampered(|rows| alter(rows, OPEN, |_| 30)), (0, 1));
+    assert_eq!(tampered(|rows| alter(rows, STATE, |_| 30)), (0, 1));
+}
+
+/// Whatever page of the store file is noise: that is damage, not an error.
+#[test]
+fn verification_survives_a_page_of_noise() {
+    let mut fixture = Fixture::new();
+    fixture.fold_completed(0..300, 5_000, b"x");
+    fixture.fold(vec![(key(1000), Some(in_flight(&key(1000), 1)))]);
+    let Fixture { dir, store, .. } = fixture;
+    store.close().unwrap();
+    let whole = std::fs::read(dir.file()).unwrap();
+    let (mut noise, mut damaged) = (Noise::new(3), 0);
+    // The first page says what kind of file it is.
+    for page in (4096..whole.len()).step_by(4096) {
+        let used = whole[page..page + 4096].iter().any(|byte| *byte != 0);
+        if used {
+            let mut bytes = whole.clone();
+            bytes[page..page + 4096].fill_with(|| noise.next() as u8);
+            std::fs::write(dir.file(), &bytes).unwrap();
+            damaged += usize::from(found_in(&dir).unwrap().1 > 0);
+        }
+    }
+    assert!(damaged > 5, "{damaged}");
+}
