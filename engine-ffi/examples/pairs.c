@@ -4,9 +4,10 @@
 #include <oncekey.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
-enum { BATCH = 256, KEY = 37 };
+enum { BATCH = 256, KEY = 37, PARTS = 5 };
 
 static void require(int32_t status, const char *what) {
   if (status == ONCEKEY_OK) return;
@@ -20,25 +21,34 @@ static double now(void) {
   return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
 }
 
-static void begin(oncekey_submission *submission, char *name, unsigned long long number) {
-  oncekey_part parts[] = {{oncekey_str("method"), oncekey_str("POST")},
-                          {oncekey_str("target"), oncekey_str("/api/v2/orders")},
-                          {oncekey_str("header authorization"), oncekey_str("Bearer 0123456789")},
-                          {oncekey_str("header content-type"), oncekey_str("application/json")},
-                          {oncekey_str("body"), oncekey_str("{\"customerId\":\"c-1\"}")}};
-  snprintf(name, KEY, "key-%032llu", number);
+/* What the submission of a begin points to. */
+typedef struct {
+  char name[KEY];
+  oncekey_part parts[PARTS];
+} request;
+
+static void begin(oncekey_submission *submission, request *request, unsigned long long number) {
+  const oncekey_part parts[PARTS] = {
+      {oncekey_str("method"), oncekey_str("POST")},
+      {oncekey_str("target"), oncekey_str("/api/v2/orders")},
+      {oncekey_str("header authorization"), oncekey_str("Bearer 0123456789")},
+      {oncekey_str("header content-type"), oncekey_str("application/json")},
+      {oncekey_str("body"), oncekey_str("{\"customerId\":\"c-1\"}")}};
+  memcpy(request->parts, parts, sizeof parts);
+  snprintf(request->name, KEY, "key-%032llu", number);
   submission->op = ONCEKEY_OP_BEGIN;
-  submission->flags = ONCEKEY_FREE_FINGERPRINT;
+  submission->flags = ONCEKEY_FINGERPRINT_PARTS;
   submission->key.scope = oncekey_str("tenant-0042");
-  submission->key.key = oncekey_str(name);
-  require(oncekey_fingerprint_from_parts(parts, 5, &submission->fingerprint, NULL), "fingerprint");
+  submission->key.key = oncekey_str(request->name);
+  submission->parts = request->parts;
+  submission->part_count = PARTS;
 }
 
 int main(int argc, char **argv) {
   if (argc != 4) return 2;
   static oncekey_completion completions[BATCH];
   static oncekey_submission submissions[BATCH];
-  static char names[BATCH][KEY];
+  static request requests[BATCH];
   static char response[1024];
   unsigned long long outstanding = strtoull(argv[2], NULL, 10), number = 0, done = 0;
   oncekey_engine engine;
@@ -49,7 +59,7 @@ int main(int argc, char **argv) {
   double started = now(), end = started + strtod(argv[3], NULL);
   size_t made = 0, accepted, count;
   for (number = 0; number < outstanding;) {
-    begin(&submissions[made], names[made], number++);
+    begin(&submissions[made], &requests[made], number++);
     if (++made < BATCH && number < outstanding) continue;
     require(oncekey_queue_submit(queue, submissions, made, &accepted, NULL), "submit");
     made = 0;
@@ -70,7 +80,7 @@ int main(int argc, char **argv) {
         made++;
       } else {
         done++;
-        if (more) begin(submission, names[made++], number++);
+        if (more) begin(submission, &requests[made++], number++);
       }
     }
     require(oncekey_queue_submit(queue, submissions, made, &accepted, NULL), "submit");

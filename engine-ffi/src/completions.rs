@@ -1,10 +1,5 @@
 //! Completion queues: many operations submitted in one call, their answers taken in another.
-//!
-//! Each operation has a slot; its waker puts the number of the slot on the list of ready ones. Slots
-//! are reused with their wakers, so a late wake may name another operation: it is looked at, and
-//! goes on waiting.
 
-use std::collections::{BTreeSet, VecDeque};
 use std::mem::MaybeUninit;
 use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
@@ -14,16 +9,17 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::convert::Caller;
 use crate::error::Failure;
-use crate::outstanding::Outstanding;
 #[cfg(unix)]
 use crate::signal::Signal;
-use crate::submission::{Completion, ONCEKEY_OP_BEGIN, Submission};
+use crate::slots::{Held, Slots};
+use crate::submission::{Completion, Submission};
 
 const DEFAULT_MAX_BEGINS: usize = 1 << 20;
 /// Submissions become visible to pollers in runs of this many.
 const RUN: usize = 64;
 
-/// A queue, as its handle, its users and its wakers share it.
+/// A queue, as its handle, its users and its wakers share it. Whatever goes through the engine, and
+/// dropping an operation does, happens with the lock open.
 pub(crate) struct Completions {
     engine: oncekey::Engine,
     max_begins: usize,
@@ -33,53 +29,21 @@ pub(crate) struct Completions {
 
 #[derive(Default)]
 struct State {
-    slots: Vec<Slot>,
-    vacant: Vec<u32>,
-    ready: VecDeque<u32>,
-    begins: usize,
-    /// The begins that wait for an owner, by user data and slot, from submission to completion.
-    waits: BTreeSet<(u64, u32)>,
+    slots: Slots,
     woken: bool,
     freed: bool,
     #[cfg(unix)]
     signal: Option<Signal>,
 }
 
-struct Slot {
-    waker: Waker,
-    content: Content,
-}
-
-#[allow(clippy::large_enum_variant, reason = "mostly waiting; a box would cost each operation")]
-enum Content {
-    Vacant,
-    /// Some thread is submitting or polling the operation.
-    Busy {
-        woken: bool,
-        cancelled: bool,
-    },
-    Waiting(Outstanding),
-}
-
-impl Content {
-    const BUSY: Self = Self::Busy { woken: false, cancelled: false };
-}
-
-impl Slot {
-    /// The operation that waits here, which is busy from then on.
-    fn take(&mut self, index: u32) -> Option<(u32, Waker, Outstanding)> {
-        match std::mem::replace(&mut self.content, Content::BUSY) {
-            Content::Waiting(operation) => Some((index, self.waker.clone(), operation)),
-            other => {
-                self.content = other;
-                None
-            }
+impl State {
+    /// Has the descriptor say what is the case.
+    fn signal(&mut self) {
+        #[cfg(unix)]
+        if let Some(signal) = &mut self.signal {
+            signal.set(self.woken || self.slots.is_ready());
         }
     }
-}
-
-fn waits(op: u32, max_wait_ms: u64) -> bool {
-    op == ONCEKEY_OP_BEGIN && max_wait_ms != 0
 }
 
 struct SlotWaker {
@@ -99,20 +63,6 @@ impl Wake for SlotWaker {
     }
 }
 
-impl State {
-    fn make_ready(&mut self, index: u32) {
-        self.ready.push_back(index);
-        self.signal();
-    }
-
-    fn signal(&mut self) {
-        #[cfg(unix)]
-        if let Some(signal) = &mut self.signal {
-            signal.set(self.woken || !self.ready.is_empty());
-        }
-    }
-}
-
 impl Completions {
     /// `max_begins`: how many begins may be outstanding; 0 for the default.
     pub(crate) fn new(engine: oncekey::Engine, max_begins: usize) -> Self {
@@ -126,36 +76,24 @@ impl Completions {
 
     fn woken(&self, index: u32) {
         let mut state = self.state.lock();
-        match &mut state.slots[index as usize].content {
-            Content::Vacant => return,
-            Content::Busy { woken, .. } => {
-                *woken = true;
-                return;
-            }
-            Content::Waiting(_) => {}
+        if state.slots.woken(index) {
+            state.signal();
+            drop(state);
+            self.changed.notify_one();
         }
-        state.make_ready(index);
-        drop(state);
-        self.changed.notify_one();
     }
 
     /// Submits in order; stops before a begin over the bound. Returns how many were taken.
     pub(crate) fn submit(self: &Arc<Self>, caller: &Caller, submissions: &[Submission]) -> usize {
         let mut accepted = 0;
         for run in submissions.chunks(RUN) {
-            let mut reserved = Vec::with_capacity(run.len());
-            self.reserve(run, &mut reserved);
-            let slots = reserved.drain(..).zip(run);
-            let outstanding: Vec<_> = slots
-                .map(|((index, waker), submission)| {
-                    let mut operation = Outstanding::submit(&self.engine, caller, submission);
-                    let answered = operation.is_answered(&waker);
-                    (index, operation, answered)
-                })
-                .collect();
-            let taken = outstanding.len();
+            let mut operations = self.reserve(run);
+            for (operation, submission) in operations.iter_mut().zip(run) {
+                operation.submit(&self.engine, caller, submission);
+            }
+            let taken = operations.len();
             accepted += taken;
-            self.put_back(outstanding);
+            self.put_back(operations);
             if taken < run.len() {
                 break;
             }
@@ -163,107 +101,50 @@ impl Completions {
         accepted
     }
 
-    fn reserve(self: &Arc<Self>, run: &[Submission], reserved: &mut Vec<(u32, Waker)>) {
-        let mut state = self.state.lock();
-        for submission in run {
-            if submission.op == ONCEKEY_OP_BEGIN {
-                if state.begins >= self.max_begins {
-                    return;
-                }
-                state.begins += 1;
-            }
-            let index = match state.vacant.pop() {
-                Some(index) => index,
-                None => {
-                    let index = state.slots.len() as u32;
-                    let waker = SlotWaker { queue: Arc::downgrade(self), index };
-                    let waker = Waker::from(Arc::new(waker));
-                    state.slots.push(Slot { waker, content: Content::Vacant });
-                    index
-                }
-            };
-            if waits(submission.op, submission.max_wait_ms) {
-                state.waits.insert((submission.user_data, index));
-            }
-            let slot = &mut state.slots[index as usize];
-            slot.content = Content::BUSY;
-            reserved.push((index, slot.waker.clone()));
-        }
+    fn reserve(self: &Arc<Self>, run: &[Submission]) -> Held {
+        let waker = |index| Waker::from(Arc::new(SlotWaker { queue: Arc::downgrade(self), index }));
+        self.state.lock().slots.reserve(run, self.max_begins, waker)
     }
 
     /// Gives up the begins that wait with `user_data`; each is answered and ready then.
     pub(crate) fn cancel(&self, user_data: u64) {
-        let mut state = self.state.lock();
-        let State { slots, waits, .. } = &mut *state;
-        let mut taken = Vec::new();
-        for (_, index) in waits.range((user_data, 0)..=(user_data, u32::MAX)) {
-            let slot = &mut slots[*index as usize];
-            match &mut slot.content {
-                Content::Vacant => {}
-                Content::Busy { cancelled, .. } => *cancelled = true,
-                Content::Waiting(_) => taken.extend(slot.take(*index)),
-            }
+        let mut given_up = self.state.lock().slots.take_waiting(user_data);
+        for operation in &mut given_up {
+            operation.look();
+            operation.cancel();
         }
-        drop(state);
-        let given_up = taken.into_iter().map(|(index, waker, mut operation)| {
-            if !operation.is_answered(&waker) {
-                operation.cancel();
-            }
-            (index, operation, true)
-        });
-        self.put_back(given_up.collect());
+        self.put_back(given_up);
     }
 
-    /// Ends the busy state of operations; those that are answered, or were woken meanwhile, are ready,
-    /// and so are those that were cancelled meanwhile.
-    fn put_back(&self, operations: Vec<(u32, Outstanding, bool)>) {
+    /// Has operations wait for their answers, or to be polled; those that were cancelled meanwhile are.
+    fn put_back(&self, operations: Held) {
         let mut cancelled = self.try_put_back(operations);
         if cancelled.is_empty() {
             return;
         }
-        for (_, operation, answered) in &mut cancelled {
+        for operation in &mut cancelled {
             operation.cancel();
-            *answered = true;
         }
         self.try_put_back(cancelled);
     }
 
-    /// What comes back stays busy: without an answer, and to be cancelled, which goes through the
-    /// engine and needs the lock open.
-    fn try_put_back(
-        &self,
-        operations: Vec<(u32, Outstanding, bool)>,
-    ) -> Vec<(u32, Outstanding, bool)> {
-        let mut to_cancel = Vec::new();
+    /// What comes back is to be cancelled.
+    fn try_put_back(&self, operations: Held) -> Held {
         let mut state = self.state.lock();
-        let freed = state.freed;
-        let mut dropped = Vec::new();
-        let was_empty = state.ready.is_empty();
-        for (index, operation, answered) in operations {
-            let slot = &mut state.slots[index as usize];
-            let cancelled = matches!(slot.content, Content::Busy { cancelled: true, .. });
-            if cancelled && !answered && !freed {
-                slot.content = Content::BUSY;
-                to_cancel.push((index, operation, answered));
-                continue;
-            }
-            let content = if freed {
-                dropped.push(operation);
-                Content::Vacant
-            } else {
-                Content::Waiting(operation)
-            };
-            let before = std::mem::replace(&mut slot.content, content);
-            if !freed && (answered || matches!(before, Content::Busy { woken: true, .. })) {
-                state.make_ready(index);
-            }
+        if state.freed {
+            drop(state);
+            drop(operations);
+            return Vec::new();
         }
-        let notify = was_empty && !state.ready.is_empty();
+        let was_ready = state.slots.is_ready();
+        let cancelled = state.slots.put_back(operations);
+        let notify = !was_ready && state.slots.is_ready();
+        state.signal();
         drop(state);
         if notify {
             self.changed.notify_one();
         }
-        to_cancel
+        cancelled
     }
 
     /// Fills in completions as they are ready; waits for the first. Returns how many.
@@ -274,19 +155,17 @@ impl Completions {
     ) -> usize {
         let mut done = 0;
         while done == 0 {
-            let Some(taken) = self.take_ready(completions.len(), until) else { break };
-            let mut unready = Vec::new();
-            let mut finished = Vec::with_capacity(taken.len());
-            for (index, waker, mut operation) in taken {
-                if operation.is_answered(&waker) {
-                    finished.push((index, operation.op, operation.user_data));
-                    completions[done].write(operation.completion());
+            let Some(mut taken) = self.take_ready(completions.len(), until) else { break };
+            let unready = taken.extract_if(.., |operation| match operation.completion() {
+                Some(completion) => {
+                    completions[done].write(completion);
                     done += 1;
-                } else {
-                    unready.push((index, operation, false));
+                    false
                 }
-            }
-            self.release(&finished);
+                None => true,
+            });
+            let unready: Held = unready.collect();
+            self.state.lock().slots.release(taken);
             if !unready.is_empty() {
                 self.put_back(unready);
             }
@@ -294,28 +173,12 @@ impl Completions {
         done
     }
 
-    fn release(&self, finished: &[(u32, u32, u64)]) {
-        let mut state = self.state.lock();
-        for (index, op, user_data) in finished {
-            state.slots[*index as usize].content = Content::Vacant;
-            state.vacant.push(*index);
-            if *op == ONCEKEY_OP_BEGIN {
-                state.begins -= 1;
-                state.waits.remove(&(*user_data, *index));
-            }
-        }
-    }
-
     /// Takes up to `most` operations that may be answered; `None` when the time is over, or somebody
     /// wants the poll to end.
-    fn take_ready(
-        &self,
-        most: usize,
-        until: Option<Instant>,
-    ) -> Option<Vec<(u32, Waker, Outstanding)>> {
+    fn take_ready(&self, most: usize, until: Option<Instant>) -> Option<Held> {
         let mut state = self.state.lock();
         loop {
-            let taken = take_from(&mut state, most);
+            let taken = state.slots.take_ready(most);
             if !taken.is_empty() {
                 state.signal();
                 return Some(taken);
@@ -328,7 +191,7 @@ impl Completions {
             match until {
                 Some(until) => {
                     if self.changed.wait_until(&mut state, until).timed_out()
-                        && state.ready.is_empty()
+                        && !state.slots.is_ready()
                         && !state.woken
                     {
                         return None;
@@ -363,31 +226,14 @@ impl Completions {
         Ok(-1)
     }
 
-    /// Drops what is outstanding, outside of the lock: it goes through the engine.
     pub(crate) fn free(&self) {
         let mut state = self.state.lock();
         state.freed = true;
-        let contents: Vec<_> = state
-            .slots
-            .iter_mut()
-            .filter(|slot| matches!(slot.content, Content::Waiting(_)))
-            .map(|slot| std::mem::replace(&mut slot.content, Content::Vacant))
-            .collect();
+        let outstanding = state.slots.take_all();
         drop(state);
         self.changed.notify_all();
-        drop(contents);
+        drop(outstanding);
     }
-}
-
-fn take_from(state: &mut State, most: usize) -> Vec<(u32, Waker, Outstanding)> {
-    let mut taken = Vec::with_capacity(most.min(state.ready.len()));
-    while taken.len() < most {
-        let Some(index) = state.ready.pop_front() else { break };
-        let slot = &mut state.slots[index as usize];
-        // Listed twice, or gone: a late wake of an earlier operation.
-        taken.extend(slot.take(index));
-    }
-    taken
 }
 
 #[cfg(test)]
@@ -415,17 +261,17 @@ mod tests {
         let caller = unsafe { Caller::new() };
         let queue = Arc::new(Completions::new(engine.clone(), 0));
         assert_eq!(queue.submit(&caller, &[submission]), 1);
-        queue.state.lock().make_ready(0);
+        assert!(queue.state.lock().slots.woken(0));
         let taken = queue.take_ready(1, None).unwrap();
         queue.cancel(5);
         assert_eq!(engine.stats().waiters, 1);
-        queue.put_back(taken.into_iter().map(|(index, _, op)| (index, op, false)).collect());
+        queue.put_back(taken);
         assert_eq!(engine.stats().waiters, 0);
         let mut completions = [const { MaybeUninit::uninit() }; 2];
         assert_eq!(queue.poll(&mut completions, Some(Instant::now())), 1);
         // SAFETY: the poll wrote the first.
         let completion = unsafe { completions[0].assume_init() };
         assert_eq!((completion.status, completion.user_data), (ONCEKEY_CANCELLED, 5));
-        assert!(queue.state.lock().waits.is_empty());
+        assert!(queue.state.lock().slots.take_waiting(5).is_empty());
     }
 }

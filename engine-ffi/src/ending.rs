@@ -1,7 +1,7 @@
 //! Operations that consume their handle: the ends of claims and orphans, and taking an orphan over.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use oncekey::{Failed, Pending};
 
@@ -13,7 +13,8 @@ use crate::handle::{Table, Taken};
 /// is freed.
 pub(crate) struct Ending<T, H: 'static> {
     pending: Pending<T, Failed<H>>,
-    taken: Taken<H>,
+    /// Nothing once it was answered.
+    taken: Option<Taken<H>>,
 }
 
 impl<T, H> Ending<T, H> {
@@ -23,26 +24,24 @@ impl<T, H> Ending<T, H> {
         submit: impl FnOnce(H) -> Pending<T, Failed<H>>,
     ) -> Result<Self, Failure> {
         let (value, taken) = table.take(handle)?;
-        Ok(Self { pending: submit(value), taken })
+        Ok(Self { pending: submit(value), taken: Some(taken) })
     }
 
     pub(crate) fn wait(self) -> Result<T, Failure> {
         answer(self.pending.wait(), self.taken)
     }
 
-    /// The answer, or the operation itself, which wakes the task when there is one.
-    pub(crate) fn poll(mut self, context: &mut Context<'_>) -> Result<Result<T, Failure>, Self> {
-        match Pin::new(&mut self.pending).poll(context) {
-            Poll::Pending => Err(self),
-            Poll::Ready(result) => Ok(answer(result, self.taken)),
-        }
+    /// The answer, once, when it is there; otherwise the task is woken when it is.
+    pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<T, Failure>> {
+        let result = ready!(Pin::new(&mut self.pending).poll(context));
+        Poll::Ready(answer(result, self.taken.take()))
     }
 }
 
-fn answer<T, H>(result: Result<T, Failed<H>>, taken: Taken<H>) -> Result<T, Failure> {
+fn answer<T, H>(result: Result<T, Failed<H>>, taken: Option<Taken<H>>) -> Result<T, Failure> {
     result.map_err(|failed| {
         let (error, handle) = failed.into_parts();
-        if let Some(handle) = handle {
+        if let (Some(handle), Some(taken)) = (handle, taken) {
             taken.give_back(handle);
         }
         error.into()

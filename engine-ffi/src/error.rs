@@ -1,5 +1,6 @@
 //! Failures on their way to C.
 
+use std::borrow::Cow;
 use std::error::Error as _;
 use std::ffi::{CString, c_char};
 use std::fmt::Write;
@@ -21,15 +22,15 @@ struct Report {
 #[derive(Debug)]
 pub(crate) enum Failure {
     Engine(oncekey::Error),
-    Own(i32, String),
+    Own(i32, Cow<'static, str>),
 }
 
 impl Failure {
-    pub(crate) fn new(status: i32, message: impl Into<String>) -> Self {
+    pub(crate) fn new(status: i32, message: impl Into<Cow<'static, str>>) -> Self {
         Self::Own(status, message.into())
     }
 
-    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+    pub(crate) fn invalid(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ONCEKEY_INVALID_INPUT, message)
     }
 
@@ -37,7 +38,7 @@ impl Failure {
         Self::invalid(format!("{what} is NULL"))
     }
 
-    pub(crate) fn io(message: impl Into<String>) -> Self {
+    pub(crate) fn io(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ONCEKEY_IO, message)
     }
 
@@ -55,7 +56,7 @@ impl Failure {
     /// The message with its causes, each after a colon.
     fn message(&self) -> String {
         match self {
-            Self::Own(_, message) => message.clone(),
+            Self::Own(_, message) => message.to_string(),
             Self::Engine(error) => {
                 let mut message = error.to_string();
                 let mut cause = error.source();

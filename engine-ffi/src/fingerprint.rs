@@ -12,7 +12,7 @@ use crate::entry::entry;
 use crate::error::Failure;
 use crate::handle::Table;
 use crate::request::{Part, Request};
-use crate::types::{Error, Fingerprint};
+use crate::types::{Error, Fingerprint, Slice};
 
 pub(crate) static FINGERPRINTS: Table<oncekey::Fingerprint> = Table::new(4);
 
@@ -80,19 +80,25 @@ pub(crate) fn of_parts(
     }
     let mut builder = oncekey::Fingerprint::builder();
     for part in parts {
-        let label = caller.text(part.label, "a label")?;
-        if label.len() > MAX_LABEL_LEN {
-            let message = format!("a label has at most {MAX_LABEL_LEN} bytes");
-            return Err(Failure::invalid(message));
-        }
-        let value = caller.bytes(part.value, "a value")?;
-        builder = builder.part(known(label), value);
+        let label = label(caller, part.label)?;
+        builder = builder.part(label, caller.bytes(part.value, "a value")?);
     }
     Ok(builder.finish())
 }
 
-/// A label without an allocation, where it is one of those that every request has.
-fn known(label: &str) -> Cow<'static, str> {
+/// A label; checked, and copied, only where it is none of those that every request has.
+fn label(caller: &Caller, label: Slice) -> Result<Cow<'static, str>, Failure> {
+    if let Some(known) = known(caller.bytes(label, "a label")?) {
+        return Ok(Cow::Borrowed(known));
+    }
+    let label = caller.text(label, "a label")?;
+    if label.len() > MAX_LABEL_LEN {
+        return Err(Failure::invalid(format!("a label has at most {MAX_LABEL_LEN} bytes")));
+    }
+    Ok(Cow::Owned(label.to_owned()))
+}
+
+fn known(label: &[u8]) -> Option<&'static str> {
     const KNOWN: [&str; 6] = [
         "method",
         "target",
@@ -101,10 +107,7 @@ fn known(label: &str) -> Cow<'static, str> {
         "header content-type",
         "header x-api-key",
     ];
-    match KNOWN.iter().find(|known| **known == label) {
-        Some(known) => Cow::Borrowed(known),
-        None => Cow::Owned(label.to_owned()),
-    }
+    KNOWN.into_iter().find(|known| known.as_bytes() == label)
 }
 
 fn keep(fingerprint: oncekey::Fingerprint) -> Result<u64, Failure> {
@@ -132,7 +135,7 @@ fn of_request(caller: &Caller, request: &Request) -> Result<oncekey::Fingerprint
             .map(|(_, value)| *value);
         let Some(first) = values.next() else { continue };
         let rest = values.flat_map(|value| [&b"\0"[..], value]);
-        builder = builder.part_in_pieces(label(&name)?, std::iter::once(first).chain(rest));
+        builder = builder.part_in_pieces(header_label(&name)?, std::iter::once(first).chain(rest));
     }
     Ok(builder.part("body", caller.bytes(request.body, "the body")?).finish())
 }
@@ -161,12 +164,12 @@ fn fingerprinted(caller: &Caller, request: &Request) -> Result<Vec<Vec<u8>>, Fai
     Ok(names)
 }
 
-fn label(name: &[u8]) -> Result<Cow<'static, str>, Failure> {
+fn header_label(name: &[u8]) -> Result<Cow<'static, str>, Failure> {
     if !name.is_ascii() {
         return Err(Failure::invalid("a header name is not ASCII"));
     }
     let mut label = format!("header {}", String::from_utf8_lossy(name));
     // ASCII, so that any byte is a place to cut; only what a mismatch calls it is cut.
     label.truncate(MAX_LABEL_LEN);
-    Ok(known(&label))
+    Ok(known(label.as_bytes()).map_or_else(|| label.into(), Cow::Borrowed))
 }

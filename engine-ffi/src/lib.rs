@@ -37,6 +37,7 @@ mod queue;
 mod request;
 #[cfg(unix)]
 mod signal;
+mod slots;
 mod stats;
 mod status;
 mod submission;

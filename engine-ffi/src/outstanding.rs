@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use oncekey::{Begin, Pending};
 
@@ -20,11 +20,15 @@ use crate::types::Error;
 
 const KNOWN_FLAGS: u32 = ONCEKEY_NO_RESPONSE | ONCEKEY_FREE_FINGERPRINT | ONCEKEY_FINGERPRINT_PARTS;
 
-/// An operation that was submitted and not polled yet. Dropped, it leaves no claim behind: one that
-/// was won, or would have been, is aborted.
+/// An operation that was submitted and not polled yet, or the place for one. It is large: it stays where
+/// it was made, from its submission to its completion. Dropped, it leaves no claim behind: one that was
+/// won, or would have been, is aborted.
 pub(crate) struct Outstanding {
     pub(crate) user_data: u64,
     pub(crate) op: u32,
+    /// That of the slot, for one operation after the other.
+    pub(crate) index: u32,
+    waker: Waker,
     progress: Progress,
 }
 
@@ -36,8 +40,8 @@ enum Progress {
     TakeOver(Ending<oncekey::Claim, oncekey::Orphan>),
     OrphanComplete(Ending<oncekey::Completion, oncekey::Orphan>),
     Release(Ending<(), oncekey::Orphan>),
-    Answered(Result<Answered, Failure>),
-    Polled,
+    /// Nothing once it was handed out.
+    Answered(Option<Result<Answered, Failure>>),
 }
 
 /// What an operation came to.
@@ -49,36 +53,47 @@ enum Answered {
 }
 
 impl Outstanding {
+    /// A place for operations, each of which wakes `waker` when its answer is there.
+    pub(crate) fn vacant(index: u32, waker: Waker) -> Self {
+        Self { user_data: 0, op: 0, index, waker, progress: Progress::Answered(None) }
+    }
+
     /// Submits an operation. Whatever is wrong with it is its answer.
     pub(crate) fn submit(
+        &mut self,
         engine: &oncekey::Engine,
         caller: &Caller,
         submission: &Submission,
-    ) -> Self {
-        let fingerprint = fingerprint(caller, submission);
-        let progress = Progress::start(engine, caller, submission, fingerprint)
-            .unwrap_or_else(|failure| Progress::Answered(Err(failure)));
-        Self { user_data: submission.user_data, op: submission.op, progress }
+    ) {
+        self.user_data = submission.user_data;
+        self.op = submission.op;
+        self.progress = Progress::start(engine, caller, submission)
+            .unwrap_or_else(|failure| Progress::Answered(Some(Err(failure))));
+        self.look();
     }
 
-    /// Whether the answer is there; otherwise `waker` is woken when it is.
-    pub(crate) fn is_answered(&mut self, waker: &Waker) -> bool {
-        let mut context = Context::from_waker(waker);
-        let progress = std::mem::replace(&mut self.progress, Progress::Polled);
-        self.progress = progress.advance(&mut context);
-        matches!(self.progress, Progress::Answered(_))
+    /// Keeps the answer when it is there; otherwise the waker is woken when it is.
+    pub(crate) fn look(&mut self) {
+        if let Poll::Ready(answered) = self.poll() {
+            self.progress = Progress::Answered(Some(answered));
+        }
+    }
+
+    pub(crate) fn is_answered(&self) -> bool {
+        matches!(self.progress, Progress::Answered(Some(_)))
     }
 
     /// Ends the wait of a begin without an answer, here and in the engine.
     pub(crate) fn cancel(&mut self) {
         if matches!(self.progress, Progress::Begin(_)) {
             let cancelled = Failure::new(ONCEKEY_CANCELLED, "the begin was cancelled");
-            self.progress = Progress::Answered(Err(cancelled));
+            self.progress = Progress::Answered(Some(Err(cancelled)));
         }
     }
 
-    /// Hands the answer out, once there is one.
-    pub(crate) fn completion(mut self) -> Completion {
+    /// Hands the answer out when it is there; otherwise the waker is woken when it is.
+    pub(crate) fn completion(&mut self) -> Option<Completion> {
+        let Poll::Ready(answered) = self.poll() else { return None };
         let mut completion = Completion {
             user_data: self.user_data,
             status: 0,
@@ -88,49 +103,41 @@ impl Outstanding {
             reserved: 0,
             answer: Answer::ABSENT,
         };
-        let progress = std::mem::replace(&mut self.progress, Progress::Polled);
-        let answered = match progress {
-            Progress::Answered(answered) => answered,
-            _ => Err(Failure::invalid("the operation has no answer yet")),
-        };
-        let failure = match answered {
-            Ok(Answered::Begin(begin)) => match Answer::from_begin(begin) {
-                Ok(answer) => {
-                    completion.answer = answer;
-                    return completion;
-                }
-                Err(failure) => failure,
-            },
-            Ok(Answered::Completed(kept)) => {
-                completion.kept = kept;
-                return completion;
+        let filled = answered.and_then(|answered| {
+            match answered {
+                Answered::Begin(begin) => completion.answer = Answer::from_begin(begin)?,
+                Answered::Completed(kept) => completion.kept = kept,
+                Answered::Done => {}
             }
-            Ok(Answered::Done) => return completion,
-            Err(failure) => failure,
-        };
-        completion.status = failure.status();
-        completion.error = failure.to_handle();
-        completion
+            Ok(())
+        });
+        if let Err(failure) = filled {
+            completion.status = failure.status();
+            completion.error = failure.to_handle();
+        }
+        Some(completion)
+    }
+
+    fn poll(&mut self) -> Poll<Result<Answered, Failure>> {
+        self.progress.poll(&mut Context::from_waker(&self.waker))
     }
 }
 
 impl Drop for Outstanding {
     /// A claim inside a [`Pending`] is aborted by that; one that came out of it already, here.
     fn drop(&mut self) {
-        let progress = std::mem::replace(&mut self.progress, Progress::Polled);
-        if let Progress::Answered(Ok(Answered::Begin(Begin::Claimed(claim)))) = progress {
+        let progress = std::mem::replace(&mut self.progress, Progress::Answered(None));
+        if let Progress::Answered(Some(Ok(Answered::Begin(Begin::Claimed(claim))))) = progress {
             drop(claim.abort());
         }
     }
 }
 
 /// The fingerprint of a begin: made of its parts, or taken out of its handle, when the submission says
-/// so, whatever becomes of the begin.
+/// so.
 fn fingerprint(caller: &Caller, submission: &Submission) -> Result<oncekey::Fingerprint, Failure> {
     let id = submission.fingerprint.id;
-    if submission.op != ONCEKEY_OP_BEGIN {
-        Err(Failure::invalid("only a begin has a fingerprint"))
-    } else if submission.flags & ONCEKEY_FINGERPRINT_PARTS != 0 {
+    if submission.flags & ONCEKEY_FINGERPRINT_PARTS != 0 {
         fingerprint::of_parts(caller, submission.parts, submission.part_count)
     } else if submission.flags & ONCEKEY_FREE_FINGERPRINT == 0 {
         FINGERPRINTS.get(id)
@@ -139,27 +146,33 @@ fn fingerprint(caller: &Caller, submission: &Submission) -> Result<oncekey::Fing
     }
 }
 
+fn check_flags(submission: &Submission) -> Result<(), Failure> {
+    if submission.flags & !KNOWN_FLAGS == 0 {
+        Ok(())
+    } else {
+        Err(Failure::invalid("the submission has flags that this library does not know"))
+    }
+}
+
 impl Progress {
     fn start(
         engine: &oncekey::Engine,
         caller: &Caller,
         submission: &Submission,
-        fingerprint: Result<oncekey::Fingerprint, Failure>,
     ) -> Result<Self, Failure> {
-        if submission.flags & !KNOWN_FLAGS != 0 {
-            return Err(Failure::invalid(
-                "the submission has flags that this library does not know",
-            ));
+        if submission.op == ONCEKEY_OP_BEGIN {
+            // First, since its handle is freed whatever becomes of the begin.
+            let fingerprint = fingerprint(caller, submission);
+            check_flags(submission)?;
+            let key = caller.key(submission.key)?;
+            let pending = begin::submit(engine, &key, fingerprint?, submission.max_wait_ms);
+            return Ok(Self::Begin(pending));
         }
+        check_flags(submission)?;
         let claim = submission.claim.id;
         let orphan = submission.orphan.id;
         let data = || caller.bytes(submission.data, "the data");
         Ok(match submission.op {
-            ONCEKEY_OP_BEGIN => {
-                let key = caller.key(submission.key)?;
-                let fingerprint = fingerprint?;
-                Self::Begin(begin::submit(engine, &key, fingerprint, submission.max_wait_ms))
-            }
             ONCEKEY_OP_COMPLETE => {
                 let kept = submission.flags & ONCEKEY_NO_RESPONSE == 0;
                 let response = if kept { Some(data()?) } else { None };
@@ -184,54 +197,34 @@ impl Progress {
         })
     }
 
-    fn advance(self, context: &mut Context<'_>) -> Self {
-        match self {
+    /// The answer, once, when it is there.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Answered, Failure>> {
+        let answered = match self {
             Self::Begin(pending) => {
-                poll(pending, context, Self::Begin, |answer| Ok(Answered::Begin(answer?)))
+                ready!(Pin::new(pending).poll(context)).map(Answered::Begin).map_err(Failure::from)
             }
-            Self::Checkpoint(pending) => poll(pending, context, Self::Checkpoint, |answer| {
-                answer?;
-                Ok(Answered::Done)
-            }),
-            Self::Complete(ending) => end(ending, context, Self::Complete, completed),
-            Self::OrphanComplete(ending) => end(ending, context, Self::OrphanComplete, completed),
-            Self::Abort(ending) => end(ending, context, Self::Abort, |()| Answered::Done),
-            Self::Release(ending) => end(ending, context, Self::Release, |()| Answered::Done),
+            Self::Checkpoint(pending) => {
+                let saved = ready!(Pin::new(pending).poll(context));
+                saved.map(|()| Answered::Done).map_err(Failure::from)
+            }
+            Self::Complete(ending) => ready!(ending.poll(context)).map(completed),
+            Self::OrphanComplete(ending) => ready!(ending.poll(context)).map(completed),
+            Self::Abort(ending) => ready!(ending.poll(context)).map(|()| Answered::Done),
+            Self::Release(ending) => ready!(ending.poll(context)).map(|()| Answered::Done),
             Self::TakeOver(ending) => {
-                end(ending, context, Self::TakeOver, |claim| Answered::Begin(Begin::Claimed(claim)))
+                ready!(ending.poll(context)).map(|claim| Answered::Begin(Begin::Claimed(claim)))
             }
-            Self::Answered(_) | Self::Polled => self,
-        }
+            Self::Answered(answered) => {
+                return answered.take().map_or(Poll::Pending, Poll::Ready);
+            }
+        };
+        *self = Self::Answered(None);
+        Poll::Ready(answered)
     }
 }
 
 fn completed(completion: oncekey::Completion) -> Answered {
     Answered::Completed(claim::is_kept(completion))
-}
-
-fn poll<T>(
-    mut pending: Pending<T>,
-    context: &mut Context<'_>,
-    again: fn(Pending<T>) -> Progress,
-    answer: fn(oncekey::Result<T>) -> Result<Answered, Failure>,
-) -> Progress {
-    match Pin::new(&mut pending).poll(context) {
-        Poll::Pending => again(pending),
-        Poll::Ready(answered) => Progress::Answered(answer(answered)),
-    }
-}
-
-/// The same for an operation that consumes its handle.
-fn end<T, H>(
-    ending: Ending<T, H>,
-    context: &mut Context<'_>,
-    again: fn(Ending<T, H>) -> Progress,
-    answer: fn(T) -> Answered,
-) -> Progress {
-    match ending.poll(context) {
-        Err(ending) => again(ending),
-        Ok(answered) => Progress::Answered(answered.map(answer)),
-    }
 }
 
 #[cfg(test)]
@@ -250,9 +243,11 @@ mod tests {
         let submission = Submission::begin(b"k", fingerprint);
         // SAFETY: the submission points to static memory.
         let caller = unsafe { Caller::new() };
-        let mut operation = Outstanding::submit(&engine, &caller, &submission);
-        while !operation.is_answered(Waker::noop()) {
+        let mut operation = Outstanding::vacant(0, Waker::noop().clone());
+        operation.submit(&engine, &caller, &submission);
+        while !operation.is_answered() {
             std::thread::yield_now();
+            operation.look();
         }
         drop(operation);
         let key = oncekey::Key::new("", "k").unwrap();
