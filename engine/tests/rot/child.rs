@@ -10,8 +10,13 @@ use super::common::Seed;
 const SEEDS: &str = "ONCEKEY_ROT_SEEDS";
 
 /// Whether the last panic that the process told of is one of redb, or that of the standard library
-/// about one that came while another unwound.
+/// about one that came while another unwound; or the folder's stack overflowed: nothing of the
+/// engine's own recurses there, while redb does so without end over a page that damage made its own
+/// child.
 fn ended_by_redb(stderr: &str) -> bool {
+    if stderr.contains("thread 'oncekey-fold' (") && stderr.contains("has overflowed its stack") {
+        return true;
+    }
     let last = stderr.lines().rfind(|line| line.contains("panicked at"));
     last.is_some_and(|at| at.contains("/redb-") || at.contains("core/src/panicking.rs"))
         && !stderr.contains("memory allocation of")
