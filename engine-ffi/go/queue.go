@@ -211,7 +211,7 @@ func (q *queue) submit(b *batch) {
 
 func (q *queue) pollAll() {
 	defer q.stopped.Done()
-	const capacity = 256
+	const capacity = 1024
 	// Memory of C, which cgo need not search for pointers of Go at every call.
 	memory := C.calloc(capacity, C.sizeof_oncekey_completion)
 	defer C.free(memory)
