@@ -77,6 +77,9 @@ fn a_swept_file_that_is_gone_already_is_fine_and_one_that_stays_is_an_error() {
         }
         let swept = fixture.store.sweep_step(Time(fixture.time), 100);
         assert_eq!(swept.is_ok(), gone, "{swept:?}");
+        // Open, it would keep its space.
+        let open = fixture.store.view().files.buckets().count();
+        assert_eq!(open, usize::from(!gone));
     }
 }
 
