@@ -285,17 +285,19 @@ fn a_failed_journal_leaves_the_store_file_to_readers() {
 
 #[test]
 fn a_failed_fold_latches_too_and_replays_go_on() {
-    let sim = Sim::new();
-    let engine = sim.open();
-    complete(&engine, "k", b"x");
-    sim.disk.inject(Fault::at_kind(OpKind::Write, 0).errno(Fault::EIO).on_path("redb"));
-    assert_eq!(engine.fold().unwrap_err().kind(), ErrorKind::Unavailable);
-    replay(&engine, "k");
-    assert_eq!(begin_error(&engine, "new").kind(), ErrorKind::Unavailable);
-    engine.reopen().unwrap();
-    replay(&engine, "k");
-    engine.fold().unwrap();
-    complete(&engine, "new", b"y");
+    for file in ["store.redb", "records-"] {
+        let sim = Sim::new();
+        let engine = sim.open();
+        complete(&engine, "k", b"x");
+        sim.disk.inject(Fault::at_kind(OpKind::Write, 0).errno(Fault::EIO).on_path(file));
+        assert_eq!(engine.fold().unwrap_err().kind(), ErrorKind::Unavailable);
+        replay(&engine, "k");
+        assert_eq!(begin_error(&engine, "new").kind(), ErrorKind::Unavailable);
+        engine.reopen().unwrap();
+        replay(&engine, "k");
+        engine.fold().unwrap();
+        complete(&engine, "new", b"y");
+    }
 }
 
 #[test]

@@ -106,6 +106,23 @@ fn a_fold_that_found_no_space_once_is_made_up_for() {
     assert!(met >= 7, "{met}");
 }
 
+/// A record file that was made although it was said that there is no space, and can not be removed.
+#[test]
+fn a_record_file_that_is_there_already_is_used() {
+    let sim = Sim::new();
+    let engine = sim.open();
+    complete(&engine, "k", b"x");
+    let made = Fault::at_kind(OpKind::Create, 0).errno(Fault::ENOSPC).applied();
+    sim.disk.inject(made.on_path(RECORDS));
+    let stays = Fault::at_kind(OpKind::Remove, 0).errno(Fault::EIO).on_path(RECORDS);
+    sim.disk.inject(stays);
+    drop(engine.fold());
+    assert_eq!(sim.disk.faults_fired(), 2);
+    engine.fold().unwrap();
+    engine.close().unwrap();
+    replay(&sim.open(), "k");
+}
+
 /// An engine with a folded and a journalled record, and no space for record files.
 fn without_space(sim: &Sim) -> (Engine, oncekey::Claim) {
     let engine = sim.open();

@@ -275,3 +275,17 @@ fn store_open(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_as_wide_as_their_end_is_far() {
+        let end = |expires_at| bucket_end(Time(expires_at), Time(1_000), 10);
+        assert_eq!([1_001, 1_010, 1_471, 1_479].map(end), [1_010, 1_010, 1_480, 1_480]);
+        assert_eq!([1_480, 1_481, 1_959].map(end), [1_480, 1_500, 1_960]);
+        assert_eq!([1_961, 2_439, 2_441].map(end), [2_000, 2_440, 2_480]);
+        assert_eq!([u64::MAX - 1, u64::MAX].map(end), [u64::MAX; 2]);
+    }
+}

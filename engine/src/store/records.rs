@@ -278,3 +278,20 @@ impl Appender {
         Error::io(format!("writing {}", self.path.display()), error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bit_of_a_place_changes_the_seed_of_its_checksum() {
+        for seed in [0, u64::MAX] {
+            let here = record_seed(seed, 0, 0);
+            for bit in (0..64).map(|bit| 1 << bit) {
+                assert_ne!(record_seed(seed, bit, 0), here);
+                assert_ne!(record_seed(seed, 0, bit), here);
+                assert_ne!(record_seed(seed ^ bit, 0, 0), here);
+            }
+        }
+    }
+}

@@ -61,6 +61,11 @@ fn begun(result: oncekey::Result<Begin>) -> Told {
     }
 }
 
+/// A response, short or long, that is another one if and only if its first byte is.
+fn body_of(response: u8) -> Vec<u8> {
+    vec![response; 1 + 15 * usize::from(response)]
+}
+
 impl World<'_> {
     fn ask(
         &mut self,
@@ -101,7 +106,6 @@ impl World<'_> {
         let (key, claim) = self.claims.swap_remove(index);
         let token = claim.token().to_bytes();
         let response = self.random.below(256) as u8;
-        let len = 1 + self.random.below(4000) as usize;
         match self.random.below(6) {
             0 => self.ask(key, Call::Abort { token }, |_| {
                 let mut pending = claim.abort();
@@ -112,7 +116,7 @@ impl World<'_> {
                 drop(claim);
             }
             _ => self.ask(key, Call::Complete { token, response }, |_| {
-                let mut pending = claim.complete(&vec![response; len]);
+                let mut pending = claim.complete(&body_of(response));
                 Box::new(move || poll(&mut pending).map(|ended_as| ended(ended_as, Handle::Claim)))
             }),
         }
@@ -151,7 +155,7 @@ impl World<'_> {
                 })
             }),
             1 => self.ask(key, Call::Complete { token, response }, |_| {
-                let mut pending = orphan.complete(&[response]);
+                let mut pending = orphan.complete(&body_of(response));
                 Box::new(move || poll(&mut pending).map(|done| ended(done, Handle::Orphan)))
             }),
             _ => self.ask(key, Call::Release { token }, |_| {

@@ -9,6 +9,7 @@
 mod ask;
 #[path = "../common/mod.rs"]
 mod common;
+mod space;
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -232,16 +232,20 @@ fn a_copy_has_every_answer_and_its_own_incarnation() {
     for round in 0..6 {
         fixture.fold_completed(round * 100..round * 100 + 100, 5_000 + round * 500, &[3; 2000]);
     }
+    // More than is copied at once.
+    fixture.fold_completed(2_000..2_700, 9_000, &[4; 2000]);
     fixture.fold(vec![(key(5_000), Some(orphan(&key(5_000), 1, 5)))]);
     assert!(fixture.store.merge_step(50).is_ok());
     let target = Dir::new();
     fixture.store.copy_to(&target.0, |state| state.incarnation = 100).unwrap();
     let again = fixture.store.copy_to(&target.0, |_| ());
     assert_eq!(again.unwrap_err().kind(), ErrorKind::InvalidInput);
-    let mut copy = Fixture { store: open(&target).unwrap(), dir: target, sequence: 601, time: 10 };
+    let sequence = fixture.sequence;
+    let mut copy = Fixture { store: open(&target).unwrap(), dir: target, sequence, time: 10 };
     assert_eq!(copy.store.state().incarnation, 100);
     assert_eq!(copy.store.state().secret, SECRET);
     assert_eq!(all_answers(&copy, 600), all_answers(&fixture, 600));
+    assert!((2_000..2_700).all(|number| copy.response(number).unwrap() == [4; 2000]));
     assert_eq!(copy.get(5_000), fixture.get(5_000));
     copy.fold_completed(1000..1100, 5_000, b"y");
     assert_eq!(copy.response(1050).unwrap(), b"y");

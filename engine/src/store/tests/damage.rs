@@ -120,6 +120,30 @@ fn damaged_and_missing_rows_are_never_taken_for_absence() {
     assert_eq!(fixture.store.view().open_records().unwrap_err().kind(), ErrorKind::Corrupted);
 }
 
+/// The checksum of a record holds in its place alone: an earlier life of a key is not taken for the
+/// present one, whether it comes from elsewhere in the file or from the same place in another.
+#[test]
+fn an_earlier_life_in_the_place_of_a_record_is_damage() {
+    let lives = |expiries: [u64; 2]| {
+        let mut fixture = Fixture::new();
+        for (life, expires_at) in expiries.into_iter().enumerate() {
+            fixture.fold_completed(1..2, expires_at, &[life as u8; 100]);
+        }
+        assert_eq!(fixture.response(1).unwrap(), [1; 100]);
+        fixture
+    };
+    let fixture = lives([5_000, 5_000]).tamper_records(|bytes| bytes.copy_within(0..4096, 4096));
+    assert_eq!(fixture.unwrap().try_get(1).unwrap_err().kind(), ErrorKind::Corrupted);
+
+    let Fixture { dir, store, .. } = lives([5_000, 6_000]);
+    store.close().unwrap();
+    let [first, second] = &dir.record_files()[..] else { panic!("two buckets") };
+    std::fs::copy(first, second).unwrap();
+    let view = open(&dir).unwrap().view();
+    let found = view.get(hash(&key(1)), &key(1));
+    assert_eq!(found.unwrap_err().kind(), ErrorKind::Corrupted);
+}
+
 /// An old version of a row that came back with a page is noticed although its checksum holds.
 #[test]
 fn stale_rows_do_not_add_up() {

@@ -64,6 +64,26 @@ fn a_damaged_store_is_not_closed_in_order_and_another_one_is() {
 }
 
 #[test]
+fn a_swept_file_that_is_gone_already_is_fine_and_one_that_stays_is_an_error() {
+    for gone in [true, false] {
+        let mut fixture = Fixture::new();
+        fixture.fold_completed(0..10, 5_000, b"x");
+        fixture.time = 6_000;
+        let file = &fixture.dir.record_files()[0];
+        std::fs::remove_file(file).unwrap();
+        if !gone {
+            // No file, so that it can not be removed as one.
+            std::fs::create_dir(file).unwrap();
+        }
+        let swept = fixture.store.sweep_step(Time(fixture.time), 100);
+        assert_eq!(swept.is_ok(), gone, "{swept:?}");
+        // Open, it would keep its space.
+        let open = fixture.store.view().files.buckets().count();
+        assert_eq!(open, usize::from(!gone));
+    }
+}
+
+#[test]
 fn damage_that_a_copy_finds_is_that_of_the_original() {
     let mut fixture = Fixture::new();
     fixture.fold_completed(0..10, 5_000, b"x");
