@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
@@ -25,7 +25,8 @@ use crate::sync::Instant;
 pub struct Stepper(Arc<Mutex<Hands>>);
 
 struct Hands {
-    core: Option<Arc<Core>>,
+    /// Weak: its options hold the stepper.
+    core: Weak<Core>,
     committer: Option<Committer>,
     folder: Option<Folder>,
     doing: Option<Doing>,
@@ -37,7 +38,7 @@ impl Stepper {
     /// Works for no engine yet.
     pub fn new(seed: u64) -> Self {
         let hands = Hands {
-            core: None,
+            core: Weak::new(),
             committer: None,
             folder: None,
             doing: None,
@@ -101,13 +102,13 @@ impl Stepper {
     }
 
     fn core(&self) -> Arc<Core> {
-        self.0.lock().core.clone().expect("an engine was opened with these options")
+        self.0.lock().core.upgrade().expect("an engine with these options is open")
     }
 
     pub(crate) fn take_on(&self, core: Arc<Core>, mut committer: Committer, folder: Folder) {
         committer.begin();
         let mut hands = self.0.lock();
-        hands.core = Some(core);
+        hands.core = Arc::downgrade(&core);
         hands.committer = Some(committer);
         hands.folder = Some(folder);
     }

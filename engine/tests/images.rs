@@ -112,6 +112,9 @@ struct Run {
     moments: Vec<Moment>,
     /// Time stands still mostly, so that the runs of one bucket become many and are merged.
     still: bool,
+    /// Milliseconds since a change was acknowledged. The TTL of an orphan counts from the last time
+    /// that the store holds, which only changes bring there in this test.
+    idle: u64,
     /// For so many rounds only the committer does one: segments fill between a fold's beginning
     /// and its end.
     alone: u64,
@@ -141,6 +144,7 @@ impl Run {
             after,
             claims: vec![],
             moments: vec![],
+            idle: 0,
             alone: 0,
             still: !seed.is_multiple_of(4),
         }
@@ -189,6 +193,10 @@ impl Run {
                     true => [20, 20, 3000][self.random.below(3) as usize],
                     false => [300, 3000, 25_000][self.random.below(3) as usize],
                 };
+                if self.idle + millis > TTL.as_millis() as u64 / 2 {
+                    return;
+                }
+                self.idle += millis;
                 self.sim.clock.advance(Duration::from_millis(millis));
                 self.model.now += millis;
                 self.after.now += millis;
@@ -206,6 +214,7 @@ impl Run {
         match (self.ask(pending).map_err(|error| error.kind()), expected) {
             (Err(ErrorKind::Overloaded | ErrorKind::StoreFull), _) => {}
             (Ok(Begin::Claimed(claim)), Begun::Claimed(token)) => {
+                self.idle = 0;
                 self.claims.push((key, token, claim));
             }
             (Ok(Begin::Replay(_)), Begun::Replay(_)) | (Ok(Begin::Locked(_)), Begun::Locked) => {}
@@ -242,6 +251,9 @@ impl Run {
 
     /// A claim whose end was refused comes back.
     fn keep(&mut self, key: u8, token: u64, ended: Result<(), Failed<Claim>>) {
+        if ended.is_ok() {
+            self.idle = 0;
+        }
         if let Err(failed) = ended {
             assert_eq!(failed.kind(), ErrorKind::StoreFull);
             self.claims.push((key, token, failed.into_handle().unwrap()));
