@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Counts the instructions of the hot paths under callgrind and compares them with
 # benches/instructions.txt.
-#   instructions.sh                 fails when a path is more than 5 % off its baseline, either way
+#   instructions.sh                 fails when a path is more than 5 % above its baseline
 #   instructions.sh --bless         writes the baseline anew; commit it with the change that explains it
 #   instructions.sh --only replay --keep DIR    one path, and what callgrind_annotate needs
 #   instructions.sh --help          the rest

@@ -121,8 +121,9 @@ impl Verdict {
 }
 
 impl Comparison {
-    pub(crate) fn is_clean(&self) -> bool {
-        self.rows.iter().all(|row| row.verdict == Verdict::Within)
+    /// Whether nothing got dearer and the paths are those of the baseline.
+    pub(crate) fn passes(&self) -> bool {
+        self.rows.iter().all(|row| matches!(row.verdict, Verdict::Within | Verdict::Cheaper))
     }
 
     fn has(&self, verdict: Verdict) -> bool {
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_beyond_the_tolerance_is_noticed_either_way() {
+    fn a_change_beyond_the_tolerance_is_noticed_either_way_and_fails_when_dearer() {
         for (counted, verdict) in [
             (10_000, Verdict::Within),
             (10_500, Verdict::Within),
@@ -201,16 +202,16 @@ mod tests {
                 true,
             );
             assert_eq!(comparison.rows[0].verdict, verdict, "{counted}");
-            assert_eq!(comparison.is_clean(), verdict == Verdict::Within);
+            assert_eq!(comparison.passes(), verdict != Verdict::Dearer);
         }
     }
 
     #[test]
     fn paths_come_and_go_only_with_a_new_baseline() {
         let baseline = Baseline::of(counts(&[("a", 1_000), ("b", 1_000)]));
-        assert!(!baseline.compare(&counts(&[("a", 1_000)]), 5.0, true).is_clean());
-        assert!(baseline.compare(&counts(&[("a", 1_000)]), 5.0, false).is_clean());
+        assert!(!baseline.compare(&counts(&[("a", 1_000)]), 5.0, true).passes());
+        assert!(baseline.compare(&counts(&[("a", 1_000)]), 5.0, false).passes());
         let more = counts(&[("a", 1_000), ("b", 1_000), ("c", 1)]);
-        assert!(!baseline.compare(&more, 5.0, true).is_clean());
+        assert!(!baseline.compare(&more, 5.0, true).passes());
     }
 }
