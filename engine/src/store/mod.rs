@@ -347,6 +347,7 @@ fn create_file(
 /// Decodes the bytes as each kind of value, with the checksum that they should have.
 #[cfg(fuzzing)]
 pub(crate) fn fuzz_decode(bytes: &[u8]) {
+    use self::run::Entry;
     use self::schema::{RunMeta, Stage};
     const SEED: u64 = 42;
     let seal_head = |seed| {
@@ -376,7 +377,11 @@ pub(crate) fn fuzz_decode(bytes: &[u8]) {
     };
     for form in [bytes.to_vec(), seal_head(SEED)] {
         if let Ok(block) = run::Block::decode(&form, &meta, 0, SEED) {
-            block.entries().for_each(|entry| assert!(block.find(entry.hash).is_some()));
+            // Only a run's writer orders entries, so one of these may be missed, but not mistaken.
+            for Entry { hash, .. } in block.entries() {
+                let found = block.find(hash).map(|locator| Entry { hash, locator });
+                assert!(found.is_none_or(|found| block.entries().any(|entry| entry == found)));
+            }
         }
         drop(filter::Filter::new(1).decode_piece(0, meta.id, SEED, &form));
     }
