@@ -7,7 +7,7 @@ use crate::claim::Claim;
 use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::key::KeyHash;
-use crate::lock_table::Outcome;
+use crate::op::Outcome;
 use crate::orphan::Orphan;
 use crate::shared::Shared;
 use crate::transition::{Completed, Record, Reply, State, Token};

@@ -131,16 +131,12 @@ impl Claim {
         if let Err(error) = handle.shared.check_checkpoint(data) {
             return Pending::ready(Err(error));
         }
-        let (sender, pending) = Pending::channel();
-        let command = Command::Checkpoint { token: handle.token, data: data.into() };
-        handle.shared.submit(handle.key.clone(), handle.hash, command, move |outcome| {
-            let answered = match outcome {
-                Ok((Reply::Done, ..)) => Ok(()),
-                Ok((reply, ..)) => Err(refusal(&reply)),
-                Err(error) => Err(error),
-            };
-            drop(sender.send(answered));
+        let (caller, pending) = Pending::asked(|outcome| match outcome? {
+            (Reply::Done, ..) => Ok(()),
+            (reply, ..) => Err(refusal(&reply)),
         });
+        let command = Command::Checkpoint { token: handle.token, data: data.into() };
+        handle.shared.submit(handle.key.clone(), handle.hash, command, caller);
         pending
     }
 
@@ -175,7 +171,7 @@ impl Drop for Claim {
         } else {
             Command::Abort { token: *token }
         };
-        shared.submit(key.clone(), *hash, command, |_| {});
+        shared.submit(key.clone(), *hash, command, Box::new(|_| {}));
     }
 }
 

@@ -9,7 +9,7 @@ use crate::core::Core;
 use crate::error::{Error, ErrorKind, Result};
 use crate::folder::FoldTask;
 use crate::journal::{Group, Journal, Room};
-use crate::lock_table::{Op, Queued};
+use crate::op::{Op, Queued};
 use crate::options::Durability;
 use crate::queue::{Batch, Taken};
 use crate::recent::Versioned;

@@ -7,10 +7,12 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::folder::Inbox;
 use crate::folds::Folds;
 use crate::key::{Key, KeyHash, Secret};
-use crate::lock_table::{Admission, Answer, FollowUp, Gate, LockTable, Op, Queued, Wait};
+use crate::lock_table::{Admission, FollowUp, Gate, LockTable};
+use crate::op::{Answer, Op, Queued, Wait};
 use crate::options::Options;
 use crate::queue::Queue;
 use crate::recent::{RecentSize, Versioned};
+use crate::retired::Retired;
 use crate::stats::Counters;
 use crate::store::{View, Views};
 use crate::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
@@ -29,6 +31,7 @@ pub(crate) struct Core {
     pub(crate) inbox: Inbox,
     pub(crate) counters: Counters,
     pub(crate) recent: RecentSize,
+    pub(crate) retired: Retired,
     pub(crate) folds: Folds,
     views: Views,
     /// Open records of the store file, as of the last fold.
@@ -88,6 +91,7 @@ impl Core {
             inbox: Inbox::default(),
             counters: Counters::default(),
             recent: RecentSize::default(),
+            retired: Retired::default(),
             folds,
             carried: AtomicUsize::new(views.current().open_count()),
             views,

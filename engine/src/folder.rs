@@ -111,8 +111,12 @@ impl Inbox {
     }
 }
 
-/// Run entries merged in one transaction when nothing else is to be done.
-const MERGE_ENTRIES: usize = 1 << 16;
+/// Run entries merged in one transaction: few, since a fold may be waiting by its end.
+const MERGE_ENTRIES: usize = 1 << 15;
+/// Run entries to merge for each record that is folded, so that merging keeps pace whatever the load.
+const MERGED_PER_RECORD: usize = 4;
+/// Folds go before merging until it is so many run entries behind.
+const MOST_OWED: usize = 1 << 20;
 /// Rows removed in one sweep transaction.
 const SWEEP_ROWS: usize = 4096;
 /// How long what found no space waits before it is tried again.
@@ -163,6 +167,8 @@ pub(crate) struct Folder {
     kept: Option<FoldTask>,
     /// The kept fold waits before it is tried again.
     resting: bool,
+    /// Run entries that merging is behind.
+    owed: usize,
 }
 
 impl Folder {
@@ -178,6 +184,7 @@ impl Folder {
             filters_loaded: false,
             kept: None,
             resting: false,
+            owed: 0,
         }
     }
 
@@ -247,6 +254,9 @@ impl Folder {
                 return Ok(true);
             }
         }
+        if self.owed > MOST_OWED && !self.is_short_of_space() && self.merge()? {
+            return Ok(true);
+        }
         let kept = if self.resting { None } else { self.kept.take() };
         let task = kept.or_else(|| self.core.inbox.requests.lock().fold.take());
         if let Some(task) = task {
@@ -271,14 +281,19 @@ impl Folder {
             return Ok(true);
         }
         // Takes space before it gives any back.
-        if !self.is_short_of_space() {
-            self.about(Doing::Merge);
-            if self.store.merge_step(MERGE_ENTRIES)? {
-                return Ok(true);
-            }
+        if !self.is_short_of_space() && self.merge()? {
+            return Ok(true);
         }
         self.about(Doing::Sweep);
         self.sweep()
+    }
+
+    /// Merges for one transaction; `false` when there is nothing to merge.
+    fn merge(&mut self) -> Result<bool> {
+        self.about(Doing::Merge);
+        let merged = self.store.merge_step(MERGE_ENTRIES)?;
+        self.owed = if merged { self.owed.saturating_sub(MERGE_ENTRIES) } else { 0 };
+        Ok(merged)
     }
 
     /// Waits for a request, a retry or the next sweep; `false` when the folder is to stop.
@@ -337,6 +352,8 @@ impl Folder {
             appended => appended?,
         };
         self.store.fold(appended)?;
+        // Its records are only held by recent now: who takes them out of it frees them.
+        drop(fold);
         // The store gave readers the new view: they find the records there before they stop finding
         // them in recent.
         let evicted: Vec<_> = self.core.table.shards().map(|mut shard| shard.evict()).collect();
@@ -350,12 +367,9 @@ impl Folder {
         self.core.counters.folds.fetch_add(1, Ordering::Relaxed);
         telemetry::folded(count, started.elapsed());
         self.core.queue.nudge();
-        // Freeing takes a while: only now that nobody waits for it.
-        drop(evicted);
-        // Merging keeps pace with folding, whatever the load.
-        self.about(Doing::Merge);
-        self.store.merge_step(4 * count)?;
-        self.about(Doing::Fold);
+        // What is left of the last fold is freed, which takes a while: only now that nobody waits.
+        self.core.retired.replace(evicted);
+        self.owed += MERGED_PER_RECORD * count;
         self.note_space()
     }
 

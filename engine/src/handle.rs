@@ -41,21 +41,17 @@ impl Handle {
         command: Command,
         answer: impl FnOnce(Option<&Record>) -> Option<T> + Send + 'static,
     ) -> Pending<T, Failed<H>> {
-        let (sender, pending) = Pending::channel();
-        self.shared.submit(self.key, self.hash, command, move |outcome| {
-            let answered = match outcome {
-                Err(error) => Err(Failed { error, handle: Some(owner) }),
-                Ok((reply, record, _)) => {
-                    owner.spent();
-                    Some(&reply)
-                        .filter(|reply| matches!(reply, Reply::Done | Reply::Claimed))
-                        .and_then(|_| answer(record.as_deref()))
-                        .ok_or_else(|| Failed { error: refusal(&reply), handle: None })
-                }
-            };
-            // When nobody waits, a claim inside is dropped here.
-            drop(sender.send(answered));
+        let (caller, pending) = Pending::asked(move |outcome| match outcome {
+            Err(error) => Err(Failed { error, handle: Some(owner) }),
+            Ok((reply, record, _)) => {
+                owner.spent();
+                Some(&reply)
+                    .filter(|reply| matches!(reply, Reply::Done | Reply::Claimed))
+                    .and_then(|_| answer(record.as_deref()))
+                    .ok_or_else(|| Failed { error: refusal(&reply), handle: None })
+            }
         });
+        self.shared.submit(self.key, self.hash, command, caller);
         pending
     }
 }

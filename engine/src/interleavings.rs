@@ -16,7 +16,8 @@ use crate::clock::Time;
 use crate::error::{Error, Result};
 use crate::fingerprint::{Fingerprint, KeyedFingerprint};
 use crate::key::{Key, KeyHash, Secret};
-use crate::lock_table::{Admission, FollowUp, Gate, LockTable, Op, Open, Queued, Wait};
+use crate::lock_table::{Admission, FollowUp, Gate, LockTable, Open};
+use crate::op::{Caller, Op, Outcome, Queued, Spent, Wait};
 use crate::pending::Pending;
 use crate::queue::{Batch, Queue, Taken};
 use crate::recent::Versioned;
@@ -53,14 +54,23 @@ impl Drop for Guard {
 /// ends once, and delivered if so.
 fn deliver(receive: impl Fn(Pending<Guard>) -> bool + Sync + Send + 'static) {
     explore(move || {
-        let (sender, pending) = Pending::<Guard>::channel();
         let ends = Seen::default();
-        let guard = Guard { delivered: false, ends: ends.clone() };
-        let sender = thread::spawn(move || drop(sender.send(Ok(guard))));
+        let (caller, pending) = guarded(&ends);
+        let teller = thread::spawn(move || caller.tell(Ok((Reply::Done, None, NOW)), spent()));
         let taken = receive(pending.on_delivery(|guard| guard.delivered = true));
-        sender.join().unwrap();
+        teller.join().unwrap();
         assert_eq!(*ends.lock().unwrap(), [taken]);
     });
+}
+
+/// A `Pending` whose answer is a guard.
+fn guarded(ends: &Seen<bool>) -> (Box<dyn Caller>, Pending<Guard>) {
+    let guard = Guard { delivered: false, ends: ends.clone() };
+    Pending::asked(move |_| Ok(guard))
+}
+
+fn spent() -> Spent {
+    Spent::new(Key::new("", "k").unwrap(), Command::Abort { token: TOKEN })
 }
 
 fn poll(pending: &mut Pending<Guard>) -> bool {
@@ -107,12 +117,12 @@ fn what_nobody_took_out_ends_undelivered() {
 fn a_sender_that_vanishes_wakes_whoever_waits() {
     for polled in [false, true] {
         explore(move || {
-            let (sender, mut pending) = Pending::<Guard>::channel();
-            let sender = thread::spawn(move || drop(sender));
+            let (caller, mut pending) = Pending::<Guard>::asked(|_| unreachable!());
+            let dropper = thread::spawn(move || drop(caller));
             if !(polled && poll(&mut pending)) {
                 pending.wait().unwrap_err();
             }
-            sender.join().unwrap();
+            dropper.join().unwrap();
         });
     }
 }
@@ -127,7 +137,7 @@ fn op(command: Command, replies: &Seen<Reply>) -> Op {
     let reply = move |outcome: Result<(Reply, Option<Arc<Record>>, Time)>| {
         replies.lock().unwrap().push(outcome.unwrap().0);
     };
-    Op { key, hash: HASH, command, wait: None, reply: Box::new(reply) }
+    Op { key, hash: HASH, command, wait: None, caller: Box::new(reply) }
 }
 
 fn queued(command: Command) -> Queued {
@@ -269,7 +279,7 @@ impl Table {
         let versioned = Versioned { sequence: 1, record: record.clone() };
         let (_, follow_up) =
             self.table.shard(HASH).publish(HASH, versioned, NOW, &self.room, &mut None);
-        (op.reply)(Ok((reply, record, NOW)));
+        op.caller.tell(Ok((reply, record, NOW)), spent());
         self.follow_up(follow_up);
     }
 
@@ -356,15 +366,14 @@ fn a_wait_that_is_given_up_ends_once_and_makes_room() {
             let (table, replies, ends) = (Table::new(), Seen::default(), Seen::default());
             table.submit(op(begin(), &replies));
             table.commit_next();
-            let (sender, pending) = Pending::<Guard>::channel();
-            let guard = Guard { delivered: false, ends: ends.clone() };
+            let (told, pending) = guarded(&ends);
             let mut waiting = op(begin(), &replies);
             let wait = Wait { until: Instant::now() + Duration::from_millis(1), number: 1 };
             waiting.wait = Some(wait);
-            let tell = waiting.reply;
-            waiting.reply = Box::new(move |outcome| {
-                tell(outcome);
-                drop(sender.send(Ok(guard)));
+            let seen = waiting.caller;
+            waiting.caller = Box::new(move |outcome: Outcome| {
+                seen.tell(outcome.clone(), spent());
+                told.tell(outcome, spent());
             });
             table.submit(waiting);
             assert_eq!(table.room.0.load(Ordering::Relaxed), 1);

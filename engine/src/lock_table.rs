@@ -19,61 +19,12 @@ use std::sync::Arc;
 
 use crate::clock::Time;
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::{BuildHasher, HashMap, Key, KeyHash};
+use crate::key::{BuildHasher, HashMap, KeyHash};
+use crate::op::{Answer, Op, Queued, Wait};
 use crate::recent::Versioned;
 use crate::replays::Replays;
-use crate::sync::{Instant, Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard};
 use crate::transition::{Command, Record, Reply, transition};
-
-/// The answer to a command: the reply, the record that it is about, and when it was decided.
-pub(crate) type Outcome = Result<(Reply, Option<Arc<Record>>, Time)>;
-
-/// A submitted command.
-pub(crate) struct Op {
-    pub(crate) key: Key,
-    pub(crate) hash: KeyHash,
-    pub(crate) command: Command,
-    /// How long a begin waits for an owner instead of being told `Locked`.
-    pub(crate) wait: Option<Wait>,
-    pub(crate) reply: Box<dyn FnOnce(Outcome) + Send>,
-}
-
-/// A bounded wait, told from others that end at the same moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Wait {
-    pub(crate) until: Instant,
-    pub(crate) number: u64,
-}
-
-impl Op {
-    fn waits(&self) -> bool {
-        self.wait.is_some_and(|wait| Instant::now() < wait.until)
-    }
-}
-
-/// A command that holds its slot, with the record that it is decided on.
-pub(crate) struct Queued {
-    pub(crate) op: Op,
-    pub(crate) base: Option<Arc<Record>>,
-}
-
-/// An answer that is given once no shard is locked.
-#[must_use]
-pub(crate) struct Answer(Op, Outcome);
-
-impl Answer {
-    pub(crate) fn new(op: Op, outcome: Outcome) -> Self {
-        Self(op, outcome)
-    }
-
-    pub(crate) fn parts(&self) -> (&Command, Result<&Reply, &Error>) {
-        (&self.0.command, self.1.as_ref().map(|(reply, ..)| reply))
-    }
-
-    pub(crate) fn give(self) {
-        (self.0.reply)(self.1);
-    }
-}
 
 /// Whether a change may be queued; reserves what it needs. Called with the shard locked.
 pub(crate) trait Gate {
@@ -189,16 +140,16 @@ impl Shard {
             };
         };
         if slot.unknown {
-            return Admission::Answered(Answer(op, Err(unknown())));
+            return Admission::Answered(Answer::new(op, Err(unknown())));
         }
         let Some(record) = slot.live.clone() else { return park(slot, op, gate) };
         let (change, reply) = transition(Some(&record), &op.command, &op.key, now);
         match change {
             None if reply == Reply::Locked && (slot.ending || op.waits()) => park(slot, op, gate),
-            None => Admission::Answered(Answer(op, Ok((reply, Some(record), now)))),
+            None => Admission::Answered(Answer::new(op, Ok((reply, Some(record), now)))),
             Some(_) if slot.busy => park(slot, op, gate),
             Some(_) => match gate.reserve(&op.command) {
-                Err(error) => Admission::Answered(Answer(op, Err(error))),
+                Err(error) => Admission::Answered(Answer::new(op, Err(error))),
                 Ok(()) => {
                     slot.occupy(&op.command);
                     Admission::Change(Queued { base: Some(record), op })
@@ -217,10 +168,10 @@ impl Shard {
     ) -> Admission {
         let (change, reply) = transition(record.as_deref(), &op.command, &op.key, now);
         if change.is_none() {
-            return Admission::Answered(Answer(op, Ok((reply, record, now))));
+            return Admission::Answered(Answer::new(op, Ok((reply, record, now))));
         }
         match gate.reserve(&op.command) {
-            Err(error) => Admission::Answered(Answer(op, Err(error))),
+            Err(error) => Admission::Answered(Answer::new(op, Err(error))),
             Ok(()) => {
                 self.slots.entry(op.hash).or_default().occupy(&op.command);
                 Admission::Change(Queued { op, base: record })
@@ -243,7 +194,7 @@ impl Shard {
             Ok(record) => match self.decide(op, record.clone(), now, gate) {
                 Admission::Change(queued) => follow_up.queued = Some(queued),
                 Admission::Answered(answer) => {
-                    if let Ok((Reply::Replay, Some(record), _)) = &answer.1 {
+                    if let Some(record) = answer.replayed() {
                         self.replays.offer(hash, record);
                     }
                     follow_up.answers.push(answer);
@@ -254,7 +205,7 @@ impl Shard {
             },
             Err(error) => {
                 self.refuse_waiting(hash, &error, gate, &mut follow_up);
-                follow_up.answers.push(Answer(op, Err(error)));
+                follow_up.answers.push(Answer::new(op, Err(error)));
             }
         }
         follow_up
@@ -330,7 +281,7 @@ impl Shard {
                     continue;
                 }
                 gate.release_waiter(&op);
-                follow_up.answers.push(Answer(op, Ok((reply, record.clone(), now))));
+                follow_up.answers.push(Answer::new(op, Ok((reply, record.clone(), now))));
                 continue;
             }
             if slot.busy {
@@ -339,7 +290,7 @@ impl Shard {
             }
             gate.release_waiter(&op);
             match gate.reserve(&op.command) {
-                Err(error) => follow_up.answers.push(Answer(op, Err(error))),
+                Err(error) => follow_up.answers.push(Answer::new(op, Err(error))),
                 Ok(()) => {
                     slot.occupy(&op.command);
                     follow_up.queued = Some(Queued { op, base: record.clone() });
@@ -373,7 +324,7 @@ impl Shard {
                 still_waiting.push_back(op);
             } else {
                 gate.release_waiter(&op);
-                follow_up.answers.push(Answer(op, Ok((reply, Some(record.clone()), now))));
+                follow_up.answers.push(Answer::new(op, Ok((reply, Some(record.clone()), now))));
             }
         }
         slot.waiting = still_waiting;
@@ -446,7 +397,7 @@ impl Shard {
         waiting
             .map(|op| {
                 gate.release_waiter(&op);
-                Answer(op, Err(error.clone()))
+                Answer::new(op, Err(error.clone()))
             })
             .collect()
     }
@@ -498,7 +449,7 @@ fn park(slot: &mut Slot, op: Op, gate: &dyn Gate) -> Admission {
             slot.waiting.push_back(op);
             Admission::Parked(slot.live.as_ref().and_then(|live| live.deadline()))
         }
-        Err(error) => Admission::Answered(Answer(op, Err(error))),
+        Err(error) => Admission::Answered(Answer::new(op, Err(error))),
     }
 }
 
@@ -540,7 +491,8 @@ mod tests {
 
     use super::*;
     use crate::fingerprint::{Fingerprint, KeyedFingerprint};
-    use crate::key::Secret;
+    use crate::key::{Key, Secret};
+    use crate::sync::Instant;
     use crate::transition::{Token, apply};
 
     const HASH: KeyHash = KeyHash(7);
@@ -549,7 +501,7 @@ mod tests {
 
     fn op(command: Command) -> Op {
         let key = Key::new("", "k").unwrap();
-        Op { key, hash: HASH, command, wait: None, reply: Box::new(|_| {}) }
+        Op { key, hash: HASH, command, wait: None, caller: Box::new(|_| {}) }
     }
 
     fn begin() -> Op {
@@ -684,7 +636,8 @@ mod tests {
         let Admission::Change(queued) = shard.admit(abort(), NOW, &Open) else { panic!("change") };
         assert!(matches!(shard.admit(begin(), NOW, &Open), Admission::Parked(_)));
         let follow_up = shard.unchanged(HASH, queued.base, NOW, &Open);
-        assert!(matches!(follow_up.answers[..], [Answer(_, Ok((Reply::Locked, ..)))]));
+        let replies: Vec<_> = follow_up.answers.iter().map(|answer| answer.parts().1).collect();
+        assert!(matches!(replies[..], [Ok(Reply::Locked)]), "{replies:?}");
         assert!(matches!(shard.admit(abort(), NOW, &Open), Admission::Change(_)));
     }
 

@@ -169,7 +169,8 @@ impl Options {
     }
 
     /// Memory for records that are journalled but not yet folded, in bytes. Default 32 MiB, at
-    /// least 64 KiB. Half of it is filled while the other half is folded.
+    /// least 64 KiB. Half of it is filled while the other half is folded. Up to half as much again is
+    /// memory of folded records that begins have not freed yet.
     pub fn recent_bytes(mut self, bytes: usize) -> Self {
         self.recent_bytes = bytes;
         self

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
+use crate::op::{Caller, Outcome, Spent};
 use crate::sync::{Instant, oneshot, thread};
 
 /// The coming answer to an operation, for a task or for a thread.
@@ -58,9 +59,44 @@ impl Drop for GivingUp {
 enum State<T, E> {
     Ready(Result<T, E>),
     /// Not polled yet: a thread may wait on it.
-    Waiting(oneshot::Receiver<Result<T, E>>),
-    Polled(oneshot::AsyncReceiver<Result<T, E>>),
+    Waiting(oneshot::Receiver<Told<T, E>>),
+    Polled(oneshot::AsyncReceiver<Told<T, E>>),
     Done,
+}
+
+/// An answer on its way, with what the operation was made of, which ends where the answer is taken.
+struct Told<T, E> {
+    answer: Result<T, E>,
+    _spent: Box<dyn Send>,
+}
+
+impl<T, E> Told<T, E> {
+    fn into_answer(self) -> Result<T, E> {
+        self.answer
+    }
+}
+
+/// The other end of a [`Pending`]: makes its answer of an outcome.
+struct Asked<T, E, F> {
+    /// Both there until the outcome is told.
+    tell: Option<(oneshot::Sender<Told<T, E>>, F)>,
+    spent: Option<Spent>,
+}
+
+impl<T, E, F> Caller for Asked<T, E, F>
+where
+    T: Send + 'static,
+    E: Send + 'static,
+    F: FnOnce(Outcome) -> Result<T, E> + Send + 'static,
+{
+    fn tell(mut self: Box<Self>, outcome: Outcome, spent: Spent) {
+        if let Some((sender, answer)) = self.tell.take() {
+            let answer = answer(outcome);
+            self.spent = Some(spent);
+            // When nobody waits, a claim inside is dropped here.
+            drop(sender.send(Told { answer, _spent: self }));
+        }
+    }
 }
 
 impl<T, E> Pending<T, E> {
@@ -72,9 +108,17 @@ impl<T, E> Pending<T, E> {
         Self::new(State::Ready(answer))
     }
 
-    pub(crate) fn channel() -> (oneshot::Sender<Result<T, E>>, Self) {
+    /// A `Pending`, and whom to tell the outcome that `answer` makes its answer of.
+    pub(crate) fn asked(
+        answer: impl FnOnce(Outcome) -> Result<T, E> + Send + 'static,
+    ) -> (Box<dyn Caller>, Self)
+    where
+        T: Send + 'static,
+        E: Send + 'static,
+    {
         let (sender, receiver) = oneshot::channel();
-        (sender, Self::new(State::Waiting(receiver)))
+        let caller = Box::new(Asked { tell: Some((sender, answer)), spent: None });
+        (caller, Self::new(State::Waiting(receiver)))
     }
 
     /// Has `delivered` called with the answer when it reaches its caller.
@@ -98,9 +142,9 @@ impl<T, E: From<Error>> Pending<T, E> {
     /// Those of the operation.
     pub fn wait(mut self) -> Result<T, E> {
         let received = match self.state {
-            State::Ready(answer) => Ok(answer),
-            State::Waiting(receiver) => receiver.recv().map_err(drop),
-            State::Polled(receiver) => block_on(receiver).map_err(drop),
+            State::Ready(answer) => Some(answer),
+            State::Waiting(receiver) => receiver.recv().ok().map(Told::into_answer),
+            State::Polled(receiver) => block_on(receiver).ok().map(Told::into_answer),
             State::Done => return Err(taken()),
         };
         self.giving_up.disarm();
@@ -115,15 +159,15 @@ impl<T, E: From<Error>> Pending<T, E> {
     pub fn wait_timeout(mut self, timeout: Duration) -> Result<Result<T, E>, Self> {
         let received = match self.state {
             State::Waiting(receiver) => match receiver.recv_timeout(timeout) {
-                Ok(answer) => Ok(answer),
-                Err(oneshot::RecvTimeoutError::Disconnected) => Err(()),
+                Ok(told) => Some(told.into_answer()),
+                Err(oneshot::RecvTimeoutError::Disconnected) => None,
                 Err(oneshot::RecvTimeoutError::Timeout) => {
                     self.state = State::Waiting(receiver);
                     return Err(self);
                 }
             },
             State::Polled(mut receiver) => match block_on_for(&mut receiver, timeout) {
-                Some(answer) => answer.map_err(drop),
+                Some(told) => told.ok().map(Told::into_answer),
                 None => {
                     self.state = State::Polled(receiver);
                     return Err(self);
@@ -138,10 +182,10 @@ impl<T, E: From<Error>> Pending<T, E> {
 
 /// Hands the answer out; a sender that vanished was dropped by a thread that panicked.
 fn deliver<T, E: From<Error>>(
-    received: Result<Result<T, E>, ()>,
+    received: Option<Result<T, E>>,
     delivered: fn(&mut T),
 ) -> Result<T, E> {
-    let mut answer = received.unwrap_or_else(|()| {
+    let mut answer = received.unwrap_or_else(|| {
         Err(Error::new(ErrorKind::OutcomeUnknown, "the engine stopped while it was working").into())
     });
     if let Ok(value) = &mut answer {
@@ -160,13 +204,16 @@ impl<T, E: From<Error>> Future for Pending<T, E> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
             match std::mem::replace(&mut self.state, State::Done) {
-                State::Ready(answer) => return Poll::Ready(deliver(Ok(answer), self.delivered)),
+                State::Ready(answer) => return Poll::Ready(deliver(Some(answer), self.delivered)),
                 State::Waiting(receiver) => self.state = State::Polled(receiver.into_future()),
                 State::Polled(mut receiver) => {
                     return match Pin::new(&mut receiver).poll(context) {
                         Poll::Ready(received) => {
                             self.giving_up.disarm();
-                            Poll::Ready(deliver(received.map_err(drop), self.delivered))
+                            Poll::Ready(deliver(
+                                received.ok().map(Told::into_answer),
+                                self.delivered,
+                            ))
                         }
                         Poll::Pending => {
                             self.state = State::Polled(receiver);
@@ -225,11 +272,24 @@ fn block_on_for<F: Future + Unpin>(future: &mut F, timeout: Duration) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Time;
+    use crate::key::Key;
+    use crate::transition::{Command, Reply, Token};
+
+    fn asked() -> (Box<dyn Caller>, Pending<()>) {
+        Pending::asked(|outcome| outcome.map(drop))
+    }
+
+    fn tell(caller: Box<dyn Caller>) {
+        let command = Command::Abort { token: Token { incarnation: 1, epoch: 1, sequence: 1 } };
+        let spent = Spent::new(Key::new("", "k").unwrap(), command);
+        caller.tell(Ok((Reply::Done, None, Time(1))), spent);
+    }
 
     #[test]
     fn a_thread_gets_the_answer_before_and_after_a_poll() {
         for polled in [false, true] {
-            let (sender, mut pending) = Pending::<()>::channel();
+            let (caller, mut pending) = asked();
             if polled {
                 let mut context = Context::from_waker(std::task::Waker::noop());
                 assert!(Pin::new(&mut pending).poll(&mut context).is_pending());
@@ -237,7 +297,7 @@ mod tests {
             assert_eq!(format!("{pending:?}"), "Pending(submitted)");
             let pending = pending.wait_timeout(Duration::from_millis(1)).unwrap_err();
             let thread = std::thread::spawn(move || pending.wait());
-            sender.send(Ok(())).unwrap();
+            tell(caller);
             thread.join().unwrap().unwrap();
         }
     }
@@ -256,10 +316,30 @@ mod tests {
         assert_eq!(block_on_for(&mut never, Duration::from_millis(1)), None);
     }
 
+    /// Not on the thread that answers: see [`Caller`].
+    #[test]
+    fn what_an_operation_was_made_of_ends_where_its_answer_is_taken() {
+        for taken in [false, true] {
+            let (caller, pending) = asked();
+            let data: std::sync::Arc<[u8]> = [1].into();
+            let token = Token { incarnation: 1, epoch: 1, sequence: 1 };
+            let command = Command::Checkpoint { token, data: data.clone() };
+            let spent = Spent::new(Key::new("", "k").unwrap(), command);
+            caller.tell(Ok((Reply::Done, None, Time(1))), spent);
+            assert_eq!(std::sync::Arc::strong_count(&data), 2);
+            if taken {
+                pending.wait().unwrap()
+            } else {
+                drop(pending)
+            }
+            assert_eq!(std::sync::Arc::strong_count(&data), 1);
+        }
+    }
+
     #[test]
     fn a_vanished_sender_is_an_unknown_outcome() {
-        let (sender, pending) = Pending::<()>::channel();
-        drop(sender);
+        let (caller, pending) = asked();
+        drop(caller);
         assert_eq!(pending.wait().unwrap_err().kind(), ErrorKind::OutcomeUnknown);
     }
 

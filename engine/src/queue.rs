@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use crate::lock_table::Queued;
+use crate::op::Queued;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Condvar, Instant, Mutex};
 

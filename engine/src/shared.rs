@@ -12,7 +12,7 @@ use crate::engine::CloseReport;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fingerprint::{Fingerprint, KeyedFingerprint};
 use crate::key::{Key, KeyHash};
-use crate::lock_table::{Op, Outcome};
+use crate::op::{Caller, Op};
 use crate::options::Options;
 use crate::pending::Pending;
 use crate::running::Running;
@@ -66,12 +66,13 @@ impl Shared {
             ttl: self.options.ttl,
             max_execution: self.options.max_execution,
         };
-        let (sender, pending) = Pending::channel();
         let shared = self.clone();
-        let reply = move |outcome| drop(sender.send(Begin::answer(&shared, hash, outcome)));
+        let (caller, pending) =
+            Pending::asked(move |outcome| Begin::answer(&shared, hash, outcome));
         let wait = wait_until.map(|until| core.timers.wait(until));
-        let op = Op { key: key.clone(), hash, command, wait, reply: Box::new(reply) };
+        let op = Op { key: key.clone(), hash, command, wait, caller };
         core.submit(op);
+        core.retired.free_few();
         let pending = pending.on_delivery(Begin::delivered);
         let Some(wait) = wait else { return pending };
         // A `Pending` keeps no store open.
@@ -89,9 +90,9 @@ impl Shared {
         key: Key,
         hash: KeyHash,
         command: Command,
-        reply: impl FnOnce(Outcome) + Send + 'static,
+        caller: Box<dyn Caller>,
     ) {
-        self.core().submit(Op { key, hash, command, wait: None, reply: Box::new(reply) });
+        self.core().submit(Op { key, hash, command, wait: None, caller });
     }
 
     pub(crate) fn complete_command(

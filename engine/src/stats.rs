@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::core::Core;
-use crate::lock_table::Answer;
+use crate::op::Answer;
 use crate::telemetry;
 use crate::transition::{Command, Reply};
 

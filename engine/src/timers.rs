@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::key::KeyHash;
-use crate::lock_table::Wait;
+use crate::op::Wait;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Instant, Mutex};
 

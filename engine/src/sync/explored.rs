@@ -78,6 +78,10 @@ impl<T> Mutex<T> {
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         MutexGuard { mutex: self, guard: Some(sound(self.0.lock())) }
     }
+
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        Some(MutexGuard { mutex: self, guard: Some(self.0.try_lock().ok()?) })
+    }
 }
 
 impl<T: Default> Default for Mutex<T> {
