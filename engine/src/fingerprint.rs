@@ -19,6 +19,12 @@ const VERSION: u8 = 1;
 /// The length of the keyed hash over all parts, in bytes.
 const TOTAL_LEN: usize = 16;
 
+/// The length of a BLAKE3 digest, in bytes.
+const DIGEST_LEN: usize = blake3::OUT_LEN;
+
+/// What stands before the parts of a stored fingerprint: version, total, number of parts.
+const HEAD_LEN: usize = 1 + TOTAL_LEN + 1;
+
 /// BLAKE3 digests of the labelled parts of a request.
 ///
 /// Two requests are identical when they have the same parts in the same order with the same bytes.
@@ -38,13 +44,13 @@ const TOTAL_LEN: usize = 16;
 pub struct Fingerprint {
     parts: Vec<Part>,
     /// Over all parts, made once however often the fingerprint is begun with.
-    digest: [u8; 32],
+    digest: [u8; DIGEST_LEN],
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Part {
     label: Cow<'static, str>,
-    digest: [u8; 32],
+    digest: [u8; DIGEST_LEN],
 }
 
 impl Fingerprint {
@@ -124,7 +130,7 @@ pub(crate) struct KeyedFingerprint {
 
 impl KeyedFingerprint {
     pub(crate) fn new(fingerprint: Fingerprint, secret: &Secret) -> Self {
-        let mut input = [VERSION; 33];
+        let mut input = [VERSION; 1 + DIGEST_LEN];
         input[1..].copy_from_slice(&fingerprint.digest);
         let total = secret.tag(&input);
         Self { total, fingerprint, secret: secret.clone(), stored: OnceLock::new() }
@@ -157,7 +163,7 @@ impl KeyedFingerprint {
     }
 
     fn make_stored(&self) -> StoredFingerprint {
-        let mut bytes = Vec::with_capacity(18 + self.fingerprint.parts.len() * 32);
+        let mut bytes = Vec::with_capacity(HEAD_LEN + self.fingerprint.parts.len() * 32);
         bytes.put_u8(VERSION);
         bytes.put(&self.total);
         // `Fingerprint::validate` bounds the parts and their labels far below 256.
@@ -233,8 +239,8 @@ impl StoredFingerprint {
 
     /// The label of each part, and the start of its digest.
     fn parts(&self, secret: &Secret) -> impl Iterator<Item = (&[u8], [u8; TAG_LEN])> {
-        let mut rest = &self.bytes[1 + TOTAL_LEN + 1..];
-        let mut pads = pads(secret, self.total(), usize::from(self.bytes[1 + TOTAL_LEN]));
+        let mut rest = &self.bytes[HEAD_LEN..];
+        let mut pads = pads(secret, self.total(), usize::from(self.bytes[HEAD_LEN - 1]));
         std::iter::from_fn(move || {
             let (label_len, tail) = rest.split_first()?;
             let (label, tail) = tail.split_at(usize::from(*label_len));
@@ -302,8 +308,8 @@ mod tests {
     fn no_two_tags_tell_that_their_parts_are_alike() {
         let store = |method| {
             let stored = keyed(&[("method", method), ("a", b"x"), ("b", b"x")]).to_stored();
-            // Version, total, number of parts; the first part; a label of one byte, its tag, another.
-            let tags = &stored.bytes()[1 + TOTAL_LEN + 1 + 1 + "method".len() + TAG_LEN..];
+            // The first part; a label of one byte, its tag, another.
+            let tags = &stored.bytes()[HEAD_LEN + 1 + "method".len() + TAG_LEN..];
             [tags[2..10].to_vec(), tags[12..20].to_vec()]
         };
         let [[a, b], [other_a, other_b]] = [store(b"POST"), store(b"PUT")];

@@ -235,6 +235,11 @@ impl Folder {
         !self.core.inbox.requests.lock().stopped
     }
 
+    #[cfg(feature = "stepping")]
+    pub(crate) fn neglect_merging(&mut self) {
+        self.owed = MOST_OWED + 1;
+    }
+
     /// The orderly end, after which the next open has nothing to repair.
     pub(crate) fn close(self) {
         self.core.inbox.refuse();

@@ -86,6 +86,13 @@ impl Stepper {
         core.queue.nudge();
     }
 
+    /// Makes merging as far behind as folds may let it fall.
+    pub fn neglect_merging(&self) {
+        if let Some(folder) = &mut self.0.lock().folder {
+            folder.neglect_merging();
+        }
+    }
+
     /// What [`Engine::sweep`](crate::Engine::sweep) asks for.
     pub fn want_sweep(&self) {
         drop(self.core().inbox.sweep());

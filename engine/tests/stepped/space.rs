@@ -1,4 +1,4 @@
-//! What the folder leaves alone while it is short of space.
+//! What the folder does first, and what it leaves alone while it is short of space.
 
 use std::time::Duration;
 
@@ -23,20 +23,44 @@ fn hand_over(stepper: &Stepper) {
     while stepper.fold().unwrap() != Doing::Fold {}
 }
 
-/// A merge takes space before it gives any back: begun, it waits for a fold that found none.
-#[test]
-fn nothing_is_merged_while_a_fold_waits_for_space() {
-    let sim = Sim::new();
-    let stepper = Stepper::new(1);
+/// An engine with as many runs as are merged.
+fn with_a_merge_due(sim: &Sim, stepper: &Stepper) -> Engine {
     let day = Duration::from_secs(86_400);
     let options = sim.options().segment_bytes(1 << 20).sweep_interval(day);
     let engine = stepper.install(options).open("/store").unwrap();
     while stepper.fold().is_some() {}
-    // The last fold brings one record, and pays for the merging of as many.
-    for (fold, records) in [30, 30, 30, 1].into_iter().enumerate() {
-        (0..records).for_each(|n| complete(&engine, &stepper, &format!("{fold} {n}")));
-        hand_over(&stepper);
+    for fold in 0..4 {
+        complete(&engine, stepper, &format!("{fold}"));
+        hand_over(stepper);
     }
+    engine
+}
+
+#[test]
+fn a_fold_goes_before_a_merge_unless_that_is_far_behind() {
+    for (neglected, order) in
+        [(false, [Doing::Fold, Doing::Merge]), (true, [Doing::Merge, Doing::Fold])]
+    {
+        let sim = Sim::new();
+        let stepper = Stepper::new(1);
+        let engine = with_a_merge_due(&sim, &stepper);
+        complete(&engine, &stepper, "another");
+        stepper.want_fold();
+        stepper.commit();
+        if neglected {
+            stepper.neglect_merging();
+        }
+        assert_eq!([stepper.fold(), stepper.fold()], order.map(Some));
+        assert_eq!(stepper.fold(), None);
+    }
+}
+
+/// A merge takes space before it gives any back: it waits for a fold that found none.
+#[test]
+fn nothing_is_merged_while_a_fold_waits_for_space() {
+    let sim = Sim::new();
+    let stepper = Stepper::new(1);
+    let engine = with_a_merge_due(&sim, &stepper);
     let full = Fault::at_kind(OpKind::Write, 0).errno(Fault::ENOSPC).on_path("records-");
     sim.disk.inject(full.forever());
     complete(&engine, &stepper, "late");
