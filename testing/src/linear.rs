@@ -316,16 +316,22 @@ impl<T: Clone + Ord + Debug> Event<T> {
     }
 
     /// Whether a call that nobody heard of would do nothing now, and hence never again: a token
-    /// that is not the owner's any more does not become it again.
+    /// that is not the owner's any more does not become it again. A checkpoint that is there already
+    /// may be replaced and come once more.
     fn is_spent(&self, state: &Possible<T>) -> bool {
-        let of_owner = matches!(
-            self.call,
-            Call::Drop { .. }
-                | Call::Complete { .. }
-                | Call::Abort { .. }
-                | Call::Checkpoint { .. }
-        );
-        of_owner && self.certain().is_none() && state.after(self).as_ref() == Some(state)
+        if self.certain().is_some() {
+            return false;
+        }
+        match &self.call {
+            Call::Checkpoint { token, data } => {
+                let name = state.names.get(token).copied();
+                name.is_some_and(|name| state.model.clone().checkpoint(0, name, *data).is_err())
+            }
+            Call::Drop { .. } | Call::Complete { .. } | Call::Abort { .. } => {
+                state.after(self).as_ref() == Some(state)
+            }
+            _ => false,
+        }
     }
 }
 
@@ -507,6 +513,28 @@ mod tests {
                 false => steps.extend(done.into_iter().chain(retry)),
             }
             assert_eq!(right(&steps), expected, "{steps:?}");
+        }
+    }
+
+    #[test]
+    fn a_doubtful_checkpoint_may_bring_an_earlier_one_back() {
+        let checkpoint = |data| Call::Checkpoint { token: 1, data };
+        for (last, expected) in [(7, true), (8, true), (9, false)] {
+            let history = history(&[
+                (1, Ok(BEGIN)),
+                (1, Err(claimed(1))),
+                (2, Ok(checkpoint(7))),
+                (2, Err(Answer::Done)),
+                (3, Ok(checkpoint(8))),
+                (3, Err(Answer::Done)),
+                (4, Ok(checkpoint(7))),
+                (4, Err(Answer::Unknown)),
+            ]);
+            history.restart(0);
+            let taken = history.call(0, Call::TakeOver { token: 1 });
+            let checkpoint = Some(last);
+            history.answer(taken, Answer::Claimed { token: 2, attempt: 2, checkpoint });
+            assert_eq!(history.check(1000).is_ok(), expected, "{last}");
         }
     }
 
