@@ -198,8 +198,12 @@ impl Core {
     }
 
     pub(crate) fn enqueue(&self, queued: Queued) {
+        let allocates = queued.op.command.starts_execution();
         if let Some(queued) = self.queue.push(queued) {
             self.refuse(queued, &self.refusal());
+        }
+        if allocates {
+            self.retired.free_few();
         }
     }
 

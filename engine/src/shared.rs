@@ -72,7 +72,6 @@ impl Shared {
         let wait = wait_until.map(|until| core.timers.wait(until));
         let op = Op { key: key.clone(), hash, command, wait, caller };
         core.submit(op);
-        core.retired.free_few();
         let pending = pending.on_delivery(Begin::delivered);
         let Some(wait) = wait else { return pending };
         // A `Pending` keeps no store open.

@@ -7,6 +7,7 @@ mod modes;
 mod plot;
 mod results;
 mod rival;
+mod scale;
 mod servers;
 mod sides;
 mod tables;
@@ -83,12 +84,13 @@ enum Mode {
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
-    /// Draws series from a JSON file of title, axes and points as one SVG file
-    PlotSeries {
-        /// What to draw, see the README
-        file: PathBuf,
-        /// Where the drawing goes
-        #[arg(long, value_name = "FILE")]
+    /// Draws latency over time, and throughput and opening time by live keys, as SVG files
+    PlotScale {
+        /// What `scale latency` and `scale keys` wrote with --json
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Where the drawings go
+        #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
 }
@@ -162,9 +164,7 @@ fn run(mode: Mode) -> Result<()> {
             Ok(())
         }
         Mode::Plot { files, out } => plot::results(&Results::read(&files)?, &out),
-        Mode::PlotSeries { file, out } => {
-            plot::draw(&serde_json::from_slice(&std::fs::read(file)?)?, &out)
-        }
+        Mode::PlotScale { files, out } => scale::plot(&files, &out),
     }
 }
 

@@ -6,7 +6,6 @@ use oncekey_benches::Result;
 use plotters::coord::ranged1d::ValueFormatter;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
-use serde::Deserialize;
 
 use crate::results::Results;
 use crate::sides;
@@ -28,7 +27,7 @@ const COLOURS: [RGBColor; 8] = [
 ];
 
 /// What is drawn, and how.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct Drawing {
     /// Above it.
     pub title: String,
@@ -41,30 +40,26 @@ pub struct Drawing {
 }
 
 /// One axis.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct Axis {
     /// What it measures.
     pub label: String,
     /// Whether steps of the same length multiply.
-    #[serde(default)]
     pub log: bool,
 }
 
 /// One line.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct Series {
     /// Its name.
     pub name: String,
     /// Its points, from left to right.
     pub points: Vec<(f64, f64)>,
     /// Thick, for what the drawing is about.
-    #[serde(default)]
     pub strong: bool,
     /// Which colour; by its place in the list if there is none.
-    #[serde(default)]
     pub colour: Option<usize>,
     /// Broken, for a variant of another line.
-    #[serde(default)]
     pub dashed: bool,
 }
 

@@ -36,7 +36,7 @@ use redb::WriteTransaction;
 use self::backend::{Backend, Handle, failed, inspect};
 use self::catalog::{Catalog, FilterSlot};
 use self::merge::MergeJob;
-use self::records::RecordFiles;
+use self::records::{RecordFile, RecordFiles};
 use self::schema::{BLOCKS, FILTERS, OPEN, RUNS, STATE, STATE_KEY, Stage};
 use self::view::Tables;
 use self::writes::StoreFile;
@@ -71,6 +71,8 @@ pub(crate) struct Store {
     /// As the last commit left it.
     catalog: Catalog,
     files: Arc<RecordFiles>,
+    /// Removed, and not closed: their space is given back step by step.
+    removed: Vec<Arc<RecordFile>>,
     views: Views,
     /// A commit failed and may have happened: the catalog may be behind the file, which must not be
     /// written before it was opened again. redb latches too, but only after an error of its file.
@@ -131,6 +133,7 @@ impl Store {
             views: Views::new(View::new(Arc::new(tables), files.clone(), &catalog)),
             catalog,
             files,
+            removed: Vec::new(),
             latched: false,
             merge: None,
             merge_failed: false,
@@ -157,9 +160,21 @@ impl Store {
         buckets.retain(|bucket_end| !live.contains_key(bucket_end));
         for bucket_end in &buckets {
             records::remove(&*self.disk, &self.dir, *bucket_end)?;
-            Arc::make_mut(&mut self.files).close(*bucket_end);
+            self.removed.extend(Arc::make_mut(&mut self.files).take(*bucket_end));
         }
         Ok(buckets.len() as u64)
+    }
+
+    /// Gives back some of the space of removed files; `false` when nothing can be given back now.
+    fn shrink_removed(&mut self) -> bool {
+        // Through a view that was made before, somebody may read the file still.
+        let unread = self.removed.iter().position(|file| Arc::strong_count(file) == 1);
+        if let Some(index) = unread
+            && !self.removed[index].shrink()
+        {
+            self.removed.swap_remove(index);
+        }
+        unread.is_some()
     }
 
     /// Closes the file. Views of the store answer [`ErrorKind::Closed`] from then on. Dropping the

@@ -67,6 +67,9 @@ fn record_seed(seed: u64, bucket_end: u64, offset: u64) -> u64 {
     seed ^ bucket_end.rotate_left(32) ^ offset
 }
 
+/// What is freed of a removed file at once.
+const SHRINK_BYTES: u64 = 64 << 20;
+
 /// An open record file. Any number of threads may read it, also after it was removed.
 #[derive(Debug)]
 pub(super) struct RecordFile {
@@ -122,6 +125,14 @@ impl RecordFile {
     pub(super) fn cut(&self, end: u64) -> Result<()> {
         let cut = self.file.set_len(end);
         cut.map_err(|error| Error::io(format!("cutting {}", name(self.bucket_end)), error))
+    }
+
+    /// Gives the last bytes of a removed file back to the filesystem, which for all of a large file at
+    /// once takes long, and holds up whoever syncs another; gives whether some are left.
+    pub(super) fn shrink(&self) -> bool {
+        let left = self.file.len().unwrap_or(0).saturating_sub(SHRINK_BYTES);
+        // What can not be cut goes when the file is closed.
+        left > 0 && self.file.set_len(left).is_ok()
     }
 
     /// Copies what lies before `end` into a new file of the same name in `target`. Durable, but for its name.
@@ -189,9 +200,9 @@ impl RecordFiles {
         self.0.keys().copied()
     }
 
-    /// Closes the file once its last reader has let go of it.
-    pub(super) fn close(&mut self, bucket_end: u64) {
-        self.0.remove(&bucket_end);
+    /// Takes the file out. It is closed once its last reader has let go of it.
+    pub(super) fn take(&mut self, bucket_end: u64) -> Option<Arc<RecordFile>> {
+        self.0.remove(&bucket_end)
     }
 }
 

@@ -49,6 +49,7 @@ impl Store {
             let tables = self.view().tables.clone();
             self.views.set(View::new(tables, self.files.clone(), &self.catalog));
         }
+        report.more |= self.shrink_removed();
         Ok(report)
     }
 }

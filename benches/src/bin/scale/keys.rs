@@ -51,8 +51,9 @@ pub(crate) struct Report {
     /// The median of the ratios of slices that followed each other.
     full_to_empty: f64,
     open_after_kill_ms: Vec<f64>,
-    /// Memory of a process that opened the filled store and loaded its filters.
+    /// Memory of a process of its own that opened the store at the end, and how many keys it had then.
     memory_opened_bytes: u64,
+    keys_opened: u64,
 }
 
 pub(crate) fn run(dir: &Path, args: &Args) -> Result<Report> {
@@ -101,9 +102,11 @@ pub(crate) fn run(dir: &Path, args: &Args) -> Result<Report> {
         child.arg("load-until-killed").arg(&full_dir).arg(format!("--response={}", args.response));
         Ok(child)
     })?;
-    let engine = Options::new().open(&full_dir)?;
-    // Filters are loaded when a sweep is done.
-    engine.sweep()?;
+    let opened =
+        Command::new(std::env::current_exe()?).arg("open-and-measure").arg(&full_dir).output()?;
+    let opened = String::from_utf8(opened.stdout)?;
+    let (memory, keys) = opened.trim().split_once(' ').ok_or("the child measured nothing")?;
+    let (memory_opened_bytes, keys_opened) = (memory.parse()?, keys.parse()?);
     Ok(Report {
         keys: args.keys,
         response: args.response,
@@ -117,6 +120,16 @@ pub(crate) fn run(dir: &Path, args: &Args) -> Result<Report> {
         empty: figures.1,
         full_to_empty: median(&ratios).ok_or("no slice")?,
         open_after_kill_ms,
-        memory_opened_bytes: size::memory()?,
+        memory_opened_bytes,
+        keys_opened,
     })
+}
+
+/// What the child prints: memory in bytes, keys.
+pub(crate) fn open_and_measure(dir: &Path) -> Result<()> {
+    let engine = Options::new().open(dir)?;
+    // Filters are loaded when a sweep is done.
+    engine.sweep()?;
+    println!("{} {}", size::memory()?, engine.stats().folded_records);
+    Ok(())
 }

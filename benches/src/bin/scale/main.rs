@@ -48,6 +48,9 @@ enum Command {
         #[arg(long)]
         response: usize,
     },
+    /// Print the memory that an open store takes, and its records: another child of `keys`
+    #[command(hide = true)]
+    OpenAndMeasure { dir: PathBuf },
 }
 
 fn main() -> ExitCode {
@@ -61,8 +64,12 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args) -> Result<()> {
-    if let Command::LoadUntilKilled { dir, response } = &args.command {
-        return kill::load_until_killed(dir, *response);
+    match &args.command {
+        Command::LoadUntilKilled { dir, response } => {
+            return kill::load_until_killed(dir, *response);
+        }
+        Command::OpenAndMeasure { dir } => return keys::open_and_measure(dir),
+        Command::Keys(_) | Command::Turns(_) | Command::Latency(_) => {}
     }
     let dir = WorkDir::create("scale", args.store.as_deref())?;
     if is_in_memory(dir.path())? {
@@ -72,7 +79,7 @@ fn run(args: &Args) -> Result<()> {
         Command::Keys(keys) => write(args, &keys::run(dir.path(), keys)?),
         Command::Turns(turns) => write(args, &turns::run(dir.path(), turns)?),
         Command::Latency(latency) => write(args, &latency::run(dir.path(), latency)?),
-        Command::LoadUntilKilled { .. } => Ok(()),
+        Command::LoadUntilKilled { .. } | Command::OpenAndMeasure { .. } => Ok(()),
     }
 }
 

@@ -226,6 +226,31 @@ fn sweeping_removes_everything_and_space_is_used_again() {
     assert!(sizes[11] <= sizes[1], "{sizes:?}");
 }
 
+/// A large file takes long to free, while folds wait.
+#[test]
+fn the_space_of_a_file_comes_back_in_steps_once_nobody_reads_it() {
+    let mut fixture = Fixture::new();
+    fixture.fold_completed(0..10, 5_000, b"x");
+    let file =
+        std::fs::OpenOptions::new().write(true).open(&fixture.dir.record_files()[0]).unwrap();
+    file.set_len(200 << 20).unwrap();
+    let view = fixture.store.view();
+    let found = |view: &View| view.get(hash(&key(5)), &key(5)).unwrap().is_some();
+    fixture.time = 9_000;
+    let mebibytes = |file: &std::fs::File| file.metadata().unwrap().len() >> 20;
+    assert_eq!(fixture.sweep().files, 1);
+    assert_eq!(fixture.dir.record_files(), [] as [PathBuf; 0]);
+    assert_eq!(mebibytes(&file), 200);
+    assert!(found(&view), "whoever has the view from before reads on");
+    drop(view);
+    for left in [136, 72, 8] {
+        assert!(fixture.store.sweep_step(Time(9_000), 10).unwrap().more);
+        assert_eq!(mebibytes(&file), left);
+    }
+    fixture.sweep();
+    assert!(fixture.store.removed.is_empty());
+}
+
 #[test]
 fn a_copy_has_every_answer_and_its_own_incarnation() {
     let mut fixture = Fixture::new();

@@ -1,0 +1,148 @@
+//! Drawings of what the program `scale` of the benches wrote.
+
+use std::path::{Path, PathBuf};
+
+use oncekey_benches::Result;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::plot::{Axis, Drawing, Series, draw};
+
+/// What a file may hold; by its fields.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Report {
+    Latency(Latency),
+    Keys(Keys),
+}
+
+/// `scale latency`.
+#[derive(Debug, Deserialize)]
+struct Latency {
+    callers: usize,
+    raw: Quantiles,
+    sweep_began_ms: u64,
+    sweep_ended_ms: u64,
+    intervals: Vec<Interval>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Interval {
+    from_ms: u64,
+    #[serde(flatten)]
+    latency: Quantiles,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Quantiles {
+    p50_us: f64,
+    p99_us: f64,
+    p999_us: f64,
+}
+
+/// `scale keys`.
+#[derive(Debug, Deserialize)]
+struct Keys {
+    keys: u64,
+    response: usize,
+    full: Rate,
+    empty: Rate,
+    open_after_kill_ms: Vec<f64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Rate {
+    pairs_per_second: f64,
+}
+
+/// Draws the latencies over time of a `scale latency`, and the throughput and opening time by live
+/// keys of several `scale keys`.
+///
+/// # Errors
+/// Those of the filesystem; a file that is neither.
+pub fn plot(files: &[PathBuf], out: &Path) -> Result<()> {
+    std::fs::create_dir_all(out)?;
+    let mut keys = Vec::new();
+    for file in files {
+        match read(file)? {
+            Report::Latency(report) => draw(&report.drawing(), &out.join("latency.svg"))?,
+            Report::Keys(report) => keys.push(report),
+        }
+    }
+    if keys.is_empty() {
+        return Ok(());
+    }
+    keys.sort_by_key(|report| (report.response, report.keys));
+    let (mut rates, mut opens) = (Vec::new(), Vec::new());
+    for (colour, reports) in keys.chunk_by(|a, b| a.response == b.response).enumerate() {
+        let colour = Some(colour + 1);
+        let line = |name: &str, strong, value: fn(&Keys) -> f64| Series {
+            name: format!("{name}, {} B", reports[0].response),
+            points: reports.iter().map(|report| (report.keys as f64, value(report))).collect(),
+            strong,
+            colour,
+            dashed: !strong,
+        };
+        rates.push(line("filled", true, |report| report.full.pairs_per_second));
+        rates.push(line("empty", false, |report| report.empty.pairs_per_second));
+        opens.push(line("slowest", true, |report| {
+            report.open_after_kill_ms.iter().copied().fold(0.0, f64::max)
+        }));
+    }
+    let drawing = |title: &str, unit: &str, series| Drawing {
+        title: title.to_owned(),
+        x: Axis { label: "live keys".to_owned(), log: true },
+        y: Axis { label: unit.to_owned(), log: false },
+        series,
+    };
+    let title = "Durable pairs beside an empty store in the same run";
+    draw(&drawing(title, "pairs/s", rates), &out.join("live-keys.svg"))?;
+    let title = "Opening the store after kill -9";
+    draw(&drawing(title, "ms", opens), &out.join("live-keys-open.svg"))
+}
+
+fn read<T: DeserializeOwned>(file: &Path) -> Result<T> {
+    serde_json::from_slice(&std::fs::read(file)?)
+        .map_err(|error| format!("{}: {error}", file.display()).into())
+}
+
+impl Latency {
+    fn drawing(&self) -> Drawing {
+        // The last interval is cut off by the end.
+        let whole = &self.intervals[..self.intervals.len().saturating_sub(1)];
+        let line = |name: &str, colour, value: fn(&Quantiles) -> f64| Series {
+            name: name.to_owned(),
+            points: (whole.iter())
+                .map(|interval| (interval.from_ms as f64 / 1e3, value(&interval.latency)))
+                .collect(),
+            strong: false,
+            colour: Some(colour),
+            dashed: false,
+        };
+        let end = whole.last().map_or(0.0, |interval| interval.from_ms as f64 / 1e3);
+        let raw = Series {
+            name: "raw, 99 %".to_owned(),
+            points: vec![(0.0, self.raw.p99_us), (end, self.raw.p99_us)],
+            strong: false,
+            colour: Some(0),
+            dashed: true,
+        };
+        let series = vec![
+            line("99.9 %", 1, |latency| latency.p999_us),
+            line("99 %", 5, |latency| latency.p99_us),
+            line("50 %", 2, |latency| latency.p50_us),
+            raw,
+        ];
+        let [began, ended] =
+            [self.sweep_began_ms, self.sweep_ended_ms].map(|ms| format!("{:.1}", ms as f64 / 1e3));
+        Drawing {
+            title: format!(
+                "Latency of a pair, {} callers, folds all the time, a sweep from {began} to {ended} s",
+                self.callers
+            ),
+            x: Axis { label: "seconds".to_owned(), log: false },
+            y: Axis { label: "µs".to_owned(), log: true },
+            series,
+        }
+    }
+}
