@@ -121,6 +121,15 @@ impl Dir {
         paths.sort();
         paths
     }
+
+    /// Changes the file behind the store's back, as rot would, but for redb's own checksums.
+    fn tamper(&self, change: impl FnOnce(&WriteTransaction)) {
+        let database = redb::Database::open(self.file()).unwrap();
+        let transaction = database.begin_write().unwrap();
+        change(&transaction);
+        transaction.commit().unwrap();
+        database.close().unwrap();
+    }
 }
 
 impl Drop for Dir {
@@ -235,15 +244,11 @@ impl Fixture {
         Ok(Self { dir, store, sequence, time })
     }
 
-    /// Changes the file behind the store's back, as rot would, but for redb's own checksums.
+    /// As [`Dir::tamper`], between closing and opening.
     fn tamper(self, change: impl FnOnce(&WriteTransaction)) -> Result<Self> {
         let Self { dir, store, sequence, time } = self;
         store.close().unwrap();
-        let database = redb::Database::open(dir.file()).unwrap();
-        let transaction = database.begin_write().unwrap();
-        change(&transaction);
-        transaction.commit().unwrap();
-        database.close().unwrap();
+        dir.tamper(change);
         let store = open(&dir)?;
         Ok(Self { dir, store, sequence, time })
     }

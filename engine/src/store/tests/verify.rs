@@ -52,11 +52,7 @@ fn verification_counts_what_is_whole_and_names_what_is_not() {
     // Open fails, and they are named all the same.
     let Fixture { dir, store, .. } = filled();
     store.close().unwrap();
-    let database = redb::Database::open(dir.file()).unwrap();
-    let transaction = database.begin_write().unwrap();
-    alter(&transaction, OPEN, last);
-    transaction.commit().unwrap();
-    database.close().unwrap();
+    dir.tamper(|rows| alter(rows, OPEN, last));
     let mut found = Verification::default();
     assert!(Store::verify(&disk(), &dir.0, CACHE, &mut found).unwrap().is_some());
     let mut keys: Vec<_> = found.damage().iter().map(|damage| damage.key().cloned()).collect();
@@ -156,7 +152,9 @@ fn what_is_no_damage_is_an_error_of_verification() {
     std::fs::remove_file(dir.file()).unwrap();
     redb::Database::create(dir.file()).unwrap().close().unwrap();
     assert_eq!(found_in(&dir).unwrap_err().kind(), ErrorKind::StoreForeign);
-    let newer = Fixture::new().tamper(|rows| {
+    let Fixture { dir, store, .. } = Fixture::new();
+    store.close().unwrap();
+    dir.tamper(|rows| {
         let mut row = new_state().encode();
         row[0] += 1;
         let end = row.len() - 8;
@@ -164,7 +162,8 @@ fn what_is_no_damage_is_an_error_of_verification() {
         row[end..].copy_from_slice(&sealed.to_le_bytes());
         rows.open_table(STATE).unwrap().insert(STATE_KEY, row.as_slice()).unwrap();
     });
-    assert_eq!(newer.err().unwrap().kind(), ErrorKind::StoreNewerFormat);
+    assert_eq!(found_in(&dir).unwrap_err().kind(), ErrorKind::StoreNewerFormat);
+    assert_eq!(open(&dir).err().unwrap().kind(), ErrorKind::StoreNewerFormat);
 }
 
 #[test]
@@ -179,11 +178,7 @@ fn a_catalog_that_does_not_add_up_is_one_damage() {
     let whole = std::fs::read(dir.file()).unwrap();
     let tampered = |change: fn(&WriteTransaction)| {
         std::fs::write(dir.file(), &whole).unwrap();
-        let database = redb::Database::open(dir.file()).unwrap();
-        let transaction = database.begin_write().unwrap();
-        change(&transaction);
-        transaction.commit().unwrap();
-        database.close().unwrap();
+        dir.tamper(change);
         found_in(&dir).unwrap()
     };
     // The open record is whole, the runs are not known.
