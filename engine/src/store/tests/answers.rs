@@ -91,6 +91,8 @@ fn open_records_live_until_they_end() {
         assert_eq!(hashes, [hash(&keys[3]), hash(&keys[4]), hash(&keys[2])]);
     }
     // Only the orphan expires.
+    assert!(!fixture.store.view().has_expired_orphans(Time(599)));
+    assert!(fixture.store.view().has_expired_orphans(Time(600)));
     fixture.time = 1_000_000;
     // By a fold, not by a sweep: the journal may still hold changes of it.
     fixture.sweep();
@@ -391,4 +393,16 @@ fn a_step_of_the_sweeper_removes_no_more_than_its_budget() {
     }
     assert_eq!(rows(&fixture), 0);
     assert!(steps > 4, "{steps} steps");
+}
+
+/// No view keeps the file of a bucket open once it was swept: its space is given back.
+#[test]
+fn what_is_swept_is_let_go_of_at_once() {
+    let mut fixture = Fixture::new();
+    fixture.fold_completed(0..10, 5_000, b"x");
+    fixture.fold_completed(10..20, 9_000, b"y");
+    let step = fixture.store.sweep_step(Time(5_000), 1_000).unwrap();
+    assert_eq!(step.files, 1);
+    assert_eq!(fixture.store.view().files.buckets().collect::<Vec<_>>(), [9_000]);
+    assert_eq!(fixture.response(15).unwrap(), b"y");
 }
