@@ -111,6 +111,19 @@ mod tests {
     }
 
     #[test]
+    fn one_of_so_many_offers_is_kept() {
+        let mut replays = Replays::new(64 << 10, 4);
+        let record = record(1024);
+        let mut kept = Vec::new();
+        for number in 1..=12 {
+            replays.offer(KeyHash(number), &record);
+            kept.push(replays.get(KeyHash(number)).is_some());
+        }
+        let every_fourth: Vec<_> = (1..=12).map(|number| number % 4 == 0).collect();
+        assert_eq!(kept, every_fourth);
+    }
+
+    #[test]
     fn without_memory_nothing_is_kept() {
         let mut replays = Replays::default();
         offer(&mut replays, KeyHash(1), &record(0));
