@@ -45,14 +45,8 @@ struct Quantiles {
 struct Keys {
     keys: u64,
     response: usize,
-    full: Rate,
-    empty: Rate,
+    full_to_empty: f64,
     open_after_kill_ms: Vec<f64>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Rate {
-    pairs_per_second: f64,
 }
 
 /// Draws the latencies over time of a `scale latency`, and the throughput and opening time by live
@@ -73,21 +67,18 @@ pub fn plot(files: &[PathBuf], out: &Path) -> Result<()> {
         return Ok(());
     }
     keys.sort_by_key(|report| (report.response, report.keys));
-    let (mut rates, mut opens) = (Vec::new(), Vec::new());
+    let (mut ratios, mut opens) = (Vec::new(), Vec::new());
     for (colour, reports) in keys.chunk_by(|a, b| a.response == b.response).enumerate() {
         let colour = Some(colour + 1);
-        let line = |name: &str, strong, value: fn(&Keys) -> f64| Series {
-            name: format!("{name}, {} B", reports[0].response),
+        let line = |value: fn(&Keys) -> f64| Series {
+            name: format!("responses of {} B", reports[0].response),
             points: reports.iter().map(|report| (report.keys as f64, value(report))).collect(),
-            strong,
+            strong: true,
             colour,
-            dashed: !strong,
+            dashed: false,
         };
-        rates.push(line("filled", true, |report| report.full.pairs_per_second));
-        rates.push(line("empty", false, |report| report.empty.pairs_per_second));
-        opens.push(line("slowest", true, |report| {
-            report.open_after_kill_ms.iter().copied().fold(0.0, f64::max)
-        }));
+        ratios.push(line(|report| report.full_to_empty));
+        opens.push(line(|report| report.open_after_kill_ms.iter().copied().fold(0.0, f64::max)));
     }
     let drawing = |title: &str, unit: &str, series| Drawing {
         title: title.to_owned(),
@@ -95,9 +86,9 @@ pub fn plot(files: &[PathBuf], out: &Path) -> Result<()> {
         y: Axis { label: unit.to_owned(), log: false },
         series,
     };
-    let title = "Durable pairs beside an empty store in the same run";
-    draw(&drawing(title, "pairs/s", rates), &out.join("live-keys.svg"))?;
-    let title = "Opening the store after kill -9";
+    let title = "Durable pairs/s, in those of an empty store in the same run";
+    draw(&drawing(title, "ratio", ratios), &out.join("live-keys.svg"))?;
+    let title = "Opening the store after kill -9, the slowest of five";
     draw(&drawing(title, "ms", opens), &out.join("live-keys-open.svg"))
 }
 
