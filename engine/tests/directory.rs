@@ -221,6 +221,14 @@ fn an_hour_long_claim_pins_nothing_and_survives_folds() {
 }
 
 #[test]
+fn what_was_recovered_is_folded_when_it_is_asked_for() {
+    let engine = stopped().open();
+    assert_eq!(engine.stats().folded_records, 1);
+    engine.fold().unwrap();
+    assert_eq!(engine.stats().folded_records, 2);
+}
+
+#[test]
 fn recent_memory_is_folded_once_half_of_it_is_used() {
     let sim = Sim::new();
     let engine = sim.options().segment_bytes(1 << 20).open("/store").unwrap();
