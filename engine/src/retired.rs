@@ -1,7 +1,7 @@
 //! Evicted records, until they are freed by those who allocate others.
 //!
 //! A thread that frees thousands of records in a row, each in pieces that callers allocated, holds up
-//! callers and committer in the allocator. Who begins an operation frees the memory of about one.
+//! callers and committer in the allocator. Who begins an operation frees a few.
 
 use crate::key::{HashMap, KeyHash};
 use crate::recent::Versioned;

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use oncekey_benches::Result;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use crate::plot::{Axis, Drawing, Series, draw};
 
@@ -88,11 +87,11 @@ pub fn plot(files: &[PathBuf], out: &Path) -> Result<()> {
     };
     let title = "Durable pairs/s, in those of an empty store in the same run";
     draw(&drawing(title, "ratio", ratios), &out.join("live-keys.svg"))?;
-    let title = "Opening the store after kill -9, the slowest of five";
+    let title = "Opening the store after kill -9, the slowest of the kills";
     draw(&drawing(title, "ms", opens), &out.join("live-keys-open.svg"))
 }
 
-fn read<T: DeserializeOwned>(file: &Path) -> Result<T> {
+fn read(file: &Path) -> Result<Report> {
     serde_json::from_slice(&std::fs::read(file)?)
         .map_err(|error| format!("{}: {error}", file.display()).into())
 }
