@@ -45,11 +45,13 @@ impl Key {
                 key.len()
             )));
         }
-        let mut identity = Vec::with_capacity(1 + scope.len() + key.len());
-        identity.push(scope_len);
-        identity.extend_from_slice(scope);
-        identity.extend_from_slice(key);
-        Ok(Self { identity: identity.into() })
+        // Put together on the stack: one allocation for each key, not two.
+        let mut identity = [0; 1 + 2 * MAX_KEY_LEN];
+        identity[0] = scope_len;
+        let (key_start, end) = (1 + scope.len(), 1 + scope.len() + key.len());
+        identity[1..key_start].copy_from_slice(scope);
+        identity[key_start..end].copy_from_slice(key);
+        Ok(Self { identity: identity[..end].into() })
     }
 
     /// Who the key belongs to.
