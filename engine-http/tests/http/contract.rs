@@ -8,7 +8,7 @@ use axum::http::{Method, StatusCode};
 use oncekey::Key;
 use oncekey_http::{IdempotencyLayer, Policy, StoredResponse};
 
-use crate::support::{Gate, KEY, Server, Store, response};
+use crate::support::{KEY, Server, Store, response};
 
 /// Repeated names, an order that no sorting would give, and bytes that are no text.
 async fn order(request: Request) -> axum::response::Response {
@@ -148,17 +148,7 @@ async fn a_freed_key_takes_another_request() {
 
 #[tokio::test]
 async fn a_duplicate_is_refused_while_the_first_runs() {
-    let gate = Gate::new();
-    let passing = gate.clone();
-    let server = Server::start(move |_| {
-        let gate = passing.clone();
-        async move {
-            gate.pass().await;
-            response(201, "done")
-        }
-    })
-    .await;
-    let server = Arc::new(server);
+    let (server, gate) = Server::gated(Policy::new()).await;
     let first = server.post_later("k", "one");
     gate.entered().await;
     for running in [0, 250, 60_000] {

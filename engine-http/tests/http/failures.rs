@@ -10,7 +10,7 @@ use oncekey_http::{Attempt, CheckpointError, IdempotencyLayer, NotExecuted, Poli
 use oncekey_testing::{Fault, OpKind};
 use tokio::io::AsyncWriteExt;
 
-use crate::support::{Gate, KEY, Server, Store, channel_body, response};
+use crate::support::{KEY, Server, Store, channel_body, response};
 
 /// Fails until it is cleared, on the segment that the journal writes to: others are being prepared
 /// by another thread at the same time.
@@ -76,16 +76,7 @@ async fn after_a_response_body_that_fails_the_outcome_is_unknown() {
 
 #[tokio::test]
 async fn a_client_that_goes_away_does_not_stop_the_handler() {
-    let gate = Gate::new();
-    let passing = gate.clone();
-    let server = Server::start(move |_| {
-        let gate = passing.clone();
-        async move {
-            gate.pass().await;
-            response(201, "created")
-        }
-    })
-    .await;
+    let (server, gate) = Server::gated(Policy::new()).await;
     let mut stream = server.connect().await;
     let request =
         format!("POST /orders HTTP/1.1\r\nHost: x\r\n{KEY}: k\r\nContent-Length: 4\r\n\r\nbody");
@@ -138,17 +129,7 @@ async fn when_the_store_is_closed_nothing_runs() {
 
 /// A server whose store fails while the handler runs, and the response that it sent.
 async fn response_not_recorded(failing: OpKind) -> Server {
-    let gate = Gate::new();
-    let passing = gate.clone();
-    let server = Server::start(move |_| {
-        let gate = passing.clone();
-        async move {
-            gate.pass().await;
-            response(201, "created")
-        }
-    })
-    .await;
-    let server = Arc::new(server);
+    let (server, gate) = Server::gated(Policy::new()).await;
     let first = server.post_later("k", "");
     gate.entered().await;
     server.store.disk.inject(journal_fails(failing));

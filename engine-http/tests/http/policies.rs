@@ -126,23 +126,6 @@ async fn dropped_headers_are_sent_once_and_not_replayed() {
     assert!(!stored.headers().contains_key("set-cookie"));
 }
 
-async fn gated(policy: Policy) -> (Arc<Server>, Gate) {
-    let gate = Gate::new();
-    let passing = gate.clone();
-    let server = Server::with(
-        Store::new(),
-        |layer| layer.policy(policy),
-        move |_| {
-            let gate = passing.clone();
-            async move {
-                gate.pass().await;
-                response(201, "created")
-            }
-        },
-    );
-    (Arc::new(server.await), gate)
-}
-
 /// Waits until so many duplicates wait in the engine.
 async fn waiting(server: &Server, duplicates: u64) {
     let wait = async {
@@ -155,7 +138,7 @@ async fn waiting(server: &Server, duplicates: u64) {
 
 #[tokio::test]
 async fn duplicates_can_wait_for_the_response() {
-    let (server, gate) = gated(Policy::new().wait(HOUR)).await;
+    let (server, gate) = Server::gated(Policy::new().wait(HOUR)).await;
     let first = server.post_later("k", "");
     gate.entered().await;
     let duplicates: Vec<_> = (0..3).map(|_| server.post_later("k", "")).collect();
@@ -173,7 +156,7 @@ async fn duplicates_can_wait_for_the_response() {
 
 #[tokio::test]
 async fn a_wait_has_an_end() {
-    let (server, gate) = gated(Policy::new().wait(Duration::from_millis(1))).await;
+    let (server, gate) = Server::gated(Policy::new().wait(Duration::from_millis(1))).await;
     let first = server.post_later("k", "");
     gate.entered().await;
     server.post("k", "").await.assert_problem(409, "idempotency_key_locked");
@@ -186,7 +169,7 @@ async fn a_wait_has_an_end() {
 /// A waiter whose client goes away waits no longer, and the handler does not notice.
 #[tokio::test]
 async fn a_waiter_that_goes_away_leaves_nothing_behind() {
-    let (server, gate) = gated(Policy::new().wait(HOUR)).await;
+    let (server, gate) = Server::gated(Policy::new().wait(HOUR)).await;
     let first = server.post_later("k", "");
     gate.entered().await;
     let request =

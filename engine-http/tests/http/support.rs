@@ -18,7 +18,7 @@ use hyper_util::client::legacy::Client as HyperClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use oncekey::{Engine, Options};
-use oncekey_http::IdempotencyLayer;
+use oncekey_http::{IdempotencyLayer, Policy};
 use oncekey_testing::{ManualClock, SimDisk};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -78,6 +78,24 @@ impl Server {
         F: Future<Output = Response> + Send + 'static,
     {
         Self::with(Store::new(), |layer| layer, handler).await
+    }
+
+    /// A server whose handler answers `created` once it is let through the gate.
+    pub(crate) async fn gated(policy: Policy) -> (Arc<Self>, Gate) {
+        let gate = Gate::new();
+        let passing = gate.clone();
+        let server = Self::with(
+            Store::new(),
+            |layer| layer.policy(policy),
+            move |_| {
+                let gate = passing.clone();
+                async move {
+                    gate.pass().await;
+                    response(201, "created")
+                }
+            },
+        );
+        (Arc::new(server.await), gate)
     }
 
     pub(crate) async fn with<F>(
