@@ -1,4 +1,4 @@
-//! The store directory: `store.redb`, `records-*`, `journal-*.seg`, `LOCK`.
+//! The store directory: `store.redb`, `records-*`, `run-*`, `journal-*.seg`, `LOCK`.
 //!
 //! A directory is a store from the moment `store.redb` has its name. Creation writes the first
 //! journal segment, then the store file under a temporary name, and renames it last: a crash before
@@ -89,7 +89,7 @@ fn list(disk: &Arc<dyn Disk>, path: &Path) -> Result<Option<Vec<String>>> {
 fn is_ours(name: &str) -> bool {
     [LOCK, store::FILE, store::TEMPORARY_FILE, "lost+found"].contains(&name)
         || journal::is_segment(name)
-        || store::is_record_file(name)
+        || store::is_stored_file(name)
 }
 
 fn refuse_network_filesystem(options: &Options, path: &Path) -> Result<()> {
@@ -179,7 +179,7 @@ fn create_store(options: &Options, path: &Path) -> Result<()> {
                     store::FILE
                 )));
             }
-        } else if store::is_record_file(&name) {
+        } else if store::is_stored_file(&name) {
             return Err(Error::corrupted(format!(
                 "{} is missing, but {name} is there",
                 store::FILE
@@ -197,7 +197,7 @@ fn create_store(options: &Options, path: &Path) -> Result<()> {
     journal::create(disk, path, id, options.segment_bytes)?;
     let time = Time::from_wall(options.clock.wall());
     let state = StoreState::new(incarnation, secret, Position::FIRST, time);
-    Store::create(disk, path, options.page_cache_bytes(), &state)
+    Store::create(disk, path, options.store_cache_bytes(), &state)
 }
 
 #[cfg_attr(not(feature = "stepping"), allow(unused_variables))]

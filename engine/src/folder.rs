@@ -117,8 +117,6 @@ const MERGE_ENTRIES: usize = 1 << 15;
 const MERGED_PER_RECORD: usize = 4;
 /// Folds go before merging until it is so many run entries behind.
 const MOST_OWED: usize = 1 << 20;
-/// Rows removed in one sweep transaction.
-const SWEEP_ROWS: usize = 4096;
 /// How long what found no space waits before it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -159,14 +157,16 @@ pub(crate) struct Folder {
     store: Store,
     pool: Arc<SegmentPool>,
     next_sweep: Instant,
-    sweeping: Option<Vec<oneshot::Sender<Result<u64>>>>,
-    swept: u64,
+    /// The records that the sweep under way has removed, and who asked for it.
+    sweeping: Option<(u64, Vec<oneshot::Sender<Result<u64>>>)>,
     filters_loaded: bool,
     /// A fold that found no space in the record files. Nothing of it is committed, its records are
     /// still in recent, its part of the journal is not recycled.
     kept: Option<FoldTask>,
     /// The kept fold waits before it is tried again.
     resting: bool,
+    /// A merge found no space, and waits before it is begun again.
+    merge_waits: bool,
     /// Run entries that merging is behind.
     owed: usize,
 }
@@ -180,10 +180,10 @@ impl Folder {
             pool,
             next_sweep,
             sweeping: None,
-            swept: 0,
             filters_loaded: false,
             kept: None,
             resting: false,
+            merge_waits: false,
             owed: 0,
         }
     }
@@ -296,8 +296,18 @@ impl Folder {
     /// Merges for one transaction; `false` when there is nothing to merge.
     fn merge(&mut self) -> Result<bool> {
         self.about(Doing::Merge);
-        let merged = self.store.merge_step(MERGE_ENTRIES)?;
+        let merged = match self.store.merge_step(MERGE_ENTRIES) {
+            Err(error) if error.kind() == ErrorKind::StoreFull => {
+                self.merge_waits = true;
+                self.note_space()?;
+                return Ok(true);
+            }
+            merged => merged?,
+        };
         self.owed = if merged { self.owed.saturating_sub(MERGE_ENTRIES) } else { 0 };
+        if merged {
+            self.note_space()?;
+        }
         Ok(merged)
     }
 
@@ -326,13 +336,14 @@ impl Folder {
     }
 
     fn is_short_of_space(&self) -> bool {
-        self.kept.is_some() || self.pool.failure().is_some()
+        self.kept.is_some() || self.merge_waits || self.pool.failure().is_some()
     }
 
     /// Lets what found no space be tried again.
     fn retry(&mut self) {
         self.pool.forget_failure();
         self.resting = false;
+        self.merge_waits = false;
     }
 
     fn fold(&mut self, task: FoldTask) -> Result<()> {
@@ -392,36 +403,37 @@ impl Folder {
     }
 
     fn sweep(&mut self) -> Result<bool> {
-        let requested = std::mem::take(&mut self.core.inbox.requests.lock().sweeps);
-        if !requested.is_empty() {
-            self.sweeping.get_or_insert_default().extend(requested);
-        }
         let now = self.core.now();
-        if Instant::now() >= self.next_sweep {
-            // A full disk is written to only for the space that this gives back.
-            if !self.is_short_of_space() || self.store.has_expired_files(now) {
-                self.sweeping.get_or_insert_default();
-            }
-            self.next_sweep = Instant::now() + self.core.options.sweep_interval;
-        }
         if self.sweeping.is_none() {
-            return Ok(false);
+            let requested = std::mem::take(&mut self.core.inbox.requests.lock().sweeps);
+            let mut due = !requested.is_empty();
+            if Instant::now() >= self.next_sweep {
+                // A full disk is written to only for the space that this gives back.
+                due |= !self.is_short_of_space() || self.store.has_expired_files(now);
+                self.next_sweep = Instant::now() + self.core.options.sweep_interval;
+            }
+            if due {
+                let report = self.store.sweep(now)?;
+                self.core.counters.swept.fetch_add(report.completed, Ordering::Relaxed);
+                self.sweeping = Some((report.completed, requested));
+                return Ok(true);
+            }
         }
-        let report = self.store.sweep_step(now, SWEEP_ROWS)?;
-        self.swept += report.completed;
-        self.core.counters.swept.fetch_add(report.completed, Ordering::Relaxed);
-        if !report.more {
-            if self.store.view().has_expired_orphans(now) {
-                // Their space comes back with the next fold.
-                self.core.folds.want();
-                self.core.queue.nudge();
-            }
-            telemetry::swept(self.swept);
-            self.note_space()?;
-            for sender in self.sweeping.take().into_iter().flatten() {
-                drop(sender.send(Ok(self.swept)));
-            }
-            self.swept = 0;
+        if self.store.give_back_removed() {
+            return Ok(true);
+        }
+        let Some((swept, requested)) = self.sweeping.take() else {
+            return Ok(false);
+        };
+        if self.store.view().has_expired_orphans(now) {
+            // Their space comes back with the next fold.
+            self.core.folds.want();
+            self.core.queue.nudge();
+        }
+        telemetry::swept(swept);
+        self.note_space()?;
+        for sender in requested {
+            drop(sender.send(Ok(swept)));
         }
         Ok(true)
     }

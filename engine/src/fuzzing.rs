@@ -25,7 +25,7 @@ pub fn decode(bytes: &[u8]) {
 /// Those of opening the store.
 pub fn append_group(options: &Options, path: &Path, payload: &[u8], entries: u32) -> Result<()> {
     let disk: &Arc<dyn Disk> = &options.disk;
-    let store = Store::open(disk, path, options.page_cache_bytes())?;
+    let store = Store::open(disk, path, options.store_cache_bytes())?;
     let state = store.state();
     let start = Start {
         position: state.replay_from,

@@ -176,8 +176,8 @@ impl Options {
         self
     }
 
-    /// Memory for what is read again, in bytes: three quarters for pages of the store file, a quarter
-    /// for records that were replayed from the store. Default 64 MiB.
+    /// Memory for what is read again, in bytes: five eighths for the index of completed records, a
+    /// quarter for those that were replayed, an eighth for pages of the store file. Default 64 MiB.
     pub fn cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = bytes;
         self
@@ -196,7 +196,7 @@ impl Options {
         8
     }
 
-    pub(crate) fn page_cache_bytes(&self) -> usize {
+    pub(crate) fn store_cache_bytes(&self) -> usize {
         self.cache_bytes - self.replay_bytes()
     }
 

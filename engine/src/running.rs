@@ -91,7 +91,7 @@ fn join(thread: Option<JoinHandle<()>>) {
 }
 
 fn recover_core(options: &Options, path: &Path) -> Result<(Arc<Core>, Committer, Folder)> {
-    let store = Store::open(&options.disk, path, options.page_cache_bytes())?;
+    let store = Store::open(&options.disk, path, options.store_cache_bytes())?;
     let Recovered { journal, records, clock, epoch, time } =
         recovery::recover(options, path, &store)?;
     let state = store.state();

@@ -30,7 +30,7 @@ pub struct Stats {
     pub folded_records: u64,
     /// Runs that index them.
     pub runs: u64,
-    /// Bytes of the store file, of the record files and of the journal, as of the last fold or sweep.
+    /// Bytes of the store file, of the files that it lists and of the journal, as of the last fold or sweep.
     pub store_bytes: u64,
     /// Whether new claims are refused as `StoreFull`.
     pub full: bool,

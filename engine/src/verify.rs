@@ -94,7 +94,7 @@ pub fn verify(path: impl AsRef<Path>) -> Result<Verification> {
 pub(crate) fn verify_with(options: &Options, path: &Path) -> Result<Verification> {
     let _lock = directory::open(options, path, false)?;
     let mut found = Verification::default();
-    let state = Store::verify(&options.disk, path, options.page_cache_bytes(), &mut found)?;
+    let state = Store::verify(&options.disk, path, options.store_cache_bytes(), &mut found)?;
     if let Some(state) = state {
         match verify_journal(options, path, &state) {
             Err(error)

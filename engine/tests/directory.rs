@@ -293,7 +293,7 @@ fn a_failed_journal_leaves_the_store_file_to_readers() {
 
 #[test]
 fn a_failed_fold_latches_too_and_replays_go_on() {
-    for file in ["store.redb", "records-"] {
+    for file in ["store.redb", "records-", "run-"] {
         let sim = Sim::new();
         let engine = sim.open();
         complete(&engine, "k", b"x");

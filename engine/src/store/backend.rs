@@ -208,17 +208,27 @@ pub(super) fn inspect(file: &dyn DiskFile) -> Result<()> {
 /// Panics of redb in this process so far. A database that may have panicked is never dropped.
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
-/// Whether redb, or what was read through it, was found damaged in one store. Clones watch the same.
+/// Whether one store was found damaged, and whether it was closed. Clones watch the same.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Watch(Arc<AtomicBool>);
+pub(super) struct Watch(Arc<Watched>);
+
+#[derive(Debug, Default)]
+struct Watched {
+    damaged: AtomicBool,
+    closed: AtomicBool,
+}
 
 impl Watch {
-    /// Runs `work`, which uses redb, and makes a panic of redb an error.
+    /// Runs `work`, which reads the store, and makes a panic of redb an error. Once the store was closed,
+    /// whose files somebody else may have by then, nothing is read any more.
     ///
     /// redb says of itself that reading a file altered since it wrote it may panic. Neither a caller
     /// that looks a key up nor the folder should die of that. `work` must not leave anything changed
     /// in memory that is used after it failed.
     pub(super) fn guarded<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        if self.0.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Closed, "the store was closed"));
+        }
         let result = panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
             PANICS.fetch_add(1, Ordering::Relaxed);
             let message = payload
@@ -229,13 +239,13 @@ impl Watch {
             Err(Error::corrupted(format!("redb panicked on the store file: {message}")))
         });
         if matches!(&result, Err(error) if error.kind() == ErrorKind::Corrupted) {
-            self.0.store(true, Ordering::Relaxed);
+            self.0.damaged.store(true, Ordering::Relaxed);
         }
         result
     }
 
     fn found_damage(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.damaged.load(Ordering::Relaxed)
     }
 }
 
@@ -296,6 +306,7 @@ impl std::ops::Deref for Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        self.watch.0.closed.store(true, Ordering::Release);
         let Some(database) = self.database.take() else { return };
         if PANICS.load(Ordering::Relaxed) != self.panics {
             // A panic may have poisoned redb's locks, on which its drop panics again; while

@@ -6,8 +6,10 @@ use redb::{Key, ReadOnlyTable, ReadableTable, TableDefinition};
 
 use super::backend::{Handle, failed};
 use super::catalog::Catalog;
-use super::schema::{BLOCKS, Bytes, FILTERS, OPEN, RUNS, StoreState};
-use super::verify::Checks;
+use super::files::FileName;
+use super::run::RunReader;
+use super::schema::{Bytes, OPEN, RUNS, StoreState};
+use super::verify::check_records;
 use super::{Store, create_file, transact, write_state};
 use crate::error::{Error, Result};
 
@@ -30,18 +32,20 @@ impl Store {
         let copy = |database: &Handle| {
             // Verifies the catalog and the open records.
             let mut catalog = Catalog::load(tables)?;
-            copy_rows(&tables.runs, database, RUNS, |_, _| Ok(()))?;
-            copy_rows(&tables.open, database, OPEN, |_, _| Ok(()))?;
-            let checks = Checks { catalog: &catalog };
-            copy_rows(&tables.blocks, database, BLOCKS, |key, bytes| checks.block(key, bytes))?;
-            checks.records(&view)?;
+            copy_rows(&tables.runs, database, RUNS)?;
+            copy_rows(&tables.open, database, OPEN)?;
+            check_records(&catalog, &view.files)?;
+            // Damaged filters and starts are noticed when they are loaded, and cost no answer.
+            for run in catalog.runs.values() {
+                let reader = RunReader::of(&view.files, &run.meta, view.seed)?;
+                reader.copy_to(&*self.disk, target)?;
+            }
             for (bucket_end, end) in catalog.buckets() {
-                view.files.get(bucket_end)?.copy_to(&*self.disk, target, end)?;
+                let file = view.files.get(FileName::Records(bucket_end))?;
+                file.copy_to(&*self.disk, target, end)?;
             }
             let named = self.disk.sync_dir(target);
-            named.map_err(|error| Error::io("naming the copies of record files", error))?;
-            // A damaged filter is noticed when it is loaded, and costs no answer.
-            copy_rows(&tables.filters, database, FILTERS, |_, _| Ok(()))?;
+            named.map_err(|error| Error::io("naming the copies of the store's files", error))?;
             state_change(&mut catalog.state);
             transact(database, |transaction| write_state(transaction, &catalog.state))
         };
@@ -52,12 +56,11 @@ impl Store {
     }
 }
 
-/// Copies a table in order, in transactions of bounded size, verifying each row.
+/// Copies a table in order, in transactions of bounded size.
 fn copy_rows<K: Key + 'static>(
     source: &ReadOnlyTable<K, Bytes>,
     target: &Handle,
     definition: TableDefinition<'_, K, Bytes>,
-    verify: impl for<'a> Fn(K::SelfType<'a>, &[u8]) -> Result<()>,
 ) -> Result<()> {
     let mut rows = source.iter().map_err(failed)?.peekable();
     while rows.peek().is_some() {
@@ -68,7 +71,6 @@ fn copy_rows<K: Key + 'static>(
                 && let Some(row) = rows.next()
             {
                 let (key, value) = row.map_err(failed)?;
-                verify(key.value(), value.value())?;
                 table.insert(key.value(), value.value()).map_err(failed)?;
                 copied += value.value().len();
             }

@@ -7,9 +7,11 @@ use std::sync::Arc;
 use redb::{ReadableTable, Table};
 
 use super::backend::failed;
+use super::files::FileName;
 use super::filter::Filter;
 use super::record::{self, Stored};
-use super::schema::{Bytes, RunMeta, STATE_KEY, Stage, StoreState, Tally};
+use super::run::{self, Starts, Written};
+use super::schema::{Bytes, RunMeta, STATE_KEY, StoreState, Tally};
 use super::view::Tables;
 use crate::clock::Time;
 use crate::error::{Error, ErrorKind, Result};
@@ -19,7 +21,7 @@ use crate::transition::Record;
 #[derive(Clone, Debug)]
 pub(super) struct Catalog {
     pub(super) state: StoreState,
-    /// By id, in all stages.
+    /// By id: the newest last.
     pub(super) runs: BTreeMap<u64, Run>,
     /// Shared with views, hence copied by the first change after one was made.
     pub(super) open: Arc<OpenIndex>,
@@ -29,6 +31,21 @@ pub(super) struct Catalog {
 pub(super) struct Run {
     pub(super) meta: RunMeta,
     pub(super) filter: FilterSlot,
+    /// Of a run that is not loaded yet, or whose starts are damaged, they are read for every lookup.
+    pub(super) starts: Option<Starts>,
+}
+
+impl Run {
+    pub(super) fn unloaded(meta: RunMeta) -> Self {
+        Self { meta, filter: FilterSlot::Unloaded, starts: None }
+    }
+}
+
+impl From<Written> for Run {
+    fn from(written: Written) -> Self {
+        let Written { meta, starts, filter } = written;
+        Self { meta, filter: FilterSlot::Loaded(filter), starts: Some(starts) }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -91,7 +108,7 @@ impl Catalog {
             let (id, value) = row.map_err(failed)?;
             let (meta, checksum) = RunMeta::decode(value.value(), seed, id.value())?;
             tally.add(checksum);
-            catalog.runs.insert(meta.id, Run { meta, filter: FilterSlot::Unloaded });
+            catalog.runs.insert(meta.id, Run::unloaded(meta));
         }
         if tally != catalog.state.runs {
             return Err(Error::corrupted("the catalog of runs does not add up"));
@@ -120,51 +137,34 @@ impl Catalog {
         Ok(catalog)
     }
 
-    pub(super) fn live_runs(&self) -> impl Iterator<Item = &Run> {
-        self.runs.values().filter(|run| run.meta.stage == Stage::Live)
-    }
-
     /// The buckets that have records, each with the bytes that its file holds.
     pub(super) fn buckets(&self) -> BTreeMap<u64, u64> {
         let mut buckets = BTreeMap::new();
-        for Run { meta, .. } in self.live_runs() {
+        for Run { meta, .. } in self.runs.values() {
             let end = buckets.entry(meta.bucket_end).or_insert(0);
             *end = meta.end.max(*end);
         }
         buckets
     }
 
-    pub(super) fn next_run_id(&mut self) -> u64 {
-        let id = self.state.next_run;
-        self.state.next_run += 1;
-        id
+    /// The files that hold what is listed.
+    pub(super) fn file_names(&self) -> impl Iterator<Item = FileName> {
+        let records = self.buckets().into_keys().map(FileName::Records);
+        records.chain(self.runs.keys().map(|run| FileName::Run(*run)))
     }
 
-    /// Inserts a run, or replaces its row.
-    pub(super) fn put_run(&mut self, rows: &mut Table<'_, u64, Bytes>, run: Run) -> Result<()> {
+    /// The bytes of what is listed in files.
+    pub(super) fn file_bytes(&self) -> u64 {
+        let runs = self.runs.values().map(|run| run::file_len(&run.meta));
+        self.buckets().values().sum::<u64>() + runs.sum::<u64>()
+    }
+
+    pub(super) fn add_run(&mut self, rows: &mut Table<'_, u64, Bytes>, run: Run) -> Result<()> {
         let (bytes, checksum) = run.meta.encode(self.state.seed);
         rows.insert(run.meta.id, bytes.as_slice()).map_err(failed)?;
         self.state.runs.add(checksum);
-        if let Some(replaced) = self.runs.insert(run.meta.id, run) {
-            self.state.runs.remove(replaced.meta.encode(self.state.seed).1);
-        }
+        self.runs.insert(run.meta.id, run);
         Ok(())
-    }
-
-    pub(super) fn set_stage(
-        &mut self,
-        rows: &mut Table<'_, u64, Bytes>,
-        id: u64,
-        stage: Stage,
-    ) -> Result<()> {
-        let Some(mut run) = self.runs.get(&id).cloned() else {
-            return Ok(());
-        };
-        run.meta.stage = stage;
-        if stage == Stage::Dropped {
-            run.filter = FilterSlot::Unloaded;
-        }
-        self.put_run(rows, run)
     }
 
     pub(super) fn remove_run(&mut self, rows: &mut Table<'_, u64, Bytes>, id: u64) -> Result<()> {

@@ -2,22 +2,21 @@
 //!
 //! Every hash sets 8 bits within one line of 512 bits, a cache line. Source: Putze, Sanders,
 //! Singler, "Cache-, Hash- and Space-Efficient Bloom Filters", 2007. The lines partition the range
-//! of hashes like a run's blocks do, so that a merge, which works in order of hashes, finishes the
-//! filter from front to back and can store it in pieces.
+//! of hashes like a run's blocks do. Stored in pieces, so that loading one takes no more memory than
+//! the filter.
 //!
 //! A piece: checksum u64 | run u64 | piece u32 | lines of the whole filter u32 | lines × 64 bytes.
 
-use super::schema::value_of_page;
 use crate::codec::{Decoder, Encode, checksum};
 use crate::error::{Error, Result};
 use crate::key::KeyHash;
 
 /// One line for 32 keys: 16 bits a key.
-const KEYS_PER_LINE: u64 = 32;
+const KEYS_PER_LINE: u32 = 32;
 const LINE_BYTES: usize = 64;
 const PIECE_HEAD: usize = 24;
-/// Lines of a full piece: what a page of 16 KiB takes behind its key.
-const PIECE_LINES: u32 = ((value_of_page(16 * 1024, 12) - PIECE_HEAD) / LINE_BYTES) as u32;
+/// Lines of a full piece: 64 KiB.
+const PIECE_LINES: u32 = 1024;
 /// Tells pieces from other sealed values.
 const FILTER_SEED: u64 = 0x6669_6c74;
 
@@ -47,12 +46,22 @@ fn bits(hash: KeyHash) -> [usize; 8] {
 }
 
 /// The lines that a filter of `entries` keys has.
-pub(super) fn lines_for(entries: u64) -> u32 {
-    u32::try_from(entries.div_ceil(KEYS_PER_LINE).max(1)).unwrap_or(u32::MAX)
+pub(super) fn lines_for(entries: u32) -> u32 {
+    entries.div_ceil(KEYS_PER_LINE).max(1)
 }
 
 pub(super) fn pieces(lines: u32) -> u32 {
     lines.div_ceil(PIECE_LINES)
+}
+
+/// The bytes of a stored piece.
+pub(super) fn piece_len(piece: u32, lines: u32) -> usize {
+    PIECE_HEAD + lines_of_piece(piece, lines).len() * LINE_BYTES
+}
+
+/// The bytes of all stored pieces.
+pub(super) fn stored_len(lines: u32) -> u64 {
+    u64::from(pieces(lines)) * PIECE_HEAD as u64 + u64::from(lines) * LINE_BYTES as u64
 }
 
 impl Filter {
@@ -78,14 +87,9 @@ impl Filter {
         bits(hash).iter().all(|bit| words[bit / 64] & (1 << (bit % 64)) != 0)
     }
 
-    /// The piece that holds the bits of `hash`.
-    pub(super) fn piece_of(&self, hash: KeyHash) -> u32 {
-        part(hash, self.lines()) / PIECE_LINES
-    }
-
-    /// The stored form of a piece, into `out`.
+    /// Appends the stored form of a piece to `out`.
     pub(super) fn encode_piece(&self, piece: u32, run: u64, seed: u64, out: &mut Vec<u8>) {
-        out.clear();
+        let start = out.len();
         out.put_u64(0);
         out.put_u64(run);
         out.put_u32(piece);
@@ -93,8 +97,8 @@ impl Filter {
         for Line(words) in &self.lines[lines_of_piece(piece, self.lines())] {
             words.iter().for_each(|word| out.put_u64(*word));
         }
-        let sum = checksum(seed ^ FILTER_SEED, &out[8..]);
-        out[..8].copy_from_slice(&sum.to_le_bytes());
+        let sum = checksum(seed ^ FILTER_SEED, &out[start + 8..]);
+        out[start..start + 8].copy_from_slice(&sum.to_le_bytes());
     }
 
     /// Verifies a stored piece and takes it in.
@@ -148,16 +152,19 @@ mod tests {
     #[test]
     fn pieces_come_back_and_damage_is_noticed() {
         let mut noise = Noise::new(4);
-        let hashes: Vec<_> = (0..20_000).map(|_| noise.hash()).collect();
-        let mut filter = Filter::new(lines_for(20_000));
+        let hashes: Vec<_> = (0..80_000).map(|_| noise.hash()).collect();
+        let mut filter = Filter::new(lines_for(80_000));
         hashes.iter().for_each(|hash| filter.insert(*hash));
         assert_eq!(pieces(filter.lines()), 3);
 
         let mut copy = Filter::new(filter.lines());
-        let mut bytes = Vec::new();
+        let mut stored = 0;
         for piece in 0..pieces(filter.lines()) {
+            let mut bytes = b"before".to_vec();
             filter.encode_piece(piece, 7, 42, &mut bytes);
-            assert!(bytes.len() <= value_of_page(16 * 1024, 12));
+            let bytes = bytes.split_off(6);
+            assert_eq!(bytes.len(), piece_len(piece, filter.lines()));
+            stored += bytes.len() as u64;
             copy.decode_piece(piece, 7, 42, &bytes).unwrap();
             assert!(copy.decode_piece(piece, 8, 42, &bytes).is_err());
             assert!(copy.decode_piece(piece + 1, 7, 42, &bytes).is_err());
@@ -169,6 +176,7 @@ mod tests {
                 assert!(copy.decode_piece(piece, 7, 42, &bytes[..index]).is_err());
             }
         }
+        assert_eq!(stored, stored_len(filter.lines()));
         assert!(hashes.iter().all(|hash| copy.may_contain(*hash)));
         assert!((0..1000).all(|_| {
             let hash = noise.hash();

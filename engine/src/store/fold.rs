@@ -7,12 +7,13 @@ use redb::WriteTransaction;
 
 use super::Store;
 use super::backend::failed;
-use super::catalog::{Catalog, FilterSlot, Run};
+use super::catalog::Catalog;
+use super::files::FileName;
 use super::records::Appender;
-use super::run::{Entry, RunWriter};
-use super::schema::{BLOCKS, FILTERS, OPEN, RUNS, RunMeta, Stage};
+use super::run::{Entry, Written};
+use super::schema::{OPEN, RUNS, RunMeta};
 use crate::clock::{Time, millis};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::journal::Position;
 use crate::key::KeyHash;
 use crate::recent::Versioned;
@@ -66,32 +67,24 @@ struct Sorted<'a> {
     closed: Vec<KeyHash>,
 }
 
-/// A fold whose completed records are durable in the files of their buckets, where no run lists them
-/// yet.
+/// A fold whose completed records are durable in the files of their buckets, and a run of each bucket
+/// in a file of its own, which are not listed yet.
 pub(crate) struct Appended<'a> {
     fold: &'a Fold,
     now: Time,
     sorted: Sorted<'a>,
-    buckets: Vec<AppendedBucket>,
-}
-
-struct AppendedBucket {
-    bucket_end: u64,
-    /// What the file holds with them, in bytes.
-    end: u64,
-    /// By hash.
-    entries: Vec<Entry>,
+    runs: Vec<Written>,
 }
 
 impl Store {
-    /// The first half of a fold: appends the completed records to the files of their buckets. After
-    /// an error the store is as it was; after `StoreFull` the same fold may be tried again.
+    /// The first half of a fold: appends the completed records to the files of their buckets, and writes
+    /// their runs. After an error the store is as it was; after `StoreFull` the same fold may be tried again.
     pub(crate) fn append<'a>(&mut self, fold: &'a Fold) -> Result<Appended<'a>> {
         debug_assert!(fold.through >= self.catalog.state.folded_through);
         let now = fold.time.max(self.catalog.state.time);
         let sorted = sort(fold, now);
         match self.append_records(&sorted.completed) {
-            Ok(buckets) => Ok(Appended { fold, now, sorted, buckets }),
+            Ok(runs) => Ok(Appended { fold, now, sorted, runs }),
             Err(error) => {
                 if error.kind() == ErrorKind::StoreFull {
                     self.give_back(&sorted.completed);
@@ -101,17 +94,18 @@ impl Store {
         }
     }
 
-    /// The second half, one transaction: adds a run for each of the buckets and replaces the open
-    /// rows of records in flight and of orphans. Keys whose record is completed or removed lose their
-    /// open row.
+    /// The second half, one transaction: lists the runs, and replaces the open rows of records in flight
+    /// and of orphans. Keys whose record is completed or removed lose their open row.
     pub(crate) fn fold(&mut self, appended: Appended<'_>) -> Result<FoldReport> {
-        let Appended { fold, now, sorted, buckets } = appended;
+        let Appended { fold, now, sorted, runs } = appended;
+        let buckets: Vec<_> = runs.iter().map(|run| run.meta.bucket_end).collect();
+        let run_count = runs.len() as u64;
         let report = self.commit(|transaction, next| {
             next.state.folded_through = fold.through;
             next.state.replay_from = fold.replay_from;
             next.state.epoch = fold.epoch;
             next.state.time = now;
-            store_runs(transaction, next, &buckets)?;
+            list_runs(transaction, next, runs)?;
             store_open(transaction, next, &sorted)?;
             let expired_orphans = remove_expired(transaction, next, fold.time)?;
             Ok(FoldReport {
@@ -119,28 +113,25 @@ impl Store {
                 expired: sorted.expired,
                 open: sorted.open.len() as u64,
                 expired_orphans,
-                runs: buckets.len() as u64,
+                runs: run_count,
             })
         })?;
         self.folds += 1;
-        for bucket in &buckets {
-            self.last_fold_of.insert(bucket.bucket_end, self.folds);
+        for bucket_end in buckets {
+            self.last_fold_of.insert(bucket_end, self.folds);
         }
         Ok(report)
     }
 
-    /// Makes the records durable in the files of their buckets.
-    fn append_records(&mut self, completed: &[Placed<'_>]) -> Result<Vec<AppendedBucket>> {
-        let (disk, dir) = (&*self.disk, &*self.dir);
+    /// Makes the records and their runs durable, names included.
+    fn append_records(&mut self, completed: &[Placed<'_>]) -> Result<Vec<Written>> {
         let ends = self.catalog.buckets();
-        let mut appended = Vec::new();
-        let mut named = true;
+        let mut written = Vec::new();
         for bucket in by_bucket(completed) {
             let bucket_end = bucket[0].bucket_end;
-            // A name is durable once a run of the bucket is.
-            named &= ends.contains_key(&bucket_end);
             let start = ends.get(&bucket_end).copied().unwrap_or(0);
-            Arc::make_mut(&mut self.files).create(disk, dir, bucket_end)?;
+            let (disk, dir) = (&*self.disk, &*self.dir);
+            Arc::make_mut(&mut self.files).create(disk, dir, FileName::Records(bucket_end))?;
             let mut file = Appender::open(disk, dir, bucket_end, start, self.catalog.state.seed)?;
             let mut entries = Vec::with_capacity(bucket.len());
             for placed in bucket {
@@ -148,25 +139,37 @@ impl Store {
                 entries.push(Entry { hash: placed.hash, locator });
             }
             entries.sort_unstable_by_key(|entry| entry.hash);
-            appended.push(AppendedBucket { bucket_end, end: file.finish()?, entries });
+            let meta = RunMeta {
+                id: self.new_run(),
+                bucket_end,
+                // As many as changed records that are in memory.
+                entries: entries.len() as u32,
+                end: file.finish()?,
+                blocks: 0,
+                lines: 0,
+                level: 0,
+            };
+            let mut run = self.create_run(meta)?;
+            entries.into_iter().try_for_each(|entry| run.push(entry))?;
+            written.push(run.finish()?);
         }
-        if !named {
-            disk.sync_dir(dir).map_err(|error| Error::io("naming a record file", error))?;
+        if !written.is_empty() {
+            self.name_files()?;
         }
-        Ok(appended)
+        Ok(written)
     }
 
     /// Gives back what a fold took that found too little space: others need it more. What can not be
     /// given back is left as a crash would leave it.
     fn give_back(&mut self, completed: &[Placed<'_>]) {
         let ends = self.catalog.buckets();
-        let buckets: Vec<_> = by_bucket(completed).map(|bucket| bucket[0].bucket_end).collect();
-        for bucket_end in &buckets {
-            if let (Some(end), Ok(file)) = (ends.get(bucket_end), self.files.get(*bucket_end)) {
+        for bucket_end in by_bucket(completed).map(|bucket| bucket[0].bucket_end) {
+            let file = self.files.get(FileName::Records(bucket_end));
+            if let (Some(end), Ok(file)) = (ends.get(&bucket_end), file) {
                 drop(file.cut(*end));
             }
         }
-        drop(self.remove_unlisted(buckets));
+        drop(self.remove_unlisted());
     }
 }
 
@@ -211,35 +214,9 @@ fn bucket_end(expires_at: Time, now: Time, width: u64) -> u64 {
     widened.and_then(|width| expires_at.0.checked_next_multiple_of(width)).unwrap_or(u64::MAX)
 }
 
-/// Adds a run for each bucket.
-fn store_runs(
-    transaction: &WriteTransaction,
-    next: &mut Catalog,
-    buckets: &[AppendedBucket],
-) -> Result<()> {
-    let mut blocks = transaction.open_table(BLOCKS).map_err(failed)?;
-    let mut filters = transaction.open_table(FILTERS).map_err(failed)?;
+fn list_runs(transaction: &WriteTransaction, next: &mut Catalog, runs: Vec<Written>) -> Result<()> {
     let mut rows = transaction.open_table(RUNS).map_err(failed)?;
-    for AppendedBucket { bucket_end, end, entries } in buckets {
-        let meta = RunMeta {
-            id: next.next_run_id(),
-            bucket_end: *bucket_end,
-            entries: entries.len() as u64,
-            end: *end,
-            blocks: 0,
-            lines: 0,
-            level: 0,
-            stage: Stage::Live,
-        };
-        let mut run = RunWriter::new(meta, next.state.seed);
-        for entry in entries {
-            run.push(*entry, &mut blocks, &mut filters)?;
-        }
-        let meta = run.finish(&mut blocks, &mut filters)?;
-        let filter = FilterSlot::Loaded(Arc::new(run.into_filter()));
-        next.put_run(&mut rows, Run { meta, filter })?;
-    }
-    Ok(())
+    runs.into_iter().try_for_each(|run| next.add_run(&mut rows, run.into()))
 }
 
 /// Removes orphans that have expired. Here and not in the sweep: everything that the journal holds

@@ -3,22 +3,19 @@
 //!
 //! Runs of one level make one of the next, four or more at a time, so every entry is rewritten a
 //! logarithmic number of times. A bucket that no fold has added to for a while is merged to one run.
-//! A merge takes as many bounded transactions as it needs: its output stays `Building`, unread,
-//! until the last of them puts it in the place of its inputs.
+//! A merge takes as many bounded steps as it needs: its output is a file that nothing lists, until the
+//! last of them puts it in the place of its inputs in one transaction.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::vec;
-
-use redb::{Table, WriteTransaction};
 
 use super::Store;
 use super::backend::failed;
-use super::catalog::{Catalog, FilterSlot, Run};
-use super::run::{Entry, RunWriter};
-use super::schema::{BLOCKS, Bytes, FILTERS, RUNS, RunMeta, Stage};
+use super::files::FileName;
+use super::run::{Entry, RunReader, RunWriter};
+use super::schema::{RUNS, RunMeta};
 use super::view::View;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 
 /// Runs of a level that are worth a merge.
 const FAN_IN: usize = 4;
@@ -27,12 +24,8 @@ const MAX_INPUTS: usize = 16;
 /// A bucket that so many folds left alone gets no more runs, or few.
 const QUIET_FOLDS: u64 = 16;
 
-type Rows<'txn> = Table<'txn, (u64, u32), Bytes>;
-
 /// A merge under way. Lives in memory only: the next process starts it again.
 pub(super) struct MergeJob {
-    /// Whether the output's catalog row is in the file.
-    started: bool,
     writer: RunWriter,
     inputs: Vec<Input>,
 }
@@ -46,12 +39,6 @@ struct Input {
     head: Option<Entry>,
 }
 
-impl MergeJob {
-    pub(super) fn bucket_end(&self) -> u64 {
-        self.writer.meta.bucket_end
-    }
-}
-
 impl Input {
     fn open(meta: RunMeta, view: &View) -> Result<Self> {
         let entries = Vec::new().into_iter();
@@ -60,31 +47,32 @@ impl Input {
         Ok(input)
     }
 
-    /// Moves to the next entry. The blocks are read from a view: the run is live, so it is the
-    /// same in every one.
+    /// Moves to the next entry. Any view will do: the run is listed until the merge has ended.
     fn advance(&mut self, view: &View) -> Result<()> {
         loop {
             self.head = self.entries.next();
             if self.head.is_some() || self.next_block == self.meta.blocks {
                 return Ok(());
             }
-            let block = view.tables.block(&self.meta, self.next_block, view.seed)?;
-            self.entries = block.into_iter();
+            let reader = RunReader::of(&view.files, &self.meta, view.seed)?;
+            let block = reader.block(self.next_block, None)?;
+            self.entries = block.entries().collect::<Vec<_>>().into_iter();
             self.next_block += 1;
         }
     }
 }
 
 impl Store {
-    /// Goes on with a merge, or begins one that is due, for about `budget_entries` entries, in one
-    /// transaction. `false` when there is nothing to merge.
+    /// Goes on with a merge, or begins one that is due, for about `budget_entries` entries. `false`
+    /// when there is nothing to merge.
     ///
-    /// After an error nothing is merged until the store is opened again.
+    /// After `StoreFull` the merge is begun again by the next call; after another error nothing is
+    /// merged until the store is opened again.
     pub(crate) fn merge_step(&mut self, budget_entries: usize) -> Result<bool> {
         if self.merge_failed {
             return Ok(false);
         }
-        // Taken out: after an error it is ahead of the file, and useless.
+        // Taken out: after an error it is useless.
         let job = match self.merge.take() {
             Some(job) => Ok(Some(job)),
             None => self.begin_merge(),
@@ -93,43 +81,41 @@ impl Store {
             Some(job) => self.advance_merge(job, budget_entries.max(1)).map(|()| true),
             None => Ok(false),
         });
-        if result.is_err() {
-            self.merge_failed = true;
+        if let Err(error) = &result {
+            self.merge_failed = error.kind() != ErrorKind::StoreFull;
             // Only tidies up; the error to report is the first. Opening the store does it too.
-            let _ = self.drop_unfinished_runs();
+            drop(self.remove_unlisted());
         }
         result
     }
 
     fn begin_merge(&mut self) -> Result<Option<MergeJob>> {
-        let Some(inputs) = self.pick_inputs() else {
+        let Some((inputs, entries)) = self.pick_inputs() else {
             return Ok(None);
         };
-        let view = self.view();
         let level = inputs.iter().map(|meta| meta.level).max().unwrap_or(0);
         let output = RunMeta {
-            // Reserved by the transaction that stores the row.
-            id: self.catalog.state.next_run,
+            id: self.new_run(),
             bucket_end: inputs[0].bucket_end,
-            entries: inputs.iter().map(|meta| meta.entries).sum(),
+            entries,
             end: inputs.iter().map(|meta| meta.end).max().unwrap_or(0),
             blocks: 0,
             lines: 0,
             level: level.saturating_add(1),
-            stage: Stage::Building,
         };
+        let view = self.view();
         let open = |meta| Input::open(meta, &view);
         Ok(Some(MergeJob {
-            started: false,
-            writer: RunWriter::new(output, self.catalog.state.seed),
             inputs: view.tables.watch.guarded(|| inputs.into_iter().map(open).collect())?,
+            writer: self.create_run(output)?,
         }))
     }
 
-    /// The runs that should become one: at least two, all of one bucket.
-    fn pick_inputs(&self) -> Option<Vec<RunMeta>> {
+    /// The runs that should become one, at least two, all of one bucket, and the entries that they
+    /// have.
+    fn pick_inputs(&self) -> Option<(Vec<RunMeta>, u32)> {
         let mut buckets: BTreeMap<u64, Vec<RunMeta>> = BTreeMap::new();
-        for run in self.catalog.live_runs() {
+        for run in self.catalog.runs.values() {
             if run.meta.bucket_end > self.catalog.state.time.0 {
                 buckets.entry(run.meta.bucket_end).or_default().push(run.meta);
             }
@@ -143,45 +129,46 @@ impl Store {
             } else {
                 runs.chunk_by(|a, b| a.level == b.level).find(|level| level.len() >= FAN_IN)
             };
-            picked.map(|runs| runs[..runs.len().min(MAX_INPUTS)].to_vec())
+            let inputs = picked.map(|runs| runs[..runs.len().min(MAX_INPUTS)].to_vec())?;
+            // More than one run can count stay several.
+            let entries =
+                inputs.iter().try_fold(0u32, |sum, meta| sum.checked_add(meta.entries))?;
+            Some((inputs, entries))
         })
     }
 
     fn advance_merge(&mut self, mut job: MergeJob, budget: usize) -> Result<()> {
         let view = self.view();
-        let finished = self.commit(|transaction, next| {
-            if !job.started {
-                let mut rows = transaction.open_table(RUNS).map_err(failed)?;
-                job.writer.meta.id = next.next_run_id();
-                next.put_run(
-                    &mut rows,
-                    Run { meta: job.writer.meta, filter: FilterSlot::Unloaded },
-                )?;
-                job.started = true;
-            }
-            let mut blocks = transaction.open_table(BLOCKS).map_err(failed)?;
-            let mut filters = transaction.open_table(FILTERS).map_err(failed)?;
-            if job.copy_entries(budget, &view, &mut blocks, &mut filters)? {
-                return Ok(Some(job));
-            }
-            job.finish(transaction, next, &mut blocks, &mut filters)?;
-            Ok(None)
+        if view.tables.watch.guarded(|| job.copy_entries(budget, &view))? {
+            job.writer.sync()?;
+            self.merge = Some(job);
+            return Ok(());
+        }
+        let MergeJob { writer, inputs } = job;
+        let output = writer.finish()?;
+        self.name_files()?;
+        self.commit(|transaction, next| {
+            let mut rows = transaction.open_table(RUNS).map_err(failed)?;
+            next.add_run(&mut rows, output.into())?;
+            inputs.iter().try_for_each(|input| next.remove_run(&mut rows, input.meta.id))
         })?;
-        self.merge = finished;
-        Ok(())
+        self.remove_unlisted().map(drop)
     }
 }
 
 impl MergeJob {
+    /// The file that is being written.
+    pub(super) fn file_name(&self) -> FileName {
+        FileName::Run(self.writer.meta().id)
+    }
+
+    pub(super) fn bucket_end(&self) -> u64 {
+        self.writer.meta().bucket_end
+    }
+
     /// Copies up to about `budget` entries in order of their hashes; of one hash the newest only.
     /// `false` when none is left.
-    fn copy_entries(
-        &mut self,
-        budget: usize,
-        view: &View,
-        blocks: &mut Rows<'_>,
-        filters: &mut Rows<'_>,
-    ) -> Result<bool> {
+    fn copy_entries(&mut self, budget: usize, view: &View) -> Result<bool> {
         let mut copied = 0;
         while copied < budget {
             let smallest = self.inputs.iter().filter_map(|input| input.head).min_by_key(|entry| {
@@ -191,7 +178,7 @@ impl MergeJob {
             let Some(entry) = smallest else {
                 return Ok(false);
             };
-            self.writer.push(entry, blocks, filters)?;
+            self.writer.push(entry)?;
             for input in &mut self.inputs {
                 while input.head.is_some_and(|head| head.hash == entry.hash) {
                     input.advance(view)?;
@@ -200,24 +187,5 @@ impl MergeJob {
             }
         }
         Ok(true)
-    }
-
-    /// Puts the output in the place of the inputs.
-    fn finish(
-        mut self,
-        transaction: &WriteTransaction,
-        next: &mut Catalog,
-        blocks: &mut Rows<'_>,
-        filters: &mut Rows<'_>,
-    ) -> Result<()> {
-        let mut meta = self.writer.finish(blocks, filters)?;
-        meta.stage = Stage::Live;
-        let filter = FilterSlot::Loaded(Arc::new(self.writer.into_filter()));
-        let mut rows = transaction.open_table(RUNS).map_err(failed)?;
-        next.put_run(&mut rows, Run { meta, filter })?;
-        for input in &self.inputs {
-            next.set_stage(&mut rows, input.meta.id, Stage::Dropped)?;
-        }
-        Ok(())
     }
 }

@@ -1,17 +1,19 @@
-//! The store: the records that the journal no longer holds, in record files and one redb file.
+//! The store: the records that the journal no longer holds, in files that one redb file lists.
 //!
 //! The only module that names redb. The folder thread owns the [`Store`] and is its only writer;
 //! every other thread reads through an immutable [`View`], which is swapped after each commit, so
 //! that the catalog in memory and the snapshot in the file always belong together.
 //!
-//! Completed records lie in [record files](records) by expiry bucket and are indexed by runs; records in
-//! flight and orphans have a table of their own with an index in memory. Read [`schema`] for the tables,
-//! [`fold`](Store::fold) for how records come in, [`View::get`] for how they are found, then
-//! [`merge`] and [`sweep`].
+//! Completed records lie in [record files](records) by expiry bucket and are indexed by [runs](run);
+//! records in flight and orphans have a table of their own with an index in memory. Read [`schema`] for
+//! the tables, [`files`] for what they list, [`fold`](Store::fold) for how records come in,
+//! [`View::get`] for how they are found, then [`merge`] and [`sweep`].
 
 mod backend;
 mod backup;
+mod block_cache;
 mod catalog;
+mod files;
 mod filter;
 mod fold;
 mod merge;
@@ -26,7 +28,7 @@ mod verify;
 mod view;
 mod writes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,10 +36,12 @@ use std::sync::Arc;
 use redb::WriteTransaction;
 
 use self::backend::{Backend, Handle, failed, inspect};
+use self::block_cache::BlockCache;
 use self::catalog::{Catalog, FilterSlot};
+use self::files::{FileName, Files, Removed};
 use self::merge::MergeJob;
-use self::records::{RecordFile, RecordFiles};
-use self::schema::{BLOCKS, FILTERS, OPEN, RUNS, STATE, STATE_KEY, Stage};
+use self::run::{RunReader, RunWriter};
+use self::schema::{OPEN, RUNS, RunMeta, STATE, STATE_KEY};
 use self::view::Tables;
 use self::writes::StoreFile;
 use crate::clock::Time;
@@ -57,8 +61,9 @@ pub(crate) const FILE: &str = "store.redb";
 /// A store that is not whole yet.
 pub(crate) const TEMPORARY_FILE: &str = "store.redb.new";
 
-pub(crate) fn is_record_file(name: &str) -> bool {
-    records::bucket_of(name).is_some()
+/// Whether a file of this name holds records or a run.
+pub(crate) fn is_stored_file(name: &str) -> bool {
+    FileName::parse(name).is_some()
 }
 
 /// An open store. See the module.
@@ -70,9 +75,12 @@ pub(crate) struct Store {
     cache_bytes: usize,
     /// As the last commit left it.
     catalog: Catalog,
-    files: Arc<RecordFiles>,
-    /// Removed, and not closed: their space is given back step by step.
-    removed: Vec<Arc<RecordFile>>,
+    /// Those that are listed, and those that are being written.
+    files: Arc<Files>,
+    removed: Removed,
+    blocks: Arc<BlockCache>,
+    /// The number of the next run. Numbers of runs that were never listed are not used again either.
+    next_run: u64,
     views: Views,
     /// A commit failed and may have happened: the catalog may be behind the file, which must not be
     /// written before it was opened again. redb latches too, but only after an error of its file.
@@ -109,72 +117,101 @@ impl Store {
     /// and if it was not closed cleanly repairs it, with its writes held back in memory, and only
     /// once the state, the catalog and the open records were verified do they go to the file.
     ///
-    /// `cache_bytes` should be at least twice what a fold brings: what does not fit is written
-    /// twice and read back in between, since redb seals its pages only when it commits.
+    /// Most of `cache_bytes` is for blocks of runs, a sixth for the pages of redb.
     pub(crate) fn open(disk: &Arc<dyn Disk>, dir: &Path, cache_bytes: usize) -> Result<Self> {
-        let (database, backend, file) = open_held(disk, dir, cache_bytes, false)?;
+        let page_bytes = cache_bytes / 6;
+        let (database, backend, file) = open_held(disk, dir, page_bytes, false)?;
         let (tables, catalog) = database.watch().guarded(|| {
             let tables = Tables::open(&database)?;
             let catalog = Catalog::load(&tables)?;
             Ok((tables, catalog))
         })?;
-        let files = RecordFiles::open(&**disk, dir, catalog.buckets().into_keys())?;
+        let files = Files::open(&**disk, dir, catalog.file_names())?;
         backend
             .release()
             .and_then(|()| reassert_length(&*file))
             .map_err(|error| Error::io("repairing store.redb", error))?;
         let files = Arc::new(files);
-        let mut store = Self {
+        let blocks = Arc::new(BlockCache::new(cache_bytes - page_bytes));
+        let view = View::new(Arc::new(tables), files.clone(), blocks.clone(), &catalog);
+        let store = Self {
             database,
             disk: disk.clone(),
             dir: dir.to_owned(),
             file,
             cache_bytes,
-            views: Views::new(View::new(Arc::new(tables), files.clone(), &catalog)),
+            views: Views::new(view),
+            next_run: catalog.state.next_run,
             catalog,
             files,
-            removed: Vec::new(),
+            removed: Removed::default(),
+            blocks,
             latched: false,
             merge: None,
             merge_failed: false,
             folds: 0,
             last_fold_of: BTreeMap::new(),
         };
-        store.drop_unfinished_runs()?;
         store.remove_leftover_files()?;
         Ok(store)
     }
 
-    /// Of a fold that did not commit, or swept in a process that ended before they were removed.
-    fn remove_leftover_files(&mut self) -> Result<()> {
+    /// Of work that did not commit, or in a process that ended before it removed them.
+    fn remove_leftover_files(&self) -> Result<()> {
         let names = self.disk.list(&self.dir);
         let names = names.map_err(|error| Error::io("the store's directory", error))?;
-        let buckets = names.iter().filter_map(|name| records::bucket_of(name)).collect();
-        self.remove_unlisted(buckets).map(drop)
+        let listed: BTreeSet<_> = self.catalog.file_names().collect();
+        let stored = names.iter().filter_map(|name| FileName::parse(name));
+        stored
+            .filter(|name| !listed.contains(name))
+            .try_for_each(|name| files::remove(&*self.disk, &self.dir, name))
     }
 
-    /// Removes the record files of those of the buckets that have no live run; gives how many. Views
-    /// that were made before keep them open.
-    fn remove_unlisted(&mut self, mut buckets: Vec<u64>) -> Result<u64> {
-        let live = self.catalog.buckets();
-        buckets.retain(|bucket_end| !live.contains_key(bucket_end));
-        for bucket_end in &buckets {
-            records::remove(&*self.disk, &self.dir, *bucket_end)?;
-            self.removed.extend(Arc::make_mut(&mut self.files).take(*bucket_end));
+    /// Removes the open files that are neither listed nor being written; gives how many of them held
+    /// records. Views that were made before keep them open.
+    fn remove_unlisted(&mut self) -> Result<u64> {
+        let kept: BTreeSet<_> =
+            self.catalog.file_names().chain(self.merge.as_ref().map(MergeJob::file_name)).collect();
+        let unlisted: Vec<_> = self.files.names().filter(|name| !kept.contains(name)).collect();
+        for name in &unlisted {
+            files::remove(&*self.disk, &self.dir, *name)?;
+            self.removed.extend(Arc::make_mut(&mut self.files).take(*name));
         }
-        Ok(buckets.len() as u64)
+        if !unlisted.is_empty() {
+            self.show(self.view().tables.clone());
+        }
+        let of_records = unlisted.iter().filter(|name| matches!(name, FileName::Records(_)));
+        Ok(of_records.count() as u64)
     }
 
-    /// Gives back some of the space of removed files; `false` when nothing can be given back now.
-    fn shrink_removed(&mut self) -> bool {
-        // Through a view that was made before, somebody may read the file still.
-        let unread = self.removed.iter().position(|file| Arc::strong_count(file) == 1);
-        if let Some(index) = unread
-            && !self.removed[index].shrink()
-        {
-            self.removed.swap_remove(index);
-        }
-        unread.is_some()
+    /// Gives back some of the space of removed files; `false` when none can be given back now.
+    pub(crate) fn give_back_removed(&mut self) -> bool {
+        self.removed.shrink()
+    }
+
+    /// Makes the names of new files durable.
+    fn name_files(&self) -> Result<()> {
+        let named = self.disk.sync_dir(&self.dir);
+        named.map_err(|error| Error::io("naming the store's files", error))
+    }
+
+    fn new_run(&mut self) -> u64 {
+        let run = self.next_run;
+        self.next_run += 1;
+        run
+    }
+
+    /// Begins a run, whose file nothing lists yet.
+    fn create_run(&mut self, meta: RunMeta) -> Result<RunWriter> {
+        let files = Arc::make_mut(&mut self.files);
+        let file = files.create(&*self.disk, &self.dir, FileName::Run(meta.id))?;
+        Ok(RunWriter::new(meta, self.catalog.state.seed, file.clone()))
+    }
+
+    /// Gives readers the catalog as it is now, with the tables of the last commit.
+    fn show(&self, tables: Arc<Tables>) {
+        let (files, blocks) = (self.files.clone(), self.blocks.clone());
+        self.views.set(View::new(tables, files, blocks, &self.catalog));
     }
 
     /// Closes the file. Views of the store answer [`ErrorKind::Closed`] from then on. Dropping the
@@ -197,11 +234,11 @@ impl Store {
         self.views.clone()
     }
 
-    /// The bytes of the store file and of the record files.
+    /// The bytes of the store file and of the files that it lists.
     pub(crate) fn file_bytes(&self) -> Result<u64> {
         let len = self.file.len();
         let len = len.map_err(|error| Error::io("the store file's length", error))?;
-        Ok(len + self.catalog.buckets().values().sum::<u64>())
+        Ok(len + self.catalog.file_bytes())
     }
 
     /// Whether a sweep would remove a record file.
@@ -209,25 +246,22 @@ impl Store {
         self.catalog.buckets().keys().any(|bucket_end| *bucket_end <= now.0)
     }
 
-    /// Loads the filter of one run. `false` when there is none left to load.
+    /// Loads the filter and the starts of one run. `false` when there is none left to load.
     pub(crate) fn load_next_filter(&mut self) -> Result<bool> {
-        let unloaded = |run: &&catalog::Run| matches!(run.filter, FilterSlot::Unloaded);
         // The newest first: the buckets that most lookups are for.
-        let newest = self.catalog.live_runs().filter(unloaded).last();
-        let Some(meta) = newest.map(|run| run.meta) else {
+        let mut unloaded = self.catalog.runs.values_mut().rev();
+        let unloaded = unloaded.find(|run| matches!(run.filter, FilterSlot::Unloaded));
+        let Some(run) = unloaded else {
             return Ok(false);
         };
-        let view = self.view();
-        let slot = match view.tables.watch.guarded(|| view.tables.filter(&meta, view.seed)) {
-            Ok(filter) => FilterSlot::Loaded(Arc::new(filter)),
-            // A filter only saves reads; the blocks still have all entries.
-            Err(error) if error.kind() == ErrorKind::Corrupted => FilterSlot::Damaged,
-            Err(error) => return Err(error),
-        };
-        if let Some(run) = self.catalog.runs.get_mut(&meta.id) {
-            run.filter = slot;
-        }
-        self.views.set(View::new(view.tables.clone(), self.files.clone(), &self.catalog));
+        let reader = RunReader::of(&self.files, &run.meta, self.catalog.state.seed)?;
+        let watch = self.database.watch();
+        // Both only save reads; the blocks still have all entries.
+        let filter = unless_damaged(watch.guarded(|| reader.filter()))?;
+        run.starts = unless_damaged(watch.guarded(|| reader.starts()))?;
+        run.filter =
+            filter.map_or(FilterSlot::Damaged, |filter| FilterSlot::Loaded(Arc::new(filter)));
+        self.show(self.view().tables.clone());
         Ok(true)
     }
 
@@ -244,6 +278,7 @@ impl Store {
             return Err(Error::new(ErrorKind::Unavailable, "a commit of store.redb failed"));
         }
         let mut next = self.catalog.clone();
+        next.state.next_run = self.next_run;
         let mut committing = false;
         let result = transact(&self.database, |transaction| {
             let output = work(transaction, &mut next)?;
@@ -258,24 +293,16 @@ impl Store {
         self.latched = committing && result.is_err();
         let (output, tables) = result?;
         self.catalog = next;
-        self.views.set(View::new(Arc::new(tables), self.files.clone(), &self.catalog));
+        self.show(Arc::new(tables));
         Ok(output)
     }
+}
 
-    /// What a merge wrote that is no longer under way is for the sweeper: a merge does not outlive
-    /// its process, nor an error.
-    fn drop_unfinished_runs(&mut self) -> Result<()> {
-        let unfinished: Vec<_> = (self.catalog.runs.values())
-            .filter(|run| run.meta.stage == Stage::Building)
-            .map(|run| run.meta.id)
-            .collect();
-        if unfinished.is_empty() {
-            return Ok(());
-        }
-        self.commit(|transaction, next| {
-            let mut rows = transaction.open_table(RUNS).map_err(failed)?;
-            unfinished.iter().try_for_each(|id| next.set_stage(&mut rows, *id, Stage::Dropped))
-        })
+/// What was read, or `None` if it is damaged.
+fn unless_damaged<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Err(error) if error.kind() == ErrorKind::Corrupted => Ok(None),
+        read => read.map(Some),
     }
 }
 
@@ -327,8 +354,6 @@ fn write_state(transaction: &WriteTransaction, state: &StoreState) -> Result<()>
     let mut rows = transaction.open_table(STATE).map_err(failed)?;
     rows.insert(STATE_KEY, state.encode().as_slice()).map_err(failed)?;
     transaction.open_table(RUNS).map_err(failed)?;
-    transaction.open_table(BLOCKS).map_err(failed)?;
-    transaction.open_table(FILTERS).map_err(failed)?;
     transaction.open_table(OPEN).map_err(failed)?;
     Ok(())
 }
@@ -363,7 +388,6 @@ fn create_file(
 #[cfg(fuzzing)]
 pub(crate) fn fuzz_decode(bytes: &[u8]) {
     use self::run::Entry;
-    use self::schema::{RunMeta, Stage};
     const SEED: u64 = 42;
     let seal_head = |seed| {
         let mut sealed = vec![0; 8];
@@ -388,13 +412,12 @@ pub(crate) fn fuzz_decode(bytes: &[u8]) {
         blocks: 1,
         lines: 1,
         level: 0,
-        stage: Stage::Live,
     };
     for form in [bytes.to_vec(), seal_head(SEED)] {
-        if let Ok(block) = run::Block::decode(&form, &meta, 0, SEED) {
+        if let Ok(block) = run::Block::decode(form.clone(), &meta, 0, SEED) {
             // Only a run's writer orders entries, so one of these may be missed, but not mistaken.
             for Entry { hash, .. } in block.entries() {
-                let found = block.find(hash).map(|locator| Entry { hash, locator });
+                let found = block.find(hash, 1).map(|locator| Entry { hash, locator });
                 assert!(found.is_none_or(|found| block.entries().any(|entry| entry == found)));
             }
         }

@@ -1,19 +1,19 @@
-//! Record files: the completed records, one file for each expiry bucket.
+//! Record files: the completed records, one [file](super::files) for each expiry bucket.
 //!
 //! A fold appends to the files of the buckets that it brings records for, and syncs them before its
 //! transaction begins. What a file holds before the end that the runs of its bucket state
 //! ([`RunMeta::end`](super::schema::RunMeta)) never changes; what lies behind is left over from a fold that did not commit,
-//! and the next one writes over it. A file goes as a whole, once no run of its bucket is live.
+//! and the next one writes over it. A file goes once its bucket has no run.
 //!
 //! Records are in their [stored form](super::record), each at a multiple of [`UNIT`]; those of one
 //! fold start at a multiple of [`BLOCK`], so that they are written past the page cache. An entry of
 //! a run says with a [`Locator`] where a record is.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::files::{FileName, Files, StoredFile};
 use super::record::{self, Stored};
 use crate::disk::{AlignedBuffer, BLOCK, Caching, Disk, DiskFile};
 use crate::error::{Error, ErrorKind, Result};
@@ -23,19 +23,6 @@ use crate::transition::Record;
 const UNIT: usize = 16;
 /// What is gathered before it is written.
 const WRITE_BYTES: usize = 1 << 20;
-
-const PREFIX: &str = "records-";
-
-/// The file of the bucket that ends then.
-fn name(bucket_end: u64) -> String {
-    format!("{PREFIX}{bucket_end:016x}")
-}
-
-/// The end of the bucket whose record file has this name.
-pub(super) fn bucket_of(name: &str) -> Option<u64> {
-    let digits = name.strip_prefix(PREFIX).filter(|digits| digits.len() == 16)?;
-    u64::from_str_radix(digits, 16).ok()
-}
 
 /// Where a record is in its file, in units: 40 bits of offset, 24 bits of length. Of two records of
 /// one key in one file the newer has the greater locator.
@@ -67,153 +54,39 @@ fn record_seed(seed: u64, bucket_end: u64, offset: u64) -> u64 {
     seed ^ bucket_end.rotate_left(32) ^ offset
 }
 
-/// What is freed of a removed file at once.
-const SHRINK_BYTES: u64 = 64 << 20;
-
-/// An open record file. Any number of threads may read it, also after it was removed.
-#[derive(Debug)]
-pub(super) struct RecordFile {
+/// The records of one bucket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Records<'a> {
     bucket_end: u64,
-    file: Arc<dyn DiskFile>,
+    file: &'a StoredFile,
+    seed: u64,
 }
 
-impl RecordFile {
-    fn open(disk: &dyn Disk, dir: &Path, bucket_end: u64) -> Result<Self> {
-        let name = name(bucket_end);
-        let file =
-            disk.open(&dir.join(&name), Caching::Buffered).map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => {
-                    Error::caused_by(ErrorKind::Corrupted, format!("{name} is missing"), error)
-                }
-                _ => Error::io(format!("opening {name}"), error),
-            })?;
-        Ok(Self { bucket_end, file })
+impl<'a> Records<'a> {
+    pub(super) fn of(files: &'a Files, bucket_end: u64, seed: u64) -> Result<Self> {
+        Ok(Self { bucket_end, file: files.get(FileName::Records(bucket_end))?, seed })
     }
 
     /// The stored form of the record that an entry lists, and at most 15 bytes more.
     pub(super) fn bytes(&self, locator: Locator) -> Result<Vec<u8>> {
         let mut bytes = vec![0; locator.len()];
-        self.read(locator.offset(), &mut bytes)?;
+        self.file.read(locator.offset(), &mut bytes)?;
         Ok(bytes)
     }
 
     /// Reads and verifies the record that an entry lists.
-    pub(super) fn record(&self, locator: Locator, seed: u64) -> Result<Stored> {
-        self.decode(&self.bytes(locator)?, locator, seed)
+    pub(super) fn record(&self, locator: Locator) -> Result<Stored> {
+        self.decode(&self.bytes(locator)?, locator)
     }
 
     /// Verifies the bytes of the record that an entry lists.
-    pub(super) fn decode(&self, bytes: &[u8], locator: Locator, seed: u64) -> Result<Stored> {
-        let stored = record::decode(bytes, record_seed(seed, self.bucket_end, locator.offset()))?;
+    pub(super) fn decode(&self, bytes: &[u8], locator: Locator) -> Result<Stored> {
+        let seed = record_seed(self.seed, self.bucket_end, locator.offset());
+        let stored = record::decode(bytes, seed)?;
         if stored.len.next_multiple_of(UNIT) != bytes.len() {
             return Err(Error::corrupted("a record is not as long as its entry says"));
         }
         Ok(stored)
-    }
-
-    fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.file.read_at(offset, buffer).map_err(|error| {
-            let name = name(self.bucket_end);
-            match error.kind() {
-                io::ErrorKind::UnexpectedEof => Error::corrupted(format!("{name} is cut short")),
-                _ => Error::io(format!("reading {name}"), error),
-            }
-        })
-    }
-
-    /// Cuts off what lies behind `end`.
-    pub(super) fn cut(&self, end: u64) -> Result<()> {
-        let cut = self.file.set_len(end);
-        cut.map_err(|error| Error::io(format!("cutting {}", name(self.bucket_end)), error))
-    }
-
-    /// Gives the last bytes of a removed file back to the filesystem, which for all of a large file at
-    /// once takes long, and holds up whoever syncs another; gives whether some are left.
-    pub(super) fn shrink(&self) -> bool {
-        let left = self.file.len().unwrap_or(0).saturating_sub(SHRINK_BYTES);
-        // What can not be cut goes when the file is closed.
-        left > 0 && self.file.set_len(left).is_ok()
-    }
-
-    /// Copies what lies before `end` into a new file of the same name in `target`. Durable, but for its name.
-    pub(super) fn copy_to(&self, disk: &dyn Disk, target: &Path, end: u64) -> Result<()> {
-        let name = name(self.bucket_end);
-        let failed = |error| Error::io(format!("writing the copy of {name}"), error);
-        let copy = disk.create(&target.join(&name), Caching::Buffered).map_err(failed)?;
-        let mut buffer = vec![0; WRITE_BYTES];
-        let mut offset = 0;
-        while offset < end {
-            let len = (end - offset).min(WRITE_BYTES as u64) as usize;
-            self.read(offset, &mut buffer[..len])?;
-            copy.write_at(offset, &buffer[..len]).map_err(failed)?;
-            offset += len as u64;
-        }
-        copy.sync().map_err(failed)
-    }
-}
-
-/// The record files that are open, by the end of their bucket.
-#[derive(Clone, Debug, Default)]
-pub(super) struct RecordFiles(BTreeMap<u64, Arc<RecordFile>>);
-
-impl RecordFiles {
-    /// Opens the files of these buckets.
-    pub(super) fn open(
-        disk: &dyn Disk,
-        dir: &Path,
-        buckets: impl Iterator<Item = u64>,
-    ) -> Result<Self> {
-        let mut files = Self::default();
-        for bucket_end in buckets {
-            let file = RecordFile::open(disk, dir, bucket_end)?;
-            files.0.insert(bucket_end, Arc::new(file));
-        }
-        Ok(files)
-    }
-
-    pub(super) fn get(&self, bucket_end: u64) -> Result<&RecordFile> {
-        let file = self.0.get(&bucket_end);
-        file.map(|file| &**file)
-            .ok_or_else(|| Error::corrupted(format!("{} is not open", name(bucket_end))))
-    }
-
-    /// Opens the file of a bucket that may not have one yet.
-    pub(super) fn create(&mut self, disk: &dyn Disk, dir: &Path, bucket_end: u64) -> Result<()> {
-        if self.0.contains_key(&bucket_end) {
-            return Ok(());
-        }
-        let name = name(bucket_end);
-        let path = dir.join(&name);
-        let created = match disk.create(&path, Caching::Buffered) {
-            // By a fold that did not commit.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                disk.open(&path, Caching::Buffered)
-            }
-            created => created,
-        };
-        let file = created.map_err(|error| Error::io(format!("creating {name}"), error))?;
-        self.0.insert(bucket_end, Arc::new(RecordFile { bucket_end, file }));
-        Ok(())
-    }
-
-    pub(super) fn buckets(&self) -> impl Iterator<Item = u64> {
-        self.0.keys().copied()
-    }
-
-    /// Takes the file out. It is closed once its last reader has let go of it.
-    pub(super) fn take(&mut self, bucket_end: u64) -> Option<Arc<RecordFile>> {
-        self.0.remove(&bucket_end)
-    }
-}
-
-/// Removes the record file of a bucket. That it is gone already is fine.
-pub(super) fn remove(disk: &dyn Disk, dir: &Path, bucket_end: u64) -> Result<()> {
-    let name = name(bucket_end);
-    match disk.remove(&dir.join(&name)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::io(format!("removing {name}"), error))
-        }
-        _ => Ok(()),
     }
 }
 
@@ -237,7 +110,7 @@ impl Appender {
         start: u64,
         seed: u64,
     ) -> Result<Self> {
-        let path = dir.join(name(bucket_end));
+        let path = dir.join(FileName::Records(bucket_end).to_string());
         let file = disk
             .open(&path, Caching::Direct)
             .map_err(|error| Error::io(format!("opening {}", path.display()), error))?;

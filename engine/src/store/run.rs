@@ -1,25 +1,41 @@
-//! Runs: sorted, immutable indexes from hash to locator.
+//! Runs: sorted, immutable indexes from hash to locator, each in a [file](super::files) of its own.
 //!
 //! A run is blocks that partition the range of hashes into equal shares, so a hash itself says
-//! which block would hold it: no index is needed, and the blocks cover the whole range because
-//! there are as many as the catalog says. Every block is stored, an empty one too; one that is
-//! missing or another's is corruption, never "absent".
+//! which block would hold it, and the blocks cover the whole range because there are as many as the
+//! catalog says. Every block is stored, an empty one too, and says whose it is; one that is missing or
+//! another's is corruption, never "absent".
 //!
-//! A block: checksum u64 | run u64 | block u32 | blocks u32 | count u32 | count × (hash u128, locator u64).
+//! ```text
+//! blocks × (checksum u64 | run u64 | block u32 | blocks u32 | count u32 | count × (hash u128, locator u64))
+//! | starts: checksum u64 | run u64 | (blocks + 1) × u32, the entries before each block, and of all
+//! | the filter's pieces
+//! ```
+//! The starts say where in the file a block is. They are believed without their checksum until they are
+//! loaded: a block that is read in a wrong place is not the one that was looked for, and says so.
 
-use super::backend::failed;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::files::{FileName, Files, StoredFile};
 use super::filter::{self, Filter, part};
 use super::records::Locator;
-use super::schema::{Bytes, RunMeta};
+use super::schema::RunMeta;
 use crate::codec::{Decoder, Encode, checksum};
+use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::key::KeyHash;
 
-/// Entries of a block on average. A page of 4 KiB takes 168; the count of a block varies by about
-/// 12, so one in a hundred takes a page of 8 KiB.
-const ENTRIES_PER_BLOCK: u64 = 140;
+/// Entries of a block on average: with its head about 3.4 KB.
+const ENTRIES_PER_BLOCK: u32 = 140;
+/// No block has more: hashes are uniform, and the count of a block varies by about 12.
+const MOST_ENTRIES: u32 = 4096;
 const HEAD: usize = 28;
 const ENTRY: usize = 24;
+const STARTS_HEAD: usize = 16;
+/// Tells starts from other sealed values.
+const STARTS_SEED: u64 = 0x7374_6172;
+/// What is gathered before it is written.
+const WRITE_BYTES: usize = 1 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
@@ -28,43 +44,61 @@ pub(super) struct Entry {
 }
 
 /// The blocks that a run of `entries` has.
-pub(super) fn blocks_for(entries: u64) -> u32 {
-    u32::try_from(entries.div_ceil(ENTRIES_PER_BLOCK).max(1)).unwrap_or(u32::MAX)
+pub(super) fn blocks_for(entries: u32) -> u32 {
+    entries.div_ceil(ENTRIES_PER_BLOCK).max(1)
 }
 
 /// A verified block.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Block<'a> {
-    entries: &'a [[u8; ENTRY]],
+#[derive(Clone, Debug)]
+pub(super) struct Block {
+    bytes: Vec<u8>,
 }
 
-impl<'a> Block<'a> {
-    pub(super) fn decode(bytes: &'a [u8], run: &RunMeta, block: u32, seed: u64) -> Result<Self> {
+impl Block {
+    pub(super) fn decode(bytes: Vec<u8>, run: &RunMeta, block: u32, seed: u64) -> Result<Self> {
         let damaged = |how| {
             Error::corrupted(format!("block {block} of {} of run {} {how}", run.blocks, run.id))
         };
-        let mut decoder = Decoder::new(bytes);
+        let mut decoder = Decoder::new(&bytes);
         if decoder.u64()? != checksum(seed, &bytes[8..]) {
             return Err(damaged("fails its checksum"));
         }
         if (decoder.u64()?, decoder.u32()?, decoder.u32()?) != (run.id, block, run.blocks) {
             return Err(damaged("is another's"));
         }
-        let count = decoder.u32()? as usize;
-        let (entries, rest) = decoder.take(decoder.remaining())?.as_chunks();
-        if entries.len() != count || !rest.is_empty() {
+        if decoder.u32()? as usize * ENTRY != decoder.remaining() {
             return Err(damaged("has another size"));
         }
-        Ok(Self { entries })
+        Ok(Self { bytes })
     }
 
-    pub(super) fn find(&self, hash: KeyHash) -> Option<Locator> {
-        let index = self.entries.binary_search_by_key(&hash, |entry| entry_of(entry).hash).ok()?;
-        Some(entry_of(&self.entries[index]).locator)
+    /// Its size in memory, in bytes.
+    pub(super) fn weight(&self) -> usize {
+        self.bytes.len()
     }
 
-    pub(super) fn entries(&self) -> impl Iterator<Item = Entry> + use<'a> {
-        self.entries.iter().map(entry_of)
+    pub(super) fn find(&self, hash: KeyHash, blocks: u32) -> Option<Locator> {
+        let entries = self.slice();
+        // Hashes are uniform: where it is within the block's share of them, it is among the entries.
+        let within = ((hash.0 >> 64) as u64).wrapping_mul(u64::from(blocks));
+        let guess = (u128::from(within) * entries.len() as u128) >> 64;
+        let (before, behind) = entries.split_at(guess as usize);
+        let near = match behind.first() {
+            Some(entry) if entry_of(entry).hash <= hash => {
+                behind.iter().map(entry_of).find(|entry| entry.hash >= hash)
+            }
+            _ => before.iter().rev().map(entry_of).find(|entry| entry.hash <= hash),
+        };
+        near.filter(|entry| entry.hash == hash).map(|entry| entry.locator)
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = Entry> {
+        self.slice().iter().map(entry_of)
+    }
+
+    fn slice(&self) -> &[[u8; ENTRY]] {
+        // `decode` saw to it that nothing is left over.
+        self.bytes[HEAD..].as_chunks().0
     }
 }
 
@@ -78,101 +112,217 @@ fn entry_of(bytes: &[u8; ENTRY]) -> Entry {
     }
 }
 
-type Rows<'a, 'txn> = &'a mut redb::Table<'txn, (u64, u32), Bytes>;
+/// The entries before each block of a run, and of all.
+pub(super) type Starts = Arc<[u32]>;
 
-/// Writes a run from entries in order of their hashes, over as many transactions as it takes: all
-/// that is not written yet is in here.
+/// Where a run's starts are in its file.
+fn starts_at(meta: &RunMeta) -> u64 {
+    u64::from(meta.blocks) * HEAD as u64 + u64::from(meta.entries) * ENTRY as u64
+}
+
+fn filter_at(meta: &RunMeta) -> u64 {
+    starts_at(meta) + STARTS_HEAD as u64 + (u64::from(meta.blocks) + 1) * 4
+}
+
+/// The length of a run's file.
+pub(super) fn file_len(meta: &RunMeta) -> u64 {
+    filter_at(meta) + filter::stored_len(meta.lines)
+}
+
+/// A run that is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RunReader<'a> {
+    meta: &'a RunMeta,
+    file: &'a StoredFile,
+    seed: u64,
+}
+
+impl<'a> RunReader<'a> {
+    pub(super) fn of(files: &'a Files, meta: &'a RunMeta, seed: u64) -> Result<Self> {
+        Ok(Self { meta, file: files.get(FileName::Run(meta.id))?, seed })
+    }
+
+    /// Reads and verifies a block.
+    pub(super) fn block(&self, block: u32, starts: Option<&Starts>) -> Result<Block> {
+        let (start, end) = match starts {
+            Some(starts) => (starts[block as usize], starts[block as usize + 1]),
+            None => self.bounds(block)?,
+        };
+        let count = end.checked_sub(start).filter(|count| *count <= MOST_ENTRIES);
+        let count = count.ok_or_else(|| self.damaged("lists a block with no size"))?;
+        let offset = u64::from(block) * HEAD as u64 + u64::from(start) * ENTRY as u64;
+        let mut bytes = vec![0; HEAD + count as usize * ENTRY];
+        self.file.read(offset, &mut bytes)?;
+        Block::decode(bytes, self.meta, block, self.seed)
+    }
+
+    /// Where a block starts and ends, not verified.
+    fn bounds(&self, block: u32) -> Result<(u32, u32)> {
+        let mut bytes = [0; 8];
+        self.file
+            .read(starts_at(self.meta) + STARTS_HEAD as u64 + u64::from(block) * 4, &mut bytes)?;
+        let mut decoder = Decoder::new(&bytes);
+        Ok((decoder.u32()?, decoder.u32()?))
+    }
+
+    pub(super) fn starts(&self) -> Result<Starts> {
+        let mut bytes = vec![0; STARTS_HEAD + (self.meta.blocks as usize + 1) * 4];
+        self.file.read(starts_at(self.meta), &mut bytes)?;
+        let mut decoder = Decoder::new(&bytes);
+        let sum = checksum(self.seed ^ STARTS_SEED, &bytes[8..]);
+        if (decoder.u64()?, decoder.u64()?) != (sum, self.meta.id) {
+            return Err(self.damaged("fails the checksum of its starts"));
+        }
+        (0..=self.meta.blocks).map(|_| decoder.u32()).collect()
+    }
+
+    pub(super) fn filter(&self) -> Result<Filter> {
+        let mut filter = Filter::new(self.meta.lines);
+        let mut offset = filter_at(self.meta);
+        let mut bytes = Vec::new();
+        for piece in 0..filter::pieces(self.meta.lines) {
+            bytes.resize(filter::piece_len(piece, self.meta.lines), 0);
+            self.file.read(offset, &mut bytes)?;
+            filter.decode_piece(piece, self.meta.id, self.seed, &bytes)?;
+            offset += bytes.len() as u64;
+        }
+        Ok(filter)
+    }
+
+    /// Copies the file. Durable, but for its name.
+    pub(super) fn copy_to(&self, disk: &dyn Disk, target: &Path) -> Result<()> {
+        self.file.copy_to(disk, target, file_len(self.meta))
+    }
+
+    fn damaged(&self, how: &str) -> Error {
+        Error::corrupted(format!("run {} {how}", self.meta.id))
+    }
+}
+
+/// A run whose file is durable, but for its name.
+#[derive(Clone, Debug)]
+pub(super) struct Written {
+    pub(super) meta: RunMeta,
+    pub(super) starts: Starts,
+    pub(super) filter: Arc<Filter>,
+}
+
+/// Writes a run from entries in order of their hashes.
 #[derive(Debug)]
 pub(super) struct RunWriter {
     /// `entries` is the expected number until [`finish`](Self::finish).
-    pub(super) meta: RunMeta,
+    meta: RunMeta,
     seed: u64,
     filter: Filter,
-    entries: u64,
-    /// The block that is being filled, its head not yet made.
-    block: Vec<u8>,
-    next_block: u32,
-    next_piece: u32,
-    piece: Vec<u8>,
+    starts: Vec<u32>,
+    entries: u32,
+    /// Where the buffer goes.
+    offset: u64,
+    buffer: Vec<u8>,
+    /// Where in the buffer the block begins that is being filled, its head not yet made.
+    block: usize,
+    file: Arc<StoredFile>,
 }
 
 impl RunWriter {
     /// `meta.blocks` and `meta.lines` are set for at most `meta.entries` entries.
-    pub(super) fn new(mut meta: RunMeta, seed: u64) -> Self {
+    pub(super) fn new(mut meta: RunMeta, seed: u64, file: Arc<StoredFile>) -> Self {
         meta.blocks = blocks_for(meta.entries);
         meta.lines = filter::lines_for(meta.entries);
         Self {
             meta,
             seed,
             filter: Filter::new(meta.lines),
+            starts: vec![0],
             entries: 0,
-            block: vec![0; HEAD],
-            next_block: 0,
-            next_piece: 0,
-            piece: Vec::new(),
+            offset: 0,
+            buffer: vec![0; HEAD],
+            block: 0,
+            file,
         }
     }
 
-    pub(super) fn push(
-        &mut self,
-        entry: Entry,
-        blocks: Rows<'_, '_>,
-        filters: Rows<'_, '_>,
-    ) -> Result<()> {
-        self.write_blocks_before(part(entry.hash, self.meta.blocks), blocks)?;
-        self.write_pieces_before(self.filter.piece_of(entry.hash), filters)?;
+    pub(super) fn meta(&self) -> &RunMeta {
+        &self.meta
+    }
+
+    pub(super) fn push(&mut self, entry: Entry) -> Result<()> {
+        self.seal_blocks_before(part(entry.hash, self.meta.blocks))?;
         self.filter.insert(entry.hash);
-        self.block.put_u128(entry.hash.0);
-        self.block.put_u64(entry.locator.0);
+        self.buffer.put_u128(entry.hash.0);
+        self.buffer.put_u64(entry.locator.0);
         self.entries += 1;
         Ok(())
     }
 
-    /// Writes what is left, and gives the run as it is now.
-    pub(super) fn finish(
-        &mut self,
-        blocks: Rows<'_, '_>,
-        filters: Rows<'_, '_>,
-    ) -> Result<RunMeta> {
-        self.write_blocks_before(self.meta.blocks, blocks)?;
-        self.write_pieces_before(filter::pieces(self.meta.lines), filters)?;
+    /// Makes what was pushed so far durable, so that the end does not take long.
+    pub(super) fn sync(&mut self) -> Result<()> {
+        let unsealed = self.buffer.split_off(self.block);
+        self.write()?;
+        self.buffer = unsealed;
+        self.file.sync()
+    }
+
+    /// Writes what is left and makes it durable, but for the file's name.
+    pub(super) fn finish(mut self) -> Result<Written> {
+        self.seal_blocks_before(self.meta.blocks)?;
+        // The head of one more.
+        self.buffer.truncate(self.block);
         self.meta.entries = self.entries;
-        Ok(self.meta)
+        let mut starts = Vec::with_capacity(STARTS_HEAD + self.starts.len() * 4);
+        starts.put_u64(0);
+        starts.put_u64(self.meta.id);
+        self.starts.iter().for_each(|start| starts.put_u32(*start));
+        seal(&mut starts, self.seed ^ STARTS_SEED);
+        self.buffer.put(&starts);
+        for piece in 0..filter::pieces(self.meta.lines) {
+            self.filter.encode_piece(piece, self.meta.id, self.seed, &mut self.buffer);
+            self.write_if_much()?;
+        }
+        self.write()?;
+        self.file.sync()?;
+        Ok(Written { meta: self.meta, starts: self.starts.into(), filter: Arc::new(self.filter) })
     }
 
-    pub(super) fn into_filter(self) -> Filter {
-        self.filter
-    }
-
-    /// Writes the block being filled, and empty ones after it, until `block` is the one to fill.
-    fn write_blocks_before(&mut self, block: u32, rows: Rows<'_, '_>) -> Result<()> {
-        while self.next_block < block {
-            let count = (self.block.len() - HEAD) / ENTRY;
+    /// Seals the block being filled, and empty ones after it, until `block` is the one to fill.
+    fn seal_blocks_before(&mut self, block: u32) -> Result<()> {
+        // `starts` has one for each block up to the one being filled: at most as many as blocks.
+        while self.starts.len() as u32 <= block {
+            let number = self.starts.len() as u32 - 1;
+            let count = ((self.buffer.len() - self.block - HEAD) / ENTRY) as u32;
             let mut head = Vec::with_capacity(HEAD);
             head.put_u64(0);
             head.put_u64(self.meta.id);
-            head.put_u32(self.next_block);
+            head.put_u32(number);
             head.put_u32(self.meta.blocks);
-            // A run has fewer than 2^32 blocks of 140 on average; no block comes near 2^32.
-            head.put_u32(count as u32);
-            self.block[..HEAD].copy_from_slice(&head);
-            let sum = checksum(self.seed, &self.block[8..]);
-            self.block[..8].copy_from_slice(&sum.to_le_bytes());
-            rows.insert((self.meta.id, self.next_block), self.block.as_slice()).map_err(failed)?;
-            self.block.truncate(HEAD);
-            self.next_block += 1;
+            head.put_u32(count);
+            let sealed = &mut self.buffer[self.block..];
+            sealed[..HEAD].copy_from_slice(&head);
+            seal(sealed, self.seed);
+            self.starts.push(self.entries);
+            self.block = self.buffer.len();
+            self.write_if_much()?;
+            self.buffer.put(&[0; HEAD]);
         }
         Ok(())
     }
 
-    /// Writes the pieces of the filter that no later entry can change.
-    fn write_pieces_before(&mut self, piece: u32, rows: Rows<'_, '_>) -> Result<()> {
-        while self.next_piece < piece {
-            let next = self.next_piece;
-            self.filter.encode_piece(next, self.meta.id, self.seed, &mut self.piece);
-            rows.insert((self.meta.id, next), self.piece.as_slice()).map_err(failed)?;
-            self.next_piece += 1;
-        }
+    fn write_if_much(&mut self) -> Result<()> {
+        if self.buffer.len() >= WRITE_BYTES { self.write() } else { Ok(()) }
+    }
+
+    /// Writes the buffer, which no block is being filled in.
+    fn write(&mut self) -> Result<()> {
+        self.file.write(self.offset, &self.buffer)?;
+        self.offset += self.buffer.len() as u64;
+        self.buffer.clear();
+        self.block = 0;
         Ok(())
     }
+}
+
+/// Puts the checksum of all that follows it where the value begins.
+fn seal(value: &mut [u8], seed: u64) {
+    let sum = checksum(seed, &value[8..]);
+    value[..8].copy_from_slice(&sum.to_le_bytes());
 }

@@ -4,13 +4,11 @@
 //! |---|---|---|
 //! | `state` | 0 | [`StoreState`] |
 //! | `runs` | run | [`RunMeta`] |
-//! | `blocks` | run, block | sorted (hash, locator) entries ([`super::run`]) |
-//! | `filters` | run, piece | a piece of the run's filter ([`super::filter`]) |
 //! | `open` | hash | a record in flight or orphaned ([`super::record`]) |
 //!
 //! redb does not verify what it reads, so every value carries a checksum, and every absence is
-//! decided by something that was verified: blocks are counted by their run, runs and open rows by
-//! the state row.
+//! decided by something that was verified: runs and open rows are counted by the state row, the blocks
+//! of a run by its own.
 
 use redb::TableDefinition;
 
@@ -24,21 +22,10 @@ pub(super) type Bytes = &'static [u8];
 
 pub(super) const STATE: TableDefinition<'_, u64, Bytes> = TableDefinition::new("state");
 pub(super) const RUNS: TableDefinition<'_, u64, Bytes> = TableDefinition::new("runs");
-pub(super) const BLOCKS: TableDefinition<'_, (u64, u32), Bytes> = TableDefinition::new("blocks");
-pub(super) const FILTERS: TableDefinition<'_, (u64, u32), Bytes> = TableDefinition::new("filters");
 pub(super) const OPEN: TableDefinition<'_, u128, Bytes> = TableDefinition::new("open");
 
 /// The key of the only row of `state`.
 pub(super) const STATE_KEY: u64 = 0;
-
-/// The most bytes of a value, behind a key of `key` bytes, that fit into a redb leaf page of
-/// `page` bytes by itself. redb takes pages of twice the size for one byte more.
-///
-/// Source: redb's `docs/design.md`, leaf pages: type and count (4), the value's end (4), the key,
-/// the value. A test holds redb to it.
-pub(super) const fn value_of_page(page: usize, key: usize) -> usize {
-    page - 8 - key
-}
 
 /// The format that this build writes. A build reads all formats up to its own.
 const FORMAT: u32 = 1;
@@ -156,34 +143,23 @@ impl StoreState {
     }
 }
 
-/// The stages of a run. Only `Live` runs are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
-    /// A merge is writing it.
-    Building,
-    Live,
-    /// Merged into another, expired or abandoned: its rows are being removed.
-    Dropped,
-}
-
 /// A row of the catalog.
 ///
 /// ```text
-/// run u64 | bucket end u64 | entries u64 | end u64 | blocks u32 | filter lines u32 | level u8 | stage u8 | checksum u64
+/// run u64 | bucket end u64 | entries u32 | end u64 | blocks u32 | filter lines u32 | level u8 | checksum u64
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct RunMeta {
     pub(super) id: u64,
     /// The expiry bucket of all its records: each is absent from here on.
     pub(super) bucket_end: u64,
-    pub(super) entries: u64,
+    pub(super) entries: u32,
     /// What the record file of the bucket holds as of this run, in bytes.
     pub(super) end: u64,
     pub(super) blocks: u32,
     pub(super) lines: u32,
     /// How often its entries were merged, at most.
     pub(super) level: u8,
-    pub(super) stage: Stage,
 }
 
 impl RunMeta {
@@ -192,16 +168,11 @@ impl RunMeta {
         let mut bytes = Vec::with_capacity(56);
         bytes.put_u64(self.id);
         bytes.put_u64(self.bucket_end);
-        bytes.put_u64(self.entries);
+        bytes.put_u32(self.entries);
         bytes.put_u64(self.end);
         bytes.put_u32(self.blocks);
         bytes.put_u32(self.lines);
         bytes.put_u8(self.level);
-        bytes.put_u8(match self.stage {
-            Stage::Building => 0,
-            Stage::Live => 1,
-            Stage::Dropped => 2,
-        });
         let checksum = checksum(seed ^ RUN_SEED, &bytes);
         bytes.put_u64(checksum);
         (bytes, checksum)
@@ -213,17 +184,11 @@ impl RunMeta {
         let meta = Self {
             id: decoder.u64()?,
             bucket_end: decoder.u64()?,
-            entries: decoder.u64()?,
+            entries: decoder.u32()?,
             end: decoder.u64()?,
             blocks: decoder.u32()?,
             lines: decoder.u32()?,
             level: decoder.u8()?,
-            stage: match decoder.u8()? {
-                0 => Stage::Building,
-                1 => Stage::Live,
-                2 => Stage::Dropped,
-                other => return Err(Error::corrupted(format!("a run has the stage {other}"))),
-            },
         };
         decoder.finish()?;
         if meta.id != id || meta.blocks == 0 || meta.lines == 0 {

@@ -3,14 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Key, ReadOnlyTable, ReadableTable};
+use redb::ReadableTable;
 
 use super::backend::failed;
 use super::catalog::{Catalog, decode_open};
-use super::records::{RecordFile, RecordFiles};
-use super::run::{Block, Entry};
-use super::schema::{Bytes, StoreState};
-use super::view::{Tables, View};
+use super::files::Files;
+use super::records::Records;
+use super::run::{Entry, RunReader};
+use super::schema::{RunMeta, StoreState};
+use super::view::Tables;
 use super::{Store, open_held, record};
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Result};
@@ -63,12 +64,14 @@ impl Store {
         };
         let mut walk = Walk { tables: &tables, state: &catalog.state, found };
         walk.open_records();
-        walk.blocks(&catalog);
-        for bucket_end in catalog.buckets().into_keys() {
-            match RecordFiles::open(&**disk, dir, [bucket_end].into_iter()) {
-                Ok(files) => walk.records(&catalog, files.get(bucket_end)?, bucket_end),
-                Err(error) => walk.found.damaged(None, &error),
+        let mut files = Files::default();
+        for name in catalog.file_names() {
+            if let Err(error) = files.add(&**disk, dir, name) {
+                walk.found.damaged(None, &error);
             }
+        }
+        for run in catalog.runs.values() {
+            walk.run(&files, &run.meta);
         }
         Ok(Some(catalog.state))
     }
@@ -98,47 +101,32 @@ impl Walk<'_> {
         self.note(walked);
     }
 
-    /// Blocks and filters, those of runs that are not read any more included.
-    fn blocks(&mut self, catalog: &Catalog) {
-        for run in catalog.live_runs() {
-            let Self { tables, state, .. } = &*self;
-            let filter = tables.watch.guarded(|| tables.filter(&run.meta, state.seed).map(drop));
-            self.note(filter);
-        }
-        let checks = Checks { catalog };
-        let Self { tables, .. } = self;
-        let walked = (tables.watch)
-            .guarded(|| each_row(&tables.blocks, |key, bytes| checks.known_run(key, bytes)));
-        self.note(walked);
-    }
-
-    /// The records of one bucket by way of its live runs.
-    fn records(&mut self, catalog: &Catalog, file: &RecordFile, bucket_end: u64) {
-        let of_bucket = catalog.live_runs().filter(|run| run.meta.bucket_end == bucket_end);
-        for run in of_bucket {
-            let mut entries = Vec::new();
-            for block in 0..run.meta.blocks {
-                let Self { tables, state, .. } = &*self;
-                match tables.watch.guarded(|| tables.block(&run.meta, block, state.seed)) {
-                    Ok(block) => entries.extend(block),
-                    Err(error) => self.found.damaged(None, &error),
-                }
-            }
-            // From the front of the file to its end.
-            entries.sort_unstable_by_key(|entry| entry.locator);
-            for entry in entries {
-                self.record(file, entry);
+    /// A run, and the records that it lists. A file that can not be opened was noted.
+    fn run(&mut self, files: &Files, meta: &RunMeta) {
+        let Ok(reader) = RunReader::of(files, meta, self.state.seed) else { return };
+        self.note(reader.filter().map(drop));
+        let starts = reader.starts();
+        let mut entries = Vec::new();
+        for block in 0..meta.blocks {
+            match reader.block(block, starts.as_ref().ok()) {
+                Ok(block) => entries.extend(block.entries()),
+                Err(error) => self.found.damaged(None, &error),
             }
         }
+        self.note(starts.map(drop));
+        // From the front of the file to its end.
+        entries.sort_unstable_by_key(|entry| entry.locator);
+        let Ok(records) = Records::of(files, meta.bucket_end, self.state.seed) else { return };
+        entries.into_iter().for_each(|entry| self.record(&records, entry));
     }
 
-    fn record(&mut self, file: &RecordFile, entry: Entry) {
+    fn record(&mut self, records: &Records<'_>, entry: Entry) {
         let Self { state, found, .. } = self;
-        let bytes = match file.bytes(entry.locator) {
+        let bytes = match records.bytes(entry.locator) {
             Ok(bytes) => bytes,
             Err(error) => return found.damaged(None, &error),
         };
-        match check_record(file, &bytes, entry, state) {
+        match check_record(records, &bytes, entry, state) {
             Ok(()) => found.records += 1,
             Err(error) => found.damaged(key_of(&bytes, entry.hash, state), &error),
         }
@@ -151,8 +139,13 @@ impl Walk<'_> {
     }
 }
 
-fn check_record(file: &RecordFile, bytes: &[u8], entry: Entry, state: &StoreState) -> Result<()> {
-    let stored = file.decode(bytes, entry.locator, state.seed)?;
+fn check_record(
+    records: &Records<'_>,
+    bytes: &[u8],
+    entry: Entry,
+    state: &StoreState,
+) -> Result<()> {
+    let stored = records.decode(bytes, entry.locator)?;
     if KeyHash::of(&stored.record.key, &state.secret) != entry.hash {
         return Err(Error::corrupted("a run lists a record under another key"));
     }
@@ -164,46 +157,17 @@ fn key_of(bytes: &[u8], hash: KeyHash, state: &StoreState) -> Option<key::Key> {
     record::peek_key(bytes).filter(|key| KeyHash::of(key, &state.secret) == hash)
 }
 
-fn each_row<K: Key + 'static>(
-    table: &ReadOnlyTable<K, Bytes>,
-    mut check: impl for<'a> FnMut(K::SelfType<'a>, &[u8]) -> Result<()>,
-) -> Result<()> {
-    for row in table.iter().map_err(failed)? {
-        let (key, value) = row.map_err(failed)?;
-        check(key.value(), value.value())?;
-    }
-    Ok(())
-}
-
-/// What every row of a snapshot must satisfy, by its catalog.
-pub(super) struct Checks<'a> {
-    pub(super) catalog: &'a Catalog,
-}
-
-impl Checks<'_> {
-    /// Reads and verifies every record that a live run lists.
-    pub(super) fn records(&self, view: &View) -> Result<()> {
-        let state = &self.catalog.state;
-        for run in self.catalog.live_runs() {
-            let file = view.files.get(run.meta.bucket_end)?;
-            for block in 0..run.meta.blocks {
-                for entry in view.tables.block(&run.meta, block, state.seed)? {
-                    check_record(file, &file.bytes(entry.locator)?, entry, state)?;
-                }
+/// Reads and verifies every block, and every record that one lists.
+pub(super) fn check_records(catalog: &Catalog, files: &Files) -> Result<()> {
+    let state = &catalog.state;
+    for run in catalog.runs.values() {
+        let reader = RunReader::of(files, &run.meta, state.seed)?;
+        let records = Records::of(files, run.meta.bucket_end, state.seed)?;
+        for block in 0..run.meta.blocks {
+            for entry in reader.block(block, None)?.entries() {
+                check_record(&records, &records.bytes(entry.locator)?, entry, state)?;
             }
         }
-        Ok(())
     }
-
-    pub(super) fn block(&self, (id, block): (u64, u32), bytes: &[u8]) -> Result<()> {
-        let run = self.catalog.runs.get(&id);
-        let run = run.ok_or_else(|| Error::corrupted(format!("run {id} is not listed")))?;
-        Block::decode(bytes, &run.meta, block, self.catalog.state.seed).map(drop)
-    }
-
-    fn known_run(&self, (id, block): (u64, u32), bytes: &[u8]) -> Result<()> {
-        // Blocks of live runs were read.
-        let live = self.catalog.live_runs().any(|run| run.meta.id == id);
-        if live { Ok(()) } else { self.block((id, block), bytes) }
-    }
+    Ok(())
 }

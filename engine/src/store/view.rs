@@ -5,12 +5,14 @@ use std::sync::Arc;
 use redb::{ReadOnlyTable, ReadableDatabase, TableError};
 
 use super::backend::{Handle, Watch, failed};
+use super::block_cache::{BlockCache, BlockId};
 use super::catalog::{Catalog, FilterSlot, OpenEntry, OpenIndex, Run};
-use super::filter::{Filter, part, pieces};
+use super::files::Files;
+use super::filter::part;
 use super::record::Stored;
-use super::records::{Locator, RecordFiles};
-use super::run::{Block, Entry};
-use super::schema::{BLOCKS, Bytes, FILTERS, OPEN, RUNS, RunMeta, STATE};
+use super::records::{Locator, Records};
+use super::run::{Block, RunReader};
+use super::schema::{Bytes, OPEN, RUNS, STATE};
 use crate::clock::Time;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, KeyHash};
@@ -21,8 +23,6 @@ use crate::sync::RwLock;
 pub(super) struct Tables {
     pub(super) state: ReadOnlyTable<u64, Bytes>,
     pub(super) runs: ReadOnlyTable<u64, Bytes>,
-    pub(super) blocks: ReadOnlyTable<(u64, u32), Bytes>,
-    pub(super) filters: ReadOnlyTable<(u64, u32), Bytes>,
     pub(super) open: ReadOnlyTable<u128, Bytes>,
     /// For all that reads them.
     pub(super) watch: Watch,
@@ -39,40 +39,9 @@ impl Tables {
         Ok(Self {
             state,
             runs: snapshot.open_table(RUNS).map_err(failed)?,
-            blocks: snapshot.open_table(BLOCKS).map_err(failed)?,
-            filters: snapshot.open_table(FILTERS).map_err(failed)?,
             open: snapshot.open_table(OPEN).map_err(failed)?,
             watch: database.watch().clone(),
         })
-    }
-
-    /// The entries of a block of a run that is live in this snapshot.
-    pub(super) fn with_block<T>(
-        &self,
-        run: &RunMeta,
-        block: u32,
-        seed: u64,
-        read: impl FnOnce(Block<'_>) -> T,
-    ) -> Result<T> {
-        let row = self.blocks.get((run.id, block)).map_err(failed)?;
-        let row = row.ok_or_else(|| {
-            Error::corrupted(format!("block {block} of run {} is missing", run.id))
-        })?;
-        Ok(read(Block::decode(row.value(), run, block, seed)?))
-    }
-
-    pub(super) fn block(&self, run: &RunMeta, block: u32, seed: u64) -> Result<Vec<Entry>> {
-        self.with_block(run, block, seed, |block| block.entries().collect())
-    }
-
-    pub(super) fn filter(&self, run: &RunMeta, seed: u64) -> Result<Filter> {
-        let mut filter = Filter::new(run.lines);
-        for piece in 0..pieces(run.lines) {
-            let row = self.filters.get((run.id, piece)).map_err(failed)?;
-            let row = row.ok_or_else(|| Error::corrupted("a piece of a filter is missing"))?;
-            filter.decode_piece(piece, run.id, seed, row.value())?;
-        }
-        Ok(filter)
     }
 }
 
@@ -82,18 +51,24 @@ impl Tables {
 pub(crate) struct View {
     pub(super) tables: Arc<Tables>,
     pub(super) seed: u64,
-    /// The live runs, newest first.
+    /// Newest first.
     runs: Vec<Run>,
-    /// At least those of the live runs.
-    pub(super) files: Arc<RecordFiles>,
+    /// At least those that are listed.
+    pub(super) files: Arc<Files>,
+    blocks: Arc<BlockCache>,
     open: Arc<OpenIndex>,
 }
 
 impl View {
-    pub(super) fn new(tables: Arc<Tables>, files: Arc<RecordFiles>, catalog: &Catalog) -> Self {
-        let mut runs: Vec<_> = catalog.live_runs().cloned().collect();
-        runs.reverse();
-        Self { tables, seed: catalog.state.seed, runs, files, open: catalog.open.clone() }
+    pub(super) fn new(
+        tables: Arc<Tables>,
+        files: Arc<Files>,
+        blocks: Arc<BlockCache>,
+        catalog: &Catalog,
+    ) -> Self {
+        let runs = catalog.runs.values().rev().cloned().collect();
+        let (seed, open) = (catalog.state.seed, catalog.open.clone());
+        Self { tables, seed, runs, files, blocks, open }
     }
 
     /// The newest record of the key, whatever its expiry. What can not be verified is an error,
@@ -135,9 +110,9 @@ impl View {
         self.open.values().any(|entry| entry.expires_at.is_some_and(|expiry| expiry <= now))
     }
 
-    /// The entries of all live runs: completed records, expired ones not yet swept included.
+    /// The entries of all runs: completed records, expired ones not yet swept included.
     pub(crate) fn entries(&self) -> u64 {
-        self.runs.iter().map(|run| run.meta.entries).sum()
+        self.runs.iter().map(|run| u64::from(run.meta.entries)).sum()
     }
 
     pub(crate) fn runs(&self) -> usize {
@@ -147,7 +122,7 @@ impl View {
     fn newest_completed(&self, hash: KeyHash) -> Result<Option<Stored>> {
         let mut newest: Option<Stored> = None;
         for (bucket_end, locator) in self.entries_of(hash)? {
-            let stored = self.files.get(bucket_end)?.record(locator, self.seed)?;
+            let stored = Records::of(&self.files, bucket_end, self.seed)?.record(locator)?;
             if newest.as_ref().is_none_or(|newest| newest.sequence < stored.sequence) {
                 newest = Some(stored);
             }
@@ -159,14 +134,14 @@ impl View {
     /// of a key is not swept yet.
     fn entries_of(&self, hash: KeyHash) -> Result<Vec<(u64, Locator)>> {
         let mut entries: Vec<(u64, Locator)> = Vec::new();
-        for Run { meta, filter } in &self.runs {
-            if let FilterSlot::Loaded(filter) = filter
+        for run in &self.runs {
+            if let FilterSlot::Loaded(filter) = &run.filter
                 && !filter.may_contain(hash)
             {
                 continue;
             }
-            let block = part(hash, meta.blocks);
-            let found = self.tables.with_block(meta, block, self.seed, |block| block.find(hash))?;
+            let meta = &run.meta;
+            let found = self.block(run, part(hash, meta.blocks))?.find(hash, meta.blocks);
             let Some(locator) = found else { continue };
             match entries.iter_mut().find(|(bucket_end, _)| *bucket_end == meta.bucket_end) {
                 Some((_, newest)) => *newest = locator.max(*newest),
@@ -174,6 +149,17 @@ impl View {
             }
         }
         Ok(entries)
+    }
+
+    fn block(&self, run: &Run, number: u32) -> Result<Arc<Block>> {
+        let id = BlockId(run.meta.id, number);
+        if let Some(block) = self.blocks.get(id) {
+            return Ok(block);
+        }
+        let reader = RunReader::of(&self.files, &run.meta, self.seed)?;
+        let block = Arc::new(reader.block(number, run.starts.as_ref())?);
+        self.blocks.insert(id, block.clone());
+        Ok(block)
     }
 
     fn open_record(&self, hash: KeyHash, entry: &OpenEntry) -> Result<Stored> {

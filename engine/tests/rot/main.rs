@@ -166,14 +166,32 @@ fn answers(engine: &Engine) -> Answers {
 /// Damages a file; says which bytes of which file, `None` when nothing changed.
 fn damage(disk: &SimDisk, random: &mut Random) -> Option<(PathBuf, Range<u64>)> {
     let files: Vec<_> = disk.files().into_iter().map(|(path, _)| path).collect();
-    let part = ["store.redb", "records-", "journal-"][random.below(3) as usize];
+    let part = ["store.redb", "records-", "run-", "journal-"][random.below(4) as usize];
     let named: Vec<_> = files.iter().filter(|path| path.to_string_lossy().contains(part)).collect();
+    if named.is_empty() {
+        return None;
+    }
     let path = named[random.below(named.len() as u64) as usize].clone();
     let bytes = disk.read_file(&path);
     let blocks = bytes.len() as u64 / BLOCK;
-    if blocks == 0 {
+    if bytes.is_empty() {
         // A segment that is only being created.
         return None;
+    }
+    if blocks == 0 {
+        // A small run.
+        let start = random.below(bytes.len() as u64);
+        let end = (start + [1, 8, 200][random.below(3) as usize]).min(bytes.len() as u64);
+        match random.below(4) {
+            0 => disk.truncate(&path, start),
+            1 => disk.flip_bit(&path, start, random.below(8) as u32),
+            2 => disk.write_bytes(&path, start, &vec![0; (end - start) as usize]),
+            _ => {
+                let noise: Vec<_> = (start..end).map(|_| random.below(256) as u8).collect();
+                disk.write_bytes(&path, start, &noise);
+            }
+        }
+        return (disk.read_file(&path) != bytes).then_some((path, start..bytes.len() as u64));
     }
     let used: Vec<_> = (0..blocks)
         .filter(|block| {

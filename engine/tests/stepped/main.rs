@@ -190,7 +190,8 @@ impl<'a> World<'a> {
             4 | 5 => disk.power_off_at(nth),
             6 => {
                 let full = Fault::new(Ops::Changes, nth / 4).errno(Fault::ENOSPC).partial(4096);
-                disk.inject(full.on_path("records-"));
+                let path = ["records-", "run-"][self.random.below(2) as usize];
+                disk.inject(full.on_path(path));
             }
             _ => disk.inject(Fault::at_kind(OpKind::Remove, 0).errno(Fault::EIO).forever()),
         }

@@ -129,6 +129,7 @@ fn merging_keeps_every_answer_and_leaves_few_runs() {
     assert!(steps > 10, "{steps} steps");
     assert_eq!(fixture.store.view().runs(), 2);
     assert_eq!(all_answers(&fixture, 1100), before);
+    assert_eq!(fixture.dir.run_files().len(), 2, "what was merged is gone");
     let swept = fixture.sweep();
     assert_eq!((swept.files, swept.completed), (0, 0));
     fixture = fixture.reopen();
@@ -171,17 +172,20 @@ fn a_merge_cut_short_is_dropped_and_done_again() {
     // As a crash leaves it: the file of a store that is still open.
     let crashed = Dir::new();
     std::fs::copy(fixture.dir.file(), crashed.file()).unwrap();
-    for path in fixture.dir.record_files() {
+    for path in fixture.dir.files(|_| true) {
         std::fs::copy(&path, crashed.0.join(path.file_name().unwrap())).unwrap();
     }
+    assert_eq!(crashed.run_files().len(), 9);
+    // A fold and a sweep leave it alone.
+    fixture.fold_completed(0..1, 9_000, &[0]);
+    fixture.sweep();
+    assert!(fixture.store.merge_step(50).unwrap());
+    assert_eq!(fixture.dir.run_files().len(), 10);
     let mut fixture = Fixture { store: open(&crashed).unwrap(), dir: crashed, ..fixture };
     assert_eq!(all_answers(&fixture, 800), before);
-    assert_eq!(fixture.store.catalog.runs.len(), 9);
-    assert_eq!(fixture.sweep().runs, 1);
-    assert_eq!(fixture.store.catalog.runs.len(), 8);
+    assert_eq!(fixture.dir.run_files().len(), 8);
     while fixture.store.merge_step(50).unwrap() {}
-    assert_eq!(fixture.sweep().runs, 8);
-    assert_eq!(fixture.store.view().runs(), 1);
+    assert_eq!((fixture.store.view().runs(), fixture.dir.run_files().len()), (1, 1));
     assert_eq!(all_answers(&fixture, 800), before);
 
     // A bucket that expires takes its merge along.
@@ -195,6 +199,7 @@ fn a_merge_cut_short_is_dropped_and_done_again() {
     fixture.sweep();
     assert!(fixture.store.merge.is_none());
     assert!(fixture.store.catalog.runs.is_empty());
+    assert_eq!(fixture.dir.run_files(), [] as [PathBuf; 0]);
     assert!(!fixture.store.merge_step(20).unwrap());
 }
 
@@ -217,13 +222,8 @@ fn sweeping_removes_everything_and_space_is_used_again() {
         assert_eq!((view.runs(), view.entries()), (0, 0));
         assert!(fixture.get(cycle * 1000).is_none());
         assert_eq!(fixture.store.state().time, Time(fixture.time));
-        for (table, rows) in [
-            ("runs", redb::ReadableTableMetadata::len(&view.tables.runs)),
-            ("blocks", redb::ReadableTableMetadata::len(&view.tables.blocks)),
-            ("filters", redb::ReadableTableMetadata::len(&view.tables.filters)),
-        ] {
-            assert_eq!(rows.unwrap(), 0, "{table}");
-        }
+        assert_eq!(fixture.dir.run_files(), [] as [PathBuf; 0]);
+        assert_eq!(redb::ReadableTableMetadata::len(&view.tables.runs).unwrap(), 0);
     }
     assert!(sizes[11] <= sizes[1], "{sizes:?}");
 }
@@ -246,7 +246,7 @@ fn the_space_of_a_file_comes_back_in_steps_once_nobody_reads_it() {
     assert!(found(&view), "whoever has the view from before reads on");
     drop(view);
     for left in [136, 72, 8] {
-        assert!(fixture.store.sweep_step(Time(9_000), 10).unwrap().more);
+        assert!(fixture.store.give_back_removed());
         assert_eq!(mebibytes(&file), left);
     }
     fixture.sweep();
@@ -279,32 +279,6 @@ fn a_copy_has_every_answer_and_its_own_incarnation() {
     assert_eq!(fixture.get(1050), None);
 }
 
-/// How large a value may be so that redb gives its leaf a page of 16 KiB, and one byte more.
-#[test]
-fn a_full_piece_of_a_filter_fills_its_page() {
-    let dir = Dir::new();
-    let pages = |len: usize| {
-        let path = dir.0.join(format!("{len}.redb"));
-        let database = redb::Database::create(path).unwrap();
-        let transaction = database.begin_write().unwrap();
-        {
-            let mut rows = transaction.open_table(FILTERS).unwrap();
-            let value = vec![1; len];
-            (0..64).for_each(|piece| drop(rows.insert((9, piece), value.as_slice()).unwrap()));
-        }
-        transaction.commit().unwrap();
-        let transaction = database.begin_write().unwrap();
-        let stats = redb::ReadableTableMetadata::stats(&transaction.open_table(FILTERS).unwrap());
-        let stats = stats.unwrap();
-        assert_eq!(stats.leaf_pages(), 64);
-        (stats.stored_bytes() + stats.metadata_bytes() + stats.fragmented_bytes())
-            .saturating_sub(4096 * stats.branch_pages())
-            / 64
-    };
-    assert_eq!(pages(schema::value_of_page(16 * 1024, 12)), 16 * 1024);
-    assert_eq!(pages(schema::value_of_page(16 * 1024, 12) + 1), 32 * 1024);
-}
-
 /// The last bytes of a fold share no block with the first of the next, and what a fold left that did
 /// not commit is written over.
 #[test]
@@ -332,7 +306,10 @@ fn folds_append_and_what_none_lists_goes() {
     assert_eq!(lengths(&fixture), [4 * 4096 + 9000, 4096]);
     fixture.fold_completed(30..40, 5_000, b"y");
     assert_eq!(lengths(&fixture), [5 * 4096, 4096]);
-    assert_eq!(fixture.store.file_bytes().unwrap() % 4096, 0);
+    let stored: u64 =
+        fixture.dir.files(|_| true).iter().map(|path| path.metadata().unwrap().len()).sum();
+    let redb = fixture.dir.file().metadata().unwrap().len();
+    assert_eq!(fixture.store.file_bytes().unwrap(), redb + stored);
     let responses = [&b"x"[..], &[3; 1000], b"z", b"y"];
     for (number, response) in [5, 15, 25, 35].into_iter().zip(responses) {
         assert_eq!(fixture.response(number).unwrap(), response);
@@ -369,40 +346,15 @@ fn far_off_records_share_wide_buckets() {
     assert!((2_000..4_000).all(|number| fixture.get(number).is_some()));
 }
 
-#[test]
-fn a_step_of_the_sweeper_removes_no_more_than_its_budget() {
-    let mut fixture = Fixture::new();
-    for round in 0..3 {
-        fixture.fold_completed(round * 700..round * 700 + 700, 5_000, b"x");
-    }
-    let rows = |fixture: &Fixture| {
-        let tables = fixture.store.view().tables.clone();
-        redb::ReadableTableMetadata::len(&tables.blocks).unwrap()
-            + redb::ReadableTableMetadata::len(&tables.filters).unwrap()
-            + redb::ReadableTableMetadata::len(&tables.runs).unwrap()
-    };
-    let mut steps = 0;
-    loop {
-        let before = rows(&fixture);
-        let step = fixture.store.sweep_step(Time(9_000), 4).unwrap();
-        assert!(before - rows(&fixture) <= 4, "{step:?}");
-        steps += 1;
-        if !step.more {
-            break;
-        }
-    }
-    assert_eq!(rows(&fixture), 0);
-    assert!(steps > 4, "{steps} steps");
-}
-
 /// No view keeps the file of a bucket open once it was swept: its space is given back.
 #[test]
 fn what_is_swept_is_let_go_of_at_once() {
     let mut fixture = Fixture::new();
     fixture.fold_completed(0..10, 5_000, b"x");
     fixture.fold_completed(10..20, 9_000, b"y");
-    let step = fixture.store.sweep_step(Time(5_000), 1_000).unwrap();
+    let step = fixture.store.sweep(Time(5_000)).unwrap();
     assert_eq!(step.files, 1);
-    assert_eq!(fixture.store.view().files.buckets().collect::<Vec<_>>(), [9_000]);
+    let open: Vec<_> = fixture.store.view().files.names().collect();
+    assert_eq!(open, [FileName::Records(9_000), FileName::Run(2)]);
     assert_eq!(fixture.response(15).unwrap(), b"y");
 }

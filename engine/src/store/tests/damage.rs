@@ -53,12 +53,33 @@ fn damaged_and_missing_rows_are_never_taken_for_absence() {
     };
     let last = |bytes: &[u8]| bytes.len() - 1;
 
-    let fixture = filled().tamper(|rows| alter(rows, BLOCKS, |bytes| bytes.len() / 2)).unwrap();
+    // 300 entries make three blocks of a head and entries of 24 bytes; then the starts, then the filter.
+    const BLOCKS: usize = 3 * 28 + 300 * 24;
+    let altered_blocks = |bytes: &mut Vec<u8>| (0..BLOCKS).for_each(|at| bytes[at] ^= 0x10);
+    let fixture = filled().tamper_runs(altered_blocks).unwrap();
     corrupted(fixture.try_get(5));
     corrupted(fixture.try_get(5_000));
-    let fixture = filled().tamper(|rows| remove_all(rows, BLOCKS)).unwrap();
+    for kept in [0, 20, 2000] {
+        let fixture = filled().tamper_runs(|bytes| bytes.truncate(kept)).unwrap();
+        corrupted(fixture.try_get(5));
+        corrupted(fixture.try_get(5_000));
+    }
+    // A block in the place of another, which has as many entries or not.
+    let fixture = filled().tamper_runs(|bytes| bytes.rotate_left(28 + 24)).unwrap();
     corrupted(fixture.try_get(5));
-    corrupted(fixture.try_get(5_000));
+    let Fixture { dir, store, .. } = filled();
+    store.close().unwrap();
+    std::fs::remove_file(&dir.run_files()[0]).unwrap();
+    refused(&dir, ErrorKind::Corrupted);
+    // The run of another bucket, which is as long.
+    let mut fixture = filled();
+    fixture.fold_completed(300..600, 9_000, b"response");
+    let Fixture { dir, store, .. } = fixture;
+    store.close().unwrap();
+    std::fs::copy(&dir.run_files()[0], &dir.run_files()[1]).unwrap();
+    let store = open(&dir).unwrap();
+    let found = store.view().get(hash(&key(400)), &key(400));
+    assert_eq!(found.unwrap_err().kind(), ErrorKind::Corrupted);
     let fixture = filled().tamper_records(|bytes| bytes[100] ^= 1).unwrap();
     assert!((0..300).any(|number| fixture.try_get(number).is_err()));
     assert_eq!(fixture.get(5_000), None);
@@ -80,14 +101,24 @@ fn damaged_and_missing_rows_are_never_taken_for_absence() {
     std::fs::remove_file(&dir.record_files()[0]).unwrap();
     refused(&dir, ErrorKind::Corrupted);
 
-    // A filter costs reads, no answer.
-    let damage: [fn(&WriteTransaction); 2] =
-        [|rows| alter(rows, FILTERS, |_| 60), |rows| remove_all(rows, FILTERS)];
-    for damage in damage {
-        let mut fixture = filled().tamper(damage).unwrap();
+    // A filter costs reads, no answer. So do the starts, for which a right place is known.
+    let filter = BLOCKS + 16 + 4 * 4 + 60;
+    for damaged in [filter, BLOCKS + 3] {
+        let mut fixture = filled().tamper_runs(|bytes| bytes[damaged] ^= 1).unwrap();
         while fixture.store.load_next_filter().unwrap() {}
+        let run = fixture.store.catalog.runs.values().next().unwrap();
+        assert_eq!(matches!(run.filter, FilterSlot::Damaged), damaged == filter);
+        assert_eq!(run.starts.is_none(), damaged != filter);
         assert!((0..300).all(|number| fixture.response(number).unwrap() == b"response"));
         assert_eq!(fixture.get(5_000), None);
+    }
+    // Starts that are wrong lead nowhere.
+    for damage in [&[0xff; 8][..], &[9, 0, 0, 0, 3, 0, 0, 0]] {
+        let starts = BLOCKS + 16..BLOCKS + 24;
+        let fixture = filled().tamper_runs(|bytes| bytes[starts.clone()].copy_from_slice(damage));
+        let fixture = fixture.unwrap();
+        assert!((0..300).any(|number| fixture.try_get(number).is_err()));
+        assert!((300..600).all(|number| !matches!(fixture.try_get(number), Ok(Some(_)))));
     }
 
     let damage: [fn(&WriteTransaction); 5] = [
@@ -139,8 +170,8 @@ fn an_earlier_life_in_the_place_of_a_record_is_damage() {
     store.close().unwrap();
     let [first, second] = &dir.record_files()[..] else { panic!("two buckets") };
     std::fs::copy(first, second).unwrap();
-    let view = open(&dir).unwrap().view();
-    let found = view.get(hash(&key(1)), &key(1));
+    let store = open(&dir).unwrap();
+    let found = store.view().get(hash(&key(1)), &key(1));
     assert_eq!(found.unwrap_err().kind(), ErrorKind::Corrupted);
 }
 
@@ -167,13 +198,13 @@ fn a_merge_of_damaged_runs_fails_once_and_changes_nothing() {
     for round in 0..4 {
         fixture.fold_completed(round * 300..round * 300 + 300, 5_000, b"x");
     }
-    let mut fixture = fixture
-        .tamper(|transaction| {
-            let mut rows = transaction.open_table(BLOCKS).unwrap();
-            let value = rows.get((1, 1)).unwrap().unwrap().value().to_vec();
-            rows.insert((1, 1), altered(value, 50).as_slice()).unwrap();
-        })
-        .unwrap();
+    let Fixture { dir, store, sequence, time } = fixture;
+    store.close().unwrap();
+    let damaged = &dir.run_files()[0];
+    let bytes = std::fs::read(damaged).unwrap();
+    let in_the_middle = 28 + 150 * 24;
+    std::fs::write(damaged, altered(bytes, in_the_middle)).unwrap();
+    let mut fixture = Fixture { store: open(&dir).unwrap(), dir, sequence, time };
     while fixture.store.load_next_filter().unwrap() {}
     let error = loop {
         if let Err(error) = fixture.store.merge_step(10) {
@@ -182,8 +213,7 @@ fn a_merge_of_damaged_runs_fails_once_and_changes_nothing() {
     };
     assert_eq!(error.kind(), ErrorKind::Corrupted);
     assert!(!fixture.store.merge_step(10).unwrap());
-    assert_eq!(fixture.sweep().runs, 1);
-    assert_eq!((fixture.store.view().runs(), fixture.store.catalog.runs.len()), (4, 4));
+    assert_eq!((fixture.store.view().runs(), fixture.dir.run_files().len()), (4, 4));
     assert!((300..1200).all(|number| fixture.response(number).unwrap() == b"x"));
     fixture.fold_completed(2000..2010, 5_000, b"y");
     assert_eq!(fixture.response(2003).unwrap(), b"y");
@@ -286,21 +316,13 @@ fn a_newer_format_is_refused_before_anything_is_written() {
 #[test]
 fn decoders_meet_noise_without_a_panic() {
     let mut noise = Noise::new(5);
-    let meta = RunMeta {
-        id: 1,
-        bucket_end: 5,
-        entries: 7,
-        end: 8192,
-        blocks: 1,
-        lines: 1,
-        level: 0,
-        stage: Stage::Live,
-    };
+    let meta =
+        RunMeta { id: 1, bucket_end: 5, entries: 7, end: 8192, blocks: 1, lines: 1, level: 0 };
     let state = new_state().encode();
     let (row, _) = meta.encode(1);
     for len in 0..400 {
         let bytes: Vec<u8> = (0..len).map(|_| noise.next() as u8).collect();
-        assert!(run::Block::decode(&bytes, &meta, 0, 1).is_err());
+        assert!(run::Block::decode(bytes.clone(), &meta, 0, 1).is_err());
         assert!(record::decode(&bytes, 1).is_err());
         assert!(RunMeta::decode(&bytes, 1, 1).is_err());
         assert!(StoreState::decode(&bytes).is_err());
@@ -328,8 +350,8 @@ fn is_sound(dir: &Dir) -> bool {
     Store::verify(&disk(), &dir.0, CACHE, &mut found).is_ok() && found.is_sound()
 }
 
-/// Whatever happens to single pages, answers are right or errors: a page of noise, one flipped
-/// bit, a page that holds what belongs into another.
+/// Whatever happens to single pages of the store file or of a run, answers are right or errors: a page
+/// of noise, one flipped bit, a page that holds what belongs into another.
 #[test]
 fn rot_gives_errors_or_right_answers_and_refused_files_stay_untouched() {
     let mut fixture = Fixture::new();
@@ -356,24 +378,30 @@ fn rot_gives_errors_or_right_answers_and_refused_files_stay_untouched() {
 
     let mut noise = Noise::new(11);
     let mut outcomes = [0; 3];
-    for trial in 0..100 {
-        let mut damaged = if trial % 2 == 0 { clean.clone() } else { unclean.clone() };
-        let pages = damaged.len() / 4096;
-        let mut page = || noise.next() as usize % pages * 4096;
+    let run = dir.run_files()[0].clone();
+    let sound_run = std::fs::read(&run).unwrap();
+    for trial in 0..150 {
+        let (path, whole) =
+            [(dir.file(), &clean), (dir.file(), &unclean), (run.clone(), &sound_run)][trial % 3]
+                .clone();
+        std::fs::write(dir.file(), &clean).unwrap();
+        std::fs::write(&run, &sound_run).unwrap();
+        let mut damaged = whole.clone();
+        // A run as small as this one has less than a page.
+        let len = if path == run { 128 } else { 4096 };
+        let pages = damaged.len() / len;
+        let mut page = || noise.next() as usize % pages * len;
         let (from, to) = (page(), page());
-        match trial / 2 % 3 {
-            0 => damaged[to..to + 4096].fill_with(|| noise.next() as u8),
-            1 => damaged.copy_within(from..from + 4096, to),
-            _ => damaged[to + noise.next() as usize % 4096] ^= 1 << (noise.next() % 8),
+        match trial / 3 % 3 {
+            0 => damaged[to..to + len].fill_with(|| noise.next() as u8),
+            1 => damaged.copy_within(from..from + len, to),
+            _ => damaged[to + noise.next() as usize % len] ^= 1 << (noise.next() % 8),
         }
-        std::fs::write(dir.file(), &damaged).unwrap();
+        std::fs::write(&path, &damaged).unwrap();
         let verified = is_sound(&dir);
         let Ok(store) = open(&dir) else {
             assert!(!verified, "trial {trial}");
-            assert!(
-                damaged == std::fs::read(dir.file()).unwrap(),
-                "trial {trial} touched the file"
-            );
+            assert!(damaged == std::fs::read(&path).unwrap(), "trial {trial} touched the file");
             outcomes[0] += 1;
             continue;
         };

@@ -112,14 +112,18 @@ impl Dir {
     }
 
     fn record_files(&self) -> Vec<PathBuf> {
+        self.files(|name| matches!(name, FileName::Records(_)))
+    }
+
+    fn run_files(&self) -> Vec<PathBuf> {
+        self.files(|name| matches!(name, FileName::Run(_)))
+    }
+
+    /// In order of their names.
+    fn files(&self, wanted: impl Fn(&FileName) -> bool) -> Vec<PathBuf> {
         let names = disk().list(&self.0).unwrap();
-        let mut paths: Vec<_> = names
-            .iter()
-            .filter(|name| is_record_file(name))
-            .map(|name| self.0.join(name))
-            .collect();
-        paths.sort();
-        paths
+        let names: BTreeSet<_> = names.iter().filter_map(|name| FileName::parse(name)).collect();
+        names.iter().filter(|name| wanted(name)).map(|name| self.0.join(name.to_string())).collect()
     }
 
     /// Changes the file behind the store's back, as rot would, but for redb's own checksums.
@@ -219,23 +223,29 @@ impl Fixture {
     }
 
     fn sweep(&mut self) -> SweepReport {
-        let mut total = SweepReport::default();
-        loop {
-            let step = self.store.sweep_step(Time(self.time), 10).unwrap();
-            total.files += step.files;
-            total.runs += step.runs;
-            total.completed += step.completed;
-            if !step.more {
-                return total;
-            }
-        }
+        let report = self.store.sweep(Time(self.time)).unwrap();
+        while self.store.give_back_removed() {}
+        report
     }
 
     /// Changes the bytes of the record files behind the store's back, as rot would.
     fn tamper_records(self, change: impl Fn(&mut Vec<u8>)) -> Result<Self> {
+        self.tamper_files(Dir::record_files, change)
+    }
+
+    /// The same with the files of runs.
+    fn tamper_runs(self, change: impl Fn(&mut Vec<u8>)) -> Result<Self> {
+        self.tamper_files(Dir::run_files, change)
+    }
+
+    fn tamper_files(
+        self,
+        files: impl Fn(&Dir) -> Vec<PathBuf>,
+        change: impl Fn(&mut Vec<u8>),
+    ) -> Result<Self> {
         let Self { dir, store, sequence, time } = self;
         store.close().unwrap();
-        for path in dir.record_files() {
+        for path in files(&dir) {
             let mut bytes = std::fs::read(&path).unwrap();
             change(&mut bytes);
             std::fs::write(&path, bytes).unwrap();

@@ -1,7 +1,5 @@
 //! Verification: what it counts, what it names, and what stops a copy.
 
-use redb::ReadableTable;
-
 use super::damage::{alter, remove_all};
 use super::*;
 use crate::verify::Verification;
@@ -42,12 +40,15 @@ fn verification_counts_what_is_whole_and_names_what_is_not() {
     let (records, damages, keys) =
         verified(filled().tamper_records(|bytes| bytes.truncate(100)).unwrap());
     assert_eq!((records, damages, keys), (2, 20, vec![]));
-    let (records, damages, _) =
-        verified(filled().tamper(|rows| alter(rows, BLOCKS, last)).unwrap());
-    assert_eq!((records, damages), (2, 1));
-    let (records, damages, _) =
-        verified(filled().tamper(|rows| alter(rows, FILTERS, last)).unwrap());
-    assert_eq!((records, damages), (22, 1));
+    // One block, then the starts, then the filter. Where no start leads to a block it is damaged too.
+    let block = 28 + 20 * 24;
+    for (damaged, expected) in
+        [(block - 1, (2, 1)), (block + 3, (22, 1)), (block + 16, (2, 2)), (block + 30, (22, 1))]
+    {
+        let fixture = filled().tamper_runs(|bytes| bytes[damaged] ^= 1).unwrap();
+        let (records, damages, _) = verified(fixture);
+        assert_eq!((records, damages), expected, "{damaged}");
+    }
 
     // Open fails, and they are named all the same.
     let Fixture { dir, store, .. } = filled();
@@ -80,57 +81,26 @@ fn copied(fixture: &Fixture) -> Result<()> {
     copied
 }
 
-/// A store with a live run and one that was merged away but is not swept yet.
-fn with_a_dropped_run() -> Fixture {
-    let mut fixture = Fixture::new();
-    for round in 0..4 {
-        fixture.fold_completed(round * 10..round * 10 + 10, 5_000, b"x");
-    }
-    while fixture.store.merge_step(100).unwrap() {}
-    assert_eq!((fixture.store.view().runs(), fixture.store.catalog.runs.len()), (1, 5));
-    fixture
-}
-
-/// Changes the row of block 0 of a run, if there is one.
-fn change_block(rows: &WriteTransaction, (from, to): (u64, u64), change: impl Fn(&mut Vec<u8>)) {
-    let mut blocks = rows.open_table(BLOCKS).unwrap();
-    let mut bytes = blocks.get((from, 0)).unwrap().unwrap().value().to_vec();
-    change(&mut bytes);
-    blocks.insert((to, 0), bytes.as_slice()).unwrap();
-}
-
 #[test]
-fn blocks_that_nothing_reads_are_verified_too() {
-    assert_eq!(found(with_a_dropped_run()).unwrap(), (40, 0));
-    copied(&with_a_dropped_run()).unwrap();
-
-    let dropped = *with_a_dropped_run().store.catalog.runs.keys().next().unwrap();
-    let damage: [&dyn Fn(&WriteTransaction); 3] = [
-        // Altered, of a run that was dropped; one that no run has; one of a run that is not listed.
-        &|rows| change_block(rows, (dropped, dropped), |bytes| bytes[20] ^= 1),
-        &|rows| {
-            let mut blocks = rows.open_table(BLOCKS).unwrap();
-            let bytes = blocks.get((dropped, 0)).unwrap().unwrap().value().to_vec();
-            blocks.insert((dropped, 1), bytes.as_slice()).unwrap();
-        },
-        &|rows| change_block(rows, (dropped, 99), |_| {}),
-    ];
-    for damage in damage {
-        let fixture = with_a_dropped_run().tamper(damage).unwrap();
-        assert_eq!(copied(&fixture).unwrap_err().kind(), ErrorKind::Corrupted);
-        assert_eq!(found(fixture).unwrap(), (40, 1));
-    }
-}
-
-#[test]
-fn a_missing_block_of_a_live_run_is_found() {
-    let lacking = || {
+fn a_missing_file_or_block_is_found() {
+    let filled = || {
         let mut fixture = Fixture::new();
         fixture.fold_completed(0..20, 5_000, b"x");
-        fixture.tamper(|rows| remove_all(rows, BLOCKS)).unwrap()
+        fixture.fold_completed(20..30, 9_000, b"x");
+        fixture
     };
-    assert_eq!(copied(&lacking()).unwrap_err().kind(), ErrorKind::Corrupted);
-    assert_eq!(found(lacking()).unwrap(), (0, 1));
+    assert_eq!(found(filled()).unwrap(), (30, 0));
+    copied(&filled()).unwrap();
+    let fixture = filled().tamper_runs(|bytes| bytes.truncate(100)).unwrap();
+    assert_eq!(copied(&fixture).unwrap_err().kind(), ErrorKind::Corrupted);
+    // Of each run: block, starts, filter.
+    assert_eq!(found(fixture).unwrap(), (0, 6));
+    for files in [Dir::run_files, Dir::record_files] {
+        let Fixture { dir, store, .. } = filled();
+        store.close().unwrap();
+        std::fs::remove_file(&files(&dir)[1]).unwrap();
+        assert_eq!(found_in(&dir).unwrap(), (20, 1));
+    }
 }
 
 #[test]
