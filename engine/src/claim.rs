@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::handle::{Failed, Handle, Owner, refusal};
 use crate::key::{Key, KeyHash};
+use crate::op::Op;
 use crate::pending::Pending;
 use crate::shared::Shared;
 use crate::transition::{Command, Record, Reply, State, Token};
@@ -131,12 +132,12 @@ impl Claim {
         if let Err(error) = handle.shared.check_checkpoint(data) {
             return Pending::ready(Err(error));
         }
-        let (caller, pending) = Pending::asked(|outcome| match outcome? {
+        let command = Command::Checkpoint { token: handle.token, data: data.into() };
+        let (op, pending) = Pending::asked(handle.request(command), |outcome| match outcome? {
             (Reply::Done, ..) => Ok(()),
             (reply, ..) => Err(refusal(&reply)),
         });
-        let command = Command::Checkpoint { token: handle.token, data: data.into() };
-        handle.shared.submit(handle.key.clone(), handle.hash, command, caller);
+        handle.shared.submit(op);
         pending
     }
 
@@ -165,13 +166,10 @@ impl Drop for Claim {
         if !self.armed {
             return;
         }
-        let Handle { shared, key, hash, token, .. } = &self.handle;
-        let command = if self.delivered {
-            Command::OwnerGone { token: *token }
-        } else {
-            Command::Abort { token: *token }
-        };
-        shared.submit(key.clone(), *hash, command, Box::new(|_| {}));
+        let token = self.handle.token;
+        let command =
+            if self.delivered { Command::OwnerGone { token } } else { Command::Abort { token } };
+        self.handle.shared.submit(Op::untold(self.handle.request(command)));
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind};
 use crate::key::{Key, KeyHash};
+use crate::op::Request;
 use crate::pending::Pending;
 use crate::shared::Shared;
 use crate::transition::{Command, Record, Reply, Token};
@@ -41,7 +42,9 @@ impl Handle {
         command: Command,
         answer: impl FnOnce(Option<&Record>) -> Option<T> + Send + 'static,
     ) -> Pending<T, Failed<H>> {
-        let (caller, pending) = Pending::asked(move |outcome| match outcome {
+        let Self { shared, key, hash, .. } = self;
+        let request = Request { key, hash, command, wait: None };
+        let (op, pending) = Pending::asked(request, move |outcome| match outcome {
             Err(error) => Err(Failed { error, handle: Some(owner) }),
             Ok((reply, record, _)) => {
                 owner.spent();
@@ -51,8 +54,12 @@ impl Handle {
                     .ok_or_else(|| Failed { error: refusal(&reply), handle: None })
             }
         });
-        self.shared.submit(self.key, self.hash, command, caller);
+        shared.submit(op);
         pending
+    }
+
+    pub(crate) fn request(&self, command: Command) -> Request {
+        Request { key: self.key.clone(), hash: self.hash, command, wait: None }
     }
 }
 

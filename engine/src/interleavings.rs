@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::fingerprint::{Fingerprint, KeyedFingerprint};
 use crate::key::{Key, KeyHash, Secret};
 use crate::lock_table::{Admission, FollowUp, Gate, LockTable, Open};
-use crate::op::{Caller, Op, Outcome, Queued, Spent, Wait};
+use crate::op::{Op, Outcome, Queued, Request, Wait};
 use crate::pending::Pending;
 use crate::queue::{Batch, Queue, Taken};
 use crate::recent::Versioned;
@@ -55,8 +55,8 @@ impl Drop for Guard {
 fn deliver(receive: impl Fn(Pending<Guard>) -> bool + Sync + Send + 'static) {
     explore(move || {
         let ends = Seen::default();
-        let (caller, pending) = guarded(&ends);
-        let teller = thread::spawn(move || caller.tell(Ok((Reply::Done, None, NOW)), spent()));
+        let (op, pending) = guarded(&ends);
+        let teller = thread::spawn(move || op.tell(Ok((Reply::Done, None, NOW))));
         let taken = receive(pending.on_delivery(|guard| guard.delivered = true));
         teller.join().unwrap();
         assert_eq!(*ends.lock().unwrap(), [taken]);
@@ -64,13 +64,9 @@ fn deliver(receive: impl Fn(Pending<Guard>) -> bool + Sync + Send + 'static) {
 }
 
 /// A `Pending` whose answer is a guard.
-fn guarded(ends: &Seen<bool>) -> (Box<dyn Caller>, Pending<Guard>) {
+fn guarded(ends: &Seen<bool>) -> (Op, Pending<Guard>) {
     let guard = Guard { delivered: false, ends: ends.clone() };
-    Pending::asked(move |_| Ok(guard))
-}
-
-fn spent() -> Spent {
-    Spent::new(Key::new("", "k").unwrap(), Command::Abort { token: TOKEN })
+    Pending::asked(request(Command::Abort { token: TOKEN }), move |_| Ok(guard))
 }
 
 fn poll(pending: &mut Pending<Guard>) -> bool {
@@ -132,12 +128,14 @@ fn begin() -> Command {
     Command::Begin { fingerprint, ttl: Duration::from_secs(1), max_execution: None }
 }
 
+fn request(command: Command) -> Request {
+    Request { key: Key::new("", "k").unwrap(), hash: HASH, command, wait: None }
+}
+
 fn op(command: Command, replies: &Seen<Reply>) -> Op {
-    let (key, replies) = (Key::new("", "k").unwrap(), replies.clone());
-    let reply = move |outcome: Result<(Reply, Option<Arc<Record>>, Time)>| {
-        replies.lock().unwrap().push(outcome.unwrap().0);
-    };
-    Op { key, hash: HASH, command, wait: None, caller: Box::new(reply) }
+    let replies = replies.clone();
+    let reply = move |outcome: Outcome| replies.lock().unwrap().push(outcome.unwrap().0);
+    Op::telling(request(command), reply)
 }
 
 fn queued(command: Command) -> Queued {
@@ -279,7 +277,7 @@ impl Table {
         let versioned = Versioned { sequence: 1, record: record.clone() };
         let (_, follow_up) =
             self.table.shard(HASH).publish(HASH, versioned, NOW, &self.room, &mut None);
-        op.caller.tell(Ok((reply, record, NOW)), spent());
+        op.tell(Ok((reply, record, NOW)));
         self.follow_up(follow_up);
     }
 
@@ -367,15 +365,13 @@ fn a_wait_that_is_given_up_ends_once_and_makes_room() {
             table.submit(op(begin(), &replies));
             table.commit_next();
             let (told, pending) = guarded(&ends);
-            let mut waiting = op(begin(), &replies);
+            let seen = op(begin(), &replies);
             let wait = Wait { until: Instant::now() + Duration::from_millis(1), number: 1 };
-            waiting.wait = Some(wait);
-            let seen = waiting.caller;
-            waiting.caller = Box::new(move |outcome: Outcome| {
-                seen.tell(outcome.clone(), spent());
-                told.tell(outcome, spent());
-            });
-            table.submit(waiting);
+            let waiting = Request { wait: Some(wait), ..request(begin()) };
+            table.submit(Op::telling(waiting, move |outcome: Outcome| {
+                seen.tell(outcome.clone());
+                told.tell(outcome);
+            }));
             assert_eq!(table.room.0.load(Ordering::Relaxed), 1);
             let other = table.clone();
             let mut pending = pending.on_giving_up(move || {

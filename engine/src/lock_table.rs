@@ -492,6 +492,7 @@ mod tests {
     use super::*;
     use crate::fingerprint::{Fingerprint, KeyedFingerprint};
     use crate::key::{Key, Secret};
+    use crate::op::Request;
     use crate::sync::Instant;
     use crate::transition::{Token, apply};
 
@@ -499,18 +500,21 @@ mod tests {
     const NOW: Time = Time(1);
     const TOKEN: Token = Token { incarnation: 1, epoch: 1, sequence: 1 };
 
-    fn op(command: Command) -> Op {
-        let key = Key::new("", "k").unwrap();
-        Op { key, hash: HASH, command, wait: None, caller: Box::new(|_| {}) }
+    fn op(command: Command, wait: Option<Wait>) -> Op {
+        Op::untold(Request { key: Key::new("", "k").unwrap(), hash: HASH, command, wait })
     }
 
     fn begin() -> Op {
+        begin_with(None, None)
+    }
+
+    fn begin_with(max_execution: Option<Duration>, wait: Option<Wait>) -> Op {
         let fingerprint = KeyedFingerprint::new(Fingerprint::builder().finish(), &Secret([1; 32]));
-        op(Command::Begin { fingerprint, ttl: Duration::from_secs(1), max_execution: None })
+        op(Command::Begin { fingerprint, ttl: Duration::from_secs(1), max_execution }, wait)
     }
 
     fn abort() -> Op {
-        op(Command::Abort { token: TOKEN })
+        op(Command::Abort { token: TOKEN }, None)
     }
 
     /// The record that the queued command makes, published.
@@ -535,17 +539,13 @@ mod tests {
     fn who_waits_for_a_claim_with_a_deadline_is_looked_at_then() {
         for waits in [false, true] {
             let mut shard = Shard::default();
-            let mut limited = begin();
-            if let Command::Begin { max_execution, .. } = &mut limited.command {
-                *max_execution = Some(Duration::from_millis(50));
-            }
+            let limited = begin_with(Some(Duration::from_millis(50)), None);
             let Admission::Resolve(first) = shard.admit(limited, NOW, &Open) else {
                 panic!("resolve")
             };
             let queued = shard.resolved(first, Ok(None), NOW, &Open).queued.unwrap();
-            let mut second = begin();
             let until = Instant::now() + Duration::from_secs(3600);
-            second.wait = waits.then_some(Wait { until, number: 1 });
+            let second = begin_with(None, waits.then_some(Wait { until, number: 1 }));
             assert!(matches!(shard.admit(second, NOW, &Open), Admission::Parked(None)));
             let follow_up = publish(&mut shard, &queued);
             assert_eq!(follow_up.reconsider_at, waits.then_some(Time(NOW.0 + 50)));
@@ -572,7 +572,7 @@ mod tests {
     fn a_wrong_body_that_comes_while_a_completed_key_is_looked_up_is_a_mismatch() {
         let mut shard = Shard::default();
         claimed(&mut shard);
-        let complete = op(Command::Complete { token: TOKEN, response: None, ttl: None });
+        let complete = op(Command::Complete { token: TOKEN, response: None, ttl: None }, None);
         let Admission::Change(queued) = shard.admit(complete, NOW, &Open) else { panic!("change") };
         drop(publish(&mut shard, &queued));
         let completed = shard.recent(HASH).unwrap().record.clone();
@@ -583,7 +583,7 @@ mod tests {
         let other = Fingerprint::builder().part("body", "other").finish();
         let fingerprint = KeyedFingerprint::new(other, &Secret([1; 32]));
         let ttl = Duration::from_secs(1);
-        let wrong = op(Command::Begin { fingerprint, ttl, max_execution: None });
+        let wrong = op(Command::Begin { fingerprint, ttl, max_execution: None }, None);
         assert!(matches!(shard.admit(wrong, NOW, &Open), Admission::Parked(_)));
         let follow_up = shard.resolved(first, Ok(completed), NOW, &Open);
         let replies: Vec<_> = follow_up.answers.iter().map(|answer| answer.parts().1).collect();

@@ -1,5 +1,6 @@
 //! An operation on its way: a command, whom to tell what became of it, and what that was.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use crate::clock::Time;
@@ -11,46 +12,72 @@ use crate::transition::{Command, Record, Reply};
 /// The answer to a command: the reply, the record that it is about, and when it was decided.
 pub(crate) type Outcome = Result<(Reply, Option<Arc<Record>>, Time)>;
 
-/// A submitted command.
-pub(crate) struct Op {
+/// What an operation asks for.
+#[derive(Debug)]
+pub(crate) struct Request {
     pub(crate) key: Key,
     pub(crate) hash: KeyHash,
     pub(crate) command: Command,
     /// How long a begin waits for an owner instead of being told `Locked`.
     pub(crate) wait: Option<Wait>,
-    pub(crate) caller: Box<dyn Caller>,
+}
+
+/// A submitted operation: one allocation of whoever submitted it, which goes from hand to hand and
+/// back with the answer.
+///
+/// A thread that answers hundreds of callers at once should free nothing that they allocated, or it
+/// would contend with them for it, call by call, with most allocators; and should move little.
+pub(crate) struct Op(Box<dyn Caller>);
+
+/// A request, and whoever is told its outcome.
+pub(crate) trait Caller: Send {
+    fn request(&self) -> &Request;
+    /// Tells the outcome. What is left of the operation is to end where the answer is taken.
+    fn tell(self: Box<Self>, outcome: Outcome);
 }
 
 impl Op {
+    pub(crate) fn new(caller: impl Caller + 'static) -> Self {
+        Self(Box::new(caller))
+    }
+
+    /// For whoever does not care.
+    pub(crate) fn untold(request: Request) -> Self {
+        Self::telling(request, |_| {})
+    }
+
+    pub(crate) fn telling(request: Request, tell: impl FnOnce(Outcome) + Send + 'static) -> Self {
+        Self::new(Telling { request, tell })
+    }
+
     pub(crate) fn waits(&self) -> bool {
         self.wait.is_some_and(|wait| Instant::now() < wait.until)
     }
-}
 
-/// Whoever is told the outcome of an operation.
-///
-/// A thread that answers hundreds of callers at once should free nothing that they allocated: with
-/// most allocators it would contend with them for it, call by call.
-pub(crate) trait Caller: Send {
-    /// Tells the outcome. `spent` is to be dropped where the operation was made, if possible.
-    fn tell(self: Box<Self>, outcome: Outcome, spent: Spent);
-}
-
-impl<F: FnOnce(Outcome) + Send> Caller for F {
-    fn tell(self: Box<Self>, outcome: Outcome, _: Spent) {
-        self(outcome);
+    pub(crate) fn tell(self, outcome: Outcome) {
+        self.0.tell(outcome);
     }
 }
 
-/// What is left of an operation that is answered.
-pub(crate) struct Spent {
-    _key: Key,
-    _command: Command,
+impl Deref for Op {
+    type Target = Request;
+    fn deref(&self) -> &Request {
+        self.0.request()
+    }
 }
 
-impl Spent {
-    pub(crate) fn new(key: Key, command: Command) -> Self {
-        Self { _key: key, _command: command }
+struct Telling<F> {
+    request: Request,
+    tell: F,
+}
+
+impl<F: FnOnce(Outcome) + Send> Caller for Telling<F> {
+    fn request(&self) -> &Request {
+        &self.request
+    }
+
+    fn tell(self: Box<Self>, outcome: Outcome) {
+        (self.tell)(outcome);
     }
 }
 
@@ -92,7 +119,6 @@ impl Answer {
     }
 
     pub(crate) fn give(self) {
-        let Op { key, command, caller, .. } = self.op;
-        caller.tell(self.outcome, Spent::new(key, command));
+        self.op.tell(self.outcome);
     }
 }

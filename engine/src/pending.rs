@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::error::{Error, ErrorKind};
-use crate::op::{Caller, Outcome, Spent};
+use crate::op::{Caller, Op, Outcome, Request};
 use crate::sync::{Instant, oneshot, thread};
 
 /// The coming answer to an operation, for a task or for a thread.
@@ -78,9 +78,9 @@ impl<T, E> Told<T, E> {
 
 /// The other end of a [`Pending`]: makes its answer of an outcome.
 struct Asked<T, E, F> {
-    /// Both there until the outcome is told.
+    request: Request,
+    /// There until the outcome is told.
     tell: Option<(oneshot::Sender<Told<T, E>>, F)>,
-    spent: Option<Spent>,
 }
 
 impl<T, E, F> Caller for Asked<T, E, F>
@@ -89,10 +89,13 @@ where
     E: Send + 'static,
     F: FnOnce(Outcome) -> Result<T, E> + Send + 'static,
 {
-    fn tell(mut self: Box<Self>, outcome: Outcome, spent: Spent) {
+    fn request(&self) -> &Request {
+        &self.request
+    }
+
+    fn tell(mut self: Box<Self>, outcome: Outcome) {
         if let Some((sender, answer)) = self.tell.take() {
             let answer = answer(outcome);
-            self.spent = Some(spent);
             // When nobody waits, a claim inside is dropped here.
             drop(sender.send(Told { answer, _spent: self }));
         }
@@ -108,17 +111,18 @@ impl<T, E> Pending<T, E> {
         Self::new(State::Ready(answer))
     }
 
-    /// A `Pending`, and whom to tell the outcome that `answer` makes its answer of.
+    /// An operation, and the `Pending` whose answer `answer` makes of its outcome.
     pub(crate) fn asked(
+        request: Request,
         answer: impl FnOnce(Outcome) -> Result<T, E> + Send + 'static,
-    ) -> (Box<dyn Caller>, Self)
+    ) -> (Op, Self)
     where
         T: Send + 'static,
         E: Send + 'static,
     {
         let (sender, receiver) = oneshot::channel();
-        let caller = Box::new(Asked { tell: Some((sender, answer)), spent: None });
-        (caller, Self::new(State::Waiting(receiver)))
+        let op = Op::new(Asked { request, tell: Some((sender, answer)) });
+        (op, Self::new(State::Waiting(receiver)))
     }
 
     /// Has `delivered` called with the answer when it reaches its caller.
@@ -273,23 +277,25 @@ fn block_on_for<F: Future + Unpin>(future: &mut F, timeout: Duration) -> Option<
 mod tests {
     use super::*;
     use crate::clock::Time;
-    use crate::key::Key;
+    use crate::key::{Key, KeyHash};
     use crate::transition::{Command, Reply, Token};
 
-    fn asked() -> (Box<dyn Caller>, Pending<()>) {
-        Pending::asked(|outcome| outcome.map(drop))
+    const TOKEN: Token = Token { incarnation: 1, epoch: 1, sequence: 1 };
+
+    fn asked(command: Command) -> (Op, Pending<()>) {
+        let key = Key::new("", "k").unwrap();
+        let request = Request { key, hash: KeyHash(1), command, wait: None };
+        Pending::asked(request, |outcome| outcome.map(drop))
     }
 
-    fn tell(caller: Box<dyn Caller>) {
-        let command = Command::Abort { token: Token { incarnation: 1, epoch: 1, sequence: 1 } };
-        let spent = Spent::new(Key::new("", "k").unwrap(), command);
-        caller.tell(Ok((Reply::Done, None, Time(1))), spent);
+    fn tell(op: Op) {
+        op.tell(Ok((Reply::Done, None, Time(1))));
     }
 
     #[test]
     fn a_thread_gets_the_answer_before_and_after_a_poll() {
         for polled in [false, true] {
-            let (caller, mut pending) = asked();
+            let (op, mut pending) = asked(Command::Abort { token: TOKEN });
             if polled {
                 let mut context = Context::from_waker(std::task::Waker::noop());
                 assert!(Pin::new(&mut pending).poll(&mut context).is_pending());
@@ -297,7 +303,7 @@ mod tests {
             assert_eq!(format!("{pending:?}"), "Pending(submitted)");
             let pending = pending.wait_timeout(Duration::from_millis(1)).unwrap_err();
             let thread = std::thread::spawn(move || pending.wait());
-            tell(caller);
+            tell(op);
             thread.join().unwrap().unwrap();
         }
     }
@@ -316,16 +322,13 @@ mod tests {
         assert_eq!(block_on_for(&mut never, Duration::from_millis(1)), None);
     }
 
-    /// Not on the thread that answers: see [`Caller`].
+    /// Not on the thread that answers: see [`Op`].
     #[test]
     fn what_an_operation_was_made_of_ends_where_its_answer_is_taken() {
         for taken in [false, true] {
-            let (caller, pending) = asked();
             let data: std::sync::Arc<[u8]> = [1].into();
-            let token = Token { incarnation: 1, epoch: 1, sequence: 1 };
-            let command = Command::Checkpoint { token, data: data.clone() };
-            let spent = Spent::new(Key::new("", "k").unwrap(), command);
-            caller.tell(Ok((Reply::Done, None, Time(1))), spent);
+            let (op, pending) = asked(Command::Checkpoint { token: TOKEN, data: data.clone() });
+            tell(op);
             assert_eq!(std::sync::Arc::strong_count(&data), 2);
             if taken {
                 pending.wait().unwrap()
@@ -338,8 +341,8 @@ mod tests {
 
     #[test]
     fn a_vanished_sender_is_an_unknown_outcome() {
-        let (caller, pending) = asked();
-        drop(caller);
+        let (op, pending) = asked(Command::Abort { token: TOKEN });
+        drop(op);
         assert_eq!(pending.wait().unwrap_err().kind(), ErrorKind::OutcomeUnknown);
     }
 

@@ -11,8 +11,8 @@ use crate::directory;
 use crate::engine::CloseReport;
 use crate::error::{Error, ErrorKind, Result};
 use crate::fingerprint::{Fingerprint, KeyedFingerprint};
-use crate::key::{Key, KeyHash};
-use crate::op::{Caller, Op};
+use crate::key::Key;
+use crate::op::{Op, Request};
 use crate::options::Options;
 use crate::pending::Pending;
 use crate::running::Running;
@@ -66,11 +66,11 @@ impl Shared {
             ttl: self.options.ttl,
             max_execution: self.options.max_execution,
         };
-        let shared = self.clone();
-        let (caller, pending) =
-            Pending::asked(move |outcome| Begin::answer(&shared, hash, outcome));
         let wait = wait_until.map(|until| core.timers.wait(until));
-        let op = Op { key: key.clone(), hash, command, wait, caller };
+        let request = Request { key: key.clone(), hash, command, wait };
+        let shared = self.clone();
+        let (op, pending) =
+            Pending::asked(request, move |outcome| Begin::answer(&shared, hash, outcome));
         core.submit(op);
         let pending = pending.on_delivery(Begin::delivered);
         let Some(wait) = wait else { return pending };
@@ -83,15 +83,9 @@ impl Shared {
         })
     }
 
-    /// Submits a command of a handle, to whatever core is open now.
-    pub(crate) fn submit(
-        &self,
-        key: Key,
-        hash: KeyHash,
-        command: Command,
-        caller: Box<dyn Caller>,
-    ) {
-        self.core().submit(Op { key, hash, command, wait: None, caller });
+    /// Submits an operation of a handle, to whatever core is open now.
+    pub(crate) fn submit(&self, op: Op) {
+        self.core().submit(op);
     }
 
     pub(crate) fn complete_command(
