@@ -113,8 +113,9 @@ fn what_nobody_took_out_ends_undelivered() {
 fn a_sender_that_vanishes_wakes_whoever_waits() {
     for polled in [false, true] {
         explore(move || {
-            let (caller, mut pending) = Pending::<Guard>::asked(|_| unreachable!());
-            let dropper = thread::spawn(move || drop(caller));
+            let abort = request(Command::Abort { token: TOKEN });
+            let (op, mut pending) = Pending::<Guard>::asked(abort, |_| unreachable!());
+            let dropper = thread::spawn(move || drop(op));
             if !(polled && poll(&mut pending)) {
                 pending.wait().unwrap_err();
             }
