@@ -1,6 +1,6 @@
 //! Bytes that C holds.
 
-use std::sync::Arc;
+use oncekey::SharedBytes;
 
 use crate::convert::Caller;
 use crate::entry::entry;
@@ -12,7 +12,7 @@ static BUFFERS: Table<Bytes> = Table::new(5);
 
 pub(crate) enum Bytes {
     /// A stored response, not copied.
-    Shared(Arc<[u8]>),
+    Shared(SharedBytes),
     Owned(Box<[u8]>),
 }
 

@@ -10,6 +10,7 @@ use crate::key::KeyHash;
 use crate::op::Outcome;
 use crate::orphan::Orphan;
 use crate::shared::Shared;
+use crate::shared_bytes::SharedBytes;
 use crate::transition::{Completed, Record, Reply, State, Token};
 
 /// What [`Engine::begin`](crate::Engine::begin) found.
@@ -63,7 +64,7 @@ impl Begin {
 /// A completed operation.
 #[derive(Clone, Debug)]
 pub struct Recorded {
-    response: Option<Arc<[u8]>>,
+    response: Option<SharedBytes>,
     token: Token,
     completed_at: Time,
     expires_at: Time,
@@ -86,7 +87,7 @@ impl Recorded {
     }
 
     /// The response without a copy.
-    pub fn into_response(self) -> Option<Arc<[u8]>> {
+    pub fn into_response(self) -> Option<SharedBytes> {
         self.response
     }
 

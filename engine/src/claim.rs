@@ -9,6 +9,7 @@ use crate::key::{Key, KeyHash};
 use crate::op::Op;
 use crate::pending::Pending;
 use crate::shared::Shared;
+use crate::shared_bytes::SharedBytes;
 use crate::transition::{Command, Record, Reply, State, Token};
 
 /// The exclusive right to execute an operation, granted by `begin` or `take_over`.
@@ -132,7 +133,7 @@ impl Claim {
         if let Err(error) = handle.shared.check_checkpoint(data) {
             return Pending::ready(Err(error));
         }
-        let command = Command::Checkpoint { token: handle.token, data: data.into() };
+        let command = Command::Checkpoint { token: handle.token, data: SharedBytes::copy_of(data) };
         let (op, pending) = Pending::asked(handle.request(command), |outcome| match outcome? {
             (Reply::Done, ..) => Ok(()),
             (reply, ..) => Err(refusal(&reply)),

@@ -1,11 +1,12 @@
 //! What makes two requests the same request.
 
 use std::borrow::Cow;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use crate::codec::{Decoder, Encode};
 use crate::error::{Error, Result};
 use crate::key::Secret;
+use crate::shared_bytes::SharedBytes;
 
 /// The most parts a fingerprint may have.
 pub const MAX_PARTS: usize = 64;
@@ -177,7 +178,7 @@ impl KeyedFingerprint {
             bytes.put(part.label.as_bytes());
             bytes.put(&under(pad, &part.digest));
         }
-        StoredFingerprint { bytes: bytes.into() }
+        StoredFingerprint { bytes: SharedBytes::copy_of(&bytes) }
     }
 }
 
@@ -212,7 +213,7 @@ fn under(mut pad: [u8; TAG_LEN], digest: &[u8]) -> [u8; TAG_LEN] {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StoredFingerprint {
     /// Checked by [`decode`](Self::decode), which every stored byte passes.
-    bytes: Arc<[u8]>,
+    bytes: SharedBytes,
 }
 
 impl StoredFingerprint {
@@ -220,8 +221,8 @@ impl StoredFingerprint {
         &self.bytes
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self> {
-        let mut decoder = Decoder::new(bytes);
+    pub(crate) fn decode(bytes: SharedBytes) -> Result<Self> {
+        let mut decoder = Decoder::new(&bytes);
         let version = decoder.u8()?;
         if version != VERSION {
             return Err(Error::corrupted(format!("unknown fingerprint version {version}")));
@@ -233,7 +234,7 @@ impl StoredFingerprint {
             decoder.take(TAG_LEN)?;
         }
         decoder.finish()?;
-        Ok(Self { bytes: bytes.into() })
+        Ok(Self { bytes })
     }
 
     fn total(&self) -> &[u8] {
@@ -349,12 +350,15 @@ mod tests {
     #[test]
     fn stored_bytes_come_back_or_are_corrupted() {
         let stored = keyed(&[("method", b"POST"), ("body", b"x")]).to_stored();
-        assert_eq!(StoredFingerprint::decode(stored.bytes()).unwrap(), stored);
+        assert_eq!(StoredFingerprint::decode(stored.bytes.clone()).unwrap(), stored);
         for len in 0..stored.bytes().len() {
-            assert!(StoredFingerprint::decode(&stored.bytes()[..len]).is_err(), "{len}");
+            assert!(
+                StoredFingerprint::decode(SharedBytes::copy_of(&stored.bytes()[..len])).is_err(),
+                "{len}"
+            );
         }
         let mut newer = stored.bytes().to_vec();
         newer[0] = 2;
-        assert!(StoredFingerprint::decode(&newer).is_err());
+        assert!(StoredFingerprint::decode(SharedBytes::copy_of(&newer)).is_err());
     }
 }

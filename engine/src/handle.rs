@@ -8,6 +8,7 @@ use crate::key::{Key, KeyHash};
 use crate::op::Request;
 use crate::pending::Pending;
 use crate::shared::Shared;
+use crate::shared_bytes::SharedBytes;
 use crate::transition::{Command, Record, Reply, Token};
 
 /// What a claim and an orphan have in common: a key, and the attempt that they stand for.
@@ -18,7 +19,7 @@ pub(crate) struct Handle {
     pub(crate) hash: KeyHash,
     pub(crate) token: Token,
     pub(crate) attempt: u32,
-    pub(crate) checkpoint: Option<Arc<[u8]>>,
+    pub(crate) checkpoint: Option<SharedBytes>,
 }
 
 impl Handle {

@@ -1,9 +1,9 @@
 //! The name of an operation.
 
 use std::fmt;
-use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::shared_bytes::SharedBytes;
 
 /// The longest idempotency key and the longest scope, in bytes.
 pub const MAX_KEY_LEN: usize = 255;
@@ -22,7 +22,7 @@ pub const MAX_KEY_LEN: usize = 255;
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     /// One byte of scope length, the scope, the key: what is hashed and stored.
-    identity: Arc<[u8]>,
+    identity: SharedBytes,
 }
 
 impl Key {
@@ -51,7 +51,7 @@ impl Key {
         let (key_start, end) = (1 + scope.len(), 1 + scope.len() + key.len());
         identity[1..key_start].copy_from_slice(scope);
         identity[key_start..end].copy_from_slice(key);
-        Ok(Self { identity: identity[..end].into() })
+        Ok(Self { identity: SharedBytes::copy_of(&identity[..end]) })
     }
 
     /// Who the key belongs to.
@@ -73,12 +73,12 @@ impl Key {
         &self.identity
     }
 
-    pub(crate) fn from_identity(identity: &[u8]) -> Result<Self> {
+    pub(crate) fn from_identity(identity: SharedBytes) -> Result<Self> {
         let (scope_len, rest) =
             identity.split_first().ok_or_else(|| Error::corrupted("a stored key has no bytes"))?;
         let key_len = rest.len().checked_sub(usize::from(*scope_len));
         match key_len {
-            Some(1..=MAX_KEY_LEN) => Ok(Self { identity: identity.into() }),
+            Some(1..=MAX_KEY_LEN) => Ok(Self { identity }),
             _ => Err(Error::corrupted("a stored key has a length outside its limits")),
         }
     }
@@ -180,10 +180,13 @@ mod tests {
     #[test]
     fn a_stored_identity_comes_back_or_is_corrupted() {
         let key = Key::new("s", "k").unwrap();
-        assert_eq!(Key::from_identity(key.identity()).unwrap(), key);
+        assert_eq!(Key::from_identity(key.identity.clone()).unwrap(), key);
         for bad in [&[][..], &[0], &[1, b's'], &[9, b's', b'k']] {
-            assert_eq!(Key::from_identity(bad).unwrap_err().kind(), ErrorKind::Corrupted);
+            assert_eq!(
+                Key::from_identity(SharedBytes::copy_of(bad)).unwrap_err().kind(),
+                ErrorKind::Corrupted
+            );
         }
-        assert!(Key::from_identity(&[0; 258]).is_err());
+        assert!(Key::from_identity(SharedBytes::copy_of(&[0; 258])).is_err());
     }
 }

@@ -42,6 +42,7 @@ mod replays;
 mod retired;
 mod running;
 mod shared;
+mod shared_bytes;
 mod stats;
 #[cfg(feature = "stepping")]
 #[doc(hidden)]
@@ -64,6 +65,7 @@ pub use key::{Key, MAX_KEY_LEN};
 pub use options::{Durability, Options};
 pub use orphan::Orphan;
 pub use pending::Pending;
+pub use shared_bytes::SharedBytes;
 pub use stats::Stats;
 pub use transition::Token;
 pub use verify::{Damage, Verification, verify};

@@ -278,6 +278,7 @@ mod tests {
     use super::*;
     use crate::clock::Time;
     use crate::key::{Key, KeyHash};
+    use crate::shared_bytes::SharedBytes;
     use crate::transition::{Command, Reply, Token};
 
     const TOKEN: Token = Token { incarnation: 1, epoch: 1, sequence: 1 };
@@ -326,16 +327,16 @@ mod tests {
     #[test]
     fn what_an_operation_was_made_of_ends_where_its_answer_is_taken() {
         for taken in [false, true] {
-            let data: std::sync::Arc<[u8]> = [1].into();
+            let data = SharedBytes::copy_of(&[1]);
             let (op, pending) = asked(Command::Checkpoint { token: TOKEN, data: data.clone() });
             tell(op);
-            assert_eq!(std::sync::Arc::strong_count(&data), 2);
+            assert_eq!(data.holders(), 2);
             if taken {
                 pending.wait().unwrap()
             } else {
                 drop(pending)
             }
-            assert_eq!(std::sync::Arc::strong_count(&data), 1);
+            assert_eq!(data.holders(), 1);
         }
     }
 

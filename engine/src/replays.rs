@@ -71,6 +71,7 @@ mod tests {
     use crate::clock::Time;
     use crate::fingerprint::{Fingerprint, KeyedFingerprint};
     use crate::key::{Key, Secret};
+    use crate::shared_bytes::SharedBytes;
     use crate::transition::{Completed, State, Token};
 
     fn record(response: usize) -> Arc<Record> {
@@ -82,7 +83,7 @@ mod tests {
                 token: Token { incarnation: 1, epoch: 1, sequence: 1 },
                 completed_at: Time(1),
                 expires_at: Time(1).after(Duration::from_secs(1)),
-                response: Some(vec![0; response].into()),
+                response: Some(SharedBytes::copy_of(&vec![0; response])),
             }),
         })
     }

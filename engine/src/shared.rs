@@ -16,6 +16,7 @@ use crate::op::{Op, Request};
 use crate::options::Options;
 use crate::pending::Pending;
 use crate::running::Running;
+use crate::shared_bytes::SharedBytes;
 use crate::sync::atomic::Ordering;
 use crate::sync::{Instant, Mutex, RwLock};
 use crate::transition::{Command, Token};
@@ -95,7 +96,7 @@ impl Shared {
         ttl: Option<Duration>,
     ) -> Command {
         let kept = response.filter(|response| response.len() <= self.options.max_response);
-        Command::Complete { token, response: kept.map(Arc::from), ttl }
+        Command::Complete { token, response: kept.map(SharedBytes::copy_of), ttl }
     }
 
     pub(crate) fn take_over_command(&self, token: Token) -> Command {

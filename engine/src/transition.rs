@@ -3,12 +3,12 @@
 //! and takes their outputs away.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Time;
 use crate::fingerprint::{KeyedFingerprint, StoredFingerprint};
 use crate::key::Key;
+use crate::shared_bytes::SharedBytes;
 
 /// The fencing token of a claim. No two claims ever get the same one.
 ///
@@ -80,7 +80,7 @@ pub(crate) struct Attempt {
     pub(crate) deadline: Option<Time>,
     /// The TTL of a response completed without its own, and of an orphan.
     pub(crate) ttl: Duration,
-    pub(crate) checkpoint: Option<Arc<[u8]>>,
+    pub(crate) checkpoint: Option<SharedBytes>,
 }
 
 /// How an operation ended.
@@ -90,16 +90,16 @@ pub(crate) struct Completed {
     pub(crate) completed_at: Time,
     pub(crate) expires_at: Time,
     /// `None`: completed, but the response was not kept.
-    pub(crate) response: Option<Arc<[u8]>>,
+    pub(crate) response: Option<SharedBytes>,
 }
 
 /// What somebody asks of a key.
 #[derive(Clone, Debug)]
 pub(crate) enum Command {
     Begin { fingerprint: KeyedFingerprint, ttl: Duration, max_execution: Option<Duration> },
-    Complete { token: Token, response: Option<Arc<[u8]>>, ttl: Option<Duration> },
+    Complete { token: Token, response: Option<SharedBytes>, ttl: Option<Duration> },
     Abort { token: Token },
-    Checkpoint { token: Token, data: Arc<[u8]> },
+    Checkpoint { token: Token, data: SharedBytes },
     OwnerGone { token: Token },
     TakeOver { token: Token, max_execution: Option<Duration> },
     Release { token: Token },
@@ -125,9 +125,9 @@ pub(crate) enum Change {
     /// Orphan → in flight, attempt + 1, checkpoint kept.
     TakeOver { deadline: Option<Time> },
     /// In flight or orphan → completed.
-    Complete { response: Option<Arc<[u8]>>, expires_at: Time },
+    Complete { response: Option<SharedBytes>, expires_at: Time },
     /// In flight → in flight with another checkpoint.
-    Checkpoint { data: Arc<[u8]> },
+    Checkpoint { data: SharedBytes },
     /// In flight → orphan, checkpoint kept.
     Orphan { since: Time },
     /// Anything → absent.
@@ -294,7 +294,7 @@ fn meet(effective: &Effective<'_>, record: &Record, fingerprint: &KeyedFingerpri
 fn complete(
     effective: &Effective<'_>,
     token: Token,
-    response: Option<&Arc<[u8]>>,
+    response: Option<&SharedBytes>,
     ttl: Option<Duration>,
     now: Time,
 ) -> (Option<Change>, Reply) {
@@ -426,8 +426,8 @@ mod tests {
         KeyedFingerprint::new(fingerprint, &Secret([3; 32]))
     }
 
-    fn bytes(text: &str) -> Arc<[u8]> {
-        text.as_bytes().into()
+    fn bytes(text: &str) -> SharedBytes {
+        SharedBytes::copy_of(text.as_bytes())
     }
 
     fn begin(body: &str) -> Command {

@@ -20,6 +20,7 @@ use crate::codec::{Decoder, Encode};
 use crate::error::{Error, Result};
 use crate::fingerprint::StoredFingerprint;
 use crate::key::{Key, KeyHash};
+use crate::shared_bytes::SharedBytes;
 use crate::transition::Change;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -83,8 +84,8 @@ pub(crate) fn decode(decoder: &mut Decoder<'_>) -> Result<Entry> {
         1 => {
             let ttl = Duration::from_millis(decoder.u64()?);
             let deadline = deadline(decoder)?;
-            let key = Key::from_identity(decoder.bytes()?)?;
-            let fingerprint = StoredFingerprint::decode(decoder.bytes()?)?;
+            let key = Key::from_identity(SharedBytes::copy_of(decoder.bytes()?))?;
+            let fingerprint = StoredFingerprint::decode(SharedBytes::copy_of(decoder.bytes()?))?;
             Change::Claim { key, fingerprint, ttl, deadline }
         }
         2 => Change::TakeOver { deadline: deadline(decoder)? },
@@ -92,12 +93,12 @@ pub(crate) fn decode(decoder: &mut Decoder<'_>) -> Result<Entry> {
             let expires_at = Time(decoder.u64()?);
             let response = match decoder.u8()? {
                 0 => None,
-                1 => Some(decoder.bytes()?.into()),
+                1 => Some(SharedBytes::copy_of(decoder.bytes()?)),
                 _ => return Err(Error::corrupted("a journal entry has an unknown response form")),
             };
             Change::Complete { response, expires_at }
         }
-        4 => Change::Checkpoint { data: decoder.bytes()?.into() },
+        4 => Change::Checkpoint { data: SharedBytes::copy_of(decoder.bytes()?) },
         5 => Change::Orphan { since: Time(decoder.u64()?) },
         6 => Change::Remove,
         other => return Err(Error::corrupted(format!("unknown journal entry kind {other}"))),
@@ -128,9 +129,12 @@ mod tests {
                 deadline: Some(Time(9)),
             },
             Change::TakeOver { deadline: None },
-            Change::Complete { response: Some(b"response"[..].into()), expires_at: Time(7) },
+            Change::Complete {
+                response: Some(SharedBytes::copy_of(b"response")),
+                expires_at: Time(7),
+            },
             Change::Complete { response: None, expires_at: Time(7) },
-            Change::Checkpoint { data: b"step 2"[..].into() },
+            Change::Checkpoint { data: SharedBytes::copy_of(b"step 2") },
             Change::Orphan { since: Time(3) },
             Change::Remove,
         ]

@@ -2,6 +2,7 @@
 
 mod preparing;
 
+use crate::shared_bytes::SharedBytes;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -98,7 +99,10 @@ fn append_at_epoch(journal: &mut Journal, lengths: &[usize], epoch: u64) -> Posi
     let mut group = Group::default();
     group.clear();
     for len in lengths {
-        group.push(KeyHash(1), &Change::Checkpoint { data: vec![0xa5; *len].into() });
+        group.push(
+            KeyHash(1),
+            &Change::Checkpoint { data: SharedBytes::copy_of(&vec![0xa5; *len]) },
+        );
     }
     while journal.make_room(&group) == Room::None {
         journal.pool().prepare().unwrap();

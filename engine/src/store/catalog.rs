@@ -16,6 +16,7 @@ use super::view::Tables;
 use crate::clock::Time;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{HashMap, KeyHash};
+use crate::shared_bytes::SharedBytes;
 use crate::transition::Record;
 
 #[derive(Clone, Debug)]
@@ -80,7 +81,7 @@ impl OpenEntry {
 }
 
 pub(super) fn decode_open(hash: KeyHash, bytes: &[u8], seed: u64) -> Result<Stored> {
-    let stored = record::decode(bytes, record::open_seed(seed, hash))?;
+    let stored = record::decode(&SharedBytes::copy_of(bytes), record::open_seed(seed, hash))?;
     if stored.len != bytes.len() {
         return Err(Error::corrupted("an open record has bytes after its end"));
     }

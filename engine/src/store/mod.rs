@@ -401,7 +401,7 @@ pub(crate) fn fuzz_decode(bytes: &[u8]) {
     let mut sealed = crate::codec::checksum(SEED, &with_length).to_le_bytes().to_vec();
     sealed.extend(with_length);
     for form in [bytes, &sealed] {
-        drop(record::decode(form, SEED));
+        drop(record::decode(&crate::shared_bytes::SharedBytes::copy_of(form), SEED));
         record::peek_key(form);
     }
     let meta = RunMeta {

@@ -26,6 +26,7 @@ use crate::error::{Error, Result};
 use crate::fingerprint::StoredFingerprint;
 use crate::key::{Key, KeyHash};
 use crate::recent::Versioned;
+use crate::shared_bytes::SharedBytes;
 use crate::transition::{Attempt, Completed, Record, State, Token};
 
 const IN_FLIGHT: u8 = 1;
@@ -101,7 +102,8 @@ impl From<Stored> for Versioned {
 }
 
 /// Verifies and reads the record that `bytes` start with.
-pub(super) fn decode(bytes: &[u8], seed: u64) -> Result<Stored> {
+/// Its parts share the bytes.
+pub(super) fn decode(bytes: &SharedBytes, seed: u64) -> Result<Stored> {
     let mut head = Decoder::new(bytes);
     let stored = head.u64()?;
     let body = head.bytes()?;
@@ -112,20 +114,21 @@ pub(super) fn decode(bytes: &[u8], seed: u64) -> Result<Stored> {
     let mut decoder = Decoder::new(body);
     let sequence = decoder.u64()?;
     let kind = decoder.u8()?;
-    let key = Key::from_identity(decoder.bytes()?)?;
-    let fingerprint = StoredFingerprint::decode(decoder.bytes()?)?;
+    let key = Key::from_identity(bytes.part(decoder.bytes()?))?;
+    let fingerprint = StoredFingerprint::decode(bytes.part(decoder.bytes()?))?;
     let state = match kind {
-        IN_FLIGHT => State::InFlight(decode_attempt(&mut decoder)?),
-        ORPHAN => {
-            State::Orphan { attempt: decode_attempt(&mut decoder)?, since: Time(decoder.u64()?) }
-        }
+        IN_FLIGHT => State::InFlight(decode_attempt(&mut decoder, bytes)?),
+        ORPHAN => State::Orphan {
+            attempt: decode_attempt(&mut decoder, bytes)?,
+            since: Time(decoder.u64()?),
+        },
         COMPLETED | COMPLETED_WITH_RESPONSE => State::Completed(Completed {
             token: decode_token(&mut decoder)?,
             completed_at: Time(decoder.u64()?),
             expires_at: Time(decoder.u64()?),
             response: match kind {
                 COMPLETED => None,
-                _ => Some(decoder.bytes()?.into()),
+                _ => Some(bytes.part(decoder.bytes()?)),
             },
         }),
         other => {
@@ -141,7 +144,7 @@ pub(super) fn peek_key(bytes: &[u8]) -> Option<Key> {
     let mut decoder = Decoder::new(bytes.get(HEAD..)?);
     decoder.u64().ok()?;
     decoder.u8().ok()?;
-    Key::from_identity(decoder.bytes().ok()?).ok()
+    Key::from_identity(SharedBytes::copy_of(decoder.bytes().ok()?)).ok()
 }
 
 fn encode_token(out: &mut impl Encode, token: Token) {
@@ -171,7 +174,7 @@ fn encode_attempt(out: &mut impl Encode, attempt: &Attempt) {
     }
 }
 
-fn decode_attempt(decoder: &mut Decoder<'_>) -> Result<Attempt> {
+fn decode_attempt(decoder: &mut Decoder<'_>, bytes: &SharedBytes) -> Result<Attempt> {
     let token = decode_token(decoder)?;
     let (number, started_at, flags) = (decoder.u32()?, Time(decoder.u64()?), decoder.u8()?);
     let (seconds, nanoseconds) = (decoder.u64()?, decoder.u32()?);
@@ -186,7 +189,7 @@ fn decode_attempt(decoder: &mut Decoder<'_>) -> Result<Attempt> {
         started_at,
         deadline,
         ttl: Duration::new(seconds, nanoseconds),
-        checkpoint: checkpoint.map(Arc::from),
+        checkpoint: checkpoint.map(|checkpoint| bytes.part(checkpoint)),
     })
 }
 
@@ -199,7 +202,7 @@ mod tests {
         let mut with_all = in_flight(&key(5), 9);
         if let State::InFlight(attempt) = &mut with_all.state {
             attempt.deadline = Some(Time(77));
-            attempt.checkpoint = Some(b"point".as_slice().into());
+            attempt.checkpoint = Some(SharedBytes::copy_of(b"point"));
             attempt.ttl = Duration::new(u64::MAX, 999_999_999);
         }
         let attempt = with_all.attempt().unwrap().clone();
@@ -225,12 +228,13 @@ mod tests {
             let sealed = encode(&mut bytes, 42, 6, &record);
             let len = bytes.len() - 3;
             bytes.extend_from_slice(b"next");
-            let stored = decode(&bytes[3..], 42).unwrap();
+            let bytes = SharedBytes::copy_of(&bytes[3..]);
+            let stored = decode(&bytes, 42).unwrap();
             assert_eq!(
                 (stored.sequence, &stored.record, stored.checksum, stored.len),
                 (6, &record, sealed, len)
             );
-            assert!(decode(&bytes[3..], 43).is_err());
+            assert!(decode(&bytes, 43).is_err());
         }
     }
 
@@ -241,19 +245,19 @@ mod tests {
             let mut bytes = Vec::new();
             encode(&mut bytes, 42, 6, &record);
             for len in 0..bytes.len() {
-                assert!(decode(&bytes[..len], 42).is_err());
+                assert!(decode(&SharedBytes::copy_of(&bytes[..len]), 42).is_err());
             }
             for index in 0..bytes.len() {
                 let mut altered = bytes.clone();
                 altered[index] ^= 1 << (noise.next() % 8);
-                assert!(decode(&altered, 42).is_err());
+                assert!(decode(&SharedBytes::copy_of(&altered), 42).is_err());
                 // With its checksum made right, garbage must still be met without a panic.
                 altered[index] = noise.next() as u8;
                 if altered[8..12] == bytes[8..12] {
                     let right = checksum(42, &altered[8..]);
                     altered[..8].copy_from_slice(&right.to_le_bytes());
                 }
-                let _ = decode(&altered, 42);
+                let _ = decode(&SharedBytes::copy_of(&altered), 42);
             }
         }
     }

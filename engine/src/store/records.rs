@@ -17,6 +17,7 @@ use super::files::{FileName, Files, StoredFile};
 use super::record::{self, Stored};
 use crate::disk::{AlignedBuffer, BLOCK, Caching, Disk, DiskFile};
 use crate::error::{Error, ErrorKind, Result};
+use crate::shared_bytes::SharedBytes;
 use crate::transition::Record;
 
 /// What the offsets and lengths of records are multiples of.
@@ -68,10 +69,8 @@ impl<'a> Records<'a> {
     }
 
     /// The stored form of the record that an entry lists, and at most 15 bytes more.
-    pub(super) fn bytes(&self, locator: Locator) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; locator.len()];
-        self.file.read(locator.offset(), &mut bytes)?;
-        Ok(bytes)
+    pub(super) fn bytes(&self, locator: Locator) -> Result<SharedBytes> {
+        SharedBytes::filled(locator.len(), |bytes| self.file.read(locator.offset(), bytes))
     }
 
     /// Reads and verifies the record that an entry lists.
@@ -80,7 +79,7 @@ impl<'a> Records<'a> {
     }
 
     /// Verifies the bytes of the record that an entry lists.
-    pub(super) fn decode(&self, bytes: &[u8], locator: Locator) -> Result<Stored> {
+    pub(super) fn decode(&self, bytes: &SharedBytes, locator: Locator) -> Result<Stored> {
         let seed = record_seed(self.seed, self.bucket_end, locator.offset());
         let stored = record::decode(bytes, seed)?;
         if stored.len.next_multiple_of(UNIT) != bytes.len() {

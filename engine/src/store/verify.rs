@@ -16,6 +16,7 @@ use super::{Store, open_held, record};
 use crate::disk::Disk;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{self, KeyHash};
+use crate::shared_bytes::SharedBytes;
 use crate::verify::Verification;
 
 impl Store {
@@ -141,7 +142,7 @@ impl Walk<'_> {
 
 fn check_record(
     records: &Records<'_>,
-    bytes: &[u8],
+    bytes: &SharedBytes,
     entry: Entry,
     state: &StoreState,
 ) -> Result<()> {

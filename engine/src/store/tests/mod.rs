@@ -16,6 +16,7 @@ use crate::fingerprint::{Fingerprint, KeyedFingerprint};
 use crate::journal::Position;
 use crate::key::{Key, KeyHash, Secret};
 use crate::recent::Versioned;
+use crate::shared_bytes::SharedBytes;
 use crate::transition::{Attempt, Completed, Record, State, Token};
 
 const SECRET: Secret = Secret([7; 32]);
@@ -80,7 +81,7 @@ pub(super) fn completed(key: &Key, sequence: u64, expires_at: u64, response: &[u
             token: token(sequence),
             completed_at: Time(6),
             expires_at: Time(expires_at),
-            response: Some(response.into()),
+            response: Some(SharedBytes::copy_of(response)),
         }),
     )
 }
