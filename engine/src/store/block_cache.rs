@@ -35,7 +35,7 @@ impl Weighter<BlockId, Arc<Block>> for Weight {
     fn weight(&self, _: &BlockId, block: &Arc<Block>) -> u64 {
         /// What the cache and the allocator add, about.
         const ENTRY: usize = 96;
-        (ENTRY + block.weight()) as u64
+        (ENTRY + block.bytes().len()) as u64
     }
 }
 
@@ -62,5 +62,54 @@ impl BlockCache {
 
     pub(super) fn insert(&self, id: BlockId, block: Arc<Block>) {
         self.0.insert(id, block);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{Encode, checksum};
+    use crate::store::schema::RunMeta;
+
+    /// A block with this many entries.
+    fn block(run: u64, number: u32, entries: u32) -> Arc<Block> {
+        let meta =
+            RunMeta { id: run, bucket_end: 9, entries, end: 0, blocks: 9, lines: 1, level: 0 };
+        let mut bytes = vec![0; 8];
+        bytes.put_u64(run);
+        bytes.put_u32(number);
+        bytes.put_u32(9);
+        bytes.put_u32(entries);
+        bytes.resize(bytes.len() + entries as usize * 24, 7);
+        let sum = checksum(1, &bytes[8..]);
+        bytes[..8].copy_from_slice(&sum.to_le_bytes());
+        Arc::new(Block::decode(bytes, &meta, number, 1).unwrap())
+    }
+
+    #[test]
+    fn a_block_is_found_by_its_run_and_number() {
+        let cache = BlockCache::new(1 << 20);
+        for (run, number) in [(1, 2), (2, 1), (1, 1)] {
+            cache.insert(BlockId(run, number), block(run, number, 1));
+        }
+        for (run, number) in [(1, 2), (2, 1), (1, 1)] {
+            let found = cache.get(BlockId(run, number)).unwrap();
+            assert_eq!(found.bytes(), block(run, number, 1).bytes());
+        }
+        assert!(cache.get(BlockId(2, 2)).is_none());
+        assert!(cache.get(BlockId(1 << 32, 1)).is_none());
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_by_its_bytes() {
+        let cache = BlockCache::new(1 << 20);
+        for number in 0..3_000 {
+            cache.insert(BlockId(1, number), block(1, number, 140));
+        }
+        let kept = (0..3_000).filter(|number| cache.get(BlockId(1, *number)).is_some()).count();
+        assert!((150..=300).contains(&kept), "{kept}");
+        let nothing = BlockCache::new(0);
+        nothing.insert(BlockId(1, 1), block(1, 1, 140));
+        assert!(nothing.get(BlockId(1, 1)).is_none());
     }
 }

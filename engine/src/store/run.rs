@@ -72,9 +72,9 @@ impl Block {
         Ok(Self { bytes })
     }
 
-    /// Its size in memory, in bytes.
-    pub(super) fn weight(&self) -> usize {
-        self.bytes.len()
+    /// Its stored form.
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     pub(super) fn find(&self, hash: KeyHash, blocks: u32) -> Option<Locator> {
@@ -325,4 +325,108 @@ impl RunWriter {
 fn seal(value: &mut [u8], seed: u64) {
     let sum = checksum(seed, &value[8..]);
     value[..8].copy_from_slice(&sum.to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Dir, Noise};
+    use super::*;
+    use crate::disk::OsDisk;
+
+    const SEED: u64 = 42;
+
+    fn meta(entries: u32) -> RunMeta {
+        RunMeta { id: 7, bucket_end: 5, entries, end: 0, blocks: 0, lines: 0, level: 0 }
+    }
+
+    /// Writes a run for `expected` entries out of these.
+    fn write(dir: &Dir, expected: u32, entries: &[Entry], sync_each: usize) -> (Files, Written) {
+        let mut files = Files::default();
+        let file = files.create(&OsDisk, dir.path(), FileName::Run(7)).unwrap().clone();
+        let mut writer = RunWriter::new(meta(expected), SEED, file);
+        for (index, entry) in entries.iter().enumerate() {
+            writer.push(*entry).unwrap();
+            if (index + 1) % sync_each == 0 {
+                writer.sync().unwrap();
+            }
+        }
+        (files, writer.finish().unwrap())
+    }
+
+    fn entries(hashes: impl Iterator<Item = KeyHash>) -> Vec<Entry> {
+        let mut entries: Vec<_> =
+            hashes.zip(1..).map(|(hash, at)| Entry { hash, locator: Locator(at) }).collect();
+        entries.sort_unstable_by_key(|entry| entry.hash);
+        entries
+    }
+
+    /// All are found, by the starts in memory and by those in the file, and nothing else is.
+    fn check(dir: &Dir, files: &Files, run: &Written, entries: &[Entry]) {
+        let Written { meta, starts, filter } = run;
+        assert_eq!(meta.entries as usize, entries.len());
+        let path = dir.path().join(FileName::Run(7).to_string());
+        assert_eq!(std::fs::metadata(path).unwrap().len(), file_len(meta));
+        let reader = RunReader::of(files, meta, SEED).unwrap();
+        assert_eq!(reader.starts().unwrap(), *starts);
+        let stored = reader.filter().unwrap();
+        let find = |hash: KeyHash| {
+            let number = part(hash, meta.blocks);
+            let blocks = [Some(starts), None].map(|starts| reader.block(number, starts).unwrap());
+            let [found, again] = blocks.map(|block| block.find(hash, meta.blocks));
+            assert_eq!(found, again);
+            assert!(found.is_none() || filter.may_contain(hash) && stored.may_contain(hash));
+            found
+        };
+        for entry in entries {
+            assert_eq!(find(entry.hash), Some(entry.locator));
+            for beside in [entry.hash.0.wrapping_sub(1), entry.hash.0.wrapping_add(1)] {
+                let there = entries.binary_search_by_key(&KeyHash(beside), |entry| entry.hash);
+                assert_eq!(find(KeyHash(beside)).is_some(), there.is_ok());
+            }
+        }
+        let read = (0..meta.blocks)
+            .flat_map(|number| reader.block(number, None).unwrap().entries().collect::<Vec<_>>());
+        assert_eq!(read.collect::<Vec<_>>(), entries);
+    }
+
+    #[test]
+    fn every_entry_is_found_and_nothing_else() {
+        let mut noise = Noise::new(9);
+        for (count, expected, sync_each) in
+            [(0, 1, 1), (1, 1, 1), (1, 900, 1), (140, 140, 50), (5_000, 5_000, 33), (900, 2_000, 7)]
+        {
+            let dir = Dir::new();
+            let entries = entries((0..count).map(|_| noise.hash()));
+            let (files, run) = write(&dir, expected, &entries, sync_each);
+            assert_eq!(run.meta.blocks, expected.div_ceil(140).max(1));
+            check(&dir, &files, &run, &entries);
+        }
+    }
+
+    /// Not as hashes are, and found all the same: at both ends, and side by side.
+    #[test]
+    fn a_block_is_searched_wherever_its_entries_are() {
+        let ends = [0, 1, 2, u128::MAX - 1, u128::MAX].map(KeyHash);
+        let crowd = (0..300).map(|at| KeyHash((1 << 100) + at * at));
+        let entries = entries(ends.into_iter().chain(crowd));
+        let dir = Dir::new();
+        let (files, run) = write(&dir, 305, &entries, 400);
+        check(&dir, &files, &run, &entries);
+    }
+
+    #[test]
+    fn much_is_written_in_pieces() {
+        let mut noise = Noise::new(10);
+        let entries = entries((0..100_000).map(|_| noise.hash()));
+        let dir = Dir::new();
+        let (files, run) = write(&dir, 100_000, &entries, usize::MAX);
+        let reader = RunReader::of(&files, &run.meta, SEED).unwrap();
+        for entry in entries.iter().step_by(97) {
+            let block = reader.block(part(entry.hash, run.meta.blocks), Some(&run.starts)).unwrap();
+            assert_eq!(block.find(entry.hash, run.meta.blocks), Some(entry.locator));
+        }
+        let stored = reader.filter().unwrap();
+        assert!(entries.iter().all(|entry| stored.may_contain(entry.hash)));
+        assert!((0..1000).filter(|_| stored.may_contain(noise.hash())).count() < 10);
+    }
 }

@@ -108,6 +108,10 @@ impl Dir {
         Self(path)
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
     pub(super) fn file(&self) -> PathBuf {
         self.0.join(FILE)
     }
