@@ -190,7 +190,7 @@ fn create_store(options: &Options, path: &Path) -> Result<()> {
         disk.remove(&leftover)
             .map_err(|error| Error::io(format!("removing {}", leftover.display()), error))?;
     }
-    let mut secret = Secret([0; 32]);
+    let mut secret = Secret([0; Secret::LEN]);
     random(options, &mut secret.0)?;
     let incarnation = random_incarnation(options)?;
     let id = JournalId::new(incarnation, &secret);

@@ -136,7 +136,7 @@ impl KeyedFingerprint {
     pub(crate) fn new(fingerprint: Fingerprint, secret: &Secret) -> Self {
         let mut input = [VERSION; 1 + DIGEST_LEN];
         input[1..].copy_from_slice(&fingerprint.digest);
-        let total = secret.tag(&input);
+        let total = secret.fingerprint_tag(&input);
         Self { total, fingerprint, secret: secret.clone(), stored: OnceLock::new() }
     }
 
@@ -191,7 +191,7 @@ const TAG_LEN: usize = 8;
 fn pads(secret: &Secret, total: &[u8], parts: usize) -> impl Iterator<Item = [u8; TAG_LEN]> {
     let mut stream = [[0; TAG_LEN]; MAX_PARTS];
     let parts = parts.min(MAX_PARTS);
-    blake3::Hasher::new_keyed(&secret.0)
+    blake3::Hasher::new_keyed(secret.stream_key())
         .update(total)
         .finalize_xof()
         .fill(stream[..parts].as_flattened_mut());
@@ -259,7 +259,7 @@ impl StoredFingerprint {
 mod tests {
     use super::*;
 
-    const SECRET: Secret = Secret([7; 32]);
+    const SECRET: Secret = Secret([7; Secret::LEN]);
 
     fn keyed(parts: &[(&'static str, &[u8])]) -> KeyedFingerprint {
         let builder = parts
@@ -303,7 +303,7 @@ mod tests {
     fn another_secret_stores_other_bytes() {
         let fingerprint = Fingerprint::builder().part("body", "x").finish();
         let stored = KeyedFingerprint::new(fingerprint.clone(), &SECRET).to_stored();
-        let foreign = KeyedFingerprint::new(fingerprint, &Secret([8; 32]));
+        let foreign = KeyedFingerprint::new(fingerprint, &Secret([8; Secret::LEN]));
         assert!(!foreign.matches(&stored));
         assert_eq!(foreign.differences(&stored), ["body"]);
     }

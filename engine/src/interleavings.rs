@@ -125,7 +125,8 @@ fn a_sender_that_vanishes_wakes_whoever_waits() {
 }
 
 fn begin() -> Command {
-    let fingerprint = KeyedFingerprint::new(Fingerprint::builder().finish(), &Secret([1; 32]));
+    let fingerprint =
+        KeyedFingerprint::new(Fingerprint::builder().finish(), &Secret([1; Secret::LEN]));
     Command::Begin { fingerprint, ttl: Duration::from_secs(1), max_execution: None }
 }
 

@@ -509,7 +509,8 @@ mod tests {
     }
 
     fn begin_with(max_execution: Option<Duration>, wait: Option<Wait>) -> Op {
-        let fingerprint = KeyedFingerprint::new(Fingerprint::builder().finish(), &Secret([1; 32]));
+        let fingerprint =
+            KeyedFingerprint::new(Fingerprint::builder().finish(), &Secret([1; Secret::LEN]));
         op(Command::Begin { fingerprint, ttl: Duration::from_secs(1), max_execution }, wait)
     }
 
@@ -581,7 +582,7 @@ mod tests {
         drop(shard.evict());
         let Admission::Resolve(first) = shard.admit(begin(), NOW, &Open) else { panic!("resolve") };
         let other = Fingerprint::builder().part("body", "other").finish();
-        let fingerprint = KeyedFingerprint::new(other, &Secret([1; 32]));
+        let fingerprint = KeyedFingerprint::new(other, &Secret([1; Secret::LEN]));
         let ttl = Duration::from_secs(1);
         let wrong = op(Command::Begin { fingerprint, ttl, max_execution: None }, None);
         assert!(matches!(shard.admit(wrong, NOW, &Open), Admission::Parked(_)));

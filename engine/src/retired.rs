@@ -62,7 +62,7 @@ mod tests {
         let fingerprint = Fingerprint::builder().finish();
         let record = Arc::new(Record {
             key: Key::new("", "k").unwrap(),
-            fingerprint: KeyedFingerprint::new(fingerprint, &Secret([1; 32])).to_stored(),
+            fingerprint: KeyedFingerprint::new(fingerprint, &Secret([1; Secret::LEN])).to_stored(),
             state: State::Completed(Completed {
                 token: Token { incarnation: 1, epoch: 1, sequence: 1 },
                 completed_at: Time(1),

@@ -423,7 +423,7 @@ mod tests {
 
     fn fingerprint(body: &str) -> KeyedFingerprint {
         let fingerprint = Fingerprint::builder().part("method", "POST").part("body", body).finish();
-        KeyedFingerprint::new(fingerprint, &Secret([3; 32]))
+        KeyedFingerprint::new(fingerprint, &Secret([3; Secret::LEN]))
     }
 
     fn bytes(text: &str) -> SharedBytes {

@@ -119,7 +119,7 @@ mod tests {
     fn entries() -> Vec<Entry> {
         let fingerprint = KeyedFingerprint::new(
             Fingerprint::builder().part("body", "x").finish(),
-            &Secret([1; 32]),
+            &Secret([1; Secret::LEN]),
         );
         [
             Change::Claim {

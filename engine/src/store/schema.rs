@@ -37,7 +37,7 @@ const RUN_SEED: u64 = 0x7275_6e73;
 /// What the store says of itself.
 ///
 /// ```text
-/// format u32 | incarnation u64 | checksum seed u64 | secret [32] | epoch u64 | time u64
+/// format u32 | incarnation u64 | checksum seed u64 | secret [64] | epoch u64 | time u64
 /// | folded through u64 | replay from (segment u64, offset u64) | next run u64
 /// | runs (count u64, sum u64) | open (count u64, sum u64) | checksum u64
 /// ```
@@ -96,7 +96,7 @@ impl StoreState {
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(160);
+        let mut bytes = Vec::with_capacity(192);
         bytes.put_u32(FORMAT);
         bytes.put_u64(self.incarnation);
         bytes.put_u64(self.seed);
@@ -124,8 +124,8 @@ impl StoreState {
             return Err(Error::new(ErrorKind::StoreNewerFormat, context));
         }
         let (incarnation, seed) = (decoder.u64()?, decoder.u64()?);
-        let mut secret = Secret([0; 32]);
-        secret.0.copy_from_slice(decoder.take(32)?);
+        let mut secret = Secret([0; Secret::LEN]);
+        secret.0.copy_from_slice(decoder.take(Secret::LEN)?);
         let state = Self {
             incarnation,
             seed,

@@ -19,7 +19,7 @@ use crate::recent::Versioned;
 use crate::shared_bytes::SharedBytes;
 use crate::transition::{Attempt, Completed, Record, State, Token};
 
-const SECRET: Secret = Secret([7; 32]);
+const SECRET: Secret = Secret([7; Secret::LEN]);
 const CACHE: usize = 16 << 20;
 /// Bucket width of the tests, in ms.
 const WIDTH: u64 = 1000;
