@@ -138,6 +138,20 @@ fn merging_keeps_every_answer_and_leaves_few_runs() {
     assert_eq!(all_answers(&fixture, 1100), before);
 }
 
+/// Lives of one key that expire in one bucket: runs list them all, their merge only the last.
+#[test]
+fn of_the_lives_of_a_key_a_merge_keeps_the_newest() {
+    let mut fixture = Fixture::new();
+    for round in 0..4u64 {
+        fixture.fold_completed(0..100, 5_000, &round.to_le_bytes());
+        fixture.fold_completed(100 + round * 100..200 + round * 100, 5_000, b"another");
+    }
+    while fixture.store.merge_step(70).unwrap() {}
+    assert_eq!((fixture.store.view().runs(), fixture.store.view().entries()), (1, 500));
+    assert!((0..100).all(|number| fixture.response(number).unwrap() == 3_u64.to_le_bytes()));
+    assert!((100..500).all(|number| fixture.response(number).unwrap() == b"another"));
+}
+
 #[test]
 fn levels_are_merged_four_by_four_and_quiet_buckets_to_one() {
     let mut fixture = Fixture::new();
