@@ -112,7 +112,7 @@ impl Inbox {
 }
 
 /// Run entries merged in one transaction: few, since a fold may be waiting by its end.
-const MERGE_ENTRIES: usize = 1 << 15;
+const MERGE_ENTRIES: usize = 1 << 13;
 /// Run entries to merge for each record that is folded, so that merging keeps pace whatever the load.
 const MERGED_PER_RECORD: usize = 4;
 /// Folds go before merging until it is so many run entries behind.

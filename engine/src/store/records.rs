@@ -22,8 +22,8 @@ use crate::transition::Record;
 
 /// What the offsets and lengths of records are multiples of.
 const UNIT: usize = 16;
-/// What is gathered before it is written.
-const WRITE_BYTES: usize = 1 << 20;
+/// What is gathered before it is written: the journal waits behind it, so not much.
+const WRITE_BYTES: usize = 256 << 10;
 
 /// Where a record is in its file, in units: 40 bits of offset, 24 bits of length. Of two records of
 /// one key in one file the newer has the greater locator.

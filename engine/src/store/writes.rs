@@ -17,8 +17,8 @@ use crate::disk::{AlignedBuffer, BLOCK, Caching, Disk, DiskFile};
 
 /// What is kept before it is written without a sync.
 const KEPT_BYTES: usize = 8 << 20;
-/// The largest single write.
-const WRITE_BYTES: usize = 1 << 20;
+/// The largest single write: the journal waits behind it.
+const WRITE_BYTES: usize = 256 << 10;
 
 /// The store file: one handle through the page cache, for reads and for what is not made of whole
 /// blocks, and one past it, for everything else.
