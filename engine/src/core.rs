@@ -162,7 +162,7 @@ impl Core {
     /// The view is taken after recent was looked into: records leave recent only after the view
     /// that holds them was published.
     fn look_up(&self, hash: KeyHash, key: &Key) -> Result<Option<Arc<Record>>> {
-        Ok(self.view().get(hash, key)?.and_then(|versioned| versioned.record))
+        Ok(self.views.load().get(hash, key)?.and_then(|versioned| versioned.record))
     }
 
     /// The durable record of a key, for readers that change nothing.

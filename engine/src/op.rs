@@ -106,6 +106,10 @@ impl Answer {
         Self { op, outcome }
     }
 
+    pub(crate) fn hash(&self) -> KeyHash {
+        self.op.hash
+    }
+
     pub(crate) fn parts(&self) -> (&Command, Result<&Reply, &Error>) {
         (&self.op.command, self.outcome.as_ref().map(|(reply, ..)| reply))
     }

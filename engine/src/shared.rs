@@ -18,14 +18,14 @@ use crate::pending::Pending;
 use crate::running::Running;
 use crate::shared_bytes::SharedBytes;
 use crate::sync::atomic::Ordering;
-use crate::sync::{Instant, Mutex, RwLock};
+use crate::sync::{Instant, Mutex, Swap};
 use crate::transition::{Command, Token};
 
 /// What the engine and its claims and orphans hold together.
 pub(crate) struct Shared {
     options: Options,
     path: PathBuf,
-    core: RwLock<Arc<Core>>,
+    core: Swap<Core>,
     /// `None` once closed. Held while the engine is opened, reopened or closed.
     running: Mutex<Option<Running>>,
 }
@@ -35,7 +35,7 @@ impl Shared {
         let lock = directory::open(&options, &path, create)?;
         let (core, running) = Running::start(&options, &path, &lock)?;
         let running = Mutex::new(Some(running));
-        Ok(Self { options, path, core: RwLock::new(core), running })
+        Ok(Self { options, path, core: Swap::new(core), running })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -43,7 +43,7 @@ impl Shared {
     }
 
     pub(crate) fn core(&self) -> Arc<Core> {
-        self.core.read().clone()
+        self.core.load().clone()
     }
 
     pub(crate) fn open_core(&self) -> Result<Arc<Core>> {
@@ -60,7 +60,7 @@ impl Shared {
         if let Err(error) = fingerprint.validate() {
             return Pending::ready(Err(error));
         }
-        let core = self.core();
+        let core = self.core.load();
         let hash = core.hash(key);
         let command = Command::Begin {
             fingerprint: KeyedFingerprint::new(fingerprint, &core.secret),
@@ -86,7 +86,7 @@ impl Shared {
 
     /// Submits an operation of a handle, to whatever core is open now.
     pub(crate) fn submit(&self, op: Op) {
-        self.core().submit(op);
+        self.core.load().submit(op);
     }
 
     pub(crate) fn complete_command(
@@ -136,7 +136,7 @@ impl Shared {
         let lock = threads.join(&old);
         match Running::start(&self.options, &self.path, &lock) {
             Ok((core, threads)) => {
-                *self.core.write() = core;
+                drop(self.core.swap(core));
                 *running = Some(threads);
                 Ok(())
             }

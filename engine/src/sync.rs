@@ -1,6 +1,6 @@
 //! Where the engine's locks, atomics, threads and clock reading come from, so that tests can put a
 //! scheduler under them that tries many interleavings: loom with `--cfg oncekey_loom`, shuttle with
-//! `--cfg oncekey_shuttle`. Otherwise these are other names for parking_lot, std and oneshot.
+//! `--cfg oncekey_shuttle`. Otherwise these are other names for parking_lot, arc_swap, std and oneshot.
 //!
 //! Not taken from here: `Arc`, which decides nothing; the counters of `stats.rs`, likewise; and what
 //! `store/backend.rs` uses, since redb calls it with locks of its own held, where no scheduler may
@@ -13,16 +13,40 @@ pub(crate) mod oneshot;
 
 #[cfg(not(any(oncekey_loom, oncekey_shuttle)))]
 mod system {
+    use std::ops::Deref;
+    use std::sync::Arc;
+
     pub(crate) use std::sync::atomic;
     pub(crate) use std::thread;
     pub(crate) use std::time::Instant;
 
-    pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard, RwLock};
+    pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
+
+    /// A place for a shared value that is read all the time and seldom replaced. Readers write to
+    /// nothing that they share, so that they do not hold each other up.
+    #[derive(Debug)]
+    pub(crate) struct Swap<T>(arc_swap::ArcSwap<T>);
+
+    impl<T> Swap<T> {
+        pub(crate) fn new(value: Arc<T>) -> Self {
+            Self(arc_swap::ArcSwap::new(value))
+        }
+
+        /// The value at this moment, for a while.
+        pub(crate) fn load(&self) -> impl Deref<Target = Arc<T>> + use<T> {
+            self.0.load()
+        }
+
+        /// Puts another value in its place and gives the old one.
+        pub(crate) fn swap(&self, value: Arc<T>) -> Arc<T> {
+            self.0.swap(value)
+        }
+    }
 }
 
 #[cfg(not(oncekey_shuttle))]
 pub(crate) use ::oneshot;
 #[cfg(any(oncekey_loom, oncekey_shuttle))]
-pub(crate) use explored::{Condvar, Instant, Mutex, MutexGuard, RwLock, atomic, thread};
+pub(crate) use explored::{Condvar, Instant, Mutex, MutexGuard, Swap, atomic, thread};
 #[cfg(not(any(oncekey_loom, oncekey_shuttle)))]
-pub(crate) use system::{Condvar, Instant, Mutex, MutexGuard, RwLock, atomic, thread};
+pub(crate) use system::{Condvar, Instant, Mutex, MutexGuard, Swap, atomic, thread};

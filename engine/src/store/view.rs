@@ -1,5 +1,6 @@
 //! Reading: an immutable view of the store as one commit left it.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use redb::{ReadOnlyTable, ReadableDatabase, TableError};
@@ -17,7 +18,7 @@ use crate::clock::Time;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, KeyHash};
 use crate::recent::Versioned;
-use crate::sync::RwLock;
+use crate::sync::Swap;
 
 /// The tables of one snapshot.
 pub(super) struct Tables {
@@ -171,22 +172,24 @@ impl View {
 
 /// Where readers get the current view from. Clones share it.
 #[derive(Clone)]
-pub(crate) struct Views(Arc<RwLock<Arc<View>>>);
+pub(crate) struct Views(Arc<Swap<View>>);
 
 impl Views {
     pub(super) fn new(view: View) -> Self {
-        Self(Arc::new(RwLock::new(Arc::new(view))))
+        Self(Arc::new(Swap::new(Arc::new(view))))
     }
 
     /// The view of the last commit that returned before the call.
     pub(crate) fn current(&self) -> Arc<View> {
-        self.0.read().clone()
+        self.0.load().clone()
+    }
+
+    /// The same, for a look.
+    pub(crate) fn load(&self) -> impl Deref<Target = Arc<View>> + use<> {
+        self.0.load()
     }
 
     pub(super) fn set(&self, view: View) {
-        let view = Arc::new(view);
-        // The old view is dropped after the lock: dropping it may end its snapshot.
-        let old = std::mem::replace(&mut *self.0.write(), view);
-        drop(old);
+        drop(self.0.swap(Arc::new(view)));
     }
 }

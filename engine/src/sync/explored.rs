@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::fmt;
 use std::ops::{Add, Deref, DerefMut};
+use std::sync::Arc;
 use std::time::Duration;
 
 #[cfg(oncekey_loom)]
@@ -168,19 +169,20 @@ impl fmt::Debug for Condvar {
     }
 }
 
-pub(crate) struct RwLock<T>(explorer::RwLock<T>);
+/// A shared value behind a lock, where the schedulers know one.
+pub(crate) struct Swap<T>(explorer::RwLock<Arc<T>>);
 
-impl<T> RwLock<T> {
-    pub(crate) fn new(value: T) -> Self {
+impl<T> Swap<T> {
+    pub(crate) fn new(value: Arc<T>) -> Self {
         Self(explorer::RwLock::new(value))
     }
 
-    pub(crate) fn read(&self) -> explorer::RwLockReadGuard<'_, T> {
-        sound(self.0.read())
+    pub(crate) fn load(&self) -> impl Deref<Target = Arc<T>> + use<T> {
+        Box::new(sound(self.0.read()).clone())
     }
 
-    pub(crate) fn write(&self) -> explorer::RwLockWriteGuard<'_, T> {
-        sound(self.0.write())
+    pub(crate) fn swap(&self, value: Arc<T>) -> Arc<T> {
+        std::mem::replace(&mut *sound(self.0.write()), value)
     }
 }
 
