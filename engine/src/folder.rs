@@ -98,6 +98,15 @@ impl Inbox {
         self.wake.notify_one();
     }
 
+    /// Waits for a moment, or until something is asked for.
+    fn rest(&self, moment: Duration) {
+        let mut requests = self.requests.lock();
+        let urgent = requests.fold.is_some() || requests.stopped || !requests.backups.is_empty();
+        if !urgent {
+            let _ = self.wake.wait_until(&mut requests, Instant::now() + moment);
+        }
+    }
+
     pub(crate) fn stop(&self) {
         self.requests.lock().stopped = true;
         self.wake.notify_one();
@@ -117,6 +126,8 @@ const MERGE_ENTRIES: usize = 1 << 13;
 const MERGED_PER_RECORD: usize = 4;
 /// Folds go before merging until it is so many run entries behind.
 const MOST_OWED: usize = 1 << 20;
+/// Between two pieces of space that are given back.
+const PAUSE: Duration = Duration::from_millis(5);
 /// How long what found no space waits before it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -419,7 +430,11 @@ impl Folder {
                 return Ok(true);
             }
         }
-        if self.store.give_back_removed() {
+        if let Some(left) = self.store.give_back_removed() {
+            if left {
+                // Whoever syncs meanwhile waits for the filesystem: in between nobody does.
+                self.core.inbox.rest(PAUSE);
+            }
             return Ok(true);
         }
         let Some((swept, requested)) = self.sweeping.take() else {

@@ -16,8 +16,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// What is copied at once.
 const COPY_BYTES: u64 = 1 << 20;
-/// What is freed of a removed file at once.
-const SHRINK_BYTES: u64 = 64 << 20;
+/// What is freed of a removed file at once: about a millisecond's work of a filesystem.
+const SHRINK_BYTES: u64 = 4 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum FileName {
@@ -204,16 +204,16 @@ impl Removed {
         self.0.extend(files);
     }
 
-    /// Gives some space back; `false` when none can be given back now.
-    pub(super) fn shrink(&mut self) -> bool {
+    /// Gives some space back, and whether some of the same file is left; `None` when none can be given
+    /// back now.
+    pub(super) fn shrink(&mut self) -> Option<bool> {
         // Through a view that was made before, somebody may read the file still.
-        let unread = self.0.iter().position(|file| Arc::strong_count(file) == 1);
-        if let Some(index) = unread
-            && !self.0[index].shrink()
-        {
-            self.0.swap_remove(index);
+        let unread = self.0.iter().position(|file| Arc::strong_count(file) == 1)?;
+        let left = self.0[unread].shrink();
+        if !left {
+            self.0.swap_remove(unread);
         }
-        unread.is_some()
+        Some(left)
     }
 
     #[cfg(test)]

@@ -184,8 +184,9 @@ impl Store {
         Ok(of_records.count() as u64)
     }
 
-    /// Gives back some of the space of removed files; `false` when none can be given back now.
-    pub(crate) fn give_back_removed(&mut self) -> bool {
+    /// Gives back some of the space of removed files, and whether some of the same one is left; `None`
+    /// when none can be given back now.
+    pub(crate) fn give_back_removed(&mut self) -> Option<bool> {
         self.removed.shrink()
     }
 

@@ -229,7 +229,7 @@ impl Fixture {
 
     fn sweep(&mut self) -> SweepReport {
         let report = self.store.sweep(Time(self.time)).unwrap();
-        while self.store.give_back_removed() {}
+        while self.store.give_back_removed().is_some() {}
         report
     }
 
