@@ -16,8 +16,10 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// What is copied at once.
 const COPY_BYTES: u64 = 1 << 20;
-/// What is freed of a removed file at once: about a millisecond's work of a filesystem.
+/// What is freed of a removed file at once, at least: about a millisecond's work of a filesystem.
 const SHRINK_BYTES: u64 = 4 << 20;
+/// In so many steps or fewer half of all that is to be freed is freed, so that it can not pile up.
+const SHRINK_STEPS: u64 = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum FileName {
@@ -108,10 +110,14 @@ impl StoredFile {
         Error::io(format!("writing {}", self.name), error)
     }
 
+    fn len(&self) -> u64 {
+        self.file.len().unwrap_or(0)
+    }
+
     /// Gives the last bytes of a removed file back to the filesystem, which for all of a large file at
     /// once takes long, and holds up whoever syncs another; gives whether some are left.
-    fn shrink(&self) -> bool {
-        let left = self.file.len().unwrap_or(0).saturating_sub(SHRINK_BYTES);
+    fn shrink(&self, bytes: u64) -> bool {
+        let left = self.len().saturating_sub(bytes);
         // What can not be cut goes when the file is closed.
         left > 0 && self.file.set_len(left).is_ok()
     }
@@ -209,7 +215,8 @@ impl Removed {
     pub(super) fn shrink(&mut self) -> Option<bool> {
         // Through a view that was made before, somebody may read the file still.
         let unread = self.0.iter().position(|file| Arc::strong_count(file) == 1)?;
-        let left = self.0[unread].shrink();
+        let all: u64 = self.0.iter().map(|file| file.len()).sum();
+        let left = self.0[unread].shrink(SHRINK_BYTES.max(all / SHRINK_STEPS));
         if !left {
             self.0.swap_remove(unread);
         }
