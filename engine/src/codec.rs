@@ -103,6 +103,12 @@ pub(crate) fn checksum(seed: u64, bytes: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64_with_seed(bytes, seed)
 }
 
+/// Puts the checksum of all that follows it into the first 8 bytes of a value.
+pub(crate) fn seal(value: &mut [u8], seed: u64) {
+    let sum = checksum(seed, &value[8..]);
+    value[..8].copy_from_slice(&sum.to_le_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@
 //!
 //! A piece: checksum u64 | run u64 | piece u32 | lines of the whole filter u32 | lines × 64 bytes.
 
-use crate::codec::{Decoder, Encode, checksum};
+use crate::codec::{Decoder, Encode, checksum, seal};
 use crate::error::{Error, Result};
 use crate::key::KeyHash;
 
@@ -97,8 +97,7 @@ impl Filter {
         for Line(words) in &self.lines[lines_of_piece(piece, self.lines())] {
             words.iter().for_each(|word| out.put_u64(*word));
         }
-        let sum = checksum(seed ^ FILTER_SEED, &out[start + 8..]);
-        out[start..start + 8].copy_from_slice(&sum.to_le_bytes());
+        seal(&mut out[start..], seed ^ FILTER_SEED);
     }
 
     /// Verifies a stored piece and takes it in.

@@ -99,7 +99,6 @@ impl Store {
     pub(crate) fn fold(&mut self, appended: Appended<'_>) -> Result<FoldReport> {
         let Appended { fold, now, sorted, runs } = appended;
         let buckets: Vec<_> = runs.iter().map(|run| run.meta.bucket_end).collect();
-        let run_count = runs.len() as u64;
         let report = self.commit(|transaction, next| {
             next.state.folded_through = fold.through;
             next.state.replay_from = fold.replay_from;
@@ -113,7 +112,7 @@ impl Store {
                 expired: sorted.expired,
                 open: sorted.open.len() as u64,
                 expired_orphans,
-                runs: run_count,
+                runs: buckets.len() as u64,
             })
         })?;
         self.folds += 1;

@@ -20,7 +20,7 @@ use super::files::{FileName, Files, StoredFile};
 use super::filter::{self, Filter, part};
 use super::records::Locator;
 use super::schema::RunMeta;
-use crate::codec::{Decoder, Encode, checksum};
+use crate::codec::{Decoder, Encode, checksum, seal};
 use crate::disk::Disk;
 use crate::error::{Error, Result};
 use crate::key::KeyHash;
@@ -319,12 +319,6 @@ impl RunWriter {
         self.block = 0;
         Ok(())
     }
-}
-
-/// Puts the checksum of all that follows it where the value begins.
-fn seal(value: &mut [u8], seed: u64) {
-    let sum = checksum(seed, &value[8..]);
-    value[..8].copy_from_slice(&sum.to_le_bytes());
 }
 
 #[cfg(test)]
