@@ -218,6 +218,14 @@ mod tests {
         }
     }
 
+    /// Logs show keys, and never the secret.
+    #[test]
+    fn keys_and_hashes_can_be_read_and_the_secret_can_not() {
+        assert_eq!(format!("{:?}", Key::new("s", b"k\xff").unwrap()), r"Key(s/k\xff)");
+        assert_eq!(format!("{:?}", KeyHash(0xa0)), "000000000000000000000000000000a0");
+        assert_eq!(format!("{:?}", Secret([7; Secret::LEN])), "Secret(..)");
+    }
+
     #[test]
     fn scope_and_key_do_not_run_together() {
         assert_ne!(Key::new("ab", "c").unwrap(), Key::new("a", "bc").unwrap());

@@ -103,6 +103,8 @@ impl fmt::Debug for SharedBytes {
 
 #[cfg(test)]
 mod tests {
+    use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+
     use super::*;
 
     #[test]
@@ -124,5 +126,20 @@ mod tests {
         assert_eq!(whole.holders(), 4);
         assert_eq!(format!("{part:?}"), "b\"cde\"");
         assert_eq!(SharedBytes::filled(1, |_| Err(7)), Err(7));
+    }
+
+    #[test]
+    fn shared_bytes_compare_and_hash_as_the_slices_that_they_are() {
+        let hash_of = |bytes: &[u8]| BuildHasherDefault::<DefaultHasher>::default().hash_one(bytes);
+        let whole = SharedBytes::copy_of(b"xab");
+        let part = whole.part(&whole[1..]);
+        assert_eq!(AsRef::<[u8]>::as_ref(&part), b"ab");
+        for other in [&b"aa"[..], b"ab", b"b", b""] {
+            let shared = SharedBytes::copy_of(other);
+            assert_eq!(part.partial_cmp(&shared), Some(b"ab"[..].cmp(other)), "{other:?}");
+            assert_eq!(part == shared, other == b"ab", "{other:?}");
+            let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(&shared);
+            assert_eq!(hash, hash_of(other), "{other:?}");
+        }
     }
 }
