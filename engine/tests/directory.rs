@@ -241,6 +241,20 @@ fn recent_memory_is_folded_once_half_of_it_is_used() {
     }
 }
 
+/// A key that is aborted again and again would leave a journal without end otherwise.
+#[test]
+fn the_journal_is_folded_for_its_length_too() {
+    let sim = Sim::new();
+    let engine = sim.options().recent_bytes(64 << 20).open("/store").unwrap();
+    let mut attempts = 0;
+    // One key is all that recent memory holds.
+    while engine.stats().folds == 0 {
+        claim(&engine, "k").abort().wait().unwrap();
+        attempts += 1;
+        assert!(attempts < 10_000, "the journal grows");
+    }
+}
+
 #[test]
 fn a_failed_sync_latches_and_reopening_settles_it() {
     let sim = Sim::new();
