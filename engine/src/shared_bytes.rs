@@ -103,7 +103,7 @@ impl fmt::Debug for SharedBytes {
 
 #[cfg(test)]
 mod tests {
-    use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+    use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
 
     use super::*;
 
@@ -130,7 +130,9 @@ mod tests {
 
     #[test]
     fn shared_bytes_compare_and_hash_as_the_slices_that_they_are() {
-        let hash_of = |bytes: &[u8]| BuildHasherDefault::<DefaultHasher>::default().hash_one(bytes);
+        fn hash_of(value: impl Hash) -> u64 {
+            BuildHasherDefault::<DefaultHasher>::default().hash_one(value)
+        }
         let whole = SharedBytes::copy_of(b"xab");
         let part = whole.part(&whole[1..]);
         assert_eq!(AsRef::<[u8]>::as_ref(&part), b"ab");
@@ -138,8 +140,7 @@ mod tests {
             let shared = SharedBytes::copy_of(other);
             assert_eq!(part.partial_cmp(&shared), Some(b"ab"[..].cmp(other)), "{other:?}");
             assert_eq!(part == shared, other == b"ab", "{other:?}");
-            let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(&shared);
-            assert_eq!(hash, hash_of(other), "{other:?}");
+            assert_eq!(hash_of(&shared), hash_of(other), "{other:?}");
         }
     }
 }
