@@ -20,6 +20,8 @@ struct Trial {
     random: Random,
     /// What is right of each name.
     right: Vec<(String, String)>,
+    /// How many new keys there were.
+    begun: usize,
     /// The last change that was acknowledged, and where its group lies.
     last: Option<(String, PathBuf, Range<u64>)>,
     damaged: Vec<(PathBuf, Range<u64>)>,
@@ -30,7 +32,7 @@ impl Trial {
     fn new(sample: &Sample, seed: u64) -> Self {
         let right = names().zip(sample.right.iter().cloned()).collect();
         let (sim, random) = (sample.copy(), Random::new(seed));
-        Self { sim, random, right, last: None, damaged: vec![], what: String::new() }
+        Self { sim, random, right, begun: 0, last: None, damaged: vec![], what: String::new() }
     }
 
     /// Flips, zeros, duplicates or overwrites; cutting a file that is open is not rot.
@@ -86,7 +88,9 @@ impl Trial {
     /// New keys, folds and sweeps go on. What is acknowledged is right from then on.
     fn work(&mut self, engine: &Engine) {
         for _ in 0..self.random.below(12) {
-            let number = self.right.len();
+            // Not again the name of one whose end was refused: it is claimed still.
+            self.begun += 1;
+            let number = self.begun;
             let name = format!("live {number}");
             self.sim.disk.start_trace();
             let claim = match engine.begin(&key(&name), body("a")).wait() {
