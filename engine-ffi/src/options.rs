@@ -141,7 +141,7 @@ mod tests {
     /// The engine's own list, from its source; files and clocks of tests are not for C.
     #[test]
     fn every_option_of_the_engine_can_be_set() {
-        let source = include_str!("../../engine/src/options.rs");
+        let source = include_str!("../../engine/src/embedded/options.rs");
         let mut found = 0;
         for rest in source.split("    pub fn ").skip(1).filter(|rest| rest.contains("(mut self")) {
             let name = rest.split('(').next().unwrap();

@@ -156,7 +156,7 @@ mod tests {
     /// The engine's own list, from its source: a new kind without a status fails here.
     #[test]
     fn every_kind_of_error_has_a_status_of_its_own_and_its_name() {
-        let source = include_str!("../../engine/src/error.rs");
+        let source = include_str!("../../engine/src/base/error.rs");
         let body =
             source.split_once("pub enum ErrorKind {").unwrap().1.split_once("\n}").unwrap().0;
         let kinds: Vec<_> = body

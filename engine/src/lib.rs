@@ -10,62 +10,31 @@
 //!
 #![forbid(unsafe_code)]
 
-mod begin;
-mod claim;
-mod clock;
-mod codec;
-mod committer;
-mod core;
-mod directory;
-pub mod disk;
-mod engine;
-mod error;
-mod fingerprint;
-mod folder;
-mod folds;
+mod admission;
+mod api;
+mod backend;
+mod base;
+mod embedded;
+mod semantics;
+
+pub use api::attempt::Failed;
+pub use api::begin::{Begin, InFlight, Lookup, Mismatch, Recorded};
+pub use api::claim::{Claim, Completion};
+pub use api::engine::{CloseReport, Engine};
+pub use api::orphan::Orphan;
+pub use api::pending::Pending;
+pub use backend::stats::Stats;
+pub use base::bytes::SharedBytes;
+pub use base::error::{Error, ErrorKind, Result};
+pub use embedded::clock::{Clock, OsClock};
+pub use embedded::disk;
 #[cfg(fuzzing)]
-pub mod fuzzing;
-mod handle;
-#[cfg(all(test, oncekey_loom))]
-mod interleavings;
-mod journal;
-mod key;
-mod lock_table;
-mod op;
-mod options;
-mod orphan;
-mod pending;
-mod queue;
-mod recent;
-mod recovery;
-mod replays;
-mod retired;
-mod running;
-mod shared;
-mod shared_bytes;
-mod stats;
+pub use embedded::fuzzing;
+pub use embedded::options::{Durability, Options};
 #[cfg(feature = "stepping")]
 #[doc(hidden)]
-pub mod stepping;
-mod store;
-mod sync;
-mod telemetry;
-mod timers;
-mod transition;
-mod verify;
-
-pub use begin::{Begin, InFlight, Lookup, Mismatch, Recorded};
-pub use claim::{Claim, Completion};
-pub use clock::{Clock, OsClock};
-pub use engine::{CloseReport, Engine};
-pub use error::{Error, ErrorKind, Result};
-pub use fingerprint::{Fingerprint, FingerprintBuilder, MAX_LABEL_LEN, MAX_PARTS};
-pub use handle::Failed;
-pub use key::{Key, MAX_KEY_LEN};
-pub use options::{Durability, Options};
-pub use orphan::Orphan;
-pub use pending::Pending;
-pub use shared_bytes::SharedBytes;
-pub use stats::Stats;
-pub use transition::Token;
-pub use verify::{Damage, Verification, verify};
+pub use embedded::stepper as stepping;
+pub use embedded::verify::{Damage, Verification, verify};
+pub use semantics::fingerprint::{Fingerprint, FingerprintBuilder, MAX_LABEL_LEN, MAX_PARTS};
+pub use semantics::key::{Key, MAX_KEY_LEN};
+pub use semantics::transition::Token;

@@ -1,0 +1,4 @@
+//! Order inside one process: who works on a key, who waits, and how many may.
+
+pub(crate) mod queue;
+pub(crate) mod waits;

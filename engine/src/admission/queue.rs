@@ -1,0 +1,169 @@
+//! The way from callers to the committer: two lists behind one lock, drained whole.
+//!
+//! Begins are bounded. What ends a claim is not, since its number is bounded by the claims in
+//! flight, and the end of a claim is never refused by a bound.
+
+use std::collections::VecDeque;
+
+use crate::backend::operation::Queued;
+use crate::base::sync::atomic::{AtomicUsize, Ordering};
+use crate::base::sync::{Condvar, Instant, Mutex};
+
+#[derive(Default)]
+pub(crate) struct Queue {
+    inner: Mutex<Inner>,
+    wake: Condvar,
+    /// The number of begins, for a bound that needs no lock.
+    begins: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Inner {
+    ends: VecDeque<Queued>,
+    begins: VecDeque<(Instant, Queued)>,
+    sleeping: bool,
+    nudged: bool,
+    stopped: bool,
+}
+
+impl Inner {
+    fn wake(&mut self, condvar: &Condvar) {
+        if std::mem::take(&mut self.sleeping) {
+            condvar.notify_one();
+        }
+    }
+}
+
+/// What [`Queue::take`] took. Reused, so that neither side allocates.
+#[derive(Default)]
+pub(crate) struct Batch {
+    ends: VecDeque<Queued>,
+    begins: VecDeque<(Instant, Queued)>,
+}
+
+impl Batch {
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len() + self.begins.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The next command: ends first.
+    pub(crate) fn pop(&mut self) -> Option<Queued> {
+        self.ends.pop_front().or_else(|| self.begins.pop_front().map(|(_, queued)| queued))
+    }
+}
+
+/// Why [`Queue::take`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// Commands, a nudge or a deadline: look at everything.
+    Work,
+    /// The queue is stopped and empty.
+    Stopped,
+}
+
+impl Queue {
+    /// Queues a command, or gives it back when the queue is stopped.
+    pub(crate) fn push(&self, queued: Queued) -> Option<Queued> {
+        let mut inner = self.inner.lock();
+        if inner.stopped {
+            return Some(queued);
+        }
+        if queued.op.command.starts_execution() {
+            self.begins.fetch_add(1, Ordering::Relaxed);
+            inner.begins.push_back((Instant::now(), queued));
+        } else {
+            inner.ends.push_back(queued);
+        }
+        inner.wake(&self.wake);
+        None
+    }
+
+    /// How many begins wait.
+    pub(crate) fn begins(&self) -> usize {
+        self.begins.load(Ordering::Relaxed)
+    }
+
+    /// Makes [`take`](Self::take) return soon although there is no command.
+    pub(crate) fn nudge(&self) {
+        let mut inner = self.inner.lock();
+        inner.nudged = true;
+        inner.wake(&self.wake);
+    }
+
+    /// Refuses further commands; `take` hands out what is left, then `Stopped`.
+    pub(crate) fn stop(&self) {
+        let mut inner = self.inner.lock();
+        inner.stopped = true;
+        inner.wake(&self.wake);
+    }
+
+    /// Stops and takes everything out: the engine failed, and the committer, if it is not what
+    /// failed, must end.
+    pub(crate) fn drain(&self) -> Vec<Queued> {
+        let mut inner = self.inner.lock();
+        inner.stopped = true;
+        inner.wake(&self.wake);
+        let Inner { ends, begins, .. } = &mut *inner;
+        self.begins.store(0, Ordering::Relaxed);
+        ends.drain(..).chain(begins.drain(..).map(|(_, queued)| queued)).collect()
+    }
+
+    /// Waits for commands, at most until `deadline`, and gives all of them to `batch`, which must be
+    /// empty: ends and, if `allow_begins`, begins. Nothing is moved while callers wait for the lock.
+    pub(crate) fn take(
+        &self,
+        batch: &mut Batch,
+        allow_begins: bool,
+        deadline: Option<Instant>,
+    ) -> Taken {
+        debug_assert!(batch.is_empty());
+        let mut inner = self.inner.lock();
+        loop {
+            let begins = allow_begins || inner.stopped;
+            if inner.nudged || !inner.ends.is_empty() || (begins && !inner.begins.is_empty()) {
+                inner.nudged = false;
+                std::mem::swap(&mut batch.ends, &mut inner.ends);
+                if begins {
+                    self.begins.store(0, Ordering::Relaxed);
+                    std::mem::swap(&mut batch.begins, &mut inner.begins);
+                }
+                return Taken::Work;
+            }
+            if inner.stopped {
+                return Taken::Stopped;
+            }
+            if deadline.is_none() && !inner.begins.is_empty() {
+                // Begins that may not be taken yet: the committer must watch how long they wait.
+                return Taken::Work;
+            }
+            inner.sleeping = true;
+            match deadline {
+                None => self.wake.wait(&mut inner),
+                Some(deadline) => {
+                    if self.wake.wait_until(&mut inner, deadline).timed_out() {
+                        inner.sleeping = false;
+                        return Taken::Work;
+                    }
+                }
+            }
+            inner.sleeping = false;
+        }
+    }
+
+    /// Takes out the begins that were queued before `limit`; they waited long enough.
+    pub(crate) fn take_begins_before(&self, limit: Instant) -> Vec<Queued> {
+        let mut inner = self.inner.lock();
+        let count = inner.begins.iter().take_while(|(since, _)| *since < limit).count();
+        self.begins.fetch_sub(count, Ordering::Relaxed);
+        inner.begins.drain(..count).map(|(_, queued)| queued).collect()
+    }
+
+    /// Since when the oldest begin waits.
+    pub(crate) fn oldest_begin(&self) -> Option<Instant> {
+        self.inner.lock().begins.front().map(|(since, _)| *since)
+    }
+}

@@ -1,0 +1,137 @@
+//! What claims and orphans are made of, and what becomes of a call that consumes one.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::api::pending::Pending;
+use crate::backend::operation::Request;
+use crate::base::bytes::SharedBytes;
+use crate::base::error::{Error, ErrorKind};
+use crate::embedded::lifecycle::Shared;
+use crate::semantics::key::{Key, KeyHash};
+use crate::semantics::transition::{Command, Record, Reply, Token};
+
+/// What a claim and an orphan have in common: a key, and the attempt that they stand for.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) key: Key,
+    pub(crate) hash: KeyHash,
+    pub(crate) token: Token,
+    pub(crate) attempt: u32,
+    pub(crate) checkpoint: Option<SharedBytes>,
+}
+
+impl Handle {
+    /// `None` when the record is completed, which has no attempt.
+    pub(crate) fn new(shared: &Arc<Shared>, hash: KeyHash, record: &Record) -> Option<Self> {
+        let attempt = record.attempt()?;
+        Some(Self {
+            shared: shared.clone(),
+            key: record.key.clone(),
+            hash,
+            token: attempt.token,
+            attempt: attempt.number,
+            checkpoint: attempt.checkpoint.clone(),
+        })
+    }
+
+    /// Submits a command that consumes `owner`; a failure that can be tried again gives it back.
+    pub(crate) fn finish<T: Send + 'static, H: Owner>(
+        self,
+        owner: H,
+        command: Command,
+        answer: impl FnOnce(Option<&Record>) -> Option<T> + Send + 'static,
+    ) -> Pending<T, Failed<H>> {
+        let Self { shared, key, hash, .. } = self;
+        let request = Request { key, hash, command, wait: None };
+        let (op, pending) = Pending::asked(request, move |outcome| match outcome {
+            Err(error) => Err(Failed { error, handle: Some(owner) }),
+            Ok((reply, record, _)) => {
+                owner.spent();
+                Some(&reply)
+                    .filter(|reply| matches!(reply, Reply::Done | Reply::Claimed))
+                    .and_then(|_| answer(record.as_deref()))
+                    .ok_or_else(|| Failed { error: refusal(&reply), handle: None })
+            }
+        });
+        shared.submit(op);
+        pending
+    }
+
+    pub(crate) fn request(&self, command: Command) -> Request {
+        Request { key: self.key.clone(), hash: self.hash, command, wait: None }
+    }
+}
+
+/// A handle whose token an answer has used up.
+pub(crate) trait Owner: Send + 'static {
+    fn spent(self);
+}
+
+pub(crate) fn refusal(reply: &Reply) -> Error {
+    let kind = match reply {
+        Reply::AlreadyCompleted => ErrorKind::AlreadyCompleted,
+        _ => ErrorKind::Fenced,
+    };
+    Error::new(kind, "")
+}
+
+/// A failed call on a handle that it consumed, with the handle where the call can be tried again.
+pub struct Failed<H> {
+    error: Error,
+    handle: Option<H>,
+}
+
+impl<H> Failed<H> {
+    /// What went wrong.
+    pub fn error(&self) -> &Error {
+        &self.error
+    }
+
+    /// What went wrong, for programs.
+    pub fn kind(&self) -> ErrorKind {
+        self.error.kind()
+    }
+
+    /// The handle, unless the token is spent (`Fenced`, `AlreadyCompleted`).
+    pub fn into_handle(self) -> Option<H> {
+        self.handle
+    }
+
+    /// Both parts.
+    pub fn into_parts(self) -> (Error, Option<H>) {
+        (self.error, self.handle)
+    }
+}
+
+impl<H> From<Error> for Failed<H> {
+    fn from(error: Error) -> Self {
+        Self { error, handle: None }
+    }
+}
+
+/// Drops the handle: a claim inside becomes an orphan.
+impl<H> From<Failed<H>> for Error {
+    fn from(failed: Failed<H>) -> Self {
+        failed.error
+    }
+}
+
+impl<H> fmt::Debug for Failed<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.error, f)
+    }
+}
+
+impl<H> fmt::Display for Failed<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.error, f)
+    }
+}
+
+impl<H> std::error::Error for Failed<H> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&self.error)
+    }
+}

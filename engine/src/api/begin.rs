@@ -1,0 +1,181 @@
+//! The five answers to `begin`.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::api::claim::Claim;
+use crate::api::orphan::Orphan;
+use crate::backend::operation::Outcome;
+use crate::base::bytes::SharedBytes;
+use crate::base::error::{Error, Result};
+use crate::embedded::clock::Time;
+use crate::embedded::lifecycle::Shared;
+use crate::semantics::key::KeyHash;
+use crate::semantics::transition::{Completed, Record, Reply, State, Token};
+
+/// What [`Engine::begin`](crate::Engine::begin) found.
+#[derive(Debug)]
+#[must_use = "a claim that is dropped becomes an orphan"]
+pub enum Begin {
+    /// The key is new, or its record expired: execute the operation, then complete the claim.
+    Claimed(Claim),
+    /// The operation was completed: give the recorded response, do not execute.
+    Replay(Recorded),
+    /// The operation is being executed right now. Try again later.
+    Locked(InFlight),
+    /// The key was used with a different request. Do not execute.
+    Mismatch(Mismatch),
+    /// An earlier attempt died without saying how it ended. It is for a person or a policy to
+    /// decide; the engine never executes an orphan by itself.
+    Orphaned(Orphan),
+}
+
+impl Begin {
+    /// The answer that an outcome is to whoever began.
+    pub(crate) fn answer(shared: &Arc<Shared>, hash: KeyHash, outcome: Outcome) -> Result<Self> {
+        let (reply, record, now) = outcome?;
+        let record = record.as_deref();
+        let begin = match reply {
+            Reply::Claimed => {
+                record.and_then(|record| Claim::new(shared, hash, record)).map(Begin::Claimed)
+            }
+            Reply::Replay => match record.map(|record| &record.state) {
+                Some(State::Completed(completed)) => Some(Begin::Replay(Recorded::new(completed))),
+                _ => None,
+            },
+            Reply::Locked => record.map(|record| Begin::Locked(InFlight::new(record, now))),
+            Reply::Mismatch(parts) => Some(Begin::Mismatch(Mismatch::new(parts))),
+            Reply::Orphaned => record
+                .and_then(|record| Orphan::new(shared, hash, record, now))
+                .map(Begin::Orphaned),
+            Reply::Done | Reply::Fenced | Reply::AlreadyCompleted => None,
+        };
+        begin.ok_or_else(|| Error::corrupted("a reply does not fit its record"))
+    }
+
+    /// Called when the answer reaches its caller.
+    pub(crate) fn delivered(&mut self) {
+        if let Self::Claimed(claim) = self {
+            claim.delivered();
+        }
+    }
+}
+
+/// A completed operation.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    response: Option<SharedBytes>,
+    token: Token,
+    completed_at: Time,
+    expires_at: Time,
+}
+
+impl Recorded {
+    pub(crate) fn new(completed: &Completed) -> Self {
+        Self {
+            response: completed.response.clone(),
+            token: completed.token,
+            completed_at: completed.completed_at,
+            expires_at: completed.expires_at,
+        }
+    }
+
+    /// The response as it was given to `complete`; `None` when it was not kept, because it was
+    /// longer than [`max_response`](crate::Options::max_response) or completed without one.
+    pub fn response(&self) -> Option<&[u8]> {
+        self.response.as_deref()
+    }
+
+    /// The response without a copy.
+    pub fn into_response(self) -> Option<SharedBytes> {
+        self.response
+    }
+
+    /// The token of the claim that completed the operation.
+    pub fn token(&self) -> Token {
+        self.token
+    }
+
+    /// When the operation was completed, in engine time.
+    pub fn completed_at(&self) -> SystemTime {
+        self.completed_at.to_wall()
+    }
+
+    /// From when on the key is new again, in engine time.
+    pub fn expires_at(&self) -> SystemTime {
+        self.expires_at.to_wall()
+    }
+}
+
+/// An operation that somebody else is executing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InFlight {
+    running_for: Duration,
+    attempt: u32,
+}
+
+impl InFlight {
+    pub(crate) fn new(record: &Record, now: Time) -> Self {
+        record.attempt().map_or(Self { running_for: Duration::ZERO, attempt: 0 }, |attempt| Self {
+            running_for: now.since(attempt.started_at),
+            attempt: attempt.number,
+        })
+    }
+
+    /// How long the owner has been executing.
+    pub fn running_for(&self) -> Duration {
+        self.running_for
+    }
+
+    /// Which attempt is executing, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// A hint when to try again: as long as the owner has been at it, within 100 to 500 ms.
+    pub fn retry_after(&self) -> Duration {
+        self.running_for.clamp(Duration::from_millis(100), Duration::from_millis(500))
+    }
+}
+
+/// A key that was used before with a different request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    parts: Vec<String>,
+}
+
+impl Mismatch {
+    pub(crate) fn new(parts: Vec<String>) -> Self {
+        Self { parts }
+    }
+
+    /// The labels of the fingerprint parts that differ. Never what they hold.
+    pub fn parts(&self) -> &[String] {
+        &self.parts
+    }
+}
+
+/// What the store holds under a key, as [`Engine::get`](crate::Engine::get) tells it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Lookup {
+    /// Nothing, or only what has expired.
+    Absent,
+    /// Somebody is executing the operation.
+    InFlight(InFlight),
+    /// An attempt died without saying how it ended.
+    Orphaned(Orphan),
+    /// The operation was completed.
+    Completed(Recorded),
+}
+
+impl Lookup {
+    /// What a record that is not an orphan is at `now`.
+    pub(crate) fn new(record: &Record, now: Time) -> Self {
+        match &record.state {
+            _ if record.is_expired(now) => Self::Absent,
+            State::Completed(completed) => Self::Completed(Recorded::new(completed)),
+            _ => Self::InFlight(InFlight::new(record, now)),
+        }
+    }
+}

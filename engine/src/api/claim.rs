@@ -1,0 +1,181 @@
+//! The right to execute an operation.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::api::attempt::{Failed, Handle, Owner, refusal};
+use crate::api::pending::Pending;
+use crate::backend::operation::Op;
+use crate::base::bytes::SharedBytes;
+use crate::embedded::lifecycle::Shared;
+use crate::semantics::key::{Key, KeyHash};
+use crate::semantics::transition::{Command, Record, Reply, State, Token};
+
+/// The exclusive right to execute an operation, granted by `begin` or `take_over`.
+///
+/// Ends by [`complete`](Self::complete), [`abort`](Self::abort), or by being dropped, which makes
+/// an orphan at once: the operation may have happened, and nobody says how it ended. A claim that
+/// never left its [`Pending`] is aborted instead.
+///
+/// The claim needs no renewal. It may be sent to another thread.
+///
+/// A finished claim can not be finished again:
+///
+/// ```compile_fail
+/// # fn f(claim: oncekey::Claim) {
+/// claim.abort();
+/// claim.complete(b"too late");
+/// # }
+/// ```
+#[must_use = "a claim that is dropped becomes an orphan"]
+pub struct Claim {
+    handle: Handle,
+    /// Whether the caller ever held the claim; before that its operation can not have run.
+    delivered: bool,
+    /// Whether dropping the claim must tell the engine.
+    armed: bool,
+}
+
+/// How an operation was completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completion {
+    kept: bool,
+}
+
+impl Completion {
+    /// Whether the response will be replayed; `false` when it was longer than
+    /// [`max_response`](crate::Options::max_response), or none was given.
+    pub fn response_kept(&self) -> bool {
+        self.kept
+    }
+}
+
+impl Claim {
+    pub(crate) fn new(shared: &Arc<Shared>, hash: KeyHash, record: &Record) -> Option<Self> {
+        let handle = Handle::new(shared, hash, record)?;
+        Some(Self { handle, delivered: false, armed: true })
+    }
+
+    /// The key that is claimed.
+    pub fn key(&self) -> &Key {
+        &self.handle.key
+    }
+
+    /// The fencing token, to hand to systems downstream.
+    pub fn token(&self) -> Token {
+        self.handle.token
+    }
+
+    /// Which attempt this is, from 1. Above 1 an earlier attempt may have happened in part.
+    pub fn attempt(&self) -> u32 {
+        self.handle.attempt
+    }
+
+    /// The last checkpoint of the attempts before this one.
+    pub fn last_checkpoint(&self) -> Option<&[u8]> {
+        self.handle.checkpoint.as_deref()
+    }
+
+    /// Ends the operation with its response, which every identical begin gets until the TTL is
+    /// over. A response longer than [`max_response`](crate::Options::max_response) is not kept, and
+    /// the [`Completion`] says so; the operation is completed all the same.
+    ///
+    /// Durable when the answer is Ok, whatever the [`Durability`](crate::Durability).
+    ///
+    /// # Errors
+    /// `Fenced` when somebody took over, `AlreadyCompleted` when it was ended otherwise.
+    /// `OutcomeUnknown`, `Unavailable`, `StoreFull` and `Closed` give the claim back, so that the
+    /// response can be tried again after [`reopen`](crate::Engine::reopen).
+    pub fn complete(self, response: &[u8]) -> Pending<Completion, Failed<Claim>> {
+        self.complete_with(Some(response), None)
+    }
+
+    /// Like [`complete`](Self::complete), with a TTL of its own instead of the store's, and
+    /// perhaps without a response to keep (`None`: a begin will be told that it was completed).
+    ///
+    /// # Errors
+    /// Those of [`complete`](Self::complete).
+    pub fn complete_with(
+        self,
+        response: Option<&[u8]>,
+        ttl: Option<Duration>,
+    ) -> Pending<Completion, Failed<Claim>> {
+        let handle = self.handle.clone();
+        let command = handle.shared.complete_command(handle.token, response, ttl);
+        handle.finish(self, command, completion)
+    }
+
+    /// Says that nothing happened in this attempt. The first attempt frees the key; a later one
+    /// leaves the orphan that it took over, checkpoint kept, since it can not vouch for the
+    /// attempts before it.
+    ///
+    /// Durable when the answer is Ok.
+    ///
+    /// # Errors
+    /// Those of [`complete`](Self::complete).
+    pub fn abort(self) -> Pending<(), Failed<Claim>> {
+        let handle = self.handle.clone();
+        let command = Command::Abort { token: handle.token };
+        handle.finish(self, command, |_| Some(()))
+    }
+
+    /// Saves a recovery point: whoever resolves the orphan that this claim may become gets the last
+    /// one. At most [`max_checkpoint`](crate::Options::max_checkpoint) bytes.
+    ///
+    /// Durable when the answer is Ok.
+    ///
+    /// # Errors
+    /// `InvalidInput` when it is too long: the claim is not affected. `Fenced`,
+    /// `AlreadyCompleted`, `OutcomeUnknown`, `Unavailable`, `StoreFull`, `Closed`.
+    pub fn checkpoint(&self, data: &[u8]) -> Pending<()> {
+        let handle = &self.handle;
+        if let Err(error) = handle.shared.check_checkpoint(data) {
+            return Pending::ready(Err(error));
+        }
+        let command = Command::Checkpoint { token: handle.token, data: SharedBytes::copy_of(data) };
+        let (op, pending) = Pending::asked(handle.request(command), |outcome| match outcome? {
+            (Reply::Done, ..) => Ok(()),
+            (reply, ..) => Err(refusal(&reply)),
+        });
+        handle.shared.submit(op);
+        pending
+    }
+
+    /// Called when the claim reaches its caller.
+    pub(crate) fn delivered(&mut self) {
+        self.delivered = true;
+    }
+}
+
+pub(crate) fn completion(record: Option<&Record>) -> Option<Completion> {
+    match &record?.state {
+        State::Completed(completed) => Some(Completion { kept: completed.response.is_some() }),
+        State::InFlight(_) | State::Orphan { .. } => None,
+    }
+}
+
+impl Owner for Claim {
+    /// Dropping the claim tells nobody.
+    fn spent(mut self) {
+        self.armed = false;
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        let token = self.handle.token;
+        let command =
+            if self.delivered { Command::OwnerGone { token } } else { Command::Abort { token } };
+        self.handle.shared.submit(Op::untold(self.handle.request(command)));
+    }
+}
+
+impl fmt::Debug for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Claim({:?}, attempt {}, {})", self.key(), self.attempt(), self.token())
+    }
+}

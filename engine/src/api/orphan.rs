@@ -1,0 +1,121 @@
+//! The right to decide about an operation whose owner is gone.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::api::attempt::{Failed, Handle, Owner};
+use crate::api::claim::{Claim, Completion, completion};
+use crate::api::pending::Pending;
+use crate::embedded::clock::Time;
+use crate::embedded::lifecycle::Shared;
+use crate::semantics::key::{Key, KeyHash};
+use crate::semantics::transition::{Command, Record, Token};
+
+/// An operation whose owner is gone without saying how it ended: its outcome is unknown.
+///
+/// Resolved by [`take_over`](Self::take_over), [`complete`](Self::complete) or
+/// [`release`](Self::release). The handle stands for the attempt that it saw: once somebody else
+/// resolved that one, everything here is `Fenced`. Dropping the handle changes nothing.
+#[derive(Clone)]
+pub struct Orphan {
+    handle: Handle,
+    since: Time,
+    age: Duration,
+}
+
+impl Orphan {
+    /// `None` when the record does not count as an orphan at `now`.
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        hash: KeyHash,
+        record: &Record,
+        now: Time,
+    ) -> Option<Self> {
+        let since = record.orphaned_since(now)?;
+        Some(Self { handle: Handle::new(shared, hash, record)?, since, age: now.since(since) })
+    }
+
+    /// The key of the operation.
+    pub fn key(&self) -> &Key {
+        &self.handle.key
+    }
+
+    /// The token of the attempt that died.
+    pub fn token(&self) -> Token {
+        self.handle.token
+    }
+
+    /// Which attempt died, from 1.
+    pub fn attempt(&self) -> u32 {
+        self.handle.attempt
+    }
+
+    /// The last checkpoint that any attempt saved.
+    pub fn last_checkpoint(&self) -> Option<&[u8]> {
+        self.handle.checkpoint.as_deref()
+    }
+
+    /// Since when the operation is an orphan, in engine time.
+    pub fn since(&self) -> SystemTime {
+        self.since.to_wall()
+    }
+
+    /// How long the operation had been an orphan when this handle was made.
+    pub fn age(&self) -> Duration {
+        self.age
+    }
+
+    /// Claims the operation: a new token, one attempt more, the last checkpoint. Whoever takes over
+    /// executes what may have happened before: at least once, not exactly once.
+    ///
+    /// Durable when the answer is Ok.
+    ///
+    /// # Errors
+    /// `Fenced` or `AlreadyCompleted` when the orphan was resolved otherwise; `Overloaded`,
+    /// `StoreFull`, `OutcomeUnknown`, `Unavailable`, `Closed`, which give the handle back.
+    pub fn take_over(self) -> Pending<Claim, Failed<Orphan>> {
+        let handle = self.handle.clone();
+        let command = handle.shared.take_over_command(handle.token);
+        let (shared, hash) = (handle.shared.clone(), handle.hash);
+        handle
+            .finish(self, command, move |record| Claim::new(&shared, hash, record?))
+            .on_delivery(Claim::delivered)
+    }
+
+    /// Ends the operation with a response, for somebody who found out that it happened.
+    ///
+    /// Durable when the answer is Ok.
+    ///
+    /// # Errors
+    /// `Fenced` or `AlreadyCompleted` when the orphan was resolved otherwise; `OutcomeUnknown`,
+    /// `Unavailable`, `StoreFull`, `Closed`, which give the handle back.
+    pub fn complete(self, response: &[u8]) -> Pending<Completion, Failed<Orphan>> {
+        let handle = self.handle.clone();
+        let command = handle.shared.complete_command(handle.token, Some(response), None);
+        handle.finish(self, command, completion)
+    }
+
+    /// Frees the key, for somebody who found out that the operation did not happen, or who wants it
+    /// executed again.
+    ///
+    /// Durable when the answer is Ok.
+    ///
+    /// # Errors
+    /// Those of [`complete`](Self::complete).
+    pub fn release(self) -> Pending<(), Failed<Orphan>> {
+        let handle = self.handle.clone();
+        let command = Command::Release { token: handle.token };
+        handle.finish(self, command, |_| Some(()))
+    }
+}
+
+impl Owner for Orphan {
+    fn spent(self) {}
+}
+
+impl fmt::Debug for Orphan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Orphan({:?}, attempt {}, {})", self.key(), self.attempt(), self.token())
+    }
+}

@@ -1,0 +1,97 @@
+//! What the engine reports while it runs: metrics with the feature `metrics`, events with the
+//! feature `tracing`, nothing without. Every name here is a promise that docs/operations.md makes.
+//! Keys, scopes and responses are never among what is reported.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::backend::stats::Stats;
+use crate::base::error::Error;
+
+/// An answer was given to a caller.
+pub(crate) fn answered(outcome: &'static str) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("oncekey_answers_total", "outcome" => outcome).increment(1);
+    let _ = outcome;
+}
+
+/// A group was made durable.
+pub(crate) fn group_synced(entries: u64, bytes: u64, sync: Duration) {
+    #[cfg(feature = "metrics")]
+    {
+        metrics::histogram!("oncekey_group_entries").record(entries as f64);
+        metrics::histogram!("oncekey_group_bytes").record(bytes as f64);
+        metrics::histogram!("oncekey_sync_seconds").record(sync);
+    }
+    let _ = (entries, bytes, sync);
+}
+
+/// Recent records were moved into the store file.
+pub(crate) fn folded(records: usize, took: Duration) {
+    #[cfg(feature = "metrics")]
+    {
+        metrics::histogram!("oncekey_fold_records").record(records as f64);
+        metrics::histogram!("oncekey_fold_seconds").record(took);
+    }
+    #[cfg(feature = "tracing")]
+    tracing::debug!(target: "oncekey", records, ?took, "folded");
+    let _ = (records, took);
+}
+
+/// The space of expired records was given back.
+pub(crate) fn swept(records: u64) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("oncekey_swept_records_total").increment(records);
+    #[cfg(feature = "tracing")]
+    if records > 0 {
+        tracing::debug!(target: "oncekey", records, "swept");
+    }
+    let _ = records;
+}
+
+/// The engine latched: it refuses writes until it is reopened.
+pub(crate) fn failed(error: &Error) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("oncekey_failures_total").increment(1);
+    #[cfg(feature = "tracing")]
+    tracing::error!(target: "oncekey", %error, "the engine failed; it refuses writes until it is reopened");
+    let _ = error;
+}
+
+/// A store was opened, or reopened in place.
+pub(crate) fn opened(path: &Path, orphans: usize, took: Duration) {
+    #[cfg(feature = "tracing")]
+    tracing::info!(target: "oncekey", path = %path.display(), orphans, ?took, "opened");
+    let _ = (path, orphans, took);
+}
+
+/// New claims began, or ceased, to be refused because the disk or the store is full.
+pub(crate) fn full_changed(full: bool) {
+    #[cfg(feature = "tracing")]
+    if full {
+        tracing::warn!(target: "oncekey", "the store is full; new claims are refused");
+    } else {
+        tracing::info!(target: "oncekey", "the store has room again");
+    }
+    let _ = full;
+}
+
+/// Sets the gauges. The snapshot is only taken when somebody looks at them.
+pub(crate) fn gauges(stats: impl FnOnce() -> Stats) {
+    #[cfg(feature = "metrics")]
+    {
+        let stats = stats();
+        let oldest = stats.oldest_claim.unwrap_or_default().as_secs_f64();
+        metrics::gauge!("oncekey_in_flight").set(stats.in_flight as f64);
+        metrics::gauge!("oncekey_oldest_claim_seconds").set(oldest);
+        metrics::gauge!("oncekey_orphans").set(stats.orphans as f64);
+        metrics::gauge!("oncekey_queued").set(stats.queued as f64);
+        metrics::gauge!("oncekey_waiters").set(stats.waiters as f64);
+        metrics::gauge!("oncekey_recent_bytes").set(stats.recent_bytes as f64);
+        metrics::gauge!("oncekey_store_bytes").set(stats.store_bytes as f64);
+        metrics::gauge!("oncekey_records").set(stats.folded_records as f64);
+        metrics::gauge!("oncekey_full").set(f64::from(u8::from(stats.full)));
+    }
+    #[cfg(not(feature = "metrics"))]
+    let _ = stats;
+}

@@ -1,0 +1,6 @@
+//! What every other folder stands on: errors, bytes, encoding, and the primitives of concurrency.
+
+pub(crate) mod bytes;
+pub(crate) mod codec;
+pub(crate) mod error;
+pub(crate) mod sync;

@@ -1,0 +1,226 @@
+//! The store directory: `store.redb`, `records-*`, `run-*`, `journal-*.seg`, `LOCK`.
+//!
+//! A directory is a store from the moment `store.redb` has its name. Creation writes the first
+//! journal segment, then the store file under a temporary name, and renames it last: a crash before
+//! that leaves files that the next creation replaces, since nothing was ever acknowledged from
+//! them.
+
+use std::any::Any;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::embedded::clock::Time;
+use crate::embedded::disk::Disk;
+use crate::embedded::journal::{self, JournalId, Position};
+use crate::embedded::options::Options;
+use crate::embedded::store::{self, Store, StoreState};
+use crate::semantics::key::Secret;
+
+const LOCK: &str = "LOCK";
+
+/// Keeps other processes and engines out of the directory until the last clone is dropped.
+pub(crate) type Lock = Arc<dyn Any + Send + Sync>;
+
+/// Locks the directory, creating the store if there is none and `create` allows it.
+///
+/// Nothing is written before it is clear that the directory is a store, or may become one.
+pub(crate) fn open(options: &Options, path: &Path, create: bool) -> Result<Lock> {
+    let disk = &options.disk;
+    let names = list(disk, path)?;
+    let has_store = names.as_ref().is_some_and(|names| names.iter().any(|n| n == store::FILE));
+    if !has_store && !create {
+        return Err(Error::new(ErrorKind::StoreMissing, path.display().to_string()));
+    }
+    if let Some(foreign) = names.iter().flatten().find(|name| !has_store && !is_ours(name)) {
+        let message =
+            format!("{} holds {foreign:?}; give an empty or new directory", path.display());
+        return Err(Error::new(ErrorKind::StoreForeign, message));
+    }
+    refuse_network_filesystem(options, path)?;
+    if names.is_none() {
+        create_dir(disk, path)?;
+    }
+    let lock = lock(disk, path)?;
+    // Whoever held the lock until now may have created the store.
+    if !has_store && !Store::exists(disk, path)? {
+        create_store(options, path)?;
+    }
+    Ok(lock)
+}
+
+/// Copies the store, as it stands, into the new or empty directory `path`.
+pub(crate) fn backup(options: &Options, source: &Store, path: &Path) -> Result<()> {
+    let disk = &options.disk;
+    match list(disk, path)? {
+        Some(names) if !names.is_empty() => {
+            let message =
+                format!("{} is not empty; a backup needs a new directory", path.display());
+            return Err(Error::invalid(message));
+        }
+        Some(_) => {}
+        None => create_dir(disk, path)?,
+    }
+    let _lock = lock(disk, path)?;
+    // A restored copy forgets what happened after it was taken: its tokens must not look like
+    // those of the original.
+    let incarnation = random_incarnation(options)?;
+    let id = JournalId::new(incarnation, &source.state().secret);
+    journal::create(disk, path, id, options.segment_bytes)?;
+    source.copy_to(path, |state| {
+        state.incarnation = incarnation;
+        state.replay_from = Position::FIRST;
+    })
+}
+
+fn list(disk: &Arc<dyn Disk>, path: &Path) -> Result<Option<Vec<String>>> {
+    match disk.list(path) {
+        Ok(names) => Ok(Some(names)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            let message = format!("{} is not a directory", path.display());
+            Err(Error::caused_by(ErrorKind::StoreForeign, message, error))
+        }
+        Err(error) => Err(Error::io(path.display().to_string(), error)),
+    }
+}
+
+fn is_ours(name: &str) -> bool {
+    [LOCK, store::FILE, store::TEMPORARY_FILE, "lost+found"].contains(&name)
+        || journal::is_segment(name)
+        || store::is_stored_file(name)
+}
+
+fn refuse_network_filesystem(options: &Options, path: &Path) -> Result<()> {
+    if options.allow_network_filesystem {
+        return Ok(());
+    }
+    // A directory that is to be created lies where its first existing ancestor lies.
+    let here = PathBuf::from(".");
+    let ancestors = path.ancestors().map(|path| if path == Path::new("") { &here } else { path });
+    for ancestor in ancestors {
+        match options.disk.network_filesystem(ancestor) {
+            Ok(None) => return Ok(()),
+            Ok(Some(name)) => {
+                let message = format!(
+                    "{} is on {name}, whose locks and syncs can not be trusted; use a local disk, \
+                     or override with `allow_network_filesystem(true)`",
+                    path.display()
+                );
+                return Err(Error::new(ErrorKind::NetworkFilesystem, message));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Error::io(ancestor.display().to_string(), error)),
+        }
+    }
+    Ok(())
+}
+
+/// Creates the directory and makes the entry of each directory created durable.
+fn create_dir(disk: &Arc<dyn Disk>, path: &Path) -> Result<()> {
+    let failed = |error| Error::io(format!("creating {}", path.display()), error);
+    let missing: Vec<_> = path
+        .ancestors()
+        .take_while(|path| *path != Path::new("") && disk.list(path).is_err())
+        .collect();
+    disk.create_dir(path).map_err(failed)?;
+    for created in missing {
+        let parent = created.parent().filter(|parent| *parent != Path::new(""));
+        disk.sync_dir(parent.unwrap_or(Path::new("."))).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// Makes the names of the directory and of those above it durable, before the first epoch of a
+/// store: the process that created them may have been killed before it came to that.
+pub(crate) fn make_names_durable(disk: &Arc<dyn Disk>, path: &Path) -> Result<()> {
+    for parent in path.ancestors().skip(1) {
+        let parent = if parent == Path::new("") { Path::new(".") } else { parent };
+        match disk.sync_dir(parent) {
+            Ok(()) => {}
+            // Not ours to read, hence not created by us; or nothing that can be synced.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::PermissionDenied
+                        | io::ErrorKind::InvalidInput
+                        | io::ErrorKind::Unsupported
+                ) => {}
+            Err(error) => return Err(Error::io(format!("syncing {}", parent.display()), error)),
+        }
+    }
+    Ok(())
+}
+
+fn lock(disk: &Arc<dyn Disk>, path: &Path) -> Result<Lock> {
+    let path = path.join(LOCK);
+    disk.lock(&path).map(Lock::from).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => Error::new(
+            ErrorKind::StoreInUse,
+            format!(
+                "{} is locked by another process or by another engine of this one; one engine \
+                 holds a store at a time",
+                path.display()
+            ),
+        ),
+        _ => Error::io(format!("locking {}", path.display()), error),
+    })
+}
+
+fn create_store(options: &Options, path: &Path) -> Result<()> {
+    let disk = &options.disk;
+    for name in list(disk, path)?.unwrap_or_default() {
+        let leftover = path.join(&name);
+        if journal::is_segment(&name) {
+            if journal::holds_groups(disk, &leftover)? {
+                return Err(Error::corrupted(format!(
+                    "{} is missing, but {name} holds records",
+                    store::FILE
+                )));
+            }
+        } else if store::is_stored_file(&name) {
+            return Err(Error::corrupted(format!(
+                "{} is missing, but {name} is there",
+                store::FILE
+            )));
+        } else if name != store::TEMPORARY_FILE {
+            continue;
+        }
+        disk.remove(&leftover)
+            .map_err(|error| Error::io(format!("removing {}", leftover.display()), error))?;
+    }
+    let mut secret = Secret([0; Secret::LEN]);
+    random(options, &mut secret.0)?;
+    let incarnation = random_incarnation(options)?;
+    let id = JournalId::new(incarnation, &secret);
+    journal::create(disk, path, id, options.segment_bytes)?;
+    let time = Time::from_wall(options.clock.wall());
+    let state = StoreState::new(incarnation, secret, Position::FIRST, time);
+    Store::create(disk, path, options.store_cache_bytes(), &state)
+}
+
+#[cfg_attr(not(feature = "stepping"), allow(unused_variables))]
+fn random(options: &Options, bytes: &mut [u8]) -> Result<()> {
+    #[cfg(feature = "stepping")]
+    if let Some(stepper) = &options.stepper {
+        stepper.random(bytes);
+        return Ok(());
+    }
+    let mut filled = 0;
+    while filled < bytes.len() {
+        let flags = rustix::rand::GetRandomFlags::empty();
+        match rustix::rand::getrandom(&mut bytes[filled..], flags) {
+            Ok(count) => filled += count,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(Error::io("reading random bytes", error.into())),
+        }
+    }
+    Ok(())
+}
+
+fn random_incarnation(options: &Options) -> Result<u64> {
+    let mut bytes = [0; 8];
+    random(options, &mut bytes)?;
+    Ok(u64::from_le_bytes(bytes))
+}

@@ -1,0 +1,50 @@
+//! The decoders, for the fuzz targets alone: only built with `--cfg fuzzing`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::base::codec::Decoder;
+use crate::base::error::Result;
+use crate::embedded::clock::Time;
+use crate::embedded::disk::Disk;
+use crate::embedded::journal::{self, Group, JournalId, Room, Start};
+use crate::embedded::options::Options;
+use crate::embedded::store::{self, Store};
+
+/// Decodes the bytes as every value that a store holds, their checksums made right.
+pub fn decode(bytes: &[u8]) {
+    let mut decoder = Decoder::new(bytes);
+    while decoder.remaining() > 0 && journal::fuzz_entry(&mut decoder).is_ok() {}
+    store::fuzz_decode(bytes);
+}
+
+/// Appends a group with this payload to the journal of a store that nobody has open, as if a
+/// committer had written it.
+///
+/// # Errors
+/// Those of opening the store.
+pub fn append_group(options: &Options, path: &Path, payload: &[u8], entries: u32) -> Result<()> {
+    let disk: &Arc<dyn Disk> = &options.disk;
+    let store = Store::open(disk, path, options.store_cache_bytes())?;
+    let state = store.state();
+    let start = Start {
+        position: state.replay_from,
+        next_sequence: state.folded_through + 1,
+        epoch: state.epoch,
+    };
+    let id = JournalId::new(state.incarnation, &state.secret);
+    let (mut epoch, mut time) = (state.epoch, state.time);
+    let mut journal =
+        journal::recover(disk, path, id, options.segment_bytes, start, &mut |header, _, _| {
+            (epoch, time) = (header.epoch, header.time.max(time));
+            Ok(())
+        })?;
+    let mut group = Group::default();
+    group.clear();
+    group.push_raw(payload, entries);
+    if journal.make_room(&group) != Room::Here {
+        return Ok(());
+    }
+    journal.append(&mut group, epoch, Time(time.0 + 1))?;
+    journal.sync()
+}

@@ -1,0 +1,170 @@
+//! The journal: append-only segments that make a group of changes durable with one sync.
+//!
+//! `frame` is a group as it lies on disk, `entry` one change in it, `segment` the files and their
+//! recycling, `recovery` how they are read back.
+
+mod entry;
+mod frame;
+mod recovery;
+mod segment;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::sync::Arc;
+
+pub(crate) use entry::Entry;
+pub(crate) use frame::Group;
+pub(crate) use recovery::{Start, recover};
+pub(crate) use segment::SegmentPool;
+use segment::{FIRST_GROUP, Segment};
+
+use crate::base::codec::checksum;
+use crate::base::error::{Error, Result};
+use crate::base::sync::Instant;
+use crate::embedded::clock::Time;
+use crate::embedded::disk::Disk;
+use crate::semantics::key::Secret;
+
+/// A place in the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Position {
+    /// The use number of the segment: counts segments in the order in which they were used.
+    pub(crate) segment: u64,
+    /// Bytes from the start of the segment's file, a multiple of the block size.
+    pub(crate) offset: u64,
+}
+
+impl Position {
+    /// Where the first group of a new store goes.
+    pub(crate) const FIRST: Self = Self { segment: 1, offset: FIRST_GROUP };
+}
+
+/// What ties a journal to its store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct JournalId {
+    /// Stands readable in every segment, to tell a foreign one from a damaged one.
+    pub(crate) incarnation: u64,
+    /// Seeds the checksums of groups.
+    pub(crate) seed: u64,
+}
+
+impl JournalId {
+    pub(crate) fn new(incarnation: u64, secret: &Secret) -> Self {
+        Self { incarnation, seed: checksum(incarnation, &secret.0) }
+    }
+}
+
+/// Writes the first segment of a store that is being created. Durable when this returns.
+pub(crate) fn create(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    id: JournalId,
+    segment_bytes: u64,
+) -> Result<()> {
+    segment::create_first(disk, dir, id, segment_bytes)
+}
+
+/// Whether `name` is the name of a journal segment.
+pub(crate) fn is_segment(name: &str) -> bool {
+    segment::slot_of(name).is_some()
+}
+
+/// Whether the segment file at `path` was ever written to behind its header.
+pub(crate) fn holds_groups(disk: &Arc<dyn Disk>, path: &Path) -> Result<bool> {
+    segment::holds_groups(disk, path)
+}
+
+/// The end of the journal, where groups are appended. Owned by the committer.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    id: JournalId,
+    current: Segment,
+    offset: u64,
+    next_sequence: u64,
+    pool: Arc<SegmentPool>,
+}
+
+/// Where there is room for a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    Here,
+    NextSegment,
+    /// The current segment is full, and no other is ready.
+    None,
+}
+
+impl Journal {
+    fn resume(
+        id: JournalId,
+        current: Segment,
+        offset: u64,
+        next_sequence: u64,
+        pool: Arc<SegmentPool>,
+    ) -> Self {
+        Self { id, current, offset, next_sequence, pool }
+    }
+
+    /// The sequence of the first entry of the next group.
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.next_sequence
+    }
+
+    /// Where the next group goes, unless it needs more room than is left there.
+    pub(crate) fn position(&self) -> Position {
+        Position { segment: self.current.use_number, offset: self.offset }
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<SegmentPool> {
+        &self.pool
+    }
+
+    /// Bytes of all segments.
+    pub(crate) fn segment_bytes(&self) -> u64 {
+        self.current.bytes
+    }
+
+    /// Makes room for `group`: moves on to a ready segment when the current one has too little
+    /// left, and says whether it did. Without a ready segment it says so and changes nothing.
+    pub(crate) fn make_room(&mut self, group: &Group) -> Room {
+        if self.offset + group.frame_len() <= self.current.bytes {
+            return Room::Here;
+        }
+        let Some(next) = self.pool.take() else { return Room::None };
+        self.pool.hand_in(std::mem::replace(&mut self.current, next));
+        self.offset = FIRST_GROUP;
+        Room::NextSegment
+    }
+
+    /// Waits until [`make_room`](Self::make_room) can succeed, or tells why it will not.
+    pub(crate) fn wait_for_segment(&self, deadline: Instant) -> Result<()> {
+        self.pool.wait(deadline)
+    }
+
+    /// Writes the group, for which [`make_room`](Self::make_room) made room. It is durable after the
+    /// next [`sync`](Self::sync), and recovery finds all of it or nothing of it. After an error it
+    /// may be there in part or whole, and the journal must be recovered.
+    pub(crate) fn append(&mut self, group: &mut Group, epoch: u64, time: Time) -> Result<()> {
+        let (entries, frame_len) = (group.entries(), group.frame_len());
+        let position = self.position();
+        debug_assert!(position.offset + frame_len <= self.current.bytes);
+        let frame = group.seal(self.id.seed, position, self.next_sequence, epoch, time)?;
+        self.current
+            .file
+            .write_at(position.offset, frame)
+            .map_err(|error| Error::io("writing the journal", error))?;
+        self.offset += frame_len;
+        self.next_sequence += entries;
+        Ok(())
+    }
+
+    /// Makes everything appended durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.current.file.sync().map_err(|error| Error::io("syncing the journal", error))
+    }
+}
+
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_entry(decoder: &mut crate::base::codec::Decoder<'_>) -> Result<()> {
+    entry::decode(decoder).map(drop)
+}

@@ -1,0 +1,285 @@
+//! Reading the journal back after a stop, clean or not.
+//!
+//! Groups are written one at a time, each synced before the next is written. So after a crash only
+//! the last group can be damaged, and nothing valid can lie behind it:
+//!
+//! 1. Groups are read from `replay_from` on, in sequence, without gaps.
+//! 2. At the first place without a whole group of the expected sequence, every later block and
+//!    segment is searched for a newer group. One found means that acknowledged groups are damaged:
+//!    `Corrupted`, and nothing is written. None found means a torn tail, which is cut: the next
+//!    group is written over it.
+//! 3. The last group may have been written without being synced, and a failed sync may have dropped
+//!    it although the page cache still shows it. It is written again, the same bytes to the same
+//!    place, and synced, before anybody is answered from it. So are the headers of the segments
+//!    that stand ready behind it, and the names of all.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::entry::{self, Entry};
+use super::frame::Header;
+use super::segment::{self, FIRST_GROUP, Found, Segment, SegmentHeader, SegmentPool};
+use super::{Journal, JournalId, Position};
+use crate::base::codec::Decoder;
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::embedded::disk::{AlignedBuffer, BLOCK, Caching, Disk, DiskFile};
+
+/// Where to begin, as the last fold wrote it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Start {
+    pub(crate) position: Position,
+    pub(crate) next_sequence: u64,
+    pub(crate) epoch: u64,
+}
+
+/// Reads the journal in `dir`, gives each entry with its group's header and its sequence to
+/// `visit`, and returns the journal ready to be appended to. When this returns, all that was
+/// visited is durable.
+pub(crate) fn recover(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    id: JournalId,
+    segment_bytes: u64,
+    start: Start,
+    visit: &mut dyn FnMut(&Header, u64, Entry) -> Result<()>,
+) -> Result<Journal> {
+    let files = list(disk, dir, id)?;
+    let mut segments = files.by_use.range(start.position.segment..);
+    let (_, first) = segments
+        .next()
+        .filter(|(use_number, _)| **use_number == start.position.segment)
+        .ok_or_else(|| missing(start.position.segment, &files))?;
+
+    let mut reader = Reader { id, expected: start.next_sequence, epoch: start.epoch, last: None };
+    let mut current = first.clone();
+    let mut end = reader.read(first, start.position.offset, visit)?;
+    let mut behind: Vec<Segment> = segments.map(|(_, segment)| segment.clone()).collect();
+    let mut full = Vec::new();
+    check_contiguous(&current, &behind, &files)?;
+    // A group never crosses a segment: the end of one is followed by the start of the next.
+    while let Some(next) = behind.first() {
+        if !reader.continues(next)? {
+            break;
+        }
+        reader.refuse_newer(&current, end)?;
+        full.push(std::mem::replace(&mut current, behind.remove(0)));
+        end = reader.read(&current, FIRST_GROUP, visit)?;
+    }
+    reader.refuse_newer(&current, end)?;
+    for segment in &behind {
+        reader.refuse_newer(segment, FIRST_GROUP)?;
+    }
+    let after = behind.last().unwrap_or(&current).use_number + 1;
+    for Unprepared { file, bytes, .. } in &files.without_header {
+        for use_number in current.use_number + 1..after + 2 {
+            // A header is durable before its segment is used: any group here means that it rotted.
+            let segment = Segment { file: file.clone(), use_number, bytes: *bytes };
+            reader.refuse_groups(&segment, FIRST_GROUP, false)?;
+        }
+    }
+    reader.make_last_durable()?;
+
+    // What a killed process or a failed sync left is seen, but may not be durable: not the headers
+    // of segments that were prepared, not a name, not the zeros of a file without a header. A group
+    // in a segment that a power loss takes away would be lost although it was synced.
+    let preparing = |error| Error::io("making prepared journal segments durable", error);
+    for segment in &behind {
+        segment::write_header(segment, id).map_err(preparing)?;
+    }
+    for Unprepared { path, file, .. } in files.without_header {
+        drop(file);
+        disk.remove(&path)
+            .map_err(|error| Error::io("removing an unfinished journal segment", error))?;
+    }
+    disk.sync_dir(dir).map_err(preparing)?;
+
+    let folded = files.by_use.range(..start.position.segment);
+    let free = folded.map(|(_, segment)| (segment.file.clone(), segment.bytes)).collect();
+    let found = Found { ready: behind, full, free, next_use: after, next_slot: files.next_slot };
+    let pool = SegmentPool::new(disk.clone(), dir, id, segment_bytes, found);
+    Ok(Journal::resume(id, current, end, reader.expected, Arc::new(pool)))
+}
+
+/// The segment files of a store directory.
+struct Files {
+    by_use: BTreeMap<u64, Segment>,
+    without_header: Vec<Unprepared>,
+    next_slot: u32,
+}
+
+/// A segment file whose header was never written whole, or is damaged.
+struct Unprepared {
+    path: PathBuf,
+    file: Arc<dyn DiskFile>,
+    bytes: u64,
+}
+
+fn list(disk: &Arc<dyn Disk>, dir: &Path, id: JournalId) -> Result<Files> {
+    let mut files = Files { by_use: BTreeMap::new(), without_header: Vec::new(), next_slot: 0 };
+    let mut names = disk.list(dir).map_err(|error| Error::io("listing the journal", error))?;
+    names.sort();
+    for name in names {
+        let Some(slot) = segment::slot_of(&name) else { continue };
+        files.next_slot = files.next_slot.max(slot.saturating_add(1));
+        let path = dir.join(&name);
+        let file = disk
+            .open(&path, Caching::Direct)
+            .map_err(|error| Error::io(format!("opening {name}"), error))?;
+        let len = file.len().map_err(|error| Error::io(format!("measuring {name}"), error))?;
+        match segment::read_header(&*file, id, &name)? {
+            SegmentHeader::Valid { use_number, bytes } => {
+                if len < bytes {
+                    let message = format!("{name} has {len} of its {bytes} bytes");
+                    return Err(Error::new(ErrorKind::StoreTruncated, message));
+                }
+                let segment = Segment { file, use_number, bytes };
+                if files.by_use.insert(use_number, segment).is_some() {
+                    return Err(Error::corrupted(format!(
+                        "two journal segments have the use number {use_number}"
+                    )));
+                }
+            }
+            SegmentHeader::Invalid => {
+                let bytes = len / BLOCK as u64 * BLOCK as u64;
+                files.without_header.push(Unprepared { path, file, bytes });
+            }
+        }
+    }
+    Ok(files)
+}
+
+fn missing(use_number: u64, files: &Files) -> Error {
+    let damaged = files.without_header.len();
+    Error::corrupted(format!(
+        "the journal segment with use number {use_number} is missing ({damaged} segments have a \
+         damaged header)"
+    ))
+}
+
+/// Segments are prepared in order, each durably before the next: a hole is a lost file.
+fn check_contiguous(current: &Segment, behind: &[Segment], files: &Files) -> Result<()> {
+    for (expected, segment) in (current.use_number + 1..).zip(behind) {
+        if segment.use_number != expected {
+            return Err(missing(expected, files));
+        }
+    }
+    Ok(())
+}
+
+struct Reader {
+    id: JournalId,
+    /// The sequence that the next group must begin with.
+    expected: u64,
+    epoch: u64,
+    /// The last group: its segment, its offset and all its bytes.
+    last: Option<(Segment, u64, AlignedBuffer)>,
+}
+
+impl Reader {
+    /// Visits the groups of one segment from `offset` on; returns where they end.
+    fn read(
+        &mut self,
+        segment: &Segment,
+        offset: u64,
+        visit: &mut dyn FnMut(&Header, u64, Entry) -> Result<()>,
+    ) -> Result<u64> {
+        let bytes = read_from(segment, offset)?;
+        let mut at = 0;
+        let mut last = None;
+        while at < bytes.len() {
+            let position = Position { segment: segment.use_number, offset: offset + at as u64 };
+            let frame = &bytes[at..];
+            let Some(header) = Header::decode(frame, self.id.seed, position) else { break };
+            if header.first_sequence != self.expected {
+                break;
+            }
+            let Some(payload) = header.payload(frame, self.id.seed, position) else { break };
+            if header.epoch < self.epoch {
+                return Err(Error::corrupted("the epoch of the journal goes back"));
+            }
+            let mut decoder = Decoder::new(payload);
+            for sequence in (self.expected..).take(header.entries as usize) {
+                visit(&header, sequence, entry::decode(&mut decoder)?)?;
+            }
+            decoder.finish()?;
+            self.epoch = header.epoch;
+            self.expected += u64::from(header.entries);
+            last = Some((at, header.frame_len() as usize));
+            at += header.frame_len() as usize;
+        }
+        if let Some((at, len)) = last {
+            let mut frame = AlignedBuffer::default();
+            // A frame's padding lies in its segment: groups never cross one.
+            frame.extend(&bytes[at..at + len]);
+            self.last = Some((segment.clone(), offset + at as u64, frame));
+        }
+        Ok(offset + at as u64)
+    }
+
+    /// Whether the first group of `segment` is the one expected next.
+    fn continues(&self, segment: &Segment) -> Result<bool> {
+        let position = Position { segment: segment.use_number, offset: FIRST_GROUP };
+        // One block first: most segments behind the end are not written to yet.
+        let block = read_at(segment, FIRST_GROUP, BLOCK as u64)?;
+        let Some(header) = Header::decode(&block, self.id.seed, position) else {
+            return Ok(false);
+        };
+        if header.first_sequence != self.expected {
+            return Ok(false);
+        }
+        let bytes = read_at(segment, FIRST_GROUP, header.frame_len())?;
+        Ok(header.payload(&bytes, self.id.seed, position).is_some())
+    }
+
+    /// Looks for groups behind the end. At `from` itself a torn group of the expected sequence is
+    /// allowed: it was never acknowledged.
+    fn refuse_newer(&self, segment: &Segment, from: u64) -> Result<()> {
+        self.refuse_groups(segment, from, true)
+    }
+
+    fn refuse_groups(&self, segment: &Segment, from: u64, torn_allowed: bool) -> Result<()> {
+        let bytes = read_from(segment, from)?;
+        for (index, block) in bytes.chunks_exact(BLOCK).enumerate() {
+            let position =
+                Position { segment: segment.use_number, offset: from + (index * BLOCK) as u64 };
+            let Some(header) = Header::decode(block, self.id.seed, position) else { continue };
+            let torn = torn_allowed && index == 0 && header.first_sequence == self.expected;
+            if !torn && header.first_sequence >= self.expected {
+                return Err(Error::corrupted(format!(
+                    "the journal is damaged: sequence {} is missing, but {} lies behind it in \
+                     segment {} at byte {}",
+                    self.expected, header.first_sequence, position.segment, position.offset
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn make_last_durable(&self) -> Result<()> {
+        let Some((segment, offset, frame)) = &self.last else { return Ok(()) };
+        segment
+            .file
+            .write_at(*offset, frame)
+            .and_then(|()| segment.file.sync())
+            .map_err(|error| Error::io("making the end of the journal durable", error))
+    }
+}
+
+fn read_from(segment: &Segment, offset: u64) -> Result<AlignedBuffer> {
+    read_at(segment, offset, segment.bytes)
+}
+
+/// At most `len` bytes, as far as the segment goes.
+fn read_at(segment: &Segment, offset: u64, len: u64) -> Result<AlignedBuffer> {
+    let len = len.min(segment.bytes.saturating_sub(offset));
+    let mut bytes = AlignedBuffer::zeroed(len as usize);
+    if bytes.is_empty() {
+        return Ok(bytes);
+    }
+    segment
+        .file
+        .read_at(offset, &mut bytes)
+        .map_err(|error| Error::io("reading the journal", error))?;
+    Ok(bytes)
+}

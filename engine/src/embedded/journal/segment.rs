@@ -1,0 +1,343 @@
+//! Segments: files of one size, written with zeros once, used again and again.
+//!
+//! ```text
+//! journal-0000.seg   block 0: header, then groups, each from the start of a block
+//! header: magic [8] | format version u32 | zero u32 | incarnation u64 | use number u64 | bytes u64 | checksum u64
+//! ```
+//!
+//! A sync of a small write is fastest on blocks that were written before, hence the zeros. The
+//! header is durable before a segment is used: a segment in use with a damaged header is rot, not
+//! a crash.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{JournalId, Position};
+use crate::base::codec::{Decoder, Encode, checksum};
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::sync::{Condvar, Instant, Mutex};
+use crate::embedded::disk::{AlignedBuffer, BLOCK, Caching, Disk, DiskFile};
+
+const MAGIC: &[u8; 8] = b"oncekeyJ";
+const FORMAT_VERSION: u32 = 1;
+const HEADER_LEN: usize = 48;
+/// Segments kept ready ahead of the one in use.
+const READY: usize = 2;
+
+/// Where the groups of a segment begin.
+pub(super) const FIRST_GROUP: u64 = BLOCK as u64;
+
+#[derive(Clone, Debug)]
+pub(super) struct Segment {
+    pub(super) file: Arc<dyn DiskFile>,
+    pub(super) use_number: u64,
+    pub(super) bytes: u64,
+}
+
+/// What the first block of a segment file says.
+pub(super) enum SegmentHeader {
+    Valid {
+        use_number: u64,
+        bytes: u64,
+    },
+    /// Never finished preparing, or damaged.
+    Invalid,
+}
+
+fn file_name(slot: u32) -> String {
+    format!("journal-{slot:04}.seg")
+}
+
+/// The slot of a segment file, if `name` is the name of one.
+pub(super) fn slot_of(name: &str) -> Option<u32> {
+    name.strip_prefix("journal-")?.strip_suffix(".seg")?.parse().ok()
+}
+
+pub(super) fn read_header(file: &dyn DiskFile, id: JournalId, name: &str) -> Result<SegmentHeader> {
+    let mut block = AlignedBuffer::zeroed(BLOCK);
+    match file.read_at(0, &mut block) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            return Ok(SegmentHeader::Invalid);
+        }
+        Err(error) => return Err(Error::io(format!("reading {name}"), error)),
+    }
+    let mut decoder = Decoder::new(&block);
+    if decoder.take(8)? != MAGIC {
+        return Ok(SegmentHeader::Invalid);
+    }
+    let version = decoder.u32()?;
+    decoder.u32()?;
+    let incarnation = decoder.u64()?;
+    let use_number = decoder.u64()?;
+    let bytes = decoder.u64()?;
+    let sum = decoder.u64()?;
+    // Seeded with what the header itself says, so that a foreign or newer one is told from damage.
+    if sum != checksum(incarnation, &block[..HEADER_LEN - 8]) {
+        return Ok(SegmentHeader::Invalid);
+    }
+    if version > FORMAT_VERSION {
+        let message = format!("{name} has format {version}, this build knows {FORMAT_VERSION}");
+        return Err(Error::new(ErrorKind::StoreNewerFormat, message));
+    }
+    if incarnation != id.incarnation {
+        let message = format!("{name} belongs to another store");
+        return Err(Error::new(ErrorKind::StoreForeign, message));
+    }
+    Ok(SegmentHeader::Valid { use_number, bytes })
+}
+
+pub(super) fn holds_groups(disk: &Arc<dyn Disk>, path: &Path) -> Result<bool> {
+    let failed = |error| Error::io(format!("reading {}", path.display()), error);
+    let file = disk.open(path, Caching::Direct).map_err(failed)?;
+    let mut block = AlignedBuffer::zeroed(BLOCK);
+    match file.read_at(FIRST_GROUP, &mut block) {
+        Ok(()) => Ok(block.iter().any(|byte| *byte != 0)),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Durable when this returns Ok.
+pub(super) fn write_header(segment: &Segment, id: JournalId) -> io::Result<()> {
+    let mut header = Vec::with_capacity(HEADER_LEN);
+    header.put(MAGIC);
+    header.put_u32(FORMAT_VERSION);
+    header.put_u32(0);
+    header.put_u64(id.incarnation);
+    header.put_u64(segment.use_number);
+    header.put_u64(segment.bytes);
+    header.put_u64(checksum(id.incarnation, &header));
+    let mut block = AlignedBuffer::default();
+    block.extend(&header);
+    block.pad();
+    segment.file.write_at(0, &block)?;
+    segment.file.sync()
+}
+
+/// The segments that are not in use: shared by the committer, which takes ready ones and hands
+/// full ones in, and the folder, which recycles what is folded and prepares ahead.
+#[derive(Debug)]
+pub(crate) struct SegmentPool {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    id: JournalId,
+    segment_bytes: u64,
+    queues: Mutex<Queues>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Queues {
+    /// Prepared, in the order of their use numbers.
+    ready: VecDeque<Segment>,
+    /// Full, and perhaps not yet folded, in the order of their use numbers.
+    full: VecDeque<Segment>,
+    /// Folded: to be prepared again.
+    free: Vec<(Arc<dyn DiskFile>, u64)>,
+    /// The one whose header could not be written for certain. It may have the next use number on
+    /// disk, so no other file may get that one: two of a number can not be opened.
+    numbered: Option<Numbered>,
+    next_use: u64,
+    next_slot: u32,
+    /// Why the last preparation failed; `None` once one succeeded again.
+    failure: Option<Error>,
+}
+
+/// A segment that is about to get its header.
+#[derive(Debug)]
+struct Numbered {
+    segment: Segment,
+    /// Whether the name of its file is yet to be made durable.
+    new: bool,
+}
+
+impl SegmentPool {
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        id: JournalId,
+        segment_bytes: u64,
+        found: Found,
+    ) -> Self {
+        let queues = Queues {
+            ready: found.ready.into(),
+            full: found.full.into(),
+            free: found.free,
+            numbered: None,
+            next_use: found.next_use,
+            next_slot: found.next_slot,
+            failure: None,
+        };
+        Self {
+            disk,
+            dir: dir.to_owned(),
+            id,
+            segment_bytes,
+            queues: Mutex::new(queues),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Whether fewer segments are ready than should be.
+    pub(crate) fn wants_segment(&self) -> bool {
+        self.queues.lock().ready.len() < READY
+    }
+
+    /// Why no segment could be prepared, if that is so: no new claim should be granted then.
+    pub(crate) fn failure(&self) -> Option<Error> {
+        self.queues.lock().failure.clone()
+    }
+
+    /// Lets a preparation that failed be tried again.
+    pub(crate) fn forget_failure(&self) {
+        self.queues.lock().failure = None;
+    }
+
+    /// Bytes of all segments, the one in use not counted.
+    pub(crate) fn bytes(&self) -> u64 {
+        let queues = self.queues.lock();
+        let numbered = queues.numbered.iter().map(|numbered| &numbered.segment);
+        let held = queues.ready.iter().chain(&queues.full).chain(numbered);
+        held.map(|segment| segment.bytes).chain(queues.free.iter().map(|(_, bytes)| *bytes)).sum()
+    }
+
+    /// Prepares one segment: a folded one gets a new use number, else a new file is written with
+    /// zeros. Only the folder calls this, so that use numbers become ready in order.
+    ///
+    /// When this returns Ok, the segment's header and its directory entry are durable.
+    pub(crate) fn prepare(&self) -> Result<()> {
+        let prepared = self.next_numbered().and_then(|numbered| {
+            self.number(&numbered).map(|()| numbered.segment.clone()).inspect_err(|_| {
+                self.queues.lock().numbered = Some(numbered);
+            })
+        });
+        let mut queues = self.queues.lock();
+        let result = match prepared {
+            Ok(segment) => {
+                queues.next_use += 1;
+                queues.ready.push_back(segment);
+                queues.failure = None;
+                Ok(())
+            }
+            Err(error) => {
+                let error = Error::io("preparing a journal segment", error);
+                queues.failure = Some(error.clone());
+                Err(error)
+            }
+        };
+        self.changed.notify_all();
+        result
+    }
+
+    /// The segment that gets the next use number: the one that may have it already, else a folded
+    /// one, else a new file.
+    fn next_numbered(&self) -> io::Result<Numbered> {
+        let (use_number, slot) = {
+            let mut queues = self.queues.lock();
+            if let Some(numbered) = queues.numbered.take() {
+                return Ok(numbered);
+            }
+            if let Some((file, bytes)) = queues.free.pop() {
+                let segment = Segment { file, use_number: queues.next_use, bytes };
+                return Ok(Numbered { segment, new: false });
+            }
+            (queues.next_use, queues.next_slot)
+        };
+        let path = self.dir.join(file_name(slot));
+        // The zeros are durable before the header: a segment with a header has its whole length.
+        let created = self.disk.create(&path, Caching::Direct).and_then(|file| {
+            let segment = Segment { file, use_number, bytes: self.segment_bytes };
+            fill_with_zeros(&segment)?;
+            segment.file.sync()?;
+            Ok(Numbered { segment, new: true })
+        });
+        // Half a segment holds space that somebody needs. If it can not be removed now, recovery
+        // does it: without a header it is nobody's.
+        let removed = created.is_err()
+            && match self.disk.remove(&path) {
+                Ok(()) => true,
+                Err(error) => error.kind() == io::ErrorKind::NotFound,
+            };
+        if !removed {
+            self.queues.lock().next_slot += 1;
+        }
+        created
+    }
+
+    fn number(&self, numbered: &Numbered) -> io::Result<()> {
+        write_header(&numbered.segment, self.id)?;
+        if numbered.new { self.disk.sync_dir(&self.dir) } else { Ok(()) }
+    }
+
+    /// The next segment to write to, if one is ready.
+    pub(super) fn take(&self) -> Option<Segment> {
+        self.queues.lock().ready.pop_front()
+    }
+
+    /// Waits until a segment is ready or preparing one has failed.
+    pub(super) fn wait(&self, deadline: Instant) -> Result<()> {
+        let mut queues = self.queues.lock();
+        while queues.ready.is_empty() {
+            if let Some(failure) = &queues.failure {
+                return Err(failure.clone());
+            }
+            if self.changed.wait_until(&mut queues, deadline).timed_out() {
+                let message = "no journal segment became ready in time";
+                return Err(Error::new(ErrorKind::StoreFull, message));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn hand_in(&self, segment: Segment) {
+        self.queues.lock().full.push_back(segment);
+    }
+
+    /// Frees the segments whose groups all lie before `replay_from`. Called only after the fold
+    /// that wrote `replay_from` was committed.
+    pub(crate) fn recycle(&self, replay_from: Position) {
+        let mut queues = self.queues.lock();
+        while queues.full.front().is_some_and(|full| full.use_number < replay_from.segment) {
+            if let Some(segment) = queues.full.pop_front() {
+                queues.free.push((segment.file, segment.bytes));
+            }
+        }
+    }
+}
+
+/// The segments that recovery found besides the one in use.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub(super) ready: Vec<Segment>,
+    pub(super) full: Vec<Segment>,
+    pub(super) free: Vec<(Arc<dyn DiskFile>, u64)>,
+    pub(super) next_use: u64,
+    pub(super) next_slot: u32,
+}
+
+fn fill_with_zeros(segment: &Segment) -> io::Result<()> {
+    /// The journal waits behind each write: not much.
+    const STEP: usize = 256 << 10;
+    let zeros = AlignedBuffer::zeroed(STEP);
+    let mut offset = 0;
+    while offset < segment.bytes {
+        let len = (segment.bytes - offset).min(STEP as u64) as usize;
+        segment.file.write_at(offset, &zeros[..len])?;
+        offset += len as u64;
+    }
+    Ok(())
+}
+
+/// Writes the first segment of a store that is being created, durably.
+pub(super) fn create_first(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    id: JournalId,
+    segment_bytes: u64,
+) -> Result<()> {
+    let found = Found { next_use: 1, ..Found::default() };
+    SegmentPool::new(disk.clone(), dir, id, segment_bytes, found).prepare()
+}

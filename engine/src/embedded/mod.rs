@@ -1,0 +1,20 @@
+//! The embedded store: one directory, held by one process.
+
+pub(crate) mod clock;
+pub(crate) mod directory;
+pub mod disk;
+#[cfg(fuzzing)]
+pub mod fuzzing;
+#[cfg(all(test, oncekey_loom))]
+mod interleavings;
+pub(crate) mod journal;
+pub(crate) mod lifecycle;
+pub(crate) mod options;
+pub(crate) mod recovery;
+pub(crate) mod session;
+#[cfg(feature = "stepping")]
+pub mod stepper;
+pub(crate) mod store;
+pub(crate) mod threads;
+pub(crate) mod verify;
+pub(crate) mod workers;

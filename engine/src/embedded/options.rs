@@ -1,0 +1,306 @@
+//! How a store is opened, and every bound of the engine with its default.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::api::engine::Engine;
+use crate::base::error::{Error, Result};
+use crate::embedded::clock::{Clock, OsClock};
+use crate::embedded::disk::{BLOCK, Disk, OsDisk};
+use crate::embedded::verify::{Verification, verify_with};
+
+/// When `begin` may say that a claim is granted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// Every answer that a change happened waits until the change is synced to disk. Survives
+    /// `kill -9`, a crash of the operating system and a power loss.
+    #[default]
+    Strict,
+    /// `begin` grants a claim once it is written, before it is synced; everything else waits as in
+    /// `Strict`. Survives `kill -9`. After a power loss the claim may be forgotten, and a retry may
+    /// then run the operation a second time.
+    Relaxed,
+}
+
+/// Options of a store; every one has a default that suits a server.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// let engine = oncekey::Options::new()
+///     .ttl(Duration::from_secs(3600))
+///     .max_in_flight(10_000)
+///     .open("./idempotency")?;
+/// # Ok::<(), oncekey::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub(crate) ttl: Duration,
+    pub(crate) durability: Durability,
+    pub(crate) max_execution: Option<Duration>,
+    pub(crate) max_response: usize,
+    pub(crate) max_checkpoint: usize,
+    pub(crate) max_in_flight: usize,
+    pub(crate) max_orphans: usize,
+    pub(crate) max_queue: usize,
+    pub(crate) max_waiters: usize,
+    pub(crate) max_store_bytes: Option<u64>,
+    pub(crate) overload_after: Duration,
+    pub(crate) recent_bytes: usize,
+    pub(crate) cache_bytes: usize,
+    pub(crate) segment_bytes: u64,
+    pub(crate) sweep_interval: Duration,
+    pub(crate) max_clock_gap: Duration,
+    pub(crate) accept_clock_jump: bool,
+    #[cfg(feature = "stepping")]
+    pub(crate) stepper: Option<crate::embedded::stepper::Stepper>,
+    pub(crate) allow_network_filesystem: bool,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) clock: Arc<dyn Clock>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(24 * 60 * 60),
+            durability: Durability::Strict,
+            max_execution: None,
+            max_response: 1 << 20,
+            max_checkpoint: 64 << 10,
+            max_in_flight: 65_536,
+            max_orphans: 1_000_000,
+            max_queue: 65_536,
+            max_waiters: 65_536,
+            max_store_bytes: None,
+            overload_after: Duration::from_secs(5),
+            recent_bytes: 32 << 20,
+            cache_bytes: 64 << 20,
+            segment_bytes: 32 << 20,
+            sweep_interval: Duration::from_secs(60),
+            max_clock_gap: Duration::from_secs(30 * 24 * 60 * 60),
+            accept_clock_jump: false,
+            #[cfg(feature = "stepping")]
+            stepper: None,
+            allow_network_filesystem: false,
+            disk: Arc::new(OsDisk),
+            clock: Arc::new(OsClock),
+        }
+    }
+}
+
+impl Options {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How long a completed response is replayed, and how long an orphan stands, before the key is
+    /// new again. Counted from completion. Default 24 hours; at least 1 ms. A record keeps the TTL
+    /// that was set when its operation began.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = ttl;
+        self
+    }
+
+    /// What `begin` waits for. Default [`Durability::Strict`].
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// From which age on a claim counts as an orphan although its owner lives. Default `None`:
+    /// never. The slow owner's `complete` is accepted as long as nobody took over.
+    pub fn max_execution(mut self, limit: Option<Duration>) -> Self {
+        self.max_execution = limit;
+        self
+    }
+
+    /// The longest response that is kept, in bytes. Default 1 MiB, at most 16 MiB. A longer one
+    /// completes the operation without being kept; `complete` tells its caller so.
+    pub fn max_response(mut self, bytes: usize) -> Self {
+        self.max_response = bytes;
+        self
+    }
+
+    /// The longest checkpoint, in bytes. Default 64 KiB, at most 16 MiB.
+    pub fn max_checkpoint(mut self, bytes: usize) -> Self {
+        self.max_checkpoint = bytes;
+        self
+    }
+
+    /// How many claims may be in flight. Default 65,536. At the bound `begin` is `Overloaded`.
+    pub fn max_in_flight(mut self, claims: usize) -> Self {
+        self.max_in_flight = claims;
+        self
+    }
+
+    /// How many orphans may stand unresolved. Default 1,000,000 (about 100 bytes of memory each).
+    /// At the bound `begin` is `Overloaded`, since every claim may become an orphan.
+    pub fn max_orphans(mut self, orphans: usize) -> Self {
+        self.max_orphans = orphans;
+        self
+    }
+
+    /// How many begins may wait for the committer. Default 65,536. At the bound `begin` is
+    /// `Overloaded`; complete, abort, checkpoint and drop are never refused by it.
+    pub fn max_queue(mut self, begins: usize) -> Self {
+        self.max_queue = begins;
+        self
+    }
+
+    /// How many begins may wait for an owner or for another begin of their key. Default 65,536.
+    pub fn max_waiters(mut self, waiters: usize) -> Self {
+        self.max_waiters = waiters;
+        self
+    }
+
+    /// How large the store may grow, in bytes, journal included. Default `None`: off. At the bound
+    /// `begin` is `StoreFull` until the sweeper has given space back.
+    pub fn max_store_bytes(mut self, bytes: Option<u64>) -> Self {
+        self.max_store_bytes = bytes;
+        self
+    }
+
+    /// How long a begin waits for memory that a fold is to free before it is `Overloaded`.
+    /// Default 5 seconds.
+    pub fn overload_after(mut self, wait: Duration) -> Self {
+        self.overload_after = wait;
+        self
+    }
+
+    /// Memory for records that are journalled but not yet folded, in bytes. Default 32 MiB, at
+    /// least 64 KiB. Half of it is filled while the other half is folded. Up to half as much again is
+    /// memory of folded records that begins have not freed yet.
+    pub fn recent_bytes(mut self, bytes: usize) -> Self {
+        self.recent_bytes = bytes;
+        self
+    }
+
+    /// Memory for what is read again, in bytes: five eighths for the index of completed records, a
+    /// quarter for those that were replayed, an eighth for pages of the store file. Default 64 MiB.
+    pub fn cache_bytes(mut self, bytes: usize) -> Self {
+        self.cache_bytes = bytes;
+        self
+    }
+
+    pub(crate) fn replay_bytes(&self) -> usize {
+        self.cache_bytes / 4
+    }
+
+    /// Of so many replays from the store one is kept in memory; under a stepper each.
+    pub(crate) fn keep_one_of(&self) -> usize {
+        #[cfg(feature = "stepping")]
+        if self.stepper.is_some() {
+            return 1;
+        }
+        8
+    }
+
+    pub(crate) fn store_cache_bytes(&self) -> usize {
+        self.cache_bytes - self.replay_bytes()
+    }
+
+    /// The size of one journal segment, in bytes, a multiple of 4096. Default 32 MiB. It must hold
+    /// twice the longest response and checkpoint. Existing segments keep their size.
+    pub fn segment_bytes(mut self, bytes: u64) -> Self {
+        self.segment_bytes = bytes;
+        self
+    }
+
+    /// How often the sweeper looks for expired records. Default 60 seconds. Correctness never
+    /// depends on it, only the space used.
+    pub fn sweep_interval(mut self, interval: Duration) -> Self {
+        self.sweep_interval = interval;
+        self
+    }
+
+    /// How far the wall clock may stand ahead of the store's last time at open. Default 30 days.
+    pub fn max_clock_gap(mut self, gap: Duration) -> Self {
+        self.max_clock_gap = gap;
+        self
+    }
+
+    /// Opens a store although the wall clock stands further ahead than
+    /// [`max_clock_gap`](Self::max_clock_gap). Default `false`.
+    pub fn accept_clock_jump(mut self, accept: bool) -> Self {
+        self.accept_clock_jump = accept;
+        self
+    }
+
+    /// Opens a store on a network filesystem. Default `false`: their locks and syncs are not to be
+    /// trusted with a promise of exactly once.
+    pub fn allow_network_filesystem(mut self, allow: bool) -> Self {
+        self.allow_network_filesystem = allow;
+        self
+    }
+
+    /// The filesystem. Default [`OsDisk`]; tests put one that fails in its place.
+    pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
+        self.disk = disk;
+        self
+    }
+
+    /// The clocks. Default [`OsClock`]; tests put one in its place that they turn by hand.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Opens the store in the directory `path`, creating it when there is none.
+    ///
+    /// When this returns, every record that was ever acknowledged is known again, the new epoch is
+    /// durable, and every claim of an earlier epoch is an orphan.
+    ///
+    /// # Errors
+    /// `InvalidInput` for options outside their limits; `StoreInUse`, `StoreEmpty`,
+    /// `StoreTruncated`, `StoreForeign`, `StoreNewerFormat`, `StoreUnreadable`, `NetworkFilesystem`:
+    /// the store was left untouched; `Corrupted`, `ClockJump`, `StoreFull`, `Io`.
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Engine> {
+        self.validate()?;
+        Engine::start(PathBuf::from(path.as_ref()), self, true)
+    }
+
+    /// Like [`open`](Self::open), but refuses to create a store.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open), and `StoreMissing`.
+    pub fn open_existing(self, path: impl AsRef<Path>) -> Result<Engine> {
+        self.validate()?;
+        Engine::start(PathBuf::from(path.as_ref()), self, false)
+    }
+
+    /// Like [`verify`](crate::embedded::verify), with the disk of these options.
+    ///
+    /// # Errors
+    /// Those of [`verify`](crate::embedded::verify).
+    pub fn verify(&self, path: impl AsRef<Path>) -> Result<Verification> {
+        verify_with(self, path.as_ref())
+    }
+
+    fn validate(&self) -> Result<()> {
+        const MAX_PAYLOAD: usize = 16 << 20;
+        let largest = self.max_response.max(self.max_checkpoint);
+        let problem = if self.ttl < Duration::from_millis(1) {
+            "ttl must be at least 1 ms"
+        } else if self.max_execution.is_some_and(|limit| limit < Duration::from_millis(1)) {
+            "max_execution must be at least 1 ms"
+        } else if largest > MAX_PAYLOAD {
+            "max_response and max_checkpoint must be at most 16 MiB"
+        } else if self.max_in_flight == 0 || self.max_queue == 0 {
+            "max_in_flight and max_queue must be at least 1"
+        } else if self.recent_bytes < 64 << 10 {
+            "recent_bytes must be at least 64 KiB"
+        } else if self.sweep_interval < Duration::from_millis(1) {
+            "sweep_interval must be at least 1 ms"
+        } else if !self.segment_bytes.is_multiple_of(BLOCK as u64) {
+            "segment_bytes must be a multiple of 4096"
+        } else if self.segment_bytes < 2 * largest as u64 + 64 * 1024 {
+            "segment_bytes must be at least twice max_response and max_checkpoint plus 64 KiB"
+        } else if self.segment_bytes > u64::from(u32::MAX) {
+            "segment_bytes must be below 4 GiB"
+        } else {
+            return Ok(());
+        };
+        Err(Error::invalid(problem))
+    }
+}

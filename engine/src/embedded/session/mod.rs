@@ -1,0 +1,458 @@
+//! What callers, the committer and the folder of one epoch share.
+
+pub(crate) mod deferred_free;
+pub(crate) mod fold_progress;
+pub(crate) mod recent;
+pub(crate) mod replay_cache;
+pub(crate) mod shards;
+
+use std::sync::Arc;
+
+use crate::admission::queue::Queue;
+use crate::admission::waits::Timers;
+use crate::backend::operation::{Answer, Op, Queued, Wait};
+use crate::backend::stats::Counters;
+use crate::backend::telemetry;
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
+use crate::base::sync::{Instant, Mutex};
+use crate::embedded::clock::{EngineClock, Time};
+use crate::embedded::options::Options;
+use crate::embedded::session::deferred_free::Retired;
+use crate::embedded::session::fold_progress::Folds;
+use crate::embedded::session::recent::{RecentSize, Versioned};
+use crate::embedded::session::shards::{Admission, FollowUp, Gate, LockTable};
+use crate::embedded::store::{View, Views};
+use crate::embedded::workers::fold_worker::Inbox;
+use crate::semantics::key::{Key, KeyHash, Secret};
+use crate::semantics::transition::{Command, Record, Reply, transition};
+
+/// One open of a store, from recovery to close, failure or reopen.
+pub(crate) struct Core {
+    pub(crate) options: Options,
+    pub(crate) secret: Secret,
+    pub(crate) clock: EngineClock,
+    pub(crate) table: LockTable,
+    pub(crate) queue: Queue,
+    pub(crate) inbox: Inbox,
+    pub(crate) counters: Counters,
+    pub(crate) recent: RecentSize,
+    pub(crate) retired: Retired,
+    pub(crate) folds: Folds,
+    views: Views,
+    /// Open records of the store file, as of the last fold.
+    pub(crate) carried: AtomicUsize,
+    health: Health,
+    /// The disk or the configured size is full: no new claims.
+    pub(crate) full: AtomicBool,
+    pub(crate) in_flight: AtomicIsize,
+    waiters: AtomicUsize,
+    pub(crate) timers: Timers,
+}
+
+/// Whether commands are carried out. Healthy until something else is set, which is final.
+#[derive(Debug, Default)]
+struct Health {
+    /// Read by every command, hence no lock.
+    impaired: AtomicBool,
+    state: Mutex<Option<Impaired>>,
+}
+
+#[derive(Clone, Debug)]
+enum Impaired {
+    Failed(Error),
+    Closed,
+}
+
+impl Health {
+    /// Sets the state; says whether this call did.
+    fn set(&self, impaired: Impaired) -> bool {
+        let mut state = self.state.lock();
+        let first = state.is_none();
+        state.get_or_insert(impaired);
+        self.impaired.store(true, Ordering::Release);
+        first
+    }
+
+    fn impaired(&self) -> Option<Impaired> {
+        if self.impaired.load(Ordering::Acquire) { self.state.lock().clone() } else { None }
+    }
+}
+
+impl Core {
+    pub(crate) fn new(
+        options: Options,
+        secret: Secret,
+        clock: EngineClock,
+        views: Views,
+        folds: Folds,
+    ) -> Self {
+        let table = LockTable::new(options.replay_bytes(), options.keep_one_of());
+        Self {
+            options,
+            secret,
+            clock,
+            table,
+            queue: Queue::default(),
+            inbox: Inbox::default(),
+            counters: Counters::default(),
+            recent: RecentSize::default(),
+            retired: Retired::default(),
+            folds,
+            carried: AtomicUsize::new(views.current().open_count()),
+            views,
+            health: Health::default(),
+            full: AtomicBool::new(false),
+            in_flight: AtomicIsize::new(0),
+            waiters: AtomicUsize::new(0),
+            timers: Timers::default(),
+        }
+    }
+
+    pub(crate) fn now(&self) -> Time {
+        self.clock.now()
+    }
+
+    pub(crate) fn hash(&self, key: &Key) -> KeyHash {
+        KeyHash::of(key, &self.secret)
+    }
+
+    /// The store file as the last fold, merge or sweep left it.
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.views.current()
+    }
+
+    /// Takes a command in. It is answered by its reply, on this thread or another.
+    pub(crate) fn submit(&self, op: Op) {
+        if let Err(error) = self.check_health() {
+            return self.submit_unhealthy(op, error);
+        }
+        let hash = op.hash;
+        let wait = op.wait;
+        let admission = self.table.shard(hash).admit(op, self.now(), self);
+        match admission {
+            Admission::Answered(answer) => self.answer(answer),
+            Admission::Parked(deadline) => {
+                if let Some(wait) = wait {
+                    if self.timers.watch(wait, hash) {
+                        self.queue.nudge();
+                    }
+                    self.reconsider_at(deadline, hash);
+                }
+                // Parked behind the committer's last look, nobody would come for it.
+                if self.check_health().is_err() {
+                    let refusal = self.refusal();
+                    let answers = self.table.shard(hash).refuse_parked(hash, &refusal, self);
+                    answers.into_iter().for_each(|answer| self.answer(answer));
+                }
+            }
+            Admission::Change(queued) => self.enqueue(queued),
+            Admission::Resolve(op) => {
+                let looked_up = self.look_up(hash, &op.key);
+                let follow_up = self.table.shard(hash).resolved(op, looked_up, self.now(), self);
+                self.follow_up(hash, follow_up);
+            }
+        }
+    }
+
+    /// The caller of a begin that waits gave it up. What waits for nobody any more leaves its slot and
+    /// makes room for another; what is under way already goes on, as without a wait.
+    pub(crate) fn withdraw(&self, hash: KeyHash, wait: Wait) {
+        let withdrawn = self.table.shard(hash).withdraw(hash, wait, self);
+        // Not before the shard is unlocked.
+        drop(withdrawn);
+    }
+
+    /// The record in the store file, when neither the lock table nor recent knows the key.
+    ///
+    /// The view is taken after recent was looked into: records leave recent only after the view
+    /// that holds them was published.
+    fn look_up(&self, hash: KeyHash, key: &Key) -> Result<Option<Arc<Record>>> {
+        Ok(self.views.load().get(hash, key)?.and_then(|versioned| versioned.record))
+    }
+
+    /// The durable record of a key, for readers that change nothing.
+    pub(crate) fn peek(&self, hash: KeyHash, key: &Key) -> Result<Option<Arc<Record>>> {
+        {
+            let shard = self.table.shard(hash);
+            if shard.is_unknown(hash) {
+                let message = "the last change of this key is unsettled; reopen the engine";
+                return Err(Error::new(ErrorKind::OutcomeUnknown, message));
+            }
+            if let Some(live) = shard.live(hash) {
+                return Ok(Some(live.clone()));
+            }
+            if let Some(recent) = shard.recent(hash) {
+                return Ok(recent.record.clone());
+            }
+        }
+        self.look_up(hash, key)
+    }
+
+    /// Answers what can be answered without a change while the engine can not write.
+    fn submit_unhealthy(&self, op: Op, refused: Error) {
+        let now = self.now();
+        let outcome = match self.peek(op.hash, &op.key) {
+            _ if refused.kind() == ErrorKind::Closed => Err(refused),
+            Err(error) => Err(error),
+            Ok(record) => match transition(record.as_deref(), &op.command, &op.key, now) {
+                (None, reply) => Ok((reply, record, now)),
+                (Some(_), _) => Err(refused),
+            },
+        };
+        self.answer(Answer::new(op, outcome));
+    }
+
+    pub(crate) fn enqueue(&self, queued: Queued) {
+        let allocates = queued.op.command.starts_execution();
+        if let Some(queued) = self.queue.push(queued) {
+            self.refuse(queued, &self.refusal());
+        }
+        if allocates {
+            self.retired.free_few();
+        }
+    }
+
+    /// Answers a command that was queued but not written: nothing happened.
+    pub(crate) fn refuse(&self, queued: Queued, error: &Error) {
+        let Queued { op, .. } = queued;
+        self.release_reservation(&op.command);
+        let follow_up = self.table.shard(op.hash).abandon(op.hash, error, self);
+        let hash = op.hash;
+        self.answer(Answer::new(op, Err(error.clone())));
+        self.follow_up(hash, follow_up);
+    }
+
+    pub(crate) fn release_reservation(&self, command: &Command) {
+        if command.starts_execution() {
+            self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Does what a shard left to be done once it is unlocked.
+    pub(crate) fn follow_up(&self, hash: KeyHash, follow_up: FollowUp) {
+        if let Some(queued) = follow_up.queued {
+            self.enqueue(queued);
+        }
+        self.reconsider_at(follow_up.reconsider_at, hash);
+        for answer in follow_up.answers {
+            self.answer(answer);
+        }
+    }
+
+    pub(crate) fn answer(&self, answer: Answer) {
+        self.counters.count(&answer);
+        answer.give();
+    }
+
+    fn reconsider_at(&self, deadline: Option<Time>, hash: KeyHash) {
+        if let Some(deadline) = deadline {
+            let at = Instant::now() + deadline.since(self.now());
+            if self.timers.watch_deadline(at, hash) {
+                self.queue.nudge();
+            }
+        }
+    }
+
+    /// Answers whoever waited long enough; returns when to look again.
+    pub(crate) fn run_timers(&self) -> Option<Instant> {
+        loop {
+            match self.timers.next(Instant::now()) {
+                Err(next) => return next,
+                Ok(hash) => {
+                    let follow_up = self.table.shard(hash).reconsider(hash, self.now(), self);
+                    self.follow_up(hash, follow_up);
+                }
+            }
+        }
+    }
+
+    /// Makes a durable change known and answers its caller and whoever waited for it.
+    pub(crate) fn publish(&self, op: Op, reply: Reply, versioned: Versioned, now: Time) {
+        let (hash, record) = (op.hash, versioned.record.clone());
+        let reserved = isize::from(op.command.starts_execution());
+        let mut replaced = None;
+        let (grew, follow_up) =
+            self.table.shard(hash).publish(hash, versioned, now, self, &mut replaced);
+        self.in_flight.fetch_add(grew - reserved, Ordering::Relaxed);
+        self.recent.add(record.as_deref(), replaced.and_then(|replaced| replaced.record));
+        self.answer(Answer::new(op, Ok((reply, record, now))));
+        self.follow_up(hash, follow_up);
+    }
+
+    /// Answers a queued command that turned out to change nothing.
+    pub(crate) fn publish_unchanged(&self, queued: Queued, outcome: Result<Reply>, now: Time) {
+        let Queued { op, base } = queued;
+        let hash = op.hash;
+        self.release_reservation(&op.command);
+        let follow_up = self.table.shard(hash).unchanged(hash, base.clone(), now, self);
+        self.answer(Answer::new(op, outcome.map(|reply| (reply, base, now))));
+        self.follow_up(hash, follow_up);
+    }
+
+    /// The group with this command failed: it may or may not have happened.
+    pub(crate) fn publish_unknown(&self, op: Op, error: &Error) {
+        let hash = op.hash;
+        self.release_reservation(&op.command);
+        let follow_up = self.table.shard(hash).set_unknown(hash, self);
+        self.answer(Answer::new(op, Err(error.clone())));
+        self.follow_up(hash, follow_up);
+    }
+
+    /// Orphans, and live claims that outlived a fold.
+    pub(crate) fn orphans_about(&self) -> usize {
+        let carried = self.carried.load(Ordering::Relaxed);
+        let recent = &self.recent;
+        carried
+            + recent.orphans_active.load(Ordering::Relaxed)
+            + recent.orphans_folding.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn waiters(&self) -> usize {
+        self.waiters.load(Ordering::Relaxed)
+    }
+
+    /// Folds everything published so far; blocks until that is durable.
+    pub(crate) fn fold(&self) -> Result<()> {
+        self.check_health()?;
+        let through = self.folds.published.load(Ordering::Acquire);
+        self.folds.want();
+        self.queue.nudge();
+        // A fold that found no space is tried again at once.
+        self.inbox.nudge();
+        self.folds.wait(through)
+    }
+
+    fn check_health(&self) -> Result<()> {
+        match self.health.impaired() {
+            None => Ok(()),
+            Some(_) => Err(self.refusal()),
+        }
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        matches!(self.health.impaired(), Some(Impaired::Failed(_)))
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self.health.impaired(), Some(Impaired::Closed))
+    }
+
+    /// Why commands are refused.
+    pub(crate) fn refusal(&self) -> Error {
+        match self.health.impaired() {
+            Some(Impaired::Failed(cause)) => {
+                Error::caused_by(ErrorKind::Unavailable, cause.to_string(), cause)
+            }
+            Some(Impaired::Closed) | None => Error::new(ErrorKind::Closed, ""),
+        }
+    }
+
+    /// Latches the engine: from now on it only answers from what is durable.
+    pub(crate) fn fail(&self, error: &Error) {
+        if !self.health.set(Impaired::Failed(error.clone())) {
+            return;
+        }
+        self.counters.failures.fetch_add(1, Ordering::Relaxed);
+        telemetry::failed(error);
+        let refusal = self.refusal();
+        for queued in self.queue.drain() {
+            self.refuse(queued, &refusal);
+        }
+        self.folds.fail(&refusal);
+        self.inbox.refuse();
+    }
+
+    /// A thread of the engine panicked: whatever it worked on is in doubt.
+    pub(crate) fn panicked(&self) {
+        self.fail(&Error::new(ErrorKind::Unavailable, "a thread of the engine panicked"));
+        let answers: Vec<_> =
+            self.table.shards().flat_map(|mut shard| shard.set_busy_unknown(self)).collect();
+        for answer in answers {
+            self.answer(answer);
+        }
+        self.committer_ended();
+    }
+
+    /// Refuses commands while the engine is reopened; those already queued are still carried out.
+    pub(crate) fn suspend(&self) {
+        let cause = Error::new(ErrorKind::Unavailable, "the engine is being reopened");
+        self.health.set(Impaired::Failed(cause));
+        self.queue.stop();
+    }
+
+    /// Refuses further commands; those already queued are still carried out.
+    pub(crate) fn close(&self) {
+        self.health.set(Impaired::Closed);
+        self.queue.stop();
+    }
+
+    /// Answers whoever waits for an owner: without a committer nobody watches the ends of waits,
+    /// and no owner can end its claim.
+    pub(crate) fn committer_ended(&self) {
+        let refusal = self.refusal();
+        let answers: Vec<_> = (self.table.shards())
+            .flat_map(|mut shard| shard.refuse_all_parked(&refusal, self))
+            .collect();
+        answers.into_iter().for_each(|answer| self.answer(answer));
+    }
+
+    /// Answers whoever still waits, after the threads have ended.
+    pub(crate) fn refuse_waiters(&self) {
+        let refusal = self.refusal();
+        let answers: Vec<_> =
+            self.table.shards().flat_map(|mut shard| shard.refuse_all(&refusal, self)).collect();
+        for answer in answers {
+            self.answer(answer);
+        }
+    }
+}
+
+impl Gate for Core {
+    fn reserve(&self, command: &Command) -> Result<()> {
+        if !command.starts_execution() {
+            return Ok(());
+        }
+        let overloaded = |what: &str, limit: usize| {
+            Err(Error::new(ErrorKind::Overloaded, format!("{limit} {what}, the most allowed")))
+        };
+        let options = &self.options;
+        if self.full.load(Ordering::Relaxed) {
+            let message = "no new claims until there is space again";
+            return Err(Error::new(ErrorKind::StoreFull, message));
+        }
+        if self.queue.begins() >= options.max_queue {
+            return overloaded("begins wait for the disk", options.max_queue);
+        }
+        if matches!(command, Command::Begin { .. }) && self.orphans_about() >= options.max_orphans {
+            // Resolved orphans are counted until they are folded.
+            self.folds.want();
+            self.queue.nudge();
+            return overloaded("orphans are unresolved", options.max_orphans);
+        }
+        if self.in_flight.fetch_add(1, Ordering::Relaxed) >= options.max_in_flight as isize {
+            self.in_flight.fetch_sub(1, Ordering::Relaxed);
+            return overloaded("claims are in flight", options.max_in_flight);
+        }
+        Ok(())
+    }
+
+    fn reserve_waiter(&self, command: &Command) -> Result<()> {
+        let limit = self.options.max_waiters;
+        if self.waiters.fetch_add(1, Ordering::Relaxed) >= limit
+            && matches!(command, Command::Begin { .. })
+        {
+            self.waiters.fetch_sub(1, Ordering::Relaxed);
+            let message = format!("{limit} begins wait for an owner, the most allowed");
+            return Err(Error::new(ErrorKind::Overloaded, message));
+        }
+        Ok(())
+    }
+
+    fn release_waiter(&self, op: &Op) {
+        self.waiters.fetch_sub(1, Ordering::Relaxed);
+        if let Some(wait) = op.wait {
+            self.timers.forget(wait, op.hash);
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Records that are journalled but not yet folded.
+
+use std::sync::Arc;
+
+use crate::base::sync::atomic::{AtomicUsize, Ordering};
+use crate::semantics::transition::{Record, State};
+
+/// The newest state of a key, with the journal sequence of the change that made it.
+#[derive(Clone, Debug)]
+pub(crate) struct Versioned {
+    pub(crate) sequence: u64,
+    /// `None`: the key is absent, whatever older places still say.
+    pub(crate) record: Option<Arc<Record>>,
+}
+
+/// Bytes and orphans among the recent records.
+#[derive(Debug, Default)]
+pub(crate) struct RecentSize {
+    pub(crate) active: AtomicUsize,
+    pub(crate) folding: AtomicUsize,
+    pub(crate) orphans_active: AtomicUsize,
+    pub(crate) orphans_folding: AtomicUsize,
+}
+
+impl RecentSize {
+    pub(crate) fn add(&self, record: Option<&Record>, replaced: Option<Arc<Record>>) {
+        const ENTRY: usize = 64;
+        let is_orphan = |record: &Record| matches!(record.state, State::Orphan { .. });
+        self.active.fetch_add(ENTRY + record.map_or(0, Record::weight), Ordering::Relaxed);
+        if record.is_some_and(is_orphan) {
+            self.orphans_active.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(replaced) = replaced {
+            self.active.fetch_sub(ENTRY + replaced.weight(), Ordering::Relaxed);
+            if is_orphan(&replaced) {
+                self.orphans_active.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    pub(crate) fn restored(&self, record: Option<&Record>) {
+        self.add(record, None);
+    }
+
+    pub(crate) fn rotate(&self) {
+        self.folding.store(self.active.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+        self.orphans_folding
+            .store(self.orphans_active.swap(0, Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    pub(crate) fn evicted(&self) {
+        self.folding.store(0, Ordering::Relaxed);
+        self.orphans_folding.store(0, Ordering::Relaxed);
+    }
+}

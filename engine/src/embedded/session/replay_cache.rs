@@ -1,0 +1,141 @@
+//! Completed records that were replayed from the store, kept for the retries to come.
+
+use std::sync::Arc;
+
+use quick_cache::Weighter;
+use quick_cache::unsync::{Cache, DefaultLifecycle};
+
+use crate::semantics::key::{BuildHasher, KeyHash};
+use crate::semantics::transition::Record;
+
+/// A bounded cache. What it holds of a key is what the store holds: whoever publishes another
+/// record of the key removes it. One pass over many keys does not drive out those that are asked
+/// for again and again.
+pub(crate) struct Replays {
+    records: Cache<KeyHash, Arc<Record>, Weight, BuildHasher>,
+    keep_one_of: usize,
+    offered: usize,
+}
+
+#[derive(Clone)]
+struct Weight;
+
+impl Weighter<KeyHash, Arc<Record>> for Weight {
+    fn weight(&self, _: &KeyHash, record: &Arc<Record>) -> u64 {
+        /// What the cache and the allocator add, about.
+        const ENTRY: usize = 64;
+        (ENTRY + record.weight()) as u64
+    }
+}
+
+impl Replays {
+    /// Takes about `bytes` of memory when it is full; a longer record is never kept. Keeps one of so
+    /// many that are offered: what is asked for often soon comes again, and the rest costs nothing.
+    pub(crate) fn new(bytes: usize, keep_one_of: usize) -> Self {
+        /// About what a record with a response of 1 KiB takes.
+        const USUAL: usize = 1536;
+        let lifecycle = DefaultLifecycle::default();
+        let (items, hasher) = (bytes / USUAL, BuildHasher::default());
+        let records = Cache::with(items, bytes as u64, Weight, hasher, lifecycle);
+        Self { records, keep_one_of, offered: 0 }
+    }
+
+    pub(crate) fn get(&self, hash: KeyHash) -> Option<Arc<Record>> {
+        self.records.get(&hash).cloned()
+    }
+
+    pub(crate) fn offer(&mut self, hash: KeyHash, record: &Arc<Record>) {
+        self.offered += 1;
+        if self.offered.is_multiple_of(self.keep_one_of) {
+            self.records.insert(hash, record.clone());
+        }
+    }
+
+    pub(crate) fn forget(&mut self, hash: KeyHash) {
+        self.records.remove(&hash);
+    }
+}
+
+/// Keeps nothing.
+impl Default for Replays {
+    fn default() -> Self {
+        Self::new(0, 1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::base::bytes::SharedBytes;
+    use crate::embedded::clock::Time;
+    use crate::semantics::fingerprint::{Fingerprint, KeyedFingerprint};
+    use crate::semantics::key::{Key, Secret};
+    use crate::semantics::transition::{Completed, State, Token};
+
+    fn record(response: usize) -> Arc<Record> {
+        let fingerprint = Fingerprint::builder().finish();
+        Arc::new(Record {
+            key: Key::new("", "k").unwrap(),
+            fingerprint: KeyedFingerprint::new(fingerprint, &Secret([1; Secret::LEN])).to_stored(),
+            state: State::Completed(Completed {
+                token: Token { incarnation: 1, epoch: 1, sequence: 1 },
+                completed_at: Time(1),
+                expires_at: Time(1).after(Duration::from_secs(1)),
+                response: Some(SharedBytes::copy_of(&vec![0; response])),
+            }),
+        })
+    }
+
+    fn offer(replays: &mut Replays, hash: KeyHash, record: &Arc<Record>) {
+        (0..4).for_each(|_| replays.offer(hash, record));
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_by_its_bytes() {
+        let mut replays = Replays::new(64 << 10, 4);
+        for number in 0..10_000 {
+            offer(&mut replays, KeyHash(number), &record(1024));
+        }
+        let kept = (0..10_000).filter(|number| replays.get(KeyHash(*number)).is_some()).count();
+        assert!((20..=64).contains(&kept), "{kept}");
+    }
+
+    #[test]
+    fn a_record_that_is_too_long_is_not_kept_and_drives_nothing_out() {
+        let mut replays = Replays::new(64 << 10, 4);
+        offer(&mut replays, KeyHash(1), &record(1024));
+        offer(&mut replays, KeyHash(2), &record(64 << 10));
+        assert!(replays.get(KeyHash(1)).is_some());
+        assert!(replays.get(KeyHash(2)).is_none());
+    }
+
+    #[test]
+    fn one_of_so_many_offers_is_kept() {
+        let mut replays = Replays::new(64 << 10, 4);
+        let record = record(1024);
+        let mut kept = Vec::new();
+        for number in 1..=12 {
+            replays.offer(KeyHash(number), &record);
+            kept.push(replays.get(KeyHash(number)).is_some());
+        }
+        let every_fourth: Vec<_> = (1..=12).map(|number| number % 4 == 0).collect();
+        assert_eq!(kept, every_fourth);
+    }
+
+    #[test]
+    fn without_memory_nothing_is_kept() {
+        let mut replays = Replays::default();
+        offer(&mut replays, KeyHash(1), &record(0));
+        assert!(replays.get(KeyHash(1)).is_none());
+    }
+
+    #[test]
+    fn what_is_forgotten_is_gone() {
+        let mut replays = Replays::new(64 << 10, 4);
+        offer(&mut replays, KeyHash(1), &record(1024));
+        replays.forget(KeyHash(1));
+        assert!(replays.get(KeyHash(1)).is_none());
+    }
+}

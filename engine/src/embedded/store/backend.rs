@@ -1,0 +1,413 @@
+//! redb on a [`DiskFile`]: the storage adapter, and how redb's errors and panics become ours.
+
+use std::io;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::writes::StoreFile;
+use crate::base::codec::Decoder;
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::embedded::disk::DiskFile;
+
+/// The storage that redb runs on. It starts *held*: writes are kept in memory and reads see them,
+/// so that redb can open, and if need be repair, a file that nobody has decided to touch yet.
+/// [`release`](Self::release) carries out what was held; from then on everything passes through.
+///
+/// The lock methods keep redb's default, unsupported, which redb takes as "the caller sees to it":
+/// the directory's own lock file does.
+#[derive(Clone, Debug)]
+pub(super) struct Backend(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    file: StoreFile,
+    /// Never goes back to false. Set while `held` is locked, after the last held operation.
+    released: AtomicBool,
+    held: Mutex<Vec<Held>>,
+}
+
+/// An operation that redb believes done.
+#[derive(Debug)]
+enum Held {
+    Write { offset: u64, bytes: Vec<u8> },
+    SetLen(u64),
+    Sync,
+}
+
+impl Backend {
+    pub(super) fn held(file: StoreFile) -> Self {
+        Self(Arc::new(Inner {
+            file,
+            released: AtomicBool::new(false),
+            held: Mutex::new(Vec::new()),
+        }))
+    }
+
+    pub(super) fn released(file: StoreFile) -> Self {
+        let backend = Self::held(file);
+        backend.0.released.store(true, Ordering::Release);
+        backend
+    }
+
+    /// Carries the held operations out in their order, syncs included, so that a crash on the way
+    /// leaves what a crash of redb itself would have left.
+    pub(super) fn release(&self) -> io::Result<()> {
+        let mut held = self.0.held.lock();
+        for operation in held.iter() {
+            match operation {
+                Held::Write { offset, bytes } => self.0.file.write(*offset, bytes)?,
+                Held::SetLen(len) => self.0.file.set_len(*len)?,
+                Held::Sync => self.0.file.sync()?,
+            }
+        }
+        *held = Vec::new();
+        self.0.released.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Keeps `operation` if the backend is held, else gives `false`.
+    fn hold(&self, operation: impl FnOnce() -> Held) -> bool {
+        if self.0.released.load(Ordering::Acquire) {
+            return false;
+        }
+        let mut held = self.0.held.lock();
+        let holding = !self.0.released.load(Ordering::Acquire);
+        if holding {
+            held.push(operation());
+        }
+        holding
+    }
+}
+
+impl redb::StorageBackend for Backend {
+    fn len(&self) -> io::Result<u64> {
+        if !self.0.released.load(Ordering::Acquire) {
+            let held = self.0.held.lock();
+            let set = held.iter().rev().find_map(|operation| match operation {
+                Held::SetLen(len) => Some(*len),
+                _ => None,
+            });
+            if let Some(len) = set {
+                return Ok(len);
+            }
+        }
+        self.0.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        if self.0.released.load(Ordering::Acquire) {
+            return self.0.file.read(offset, out);
+        }
+        let held = self.0.held.lock();
+        let in_file = self.0.file.len()?.saturating_sub(offset).min(out.len() as u64) as usize;
+        self.0.file.read(offset, &mut out[..in_file])?;
+        // A held write grows the file only after a held `SetLen`, whose new bytes are zero.
+        if in_file < out.len() && !held.iter().any(|held| matches!(held, Held::SetLen(_))) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        out[in_file..].fill(0);
+        for operation in held.iter() {
+            if let Held::Write { offset: start, bytes } = operation {
+                overlay(out, offset, bytes, *start);
+            }
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        if self.hold(|| Held::SetLen(len)) { Ok(()) } else { self.0.file.set_len(len) }
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        if self.hold(|| Held::Sync) { Ok(()) } else { self.0.file.sync() }
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        if self.hold(|| Held::Write { offset, bytes: data.to_vec() }) {
+            Ok(())
+        } else {
+            self.0.file.write(offset, data)
+        }
+    }
+}
+
+/// Copies into `out`, which stands at `out_start`, what `bytes`, which stand at `start`, cover.
+fn overlay(out: &mut [u8], out_start: u64, bytes: &[u8], start: u64) {
+    let from = start.max(out_start);
+    let to = (start + bytes.len() as u64).min(out_start + out.len() as u64);
+    if from < to {
+        let len = (to - from) as usize;
+        let (target, source) = ((from - out_start) as usize, (from - start) as usize);
+        out[target..target + len].copy_from_slice(&bytes[source..source + len]);
+    }
+}
+
+const MAGIC: &[u8] = b"redb\x1a\x0a\xa9\x0d\x0a";
+/// What redb's header and its two commit slots take; source: redb's `docs/design.md`.
+const HEADER: usize = 320;
+/// The lowest bit tells which of the two slots is in use.
+const FLAGS: usize = 9;
+const SLOTS: usize = 64;
+const SLOT: usize = 128;
+/// The newest file format that the redb we build with knows.
+const REDB_FORMAT: u8 = 3;
+/// Where the header's page size stands; region header pages, region data pages, full regions and
+/// pages in the last region follow it, each a `u32`.
+const LAYOUT: usize = 12;
+
+/// Says what is wrong with a file that redb should not even look at: one that is empty, of another
+/// kind, of a later redb, or shorter than its own header says.
+///
+/// redb writes that layout only after it made the greater length durable, and cuts the file only
+/// after it made the smaller layout durable. So a file shorter than its layout lost its end,
+/// whether or not it was closed cleanly; redb itself would take an unclean one at its length.
+pub(super) fn inspect(file: &dyn DiskFile) -> Result<()> {
+    let len = file.len().map_err(|error| Error::io("the store file's length", error))?;
+    if len == 0 {
+        return Err(Error::new(ErrorKind::StoreEmpty, "store.redb has no bytes"));
+    }
+    let mut header = [0; HEADER];
+    let header = &mut header[..HEADER.min(usize::try_from(len).unwrap_or(usize::MAX))];
+    file.read_at(0, header).map_err(|error| Error::io("the store file's header", error))?;
+    if !header.starts_with(&MAGIC[..MAGIC.len().min(header.len())]) {
+        return Err(Error::new(ErrorKind::StoreForeign, "store.redb is not a redb file"));
+    }
+    let truncated = |expected: u64| {
+        let context = format!("store.redb has {len} bytes, its header speaks of {expected}");
+        Error::new(ErrorKind::StoreTruncated, context)
+    };
+    if header.len() < HEADER {
+        return Err(truncated(HEADER as u64));
+    }
+    // Each slot starts with the format and ends with its checksum. redb calls a later format
+    // corruption, which it is only if that checksum says so too.
+    let slot = &header[SLOTS + SLOT * usize::from(header[FLAGS] & 1)..][..SLOT];
+    let (body, sum) = slot.split_at(SLOT - 16);
+    if body[0] > REDB_FORMAT && xxhash_rust::xxh3::xxh3_128(body).to_le_bytes() == sum {
+        let context = format!("store.redb has redb's format {}", body[0]);
+        return Err(Error::new(ErrorKind::StoreNewerFormat, context));
+    }
+    let mut layout = Decoder::new(&header[LAYOUT..]);
+    let page = u64::from(layout.u32()?);
+    let (region_header, region_data) = (u64::from(layout.u32()?), u64::from(layout.u32()?));
+    let (full, trailing) = (u64::from(layout.u32()?), u64::from(layout.u32()?));
+    // In u128: these numbers carry no checksum, redb judges them when it opens the file.
+    let trailing_pages = if trailing > 0 { region_header + trailing } else { 0 };
+    let pages =
+        u128::from(full) * u128::from(region_header + region_data) + u128::from(trailing_pages) + 1;
+    let expected = pages * u128::from(page);
+    if u128::from(len) < expected {
+        return Err(truncated(u64::try_from(expected).unwrap_or(u64::MAX)));
+    }
+    Ok(())
+}
+
+/// Panics of redb in this process so far. A database that may have panicked is never dropped.
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
+/// Whether one store was found damaged, and whether it was closed. Clones watch the same.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Watch(Arc<Watched>);
+
+#[derive(Debug, Default)]
+struct Watched {
+    damaged: AtomicBool,
+    closed: AtomicBool,
+}
+
+impl Watch {
+    /// Runs `work`, which reads the store, and makes a panic of redb an error. Once the store was closed,
+    /// whose files somebody else may have by then, nothing is read any more.
+    ///
+    /// redb says of itself that reading a file altered since it wrote it may panic. Neither a caller
+    /// that looks a key up nor the folder should die of that. `work` must not leave anything changed
+    /// in memory that is used after it failed.
+    pub(super) fn guarded<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        if self.0.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Closed, "the store was closed"));
+        }
+        let result = panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
+            PANICS.fetch_add(1, Ordering::Relaxed);
+            let message = payload
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| payload.downcast_ref::<&str>().copied())
+                .unwrap_or("no message");
+            Err(Error::corrupted(format!("redb panicked on the store file: {message}")))
+        });
+        if matches!(&result, Err(error) if error.kind() == ErrorKind::Corrupted) {
+            self.0.damaged.store(true, Ordering::Relaxed);
+        }
+        result
+    }
+
+    fn found_damage(&self) -> bool {
+        self.0.damaged.load(Ordering::Relaxed)
+    }
+}
+
+/// An open redb file. [`close`](Self::close) ends it in order; dropping it ends it as a crash would,
+/// with nothing written: what is dropped failed, or is damaged, or was never ours.
+///
+/// Every commit carries all that a quick open needs, so a crash costs nothing.
+pub(super) struct Handle {
+    database: Option<redb::Database>,
+    /// [`PANICS`] when it was opened.
+    panics: u64,
+    watch: Watch,
+}
+
+impl Handle {
+    /// Opens what the backend holds; an empty backend becomes a new, empty file. With `check` redb
+    /// reads and verifies all of it.
+    pub(super) fn open(backend: Backend, cache_bytes: usize, check: bool) -> Result<Self> {
+        let watch = Watch::default();
+        let database = watch.guarded(|| {
+            let database = redb::Builder::new()
+                .set_cache_size(cache_bytes)
+                .set_check_integrity_on_open(check)
+                .create_with_backend(backend);
+            database.map_err(failed)
+        })?;
+        let panics = PANICS.load(Ordering::Relaxed);
+        Ok(Self { database: Some(database), panics, watch })
+    }
+
+    /// For all that uses the database.
+    pub(super) fn watch(&self) -> &Watch {
+        &self.watch
+    }
+
+    /// Closes the file. Where damage was seen it ends as a crash would: redb's closing commit, on a
+    /// damaged list of free pages, panics in a destructor while it unwinds, which no `catch_unwind`
+    /// survives, and nothing is lost without it.
+    pub(super) fn close(mut self) -> Result<()> {
+        if self.watch.found_damage() {
+            return Ok(());
+        }
+        match self.database.take() {
+            Some(database) => self.watch.guarded(|| database.close().map_err(failed)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::ops::Deref for Handle {
+    type Target = redb::Database;
+    fn deref(&self) -> &redb::Database {
+        self.database
+            .as_ref()
+            .expect("only `close` and `drop` take the database out, and end the handle")
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.watch.0.closed.store(true, Ordering::Release);
+        let Some(database) = self.database.take() else { return };
+        if PANICS.load(Ordering::Relaxed) != self.panics {
+            // A panic may have poisoned redb's locks, on which its drop panics again; while
+            // unwinding, as below, that ends the process. Whichever database it was: leaking one
+            // costs memory and a file handle.
+            std::mem::forget(database);
+            return;
+        }
+        // A dropped redb database writes a last commit, which on a damaged file can panic twice and
+        // so abort the process. It does not while a panic unwinds; `resume_unwind` is one that
+        // reaches no panic hook.
+        if cfg!(panic = "unwind") && !std::thread::panicking() {
+            let _ = panic::catch_unwind(AssertUnwindSafe(move || {
+                let _dropped_in_unwinding = database;
+                panic::resume_unwind(Box::new(()));
+            }));
+        }
+    }
+}
+
+/// An error of redb as one of ours.
+pub(super) fn failed(error: impl Into<redb::Error>) -> Error {
+    match error.into() {
+        // A page number beyond the end of the file: no page that redb wrote has one.
+        redb::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Error::caused_by(ErrorKind::Corrupted, "store.redb ends before a page in use", error)
+        }
+        redb::Error::Io(error) => Error::io("store.redb", error),
+        redb::Error::PreviousIo => {
+            Error::new(ErrorKind::Unavailable, "store.redb failed before and must be reopened")
+        }
+        redb::Error::DatabaseClosed => Error::new(ErrorKind::Closed, "store.redb was closed"),
+        redb::Error::DatabaseAlreadyOpen => {
+            Error::new(ErrorKind::StoreInUse, "store.redb is open elsewhere")
+        }
+        redb::Error::UpgradeRequired(_) => Error::new(
+            ErrorKind::StoreForeign,
+            "store.redb has a format of redb that is older than any store",
+        ),
+        // Everything else says that the file is not what it was when redb wrote it: a table of
+        // other types or gone, an order broken, a format that this store never had.
+        other => Error::corrupted(format!("store.redb: {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redb::StorageBackend;
+
+    use super::super::tests::Dir;
+    use super::*;
+    use crate::embedded::disk::{Caching, Disk, OsDisk};
+
+    #[test]
+    fn what_is_held_is_read_back_and_reaches_the_file_when_it_is_released() {
+        let dir = Dir::new();
+        std::fs::write(dir.file(), [1; 100]).unwrap();
+        let file = OsDisk.open(&dir.file(), Caching::Buffered).unwrap();
+        let backend = Backend::held(StoreFile::open(&OsDisk, &dir.file(), file).unwrap());
+        let read = |offset, len| {
+            let mut bytes = vec![9; len];
+            backend.read(offset, &mut bytes).map(|()| bytes).map_err(|error| error.kind())
+        };
+        assert_eq!(read(90, 20), Err(io::ErrorKind::UnexpectedEof));
+        backend.write(95, &[2; 5]).unwrap();
+        assert_eq!(read(90, 10), Ok([[1; 5], [2; 5]].concat()));
+        backend.set_len(200).unwrap();
+        backend.write(105, &[3; 5]).unwrap();
+        backend.sync_data().unwrap();
+        let expected = [[1; 5], [2; 5], [0; 5], [3; 5], [0; 5]].concat();
+        assert_eq!((backend.len().unwrap(), read(90, 25)), (200, Ok(expected.clone())));
+        assert_eq!(std::fs::read(dir.file()).unwrap(), [1; 100], "untouched");
+
+        backend.release().unwrap();
+        assert_eq!((backend.len().unwrap(), read(90, 25)), (200, Ok(expected)));
+        backend.set_len(100).unwrap();
+        assert_eq!((backend.len().unwrap(), std::fs::read(dir.file()).unwrap().len()), (100, 100));
+    }
+
+    #[test]
+    fn only_the_end_of_the_file_before_a_page_in_use_is_damage() {
+        let kind = |kind: io::ErrorKind| failed(redb::Error::Io(kind.into())).kind();
+        assert_eq!(kind(io::ErrorKind::UnexpectedEof), ErrorKind::Corrupted);
+        assert_eq!(kind(io::ErrorKind::StorageFull), ErrorKind::StoreFull);
+        assert_eq!(kind(io::ErrorKind::Other), ErrorKind::Io);
+    }
+
+    #[test]
+    fn a_held_write_covers_what_it_overlaps_and_nothing_else() {
+        for start in 0..12 {
+            for len in 0..6 {
+                let mut file = [0; 24];
+                file[start..start + len].fill(7);
+                let mut out = [0; 5];
+                overlay(&mut out, 4, &vec![7; len], start as u64);
+                assert_eq!(out, file[4..9], "{len} bytes at {start}");
+                let held: Vec<u8> = (1..).take(len).collect();
+                file[start..start + len].copy_from_slice(&held);
+                overlay(&mut out, 4, &held, start as u64);
+                assert_eq!(out, file[4..9], "{len} bytes at {start}");
+            }
+        }
+    }
+}

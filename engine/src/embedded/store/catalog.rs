@@ -1,0 +1,214 @@
+//! What the folder thread keeps in memory of the store: the state row, the runs and the index of
+//! open records. Every row that it describes is written in the transaction that changes it here.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use redb::{ReadableTable, Table};
+
+use super::backend::failed;
+use super::files::FileName;
+use super::filter::Filter;
+use super::record::{self, Stored};
+use super::run::{self, Starts, Written};
+use super::schema::{Bytes, RunMeta, STATE_KEY, StoreState, Tally};
+use super::view::Tables;
+use crate::base::bytes::SharedBytes;
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::embedded::clock::Time;
+use crate::semantics::key::{HashMap, KeyHash};
+use crate::semantics::transition::Record;
+
+#[derive(Clone, Debug)]
+pub(super) struct Catalog {
+    pub(super) state: StoreState,
+    /// By id: the newest last.
+    pub(super) runs: BTreeMap<u64, Run>,
+    /// Shared with views, hence copied by the first change after one was made.
+    pub(super) open: Arc<OpenIndex>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Run {
+    pub(super) meta: RunMeta,
+    pub(super) filter: FilterSlot,
+    /// Of a run that is not loaded yet, or whose starts are damaged, they are read for every lookup.
+    pub(super) starts: Option<Starts>,
+}
+
+impl Run {
+    pub(super) fn unloaded(meta: RunMeta) -> Self {
+        Self { meta, filter: FilterSlot::Unloaded, starts: None }
+    }
+}
+
+impl From<Written> for Run {
+    fn from(written: Written) -> Self {
+        let Written { meta, starts, filter } = written;
+        Self { meta, filter: FilterSlot::Loaded(filter), starts: Some(starts) }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum FilterSlot {
+    /// In the file, not read yet.
+    Unloaded,
+    Loaded(Arc<Filter>),
+    /// Fails its checksums: the run is read for every lookup instead.
+    Damaged,
+}
+
+/// The open records by hash: decides, without a read, which keys have none.
+pub(super) type OpenIndex = HashMap<OpenEntry>;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OpenEntry {
+    pub(super) sequence: u64,
+    pub(super) checksum: u64,
+    /// `None` while the record is in flight.
+    pub(super) expires_at: Option<Time>,
+}
+
+impl OpenEntry {
+    /// Verifies that `bytes` are the row of this entry.
+    pub(super) fn decode(&self, hash: KeyHash, bytes: &[u8], seed: u64) -> Result<Stored> {
+        let stored = decode_open(hash, bytes, seed)?;
+        if (stored.sequence, stored.checksum) != (self.sequence, self.checksum) {
+            return Err(Error::corrupted("an open record is not the one that was stored last"));
+        }
+        Ok(stored)
+    }
+}
+
+pub(super) fn decode_open(hash: KeyHash, bytes: &[u8], seed: u64) -> Result<Stored> {
+    let stored = record::decode(&SharedBytes::copy_of(bytes), record::open_seed(seed, hash))?;
+    if stored.len != bytes.len() {
+        return Err(Error::corrupted("an open record has bytes after its end"));
+    }
+    Ok(stored)
+}
+
+impl Catalog {
+    pub(super) fn new(state: StoreState) -> Self {
+        Self { state, runs: BTreeMap::new(), open: Arc::default() }
+    }
+
+    pub(super) fn load_state(tables: &Tables) -> Result<StoreState> {
+        let row = tables.state.get(STATE_KEY).map_err(failed)?;
+        let row = row.ok_or_else(|| Error::new(ErrorKind::StoreForeign, "no state row"))?;
+        StoreState::decode(row.value())
+    }
+
+    /// Reads and verifies all of it: each row by its checksum, their number and sum by the state.
+    pub(super) fn load(tables: &Tables) -> Result<Self> {
+        let mut catalog = Self::new(Self::load_state(tables)?);
+        let seed = catalog.state.seed;
+
+        let mut tally = Tally::default();
+        for row in tables.runs.iter().map_err(failed)? {
+            let (id, value) = row.map_err(failed)?;
+            let (meta, checksum) = RunMeta::decode(value.value(), seed, id.value())?;
+            tally.add(checksum);
+            catalog.runs.insert(meta.id, Run::unloaded(meta));
+        }
+        if tally != catalog.state.runs {
+            return Err(Error::corrupted("the catalog of runs does not add up"));
+        }
+
+        let mut tally = Tally::default();
+        let mut open = OpenIndex::default();
+        for row in tables.open.iter().map_err(failed)? {
+            let (hash, value) = row.map_err(failed)?;
+            let hash = KeyHash(hash.value());
+            let stored = decode_open(hash, value.value(), seed)?;
+            tally.add(stored.checksum);
+            open.insert(
+                hash,
+                OpenEntry {
+                    sequence: stored.sequence,
+                    checksum: stored.checksum,
+                    expires_at: stored.record.expires_at(),
+                },
+            );
+        }
+        if tally != catalog.state.open {
+            return Err(Error::corrupted("the open records do not add up"));
+        }
+        catalog.open = Arc::new(open);
+        Ok(catalog)
+    }
+
+    /// The buckets that have records, each with the bytes that its file holds.
+    pub(super) fn buckets(&self) -> BTreeMap<u64, u64> {
+        let mut buckets = BTreeMap::new();
+        for Run { meta, .. } in self.runs.values() {
+            let end = buckets.entry(meta.bucket_end).or_insert(0);
+            *end = meta.end.max(*end);
+        }
+        buckets
+    }
+
+    /// The files that hold what is listed.
+    pub(super) fn file_names(&self) -> impl Iterator<Item = FileName> {
+        let records = self.buckets().into_keys().map(FileName::Records);
+        records.chain(self.runs.keys().map(|run| FileName::Run(*run)))
+    }
+
+    /// The bytes of what is listed in files.
+    pub(super) fn file_bytes(&self) -> u64 {
+        let runs = self.runs.values().map(|run| run::file_len(&run.meta));
+        self.buckets().values().sum::<u64>() + runs.sum::<u64>()
+    }
+
+    pub(super) fn add_run(&mut self, rows: &mut Table<'_, u64, Bytes>, run: Run) -> Result<()> {
+        let (bytes, checksum) = run.meta.encode(self.state.seed);
+        rows.insert(run.meta.id, bytes.as_slice()).map_err(failed)?;
+        self.state.runs.add(checksum);
+        self.runs.insert(run.meta.id, run);
+        Ok(())
+    }
+
+    pub(super) fn remove_run(&mut self, rows: &mut Table<'_, u64, Bytes>, id: u64) -> Result<()> {
+        if let Some(run) = self.runs.remove(&id) {
+            self.state.runs.remove(run.meta.encode(self.state.seed).1);
+            rows.remove(id).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Inserts an open record, or replaces it. `buffer` is scratch space.
+    pub(super) fn put_open(
+        &mut self,
+        rows: &mut Table<'_, u128, Bytes>,
+        hash: KeyHash,
+        sequence: u64,
+        record: &Record,
+        buffer: &mut Vec<u8>,
+    ) -> Result<()> {
+        buffer.clear();
+        let seed = record::open_seed(self.state.seed, hash);
+        let checksum = record::encode(buffer, seed, sequence, record);
+        rows.insert(hash.0, buffer.as_slice()).map_err(failed)?;
+        let entry = OpenEntry { sequence, checksum, expires_at: record.expires_at() };
+        self.state.open.add(checksum);
+        if let Some(replaced) = Arc::make_mut(&mut self.open).insert(hash, entry) {
+            self.state.open.remove(replaced.checksum);
+        }
+        Ok(())
+    }
+
+    pub(super) fn remove_open(
+        &mut self,
+        rows: &mut Table<'_, u128, Bytes>,
+        hash: KeyHash,
+    ) -> Result<()> {
+        // Looked up first: a change copies the index.
+        if self.open.contains_key(&hash)
+            && let Some(removed) = Arc::make_mut(&mut self.open).remove(&hash)
+        {
+            self.state.open.remove(removed.checksum);
+            rows.remove(hash.0).map_err(failed)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,267 @@
+//! Folding: moving the newest states of the keys that changed from memory into the file.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use redb::WriteTransaction;
+
+use super::Store;
+use super::backend::failed;
+use super::catalog::Catalog;
+use super::files::FileName;
+use super::records::Appender;
+use super::run::{Entry, Written};
+use super::schema::{OPEN, RUNS, RunMeta};
+use crate::base::error::{ErrorKind, Result};
+use crate::embedded::clock::{Time, millis};
+use crate::embedded::journal::Position;
+use crate::embedded::session::recent::Versioned;
+use crate::semantics::key::KeyHash;
+use crate::semantics::transition::{Record, State};
+
+/// What one fold puts into the store.
+pub(crate) struct Fold {
+    /// Every change up to this sequence is in `entries` or was folded before.
+    pub(crate) through: u64,
+    pub(crate) replay_from: Position,
+    pub(crate) epoch: u64,
+    pub(crate) time: Time,
+    /// Completed records are swept by buckets of this width; those that expire far off by wider ones.
+    pub(crate) bucket_width: Duration,
+    /// The newest state of every key that changed since the last fold, each key once.
+    pub(crate) entries: Vec<(KeyHash, Versioned)>,
+}
+
+/// What a fold did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FoldReport {
+    /// Completed records stored.
+    pub(crate) completed: u64,
+    /// Completed records that had expired already.
+    pub(crate) expired: u64,
+    /// Records in flight and orphans stored.
+    pub(crate) open: u64,
+    /// Orphans removed because they had expired.
+    pub(crate) expired_orphans: u64,
+    /// Runs written: one for each expiry bucket.
+    pub(crate) runs: u64,
+}
+
+/// A completed record on its way into the file of its bucket.
+#[derive(Clone, Copy)]
+struct Placed<'a> {
+    bucket_end: u64,
+    sequence: u64,
+    hash: KeyHash,
+    record: &'a Record,
+}
+
+/// The entries of a fold by where they go.
+#[derive(Default)]
+struct Sorted<'a> {
+    /// By bucket, then by sequence.
+    completed: Vec<Placed<'a>>,
+    expired: u64,
+    open: Vec<(KeyHash, u64, &'a Record)>,
+    /// Keys that have no open record from now on.
+    closed: Vec<KeyHash>,
+}
+
+/// A fold whose completed records are durable in the files of their buckets, and a run of each bucket
+/// in a file of its own, which are not listed yet.
+pub(crate) struct Appended<'a> {
+    fold: &'a Fold,
+    now: Time,
+    sorted: Sorted<'a>,
+    runs: Vec<Written>,
+}
+
+impl Store {
+    /// The first half of a fold: appends the completed records to the files of their buckets, and writes
+    /// their runs. After an error the store is as it was; after `StoreFull` the same fold may be tried again.
+    pub(crate) fn append<'a>(&mut self, fold: &'a Fold) -> Result<Appended<'a>> {
+        debug_assert!(fold.through >= self.catalog.state.folded_through);
+        let now = fold.time.max(self.catalog.state.time);
+        let sorted = sort(fold, now);
+        match self.append_records(&sorted.completed) {
+            Ok(runs) => Ok(Appended { fold, now, sorted, runs }),
+            Err(error) => {
+                if error.kind() == ErrorKind::StoreFull {
+                    self.give_back(&sorted.completed);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The second half, one transaction: lists the runs, and replaces the open rows of records in flight
+    /// and of orphans. Keys whose record is completed or removed lose their open row.
+    pub(crate) fn fold(&mut self, appended: Appended<'_>) -> Result<FoldReport> {
+        let Appended { fold, now, sorted, runs } = appended;
+        let buckets: Vec<_> = runs.iter().map(|run| run.meta.bucket_end).collect();
+        let report = self.commit(|transaction, next| {
+            next.state.folded_through = fold.through;
+            next.state.replay_from = fold.replay_from;
+            next.state.epoch = fold.epoch;
+            next.state.time = now;
+            list_runs(transaction, next, runs)?;
+            store_open(transaction, next, &sorted)?;
+            let expired_orphans = remove_expired(transaction, next, fold.time)?;
+            Ok(FoldReport {
+                completed: sorted.completed.len() as u64,
+                expired: sorted.expired,
+                open: sorted.open.len() as u64,
+                expired_orphans,
+                runs: buckets.len() as u64,
+            })
+        })?;
+        self.folds += 1;
+        for bucket_end in buckets {
+            self.last_fold_of.insert(bucket_end, self.folds);
+        }
+        Ok(report)
+    }
+
+    /// Makes the records and their runs durable, names included.
+    fn append_records(&mut self, completed: &[Placed<'_>]) -> Result<Vec<Written>> {
+        let ends = self.catalog.buckets();
+        let mut written = Vec::new();
+        for bucket in by_bucket(completed) {
+            let bucket_end = bucket[0].bucket_end;
+            let start = ends.get(&bucket_end).copied().unwrap_or(0);
+            let (disk, dir) = (&*self.disk, &*self.dir);
+            Arc::make_mut(&mut self.files).create(disk, dir, FileName::Records(bucket_end))?;
+            let mut file = Appender::open(disk, dir, bucket_end, start, self.catalog.state.seed)?;
+            let mut entries = Vec::with_capacity(bucket.len());
+            for placed in bucket {
+                let locator = file.push(placed.sequence, placed.record)?;
+                entries.push(Entry { hash: placed.hash, locator });
+            }
+            entries.sort_unstable_by_key(|entry| entry.hash);
+            let meta = RunMeta {
+                id: self.new_run(),
+                bucket_end,
+                // As many as changed records that are in memory.
+                entries: entries.len() as u32,
+                end: file.finish()?,
+                blocks: 0,
+                lines: 0,
+                level: 0,
+            };
+            let mut run = self.create_run(meta)?;
+            entries.into_iter().try_for_each(|entry| run.push(entry))?;
+            written.push(run.finish()?);
+        }
+        if !written.is_empty() {
+            self.name_files()?;
+        }
+        Ok(written)
+    }
+
+    /// Gives back what a fold took that found too little space: others need it more. What can not be
+    /// given back is left as a crash would leave it.
+    fn give_back(&mut self, completed: &[Placed<'_>]) {
+        let ends = self.catalog.buckets();
+        for bucket_end in by_bucket(completed).map(|bucket| bucket[0].bucket_end) {
+            let file = self.files.get(FileName::Records(bucket_end));
+            if let (Some(end), Ok(file)) = (ends.get(&bucket_end), file) {
+                drop(file.cut(*end));
+            }
+        }
+        drop(self.remove_unlisted());
+    }
+}
+
+fn by_bucket<'a, 'b>(completed: &'a [Placed<'b>]) -> impl Iterator<Item = &'a [Placed<'b>]> {
+    completed.chunk_by(|left, right| left.bucket_end == right.bucket_end)
+}
+
+fn sort(fold: &Fold, now: Time) -> Sorted<'_> {
+    let width = millis(fold.bucket_width).max(1);
+    let mut sorted = Sorted::default();
+    for (hash, Versioned { sequence, record }) in &fold.entries {
+        match record.as_deref() {
+            Some(record) => match &record.state {
+                State::Completed(completed) => {
+                    sorted.closed.push(*hash);
+                    let expires_at = completed.expires_at;
+                    if expires_at <= now {
+                        sorted.expired += 1;
+                        continue;
+                    }
+                    sorted.completed.push(Placed {
+                        bucket_end: bucket_end(expires_at, now, width),
+                        sequence: *sequence,
+                        hash: *hash,
+                        record,
+                    });
+                }
+                _ => sorted.open.push((*hash, *sequence, record)),
+            },
+            None => sorted.closed.push(*hash),
+        }
+    }
+    sorted.completed.sort_unstable_by_key(|placed| (placed.bucket_end, placed.sequence));
+    sorted
+}
+
+/// The end of the bucket of a record, in buckets of `width` ms. A record that expires after more than
+/// 48 of them gets one that is twice, four times, … as wide: whatever TTLs are asked for, the buckets are few.
+fn bucket_end(expires_at: Time, now: Time, width: u64) -> u64 {
+    let far = expires_at.0.saturating_sub(now.0) / width / 48;
+    let widened = (far + 1).checked_next_power_of_two().and_then(|by| width.checked_mul(by));
+    widened.and_then(|width| expires_at.0.checked_next_multiple_of(width)).unwrap_or(u64::MAX)
+}
+
+fn list_runs(transaction: &WriteTransaction, next: &mut Catalog, runs: Vec<Written>) -> Result<()> {
+    let mut rows = transaction.open_table(RUNS).map_err(failed)?;
+    runs.into_iter().try_for_each(|run| next.add_run(&mut rows, run.into()))
+}
+
+/// Removes orphans that have expired. Here and not in the sweep: everything that the journal holds
+/// behind this fold is later than its time, and to a change made then they were absent. Removed
+/// without a fold, a record would be missing to the changes that the journal still replays on it.
+fn remove_expired(transaction: &WriteTransaction, next: &mut Catalog, time: Time) -> Result<u64> {
+    /// Bounds the transaction; the next fold goes on.
+    const MOST: usize = 16_384;
+    let mut rows = transaction.open_table(OPEN).map_err(failed)?;
+    let expired: Vec<_> = (next.open.iter())
+        .filter(|(_, entry)| entry.expires_at.is_some_and(|expiry| expiry <= time))
+        .map(|(hash, _)| *hash)
+        .take(MOST)
+        .collect();
+    for hash in &expired {
+        next.remove_open(&mut rows, *hash)?;
+    }
+    Ok(expired.len() as u64)
+}
+
+fn store_open(
+    transaction: &WriteTransaction,
+    next: &mut Catalog,
+    sorted: &Sorted<'_>,
+) -> Result<()> {
+    let mut rows = transaction.open_table(OPEN).map_err(failed)?;
+    let mut buffer = Vec::new();
+    for hash in &sorted.closed {
+        next.remove_open(&mut rows, *hash)?;
+    }
+    for (hash, sequence, record) in &sorted.open {
+        next.put_open(&mut rows, *hash, *sequence, record, &mut buffer)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_are_as_wide_as_their_end_is_far() {
+        let end = |expires_at| bucket_end(Time(expires_at), Time(1_000), 10);
+        assert_eq!([1_001, 1_010, 1_471, 1_479].map(end), [1_010, 1_010, 1_480, 1_480]);
+        assert_eq!([1_480, 1_481, 1_959].map(end), [1_480, 1_500, 1_960]);
+        assert_eq!([1_961, 2_439, 2_441].map(end), [2_000, 2_440, 2_480]);
+        assert_eq!([u64::MAX - 1, u64::MAX].map(end), [u64::MAX; 2]);
+    }
+}

@@ -1,0 +1,430 @@
+//! The store: the records that the journal no longer holds, in files that one redb file lists.
+//!
+//! The only module that names redb. The folder thread owns the [`Store`] and is its only writer;
+//! every other thread reads through an immutable [`View`], which is swapped after each commit, so
+//! that the catalog in memory and the snapshot in the file always belong together.
+//!
+//! Completed records lie in [record files](records) by expiry bucket and are indexed by [runs](run);
+//! records in flight and orphans have a table of their own with an index in memory. Read [`schema`] for
+//! the tables, [`files`] for what they list, [`fold`](Store::fold) for how records come in,
+//! [`View::get`] for how they are found, then [`merge`] and [`sweep`].
+
+mod backend;
+mod backup;
+mod block_cache;
+mod catalog;
+mod files;
+mod filter;
+mod fold;
+mod merge;
+mod record;
+mod records;
+mod run;
+mod schema;
+mod sweep;
+#[cfg(test)]
+mod tests;
+mod verify;
+mod view;
+mod writes;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use redb::WriteTransaction;
+
+use self::backend::{Backend, Handle, failed, inspect};
+use self::block_cache::BlockCache;
+use self::catalog::{Catalog, FilterSlot};
+use self::files::{FileName, Files, Removed};
+use self::merge::MergeJob;
+use self::run::{RunReader, RunWriter};
+use self::schema::{OPEN, RUNS, RunMeta, STATE, STATE_KEY};
+use self::view::Tables;
+use self::writes::StoreFile;
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::embedded::clock::Time;
+use crate::embedded::disk::{Caching, Disk, DiskFile};
+
+// What the engine needs of this module.
+#[allow(unused_imports)]
+pub(crate) use self::{
+    fold::{Appended, Fold, FoldReport},
+    schema::StoreState,
+    sweep::SweepReport,
+    view::{View, Views},
+};
+
+pub(crate) const FILE: &str = "store.redb";
+/// A store that is not whole yet.
+pub(crate) const TEMPORARY_FILE: &str = "store.redb.new";
+
+/// Whether a file of this name holds records or a run.
+pub(crate) fn is_stored_file(name: &str) -> bool {
+    FileName::parse(name).is_some()
+}
+
+/// An open store. See the module.
+pub(crate) struct Store {
+    database: Handle,
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    file: Arc<dyn DiskFile>,
+    cache_bytes: usize,
+    /// As the last commit left it.
+    catalog: Catalog,
+    /// Those that are listed, and those that are being written.
+    files: Arc<Files>,
+    removed: Removed,
+    blocks: Arc<BlockCache>,
+    /// The number of the next run. Numbers of runs that were never listed are not used again either.
+    next_run: u64,
+    views: Views,
+    /// A commit failed and may have happened: the catalog may be behind the file, which must not be
+    /// written before it was opened again. redb latches too, but only after an error of its file.
+    latched: bool,
+    merge: Option<MergeJob>,
+    /// A merge failed: its inputs are damaged or the file is. Merges rest until the store is
+    /// reopened; answers do not depend on them.
+    merge_failed: bool,
+    /// Folds since the store was opened, and which of them last put a run into a bucket.
+    folds: u64,
+    last_fold_of: BTreeMap<u64, u64>,
+}
+
+impl Store {
+    /// Creates `store.redb` in `dir`, which must have none: written and synced under another name,
+    /// then renamed, since redb's creation does not survive a crash half-way.
+    pub(crate) fn create(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        cache_bytes: usize,
+        state: &StoreState,
+    ) -> Result<()> {
+        create_file(disk, dir, cache_bytes, |database| {
+            transact(database, |transaction| write_state(transaction, state))
+        })
+    }
+
+    pub(crate) fn exists(disk: &Arc<dyn Disk>, dir: &Path) -> Result<bool> {
+        let names = disk.list(dir).map_err(|error| Error::io("the store's directory", error))?;
+        Ok(names.iter().any(|name| name == FILE))
+    }
+
+    /// Opens the `store.redb` in `dir`. A file that is refused is left untouched: redb opens it,
+    /// and if it was not closed cleanly repairs it, with its writes held back in memory, and only
+    /// once the state, the catalog and the open records were verified do they go to the file.
+    ///
+    /// Most of `cache_bytes` is for blocks of runs, a sixth for the pages of redb.
+    pub(crate) fn open(disk: &Arc<dyn Disk>, dir: &Path, cache_bytes: usize) -> Result<Self> {
+        let page_bytes = cache_bytes / 6;
+        let (database, backend, file) = open_held(disk, dir, page_bytes, false)?;
+        let (tables, catalog) = database.watch().guarded(|| {
+            let tables = Tables::open(&database)?;
+            let catalog = Catalog::load(&tables)?;
+            Ok((tables, catalog))
+        })?;
+        let files = Files::open(&**disk, dir, catalog.file_names())?;
+        backend
+            .release()
+            .and_then(|()| reassert_length(&*file))
+            .map_err(|error| Error::io("repairing store.redb", error))?;
+        let files = Arc::new(files);
+        let blocks = Arc::new(BlockCache::new(cache_bytes - page_bytes));
+        let view = View::new(Arc::new(tables), files.clone(), blocks.clone(), &catalog);
+        let store = Self {
+            database,
+            disk: disk.clone(),
+            dir: dir.to_owned(),
+            file,
+            cache_bytes,
+            views: Views::new(view),
+            next_run: catalog.state.next_run,
+            catalog,
+            files,
+            removed: Removed::default(),
+            blocks,
+            latched: false,
+            merge: None,
+            merge_failed: false,
+            folds: 0,
+            last_fold_of: BTreeMap::new(),
+        };
+        store.remove_leftover_files()?;
+        Ok(store)
+    }
+
+    /// Of work that did not commit, or in a process that ended before it removed them.
+    fn remove_leftover_files(&self) -> Result<()> {
+        let names = self.disk.list(&self.dir);
+        let names = names.map_err(|error| Error::io("the store's directory", error))?;
+        let listed: BTreeSet<_> = self.catalog.file_names().collect();
+        let stored = names.iter().filter_map(|name| FileName::parse(name));
+        stored
+            .filter(|name| !listed.contains(name))
+            .try_for_each(|name| files::remove(&*self.disk, &self.dir, name))
+    }
+
+    /// Removes the open files that are neither listed nor being written; gives how many of them held
+    /// records. Views that were made before keep them open.
+    fn remove_unlisted(&mut self) -> Result<u64> {
+        let kept: BTreeSet<_> =
+            self.catalog.file_names().chain(self.merge.as_ref().map(MergeJob::file_name)).collect();
+        let unlisted: Vec<_> = self.files.names().filter(|name| !kept.contains(name)).collect();
+        for name in &unlisted {
+            files::remove(&*self.disk, &self.dir, *name)?;
+            self.removed.extend(Arc::make_mut(&mut self.files).take(*name));
+        }
+        if !unlisted.is_empty() {
+            self.show(self.view().tables.clone());
+        }
+        let of_records = unlisted.iter().filter(|name| matches!(name, FileName::Records(_)));
+        Ok(of_records.count() as u64)
+    }
+
+    /// Gives back some of the space of removed files, and whether some of the same one is left; `None`
+    /// when none can be given back now.
+    pub(crate) fn give_back_removed(&mut self) -> Option<bool> {
+        self.removed.shrink()
+    }
+
+    /// Makes the names of new files durable.
+    fn name_files(&self) -> Result<()> {
+        let named = self.disk.sync_dir(&self.dir);
+        named.map_err(|error| Error::io("naming the store's files", error))
+    }
+
+    fn new_run(&mut self) -> u64 {
+        let run = self.next_run;
+        self.next_run += 1;
+        run
+    }
+
+    /// Begins a run, whose file nothing lists yet.
+    fn create_run(&mut self, meta: RunMeta) -> Result<RunWriter> {
+        let files = Arc::make_mut(&mut self.files);
+        let file = files.create(&*self.disk, &self.dir, FileName::Run(meta.id))?;
+        Ok(RunWriter::new(meta, self.catalog.state.seed, file.clone()))
+    }
+
+    /// Gives readers the catalog as it is now, with the tables of the last commit.
+    fn show(&self, tables: Arc<Tables>) {
+        let (files, blocks) = (self.files.clone(), self.blocks.clone());
+        self.views.set(View::new(tables, files, blocks, &self.catalog));
+    }
+
+    /// Closes the file. Views of the store answer [`ErrorKind::Closed`] from then on. Dropping the
+    /// store closes the file too, without writing to it, as a crash would; neither loses anything.
+    pub(crate) fn close(self) -> Result<()> {
+        self.database.close()
+    }
+
+    pub(crate) fn state(&self) -> StoreState {
+        self.catalog.state.clone()
+    }
+
+    /// The view of the last commit.
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.views.current()
+    }
+
+    /// For the threads that read: always gives the view of the last commit.
+    pub(crate) fn views(&self) -> Views {
+        self.views.clone()
+    }
+
+    /// The bytes of the store file and of the files that it lists.
+    pub(crate) fn file_bytes(&self) -> Result<u64> {
+        let len = self.file.len();
+        let len = len.map_err(|error| Error::io("the store file's length", error))?;
+        Ok(len + self.catalog.file_bytes())
+    }
+
+    /// Whether a sweep would remove a record file.
+    pub(crate) fn has_expired_files(&self, now: Time) -> bool {
+        self.catalog.buckets().keys().any(|bucket_end| *bucket_end <= now.0)
+    }
+
+    /// Loads the filter and the starts of one run. `false` when there is none left to load.
+    pub(crate) fn load_next_filter(&mut self) -> Result<bool> {
+        // The newest first: the buckets that most lookups are for.
+        let mut unloaded = self.catalog.runs.values_mut().rev();
+        let unloaded = unloaded.find(|run| matches!(run.filter, FilterSlot::Unloaded));
+        let Some(run) = unloaded else {
+            return Ok(false);
+        };
+        let reader = RunReader::of(&self.files, &run.meta, self.catalog.state.seed)?;
+        let watch = self.database.watch();
+        // Both only save reads; the blocks still have all entries.
+        let filter = unless_damaged(watch.guarded(|| reader.filter()))?;
+        run.starts = unless_damaged(watch.guarded(|| reader.starts()))?;
+        run.filter =
+            filter.map_or(FilterSlot::Damaged, |filter| FilterSlot::Loaded(Arc::new(filter)));
+        self.show(self.view().tables.clone());
+        Ok(true)
+    }
+
+    /// One durable transaction: `work` writes rows and changes its copy of the catalog alike, which
+    /// replaces the store's, and gets a view, only once redb said that the commit is durable.
+    ///
+    /// An error of `work` leaves the store as it was. After an error of the commit itself, which
+    /// may have happened, nothing is written any more.
+    fn commit<T>(
+        &mut self,
+        work: impl FnOnce(&WriteTransaction, &mut Catalog) -> Result<T>,
+    ) -> Result<T> {
+        if self.latched {
+            return Err(Error::new(ErrorKind::Unavailable, "a commit of store.redb failed"));
+        }
+        let mut next = self.catalog.clone();
+        next.state.next_run = self.next_run;
+        let mut committing = false;
+        let result = transact(&self.database, |transaction| {
+            let output = work(transaction, &mut next)?;
+            write_state(transaction, &next.state)?;
+            committing = true;
+            Ok(output)
+        })
+        .and_then(|output| {
+            let tables = self.database.watch().guarded(|| Tables::open(&self.database))?;
+            Ok((output, tables))
+        });
+        self.latched = committing && result.is_err();
+        let (output, tables) = result?;
+        self.catalog = next;
+        self.show(Arc::new(tables));
+        Ok(output)
+    }
+}
+
+/// What was read, or `None` if it is damaged.
+fn unless_damaged<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Err(error) if error.kind() == ErrorKind::Corrupted => Ok(None),
+        read => read.map(Some),
+    }
+}
+
+/// Makes the file's length durable once more: a sync that failed before this open may have dropped
+/// a growth that the page cache still shows, and redb will not grow the file to it again.
+fn reassert_length(file: &dyn DiskFile) -> io::Result<()> {
+    file.set_len(file.len()?)?;
+    file.sync()
+}
+
+/// Opens the `store.redb` in `dir` with all writes held back.
+fn open_held(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    cache_bytes: usize,
+    check: bool,
+) -> Result<(Handle, Backend, Arc<dyn DiskFile>)> {
+    let path = dir.join(FILE);
+    let file = disk.open(&path, Caching::Buffered).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            Error::caused_by(ErrorKind::StoreMissing, "no store.redb", error)
+        }
+        _ => Error::io("opening store.redb", error),
+    })?;
+    inspect(&*file)?;
+    let writes = StoreFile::open(&**disk, &path, file.clone())
+        .map_err(|error| Error::io("opening store.redb", error))?;
+    let backend = Backend::held(writes);
+    let database = Handle::open(backend.clone(), cache_bytes, check)?;
+    Ok((database, backend, file))
+}
+
+/// Two syncs a commit, so that the slot that redb reads first is always whole, and with the
+/// allocator's state, so that opening after a crash does not walk the file.
+fn transact<T>(database: &Handle, work: impl FnOnce(&WriteTransaction) -> Result<T>) -> Result<T> {
+    database.watch().guarded(|| {
+        let mut transaction = database.begin_write().map_err(failed)?;
+        transaction.set_two_phase_commit(true);
+        transaction.set_quick_repair(true);
+        // On an error the transaction is dropped, which rolls it back.
+        let output = work(&transaction)?;
+        transaction.commit().map_err(failed)?;
+        Ok(output)
+    })
+}
+
+/// Writes the state row, and sees to it that all tables exist.
+fn write_state(transaction: &WriteTransaction, state: &StoreState) -> Result<()> {
+    let mut rows = transaction.open_table(STATE).map_err(failed)?;
+    rows.insert(STATE_KEY, state.encode().as_slice()).map_err(failed)?;
+    transaction.open_table(RUNS).map_err(failed)?;
+    transaction.open_table(OPEN).map_err(failed)?;
+    Ok(())
+}
+
+/// Makes a new `store.redb` in `dir` out of what `fill` writes.
+fn create_file(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    cache_bytes: usize,
+    fill: impl FnOnce(&Handle) -> Result<()>,
+) -> Result<()> {
+    if Store::exists(disk, dir)? {
+        return Err(Error::invalid("there is a store.redb already"));
+    }
+    let temporary = dir.join(TEMPORARY_FILE);
+    let context = |error| Error::io("creating store.redb", error);
+    match disk.remove(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(context(error)),
+        _ => {}
+    }
+    let file = disk.create(&temporary, Caching::Buffered).map_err(context)?;
+    let writes = StoreFile::open(&**disk, &temporary, file.clone()).map_err(context)?;
+    let database = Handle::open(Backend::released(writes), cache_bytes, false)?;
+    database.watch().guarded(|| fill(&database))?;
+    database.close()?;
+    file.sync().map_err(context)?;
+    disk.rename(&temporary, &dir.join(FILE)).map_err(context)?;
+    disk.sync_dir(dir).map_err(context)
+}
+
+/// Decodes the bytes as each kind of value, with the checksum that they should have.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_decode(bytes: &[u8]) {
+    use self::run::Entry;
+    const SEED: u64 = 42;
+    let seal_head = |seed| {
+        let mut sealed = vec![0; 8];
+        sealed.extend(bytes);
+        let sum = crate::base::codec::checksum(seed, bytes);
+        sealed[..8].copy_from_slice(&sum.to_le_bytes());
+        sealed
+    };
+    let mut with_length = (bytes.len() as u32).to_le_bytes().to_vec();
+    with_length.extend(bytes);
+    let mut sealed = crate::base::codec::checksum(SEED, &with_length).to_le_bytes().to_vec();
+    sealed.extend(with_length);
+    for form in [bytes, &sealed] {
+        drop(record::decode(&crate::base::bytes::SharedBytes::copy_of(form), SEED));
+        record::peek_key(form);
+    }
+    let meta = RunMeta {
+        id: u64::from_le_bytes(std::array::from_fn(|at| bytes.get(at).copied().unwrap_or(0))),
+        bucket_end: 9,
+        entries: 1,
+        end: 4096,
+        blocks: 1,
+        lines: 1,
+        level: 0,
+    };
+    for form in [bytes.to_vec(), seal_head(SEED)] {
+        if let Ok(block) = run::Block::decode(form.clone(), &meta, 0, SEED) {
+            // Only a run's writer orders entries, so one of these may be missed, but not mistaken.
+            for Entry { hash, .. } in block.entries() {
+                let found = block.find(hash, 1).map(|locator| Entry { hash, locator });
+                assert!(found.is_none_or(|found| block.entries().any(|entry| entry == found)));
+            }
+        }
+        drop(filter::Filter::new(1).decode_piece(0, meta.id, SEED, &form));
+    }
+    drop(filter::Filter::new(1).decode_piece(0, meta.id, SEED, &seal_head(SEED ^ 0x6669_6c74)));
+    drop(RunMeta::decode(bytes, SEED, 1));
+    drop(StoreState::decode(bytes));
+}

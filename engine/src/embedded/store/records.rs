@@ -1,0 +1,180 @@
+//! Record files: the completed records, one [file](super::files) for each expiry bucket.
+//!
+//! A fold appends to the files of the buckets that it brings records for, and syncs them before its
+//! transaction begins. What a file holds before the end that the runs of its bucket state
+//! ([`RunMeta::end`](super::schema::RunMeta)) never changes; what lies behind is left over from a fold that did not commit,
+//! and the next one writes over it. A file goes once its bucket has no run.
+//!
+//! Records are in their [stored form](super::record), each at a multiple of [`UNIT`]; those of one
+//! fold start at a multiple of [`BLOCK`], so that they are written past the page cache. An entry of
+//! a run says with a [`Locator`] where a record is.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::files::{FileName, Files, StoredFile};
+use super::record::{self, Stored};
+use crate::base::bytes::SharedBytes;
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::embedded::disk::{AlignedBuffer, BLOCK, Caching, Disk, DiskFile};
+use crate::semantics::transition::Record;
+
+/// What the offsets and lengths of records are multiples of.
+const UNIT: usize = 16;
+/// What is gathered before it is written: the journal waits behind it, so not much.
+const WRITE_BYTES: usize = 256 << 10;
+
+/// Where a record is in its file, in units: 40 bits of offset, 24 bits of length. Of two records of
+/// one key in one file the newer has the greater locator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Locator(pub(super) u64);
+
+impl Locator {
+    const LEN_BITS: u32 = 24;
+
+    /// Both in bytes and multiples of [`UNIT`]. `None` behind 16 TiB, or for 256 MiB.
+    fn new(offset: u64, len: usize) -> Option<Self> {
+        let (offset, len) = (offset / UNIT as u64, (len / UNIT) as u64);
+        let fits = offset >> (64 - Self::LEN_BITS) == 0 && len >> Self::LEN_BITS == 0;
+        fits.then_some(Self(offset << Self::LEN_BITS | len))
+    }
+
+    pub(super) fn offset(self) -> u64 {
+        (self.0 >> Self::LEN_BITS) * UNIT as u64
+    }
+
+    pub(super) fn len(self) -> usize {
+        (self.0 & ((1 << Self::LEN_BITS) - 1)) as usize * UNIT
+    }
+}
+
+/// The seed of the checksum of a record, from that of the store, its file and its place there. The
+/// length is the record's own to state.
+fn record_seed(seed: u64, bucket_end: u64, offset: u64) -> u64 {
+    seed ^ bucket_end.rotate_left(32) ^ offset
+}
+
+/// The records of one bucket.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Records<'a> {
+    bucket_end: u64,
+    file: &'a StoredFile,
+    seed: u64,
+}
+
+impl<'a> Records<'a> {
+    pub(super) fn of(files: &'a Files, bucket_end: u64, seed: u64) -> Result<Self> {
+        Ok(Self { bucket_end, file: files.get(FileName::Records(bucket_end))?, seed })
+    }
+
+    /// The stored form of the record that an entry lists, and at most 15 bytes more.
+    pub(super) fn bytes(&self, locator: Locator) -> Result<SharedBytes> {
+        SharedBytes::filled(locator.len(), |bytes| self.file.read(locator.offset(), bytes))
+    }
+
+    /// Reads and verifies the record that an entry lists.
+    pub(super) fn record(&self, locator: Locator) -> Result<Stored> {
+        self.decode(&self.bytes(locator)?, locator)
+    }
+
+    /// Verifies the bytes of the record that an entry lists.
+    pub(super) fn decode(&self, bytes: &SharedBytes, locator: Locator) -> Result<Stored> {
+        let seed = record_seed(self.seed, self.bucket_end, locator.offset());
+        let stored = record::decode(bytes, seed)?;
+        if stored.len.next_multiple_of(UNIT) != bytes.len() {
+            return Err(Error::corrupted("a record is not as long as its entry says"));
+        }
+        Ok(stored)
+    }
+}
+
+/// Appends the records of one fold to a file.
+pub(super) struct Appender {
+    path: PathBuf,
+    bucket_end: u64,
+    seed: u64,
+    file: Arc<dyn DiskFile>,
+    /// Where the buffer goes.
+    offset: u64,
+    buffer: AlignedBuffer,
+}
+
+impl Appender {
+    /// `start` is the end of what the file holds, a multiple of [`BLOCK`].
+    pub(super) fn open(
+        disk: &dyn Disk,
+        dir: &Path,
+        bucket_end: u64,
+        start: u64,
+        seed: u64,
+    ) -> Result<Self> {
+        let path = dir.join(FileName::Records(bucket_end).to_string());
+        let file = disk
+            .open(&path, Caching::Direct)
+            .map_err(|error| Error::io(format!("opening {}", path.display()), error))?;
+        let buffer = AlignedBuffer::default();
+        Ok(Self { path, bucket_end, seed, file, offset: start, buffer })
+    }
+
+    pub(super) fn push(&mut self, sequence: u64, record: &Record) -> Result<Locator> {
+        let start = self.buffer.len();
+        let offset = self.offset + start as u64;
+        let seed = record_seed(self.seed, self.bucket_end, offset);
+        record::encode(&mut self.buffer, seed, sequence, record);
+        let len = self.buffer.len() - start;
+        let padding = len.next_multiple_of(UNIT) - len;
+        self.buffer.extend(&[0; UNIT][..padding]);
+        let locator = Locator::new(offset, len + padding).ok_or_else(|| {
+            Error::new(ErrorKind::StoreFull, format!("{} is too long", self.path.display()))
+        })?;
+        if self.buffer.len() >= WRITE_BYTES {
+            self.write_blocks().map_err(|error| self.failed(error))?;
+        }
+        Ok(locator)
+    }
+
+    /// Makes all of it durable, but for the file's name. Gives the end of what the file holds now.
+    pub(super) fn finish(mut self) -> Result<u64> {
+        self.buffer.pad();
+        self.write_blocks()
+            // Exactly this long, whatever an earlier fold left; and dirty, though a sync that failed may
+            // have dropped a length that the page cache still shows.
+            .and_then(|()| self.file.set_len(self.offset))
+            .and_then(|()| self.file.sync())
+            .map_err(|error| self.failed(error))?;
+        Ok(self.offset)
+    }
+
+    /// Writes the whole blocks of the buffer, and keeps the rest.
+    fn write_blocks(&mut self) -> io::Result<()> {
+        let len = self.buffer.len() / BLOCK * BLOCK;
+        self.file.write_at(self.offset, &self.buffer[..len])?;
+        let rest = self.buffer[len..].to_vec();
+        self.buffer.clear();
+        self.buffer.extend(&rest);
+        self.offset += len as u64;
+        Ok(())
+    }
+
+    fn failed(&self, error: io::Error) -> Error {
+        Error::io(format!("writing {}", self.path.display()), error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bit_of_a_place_changes_the_seed_of_its_checksum() {
+        for seed in [0, u64::MAX] {
+            let here = record_seed(seed, 0, 0);
+            for bit in (0..64).map(|bit| 1 << bit) {
+                assert_ne!(record_seed(seed, bit, 0), here);
+                assert_ne!(record_seed(seed, 0, bit), here);
+                assert_ne!(record_seed(seed ^ bit, 0, 0), here);
+            }
+        }
+    }
+}

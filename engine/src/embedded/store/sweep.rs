@@ -1,0 +1,52 @@
+//! Sweeping: giving back the space of what is expired. Never needed for a right answer.
+
+use redb::WriteTransaction;
+
+use super::Store;
+use super::backend::failed;
+use super::catalog::Catalog;
+use super::schema::RUNS;
+use crate::base::error::Result;
+use crate::embedded::clock::Time;
+
+/// What a sweep removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SweepReport {
+    /// Record files.
+    pub(crate) files: u64,
+    /// Completed records that expired.
+    pub(crate) completed: u64,
+}
+
+impl Store {
+    /// Takes what is expired at `now` out of the catalog, in one transaction that stores the time too,
+    /// even when there is nothing to remove, and removes its files. Their space comes back with
+    /// [`give_back_removed`](Self::give_back_removed).
+    ///
+    /// Expired orphans are left to the fold.
+    pub(crate) fn sweep(&mut self, now: Time) -> Result<SweepReport> {
+        let now = now.max(self.catalog.state.time);
+        let completed = self.commit(|transaction, next| {
+            next.state.time = now;
+            remove_expired_runs(transaction, next, now)
+        })?;
+        // Its inputs are gone.
+        self.merge.take_if(|job| job.bucket_end() <= now.0);
+        self.last_fold_of.retain(|bucket_end, _| *bucket_end > now.0);
+        let files = self.remove_unlisted()?;
+        Ok(SweepReport { files, completed })
+    }
+}
+
+/// Gives how many records they listed. A bucket has few runs, since they are merged.
+fn remove_expired_runs(
+    transaction: &WriteTransaction,
+    next: &mut Catalog,
+    now: Time,
+) -> Result<u64> {
+    let mut rows = transaction.open_table(RUNS).map_err(failed)?;
+    let metas = next.runs.values().map(|run| run.meta);
+    let expired: Vec<_> = metas.filter(|meta| meta.bucket_end <= now.0).collect();
+    expired.iter().try_for_each(|meta| next.remove_run(&mut rows, meta.id))?;
+    Ok(expired.iter().map(|meta| u64::from(meta.entries)).sum())
+}

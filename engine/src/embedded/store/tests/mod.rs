@@ -1,0 +1,270 @@
+//! What the tests of the store share.
+
+mod answers;
+mod damage;
+mod faults;
+mod verify;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::*;
+use crate::base::bytes::SharedBytes;
+use crate::embedded::disk::OsDisk;
+use crate::embedded::journal::Position;
+use crate::embedded::session::recent::Versioned;
+use crate::semantics::fingerprint::{Fingerprint, KeyedFingerprint};
+use crate::semantics::key::{Key, KeyHash, Secret};
+use crate::semantics::transition::{Attempt, Completed, Record, State, Token};
+
+const SECRET: Secret = Secret([7; Secret::LEN]);
+const CACHE: usize = 16 << 20;
+/// Bucket width of the tests, in ms.
+const WIDTH: u64 = 1000;
+
+/// Repeatable noise: splitmix64.
+pub(super) struct Noise(u64);
+
+impl Noise {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(super) fn hash(&mut self) -> KeyHash {
+        KeyHash(u128::from(self.next()) << 64 | u128::from(self.next()))
+    }
+}
+
+pub(super) fn key(number: u64) -> Key {
+    Key::new("scope", format!("key-{number}")).unwrap()
+}
+
+fn hash(key: &Key) -> KeyHash {
+    KeyHash::of(key, &SECRET)
+}
+
+fn record(key: &Key, state: State) -> Record {
+    let fingerprint = Fingerprint::builder().part("body", key.key()).finish();
+    let fingerprint = KeyedFingerprint::new(fingerprint, &SECRET).to_stored();
+    Record { key: key.clone(), fingerprint, state }
+}
+
+fn token(sequence: u64) -> Token {
+    Token { incarnation: 1, epoch: 1, sequence }
+}
+
+fn attempt(sequence: u64) -> Attempt {
+    Attempt {
+        token: token(sequence),
+        number: 1,
+        started_at: Time(5),
+        deadline: None,
+        ttl: Duration::from_millis(500),
+        checkpoint: None,
+    }
+}
+
+pub(super) fn completed(key: &Key, sequence: u64, expires_at: u64, response: &[u8]) -> Record {
+    record(
+        key,
+        State::Completed(Completed {
+            token: token(sequence),
+            completed_at: Time(6),
+            expires_at: Time(expires_at),
+            response: Some(SharedBytes::copy_of(response)),
+        }),
+    )
+}
+
+pub(super) fn in_flight(key: &Key, sequence: u64) -> Record {
+    record(key, State::InFlight(attempt(sequence)))
+}
+
+/// Expires 500 ms after `since`.
+pub(super) fn orphan(key: &Key, sequence: u64, since: u64) -> Record {
+    record(key, State::Orphan { attempt: attempt(sequence), since: Time(since) })
+}
+
+/// A directory that is removed in the end.
+pub(super) struct Dir(PathBuf);
+
+impl Dir {
+    pub(super) fn new() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path =
+            std::env::temp_dir().join(format!("oncekey-store-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(super) fn file(&self) -> PathBuf {
+        self.0.join(FILE)
+    }
+
+    fn record_files(&self) -> Vec<PathBuf> {
+        self.files(|name| matches!(name, FileName::Records(_)))
+    }
+
+    fn run_files(&self) -> Vec<PathBuf> {
+        self.files(|name| matches!(name, FileName::Run(_)))
+    }
+
+    /// In order of their names.
+    fn files(&self, wanted: impl Fn(&FileName) -> bool) -> Vec<PathBuf> {
+        let names = disk().list(&self.0).unwrap();
+        let names: BTreeSet<_> = names.iter().filter_map(|name| FileName::parse(name)).collect();
+        names.iter().filter(|name| wanted(name)).map(|name| self.0.join(name.to_string())).collect()
+    }
+
+    /// Changes the file behind the store's back, as rot would, but for redb's own checksums.
+    fn tamper(&self, change: impl FnOnce(&WriteTransaction)) {
+        let database = redb::Database::open(self.file()).unwrap();
+        let transaction = database.begin_write().unwrap();
+        change(&transaction);
+        transaction.commit().unwrap();
+        database.close().unwrap();
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn disk() -> Arc<dyn Disk> {
+    Arc::new(OsDisk)
+}
+
+fn new_state() -> StoreState {
+    StoreState::new(99, SECRET, Position { segment: 0, offset: 0 }, Time(10))
+}
+
+fn open(dir: &Dir) -> Result<Store> {
+    Store::open(&disk(), &dir.0, CACHE)
+}
+
+/// A store, and the sequence of its next fold.
+struct Fixture {
+    dir: Dir,
+    store: Store,
+    sequence: u64,
+    time: u64,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let dir = Dir::new();
+        Store::create(&disk(), &dir.0, CACHE, &new_state()).unwrap();
+        let store = open(&dir).unwrap();
+        Self { dir, store, sequence: 0, time: 10 }
+    }
+
+    fn reopen(self) -> Self {
+        let Self { dir, store, sequence, time } = self;
+        store.close().unwrap();
+        let store = open(&dir).unwrap();
+        Self { dir, store, sequence, time }
+    }
+
+    fn fold(&mut self, records: Vec<(Key, Option<Record>)>) -> FoldReport {
+        let entries = records.into_iter().map(|(key, record)| {
+            self.sequence += 1;
+            let versioned = Versioned { sequence: self.sequence, record: record.map(Arc::new) };
+            (hash(&key), versioned)
+        });
+        let entries = entries.collect();
+        let fold = Fold {
+            through: self.sequence,
+            replay_from: Position { segment: 3, offset: 4096 },
+            epoch: 2,
+            time: Time(self.time),
+            bucket_width: Duration::from_millis(WIDTH),
+            entries,
+        };
+        let appended = self.store.append(&fold).unwrap();
+        self.store.fold(appended).unwrap()
+    }
+
+    fn fold_completed(&mut self, keys: std::ops::Range<u64>, expires_at: u64, response: &[u8]) {
+        let records = keys.map(|number| {
+            let key = key(number);
+            let record = completed(&key, number, expires_at, response);
+            (key, Some(record))
+        });
+        self.fold(records.collect());
+    }
+
+    fn get(&self, number: u64) -> Option<Record> {
+        self.try_get(number).unwrap()
+    }
+
+    fn try_get(&self, number: u64) -> Result<Option<Record>> {
+        let key = key(number);
+        let found = self.store.view().get(hash(&key), &key)?;
+        Ok(found.and_then(|versioned| versioned.record).map(|record| (*record).clone()))
+    }
+
+    fn response(&self, number: u64) -> Option<Vec<u8>> {
+        self.get(number).map(|record| match record.state {
+            State::Completed(completed) => completed.response.unwrap().to_vec(),
+            _ => panic!("not completed"),
+        })
+    }
+
+    fn sweep(&mut self) -> SweepReport {
+        let report = self.store.sweep(Time(self.time)).unwrap();
+        while self.store.give_back_removed().is_some() {}
+        report
+    }
+
+    /// Changes the bytes of the record files behind the store's back, as rot would.
+    fn tamper_records(self, change: impl Fn(&mut Vec<u8>)) -> Result<Self> {
+        self.tamper_files(Dir::record_files, change)
+    }
+
+    /// The same with the files of runs.
+    fn tamper_runs(self, change: impl Fn(&mut Vec<u8>)) -> Result<Self> {
+        self.tamper_files(Dir::run_files, change)
+    }
+
+    fn tamper_files(
+        self,
+        files: impl Fn(&Dir) -> Vec<PathBuf>,
+        change: impl Fn(&mut Vec<u8>),
+    ) -> Result<Self> {
+        let Self { dir, store, sequence, time } = self;
+        store.close().unwrap();
+        for path in files(&dir) {
+            let mut bytes = std::fs::read(&path).unwrap();
+            change(&mut bytes);
+            std::fs::write(&path, bytes).unwrap();
+        }
+        let store = open(&dir)?;
+        Ok(Self { dir, store, sequence, time })
+    }
+
+    /// As [`Dir::tamper`], between closing and opening.
+    fn tamper(self, change: impl FnOnce(&WriteTransaction)) -> Result<Self> {
+        let Self { dir, store, sequence, time } = self;
+        store.close().unwrap();
+        dir.tamper(change);
+        let store = open(&dir)?;
+        Ok(Self { dir, store, sequence, time })
+    }
+}

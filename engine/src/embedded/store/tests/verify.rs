@@ -1,0 +1,183 @@
+//! Verification: what it counts, what it names, and what stops a copy.
+
+use super::damage::{alter, remove_all};
+use super::*;
+use crate::embedded::verify::Verification;
+
+#[test]
+fn verification_counts_what_is_whole_and_names_what_is_not() {
+    let filled = || {
+        let mut fixture = Fixture::new();
+        fixture.fold_completed(0..20, 5_000, &[3; 9000]);
+        fixture.fold(vec![
+            (key(1000), Some(in_flight(&key(1000), 1))),
+            (key(1001), Some(orphan(&key(1001), 2, 7))),
+        ]);
+        fixture
+    };
+    let verified = |fixture: Fixture| {
+        let Fixture { dir, store, .. } = fixture;
+        store.close().unwrap();
+        let mut found = Verification::default();
+        let state = Store::verify(&disk(), &dir.0, CACHE, &mut found).unwrap();
+        assert_eq!(state.map(|state| state.incarnation), Some(99));
+        let mut keys: Vec<_> =
+            found.damage().iter().filter_map(|damage| damage.key().cloned()).collect();
+        keys.sort_by_key(|key| key.identity().to_vec());
+        (found.records(), found.damage().len(), keys)
+    };
+    let last = |bytes: &[u8]| bytes.len() - 1;
+    assert_eq!(verified(filled()), (22, 0, vec![]));
+
+    // Each damaged record by its own name.
+    let (records, damages, keys) = verified(
+        filled()
+            .tamper_records(|bytes| [8_000, 25_000].iter().for_each(|at| bytes[*at] ^= 1))
+            .unwrap(),
+    );
+    assert_eq!((records, damages, keys), (20, 2, vec![key(0), key(2)]));
+    // Nothing is left to tell a name by.
+    let (records, damages, keys) =
+        verified(filled().tamper_records(|bytes| bytes.truncate(100)).unwrap());
+    assert_eq!((records, damages, keys), (2, 20, vec![]));
+    // One block, then the starts, then the filter. Where no start leads to a block it is damaged too.
+    let block = 28 + 20 * 24;
+    for (damaged, expected) in
+        [(block - 1, (2, 1)), (block + 3, (22, 1)), (block + 16, (2, 2)), (block + 30, (22, 1))]
+    {
+        let fixture = filled().tamper_runs(|bytes| bytes[damaged] ^= 1).unwrap();
+        let (records, damages, _) = verified(fixture);
+        assert_eq!((records, damages), expected, "{damaged}");
+    }
+
+    // Open fails, and they are named all the same.
+    let Fixture { dir, store, .. } = filled();
+    store.close().unwrap();
+    dir.tamper(|rows| alter(rows, OPEN, last));
+    let mut found = Verification::default();
+    assert!(Store::verify(&disk(), &dir.0, CACHE, &mut found).unwrap().is_some());
+    let mut keys: Vec<_> = found.damage().iter().map(|damage| damage.key().cloned()).collect();
+    keys.sort_by_key(|key| key.as_ref().map(|key| key.identity().to_vec()));
+    assert_eq!(keys, [Some(key(1000)), Some(key(1001))]);
+}
+
+/// What verifying the store finds: how many records, and how many damages; or why it does not.
+fn found(fixture: Fixture) -> Result<(u64, usize)> {
+    let Fixture { dir, store, .. } = fixture;
+    store.close().unwrap();
+    found_in(&dir)
+}
+
+fn found_in(dir: &Dir) -> Result<(u64, usize)> {
+    let mut found = Verification::default();
+    Store::verify(&disk(), &dir.0, CACHE, &mut found)?;
+    Ok((found.records(), found.damage().len()))
+}
+
+fn copied(fixture: &Fixture) -> Result<()> {
+    let target = Dir::new();
+    let copied = fixture.store.copy_to(&target.0, |_| ());
+    assert_eq!(Store::exists(&disk(), &target.0).unwrap(), copied.is_ok());
+    copied
+}
+
+#[test]
+fn a_missing_file_or_block_is_found() {
+    let filled = || {
+        let mut fixture = Fixture::new();
+        fixture.fold_completed(0..20, 5_000, b"x");
+        fixture.fold_completed(20..30, 9_000, b"x");
+        fixture
+    };
+    assert_eq!(found(filled()).unwrap(), (30, 0));
+    copied(&filled()).unwrap();
+    let fixture = filled().tamper_runs(|bytes| bytes.truncate(100)).unwrap();
+    assert_eq!(copied(&fixture).unwrap_err().kind(), ErrorKind::Corrupted);
+    // Of each run: block, starts, filter.
+    assert_eq!(found(fixture).unwrap(), (0, 6));
+    for files in [Dir::run_files, Dir::record_files] {
+        let Fixture { dir, store, .. } = filled();
+        store.close().unwrap();
+        std::fs::remove_file(&files(&dir)[1]).unwrap();
+        assert_eq!(found_in(&dir).unwrap(), (20, 1));
+    }
+}
+
+#[test]
+fn a_record_under_another_key_is_found() {
+    let mut fixture = Fixture::new();
+    let mut wrong = completed(&key(1), 1, 5_000, b"x");
+    wrong.key = key(2);
+    fixture.fold(vec![(key(1), Some(wrong))]);
+    assert_eq!(copied(&fixture).unwrap_err().kind(), ErrorKind::Corrupted);
+    assert_eq!(found(fixture).unwrap(), (0, 1));
+}
+
+#[test]
+fn what_is_no_damage_is_an_error_of_verification() {
+    assert_eq!(found_in(&Dir::new()).unwrap_err().kind(), ErrorKind::StoreMissing);
+    let dir = Dir::new();
+    std::fs::write(dir.file(), b"").unwrap();
+    assert_eq!(found_in(&dir).unwrap_err().kind(), ErrorKind::StoreEmpty);
+    std::fs::remove_file(dir.file()).unwrap();
+    redb::Database::create(dir.file()).unwrap().close().unwrap();
+    assert_eq!(found_in(&dir).unwrap_err().kind(), ErrorKind::StoreForeign);
+    let Fixture { dir, store, .. } = Fixture::new();
+    store.close().unwrap();
+    dir.tamper(|rows| {
+        let mut row = new_state().encode();
+        row[0] += 1;
+        let end = row.len() - 8;
+        let sealed = crate::base::codec::checksum(0x6f6e_6365_6b65_7901, &row[..end]);
+        row[end..].copy_from_slice(&sealed.to_le_bytes());
+        rows.open_table(STATE).unwrap().insert(STATE_KEY, row.as_slice()).unwrap();
+    });
+    assert_eq!(found_in(&dir).unwrap_err().kind(), ErrorKind::StoreNewerFormat);
+    assert_eq!(open(&dir).err().unwrap().kind(), ErrorKind::StoreNewerFormat);
+}
+
+#[test]
+fn a_catalog_that_does_not_add_up_is_one_damage() {
+    let Fixture { dir, store, .. } = {
+        let mut fixture = Fixture::new();
+        fixture.fold_completed(0..20, 5_000, b"x");
+        fixture.fold(vec![(key(1000), Some(in_flight(&key(1000), 1)))]);
+        fixture
+    };
+    store.close().unwrap();
+    let whole = std::fs::read(dir.file()).unwrap();
+    let tampered = |change: fn(&WriteTransaction)| {
+        std::fs::write(dir.file(), &whole).unwrap();
+        dir.tamper(change);
+        found_in(&dir).unwrap()
+    };
+    // The open record is whole, the runs are not known.
+    assert_eq!(tampered(|rows| remove_all(rows, RUNS)), (1, 1));
+    assert_eq!(tampered(|rows| remove_all(rows, OPEN)), (0, 1));
+    // The damaged record is what does not add up.
+    assert_eq!(tampered(|rows| alter(rows, OPEN, |_| 30)), (0, 1));
+    assert_eq!(tampered(|rows| alter(rows, STATE, |_| 30)), (0, 1));
+}
+
+/// Whatever page of the store file is noise: that is damage, not an error.
+#[test]
+fn verification_survives_a_page_of_noise() {
+    let mut fixture = Fixture::new();
+    fixture.fold_completed(0..300, 5_000, b"x");
+    fixture.fold(vec![(key(1000), Some(in_flight(&key(1000), 1)))]);
+    let Fixture { dir, store, .. } = fixture;
+    store.close().unwrap();
+    let whole = std::fs::read(dir.file()).unwrap();
+    let (mut noise, mut damaged) = (Noise::new(3), 0);
+    // The first page says what kind of file it is.
+    for page in (4096..whole.len()).step_by(4096) {
+        let used = whole[page..page + 4096].iter().any(|byte| *byte != 0);
+        if used {
+            let mut bytes = whole.clone();
+            bytes[page..page + 4096].fill_with(|| noise.next() as u8);
+            std::fs::write(dir.file(), &bytes).unwrap();
+            damaged += usize::from(found_in(&dir).unwrap().1 > 0);
+        }
+    }
+    assert!(damaged > 5, "{damaged}");
+}

@@ -1,0 +1,174 @@
+//! Verifying a store as a whole: what reading it piece by piece would find out, found out now.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use redb::ReadableTable;
+
+use super::backend::failed;
+use super::catalog::{Catalog, decode_open};
+use super::files::Files;
+use super::records::Records;
+use super::run::{Entry, RunReader};
+use super::schema::{RunMeta, StoreState};
+use super::view::Tables;
+use super::{Store, open_held, record};
+use crate::base::bytes::SharedBytes;
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::embedded::disk::Disk;
+use crate::embedded::verify::Verification;
+use crate::semantics::key::{self, KeyHash};
+
+impl Store {
+    /// Reads all of the `store.redb` in `dir`, which must not be open, without writing to it:
+    /// redb's checksums of every page, and ours of every record, block and row. Notes every damage
+    /// in `found` and gives the state, unless that is damaged.
+    ///
+    /// Damage to redb's own bookkeeping of free pages is found by this alone.
+    pub(crate) fn verify(
+        disk: &Arc<dyn Disk>,
+        dir: &Path,
+        cache_bytes: usize,
+        found: &mut Verification,
+    ) -> Result<Option<StoreState>> {
+        let database = match open_held(disk, dir, cache_bytes, true) {
+            Ok((database, ..)) => database,
+            Err(error) if error.kind() == ErrorKind::Corrupted => {
+                found.damaged(None, &error);
+                // Which records it hit: without redb's check, as the engine opens the file.
+                let Ok((database, ..)) = open_held(disk, dir, cache_bytes, false) else {
+                    return Ok(None);
+                };
+                database
+            }
+            Err(error) => return Err(error),
+        };
+        let tables = match database.watch().guarded(|| Tables::open(&database)) {
+            Ok(tables) => tables,
+            Err(error) if found.damage().is_empty() => return Err(error),
+            Err(_) => return Ok(None),
+        };
+        let catalog = match tables.watch.guarded(|| Catalog::load(&tables)) {
+            Ok(catalog) => catalog,
+            Err(error) if error.kind() == ErrorKind::Corrupted => {
+                let state = tables.watch.guarded(|| Catalog::load_state(&tables)).ok();
+                let known = found.damage().len();
+                if let Some(state) = &state {
+                    Walk { tables: &tables, state, found }.open_records();
+                }
+                if found.damage().len() == known {
+                    found.damaged(None, &error);
+                }
+                return Ok(state);
+            }
+            Err(error) => return Err(error),
+        };
+        let mut walk = Walk { tables: &tables, state: &catalog.state, found };
+        walk.open_records();
+        let mut files = Files::default();
+        for name in catalog.file_names() {
+            if let Err(error) = files.add(&**disk, dir, name) {
+                walk.found.damaged(None, &error);
+            }
+        }
+        for run in catalog.runs.values() {
+            walk.run(&files, &run.meta);
+        }
+        Ok(Some(catalog.state))
+    }
+}
+
+/// Reads on behind every damage.
+struct Walk<'a> {
+    tables: &'a Tables,
+    state: &'a StoreState,
+    found: &'a mut Verification,
+}
+
+impl Walk<'_> {
+    fn open_records(&mut self) {
+        let Self { tables, state, found } = self;
+        let walked = tables.watch.guarded(|| {
+            for row in tables.open.iter().map_err(failed)? {
+                let (hash, value) = row.map_err(failed)?;
+                let (hash, bytes) = (KeyHash(hash.value()), value.value());
+                match decode_open(hash, bytes, state.seed) {
+                    Ok(_) => found.records += 1,
+                    Err(error) => found.damaged(key_of(bytes, hash, state), &error),
+                }
+            }
+            Ok(())
+        });
+        self.note(walked);
+    }
+
+    /// A run, and the records that it lists. A file that can not be opened was noted.
+    fn run(&mut self, files: &Files, meta: &RunMeta) {
+        let Ok(reader) = RunReader::of(files, meta, self.state.seed) else { return };
+        self.note(reader.filter().map(drop));
+        let starts = reader.starts();
+        let mut entries = Vec::new();
+        for block in 0..meta.blocks {
+            match reader.block(block, starts.as_ref().ok()) {
+                Ok(block) => entries.extend(block.entries()),
+                Err(error) => self.found.damaged(None, &error),
+            }
+        }
+        self.note(starts.map(drop));
+        // From the front of the file to its end.
+        entries.sort_unstable_by_key(|entry| entry.locator);
+        let Ok(records) = Records::of(files, meta.bucket_end, self.state.seed) else { return };
+        entries.into_iter().for_each(|entry| self.record(&records, entry));
+    }
+
+    fn record(&mut self, records: &Records<'_>, entry: Entry) {
+        let Self { state, found, .. } = self;
+        let bytes = match records.bytes(entry.locator) {
+            Ok(bytes) => bytes,
+            Err(error) => return found.damaged(None, &error),
+        };
+        match check_record(records, &bytes, entry, state) {
+            Ok(()) => found.records += 1,
+            Err(error) => found.damaged(key_of(&bytes, entry.hash, state), &error),
+        }
+    }
+
+    fn note(&mut self, walked: Result<()>) {
+        if let Err(error) = walked {
+            self.found.damaged(None, &error);
+        }
+    }
+}
+
+fn check_record(
+    records: &Records<'_>,
+    bytes: &SharedBytes,
+    entry: Entry,
+    state: &StoreState,
+) -> Result<()> {
+    let stored = records.decode(bytes, entry.locator)?;
+    if KeyHash::of(&stored.record.key, &state.secret) != entry.hash {
+        return Err(Error::corrupted("a run lists a record under another key"));
+    }
+    Ok(())
+}
+
+/// The key of a record that fails its checksum, if its key is still what its hash was made of.
+fn key_of(bytes: &[u8], hash: KeyHash, state: &StoreState) -> Option<key::Key> {
+    record::peek_key(bytes).filter(|key| KeyHash::of(key, &state.secret) == hash)
+}
+
+/// Reads and verifies every block, and every record that one lists.
+pub(super) fn check_records(catalog: &Catalog, files: &Files) -> Result<()> {
+    let state = &catalog.state;
+    for run in catalog.runs.values() {
+        let reader = RunReader::of(files, &run.meta, state.seed)?;
+        let records = Records::of(files, run.meta.bucket_end, state.seed)?;
+        for block in 0..run.meta.blocks {
+            for entry in reader.block(block, None)?.entries() {
+                check_record(&records, &records.bytes(entry.locator)?, entry, state)?;
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,195 @@
+//! Reading: an immutable view of the store as one commit left it.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use redb::{ReadOnlyTable, ReadableDatabase, TableError};
+
+use super::backend::{Handle, Watch, failed};
+use super::block_cache::{BlockCache, BlockId};
+use super::catalog::{Catalog, FilterSlot, OpenEntry, OpenIndex, Run};
+use super::files::Files;
+use super::filter::part;
+use super::record::Stored;
+use super::records::{Locator, Records};
+use super::run::{Block, RunReader};
+use super::schema::{Bytes, OPEN, RUNS, STATE};
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::sync::Swap;
+use crate::embedded::clock::Time;
+use crate::embedded::session::recent::Versioned;
+use crate::semantics::key::{Key, KeyHash};
+
+/// The tables of one snapshot.
+pub(super) struct Tables {
+    pub(super) state: ReadOnlyTable<u64, Bytes>,
+    pub(super) runs: ReadOnlyTable<u64, Bytes>,
+    pub(super) open: ReadOnlyTable<u128, Bytes>,
+    /// For all that reads them.
+    pub(super) watch: Watch,
+}
+
+impl Tables {
+    pub(super) fn open(database: &Handle) -> Result<Self> {
+        let snapshot = database.begin_read().map_err(failed)?;
+        // The tables are created together: without this one it is no store of ours.
+        let state = snapshot.open_table(STATE).map_err(|error| match error {
+            TableError::Storage(_) => failed(error),
+            other => Error::new(ErrorKind::StoreForeign, other.to_string()),
+        })?;
+        Ok(Self {
+            state,
+            runs: snapshot.open_table(RUNS).map_err(failed)?,
+            open: snapshot.open_table(OPEN).map_err(failed)?,
+            watch: database.watch().clone(),
+        })
+    }
+}
+
+/// The store as one commit left it. Never changes; any number of threads may read it.
+///
+/// As long as a view lives, redb keeps the pages of its commit: use it and let it go.
+pub(crate) struct View {
+    pub(super) tables: Arc<Tables>,
+    pub(super) seed: u64,
+    /// Newest first.
+    runs: Vec<Run>,
+    /// At least those that are listed.
+    pub(super) files: Arc<Files>,
+    blocks: Arc<BlockCache>,
+    open: Arc<OpenIndex>,
+}
+
+impl View {
+    pub(super) fn new(
+        tables: Arc<Tables>,
+        files: Arc<Files>,
+        blocks: Arc<BlockCache>,
+        catalog: &Catalog,
+    ) -> Self {
+        let runs = catalog.runs.values().rev().cloned().collect();
+        let (seed, open) = (catalog.state.seed, catalog.open.clone());
+        Self { tables, seed, runs, files, blocks, open }
+    }
+
+    /// The newest record of the key, whatever its expiry. What can not be verified is an error,
+    /// never "absent".
+    pub(crate) fn get(&self, hash: KeyHash, key: &Key) -> Result<Option<Versioned>> {
+        self.tables.watch.guarded(|| {
+            // An open record is newer than all of its key in runs: the fold that stores a
+            // completed record removes the key's open one.
+            let stored = if let Some(entry) = self.open.get(&hash) {
+                self.open_record(hash, entry)?
+            } else if let Some(completed) = self.newest_completed(hash)? {
+                completed
+            } else {
+                return Ok(None);
+            };
+            if stored.record.key != *key {
+                return Err(Error::corrupted("the record found for a key is another key's"));
+            }
+            Ok(Some(stored.into()))
+        })
+    }
+
+    /// All records in flight or orphaned.
+    pub(crate) fn open_records(&self) -> Result<Vec<(KeyHash, Versioned)>> {
+        self.tables.watch.guarded(|| {
+            let record = |(hash, entry): (&KeyHash, &OpenEntry)| {
+                Ok((*hash, self.open_record(*hash, entry)?.into()))
+            };
+            self.open.iter().map(record).collect()
+        })
+    }
+
+    pub(crate) fn open_count(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether an orphan has expired, which the next fold removes.
+    pub(crate) fn has_expired_orphans(&self, now: Time) -> bool {
+        self.open.values().any(|entry| entry.expires_at.is_some_and(|expiry| expiry <= now))
+    }
+
+    /// The entries of all runs: completed records, expired ones not yet swept included.
+    pub(crate) fn entries(&self) -> u64 {
+        self.runs.iter().map(|run| u64::from(run.meta.entries)).sum()
+    }
+
+    pub(crate) fn runs(&self) -> usize {
+        self.runs.len()
+    }
+
+    fn newest_completed(&self, hash: KeyHash) -> Result<Option<Stored>> {
+        let mut newest: Option<Stored> = None;
+        for (bucket_end, locator) in self.entries_of(hash)? {
+            let stored = Records::of(&self.files, bucket_end, self.seed)?.record(locator)?;
+            if newest.as_ref().is_none_or(|newest| newest.sequence < stored.sequence) {
+                newest = Some(stored);
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Of each bucket the newest entry of the hash. Two buckets have one only while the earlier life
+    /// of a key is not swept yet.
+    fn entries_of(&self, hash: KeyHash) -> Result<Vec<(u64, Locator)>> {
+        let mut entries: Vec<(u64, Locator)> = Vec::new();
+        for run in &self.runs {
+            if let FilterSlot::Loaded(filter) = &run.filter
+                && !filter.may_contain(hash)
+            {
+                continue;
+            }
+            let meta = &run.meta;
+            let found = self.block(run, part(hash, meta.blocks))?.find(hash, meta.blocks);
+            let Some(locator) = found else { continue };
+            match entries.iter_mut().find(|(bucket_end, _)| *bucket_end == meta.bucket_end) {
+                Some((_, newest)) => *newest = locator.max(*newest),
+                None => entries.push((meta.bucket_end, locator)),
+            }
+        }
+        Ok(entries)
+    }
+
+    fn block(&self, run: &Run, number: u32) -> Result<Arc<Block>> {
+        let id = BlockId(run.meta.id, number);
+        if let Some(block) = self.blocks.get(id) {
+            return Ok(block);
+        }
+        let reader = RunReader::of(&self.files, &run.meta, self.seed)?;
+        let block = Arc::new(reader.block(number, run.starts.as_ref())?);
+        self.blocks.insert(id, block.clone());
+        Ok(block)
+    }
+
+    fn open_record(&self, hash: KeyHash, entry: &OpenEntry) -> Result<Stored> {
+        let row = self.tables.open.get(hash.0).map_err(failed)?;
+        let row = row.ok_or_else(|| Error::corrupted("an open record is missing"))?;
+        entry.decode(hash, row.value(), self.seed)
+    }
+}
+
+/// Where readers get the current view from. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Views(Arc<Swap<View>>);
+
+impl Views {
+    pub(super) fn new(view: View) -> Self {
+        Self(Arc::new(Swap::new(Arc::new(view))))
+    }
+
+    /// The view of the last commit that returned before the call.
+    pub(crate) fn current(&self) -> Arc<View> {
+        self.0.load().clone()
+    }
+
+    /// The same, for a look.
+    pub(crate) fn load(&self) -> impl Deref<Target = Arc<View>> + use<> {
+        self.0.load()
+    }
+
+    pub(super) fn set(&self, view: View) {
+        drop(self.0.swap(Arc::new(view)));
+    }
+}

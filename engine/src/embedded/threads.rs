@@ -1,0 +1,131 @@
+//! The threads of an open store: started after recovery, joined before the lock is given up.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::backend::telemetry;
+use crate::base::error::{Error, Result};
+use crate::base::sync::thread::JoinHandle;
+use crate::base::sync::{Instant, thread};
+use crate::embedded::directory::Lock;
+use crate::embedded::options::Options;
+use crate::embedded::recovery::{self, Recovered};
+use crate::embedded::session::Core;
+use crate::embedded::session::fold_progress::Folds;
+use crate::embedded::store::Store;
+use crate::embedded::workers::committer::Committer;
+use crate::embedded::workers::fold_worker::Folder;
+
+/// The threads of one core, in the order in which they end, and the lock that they work under.
+pub(crate) struct Running {
+    committer: Option<JoinHandle<()>>,
+    folder: Option<JoinHandle<()>>,
+    #[cfg(feature = "stepping")]
+    stepper: Option<crate::embedded::stepper::Stepper>,
+    lock: Lock,
+}
+
+impl Running {
+    /// Opens the store file, recovers, and starts the threads.
+    pub(crate) fn start(options: &Options, path: &Path, lock: &Lock) -> Result<(Arc<Core>, Self)> {
+        let opening = Instant::now();
+        let (core, committer, folder) = recover_core(options, path)?;
+        telemetry::opened(path, core.orphans_about(), opening.elapsed());
+        let mut running = Self::ended(lock.clone());
+        #[cfg(feature = "stepping")]
+        if let Some(stepper) = &options.stepper {
+            stepper.take_on(core.clone(), committer, folder);
+            running.stepper = Some(stepper.clone());
+            return Ok((core, running));
+        }
+        let ended = core.clone();
+        let commit = move || {
+            committer.run();
+            ended.committer_ended();
+        };
+        let started = spawn("oncekey-commit", &core, lock, commit)
+            .map(|thread| running.committer = Some(thread))
+            .and_then(|()| spawn("oncekey-fold", &core, lock, move || folder.run()))
+            .map(|thread| running.folder = Some(thread));
+        if let Err(error) = started {
+            core.close();
+            running.join(&core);
+            return Err(error);
+        }
+        Ok((core, running))
+    }
+
+    /// No threads, but the lock on the directory: before they start, and after a failed reopening.
+    pub(crate) fn ended(lock: Lock) -> Self {
+        Self {
+            committer: None,
+            folder: None,
+            #[cfg(feature = "stepping")]
+            stepper: None,
+            lock,
+        }
+    }
+
+    /// Joins both threads; the committer first, since it hands work to the folder.
+    pub(crate) fn join(self, core: &Core) -> Lock {
+        join(self.committer);
+        #[cfg(feature = "stepping")]
+        self.stepper.iter().for_each(|stepper| stepper.end_committer());
+        core.inbox.stop();
+        join(self.folder);
+        #[cfg(feature = "stepping")]
+        self.stepper.iter().for_each(|stepper| stepper.end_folder());
+        core.refuse_waiters();
+        core.folds.fail(&core.refusal());
+        self.lock
+    }
+}
+
+/// Joins a thread, unless it is this one: a reply may drop the last handle of the engine.
+fn join(thread: Option<JoinHandle<()>>) {
+    let other = thread.filter(|thread| thread.thread().id() != thread::current().id());
+    if let Some(thread) = other {
+        // A thread that panicked has latched the core before it ended.
+        drop(thread.join());
+    }
+}
+
+fn recover_core(options: &Options, path: &Path) -> Result<(Arc<Core>, Committer, Folder)> {
+    let store = Store::open(&options.disk, path, options.store_cache_bytes())?;
+    let Recovered { journal, records, clock, epoch, time } =
+        recovery::recover(options, path, &store)?;
+    let state = store.state();
+    let folds = Folds::start(state.folded_through, journal.next_sequence() - 1);
+    let core =
+        Arc::new(Core::new(options.clone(), state.secret.clone(), clock, store.views(), folds));
+    for (hash, versioned) in records {
+        core.recent.restored(versioned.record.as_deref());
+        core.table.shard(hash).restore(hash, versioned);
+    }
+    let pool = journal.pool().clone();
+    let committer = Committer::new(core.clone(), journal, state.incarnation, epoch, time);
+    let folder = Folder::new(core.clone(), store, pool);
+    Ok((core, committer, folder))
+}
+
+/// Starts a thread whose panic latches the engine.
+fn spawn(
+    name: &str,
+    core: &Arc<Core>,
+    lock: &Lock,
+    body: impl FnOnce() + Send + 'static,
+) -> Result<JoinHandle<()>> {
+    // The directory stays locked while the thread writes, whoever drops the last handle where.
+    let (core, lock) = (core.clone(), lock.clone());
+    let run = move || {
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+        if result.is_err() {
+            core.panicked();
+        }
+        drop(lock);
+    };
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .map_err(|error| Error::io(format!("starting the thread {name}"), error))
+}

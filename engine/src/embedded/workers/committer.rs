@@ -1,0 +1,285 @@
+//! The committer: everything queued while the last sync ran becomes the next group; one write, one
+//! sync, then every caller of the group is answered.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+
+use crate::admission::queue::{Batch, Taken};
+use crate::backend::operation::{Op, Queued};
+use crate::backend::telemetry;
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::sync::Instant;
+use crate::base::sync::atomic::Ordering;
+use crate::embedded::clock::Time;
+use crate::embedded::journal::{Group, Journal, Room};
+use crate::embedded::options::Durability;
+use crate::embedded::session::Core;
+use crate::embedded::session::recent::Versioned;
+use crate::embedded::workers::fold_worker::FoldTask;
+use crate::semantics::transition::{Record, Reply, Token, apply, transition};
+
+/// The most that a group grows to before the next one is begun, in bytes.
+const GROUP_BYTES: usize = 1 << 20;
+
+pub(crate) struct Committer {
+    core: Arc<Core>,
+    journal: Journal,
+    incarnation: u64,
+    epoch: u64,
+    /// The time of the last group: engine time never goes back in the journal.
+    time: Time,
+    group: Group,
+    batch: Batch,
+    /// Journal bytes since the last rotation: many small groups fill segments long before they
+    /// fill memory.
+    bytes_since_rotation: u64,
+}
+
+/// A command whose change is in the group being written.
+struct Written {
+    op: Op,
+    /// The record before the change.
+    base: Option<Arc<Record>>,
+    reply: Reply,
+    versioned: Versioned,
+}
+
+/// Whether the committer has more to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Again,
+    Stopped,
+}
+
+impl Committer {
+    pub(crate) fn new(
+        core: Arc<Core>,
+        journal: Journal,
+        incarnation: u64,
+        epoch: u64,
+        time: Time,
+    ) -> Self {
+        Self {
+            core,
+            journal,
+            incarnation,
+            epoch,
+            time,
+            group: Group::default(),
+            batch: Batch::default(),
+            bytes_since_rotation: 0,
+        }
+    }
+
+    /// Runs until the queue is stopped and empty, or the engine fails.
+    pub(crate) fn run(mut self) {
+        self.begin();
+        while self.step(None) == Step::Again {}
+    }
+
+    /// Recovery may have brought more than half of what recent memory holds.
+    pub(crate) fn begin(&mut self) {
+        self.rotate_if_due();
+    }
+
+    /// One round: waits for commands, at most until `at_most`, makes one or more groups of them
+    /// durable, answers.
+    pub(crate) fn step(&mut self, at_most: Option<Instant>) -> Step {
+        let allow_begins = !self.recent_is_full();
+        let deadline = self.next_deadline(allow_begins).into_iter().chain(at_most).min();
+        let taken = self.core.queue.take(&mut self.batch, allow_begins, deadline);
+        while !self.batch.is_empty() {
+            if let Err(error) = self.commit_group() {
+                self.fail(&error);
+                return Step::Stopped;
+            }
+        }
+        self.refuse_overdue();
+        self.rotate_if_due();
+        if taken == Taken::Stopped { Step::Stopped } else { Step::Again }
+    }
+
+    fn next_deadline(&self, allow_begins: bool) -> Option<Instant> {
+        let timer = self.core.run_timers();
+        let overdue = if allow_begins { None } else { self.core.queue.oldest_begin() }
+            .map(|since| since + self.core.options.overload_after);
+        [timer, overdue].into_iter().flatten().min()
+    }
+
+    /// Takes commands from the batch until the group is large enough, and makes it durable.
+    fn commit_group(&mut self) -> Result<()> {
+        let now = self.core.now().max(self.time);
+        self.time = now;
+        self.group.clear();
+        let limit = GROUP_BYTES.min(self.journal.segment_bytes() as usize / 4);
+        let mut written = Vec::with_capacity(self.batch.len());
+        let mut unchanged = Vec::new();
+        while self.group.len() < limit
+            && let Some(Queued { op, base }) = self.batch.pop()
+        {
+            let (change, reply) = transition(base.as_deref(), &op.command, &op.key, now);
+            let Some(change) = change else {
+                unchanged.push((Queued { op, base }, reply));
+                continue;
+            };
+            let sequence = self.journal.next_sequence() + self.group.entries();
+            let at = Token { incarnation: self.incarnation, epoch: self.epoch, sequence };
+            let record = apply(base.as_deref(), &change, at, now)
+                .map_err(|_| Error::corrupted("a change does not fit the record it was made for"))?
+                .map(Arc::new);
+            self.group.push(op.hash, &change);
+            written.push(Written { op, base, reply, versioned: Versioned { sequence, record } });
+        }
+        for (queued, reply) in unchanged {
+            self.core.publish_unchanged(queued, Ok(reply), now);
+        }
+        if written.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.make_room() {
+            for Written { op, base, .. } in written {
+                self.core.publish_unchanged(Queued { op, base }, Err(error.clone()), now);
+            }
+            return Ok(());
+        }
+        self.write_and_publish(written, now)
+    }
+
+    /// Makes sure that the group fits, waiting for the folder if it must: nothing is written yet,
+    /// so a full disk refuses this group without failing the engine.
+    fn make_room(&mut self) -> Result<()> {
+        let deadline = Instant::now() + self.core.options.overload_after;
+        loop {
+            match self.journal.make_room(&self.group) {
+                Room::Here => return Ok(()),
+                Room::NextSegment => {
+                    self.core.inbox.nudge();
+                    return Ok(());
+                }
+                Room::None => {
+                    if self.core.inbox.is_idle() {
+                        self.rotate();
+                    }
+                    self.core.inbox.nudge();
+                    self.journal.wait_for_segment(deadline).map_err(|error| {
+                        Error::caused_by(ErrorKind::StoreFull, "the journal has no room", error)
+                    })?;
+                }
+            }
+        }
+    }
+
+    fn write_and_publish(&mut self, written: Vec<Written>, now: Time) -> Result<()> {
+        let position = self.journal.position();
+        let Self { journal, group, epoch, .. } = self;
+        if let Err(error) = caught(|| journal.append(group, *epoch, now)) {
+            return Err(self.unknown(written, error));
+        }
+        let bytes = self.journal.position().offset - position.offset;
+        self.bytes_since_rotation += bytes;
+        let late = match self.core.options.durability {
+            Durability::Strict => written,
+            Durability::Relaxed => {
+                let (early, late) = (written.into_iter())
+                    .partition(|written| written.op.command.starts_execution());
+                self.publish(early, now);
+                late
+            }
+        };
+        let syncing = Instant::now();
+        if let Err(error) = caught(|| self.journal.sync()) {
+            return Err(self.unknown(late, error));
+        }
+        telemetry::group_synced(self.group.entries(), bytes, syncing.elapsed());
+        let counters = &self.core.counters;
+        counters.groups.fetch_add(1, Ordering::Relaxed);
+        counters.entries.fetch_add(self.group.entries(), Ordering::Relaxed);
+        let last = self.journal.next_sequence() - 1;
+        self.core.folds.published.store(last, Ordering::Release);
+        self.publish(late, now);
+        Ok(())
+    }
+
+    fn publish(&self, written: Vec<Written>, now: Time) {
+        for Written { op, reply, versioned, .. } in written {
+            self.core.publish(op, reply, versioned, now);
+        }
+    }
+
+    /// A group that may or may not be on disk. Latches first: nobody may be told that a key is free
+    /// or locked once its outcome is in doubt.
+    fn unknown(&self, written: Vec<Written>, error: Error) -> Error {
+        self.core.fail(&error);
+        for Written { op, .. } in written {
+            self.core.publish_unknown(op, &error.as_outcome_unknown());
+        }
+        error
+    }
+
+    fn fail(&mut self, error: &Error) {
+        self.core.fail(error);
+        while let Some(queued) = self.batch.pop() {
+            let refusal =
+                Error::caused_by(ErrorKind::Unavailable, error.to_string(), error.clone());
+            self.core.refuse(queued, &refusal);
+        }
+    }
+
+    fn recent_is_full(&self) -> bool {
+        let recent = &self.core.recent;
+        recent.active.load(Ordering::Relaxed) >= self.core.options.recent_bytes / 2
+            && recent.folding.load(Ordering::Relaxed) > 0
+    }
+
+    /// Begins that waited for memory longer than they should.
+    fn refuse_overdue(&self) {
+        if !self.recent_is_full() {
+            return;
+        }
+        let Some(limit) = Instant::now().checked_sub(self.core.options.overload_after) else {
+            return;
+        };
+        let message = "folding does not keep up with what is written";
+        for queued in self.core.queue.take_begins_before(limit) {
+            self.core.refuse(queued, &Error::new(ErrorKind::Overloaded, message));
+        }
+    }
+
+    fn rotate_if_due(&mut self) {
+        // Asked first: once the folder is idle, what it was asked for is no longer wished for, and
+        // only this thread makes it busy.
+        if !self.core.inbox.is_idle() {
+            return;
+        }
+        let half = self.core.options.recent_bytes / 2;
+        if self.core.recent.active.load(Ordering::Relaxed) >= half
+            || self.bytes_since_rotation >= 2 * self.journal.segment_bytes()
+            || self.core.folds.wants()
+        {
+            self.rotate();
+        }
+    }
+
+    /// Hands the active records to the folder, which has finished with the ones before. Between two
+    /// groups, so that the fold holds exactly what the journal holds before `replay_from`.
+    fn rotate(&mut self) {
+        for mut shard in self.core.table.shards() {
+            shard.rotate();
+        }
+        self.core.recent.rotate();
+        self.bytes_since_rotation = 0;
+        self.core.inbox.fold(FoldTask {
+            through: self.journal.next_sequence() - 1,
+            replay_from: self.journal.position(),
+            epoch: self.epoch,
+            time: self.time,
+        });
+    }
+}
+
+/// Makes a panic of the disk an error, so that the callers of the group are answered, claims given
+/// back. The journal is not used after either.
+fn caught(io: impl FnOnce() -> Result<()>) -> Result<()> {
+    panic::catch_unwind(AssertUnwindSafe(io))
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Unavailable, "writing the journal panicked")))
+}

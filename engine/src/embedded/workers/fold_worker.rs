@@ -1,0 +1,482 @@
+//! The folder: the only writer of the store file. In order of urgency it prepares journal
+//! segments, moves recent records into the store file, takes backups, loads filters, merges runs and
+//! gives the space of expired records back.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backend::stats::Stats;
+use crate::backend::telemetry;
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::sync::atomic::Ordering;
+use crate::base::sync::{Condvar, Instant, Mutex, oneshot};
+use crate::embedded::clock::Time;
+use crate::embedded::directory;
+use crate::embedded::journal::{Position, SegmentPool};
+use crate::embedded::session::Core;
+use crate::embedded::session::recent::Versioned;
+use crate::embedded::store::{Fold, Store};
+use crate::semantics::key::KeyHash;
+
+/// What the committer hands over at a rotation: the records are in the shards' folding maps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FoldTask {
+    /// The last sequence that the records hold.
+    pub(crate) through: u64,
+    /// Where the journal goes on after it.
+    pub(crate) replay_from: Position,
+    pub(crate) epoch: u64,
+    pub(crate) time: Time,
+}
+
+/// What others ask of the folder.
+#[derive(Default)]
+pub(crate) struct Inbox {
+    requests: Mutex<Requests>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Requests {
+    fold: Option<FoldTask>,
+    /// A fold was handed over and its records are not evicted yet.
+    folding: bool,
+    backups: Vec<(PathBuf, oneshot::Sender<Result<()>>)>,
+    sweeps: Vec<oneshot::Sender<Result<u64>>>,
+    nudged: bool,
+    refusing: bool,
+    stopped: bool,
+}
+
+impl Inbox {
+    /// Whether a fold may be handed over.
+    pub(crate) fn is_idle(&self) -> bool {
+        !self.requests.lock().folding
+    }
+
+    pub(crate) fn fold(&self, task: FoldTask) {
+        let mut requests = self.requests.lock();
+        requests.folding = true;
+        requests.fold = Some(task);
+        self.wake.notify_one();
+    }
+
+    /// No answer comes when the folder ends before it.
+    pub(crate) fn backup(&self, path: PathBuf) -> oneshot::Receiver<Result<()>> {
+        let (sender, receiver) = oneshot::channel();
+        let mut requests = self.requests.lock();
+        if !requests.refusing {
+            requests.backups.push((path, sender));
+            self.wake.notify_one();
+        }
+        receiver
+    }
+
+    /// The answer is how many records were removed; none comes when the folder ends before it.
+    pub(crate) fn sweep(&self) -> oneshot::Receiver<Result<u64>> {
+        let (sender, receiver) = oneshot::channel();
+        let mut requests = self.requests.lock();
+        if !requests.refusing {
+            requests.sweeps.push(sender);
+            self.wake.notify_one();
+        }
+        receiver
+    }
+
+    /// Leaves requests without an answer from now on.
+    pub(crate) fn refuse(&self) {
+        let mut requests = self.requests.lock();
+        requests.refusing = true;
+        requests.backups.clear();
+        requests.sweeps.clear();
+        self.wake.notify_one();
+    }
+
+    pub(crate) fn nudge(&self) {
+        self.requests.lock().nudged = true;
+        self.wake.notify_one();
+    }
+
+    /// Waits for a moment, or until something is asked for.
+    fn rest(&self, moment: Duration) {
+        let mut requests = self.requests.lock();
+        let urgent = requests.fold.is_some() || requests.stopped || !requests.backups.is_empty();
+        if !urgent {
+            let _ = self.wake.wait_until(&mut requests, Instant::now() + moment);
+        }
+    }
+
+    pub(crate) fn stop(&self) {
+        self.requests.lock().stopped = true;
+        self.wake.notify_one();
+    }
+
+    fn wait_for_stop(&self) {
+        let mut requests = self.requests.lock();
+        while !requests.stopped {
+            self.wake.wait(&mut requests);
+        }
+    }
+}
+
+/// Run entries merged in one transaction: few, since a fold may be waiting by its end.
+const MERGE_ENTRIES: usize = 1 << 13;
+/// Run entries to merge for each record that is folded, so that merging keeps pace whatever the load.
+const MERGED_PER_RECORD: usize = 4;
+/// Folds go before merging until it is so many run entries behind.
+const MOST_OWED: usize = 1 << 20;
+/// Between two pieces of space that are given back.
+const PAUSE: Duration = Duration::from_millis(5);
+/// How long what found no space waits before it is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How little of a contended processor the folder takes: about a tenth of what others get. Half as
+/// much did not lower the 99th percentile as far, the idle class starved folds when callers were busy.
+const NICENESS: i32 = 10;
+
+/// What the folder is about, in the order of urgency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(not(feature = "stepping"), allow(unreachable_pub))]
+pub enum Doing {
+    /// Preparing a journal segment.
+    Prepare,
+    /// Folding.
+    Fold,
+    /// Copying the store.
+    Backup,
+    /// Loading filters.
+    Load,
+    /// Merging runs.
+    Merge,
+    /// Removing expired records.
+    Sweep,
+}
+
+/// What the folder did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Round {
+    Worked,
+    /// There was nothing to be done.
+    Idle,
+    /// The engine failed: the folder does nothing any more.
+    Failed,
+}
+
+pub(crate) struct Folder {
+    core: Arc<Core>,
+    store: Store,
+    pool: Arc<SegmentPool>,
+    next_sweep: Instant,
+    /// The records that the sweep under way has removed, and who asked for it.
+    sweeping: Option<(u64, Vec<oneshot::Sender<Result<u64>>>)>,
+    filters_loaded: bool,
+    /// A fold that found no space in the record files. Nothing of it is committed, its records are
+    /// still in recent, its part of the journal is not recycled.
+    kept: Option<FoldTask>,
+    /// The kept fold waits before it is tried again.
+    resting: bool,
+    /// A merge found no space, and waits before it is begun again.
+    merge_waits: bool,
+    /// Run entries that merging is behind.
+    owed: usize,
+}
+
+impl Folder {
+    pub(crate) fn new(core: Arc<Core>, store: Store, pool: Arc<SegmentPool>) -> Self {
+        let next_sweep = Instant::now() + core.options.sweep_interval;
+        Self {
+            core,
+            store,
+            pool,
+            next_sweep,
+            sweeping: None,
+            filters_loaded: false,
+            kept: None,
+            resting: false,
+            merge_waits: false,
+            owed: 0,
+        }
+    }
+
+    /// Runs until it is stopped; the store file is closed when this returns. After a failure it
+    /// writes nothing more, but keeps the store file open for readers.
+    pub(crate) fn run(mut self) {
+        yield_to_others();
+        loop {
+            match self.round() {
+                Round::Worked => {}
+                Round::Idle if self.wait() => {}
+                Round::Idle => return self.close(),
+                Round::Failed => return self.core.inbox.wait_for_stop(),
+            }
+        }
+    }
+
+    pub(crate) fn round(&mut self) -> Round {
+        if self.core.has_failed() {
+            self.sweeping = None;
+            return Round::Failed;
+        }
+        match self.step() {
+            Ok(true) => Round::Worked,
+            Ok(false) => Round::Idle,
+            Err(error) => {
+                self.core.fail(&error);
+                Round::Worked
+            }
+        }
+    }
+
+    /// Tells tests what comes next.
+    #[cfg(feature = "stepping")]
+    fn about(&self, doing: Doing) {
+        if let Some(stepper) = &self.core.options.stepper {
+            stepper.about(doing);
+        }
+    }
+
+    #[cfg(not(feature = "stepping"))]
+    fn about(&self, _: Doing) {}
+
+    /// A wait that was over at once; `false` when the folder is to stop.
+    #[cfg(feature = "stepping")]
+    pub(crate) fn wait_no_time(&mut self) -> bool {
+        self.retry();
+        !self.core.inbox.requests.lock().stopped
+    }
+
+    #[cfg(feature = "stepping")]
+    pub(crate) fn neglect_merging(&mut self) {
+        self.owed = MOST_OWED + 1;
+    }
+
+    /// The orderly end, after which the next open has nothing to repair.
+    pub(crate) fn close(self) {
+        self.core.inbox.refuse();
+        if let Err(error) = self.store.close() {
+            self.core.fail(&error);
+        }
+    }
+
+    /// Does the most urgent thing; says whether there was one.
+    fn step(&mut self) -> Result<bool> {
+        if self.pool.wants_segment() && self.pool.failure().is_none() {
+            // A failure is kept by the pool and refuses claims; it does not fail the engine.
+            self.about(Doing::Prepare);
+            let prepared = self.pool.prepare();
+            self.note_space()?;
+            if prepared.is_ok() {
+                return Ok(true);
+            }
+        }
+        if self.owed > MOST_OWED && !self.is_short_of_space() && self.merge()? {
+            return Ok(true);
+        }
+        let kept = if self.resting { None } else { self.kept.take() };
+        let task = kept.or_else(|| self.core.inbox.requests.lock().fold.take());
+        if let Some(task) = task {
+            self.about(Doing::Fold);
+            self.fold(task)?;
+            return Ok(true);
+        }
+        let backup = self.core.inbox.requests.lock().backups.pop();
+        if let Some((path, sender)) = backup {
+            self.about(Doing::Backup);
+            let result = directory::backup(&self.core.options, &self.store, &path);
+            // Nobody waits any more: the backup is there all the same.
+            drop(sender.send(result));
+            return Ok(true);
+        }
+        if self.core.inbox.requests.lock().stopped {
+            return Ok(false);
+        }
+        if !self.filters_loaded {
+            self.about(Doing::Load);
+            self.filters_loaded = !self.store.load_next_filter()?;
+            return Ok(true);
+        }
+        // Takes space before it gives any back.
+        if !self.is_short_of_space() && self.merge()? {
+            return Ok(true);
+        }
+        self.about(Doing::Sweep);
+        self.sweep()
+    }
+
+    /// Merges for one transaction; `false` when there is nothing to merge.
+    fn merge(&mut self) -> Result<bool> {
+        self.about(Doing::Merge);
+        let merged = match self.store.merge_step(MERGE_ENTRIES) {
+            Err(error) if error.kind() == ErrorKind::StoreFull => {
+                self.merge_waits = true;
+                self.note_space()?;
+                return Ok(true);
+            }
+            merged => merged?,
+        };
+        self.owed = if merged { self.owed.saturating_sub(MERGE_ENTRIES) } else { 0 };
+        if merged {
+            self.note_space()?;
+        }
+        Ok(merged)
+    }
+
+    /// Waits for a request, a retry or the next sweep; `false` when the folder is to stop.
+    fn wait(&mut self) -> bool {
+        let mut requests = self.core.inbox.requests.lock();
+        loop {
+            let busy = requests.fold.is_some()
+                || !requests.backups.is_empty()
+                || !requests.sweeps.is_empty();
+            if busy || std::mem::take(&mut requests.nudged) {
+                break;
+            }
+            if requests.stopped {
+                return false;
+            }
+            let retry = self.is_short_of_space().then(|| Instant::now() + RETRY);
+            let until = retry.map_or(self.next_sweep, |retry| retry.min(self.next_sweep));
+            if self.core.inbox.wake.wait_until(&mut requests, until).timed_out() {
+                break;
+            }
+        }
+        drop(requests);
+        self.retry();
+        true
+    }
+
+    fn is_short_of_space(&self) -> bool {
+        self.kept.is_some() || self.merge_waits || self.pool.failure().is_some()
+    }
+
+    /// Lets what found no space be tried again.
+    fn retry(&mut self) {
+        self.pool.forget_failure();
+        self.resting = false;
+        self.merge_waits = false;
+    }
+
+    fn fold(&mut self, task: FoldTask) -> Result<()> {
+        let started = Instant::now();
+        let entries: Vec<(KeyHash, Versioned)> = self
+            .core
+            .table
+            .shards()
+            .flat_map(|shard| shard.folding().collect::<Vec<_>>())
+            .collect();
+        let count = entries.len();
+        let fold = Fold {
+            through: task.through,
+            replay_from: task.replay_from,
+            epoch: task.epoch,
+            time: task.time,
+            bucket_width: bucket_width(self.core.options.ttl),
+            entries,
+        };
+        let appended = match self.store.append(&fold) {
+            Err(error) if error.kind() == ErrorKind::StoreFull => return self.keep(task, error),
+            appended => appended?,
+        };
+        self.store.fold(appended)?;
+        // Its records are only held by recent now: who takes them out of it frees them.
+        drop(fold);
+        // The store gave readers the new view: they find the records there before they stop finding
+        // them in recent.
+        let evicted: Vec<_> = self.core.table.shards().map(|mut shard| shard.evict()).collect();
+        self.core.carried.store(self.store.view().open_count(), Ordering::Relaxed);
+        self.core.recent.evicted();
+        // Only now that the fold is durable may its part of the journal be written over.
+        self.pool.recycle(task.replay_from);
+        self.core.folds.folded(task.through);
+        // After the wish for this fold was met, for which the committer would fold again.
+        self.core.inbox.requests.lock().folding = false;
+        self.core.counters.folds.fetch_add(1, Ordering::Relaxed);
+        telemetry::folded(count, started.elapsed());
+        self.core.queue.nudge();
+        // What is left of the last fold is freed, which takes a while: only now that nobody waits.
+        self.core.retired.replace(evicted);
+        self.owed += MERGED_PER_RECORD * count;
+        self.note_space()
+    }
+
+    /// Puts a fold off: a full disk refuses claims without failing the engine.
+    fn keep(&mut self, task: FoldTask, no_space: Error) -> Result<()> {
+        self.kept = Some(task);
+        self.resting = true;
+        self.note_space()?;
+        // They wait for the memory that this fold was to free.
+        for queued in self.core.queue.take_begins_before(Instant::now()) {
+            self.core.refuse(queued, &no_space);
+        }
+        self.core.folds.put_off(no_space);
+        Ok(())
+    }
+
+    fn sweep(&mut self) -> Result<bool> {
+        let now = self.core.now();
+        if self.sweeping.is_none() {
+            let requested = std::mem::take(&mut self.core.inbox.requests.lock().sweeps);
+            let mut due = !requested.is_empty();
+            if Instant::now() >= self.next_sweep {
+                // A full disk is written to only for the space that this gives back.
+                due |= !self.is_short_of_space() || self.store.has_expired_files(now);
+                self.next_sweep = Instant::now() + self.core.options.sweep_interval;
+            }
+            if due {
+                let report = self.store.sweep(now)?;
+                self.core.counters.swept.fetch_add(report.completed, Ordering::Relaxed);
+                self.sweeping = Some((report.completed, requested));
+                return Ok(true);
+            }
+        }
+        if let Some(left) = self.store.give_back_removed() {
+            if left {
+                // Whoever syncs meanwhile waits for the filesystem: in between nobody does.
+                self.core.inbox.rest(PAUSE);
+            }
+            return Ok(true);
+        }
+        let Some((swept, requested)) = self.sweeping.take() else {
+            return Ok(false);
+        };
+        if self.store.view().has_expired_orphans(now) {
+            // Their space comes back with the next fold.
+            self.core.folds.want();
+            self.core.queue.nudge();
+        }
+        telemetry::swept(swept);
+        self.note_space()?;
+        for sender in requested {
+            drop(sender.send(Ok(swept)));
+        }
+        Ok(true)
+    }
+
+    /// Decides whether new claims fit: the disk, and the size that the options allow.
+    fn note_space(&self) -> Result<()> {
+        let bytes = self.store.file_bytes()? + self.pool.bytes();
+        self.core.counters.store_bytes.store(bytes, Ordering::Relaxed);
+        let over = self.core.options.max_store_bytes.is_some_and(|limit| bytes >= limit);
+        let full = over || self.is_short_of_space();
+        if self.core.full.swap(full, Ordering::Relaxed) != full {
+            telemetry::full_changed(full);
+        }
+        telemetry::gauges(|| Stats::of(&self.core));
+        Ok(())
+    }
+}
+
+/// Lets the committer and whoever embeds the engine run first when all of them want a processor:
+/// callers wait for those, and for this thread only when memory runs out. Affects the calling thread
+/// alone.
+fn yield_to_others() {
+    // On Linux no process means this thread. If it is not allowed, which there is no case of, the
+    // folder only disturbs more.
+    let _ = rustix::process::setpriority_process(None, NICENESS);
+}
+
+/// Expired records give their space back by buckets of this width: a twenty-fourth of the TTL.
+fn bucket_width(ttl: Duration) -> Duration {
+    (ttl / 24).clamp(Duration::from_secs(1), Duration::from_secs(3600))
+}

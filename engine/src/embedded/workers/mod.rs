@@ -1,0 +1,4 @@
+//! The two workers of an open store. The committer owns the journal, the fold worker owns the store.
+
+pub(crate) mod committer;
+pub(crate) mod fold_worker;

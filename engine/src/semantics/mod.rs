@@ -1,0 +1,5 @@
+//! What a record, a command and an answer mean. No I/O, no clock, no lock.
+
+pub(crate) mod fingerprint;
+pub(crate) mod key;
+pub(crate) mod transition;
