@@ -2,4 +2,7 @@
 
 pub(crate) mod fingerprint;
 pub(crate) mod key;
+pub(crate) mod record_codec;
+#[cfg(test)]
+pub(crate) mod samples;
 pub(crate) mod transition;

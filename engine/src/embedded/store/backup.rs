@@ -4,9 +4,9 @@ use std::path::Path;
 
 use redb::{Key, ReadOnlyTable, ReadableTable, TableDefinition};
 
-use super::backend::{Handle, failed};
 use super::catalog::Catalog;
-use super::files::FileName;
+use super::file_set::FileName;
+use super::redb::storage::{Handle, failed};
 use super::run::RunReader;
 use super::schema::{Bytes, OPEN, RUNS, StoreState};
 use super::verify::check_records;

@@ -6,10 +6,9 @@ use std::sync::Arc;
 
 use redb::{ReadableTable, Table};
 
-use super::backend::failed;
-use super::files::FileName;
-use super::filter::Filter;
-use super::record::{self, Stored};
+use super::file_set::FileName;
+use super::redb::storage::failed;
+use super::run::filter::Filter;
 use super::run::{self, Starts, Written};
 use super::schema::{Bytes, RunMeta, STATE_KEY, StoreState, Tally};
 use super::view::Tables;
@@ -17,6 +16,7 @@ use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::embedded::clock::Time;
 use crate::semantics::key::{HashMap, KeyHash};
+use crate::semantics::record_codec::{self, Stored};
 use crate::semantics::transition::Record;
 
 #[derive(Clone, Debug)]
@@ -81,7 +81,8 @@ impl OpenEntry {
 }
 
 pub(super) fn decode_open(hash: KeyHash, bytes: &[u8], seed: u64) -> Result<Stored> {
-    let stored = record::decode(&SharedBytes::copy_of(bytes), record::open_seed(seed, hash))?;
+    let stored =
+        record_codec::decode(&SharedBytes::copy_of(bytes), record_codec::open_seed(seed, hash))?;
     if stored.len != bytes.len() {
         return Err(Error::corrupted("an open record has bytes after its end"));
     }
@@ -186,8 +187,8 @@ impl Catalog {
         buffer: &mut Vec<u8>,
     ) -> Result<()> {
         buffer.clear();
-        let seed = record::open_seed(self.state.seed, hash);
-        let checksum = record::encode(buffer, seed, sequence, record);
+        let seed = record_codec::open_seed(self.state.seed, hash);
+        let checksum = record_codec::encode(buffer, seed, sequence, record);
         rows.insert(hash.0, buffer.as_slice()).map_err(failed)?;
         let entry = OpenEntry { sequence, checksum, expires_at: record.expires_at() };
         self.state.open.add(checksum);

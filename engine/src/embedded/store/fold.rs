@@ -6,10 +6,10 @@ use std::time::Duration;
 use redb::WriteTransaction;
 
 use super::Store;
-use super::backend::failed;
 use super::catalog::Catalog;
-use super::files::FileName;
-use super::records::Appender;
+use super::file_set::FileName;
+use super::record_file::Appender;
+use super::redb::storage::failed;
 use super::run::{Entry, Written};
 use super::schema::{OPEN, RUNS, RunMeta};
 use crate::base::error::{ErrorKind, Result};

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::vec;
 
 use super::Store;
-use super::backend::failed;
-use super::files::FileName;
+use super::file_set::FileName;
+use super::redb::storage::failed;
 use super::run::{Entry, RunReader, RunWriter};
 use super::schema::{RUNS, RunMeta};
 use super::view::View;

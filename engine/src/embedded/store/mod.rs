@@ -4,21 +4,18 @@
 //! every other thread reads through an immutable [`View`], which is swapped after each commit, so
 //! that the catalog in memory and the snapshot in the file always belong together.
 //!
-//! Completed records lie in [record files](records) by expiry bucket and are indexed by [runs](run);
+//! Completed records lie in [record files](record_file) by expiry bucket and are indexed by [runs](run);
 //! records in flight and orphans have a table of their own with an index in memory. Read [`schema`] for
-//! the tables, [`files`] for what they list, [`fold`](Store::fold) for how records come in,
+//! the tables, [`file_set`] for what they list, [`fold`](Store::fold) for how records come in,
 //! [`View::get`] for how they are found, then [`merge`] and [`sweep`].
 
-mod backend;
 mod backup;
-mod block_cache;
 mod catalog;
-mod files;
-mod filter;
+pub(crate) mod file_set;
 mod fold;
 mod merge;
-mod record;
-mod records;
+pub(crate) mod record_file;
+mod redb;
 mod run;
 mod schema;
 mod sweep;
@@ -26,24 +23,23 @@ mod sweep;
 mod tests;
 mod verify;
 mod view;
-mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::WriteTransaction;
+use ::redb::WriteTransaction;
 
-use self::backend::{Backend, Handle, failed, inspect};
-use self::block_cache::BlockCache;
 use self::catalog::{Catalog, FilterSlot};
-use self::files::{FileName, Files, Removed};
+use self::file_set::{FileName, Files, Removed};
 use self::merge::MergeJob;
+use self::redb::storage::{Backend, Handle, failed, inspect};
+use self::redb::write_buffer::StoreFile;
+use self::run::block_cache::BlockCache;
 use self::run::{RunReader, RunWriter};
 use self::schema::{OPEN, RUNS, RunMeta, STATE, STATE_KEY};
 use self::view::Tables;
-use self::writes::StoreFile;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::embedded::clock::Time;
 use crate::embedded::disk::{Caching, Disk, DiskFile};
@@ -164,7 +160,7 @@ impl Store {
         let stored = names.iter().filter_map(|name| FileName::parse(name));
         stored
             .filter(|name| !listed.contains(name))
-            .try_for_each(|name| files::remove(&*self.disk, &self.dir, name))
+            .try_for_each(|name| file_set::remove(&*self.disk, &self.dir, name))
     }
 
     /// Removes the open files that are neither listed nor being written; gives how many of them held
@@ -174,7 +170,7 @@ impl Store {
             self.catalog.file_names().chain(self.merge.as_ref().map(MergeJob::file_name)).collect();
         let unlisted: Vec<_> = self.files.names().filter(|name| !kept.contains(name)).collect();
         for name in &unlisted {
-            files::remove(&*self.disk, &self.dir, *name)?;
+            file_set::remove(&*self.disk, &self.dir, *name)?;
             self.removed.extend(Arc::make_mut(&mut self.files).take(*name));
         }
         if !unlisted.is_empty() {
@@ -402,8 +398,8 @@ pub(crate) fn fuzz_decode(bytes: &[u8]) {
     let mut sealed = crate::base::codec::checksum(SEED, &with_length).to_le_bytes().to_vec();
     sealed.extend(with_length);
     for form in [bytes, &sealed] {
-        drop(record::decode(&crate::base::bytes::SharedBytes::copy_of(form), SEED));
-        record::peek_key(form);
+        drop(record_codec::decode(&crate::base::bytes::SharedBytes::copy_of(form), SEED));
+        record_codec::peek_key(form);
     }
     let meta = RunMeta {
         id: u64::from_le_bytes(std::array::from_fn(|at| bytes.get(at).copied().unwrap_or(0))),

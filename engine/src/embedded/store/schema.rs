@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `state` | 0 | [`StoreState`] |
 //! | `runs` | run | [`RunMeta`] |
-//! | `open` | hash | a record in flight or orphaned ([`super::record`]) |
+//! | `open` | hash | a record in flight or orphaned ([`crate::semantics::record_codec`]) |
 //!
 //! redb does not verify what it reads, so every value carries a checksum, and every absence is
 //! decided by something that was verified: runs and open rows are counted by the state row, the blocks

@@ -3,8 +3,8 @@
 use redb::WriteTransaction;
 
 use super::Store;
-use super::backend::failed;
 use super::catalog::Catalog;
+use super::redb::storage::failed;
 use super::schema::RUNS;
 use crate::base::error::Result;
 use crate::embedded::clock::Time;

@@ -5,19 +5,20 @@ use std::sync::Arc;
 
 use redb::ReadableTable;
 
-use super::backend::failed;
 use super::catalog::{Catalog, decode_open};
-use super::files::Files;
-use super::records::Records;
+use super::file_set::Files;
+use super::record_file::Records;
+use super::redb::storage::failed;
 use super::run::{Entry, RunReader};
 use super::schema::{RunMeta, StoreState};
 use super::view::Tables;
-use super::{Store, open_held, record};
+use super::{Store, open_held};
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::embedded::disk::Disk;
 use crate::embedded::verify::Verification;
 use crate::semantics::key::{self, KeyHash};
+use crate::semantics::record_codec;
 
 impl Store {
     /// Reads all of the `store.redb` in `dir`, which must not be open, without writing to it:
@@ -155,7 +156,7 @@ fn check_record(
 
 /// The key of a record that fails its checksum, if its key is still what its hash was made of.
 fn key_of(bytes: &[u8], hash: KeyHash, state: &StoreState) -> Option<key::Key> {
-    record::peek_key(bytes).filter(|key| KeyHash::of(key, &state.secret) == hash)
+    record_codec::peek_key(bytes).filter(|key| KeyHash::of(key, &state.secret) == hash)
 }
 
 /// Reads and verifies every block, and every record that one lists.

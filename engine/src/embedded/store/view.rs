@@ -5,13 +5,12 @@ use std::sync::Arc;
 
 use redb::{ReadOnlyTable, ReadableDatabase, TableError};
 
-use super::backend::{Handle, Watch, failed};
-use super::block_cache::{BlockCache, BlockId};
 use super::catalog::{Catalog, FilterSlot, OpenEntry, OpenIndex, Run};
-use super::files::Files;
-use super::filter::part;
-use super::record::Stored;
-use super::records::{Locator, Records};
+use super::file_set::Files;
+use super::record_file::{Locator, Records};
+use super::redb::storage::{Handle, Watch, failed};
+use super::run::block_cache::{BlockCache, BlockId};
+use super::run::filter::part;
 use super::run::{Block, RunReader};
 use super::schema::{Bytes, OPEN, RUNS, STATE};
 use crate::base::error::{Error, ErrorKind, Result};
@@ -19,6 +18,7 @@ use crate::base::sync::Swap;
 use crate::embedded::clock::Time;
 use crate::embedded::session::recent::Versioned;
 use crate::semantics::key::{Key, KeyHash};
+use crate::semantics::record_codec::Stored;
 
 /// The tables of one snapshot.
 pub(super) struct Tables {

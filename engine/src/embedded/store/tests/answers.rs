@@ -237,7 +237,7 @@ fn sweeping_removes_everything_and_space_is_used_again() {
         assert!(fixture.get(cycle * 1000).is_none());
         assert_eq!(fixture.store.state().time, Time(fixture.time));
         assert_eq!(fixture.dir.run_files(), [] as [PathBuf; 0]);
-        assert_eq!(redb::ReadableTableMetadata::len(&view.tables.runs).unwrap(), 0);
+        assert_eq!(::redb::ReadableTableMetadata::len(&view.tables.runs).unwrap(), 0);
     }
     assert!(sizes[11] <= sizes[1], "{sizes:?}");
 }

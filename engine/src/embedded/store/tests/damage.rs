@@ -1,10 +1,12 @@
 //! Damage is an error, never an absence, and a file that is refused is left as it was.
 
-use redb::ReadableTable;
+use ::redb::ReadableTable;
 
 use super::*;
+use crate::base::bytes::SharedBytes;
 use crate::embedded::store::schema::RunMeta;
 use crate::embedded::verify::Verification;
+use crate::semantics::record_codec;
 
 pub(super) fn altered(mut bytes: Vec<u8>, index: usize) -> Vec<u8> {
     bytes[index] ^= 0x10;
@@ -12,9 +14,9 @@ pub(super) fn altered(mut bytes: Vec<u8>, index: usize) -> Vec<u8> {
 }
 
 /// Flips a bit of byte `index` of every value of a table.
-pub(super) fn alter<K: redb::Key + 'static>(
+pub(super) fn alter<K: ::redb::Key + 'static>(
     transaction: &WriteTransaction,
-    definition: redb::TableDefinition<'_, K, schema::Bytes>,
+    definition: ::redb::TableDefinition<'_, K, schema::Bytes>,
     index: impl Fn(&[u8]) -> usize,
 ) {
     let mut table = transaction.open_table(definition).unwrap();
@@ -33,9 +35,9 @@ pub(super) fn alter<K: redb::Key + 'static>(
     }
 }
 
-pub(super) fn remove_all<K: redb::Key + 'static>(
+pub(super) fn remove_all<K: ::redb::Key + 'static>(
     transaction: &WriteTransaction,
-    definition: redb::TableDefinition<'_, K, schema::Bytes>,
+    definition: ::redb::TableDefinition<'_, K, schema::Bytes>,
 ) {
     transaction.open_table(definition).unwrap().retain(|_, _| false).unwrap();
 }
@@ -246,13 +248,13 @@ fn what_can_not_be_opened_is_classified_and_left_untouched() {
     }
     std::fs::remove_file(dir.file()).unwrap();
 
-    let foreign = redb::Database::create(dir.file()).unwrap();
+    let foreign = ::redb::Database::create(dir.file()).unwrap();
     foreign.close().unwrap();
     refused(&dir, ErrorKind::StoreForeign);
     std::fs::remove_file(dir.file()).unwrap();
-    let foreign = redb::Database::create(dir.file()).unwrap();
+    let foreign = ::redb::Database::create(dir.file()).unwrap();
     let transaction = foreign.begin_write().unwrap();
-    let table = redb::TableDefinition::<&str, &str>::new("state");
+    let table = ::redb::TableDefinition::<&str, &str>::new("state");
     transaction.open_table(table).unwrap().insert("a", "b").unwrap();
     transaction.commit().unwrap();
     // Not closed cleanly, so that redb repairs it on the way.
@@ -291,7 +293,7 @@ fn a_newer_format_is_refused_before_anything_is_written() {
     row[end..].copy_from_slice(&sealed.to_le_bytes());
     let Fixture { dir, store, .. } = fixture;
     store.close().unwrap();
-    let database = redb::Database::open(dir.file()).unwrap();
+    let database = ::redb::Database::open(dir.file()).unwrap();
     let transaction = database.begin_write().unwrap();
     transaction.open_table(STATE).unwrap().insert(STATE_KEY, row.as_slice()).unwrap();
     transaction.commit().unwrap();
@@ -323,7 +325,7 @@ fn decoders_meet_noise_without_a_panic() {
     for len in 0..400 {
         let bytes: Vec<u8> = (0..len).map(|_| noise.next() as u8).collect();
         assert!(run::Block::decode(bytes.clone(), &meta, 0, 1).is_err());
-        assert!(record::decode(&SharedBytes::copy_of(&bytes), 1).is_err());
+        assert!(record_codec::decode(&SharedBytes::copy_of(&bytes), 1).is_err());
         assert!(RunMeta::decode(&bytes, 1, 1).is_err());
         assert!(StoreState::decode(&bytes).is_err());
         assert!(len >= state.len() || StoreState::decode(&state[..len]).is_err());

@@ -11,89 +11,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::*;
-use crate::base::bytes::SharedBytes;
 use crate::embedded::disk::OsDisk;
 use crate::embedded::journal::Position;
 use crate::embedded::session::recent::Versioned;
-use crate::semantics::fingerprint::{Fingerprint, KeyedFingerprint};
-use crate::semantics::key::{Key, KeyHash, Secret};
-use crate::semantics::transition::{Attempt, Completed, Record, State, Token};
+use crate::semantics::key::Key;
+use crate::semantics::samples::*;
+use crate::semantics::transition::{Record, State};
 
-const SECRET: Secret = Secret([7; Secret::LEN]);
 const CACHE: usize = 16 << 20;
 /// Bucket width of the tests, in ms.
 const WIDTH: u64 = 1000;
-
-/// Repeatable noise: splitmix64.
-pub(super) struct Noise(u64);
-
-impl Noise {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    pub(super) fn hash(&mut self) -> KeyHash {
-        KeyHash(u128::from(self.next()) << 64 | u128::from(self.next()))
-    }
-}
-
-pub(super) fn key(number: u64) -> Key {
-    Key::new("scope", format!("key-{number}")).unwrap()
-}
-
-fn hash(key: &Key) -> KeyHash {
-    KeyHash::of(key, &SECRET)
-}
-
-fn record(key: &Key, state: State) -> Record {
-    let fingerprint = Fingerprint::builder().part("body", key.key()).finish();
-    let fingerprint = KeyedFingerprint::new(fingerprint, &SECRET).to_stored();
-    Record { key: key.clone(), fingerprint, state }
-}
-
-fn token(sequence: u64) -> Token {
-    Token { incarnation: 1, epoch: 1, sequence }
-}
-
-fn attempt(sequence: u64) -> Attempt {
-    Attempt {
-        token: token(sequence),
-        number: 1,
-        started_at: Time(5),
-        deadline: None,
-        ttl: Duration::from_millis(500),
-        checkpoint: None,
-    }
-}
-
-pub(super) fn completed(key: &Key, sequence: u64, expires_at: u64, response: &[u8]) -> Record {
-    record(
-        key,
-        State::Completed(Completed {
-            token: token(sequence),
-            completed_at: Time(6),
-            expires_at: Time(expires_at),
-            response: Some(SharedBytes::copy_of(response)),
-        }),
-    )
-}
-
-pub(super) fn in_flight(key: &Key, sequence: u64) -> Record {
-    record(key, State::InFlight(attempt(sequence)))
-}
-
-/// Expires 500 ms after `since`.
-pub(super) fn orphan(key: &Key, sequence: u64, since: u64) -> Record {
-    record(key, State::Orphan { attempt: attempt(sequence), since: Time(since) })
-}
 
 /// A directory that is removed in the end.
 pub(super) struct Dir(PathBuf);
@@ -133,7 +60,7 @@ impl Dir {
 
     /// Changes the file behind the store's back, as rot would, but for redb's own checksums.
     fn tamper(&self, change: impl FnOnce(&WriteTransaction)) {
-        let database = redb::Database::open(self.file()).unwrap();
+        let database = ::redb::Database::open(self.file()).unwrap();
         let transaction = database.begin_write().unwrap();
         change(&transaction);
         transaction.commit().unwrap();

@@ -120,7 +120,7 @@ fn what_is_no_damage_is_an_error_of_verification() {
     std::fs::write(dir.file(), b"").unwrap();
     assert_eq!(found_in(&dir).unwrap_err().kind(), ErrorKind::StoreEmpty);
     std::fs::remove_file(dir.file()).unwrap();
-    redb::Database::create(dir.file()).unwrap().close().unwrap();
+    ::redb::Database::create(dir.file()).unwrap().close().unwrap();
     assert_eq!(found_in(&dir).unwrap_err().kind(), ErrorKind::StoreForeign);
     let Fixture { dir, store, .. } = Fixture::new();
     store.close().unwrap();

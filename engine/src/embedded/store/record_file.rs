@@ -1,11 +1,11 @@
-//! Record files: the completed records, one [file](super::files) for each expiry bucket.
+//! Record files: the completed records, one [file](super::file_set) for each expiry bucket.
 //!
 //! A fold appends to the files of the buckets that it brings records for, and syncs them before its
 //! transaction begins. What a file holds before the end that the runs of its bucket state
 //! ([`RunMeta::end`](super::schema::RunMeta)) never changes; what lies behind is left over from a fold that did not commit,
 //! and the next one writes over it. A file goes once its bucket has no run.
 //!
-//! Records are in their [stored form](super::record), each at a multiple of [`UNIT`]; those of one
+//! Records are in their [stored form](crate::semantics::record_codec), each at a multiple of [`UNIT`]; those of one
 //! fold start at a multiple of [`BLOCK`], so that they are written past the page cache. An entry of
 //! a run says with a [`Locator`] where a record is.
 
@@ -13,11 +13,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::files::{FileName, Files, StoredFile};
-use super::record::{self, Stored};
+use super::file_set::{FileName, Files, StoredFile};
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::embedded::disk::{AlignedBuffer, BLOCK, Caching, Disk, DiskFile};
+use crate::semantics::record_codec::{self, Stored};
 use crate::semantics::transition::Record;
 
 /// What the offsets and lengths of records are multiples of.
@@ -81,7 +81,7 @@ impl<'a> Records<'a> {
     /// Verifies the bytes of the record that an entry lists.
     pub(super) fn decode(&self, bytes: &SharedBytes, locator: Locator) -> Result<Stored> {
         let seed = record_seed(self.seed, self.bucket_end, locator.offset());
-        let stored = record::decode(bytes, seed)?;
+        let stored = record_codec::decode(bytes, seed)?;
         if stored.len.next_multiple_of(UNIT) != bytes.len() {
             return Err(Error::corrupted("a record is not as long as its entry says"));
         }
@@ -121,7 +121,7 @@ impl Appender {
         let start = self.buffer.len();
         let offset = self.offset + start as u64;
         let seed = record_seed(self.seed, self.bucket_end, offset);
-        record::encode(&mut self.buffer, seed, sequence, record);
+        record_codec::encode(&mut self.buffer, seed, sequence, record);
         let len = self.buffer.len() - start;
         let padding = len.next_multiple_of(UNIT) - len;
         self.buffer.extend(&[0; UNIT][..padding]);

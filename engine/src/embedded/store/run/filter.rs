@@ -25,12 +25,12 @@ const FILTER_SEED: u64 = 0x6669_6c74;
 struct Line([u64; 8]);
 
 #[derive(Debug)]
-pub(super) struct Filter {
+pub(crate) struct Filter {
     lines: Vec<Line>,
 }
 
 /// Which of `parts` equal shares of the range of hashes `hash` is in. Hashes are uniform.
-pub(super) fn part(hash: KeyHash, parts: u32) -> u32 {
+pub(crate) fn part(hash: KeyHash, parts: u32) -> u32 {
     // Below 2^64 × 2^32: no overflow, and less than `parts` after the shift.
     (((hash.0 >> 64) * u128::from(parts)) >> 64) as u32
 }
@@ -46,35 +46,35 @@ fn bits(hash: KeyHash) -> [usize; 8] {
 }
 
 /// The lines that a filter of `entries` keys has.
-pub(super) fn lines_for(entries: u32) -> u32 {
+pub(crate) fn lines_for(entries: u32) -> u32 {
     entries.div_ceil(KEYS_PER_LINE).max(1)
 }
 
-pub(super) fn pieces(lines: u32) -> u32 {
+pub(crate) fn pieces(lines: u32) -> u32 {
     lines.div_ceil(PIECE_LINES)
 }
 
 /// The bytes of a stored piece.
-pub(super) fn piece_len(piece: u32, lines: u32) -> usize {
+pub(crate) fn piece_len(piece: u32, lines: u32) -> usize {
     PIECE_HEAD + lines_of_piece(piece, lines).len() * LINE_BYTES
 }
 
 /// The bytes of all stored pieces.
-pub(super) fn stored_len(lines: u32) -> u64 {
+pub(crate) fn stored_len(lines: u32) -> u64 {
     u64::from(pieces(lines)) * PIECE_HEAD as u64 + u64::from(lines) * LINE_BYTES as u64
 }
 
 impl Filter {
-    pub(super) fn new(lines: u32) -> Self {
+    pub(crate) fn new(lines: u32) -> Self {
         Self { lines: vec![Line::default(); lines as usize] }
     }
 
-    pub(super) fn lines(&self) -> u32 {
+    pub(crate) fn lines(&self) -> u32 {
         // Made from a `u32`.
         self.lines.len() as u32
     }
 
-    pub(super) fn insert(&mut self, hash: KeyHash) {
+    pub(crate) fn insert(&mut self, hash: KeyHash) {
         let line = part(hash, self.lines());
         let Line(words) = &mut self.lines[line as usize];
         for bit in bits(hash) {
@@ -82,13 +82,13 @@ impl Filter {
         }
     }
 
-    pub(super) fn may_contain(&self, hash: KeyHash) -> bool {
+    pub(crate) fn may_contain(&self, hash: KeyHash) -> bool {
         let Line(words) = &self.lines[part(hash, self.lines()) as usize];
         bits(hash).iter().all(|bit| words[bit / 64] & (1 << (bit % 64)) != 0)
     }
 
     /// Appends the stored form of a piece to `out`.
-    pub(super) fn encode_piece(&self, piece: u32, run: u64, seed: u64, out: &mut Vec<u8>) {
+    pub(crate) fn encode_piece(&self, piece: u32, run: u64, seed: u64, out: &mut Vec<u8>) {
         let start = out.len();
         out.put_u64(0);
         out.put_u64(run);
@@ -101,7 +101,7 @@ impl Filter {
     }
 
     /// Verifies a stored piece and takes it in.
-    pub(super) fn decode_piece(
+    pub(crate) fn decode_piece(
         &mut self,
         piece: u32,
         run: u64,
@@ -132,8 +132,8 @@ fn lines_of_piece(piece: u32, lines: u32) -> std::ops::Range<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::Noise;
     use super::*;
+    use crate::semantics::samples::Noise;
 
     #[test]
     fn no_false_negatives_and_few_false_positives() {

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::writes::StoreFile;
 use crate::base::codec::Decoder;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::embedded::disk::DiskFile;
+use crate::embedded::store::redb::write_buffer::StoreFile;
 
 /// The storage that redb runs on. It starts *held*: writes are kept in memory and reads see them,
 /// so that redb can open, and if need be repair, a file that nobody has decided to touch yet.
@@ -19,7 +19,7 @@ use crate::embedded::disk::DiskFile;
 /// The lock methods keep redb's default, unsupported, which redb takes as "the caller sees to it":
 /// the directory's own lock file does.
 #[derive(Clone, Debug)]
-pub(super) struct Backend(Arc<Inner>);
+pub(crate) struct Backend(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -38,7 +38,7 @@ enum Held {
 }
 
 impl Backend {
-    pub(super) fn held(file: StoreFile) -> Self {
+    pub(crate) fn held(file: StoreFile) -> Self {
         Self(Arc::new(Inner {
             file,
             released: AtomicBool::new(false),
@@ -46,7 +46,7 @@ impl Backend {
         }))
     }
 
-    pub(super) fn released(file: StoreFile) -> Self {
+    pub(crate) fn released(file: StoreFile) -> Self {
         let backend = Self::held(file);
         backend.0.released.store(true, Ordering::Release);
         backend
@@ -54,7 +54,7 @@ impl Backend {
 
     /// Carries the held operations out in their order, syncs included, so that a crash on the way
     /// leaves what a crash of redb itself would have left.
-    pub(super) fn release(&self) -> io::Result<()> {
+    pub(crate) fn release(&self) -> io::Result<()> {
         let mut held = self.0.held.lock();
         for operation in held.iter() {
             match operation {
@@ -164,7 +164,7 @@ const LAYOUT: usize = 12;
 /// redb writes that layout only after it made the greater length durable, and cuts the file only
 /// after it made the smaller layout durable. So a file shorter than its layout lost its end,
 /// whether or not it was closed cleanly; redb itself would take an unclean one at its length.
-pub(super) fn inspect(file: &dyn DiskFile) -> Result<()> {
+pub(crate) fn inspect(file: &dyn DiskFile) -> Result<()> {
     let len = file.len().map_err(|error| Error::io("the store file's length", error))?;
     if len == 0 {
         return Err(Error::new(ErrorKind::StoreEmpty, "store.redb has no bytes"));
@@ -210,7 +210,7 @@ static PANICS: AtomicU64 = AtomicU64::new(0);
 
 /// Whether one store was found damaged, and whether it was closed. Clones watch the same.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Watch(Arc<Watched>);
+pub(crate) struct Watch(Arc<Watched>);
 
 #[derive(Debug, Default)]
 struct Watched {
@@ -225,7 +225,7 @@ impl Watch {
     /// redb says of itself that reading a file altered since it wrote it may panic. Neither a caller
     /// that looks a key up nor the folder should die of that. `work` must not leave anything changed
     /// in memory that is used after it failed.
-    pub(super) fn guarded<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(crate) fn guarded<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         if self.0.closed.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Closed, "the store was closed"));
         }
@@ -253,7 +253,7 @@ impl Watch {
 /// with nothing written: what is dropped failed, or is damaged, or was never ours.
 ///
 /// Every commit carries all that a quick open needs, so a crash costs nothing.
-pub(super) struct Handle {
+pub(crate) struct Handle {
     database: Option<redb::Database>,
     /// [`PANICS`] when it was opened.
     panics: u64,
@@ -263,7 +263,7 @@ pub(super) struct Handle {
 impl Handle {
     /// Opens what the backend holds; an empty backend becomes a new, empty file. With `check` redb
     /// reads and verifies all of it.
-    pub(super) fn open(backend: Backend, cache_bytes: usize, check: bool) -> Result<Self> {
+    pub(crate) fn open(backend: Backend, cache_bytes: usize, check: bool) -> Result<Self> {
         let watch = Watch::default();
         let database = watch.guarded(|| {
             let database = redb::Builder::new()
@@ -277,14 +277,14 @@ impl Handle {
     }
 
     /// For all that uses the database.
-    pub(super) fn watch(&self) -> &Watch {
+    pub(crate) fn watch(&self) -> &Watch {
         &self.watch
     }
 
     /// Closes the file. Where damage was seen it ends as a crash would: redb's closing commit, on a
     /// damaged list of free pages, panics in a destructor while it unwinds, which no `catch_unwind`
     /// survives, and nothing is lost without it.
-    pub(super) fn close(mut self) -> Result<()> {
+    pub(crate) fn close(mut self) -> Result<()> {
         if self.watch.found_damage() {
             return Ok(());
         }
@@ -328,7 +328,7 @@ impl Drop for Handle {
 }
 
 /// An error of redb as one of ours.
-pub(super) fn failed(error: impl Into<redb::Error>) -> Error {
+pub(crate) fn failed(error: impl Into<redb::Error>) -> Error {
     match error.into() {
         // A page number beyond the end of the file: no page that redb wrote has one.
         redb::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -356,9 +356,9 @@ pub(super) fn failed(error: impl Into<redb::Error>) -> Error {
 mod tests {
     use redb::StorageBackend;
 
-    use super::super::tests::Dir;
     use super::*;
     use crate::embedded::disk::{Caching, Disk, OsDisk};
+    use crate::embedded::store::tests::Dir;
 
     #[test]
     fn what_is_held_is_read_back_and_reaches_the_file_when_it_is_released() {

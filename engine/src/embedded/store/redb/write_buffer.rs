@@ -26,7 +26,7 @@ const WRITE_BYTES: usize = 256 << 10;
 /// The two never write the same block: redb writes its header, alone in the first page, in part, and
 /// all other pages whole.
 #[derive(Debug)]
-pub(super) struct StoreFile {
+pub(crate) struct StoreFile {
     buffered: Arc<dyn DiskFile>,
     direct: Arc<dyn DiskFile>,
     /// Whether `kept` has anything: lets readers pass without its lock.
@@ -51,7 +51,7 @@ struct Piece {
 
 impl StoreFile {
     /// The file at `path`, which `buffered` is open on.
-    pub(super) fn open(
+    pub(crate) fn open(
         disk: &dyn Disk,
         path: &Path,
         buffered: Arc<dyn DiskFile>,
@@ -64,11 +64,11 @@ impl StoreFile {
         Self { buffered, direct, keeping, kept }
     }
 
-    pub(super) fn len(&self) -> io::Result<u64> {
+    pub(crate) fn len(&self) -> io::Result<u64> {
         self.buffered.len()
     }
 
-    pub(super) fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+    pub(crate) fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         if self.keeping.load(Ordering::Acquire) {
             let kept = self.kept.read();
             if let Some((start, piece)) = kept.overlapping(offset, out.len()) {
@@ -85,7 +85,7 @@ impl StoreFile {
 
     /// Keeps whole blocks until the next sync, or until there are many; an error of the disk may
     /// come as late as that.
-    pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut kept = self.kept.write();
         if let Some((start, piece)) = kept.overlapping(offset, bytes.len()) {
             if start == offset && piece.len == bytes.len() {
@@ -108,12 +108,12 @@ impl StoreFile {
         if many { self.write_out() } else { Ok(()) }
     }
 
-    pub(super) fn set_len(&self, len: u64) -> io::Result<()> {
+    pub(crate) fn set_len(&self, len: u64) -> io::Result<()> {
         self.write_out()?;
         self.buffered.set_len(len)
     }
 
-    pub(super) fn sync(&self) -> io::Result<()> {
+    pub(crate) fn sync(&self) -> io::Result<()> {
         self.write_out()?;
         self.buffered.sync()
     }

@@ -6,17 +6,17 @@ use std::sync::Arc;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
 
-use super::run::Block;
+use crate::embedded::store::run::Block;
 use crate::semantics::key::BuildHasher;
 
 /// A bounded cache. A run never changes and its number is never used again, so neither does what is
 /// held of it; blocks of runs that are gone are driven out in time.
 #[derive(Debug)]
-pub(super) struct BlockCache(Cache<BlockId, Arc<Block>, Weight, BuildHasher>);
+pub(crate) struct BlockCache(Cache<BlockId, Arc<Block>, Weight, BuildHasher>);
 
 /// A run and the number of a block of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct BlockId(pub(super) u64, pub(super) u32);
+pub(crate) struct BlockId(pub(crate) u64, pub(crate) u32);
 
 impl Hash for BlockId {
     /// The last step of splitmix64, which spreads neighbours.
@@ -41,7 +41,7 @@ impl Weighter<BlockId, Arc<Block>> for Weight {
 
 impl BlockCache {
     /// Takes about `bytes` of memory when it is full.
-    pub(super) fn new(bytes: usize) -> Self {
+    pub(crate) fn new(bytes: usize) -> Self {
         /// About what a block takes.
         const USUAL: usize = 3_500;
         /// Looked into by so many threads at once, more or less.
@@ -56,11 +56,11 @@ impl BlockCache {
         Self(Cache::with_options(options, Weight, hasher, DefaultLifecycle::default()))
     }
 
-    pub(super) fn get(&self, id: BlockId) -> Option<Arc<Block>> {
+    pub(crate) fn get(&self, id: BlockId) -> Option<Arc<Block>> {
         self.0.get(&id)
     }
 
-    pub(super) fn insert(&self, id: BlockId, block: Arc<Block>) {
+    pub(crate) fn insert(&self, id: BlockId, block: Arc<Block>) {
         self.0.insert(id, block);
     }
 }

@@ -1,4 +1,4 @@
-//! Runs: sorted, immutable indexes from hash to locator, each in a [file](super::files) of its own.
+//! Runs: sorted, immutable indexes from hash to locator, each in a [file](crate::embedded::store::file_set) of its own.
 //!
 //! A run is blocks that partition the range of hashes into equal shares, so a hash itself says
 //! which block would hold it, and the blocks cover the whole range because there are as many as the
@@ -13,16 +13,19 @@
 //! The starts say where in the file a block is. They are believed without their checksum until they are
 //! loaded: a block that is read in a wrong place is not the one that was looked for, and says so.
 
+pub(crate) mod block_cache;
+pub(crate) mod filter;
+
 use std::path::Path;
 use std::sync::Arc;
 
-use super::files::{FileName, Files, StoredFile};
-use super::filter::{self, Filter, part};
-use super::records::Locator;
-use super::schema::RunMeta;
+use self::filter::{Filter, part};
 use crate::base::codec::{Decoder, Encode, checksum, seal};
 use crate::base::error::{Error, Result};
 use crate::embedded::disk::Disk;
+use crate::embedded::store::file_set::{FileName, Files, StoredFile};
+use crate::embedded::store::record_file::Locator;
+use crate::embedded::store::schema::RunMeta;
 use crate::semantics::key::KeyHash;
 
 /// Entries of a block on average: with its head about 3.4 KB.
@@ -38,24 +41,24 @@ const STARTS_SEED: u64 = 0x7374_6172;
 const WRITE_BYTES: usize = 1 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) hash: KeyHash,
-    pub(super) locator: Locator,
+pub(crate) struct Entry {
+    pub(crate) hash: KeyHash,
+    pub(crate) locator: Locator,
 }
 
 /// The blocks that a run of `entries` has.
-pub(super) fn blocks_for(entries: u32) -> u32 {
+pub(crate) fn blocks_for(entries: u32) -> u32 {
     entries.div_ceil(ENTRIES_PER_BLOCK).max(1)
 }
 
 /// A verified block.
 #[derive(Clone, Debug)]
-pub(super) struct Block {
+pub(crate) struct Block {
     bytes: Vec<u8>,
 }
 
 impl Block {
-    pub(super) fn decode(bytes: Vec<u8>, run: &RunMeta, block: u32, seed: u64) -> Result<Self> {
+    pub(crate) fn decode(bytes: Vec<u8>, run: &RunMeta, block: u32, seed: u64) -> Result<Self> {
         let damaged = |how| {
             Error::corrupted(format!("block {block} of {} of run {} {how}", run.blocks, run.id))
         };
@@ -73,11 +76,11 @@ impl Block {
     }
 
     /// Its stored form.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    pub(super) fn find(&self, hash: KeyHash, blocks: u32) -> Option<Locator> {
+    pub(crate) fn find(&self, hash: KeyHash, blocks: u32) -> Option<Locator> {
         let entries = self.slice();
         // Hashes are uniform: where it is within the block's share of them, it is among the entries.
         let within = ((hash.0 >> 64) as u64).wrapping_mul(u64::from(blocks));
@@ -92,7 +95,7 @@ impl Block {
         near.filter(|entry| entry.hash == hash).map(|entry| entry.locator)
     }
 
-    pub(super) fn entries(&self) -> impl Iterator<Item = Entry> {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Entry> {
         self.slice().iter().map(entry_of)
     }
 
@@ -113,7 +116,7 @@ fn entry_of(bytes: &[u8; ENTRY]) -> Entry {
 }
 
 /// The entries before each block of a run, and of all.
-pub(super) type Starts = Arc<[u32]>;
+pub(crate) type Starts = Arc<[u32]>;
 
 /// Where a run's starts are in its file.
 fn starts_at(meta: &RunMeta) -> u64 {
@@ -125,25 +128,25 @@ fn filter_at(meta: &RunMeta) -> u64 {
 }
 
 /// The length of a run's file.
-pub(super) fn file_len(meta: &RunMeta) -> u64 {
+pub(crate) fn file_len(meta: &RunMeta) -> u64 {
     filter_at(meta) + filter::stored_len(meta.lines)
 }
 
 /// A run that is read.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RunReader<'a> {
+pub(crate) struct RunReader<'a> {
     meta: &'a RunMeta,
     file: &'a StoredFile,
     seed: u64,
 }
 
 impl<'a> RunReader<'a> {
-    pub(super) fn of(files: &'a Files, meta: &'a RunMeta, seed: u64) -> Result<Self> {
+    pub(crate) fn of(files: &'a Files, meta: &'a RunMeta, seed: u64) -> Result<Self> {
         Ok(Self { meta, file: files.get(FileName::Run(meta.id))?, seed })
     }
 
     /// Reads and verifies a block.
-    pub(super) fn block(&self, block: u32, starts: Option<&Starts>) -> Result<Block> {
+    pub(crate) fn block(&self, block: u32, starts: Option<&Starts>) -> Result<Block> {
         let (start, end) = match starts {
             Some(starts) => (starts[block as usize], starts[block as usize + 1]),
             None => self.bounds(block)?,
@@ -165,7 +168,7 @@ impl<'a> RunReader<'a> {
         Ok((decoder.u32()?, decoder.u32()?))
     }
 
-    pub(super) fn starts(&self) -> Result<Starts> {
+    pub(crate) fn starts(&self) -> Result<Starts> {
         let mut bytes = vec![0; STARTS_HEAD + (self.meta.blocks as usize + 1) * 4];
         self.file.read(starts_at(self.meta), &mut bytes)?;
         let mut decoder = Decoder::new(&bytes);
@@ -176,7 +179,7 @@ impl<'a> RunReader<'a> {
         (0..=self.meta.blocks).map(|_| decoder.u32()).collect()
     }
 
-    pub(super) fn filter(&self) -> Result<Filter> {
+    pub(crate) fn filter(&self) -> Result<Filter> {
         let mut filter = Filter::new(self.meta.lines);
         let mut offset = filter_at(self.meta);
         let mut bytes = Vec::new();
@@ -190,7 +193,7 @@ impl<'a> RunReader<'a> {
     }
 
     /// Copies the file. Durable, but for its name.
-    pub(super) fn copy_to(&self, disk: &dyn Disk, target: &Path) -> Result<()> {
+    pub(crate) fn copy_to(&self, disk: &dyn Disk, target: &Path) -> Result<()> {
         self.file.copy_to(disk, target, file_len(self.meta))
     }
 
@@ -201,15 +204,15 @@ impl<'a> RunReader<'a> {
 
 /// A run whose file is durable, but for its name.
 #[derive(Clone, Debug)]
-pub(super) struct Written {
-    pub(super) meta: RunMeta,
-    pub(super) starts: Starts,
-    pub(super) filter: Arc<Filter>,
+pub(crate) struct Written {
+    pub(crate) meta: RunMeta,
+    pub(crate) starts: Starts,
+    pub(crate) filter: Arc<Filter>,
 }
 
 /// Writes a run from entries in order of their hashes.
 #[derive(Debug)]
-pub(super) struct RunWriter {
+pub(crate) struct RunWriter {
     /// `entries` is the expected number until [`finish`](Self::finish).
     meta: RunMeta,
     seed: u64,
@@ -226,7 +229,7 @@ pub(super) struct RunWriter {
 
 impl RunWriter {
     /// `meta.blocks` and `meta.lines` are set for at most `meta.entries` entries.
-    pub(super) fn new(mut meta: RunMeta, seed: u64, file: Arc<StoredFile>) -> Self {
+    pub(crate) fn new(mut meta: RunMeta, seed: u64, file: Arc<StoredFile>) -> Self {
         meta.blocks = blocks_for(meta.entries);
         meta.lines = filter::lines_for(meta.entries);
         Self {
@@ -242,11 +245,11 @@ impl RunWriter {
         }
     }
 
-    pub(super) fn meta(&self) -> &RunMeta {
+    pub(crate) fn meta(&self) -> &RunMeta {
         &self.meta
     }
 
-    pub(super) fn push(&mut self, entry: Entry) -> Result<()> {
+    pub(crate) fn push(&mut self, entry: Entry) -> Result<()> {
         self.seal_blocks_before(part(entry.hash, self.meta.blocks))?;
         self.filter.insert(entry.hash);
         self.buffer.put_u128(entry.hash.0);
@@ -256,7 +259,7 @@ impl RunWriter {
     }
 
     /// Makes what was pushed so far durable, so that the end does not take long.
-    pub(super) fn sync(&mut self) -> Result<()> {
+    pub(crate) fn sync(&mut self) -> Result<()> {
         let unsealed = self.buffer.split_off(self.block);
         self.write()?;
         self.buffer = unsealed;
@@ -264,7 +267,7 @@ impl RunWriter {
     }
 
     /// Writes what is left and makes it durable, but for the file's name.
-    pub(super) fn finish(mut self) -> Result<Written> {
+    pub(crate) fn finish(mut self) -> Result<Written> {
         self.seal_blocks_before(self.meta.blocks)?;
         // The head of one more.
         self.buffer.truncate(self.block);
@@ -323,9 +326,10 @@ impl RunWriter {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{Dir, Noise};
     use super::*;
     use crate::embedded::disk::OsDisk;
+    use crate::embedded::store::tests::Dir;
+    use crate::semantics::samples::Noise;
 
     const SEED: u64 = 42;
 

@@ -41,12 +41,12 @@ const HAS_CHECKPOINT: u8 = 2;
 const HEAD: usize = 12;
 
 /// The seed of an open record's checksum.
-pub(super) fn open_seed(seed: u64, hash: KeyHash) -> u64 {
+pub(crate) fn open_seed(seed: u64, hash: KeyHash) -> u64 {
     seed ^ hash.0 as u64 ^ (hash.0 >> 64) as u64
 }
 
 /// Appends the record to `out`. Gives its checksum.
-pub(super) fn encode(
+pub(crate) fn encode(
     out: &mut (impl Encode + DerefMut<Target = [u8]>),
     seed: u64,
     sequence: u64,
@@ -87,12 +87,12 @@ pub(super) fn encode(
 
 /// A record as it was read.
 #[derive(Debug)]
-pub(super) struct Stored {
-    pub(super) sequence: u64,
-    pub(super) record: Record,
-    pub(super) checksum: u64,
+pub(crate) struct Stored {
+    pub(crate) sequence: u64,
+    pub(crate) record: Record,
+    pub(crate) checksum: u64,
     /// The bytes it takes.
-    pub(super) len: usize,
+    pub(crate) len: usize,
 }
 
 impl From<Stored> for Versioned {
@@ -103,7 +103,7 @@ impl From<Stored> for Versioned {
 
 /// Verifies and reads the record that `bytes` start with.
 /// Its parts share the bytes.
-pub(super) fn decode(bytes: &SharedBytes, seed: u64) -> Result<Stored> {
+pub(crate) fn decode(bytes: &SharedBytes, seed: u64) -> Result<Stored> {
     let mut head = Decoder::new(bytes);
     let stored = head.u64()?;
     let body = head.bytes()?;
@@ -140,7 +140,7 @@ pub(super) fn decode(bytes: &SharedBytes, seed: u64) -> Result<Stored> {
 }
 
 /// The key of the record that `bytes` start with, whatever its checksum says.
-pub(super) fn peek_key(bytes: &[u8]) -> Option<Key> {
+pub(crate) fn peek_key(bytes: &[u8]) -> Option<Key> {
     let mut decoder = Decoder::new(bytes.get(HEAD..)?);
     decoder.u64().ok()?;
     decoder.u8().ok()?;
@@ -195,8 +195,8 @@ fn decode_attempt(decoder: &mut Decoder<'_>, bytes: &SharedBytes) -> Result<Atte
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{Noise, completed, in_flight, key, orphan};
     use super::*;
+    use crate::semantics::samples::{Noise, completed, in_flight, key, orphan};
 
     fn samples() -> Vec<Record> {
         let mut with_all = in_flight(&key(5), 9);
