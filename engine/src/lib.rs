@@ -37,4 +37,4 @@ pub use embedded::stepper as stepping;
 pub use embedded::verify::{Damage, Verification, verify};
 pub use semantics::fingerprint::{Fingerprint, FingerprintBuilder, MAX_LABEL_LEN, MAX_PARTS};
 pub use semantics::key::{Key, MAX_KEY_LEN};
-pub use semantics::transition::Token;
+pub use semantics::token::Token;

@@ -8,8 +8,10 @@ use crate::backend::operation::Request;
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind};
 use crate::embedded::lifecycle::Shared;
+use crate::semantics::command::{Command, Reply};
 use crate::semantics::key::{Key, KeyHash};
-use crate::semantics::transition::{Command, Record, Reply, Token};
+use crate::semantics::record::Record;
+use crate::semantics::token::Token;
 
 /// What a claim and an orphan have in common: a key, and the attempt that they stand for.
 #[derive(Clone)]

@@ -8,10 +8,12 @@ use crate::api::orphan::Orphan;
 use crate::backend::operation::Outcome;
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, Result};
-use crate::embedded::clock::Time;
 use crate::embedded::lifecycle::Shared;
+use crate::semantics::command::Reply;
 use crate::semantics::key::KeyHash;
-use crate::semantics::transition::{Completed, Record, Reply, State, Token};
+use crate::semantics::record::{Completed, Record, State};
+use crate::semantics::time::Time;
+use crate::semantics::token::Token;
 
 /// What [`Engine::begin`](crate::Engine::begin) found.
 #[derive(Debug)]

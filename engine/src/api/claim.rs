@@ -9,8 +9,10 @@ use crate::api::pending::Pending;
 use crate::backend::operation::Op;
 use crate::base::bytes::SharedBytes;
 use crate::embedded::lifecycle::Shared;
+use crate::semantics::command::{Command, Reply};
 use crate::semantics::key::{Key, KeyHash};
-use crate::semantics::transition::{Command, Record, Reply, State, Token};
+use crate::semantics::record::{Record, State};
+use crate::semantics::token::Token;
 
 /// The exclusive right to execute an operation, granted by `begin` or `take_over`.
 ///

@@ -7,10 +7,12 @@ use std::time::{Duration, SystemTime};
 use crate::api::attempt::{Failed, Handle, Owner};
 use crate::api::claim::{Claim, Completion, completion};
 use crate::api::pending::Pending;
-use crate::embedded::clock::Time;
 use crate::embedded::lifecycle::Shared;
+use crate::semantics::command::Command;
 use crate::semantics::key::{Key, KeyHash};
-use crate::semantics::transition::{Command, Record, Token};
+use crate::semantics::record::Record;
+use crate::semantics::time::Time;
+use crate::semantics::token::Token;
 
 /// An operation whose owner is gone without saying how it ended: its outcome is unknown.
 ///

@@ -277,9 +277,10 @@ fn block_on_for<F: Future + Unpin>(future: &mut F, timeout: Duration) -> Option<
 mod tests {
     use super::*;
     use crate::base::bytes::SharedBytes;
-    use crate::embedded::clock::Time;
+    use crate::semantics::command::{Command, Reply};
     use crate::semantics::key::{Key, KeyHash};
-    use crate::semantics::transition::{Command, Reply, Token};
+    use crate::semantics::time::Time;
+    use crate::semantics::token::Token;
 
     const TOKEN: Token = Token { incarnation: 1, epoch: 1, sequence: 1 };
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use crate::base::error::{Error, Result};
 use crate::base::sync::Instant;
-use crate::embedded::clock::Time;
+use crate::semantics::command::{Command, Reply};
 use crate::semantics::key::{Key, KeyHash};
-use crate::semantics::transition::{Command, Record, Reply};
+use crate::semantics::record::Record;
+use crate::semantics::time::Time;
 
 /// The answer to a command: the reply, the record that it is about, and when it was decided.
 pub(crate) type Outcome = Result<(Reply, Option<Arc<Record>>, Time)>;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::backend::operation::Answer;
 use crate::backend::telemetry;
 use crate::embedded::session::Core;
-use crate::semantics::transition::{Command, Reply};
+use crate::semantics::command::{Command, Reply};
 
 /// A snapshot of the engine, as [`Engine::stats`](crate::Engine::stats) takes it. Counters count
 /// since the engine was opened or reopened.

@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::embedded::clock::Time;
 use crate::embedded::disk::Disk;
 use crate::embedded::journal::{self, JournalId, Position};
 use crate::embedded::options::Options;
 use crate::embedded::store::{self, Store, StoreState};
-use crate::semantics::key::Secret;
+use crate::semantics::secret::Secret;
+use crate::semantics::time::Time;
 
 const LOCK: &str = "LOCK";
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use crate::base::codec::Decoder;
 use crate::base::error::Result;
-use crate::embedded::clock::Time;
 use crate::embedded::disk::Disk;
 use crate::embedded::journal::{self, Group, JournalId, Room, Start};
 use crate::embedded::options::Options;
 use crate::embedded::store::{self, Store};
+use crate::semantics::time::Time;
 
 /// Decodes the bytes as every value that a store holds, their checksums made right.
 pub fn decode(bytes: &[u8]) {

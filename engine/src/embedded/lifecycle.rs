@@ -17,9 +17,10 @@ use crate::embedded::directory;
 use crate::embedded::options::Options;
 use crate::embedded::session::Core;
 use crate::embedded::threads::Running;
+use crate::semantics::command::Command;
 use crate::semantics::fingerprint::{Fingerprint, KeyedFingerprint};
 use crate::semantics::key::Key;
-use crate::semantics::transition::{Command, Token};
+use crate::semantics::token::Token;
 
 /// What the engine and its claims and orphans hold together.
 pub(crate) struct Shared {

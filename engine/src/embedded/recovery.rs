@@ -4,14 +4,18 @@
 use std::path::Path;
 
 use crate::base::error::{Error, Result};
-use crate::embedded::clock::{EngineClock, Time};
+use crate::embedded::clock::EngineClock;
 use crate::embedded::directory;
 use crate::embedded::journal::{self, Entry, Group, Journal, JournalId, Room, Start};
 use crate::embedded::options::Options;
 use crate::embedded::session::recent::Versioned;
 use crate::embedded::store::Store;
+use crate::semantics::command::Change;
 use crate::semantics::key::{HashMap, KeyHash};
-use crate::semantics::transition::{Change, Record, Token, apply};
+use crate::semantics::record::Record;
+use crate::semantics::time::Time;
+use crate::semantics::token::Token;
+use crate::semantics::transition::apply;
 
 /// The state of a store after recovery; its epoch is durable.
 pub(crate) struct Recovered {

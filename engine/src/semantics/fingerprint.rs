@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use crate::base::bytes::SharedBytes;
 use crate::base::codec::{Decoder, Encode};
 use crate::base::error::{Error, Result};
-use crate::semantics::key::Secret;
+use crate::semantics::secret::Secret;
 
 /// The most parts a fingerprint may have.
 pub const MAX_PARTS: usize = 64;

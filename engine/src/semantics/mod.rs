@@ -1,8 +1,13 @@
 //! What a record, a command and an answer mean. No I/O, no clock, no lock.
 
+pub(crate) mod command;
 pub(crate) mod fingerprint;
 pub(crate) mod key;
+pub(crate) mod record;
 pub(crate) mod record_codec;
 #[cfg(test)]
 pub(crate) mod samples;
+pub(crate) mod secret;
+pub(crate) mod time;
+pub(crate) mod token;
 pub(crate) mod transition;

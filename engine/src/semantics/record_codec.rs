@@ -23,11 +23,12 @@ use std::time::Duration;
 use crate::base::bytes::SharedBytes;
 use crate::base::codec::{Decoder, Encode, checksum};
 use crate::base::error::{Error, Result};
-use crate::embedded::clock::Time;
 use crate::embedded::session::recent::Versioned;
 use crate::semantics::fingerprint::StoredFingerprint;
 use crate::semantics::key::{Key, KeyHash};
-use crate::semantics::transition::{Attempt, Completed, Record, State, Token};
+use crate::semantics::record::{Attempt, Completed, Record, State};
+use crate::semantics::time::Time;
+use crate::semantics::token::Token;
 
 const IN_FLIGHT: u8 = 1;
 const ORPHAN: u8 = 2;

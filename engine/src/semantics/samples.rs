@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use crate::base::bytes::SharedBytes;
-use crate::embedded::clock::Time;
 use crate::semantics::fingerprint::{Fingerprint, KeyedFingerprint};
-use crate::semantics::key::{Key, KeyHash, Secret};
-use crate::semantics::transition::{Attempt, Completed, Record, State, Token};
+use crate::semantics::key::{Key, KeyHash};
+use crate::semantics::record::{Attempt, Completed, Record, State};
+use crate::semantics::secret::Secret;
+use crate::semantics::time::Time;
+use crate::semantics::token::Token;
 
 /// The secret of the store that the samples belong to.
 pub(crate) const SECRET: Secret = Secret([7; Secret::LEN]);

@@ -1,235 +1,27 @@
 //! The state machine: one pure function that decides every command, and one that carries the
 //! decision out. No I/O, no clock, no lock; everything else in this crate only brings their inputs
 //! and takes their outputs away.
+//!
+//! | state \ command | begin, same fingerprint | begin, other | complete(token) | abort(token) | checkpoint(token) | owner gone | take over, release (token) |
+//! |---|---|---|---|---|---|---|---|
+//! | absent, expired | in flight → Claimed | in flight → Claimed | Fenced | Fenced | Fenced | Fenced | Fenced |
+//! | in flight | Locked | Mismatch | completed → Done | attempt 1: absent, later: orphan → Done | in flight → Done | orphan → Done | Fenced |
+//! | orphan | Orphaned | Mismatch | completed → Done | as in flight | in flight by deadline only → Done | orphan → Done | in flight, attempt + 1 → Claimed; absent → Done |
+//! | completed, live | Replay | Mismatch | same token and response: Done; else AlreadyCompleted | AlreadyCompleted | AlreadyCompleted | AlreadyCompleted | AlreadyCompleted |
+//!
+//! Wherever a token is given and the record has another: Fenced (AlreadyCompleted when completed).
+//! A claim past its deadline (`max_execution`) counts as an orphan since that deadline, although
+//! nothing was written: the state is decided on read.
 
-use std::fmt;
 use std::time::Duration;
 
 use crate::base::bytes::SharedBytes;
-use crate::embedded::clock::Time;
-use crate::semantics::fingerprint::{KeyedFingerprint, StoredFingerprint};
+use crate::semantics::command::{Change, Command, Reply};
+use crate::semantics::fingerprint::KeyedFingerprint;
 use crate::semantics::key::Key;
-
-/// The fencing token of a claim. No two claims ever get the same one.
-///
-/// Tokens of one store order by age: a later claim of any key has the greater token. A system
-/// downstream that remembers the greatest token it saw can refuse a slow owner by it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Token {
-    /// Random, one per store; a restored backup gets another.
-    pub(crate) incarnation: u64,
-    /// Counts the opens of the store.
-    pub(crate) epoch: u64,
-    /// The journal sequence of the change that granted the claim.
-    pub(crate) sequence: u64,
-}
-
-impl Token {
-    /// The token as 24 bytes, big-endian, which order like the tokens.
-    pub fn to_bytes(self) -> [u8; 24] {
-        let mut bytes = [0; 24];
-        bytes[..8].copy_from_slice(&self.incarnation.to_be_bytes());
-        bytes[8..16].copy_from_slice(&self.epoch.to_be_bytes());
-        bytes[16..].copy_from_slice(&self.sequence.to_be_bytes());
-        bytes
-    }
-}
-
-impl fmt::Display for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}-{}-{}", self.incarnation, self.epoch, self.sequence)
-    }
-}
-
-/// What the store knows of one key. No record at all is the state *absent*.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Record {
-    pub(crate) key: Key,
-    pub(crate) fingerprint: StoredFingerprint,
-    pub(crate) state: State,
-}
-
-/// The states of a record and what each command makes of them.
-///
-/// | state \ command | begin, same fingerprint | begin, other | complete(token) | abort(token) | checkpoint(token) | owner gone | take over, release (token) |
-/// |---|---|---|---|---|---|---|---|
-/// | absent, expired | in flight → Claimed | in flight → Claimed | Fenced | Fenced | Fenced | Fenced | Fenced |
-/// | in flight | Locked | Mismatch | completed → Done | attempt 1: absent, later: orphan → Done | in flight → Done | orphan → Done | Fenced |
-/// | orphan | Orphaned | Mismatch | completed → Done | as in flight | in flight by deadline only → Done | orphan → Done | in flight, attempt + 1 → Claimed; absent → Done |
-/// | completed, live | Replay | Mismatch | same token and response: Done; else AlreadyCompleted | AlreadyCompleted | AlreadyCompleted | AlreadyCompleted | AlreadyCompleted |
-///
-/// Wherever a token is given and the record has another: Fenced (AlreadyCompleted when completed).
-/// A claim past its deadline (`max_execution`) counts as an orphan since that deadline, although
-/// nothing was written: the state is decided on read.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum State {
-    InFlight(Attempt),
-    Orphan { attempt: Attempt, since: Time },
-    Completed(Completed),
-}
-
-/// One attempt to execute an operation: what a claim stands for.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Attempt {
-    /// The token of the claim; the newest of its key as long as the record stands so.
-    pub(crate) token: Token,
-    /// 1 for the first, one more for each take-over.
-    pub(crate) number: u32,
-    pub(crate) started_at: Time,
-    /// From when on the claim counts as an orphan although its owner lives (`max_execution`).
-    pub(crate) deadline: Option<Time>,
-    /// The TTL of a response completed without its own, and of an orphan.
-    pub(crate) ttl: Duration,
-    pub(crate) checkpoint: Option<SharedBytes>,
-}
-
-/// How an operation ended.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Completed {
-    pub(crate) token: Token,
-    pub(crate) completed_at: Time,
-    pub(crate) expires_at: Time,
-    /// `None`: completed, but the response was not kept.
-    pub(crate) response: Option<SharedBytes>,
-}
-
-/// What somebody asks of a key.
-#[derive(Clone, Debug)]
-pub(crate) enum Command {
-    Begin { fingerprint: KeyedFingerprint, ttl: Duration, max_execution: Option<Duration> },
-    Complete { token: Token, response: Option<SharedBytes>, ttl: Option<Duration> },
-    Abort { token: Token },
-    Checkpoint { token: Token, data: SharedBytes },
-    OwnerGone { token: Token },
-    TakeOver { token: Token, max_execution: Option<Duration> },
-    Release { token: Token },
-}
-
-impl Command {
-    /// Whether the command asks for a claim, so that it may be refused by a bound.
-    pub(crate) fn starts_execution(&self) -> bool {
-        matches!(self, Self::Begin { .. } | Self::TakeOver { .. })
-    }
-
-    /// Whether the command ends the claim that it comes from.
-    pub(crate) fn ends_claim(&self) -> bool {
-        matches!(self, Self::Complete { .. } | Self::Abort { .. } | Self::OwnerGone { .. })
-    }
-}
-
-/// A durable step of one record: what the journal holds.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Change {
-    /// Absent or expired → in flight, attempt 1.
-    Claim { key: Key, fingerprint: StoredFingerprint, ttl: Duration, deadline: Option<Time> },
-    /// Orphan → in flight, attempt + 1, checkpoint kept.
-    TakeOver { deadline: Option<Time> },
-    /// In flight or orphan → completed.
-    Complete { response: Option<SharedBytes>, expires_at: Time },
-    /// In flight → in flight with another checkpoint.
-    Checkpoint { data: SharedBytes },
-    /// In flight → orphan, checkpoint kept.
-    Orphan { since: Time },
-    /// Anything → absent.
-    Remove,
-}
-
-/// The answer to a command. Details (response, token, checkpoint) are in the record.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Reply {
-    Claimed,
-    Replay,
-    Locked,
-    Mismatch(Vec<String>),
-    Orphaned,
-    Done,
-    Fenced,
-    AlreadyCompleted,
-}
-
-/// A record as it counts at one moment: TTL and deadline decided.
-enum Effective<'a> {
-    Absent,
-    InFlight(&'a Attempt),
-    Orphan(&'a Attempt),
-    Completed(&'a Completed),
-}
-
-impl Record {
-    fn effective(&self, now: Time) -> Effective<'_> {
-        match &self.state {
-            State::Completed(completed) if now < completed.expires_at => {
-                Effective::Completed(completed)
-            }
-            State::Completed(_) => Effective::Absent,
-            State::InFlight(attempt) => match attempt.deadline {
-                Some(deadline) if now >= deadline => orphan_until_expired(attempt, deadline, now),
-                _ => Effective::InFlight(attempt),
-            },
-            State::Orphan { attempt, since } => orphan_until_expired(attempt, *since, now),
-        }
-    }
-
-    /// Since when the record counts as an orphan at `now`, if it does.
-    pub(crate) fn orphaned_since(&self, now: Time) -> Option<Time> {
-        match (self.effective(now), &self.state) {
-            (Effective::Orphan(_), State::Orphan { since, .. }) => Some(*since),
-            (Effective::Orphan(attempt), _) => attempt.deadline,
-            _ => None,
-        }
-    }
-
-    /// Whether the record counts as absent at `now`.
-    pub(crate) fn is_expired(&self, now: Time) -> bool {
-        matches!(self.effective(now), Effective::Absent)
-    }
-
-    /// Whether somebody holds a claim on the record, past its deadline or not.
-    pub(crate) fn is_in_flight(&self) -> bool {
-        matches!(self.state, State::InFlight(_))
-    }
-
-    /// The attempt of a record that is in flight or an orphan.
-    pub(crate) fn attempt(&self) -> Option<&Attempt> {
-        match &self.state {
-            State::InFlight(attempt) | State::Orphan { attempt, .. } => Some(attempt),
-            State::Completed(_) => None,
-        }
-    }
-
-    /// From when on a live claim counts as an orphan.
-    pub(crate) fn deadline(&self) -> Option<Time> {
-        match &self.state {
-            State::InFlight(attempt) => attempt.deadline,
-            _ => None,
-        }
-    }
-
-    /// From when on the record is absent whatever happens; `None` while it is in flight, since a
-    /// live claim never expires.
-    pub(crate) fn expires_at(&self) -> Option<Time> {
-        match &self.state {
-            State::InFlight(_) => None,
-            State::Orphan { attempt, since } => Some(since.after(attempt.ttl)),
-            State::Completed(completed) => Some(completed.expires_at),
-        }
-    }
-
-    /// The bytes that the record keeps in memory, nearly.
-    pub(crate) fn weight(&self) -> usize {
-        let payload = match &self.state {
-            State::Completed(completed) => completed.response.as_ref().map_or(0, |r| r.len()),
-            State::InFlight(attempt) | State::Orphan { attempt, .. } => {
-                attempt.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.len())
-            }
-        };
-        size_of::<Self>() + self.key.identity().len() + self.fingerprint.bytes().len() + payload
-    }
-}
-
-fn orphan_until_expired(attempt: &Attempt, since: Time, now: Time) -> Effective<'_> {
-    if now < since.after(attempt.ttl) { Effective::Orphan(attempt) } else { Effective::Absent }
-}
+use crate::semantics::record::{Attempt, Completed, Effective, Record, State};
+use crate::semantics::time::Time;
+use crate::semantics::token::Token;
 
 /// Decides a command: the change it makes, if any, and the answer. Pure and total.
 pub(crate) fn transition(
@@ -403,19 +195,13 @@ pub(crate) fn apply(
 mod tests {
     use super::*;
     use crate::semantics::fingerprint::Fingerprint;
-    use crate::semantics::key::Secret;
+    use crate::semantics::secret::Secret;
 
     const TTL: Duration = Duration::from_millis(1000);
     const NOW: Time = Time(10_000);
     const FIRST: Token = Token { incarnation: 1, epoch: 1, sequence: 1 };
     const SECOND: Token = Token { incarnation: 1, epoch: 1, sequence: 2 };
     const OTHER: Token = Token { incarnation: 1, epoch: 1, sequence: 9 };
-
-    #[test]
-    fn a_token_reads_as_incarnation_epoch_and_sequence() {
-        let token = Token { incarnation: 0xab, epoch: 12, sequence: 345 };
-        assert_eq!(token.to_string(), "00000000000000ab-12-345");
-    }
 
     fn key() -> Key {
         Key::new("scope", "key").unwrap()
@@ -705,13 +491,6 @@ mod tests {
             assert_eq!(apply(None, &change, OTHER, NOW), Err(Inapplicable));
             assert_eq!(apply(Some(&completed()), &change, OTHER, NOW), Err(Inapplicable));
         }
-    }
-
-    #[test]
-    fn tokens_order_by_age_as_values_and_as_bytes() {
-        let older = Token { incarnation: 7, epoch: 1, sequence: 900 };
-        let newer = Token { incarnation: 7, epoch: 2, sequence: 3 };
-        assert!(older < newer && older.to_bytes() < newer.to_bytes());
     }
 
     #[test]

@@ -18,10 +18,10 @@ use std::time::Duration;
 use crate::base::bytes::SharedBytes;
 use crate::base::codec::{Decoder, Encode};
 use crate::base::error::{Error, Result};
-use crate::embedded::clock::{Time, millis};
+use crate::semantics::command::Change;
 use crate::semantics::fingerprint::StoredFingerprint;
 use crate::semantics::key::{Key, KeyHash};
-use crate::semantics::transition::Change;
+use crate::semantics::time::{Time, millis};
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Entry {
@@ -114,7 +114,7 @@ fn deadline(decoder: &mut Decoder<'_>) -> Result<Option<Time>> {
 mod tests {
     use super::*;
     use crate::semantics::fingerprint::{Fingerprint, KeyedFingerprint};
-    use crate::semantics::key::Secret;
+    use crate::semantics::secret::Secret;
 
     fn entries() -> Vec<Entry> {
         let fingerprint = KeyedFingerprint::new(

@@ -13,10 +13,10 @@
 use super::{Position, entry};
 use crate::base::codec::{Decoder, Encode, checksum};
 use crate::base::error::{Error, Result};
-use crate::embedded::clock::Time;
 use crate::embedded::disk::{AlignedBuffer, BLOCK};
+use crate::semantics::command::Change;
 use crate::semantics::key::KeyHash;
-use crate::semantics::transition::Change;
+use crate::semantics::time::Time;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"1KG1");
 pub(super) const HEADER_LEN: usize = 56;

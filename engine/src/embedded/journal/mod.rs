@@ -22,9 +22,9 @@ use segment::{FIRST_GROUP, Segment};
 use crate::base::codec::checksum;
 use crate::base::error::{Error, Result};
 use crate::base::sync::Instant;
-use crate::embedded::clock::Time;
 use crate::embedded::disk::Disk;
-use crate::semantics::key::Secret;
+use crate::semantics::secret::Secret;
+use crate::semantics::time::Time;
 
 /// A place in the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::*;
 use crate::ErrorKind;
 use crate::embedded::disk::{BLOCK, OsDisk};
+use crate::semantics::command::Change;
 use crate::semantics::key::KeyHash;
-use crate::semantics::transition::Change;
 
 const ID: JournalId = JournalId { incarnation: 7, seed: 11 };
 const SEGMENT: u64 = 64 << 10;

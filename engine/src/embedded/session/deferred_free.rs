@@ -53,10 +53,12 @@ mod tests {
     use std::sync::{Arc, Weak};
 
     use super::*;
-    use crate::embedded::clock::Time;
     use crate::semantics::fingerprint::{Fingerprint, KeyedFingerprint};
-    use crate::semantics::key::{Key, Secret};
-    use crate::semantics::transition::{Completed, Record, State, Token};
+    use crate::semantics::key::Key;
+    use crate::semantics::record::{Completed, Record, State};
+    use crate::semantics::secret::Secret;
+    use crate::semantics::time::Time;
+    use crate::semantics::token::Token;
 
     fn records(count: u64) -> (HashMap<Versioned>, Vec<Weak<Record>>) {
         let fingerprint = Fingerprint::builder().finish();

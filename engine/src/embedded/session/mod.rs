@@ -16,7 +16,7 @@ use crate::backend::telemetry;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 use crate::base::sync::{Instant, Mutex};
-use crate::embedded::clock::{EngineClock, Time};
+use crate::embedded::clock::EngineClock;
 use crate::embedded::options::Options;
 use crate::embedded::session::deferred_free::Retired;
 use crate::embedded::session::fold_progress::Folds;
@@ -24,8 +24,12 @@ use crate::embedded::session::recent::{RecentSize, Versioned};
 use crate::embedded::session::shards::{Admission, FollowUp, Gate, LockTable};
 use crate::embedded::store::{View, Views};
 use crate::embedded::workers::fold_worker::Inbox;
-use crate::semantics::key::{Key, KeyHash, Secret};
-use crate::semantics::transition::{Command, Record, Reply, transition};
+use crate::semantics::command::{Command, Reply};
+use crate::semantics::key::{Key, KeyHash};
+use crate::semantics::record::Record;
+use crate::semantics::secret::Secret;
+use crate::semantics::time::Time;
+use crate::semantics::transition::transition;
 
 /// One open of a store, from recovery to close, failure or reopen.
 pub(crate) struct Core {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::base::sync::atomic::{AtomicUsize, Ordering};
-use crate::semantics::transition::{Record, State};
+use crate::semantics::record::{Record, State};
 
 /// The newest state of a key, with the journal sequence of the change that made it.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@ use quick_cache::Weighter;
 use quick_cache::unsync::{Cache, DefaultLifecycle};
 
 use crate::semantics::key::{BuildHasher, KeyHash};
-use crate::semantics::transition::Record;
+use crate::semantics::record::Record;
 
 /// A bounded cache. What it holds of a key is what the store holds: whoever publishes another
 /// record of the key removes it. One pass over many keys does not drive out those that are asked
@@ -69,10 +69,12 @@ mod tests {
 
     use super::*;
     use crate::base::bytes::SharedBytes;
-    use crate::embedded::clock::Time;
     use crate::semantics::fingerprint::{Fingerprint, KeyedFingerprint};
-    use crate::semantics::key::{Key, Secret};
-    use crate::semantics::transition::{Completed, State, Token};
+    use crate::semantics::key::Key;
+    use crate::semantics::record::{Completed, State};
+    use crate::semantics::secret::Secret;
+    use crate::semantics::time::Time;
+    use crate::semantics::token::Token;
 
     fn record(response: usize) -> Arc<Record> {
         let fingerprint = Fingerprint::builder().finish();

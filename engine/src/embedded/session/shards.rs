@@ -20,11 +20,13 @@ use std::sync::Arc;
 use crate::backend::operation::{Answer, Op, Queued, Wait};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::{Mutex, MutexGuard};
-use crate::embedded::clock::Time;
 use crate::embedded::session::recent::Versioned;
 use crate::embedded::session::replay_cache::Replays;
+use crate::semantics::command::{Command, Reply};
 use crate::semantics::key::{BuildHasher, HashMap, KeyHash};
-use crate::semantics::transition::{Command, Record, Reply, transition};
+use crate::semantics::record::Record;
+use crate::semantics::time::Time;
+use crate::semantics::transition::transition;
 
 /// Whether a change may be queued; reserves what it needs. Called with the shard locked.
 pub(crate) trait Gate {
@@ -493,8 +495,10 @@ mod tests {
     use crate::backend::operation::Request;
     use crate::base::sync::Instant;
     use crate::semantics::fingerprint::{Fingerprint, KeyedFingerprint};
-    use crate::semantics::key::{Key, Secret};
-    use crate::semantics::transition::{Token, apply};
+    use crate::semantics::key::Key;
+    use crate::semantics::secret::Secret;
+    use crate::semantics::token::Token;
+    use crate::semantics::transition::apply;
 
     const HASH: KeyHash = KeyHash(7);
     const NOW: Time = Time(1);

@@ -14,10 +14,10 @@ use super::schema::{Bytes, RunMeta, STATE_KEY, StoreState, Tally};
 use super::view::Tables;
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::embedded::clock::Time;
 use crate::semantics::key::{HashMap, KeyHash};
+use crate::semantics::record::Record;
 use crate::semantics::record_codec::{self, Stored};
-use crate::semantics::transition::Record;
+use crate::semantics::time::Time;
 
 #[derive(Clone, Debug)]
 pub(super) struct Catalog {

@@ -13,11 +13,11 @@ use super::redb::storage::failed;
 use super::run::{Entry, Written};
 use super::schema::{OPEN, RUNS, RunMeta};
 use crate::base::error::{ErrorKind, Result};
-use crate::embedded::clock::{Time, millis};
 use crate::embedded::journal::Position;
 use crate::embedded::session::recent::Versioned;
 use crate::semantics::key::KeyHash;
-use crate::semantics::transition::{Record, State};
+use crate::semantics::record::{Record, State};
+use crate::semantics::time::{Time, millis};
 
 /// What one fold puts into the store.
 pub(crate) struct Fold {

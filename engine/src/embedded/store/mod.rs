@@ -41,8 +41,8 @@ use self::run::{RunReader, RunWriter};
 use self::schema::{OPEN, RUNS, RunMeta, STATE, STATE_KEY};
 use self::view::Tables;
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::embedded::clock::Time;
 use crate::embedded::disk::{Caching, Disk, DiskFile};
+use crate::semantics::time::Time;
 
 // What the engine needs of this module.
 #[allow(unused_imports)]

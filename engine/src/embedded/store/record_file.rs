@@ -17,8 +17,8 @@ use super::file_set::{FileName, Files, StoredFile};
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::embedded::disk::{AlignedBuffer, BLOCK, Caching, Disk, DiskFile};
+use crate::semantics::record::Record;
 use crate::semantics::record_codec::{self, Stored};
-use crate::semantics::transition::Record;
 
 /// What the offsets and lengths of records are multiples of.
 const UNIT: usize = 16;

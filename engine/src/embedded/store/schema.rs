@@ -14,9 +14,9 @@ use redb::TableDefinition;
 
 use crate::base::codec::{Decoder, Encode, checksum};
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::embedded::clock::Time;
 use crate::embedded::journal::Position;
-use crate::semantics::key::Secret;
+use crate::semantics::secret::Secret;
+use crate::semantics::time::Time;
 
 pub(super) type Bytes = &'static [u8];
 

@@ -7,7 +7,7 @@ use super::catalog::Catalog;
 use super::redb::storage::failed;
 use super::schema::RUNS;
 use crate::base::error::Result;
-use crate::embedded::clock::Time;
+use crate::semantics::time::Time;
 
 /// What a sweep removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -15,10 +15,10 @@ use super::run::{Block, RunReader};
 use super::schema::{Bytes, OPEN, RUNS, STATE};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::Swap;
-use crate::embedded::clock::Time;
 use crate::embedded::session::recent::Versioned;
 use crate::semantics::key::{Key, KeyHash};
 use crate::semantics::record_codec::Stored;
+use crate::semantics::time::Time;
 
 /// The tables of one snapshot.
 pub(super) struct Tables {

@@ -10,13 +10,16 @@ use crate::backend::telemetry;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::Instant;
 use crate::base::sync::atomic::Ordering;
-use crate::embedded::clock::Time;
 use crate::embedded::journal::{Group, Journal, Room};
 use crate::embedded::options::Durability;
 use crate::embedded::session::Core;
 use crate::embedded::session::recent::Versioned;
 use crate::embedded::workers::fold_worker::FoldTask;
-use crate::semantics::transition::{Record, Reply, Token, apply, transition};
+use crate::semantics::command::Reply;
+use crate::semantics::record::Record;
+use crate::semantics::time::Time;
+use crate::semantics::token::Token;
+use crate::semantics::transition::{apply, transition};
 
 /// The most that a group grows to before the next one is begun, in bytes.
 const GROUP_BYTES: usize = 1 << 20;

@@ -11,13 +11,13 @@ use crate::backend::telemetry;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::atomic::Ordering;
 use crate::base::sync::{Condvar, Instant, Mutex, oneshot};
-use crate::embedded::clock::Time;
 use crate::embedded::directory;
 use crate::embedded::journal::{Position, SegmentPool};
 use crate::embedded::session::Core;
 use crate::embedded::session::recent::Versioned;
 use crate::embedded::store::{Fold, Store};
 use crate::semantics::key::KeyHash;
+use crate::semantics::time::Time;
 
 /// What the committer hands over at a rotation: the records are in the shards' folding maps.
 #[derive(Clone, Copy, Debug)]

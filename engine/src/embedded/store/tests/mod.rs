@@ -15,8 +15,8 @@ use crate::embedded::disk::OsDisk;
 use crate::embedded::journal::Position;
 use crate::embedded::session::recent::Versioned;
 use crate::semantics::key::Key;
+use crate::semantics::record::{Record, State};
 use crate::semantics::samples::*;
-use crate::semantics::transition::{Record, State};
 
 const CACHE: usize = 16 << 20;
 /// Bucket width of the tests, in ms.

@@ -1,0 +1,134 @@
+//! What a store knows of one key.
+
+use std::time::Duration;
+
+use crate::base::bytes::SharedBytes;
+use crate::semantics::fingerprint::StoredFingerprint;
+use crate::semantics::key::Key;
+use crate::semantics::time::Time;
+use crate::semantics::token::Token;
+
+/// What the store knows of one key. No record at all is the state *absent*.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Record {
+    pub(crate) key: Key,
+    pub(crate) fingerprint: StoredFingerprint,
+    pub(crate) state: State,
+}
+
+/// The state of a record. [`transition`](super::transition) says what each command makes of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum State {
+    InFlight(Attempt),
+    Orphan { attempt: Attempt, since: Time },
+    Completed(Completed),
+}
+
+/// One attempt to execute an operation: what a claim stands for.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Attempt {
+    /// The token of the claim; the newest of its key as long as the record stands so.
+    pub(crate) token: Token,
+    /// 1 for the first, one more for each take-over.
+    pub(crate) number: u32,
+    pub(crate) started_at: Time,
+    /// From when on the claim counts as an orphan although its owner lives (`max_execution`).
+    pub(crate) deadline: Option<Time>,
+    /// The TTL of a response completed without its own, and of an orphan.
+    pub(crate) ttl: Duration,
+    pub(crate) checkpoint: Option<SharedBytes>,
+}
+
+/// How an operation ended.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Completed {
+    pub(crate) token: Token,
+    pub(crate) completed_at: Time,
+    pub(crate) expires_at: Time,
+    /// `None`: completed, but the response was not kept.
+    pub(crate) response: Option<SharedBytes>,
+}
+
+/// A record as it counts at one moment: TTL and deadline decided.
+pub(super) enum Effective<'a> {
+    Absent,
+    InFlight(&'a Attempt),
+    Orphan(&'a Attempt),
+    Completed(&'a Completed),
+}
+
+impl Record {
+    pub(super) fn effective(&self, now: Time) -> Effective<'_> {
+        match &self.state {
+            State::Completed(completed) if now < completed.expires_at => {
+                Effective::Completed(completed)
+            }
+            State::Completed(_) => Effective::Absent,
+            State::InFlight(attempt) => match attempt.deadline {
+                Some(deadline) if now >= deadline => orphan_until_expired(attempt, deadline, now),
+                _ => Effective::InFlight(attempt),
+            },
+            State::Orphan { attempt, since } => orphan_until_expired(attempt, *since, now),
+        }
+    }
+
+    /// Since when the record counts as an orphan at `now`, if it does.
+    pub(crate) fn orphaned_since(&self, now: Time) -> Option<Time> {
+        match (self.effective(now), &self.state) {
+            (Effective::Orphan(_), State::Orphan { since, .. }) => Some(*since),
+            (Effective::Orphan(attempt), _) => attempt.deadline,
+            _ => None,
+        }
+    }
+
+    /// Whether the record counts as absent at `now`.
+    pub(crate) fn is_expired(&self, now: Time) -> bool {
+        matches!(self.effective(now), Effective::Absent)
+    }
+
+    /// Whether somebody holds a claim on the record, past its deadline or not.
+    pub(crate) fn is_in_flight(&self) -> bool {
+        matches!(self.state, State::InFlight(_))
+    }
+
+    /// The attempt of a record that is in flight or an orphan.
+    pub(crate) fn attempt(&self) -> Option<&Attempt> {
+        match &self.state {
+            State::InFlight(attempt) | State::Orphan { attempt, .. } => Some(attempt),
+            State::Completed(_) => None,
+        }
+    }
+
+    /// From when on a live claim counts as an orphan.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        match &self.state {
+            State::InFlight(attempt) => attempt.deadline,
+            _ => None,
+        }
+    }
+
+    /// From when on the record is absent whatever happens; `None` while it is in flight, since a
+    /// live claim never expires.
+    pub(crate) fn expires_at(&self) -> Option<Time> {
+        match &self.state {
+            State::InFlight(_) => None,
+            State::Orphan { attempt, since } => Some(since.after(attempt.ttl)),
+            State::Completed(completed) => Some(completed.expires_at),
+        }
+    }
+
+    /// The bytes that the record keeps in memory, nearly.
+    pub(crate) fn weight(&self) -> usize {
+        let payload = match &self.state {
+            State::Completed(completed) => completed.response.as_ref().map_or(0, |r| r.len()),
+            State::InFlight(attempt) | State::Orphan { attempt, .. } => {
+                attempt.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.len())
+            }
+        };
+        size_of::<Self>() + self.key.identity().len() + self.fingerprint.bytes().len() + payload
+    }
+}
+
+fn orphan_until_expired(attempt: &Attempt, since: Time, now: Time) -> Effective<'_> {
+    if now < since.after(attempt.ttl) { Effective::Orphan(attempt) } else { Effective::Absent }
+}
