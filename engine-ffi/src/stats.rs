@@ -98,7 +98,7 @@ mod tests {
             fields.map(|line| line.split_once(':').unwrap().0).collect::<Vec<_>>()
         };
         let own = fields(include_str!("stats.rs"));
-        let theirs = fields(include_str!("../../engine/src/backend/stats.rs"));
+        let theirs = fields(include_str!("../../engine/src/backend/reports.rs"));
         assert!(theirs.len() > 25, "{theirs:?}");
         for name in &theirs {
             let in_ms = format!("{name}_ms");

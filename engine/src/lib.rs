@@ -20,21 +20,21 @@ mod semantics;
 pub use api::attempt::Failed;
 pub use api::begin::{Begin, InFlight, Lookup, Mismatch, Recorded};
 pub use api::claim::{Claim, Completion};
-pub use api::engine::{CloseReport, Engine};
+pub use api::engine::Engine;
 pub use api::orphan::Orphan;
 pub use api::pending::Pending;
-pub use backend::stats::Stats;
+pub use backend::reports::{CloseReport, Damage, Stats, Verification};
 pub use base::bytes::SharedBytes;
 pub use base::error::{Error, ErrorKind, Result};
 pub use embedded::clock::{Clock, OsClock};
 pub use embedded::disk;
 #[cfg(fuzzing)]
 pub use embedded::fuzzing;
+pub use embedded::open::verify;
 pub use embedded::options::{Durability, Options};
 #[cfg(feature = "stepping")]
 #[doc(hidden)]
 pub use embedded::stepper as stepping;
-pub use embedded::verify::{Damage, Verification, verify};
 pub use semantics::fingerprint::{Fingerprint, FingerprintBuilder, MAX_LABEL_LEN, MAX_PARTS};
 pub use semantics::key::{Key, MAX_KEY_LEN};
 pub use semantics::token::Token;

@@ -1,4 +1,5 @@
 //! Order inside one process: who works on a key, who waits, and how many may.
 
+pub(crate) mod counters;
 pub(crate) mod queue;
 pub(crate) mod waits;

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use crate::backend::operation::Wait;
-use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{Instant, Mutex};
 use crate::semantics::key::KeyHash;
 
@@ -12,14 +11,9 @@ use crate::semantics::key::KeyHash;
 pub(crate) struct Timers {
     /// By time; the number tells waits that end at the same moment, a deadline has none.
     due: Mutex<BTreeSet<(Instant, u64, KeyHash)>>,
-    numbers: AtomicU64,
 }
 
 impl Timers {
-    pub(crate) fn wait(&self, until: Instant) -> Wait {
-        Wait { until, number: 1 + self.numbers.fetch_add(1, Ordering::Relaxed) }
-    }
-
     /// Watches the end of a wait; says whether it is due before everything else.
     pub(crate) fn watch(&self, wait: Wait, hash: KeyHash) -> bool {
         self.insert((wait.until, wait.number, hash))

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::api::pending::Pending;
+use crate::backend::Backend;
 use crate::backend::operation::Request;
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind};
-use crate::embedded::lifecycle::Shared;
 use crate::semantics::command::{Command, Reply};
 use crate::semantics::key::{Key, KeyHash};
 use crate::semantics::record::Record;
@@ -16,7 +17,7 @@ use crate::semantics::token::Token;
 /// What a claim and an orphan have in common: a key, and the attempt that they stand for.
 #[derive(Clone)]
 pub(crate) struct Handle {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) backend: Arc<dyn Backend>,
     pub(crate) key: Key,
     pub(crate) hash: KeyHash,
     pub(crate) token: Token,
@@ -26,10 +27,10 @@ pub(crate) struct Handle {
 
 impl Handle {
     /// `None` when the record is completed, which has no attempt.
-    pub(crate) fn new(shared: &Arc<Shared>, hash: KeyHash, record: &Record) -> Option<Self> {
+    pub(crate) fn new(backend: &Arc<dyn Backend>, hash: KeyHash, record: &Record) -> Option<Self> {
         let attempt = record.attempt()?;
         Some(Self {
-            shared: shared.clone(),
+            backend: backend.clone(),
             key: record.key.clone(),
             hash,
             token: attempt.token,
@@ -45,7 +46,7 @@ impl Handle {
         command: Command,
         answer: impl FnOnce(Option<&Record>) -> Option<T> + Send + 'static,
     ) -> Pending<T, Failed<H>> {
-        let Self { shared, key, hash, .. } = self;
+        let Self { backend, key, hash, .. } = self;
         let request = Request { key, hash, command, wait: None };
         let (op, pending) = Pending::asked(request, move |outcome| match outcome {
             Err(error) => Err(Failed { error, handle: Some(owner) }),
@@ -57,8 +58,19 @@ impl Handle {
                     .ok_or_else(|| Failed { error: refusal(&reply), handle: None })
             }
         });
-        shared.submit(op);
+        backend.submit(op);
         pending
+    }
+
+    /// Completes the attempt. A response beyond the limit of the store is not kept.
+    pub(crate) fn complete_command(
+        &self,
+        response: Option<&[u8]>,
+        ttl: Option<Duration>,
+    ) -> Command {
+        let limit = self.backend.settings().max_response;
+        let kept = response.filter(|response| response.len() <= limit);
+        Command::Complete { token: self.token, response: kept.map(SharedBytes::copy_of), ttl }
     }
 
     pub(crate) fn request(&self, command: Command) -> Request {

@@ -5,10 +5,10 @@ use std::time::{Duration, SystemTime};
 
 use crate::api::claim::Claim;
 use crate::api::orphan::Orphan;
+use crate::backend::Backend;
 use crate::backend::operation::Outcome;
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, Result};
-use crate::embedded::lifecycle::Shared;
 use crate::semantics::command::Reply;
 use crate::semantics::key::KeyHash;
 use crate::semantics::record::{Completed, Record, State};
@@ -34,12 +34,16 @@ pub enum Begin {
 
 impl Begin {
     /// The answer that an outcome is to whoever began.
-    pub(crate) fn answer(shared: &Arc<Shared>, hash: KeyHash, outcome: Outcome) -> Result<Self> {
+    pub(crate) fn answer(
+        backend: &Arc<dyn Backend>,
+        hash: KeyHash,
+        outcome: Outcome,
+    ) -> Result<Self> {
         let (reply, record, now) = outcome?;
         let record = record.as_deref();
         let begin = match reply {
             Reply::Claimed => {
-                record.and_then(|record| Claim::new(shared, hash, record)).map(Begin::Claimed)
+                record.and_then(|record| Claim::new(backend, hash, record)).map(Begin::Claimed)
             }
             Reply::Replay => match record.map(|record| &record.state) {
                 Some(State::Completed(completed)) => Some(Begin::Replay(Recorded::new(completed))),
@@ -48,7 +52,7 @@ impl Begin {
             Reply::Locked => record.map(|record| Begin::Locked(InFlight::new(record, now))),
             Reply::Mismatch(parts) => Some(Begin::Mismatch(Mismatch::new(parts))),
             Reply::Orphaned => record
-                .and_then(|record| Orphan::new(shared, hash, record, now))
+                .and_then(|record| Orphan::new(backend, hash, record, now))
                 .map(Begin::Orphaned),
             Reply::Done | Reply::Fenced | Reply::AlreadyCompleted => None,
         };

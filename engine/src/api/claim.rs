@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use crate::api::attempt::{Failed, Handle, Owner, refusal};
 use crate::api::pending::Pending;
-use crate::backend::operation::Op;
+use crate::backend::Backend;
+use crate::backend::operation::Operation;
 use crate::base::bytes::SharedBytes;
-use crate::embedded::lifecycle::Shared;
+use crate::base::error::Error;
 use crate::semantics::command::{Command, Reply};
 use crate::semantics::key::{Key, KeyHash};
 use crate::semantics::record::{Record, State};
@@ -54,8 +55,8 @@ impl Completion {
 }
 
 impl Claim {
-    pub(crate) fn new(shared: &Arc<Shared>, hash: KeyHash, record: &Record) -> Option<Self> {
-        let handle = Handle::new(shared, hash, record)?;
+    pub(crate) fn new(backend: &Arc<dyn Backend>, hash: KeyHash, record: &Record) -> Option<Self> {
+        let handle = Handle::new(backend, hash, record)?;
         Some(Self { handle, delivered: false, armed: true })
     }
 
@@ -104,7 +105,7 @@ impl Claim {
         ttl: Option<Duration>,
     ) -> Pending<Completion, Failed<Claim>> {
         let handle = self.handle.clone();
-        let command = handle.shared.complete_command(handle.token, response, ttl);
+        let command = handle.complete_command(response, ttl);
         handle.finish(self, command, completion)
     }
 
@@ -132,15 +133,17 @@ impl Claim {
     /// `AlreadyCompleted`, `OutcomeUnknown`, `Unavailable`, `StoreFull`, `Closed`.
     pub fn checkpoint(&self, data: &[u8]) -> Pending<()> {
         let handle = &self.handle;
-        if let Err(error) = handle.shared.check_checkpoint(data) {
-            return Pending::ready(Err(error));
+        let limit = handle.backend.settings().max_checkpoint;
+        if data.len() > limit {
+            let message = format!("the checkpoint has {} bytes, at most {limit}", data.len());
+            return Pending::ready(Err(Error::invalid(message)));
         }
         let command = Command::Checkpoint { token: handle.token, data: SharedBytes::copy_of(data) };
         let (op, pending) = Pending::asked(handle.request(command), |outcome| match outcome? {
             (Reply::Done, ..) => Ok(()),
             (reply, ..) => Err(refusal(&reply)),
         });
-        handle.shared.submit(op);
+        handle.backend.submit(op);
         pending
     }
 
@@ -172,7 +175,7 @@ impl Drop for Claim {
         let token = self.handle.token;
         let command =
             if self.delivered { Command::OwnerGone { token } } else { Command::Abort { token } };
-        self.handle.shared.submit(Op::untold(self.handle.request(command)));
+        self.handle.backend.submit(Operation::untold(self.handle.request(command)));
     }
 }
 

@@ -1,21 +1,22 @@
 //! The engine as its users hold it.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::api::begin::{Begin, Lookup};
 use crate::api::orphan::Orphan;
 use crate::api::pending::Pending;
-use crate::backend::stats::Stats;
-use crate::backend::telemetry;
-use crate::base::error::{Error, ErrorKind, Result};
+use crate::backend::operation::{Request, Wait};
+use crate::backend::reports::{CloseReport, Stats};
+use crate::backend::{Backend, Reading, Seen, Settings, telemetry};
+use crate::base::error::Result;
 use crate::base::sync::Instant;
-use crate::embedded::lifecycle::Shared;
-use crate::embedded::options::Options;
+use crate::semantics::command::Command;
 use crate::semantics::fingerprint::Fingerprint;
-use crate::semantics::key::{HashMap, Key};
+use crate::semantics::key::Key;
 
 /// An open store. Clones are cheap and share it; all methods may be called from any thread.
 ///
@@ -50,46 +51,25 @@ pub struct Engine {
 
 /// Its drop is the end of the last [`Engine`].
 struct EngineHandle {
-    shared: Arc<Shared>,
+    backend: Arc<dyn Backend>,
+    /// Numbers the begins that wait.
+    waits: AtomicU64,
 }
 
 impl Drop for EngineHandle {
     fn drop(&mut self) {
-        self.shared.stop(false);
+        self.backend.end();
     }
-}
-
-/// What [`Engine::close`] left behind.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CloseReport {
-    /// Claims that were still held: orphans at the next open.
-    pub in_flight: u64,
-    /// The last journal sequence that is in the store file. The next open has nothing to replay.
-    pub folded_through: u64,
 }
 
 impl Engine {
-    /// Opens the store in the directory `path` with default [`Options`], creating it when there is
-    /// none.
-    ///
-    /// # Errors
-    /// Those of [`Options::open`].
-    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Options::new().open(path)
+    /// An engine over an open store.
+    pub(crate) fn over(backend: Arc<dyn Backend>) -> Self {
+        Self { handle: Arc::new(EngineHandle { backend, waits: AtomicU64::new(0) }) }
     }
 
-    /// Opens the store in the directory `path` with default [`Options`]; refuses to create one.
-    ///
-    /// # Errors
-    /// Those of [`Options::open`], and `StoreMissing`.
-    pub fn open_existing(path: impl AsRef<Path>) -> Result<Self> {
-        Options::new().open_existing(path)
-    }
-
-    pub(crate) fn start(path: PathBuf, options: Options, create: bool) -> Result<Self> {
-        let shared = Arc::new(Shared::start(path, options, create)?);
-        Ok(Self { handle: Arc::new(EngineHandle { shared }) })
+    fn backend(&self) -> &Arc<dyn Backend> {
+        &self.handle.backend
     }
 
     /// Asks for the right to execute the operation that `key` names.
@@ -101,7 +81,7 @@ impl Engine {
     /// `InvalidInput`; `Overloaded` and `StoreFull` when a bound is reached; `OutcomeUnknown`,
     /// `Unavailable`, `Closed`, `Corrupted`, `Io`. After an error the caller must not execute.
     pub fn begin(&self, key: &Key, fingerprint: Fingerprint) -> Pending<Begin> {
-        self.handle.shared.begin(key, fingerprint, None)
+        self.ask(key, fingerprint, None)
     }
 
     /// Like [`begin`](Self::begin), but waits up to `max_wait` for an owner: for its response
@@ -118,7 +98,34 @@ impl Engine {
     ) -> Pending<Begin> {
         // A wait beyond what the clock can count is as long as any.
         let forever = Duration::from_secs(365 * 86_400);
-        self.handle.shared.begin(key, fingerprint, Some(Instant::now() + max_wait.min(forever)))
+        let until = Instant::now() + max_wait.min(forever);
+        let number = self.handle.waits.fetch_add(1, Ordering::Relaxed);
+        // Zero is the number of a deadline.
+        self.ask(key, fingerprint, Some(Wait { until, number: 1 + number }))
+    }
+
+    fn ask(&self, key: &Key, fingerprint: Fingerprint, wait: Option<Wait>) -> Pending<Begin> {
+        if let Err(error) = fingerprint.validate() {
+            return Pending::ready(Err(error));
+        }
+        let backend = self.backend();
+        let (hash, fingerprint) = backend.identify(key, fingerprint);
+        let Settings { ttl, max_execution, .. } = *backend.settings();
+        let command = Command::Begin { fingerprint, ttl, max_execution };
+        let request = Request { key: key.clone(), hash, command, wait };
+        let answerer = backend.clone();
+        let (operation, pending) =
+            Pending::asked(request, move |outcome| Begin::answer(&answerer, hash, outcome));
+        backend.submit(operation);
+        let pending = pending.on_delivery(Begin::delivered);
+        let Some(wait) = wait else { return pending };
+        // A `Pending` keeps no store open.
+        let backend = Arc::downgrade(backend);
+        pending.on_giving_up(move || {
+            if let Some(backend) = backend.upgrade() {
+                backend.withdraw(hash, wait);
+            }
+        })
     }
 
     /// What the store holds under `key`, without asking for the right to execute.
@@ -126,18 +133,13 @@ impl Engine {
     /// # Errors
     /// `OutcomeUnknown`, `Unavailable`, `Closed`, `Corrupted`, `Io`.
     pub fn get(&self, key: &Key) -> Result<Lookup> {
-        let shared = &self.handle.shared;
-        let core = shared.open_core()?;
-        let hash = core.hash(key);
-        let record = core.peek(hash, key)?;
-        let now = core.now();
-        match record.as_deref() {
-            Some(record) => match Orphan::new(shared, hash, record, now) {
-                Some(orphan) => Ok(Lookup::Orphaned(orphan)),
-                None => Ok(Lookup::new(record, now)),
-            },
-            None => Ok(Lookup::Absent),
-        }
+        let Reading { found, now } = self.backend().read(key)?;
+        Ok(found.map_or(Lookup::Absent, |Seen { hash, record }| {
+            match Orphan::new(self.backend(), hash, &record, now) {
+                Some(orphan) => Lookup::Orphaned(orphan),
+                None => Lookup::new(&record, now),
+            }
+        }))
     }
 
     /// The orphans that stand unresolved, oldest first, as handles that resolve them.
@@ -145,21 +147,10 @@ impl Engine {
     /// # Errors
     /// `Unavailable`, `Closed`, `Corrupted`, `Io`.
     pub fn orphans(&self) -> Result<Vec<Orphan>> {
-        let shared = &self.handle.shared;
-        let core = shared.open_core()?;
-        // Recent before the view, as every reader does; what recent knows is newer.
-        let mut records: HashMap<_> = HashMap::default();
-        for shard in core.table.shards() {
-            records.extend(shard.recents().map(|(hash, versioned)| (*hash, versioned.clone())));
-        }
-        for (hash, versioned) in core.view().open_records()? {
-            records.entry(hash).or_insert(versioned);
-        }
-        let now = core.now();
-        let mut orphans: Vec<_> = records
+        let Reading { found, now } = self.backend().open_records()?;
+        let mut orphans: Vec<_> = found
             .iter()
-            .filter_map(|(hash, versioned)| Some((*hash, versioned.record.as_deref()?)))
-            .filter_map(|(hash, record)| Orphan::new(shared, hash, record, now))
+            .filter_map(|seen| Orphan::new(self.backend(), seen.hash, &seen.record, now))
             .collect();
         orphans.sort_by_key(|orphan| (orphan.since(), orphan.token()));
         Ok(orphans)
@@ -168,7 +159,7 @@ impl Engine {
     /// A snapshot of counters and gauges. Cheap enough to be scraped. With the feature `metrics` it
     /// also sets the gauges, which the engine itself sets after each fold and sweep.
     pub fn stats(&self) -> Stats {
-        let stats = Stats::of(&self.handle.shared.core());
+        let stats = self.backend().stats();
         telemetry::gauges(|| stats.clone());
         stats
     }
@@ -179,7 +170,7 @@ impl Engine {
     /// # Errors
     /// `StoreFull`: nothing is lost, and it is done once there is space. `Unavailable`, `Closed`.
     pub fn fold(&self) -> Result<()> {
-        self.handle.shared.core().fold()
+        self.backend().fold()
     }
 
     /// Gives the space of expired records back now, and waits for it. Never needed for correctness.
@@ -188,8 +179,7 @@ impl Engine {
     /// # Errors
     /// `Unavailable`, `Closed`.
     pub fn sweep(&self) -> Result<u64> {
-        let core = self.handle.shared.open_core()?;
-        core.inbox.sweep().recv().unwrap_or_else(|_| Err(core.refusal()))
+        self.backend().sweep()
     }
 
     /// Writes a consistent copy of the store, as of now, into the new or empty directory `path`,
@@ -201,10 +191,7 @@ impl Engine {
     /// # Errors
     /// `InvalidInput` when `path` is not empty; `StoreFull`, `Io`, `Unavailable`, `Closed`.
     pub fn backup_to(&self, path: impl AsRef<Path>) -> Result<()> {
-        self.fold()?;
-        let core = self.handle.shared.open_core()?;
-        let receiver = core.inbox.backup(path.as_ref().to_owned());
-        receiver.recv().unwrap_or_else(|_| Err(core.refusal()))
+        self.backend().backup_to(path.as_ref())
     }
 
     /// Recovers in place after a failure, as a restart of the process would: a new epoch, every
@@ -215,7 +202,7 @@ impl Engine {
     /// Those of [`Options::open`]: the engine stays unavailable and may be reopened again.
     /// `Closed`.
     pub fn reopen(&self) -> Result<()> {
-        self.handle.shared.reopen()
+        self.backend().reopen()
     }
 
     /// Ends the engine for all its clones: refuses new commands, makes durable what was submitted,
@@ -225,12 +212,12 @@ impl Engine {
     /// `Closed` when it was closed before; `Unavailable` when it had failed; `StoreFull` when there
     /// was no space to fold, which the next open makes up for. It is closed anyway.
     pub fn close(&self) -> Result<CloseReport> {
-        self.handle.shared.stop(true).unwrap_or_else(|| Err(Error::new(ErrorKind::Closed, "")))
+        self.backend().close()
     }
 }
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Engine({})", self.handle.shared.path().display())
+        write!(f, "Engine({})", self.backend().location())
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use crate::api::attempt::{Failed, Handle, Owner};
 use crate::api::claim::{Claim, Completion, completion};
 use crate::api::pending::Pending;
-use crate::embedded::lifecycle::Shared;
+use crate::backend::Backend;
 use crate::semantics::command::Command;
 use crate::semantics::key::{Key, KeyHash};
 use crate::semantics::record::Record;
@@ -29,13 +29,13 @@ pub struct Orphan {
 impl Orphan {
     /// `None` when the record does not count as an orphan at `now`.
     pub(crate) fn new(
-        shared: &Arc<Shared>,
+        backend: &Arc<dyn Backend>,
         hash: KeyHash,
         record: &Record,
         now: Time,
     ) -> Option<Self> {
         let since = record.orphaned_since(now)?;
-        Some(Self { handle: Handle::new(shared, hash, record)?, since, age: now.since(since) })
+        Some(Self { handle: Handle::new(backend, hash, record)?, since, age: now.since(since) })
     }
 
     /// The key of the operation.
@@ -78,10 +78,11 @@ impl Orphan {
     /// `StoreFull`, `OutcomeUnknown`, `Unavailable`, `Closed`, which give the handle back.
     pub fn take_over(self) -> Pending<Claim, Failed<Orphan>> {
         let handle = self.handle.clone();
-        let command = handle.shared.take_over_command(handle.token);
-        let (shared, hash) = (handle.shared.clone(), handle.hash);
+        let max_execution = handle.backend.settings().max_execution;
+        let command = Command::TakeOver { token: handle.token, max_execution };
+        let (backend, hash) = (handle.backend.clone(), handle.hash);
         handle
-            .finish(self, command, move |record| Claim::new(&shared, hash, record?))
+            .finish(self, command, move |record| Claim::new(&backend, hash, record?))
             .on_delivery(Claim::delivered)
     }
 
@@ -94,7 +95,7 @@ impl Orphan {
     /// `Unavailable`, `StoreFull`, `Closed`, which give the handle back.
     pub fn complete(self, response: &[u8]) -> Pending<Completion, Failed<Orphan>> {
         let handle = self.handle.clone();
-        let command = handle.shared.complete_command(handle.token, Some(response), None);
+        let command = handle.complete_command(Some(response), None);
         handle.finish(self, command, completion)
     }
 

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::backend::operation::{Caller, Op, Outcome, Request};
+use crate::backend::operation::{Operation, Outcome, Recipient, Request};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::sync::{Instant, oneshot, thread};
 
@@ -83,7 +83,7 @@ struct Asked<T, E, F> {
     tell: Option<(oneshot::Sender<Told<T, E>>, F)>,
 }
 
-impl<T, E, F> Caller for Asked<T, E, F>
+impl<T, E, F> Recipient for Asked<T, E, F>
 where
     T: Send + 'static,
     E: Send + 'static,
@@ -115,13 +115,13 @@ impl<T, E> Pending<T, E> {
     pub(crate) fn asked(
         request: Request,
         answer: impl FnOnce(Outcome) -> Result<T, E> + Send + 'static,
-    ) -> (Op, Self)
+    ) -> (Operation, Self)
     where
         T: Send + 'static,
         E: Send + 'static,
     {
         let (sender, receiver) = oneshot::channel();
-        let op = Op::new(Asked { request, tell: Some((sender, answer)) });
+        let op = Operation::new(Asked { request, tell: Some((sender, answer)) });
         (op, Self::new(State::Waiting(receiver)))
     }
 
@@ -284,13 +284,13 @@ mod tests {
 
     const TOKEN: Token = Token { incarnation: 1, epoch: 1, sequence: 1 };
 
-    fn asked(command: Command) -> (Op, Pending<()>) {
+    fn asked(command: Command) -> (Operation, Pending<()>) {
         let key = Key::new("", "k").unwrap();
         let request = Request { key, hash: KeyHash(1), command, wait: None };
         Pending::asked(request, |outcome| outcome.map(drop))
     }
 
-    fn tell(op: Op) {
+    fn tell(op: Operation) {
         op.tell(Ok((Reply::Done, None, Time(1))));
     }
 
@@ -324,7 +324,7 @@ mod tests {
         assert_eq!(block_on_for(&mut never, Duration::from_millis(1)), None);
     }
 
-    /// Not on the thread that answers: see [`Op`].
+    /// Not on the thread that answers: see [`Operation`].
     #[test]
     fn what_an_operation_was_made_of_ends_where_its_answer_is_taken() {
         for taken in [false, true] {

@@ -1,5 +1,94 @@
 //! The seam between the meaning of a claim and the place where its record lives.
+//!
+//! The [API](crate::api) builds [operations](operation::Operation) and hands them to a [`Backend`].
+//! The backend decides them with [`transition`](crate::semantics::transition::transition), makes the
+//! change durable, and tells the outcome. The API knows nothing else of a store.
 
 pub(crate) mod operation;
-pub(crate) mod stats;
+pub(crate) mod reports;
 pub(crate) mod telemetry;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::operation::{Operation, Wait};
+use self::reports::{CloseReport, Stats};
+use crate::base::error::Result;
+use crate::semantics::fingerprint::{Fingerprint, KeyedFingerprint};
+use crate::semantics::key::{Key, KeyHash};
+use crate::semantics::record::Record;
+use crate::semantics::time::Time;
+
+/// A place where records live and commands are decided. All methods may be called from any thread.
+pub(crate) trait Backend: Send + Sync + 'static {
+    /// The limits and durations that commands are built with.
+    fn settings(&self) -> &Settings;
+
+    /// The key and the fingerprint as this store compares them: under its secret.
+    fn identify(&self, key: &Key, fingerprint: Fingerprint) -> (KeyHash, KeyedFingerprint);
+
+    /// Takes an operation in. Its outcome is told exactly once, on any thread, with no lock held.
+    fn submit(&self, operation: Operation);
+
+    /// The caller of a begin that waits gave it up: its place is free at once.
+    fn withdraw(&self, hash: KeyHash, wait: Wait);
+
+    /// The durable record of a key. Changes nothing; may block for a read of the store.
+    fn read(&self, key: &Key) -> Result<Reading<Option<Seen>>>;
+
+    /// Records that may count as orphans, in no order. Changes nothing; may block for a read.
+    fn open_records(&self) -> Result<Reading<Vec<Seen>>>;
+
+    /// A snapshot of counters and gauges.
+    fn stats(&self) -> Stats;
+
+    /// Moves everything acknowledged into its final place; blocks until that is durable.
+    fn fold(&self) -> Result<()>;
+
+    /// Gives the space of expired records back; blocks. Returns how many were removed.
+    fn sweep(&self) -> Result<u64>;
+
+    /// Writes a consistent copy into the directory `path`; blocks.
+    fn backup_to(&self, path: &Path) -> Result<()>;
+
+    /// Recovers in place, as a restart of the process would; blocks.
+    fn reopen(&self) -> Result<()>;
+
+    /// Refuses new operations, makes durable those that were submitted, folds, and ends; blocks.
+    fn close(&self) -> Result<CloseReport>;
+
+    /// Like [`close`](Self::close), without a fold or a report: the last handle was dropped. Does
+    /// nothing when the backend has ended already.
+    fn end(&self);
+
+    /// The place of the store, for people.
+    fn location(&self) -> String;
+}
+
+/// What the API needs of the options of an open store.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// How long a completed response is replayed, and an orphan stands.
+    pub(crate) ttl: Duration,
+    /// How long a claim may be held before it counts as an orphan.
+    pub(crate) max_execution: Option<Duration>,
+    /// The longest response that is kept, in bytes.
+    pub(crate) max_response: usize,
+    /// The longest checkpoint, in bytes.
+    pub(crate) max_checkpoint: usize,
+}
+
+/// A record and its place in the store.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) hash: KeyHash,
+    pub(crate) record: Arc<Record>,
+}
+
+/// What was read, and the engine time that it counts at.
+#[derive(Clone, Debug)]
+pub(crate) struct Reading<T> {
+    pub(crate) found: T,
+    pub(crate) now: Time,
+}

@@ -28,17 +28,17 @@ pub(crate) struct Request {
 ///
 /// A thread that answers hundreds of callers at once should free nothing that they allocated, or it
 /// would contend with them for it, call by call, with most allocators; and should move little.
-pub(crate) struct Op(Box<dyn Caller>);
+pub(crate) struct Operation(Box<dyn Recipient>);
 
 /// A request, and whoever is told its outcome.
-pub(crate) trait Caller: Send {
+pub(crate) trait Recipient: Send {
     fn request(&self) -> &Request;
     /// Tells the outcome. What is left of the operation is to end where the answer is taken.
     fn tell(self: Box<Self>, outcome: Outcome);
 }
 
-impl Op {
-    pub(crate) fn new(caller: impl Caller + 'static) -> Self {
+impl Operation {
+    pub(crate) fn new(caller: impl Recipient + 'static) -> Self {
         Self(Box::new(caller))
     }
 
@@ -60,7 +60,7 @@ impl Op {
     }
 }
 
-impl Deref for Op {
+impl Deref for Operation {
     type Target = Request;
     fn deref(&self) -> &Request {
         self.0.request()
@@ -72,7 +72,7 @@ struct Telling<F> {
     tell: F,
 }
 
-impl<F: FnOnce(Outcome) + Send> Caller for Telling<F> {
+impl<F: FnOnce(Outcome) + Send> Recipient for Telling<F> {
     fn request(&self) -> &Request {
         &self.request
     }
@@ -91,19 +91,19 @@ pub(crate) struct Wait {
 
 /// A command that holds its slot, with the record that it is decided on.
 pub(crate) struct Queued {
-    pub(crate) op: Op,
+    pub(crate) op: Operation,
     pub(crate) base: Option<Arc<Record>>,
 }
 
 /// An answer that is given once no shard is locked.
 #[must_use]
 pub(crate) struct Answer {
-    op: Op,
+    op: Operation,
     outcome: Outcome,
 }
 
 impl Answer {
-    pub(crate) fn new(op: Op, outcome: Outcome) -> Self {
+    pub(crate) fn new(op: Operation, outcome: Outcome) -> Self {
         Self { op, outcome }
     }
 

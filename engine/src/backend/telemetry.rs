@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::backend::stats::Stats;
+use crate::backend::reports::Stats;
 use crate::base::error::Error;
 
 /// An answer was given to a caller.

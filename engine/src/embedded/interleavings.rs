@@ -14,7 +14,7 @@ use loom::thread;
 
 use crate::admission::queue::{Batch, Queue, Taken};
 use crate::api::pending::Pending;
-use crate::backend::operation::{Op, Outcome, Queued, Request, Wait};
+use crate::backend::operation::{Operation, Outcome, Queued, Request, Wait};
 use crate::base::error::{Error, Result};
 use crate::base::sync::Instant;
 use crate::embedded::session::recent::Versioned;
@@ -68,7 +68,7 @@ fn deliver(receive: impl Fn(Pending<Guard>) -> bool + Sync + Send + 'static) {
 }
 
 /// A `Pending` whose answer is a guard.
-fn guarded(ends: &Seen<bool>) -> (Op, Pending<Guard>) {
+fn guarded(ends: &Seen<bool>) -> (Operation, Pending<Guard>) {
     let guard = Guard { delivered: false, ends: ends.clone() };
     Pending::asked(request(Command::Abort { token: TOKEN }), move |_| Ok(guard))
 }
@@ -138,10 +138,10 @@ fn request(command: Command) -> Request {
     Request { key: Key::new("", "k").unwrap(), hash: HASH, command, wait: None }
 }
 
-fn op(command: Command, replies: &Seen<Reply>) -> Op {
+fn op(command: Command, replies: &Seen<Reply>) -> Operation {
     let replies = replies.clone();
     let reply = move |outcome: Outcome| replies.lock().unwrap().push(outcome.unwrap().0);
-    Op::telling(request(command), reply)
+    Operation::telling(request(command), reply)
 }
 
 fn queued(command: Command) -> Queued {
@@ -233,7 +233,7 @@ impl Gate for Room {
         self.0.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
-    fn release_waiter(&self, _: &Op) {
+    fn release_waiter(&self, _: &Operation) {
         assert_ne!(self.0.fetch_sub(1, Ordering::Relaxed), 0, "nobody waits");
     }
 }
@@ -254,7 +254,7 @@ impl Table {
         Arc::new(Self { table: LockTable::new(0, 1), room, queue: Queue::default(), file })
     }
 
-    fn submit(&self, op: Op) {
+    fn submit(&self, op: Operation) {
         let admission = self.table.shard(HASH).admit(op, NOW, &self.room);
         match admission {
             Admission::Answered(answer) => answer.give(),
@@ -374,7 +374,7 @@ fn a_wait_that_is_given_up_ends_once_and_makes_room() {
             let seen = op(begin(), &replies);
             let wait = Wait { until: Instant::now() + Duration::from_millis(1), number: 1 };
             let waiting = Request { wait: Some(wait), ..request(begin()) };
-            table.submit(Op::telling(waiting, move |outcome: Outcome| {
+            table.submit(Operation::telling(waiting, move |outcome: Outcome| {
                 seen.tell(outcome.clone());
                 told.tell(outcome);
             }));

@@ -1,119 +1,55 @@
-//! What the engine and its handles share: the core that is open now, and the threads that work for
-//! it.
+//! The embedded backend over its life: open, reopen, close.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::api::begin::Begin;
-use crate::api::engine::CloseReport;
-use crate::api::pending::Pending;
-use crate::backend::operation::{Op, Request};
-use crate::base::bytes::SharedBytes;
+use crate::api::engine::Engine;
+use crate::backend::operation::{Operation, Wait};
+use crate::backend::reports::{CloseReport, Stats};
+use crate::backend::{Backend, Reading, Seen, Settings};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::atomic::Ordering;
-use crate::base::sync::{Instant, Mutex, Swap};
+use crate::base::sync::{Mutex, Swap};
 use crate::embedded::directory;
 use crate::embedded::options::Options;
 use crate::embedded::session::Core;
 use crate::embedded::threads::Running;
-use crate::semantics::command::Command;
 use crate::semantics::fingerprint::{Fingerprint, KeyedFingerprint};
-use crate::semantics::key::Key;
-use crate::semantics::token::Token;
+use crate::semantics::key::{Key, KeyHash};
 
-/// What the engine and its claims and orphans hold together.
-pub(crate) struct Shared {
+/// A store directory that this process holds.
+pub(crate) struct Embedded {
     options: Options,
+    settings: Settings,
     path: PathBuf,
+    /// The session that is open now.
     core: Swap<Core>,
-    /// `None` once closed. Held while the engine is opened, reopened or closed.
+    /// `None` once closed. Held while the store is opened, reopened or closed.
     running: Mutex<Option<Running>>,
 }
 
-impl Shared {
-    pub(crate) fn start(path: PathBuf, options: Options, create: bool) -> Result<Self> {
-        let lock = directory::open(&options, &path, create)?;
-        let (core, running) = Running::start(&options, &path, &lock)?;
+impl Embedded {
+    pub(crate) fn open(path: &Path, options: Options, create: bool) -> Result<Engine> {
+        options.validate()?;
+        let lock = directory::open(&options, path, create)?;
+        let (core, running) = Running::start(&options, path, &lock)?;
         let running = Mutex::new(Some(running));
-        Ok(Self { options, path, core: Swap::new(core), running })
+        let settings = options.settings();
+        let (core, path) = (Swap::new(core), path.to_owned());
+        Ok(Engine::over(Arc::new(Self { options, settings, path, core, running })))
     }
 
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    pub(crate) fn core(&self) -> Arc<Core> {
+    fn core(&self) -> Arc<Core> {
         self.core.load().clone()
     }
 
-    pub(crate) fn open_core(&self) -> Result<Arc<Core>> {
+    fn open_core(&self) -> Result<Arc<Core>> {
         let core = self.core();
         if core.is_closed() { Err(core.refusal()) } else { Ok(core) }
     }
 
-    pub(crate) fn begin(
-        self: &Arc<Self>,
-        key: &Key,
-        fingerprint: Fingerprint,
-        wait_until: Option<Instant>,
-    ) -> Pending<Begin> {
-        if let Err(error) = fingerprint.validate() {
-            return Pending::ready(Err(error));
-        }
-        let core = self.core.load();
-        let hash = core.hash(key);
-        let command = Command::Begin {
-            fingerprint: KeyedFingerprint::new(fingerprint, &core.secret),
-            ttl: self.options.ttl,
-            max_execution: self.options.max_execution,
-        };
-        let wait = wait_until.map(|until| core.timers.wait(until));
-        let request = Request { key: key.clone(), hash, command, wait };
-        let shared = self.clone();
-        let (op, pending) =
-            Pending::asked(request, move |outcome| Begin::answer(&shared, hash, outcome));
-        core.submit(op);
-        let pending = pending.on_delivery(Begin::delivered);
-        let Some(wait) = wait else { return pending };
-        // A `Pending` keeps no store open.
-        let core = Arc::downgrade(&core);
-        pending.on_giving_up(move || {
-            if let Some(core) = core.upgrade() {
-                core.withdraw(hash, wait);
-            }
-        })
-    }
-
-    /// Submits an operation of a handle, to whatever core is open now.
-    pub(crate) fn submit(&self, op: Op) {
-        self.core.load().submit(op);
-    }
-
-    pub(crate) fn complete_command(
-        &self,
-        token: Token,
-        response: Option<&[u8]>,
-        ttl: Option<Duration>,
-    ) -> Command {
-        let kept = response.filter(|response| response.len() <= self.options.max_response);
-        Command::Complete { token, response: kept.map(SharedBytes::copy_of), ttl }
-    }
-
-    pub(crate) fn take_over_command(&self, token: Token) -> Command {
-        Command::TakeOver { token, max_execution: self.options.max_execution }
-    }
-
-    pub(crate) fn check_checkpoint(&self, data: &[u8]) -> Result<()> {
-        let limit = self.options.max_checkpoint;
-        if data.len() <= limit {
-            return Ok(());
-        }
-        Err(Error::invalid(format!("the checkpoint has {} bytes, at most {limit}", data.len())))
-    }
-
     /// Ends the threads; `None` when that was done before.
-    pub(crate) fn stop(&self, fold: bool) -> Option<Result<CloseReport>> {
+    fn stop(&self, fold: bool) -> Option<Result<CloseReport>> {
         let mut running = self.running.lock();
         let threads = running.take()?;
         let core = self.core();
@@ -126,8 +62,61 @@ impl Shared {
             folded_through: core.folds.folded_through(),
         }))
     }
+}
 
-    pub(crate) fn reopen(&self) -> Result<()> {
+impl Backend for Embedded {
+    fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn identify(&self, key: &Key, fingerprint: Fingerprint) -> (KeyHash, KeyedFingerprint) {
+        let core = self.core.load();
+        (core.hash(key), KeyedFingerprint::new(fingerprint, &core.secret))
+    }
+
+    fn submit(&self, operation: Operation) {
+        self.core.load().submit(operation);
+    }
+
+    fn withdraw(&self, hash: KeyHash, wait: Wait) {
+        self.core.load().withdraw(hash, wait);
+    }
+
+    fn read(&self, key: &Key) -> Result<Reading<Option<Seen>>> {
+        let core = self.open_core()?;
+        let hash = core.hash(key);
+        let record = core.peek(hash, key)?;
+        let found = record.map(|record| Seen { hash, record });
+        Ok(Reading { found, now: core.now() })
+    }
+
+    fn open_records(&self) -> Result<Reading<Vec<Seen>>> {
+        let core = self.open_core()?;
+        let found = core.open_records()?;
+        Ok(Reading { found, now: core.now() })
+    }
+
+    fn stats(&self) -> Stats {
+        self.core().stats()
+    }
+
+    fn fold(&self) -> Result<()> {
+        self.core().fold()
+    }
+
+    fn sweep(&self) -> Result<u64> {
+        let core = self.open_core()?;
+        core.inbox.sweep().recv().unwrap_or_else(|_| Err(core.refusal()))
+    }
+
+    fn backup_to(&self, path: &Path) -> Result<()> {
+        self.fold()?;
+        let core = self.open_core()?;
+        let receiver = core.inbox.backup(path.to_owned());
+        receiver.recv().unwrap_or_else(|_| Err(core.refusal()))
+    }
+
+    fn reopen(&self) -> Result<()> {
         let mut running = self.running.lock();
         let Some(threads) = running.take() else {
             return Err(Error::new(ErrorKind::Closed, ""));
@@ -146,5 +135,17 @@ impl Shared {
                 Err(error)
             }
         }
+    }
+
+    fn close(&self) -> Result<CloseReport> {
+        self.stop(true).unwrap_or_else(|| Err(Error::new(ErrorKind::Closed, "")))
+    }
+
+    fn end(&self) {
+        self.stop(false);
+    }
+
+    fn location(&self) -> String {
+        self.path.display().to_string()
     }
 }

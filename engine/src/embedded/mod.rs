@@ -9,6 +9,7 @@ pub mod fuzzing;
 mod interleavings;
 pub(crate) mod journal;
 pub(crate) mod lifecycle;
+pub(crate) mod open;
 pub(crate) mod options;
 pub(crate) mod recovery;
 pub(crate) mod session;

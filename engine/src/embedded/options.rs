@@ -1,14 +1,12 @@
 //! How a store is opened, and every bound of the engine with its default.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::api::engine::Engine;
+use crate::backend::Settings;
 use crate::base::error::{Error, Result};
 use crate::embedded::clock::{Clock, OsClock};
 use crate::embedded::disk::{BLOCK, Disk, OsDisk};
-use crate::embedded::verify::{Verification, verify_with};
 
 /// When `begin` may say that a claim is granted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -246,38 +244,17 @@ impl Options {
         self
     }
 
-    /// Opens the store in the directory `path`, creating it when there is none.
-    ///
-    /// When this returns, every record that was ever acknowledged is known again, the new epoch is
-    /// durable, and every claim of an earlier epoch is an orphan.
-    ///
-    /// # Errors
-    /// `InvalidInput` for options outside their limits; `StoreInUse`, `StoreEmpty`,
-    /// `StoreTruncated`, `StoreForeign`, `StoreNewerFormat`, `StoreUnreadable`, `NetworkFilesystem`:
-    /// the store was left untouched; `Corrupted`, `ClockJump`, `StoreFull`, `Io`.
-    pub fn open(self, path: impl AsRef<Path>) -> Result<Engine> {
-        self.validate()?;
-        Engine::start(PathBuf::from(path.as_ref()), self, true)
+    /// What the API needs of the options.
+    pub(crate) fn settings(&self) -> Settings {
+        Settings {
+            ttl: self.ttl,
+            max_execution: self.max_execution,
+            max_response: self.max_response,
+            max_checkpoint: self.max_checkpoint,
+        }
     }
 
-    /// Like [`open`](Self::open), but refuses to create a store.
-    ///
-    /// # Errors
-    /// Those of [`open`](Self::open), and `StoreMissing`.
-    pub fn open_existing(self, path: impl AsRef<Path>) -> Result<Engine> {
-        self.validate()?;
-        Engine::start(PathBuf::from(path.as_ref()), self, false)
-    }
-
-    /// Like [`verify`](crate::embedded::verify), with the disk of these options.
-    ///
-    /// # Errors
-    /// Those of [`verify`](crate::embedded::verify).
-    pub fn verify(&self, path: impl AsRef<Path>) -> Result<Verification> {
-        verify_with(self, path.as_ref())
-    }
-
-    fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<()> {
         const MAX_PAYLOAD: usize = 16 << 20;
         let largest = self.max_response.max(self.max_checkpoint);
         let problem = if self.ttl < Duration::from_millis(1) {

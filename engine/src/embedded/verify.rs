@@ -1,95 +1,17 @@
 //! Checking a store that nobody has open.
 
 use std::any::Any;
-use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::base::error::{Error, ErrorKind, Result};
+use crate::backend::reports::Verification;
+use crate::base::error::{ErrorKind, Result};
 use crate::embedded::directory;
 use crate::embedded::disk::{Caching, Disk, DiskFile};
 use crate::embedded::journal::{self, JournalId, Start};
 use crate::embedded::options::Options;
 use crate::embedded::store::{Store, StoreState};
-use crate::semantics::key::Key;
-
-/// What [`verify`] found.
-#[derive(Clone, Debug, Default)]
-#[must_use = "a damaged store is not an error of `verify`"]
-pub struct Verification {
-    pub(crate) records: u64,
-    damage: Vec<Damage>,
-}
-
-impl Verification {
-    /// The records in the store file that hold their checksums: completed ones, older lives of a
-    /// key included, orphans and those in flight.
-    pub fn records(&self) -> u64 {
-        self.records
-    }
-
-    /// Every damage, in no particular order; empty when the store is sound.
-    pub fn damage(&self) -> &[Damage] {
-        &self.damage
-    }
-
-    /// Whether there is no damage.
-    pub fn is_sound(&self) -> bool {
-        self.damage.is_empty()
-    }
-
-    pub(crate) fn damaged(&mut self, key: Option<Key>, error: &Error) {
-        self.damage.push(Damage { key, error: error.clone() });
-    }
-}
-
-/// One place of a store that is not what was written there.
-#[derive(Clone, Debug)]
-pub struct Damage {
-    key: Option<Key>,
-    error: Error,
-}
-
-impl Damage {
-    /// The key of the damaged record; `None` when it can not be told any more, or when something
-    /// else than a record is damaged: an index, or a page of the file.
-    pub fn key(&self) -> Option<&Key> {
-        self.key.as_ref()
-    }
-
-    /// What is wrong.
-    pub fn error(&self) -> &Error {
-        &self.error
-    }
-}
-
-impl fmt::Display for Damage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.key {
-            Some(key) => write!(f, "{key:?}: {}", self.error),
-            None => self.error.fmt(f),
-        }
-    }
-}
-
-/// Reads the whole store in the directory `path`, which no engine may have open, and checks every
-/// checksum: those of the records and of their index, of the pages that hold them, and of the
-/// journal. Writes nothing. Goes on behind every damage, and names the keys of damaged records.
-///
-/// ```
-/// # let dir = std::env::temp_dir().join(format!("oncekey-doc-verify-{}", std::process::id()));
-/// oncekey::Engine::open(&dir)?.close()?;
-/// assert!(oncekey::verify(&dir)?.is_sound());
-/// # std::fs::remove_dir_all(&dir).ok();
-/// # Ok::<(), oncekey::Error>(())
-/// ```
-///
-/// # Errors
-/// Those of [`open_existing`](crate::Engine::open_existing) that are not about damage.
-pub fn verify(path: impl AsRef<Path>) -> Result<Verification> {
-    verify_with(&Options::new(), path.as_ref())
-}
 
 pub(crate) fn verify_with(options: &Options, path: &Path) -> Result<Verification> {
     let _lock = directory::open(options, path, false)?;

@@ -8,10 +8,12 @@ pub(crate) mod shards;
 
 use std::sync::Arc;
 
+use crate::admission::counters::Counters;
 use crate::admission::queue::Queue;
 use crate::admission::waits::Timers;
-use crate::backend::operation::{Answer, Op, Queued, Wait};
-use crate::backend::stats::Counters;
+use crate::backend::Seen;
+use crate::backend::operation::{Answer, Operation, Queued, Wait};
+use crate::backend::reports::Stats;
 use crate::backend::telemetry;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
@@ -25,7 +27,7 @@ use crate::embedded::session::shards::{Admission, FollowUp, Gate, LockTable};
 use crate::embedded::store::{View, Views};
 use crate::embedded::workers::fold_worker::Inbox;
 use crate::semantics::command::{Command, Reply};
-use crate::semantics::key::{Key, KeyHash};
+use crate::semantics::key::{HashMap, Key, KeyHash};
 use crate::semantics::record::Record;
 use crate::semantics::secret::Secret;
 use crate::semantics::time::Time;
@@ -127,7 +129,7 @@ impl Core {
     }
 
     /// Takes a command in. It is answered by its reply, on this thread or another.
-    pub(crate) fn submit(&self, op: Op) {
+    pub(crate) fn submit(&self, op: Operation) {
         if let Err(error) = self.check_health() {
             return self.submit_unhealthy(op, error);
         }
@@ -194,7 +196,7 @@ impl Core {
     }
 
     /// Answers what can be answered without a change while the engine can not write.
-    fn submit_unhealthy(&self, op: Op, refused: Error) {
+    fn submit_unhealthy(&self, op: Operation, refused: Error) {
         let now = self.now();
         let outcome = match self.peek(op.hash, &op.key) {
             _ if refused.kind() == ErrorKind::Closed => Err(refused),
@@ -272,7 +274,7 @@ impl Core {
     }
 
     /// Makes a durable change known and answers its caller and whoever waited for it.
-    pub(crate) fn publish(&self, op: Op, reply: Reply, versioned: Versioned, now: Time) {
+    pub(crate) fn publish(&self, op: Operation, reply: Reply, versioned: Versioned, now: Time) {
         let (hash, record) = (op.hash, versioned.record.clone());
         let reserved = isize::from(op.command.starts_execution());
         let mut replaced = None;
@@ -295,7 +297,7 @@ impl Core {
     }
 
     /// The group with this command failed: it may or may not have happened.
-    pub(crate) fn publish_unknown(&self, op: Op, error: &Error) {
+    pub(crate) fn publish_unknown(&self, op: Operation, error: &Error) {
         let hash = op.hash;
         self.release_reservation(&op.command);
         let follow_up = self.table.shard(hash).set_unknown(hash, self);
@@ -310,6 +312,49 @@ impl Core {
         carried
             + recent.orphans_active.load(Ordering::Relaxed)
             + recent.orphans_folding.load(Ordering::Relaxed)
+    }
+
+    /// A snapshot of counters and gauges.
+    pub(crate) fn stats(&self) -> Stats {
+        let now = self.now();
+        let mut stats = Stats::default();
+        self.counters.fill(&mut stats);
+        let mut oldest = None;
+        for shard in self.table.shards() {
+            for record in shard.live_records() {
+                stats.in_flight += 1;
+                let started = record.attempt().map(|attempt| attempt.started_at);
+                oldest = [oldest, started].into_iter().flatten().min();
+            }
+        }
+        stats.oldest_claim = oldest.map(|started| now.since(started));
+        stats.orphans = self.orphans_about() as u64;
+        stats.full = self.full.load(Ordering::Relaxed);
+        stats.queued = self.queue.begins() as u64;
+        stats.waiters = self.waiters() as u64;
+        let recent = &self.recent;
+        stats.recent_bytes =
+            (recent.active.load(Ordering::Relaxed) + recent.folding.load(Ordering::Relaxed)) as u64;
+        let view = self.view();
+        stats.folded_records = view.entries();
+        stats.runs = view.runs() as u64;
+        stats
+    }
+
+    /// The newest durable record of each key that may be in flight or an orphan.
+    pub(crate) fn open_records(&self) -> Result<Vec<Seen>> {
+        // ORDER: recent before the view, as every reader does; recent knows the newer record.
+        let mut records: HashMap<_> = HashMap::default();
+        for shard in self.table.shards() {
+            records.extend(shard.recents().map(|(hash, versioned)| (*hash, versioned.clone())));
+        }
+        for (hash, versioned) in self.view().open_records()? {
+            records.entry(hash).or_insert(versioned);
+        }
+        let seen = |(hash, versioned): (KeyHash, Versioned)| {
+            versioned.record.map(|record| Seen { hash, record })
+        };
+        Ok(records.into_iter().filter_map(seen).collect())
     }
 
     pub(crate) fn waiters(&self) -> usize {
@@ -453,7 +498,7 @@ impl Gate for Core {
         Ok(())
     }
 
-    fn release_waiter(&self, op: &Op) {
+    fn release_waiter(&self, op: &Operation) {
         self.waiters.fetch_sub(1, Ordering::Relaxed);
         if let Some(wait) = op.wait {
             self.timers.forget(wait, op.hash);

@@ -17,7 +17,7 @@ use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
-use crate::backend::operation::{Answer, Op, Queued, Wait};
+use crate::backend::operation::{Answer, Operation, Queued, Wait};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::{Mutex, MutexGuard};
 use crate::embedded::session::recent::Versioned;
@@ -34,7 +34,7 @@ pub(crate) trait Gate {
     /// The end of a claim is never refused.
     fn reserve_waiter(&self, command: &Command) -> Result<()>;
     /// The operation no longer waits in a slot.
-    fn release_waiter(&self, op: &Op);
+    fn release_waiter(&self, op: &Operation);
 }
 
 /// A gate that refuses nobody.
@@ -49,7 +49,7 @@ impl Gate for Open {
     fn reserve_waiter(&self, _: &Command) -> Result<()> {
         Ok(())
     }
-    fn release_waiter(&self, _: &Op) {}
+    fn release_waiter(&self, _: &Operation) {}
 }
 
 #[derive(Default)]
@@ -62,7 +62,7 @@ struct Slot {
     ending: bool,
     /// The outcome of the last command is not known, since its group failed.
     unknown: bool,
-    waiting: VecDeque<Op>,
+    waiting: VecDeque<Operation>,
 }
 
 impl Slot {
@@ -78,7 +78,7 @@ pub(crate) enum Admission {
     /// The operation waits in the slot; the live record there counts as an orphan from then on.
     Parked(Option<Time>),
     /// The slot is a marker now; the record must be looked up outside the lock.
-    Resolve(Op),
+    Resolve(Operation),
     /// The slot is busy now; the command goes to the committer.
     Change(Queued),
 }
@@ -129,7 +129,7 @@ impl Shard {
     }
 
     /// Takes an operation in: answers it from memory, lets it wait, or gives it the slot.
-    pub(crate) fn admit(&mut self, op: Op, now: Time, gate: &dyn Gate) -> Admission {
+    pub(crate) fn admit(&mut self, op: Operation, now: Time, gate: &dyn Gate) -> Admission {
         let Some(slot) = self.slots.get_mut(&op.hash) else {
             let recent = self.recent(op.hash).map(|versioned| versioned.record.clone());
             let known = recent.or_else(|| self.replays.get(op.hash).map(Some));
@@ -163,7 +163,7 @@ impl Shard {
     /// Decides an operation on a record without a slot of its own.
     fn decide(
         &mut self,
-        op: Op,
+        op: Operation,
         record: Option<Arc<Record>>,
         now: Time,
         gate: &dyn Gate,
@@ -185,7 +185,7 @@ impl Shard {
     /// it changes nothing, whoever waited for the marker.
     pub(crate) fn resolved(
         &mut self,
-        op: Op,
+        op: Operation,
         looked_up: Result<Option<Arc<Record>>>,
         now: Time,
         gate: &dyn Gate,
@@ -336,7 +336,12 @@ impl Shard {
     /// Takes a waiting operation out: its caller does not wait any more. `None` when it does not wait
     /// here, since it was answered or is about to be. The slot stays with whoever works on the key, or
     /// for its live record.
-    pub(crate) fn withdraw(&mut self, hash: KeyHash, wait: Wait, gate: &dyn Gate) -> Option<Op> {
+    pub(crate) fn withdraw(
+        &mut self,
+        hash: KeyHash,
+        wait: Wait,
+        gate: &dyn Gate,
+    ) -> Option<Operation> {
         let waiting = &mut self.slots.get_mut(&hash)?.waiting;
         let at = waiting.iter().position(|op| op.wait == Some(wait))?;
         let op = waiting.remove(at)?;
@@ -445,7 +450,7 @@ impl Shard {
     }
 }
 
-fn park(slot: &mut Slot, op: Op, gate: &dyn Gate) -> Admission {
+fn park(slot: &mut Slot, op: Operation, gate: &dyn Gate) -> Admission {
     match gate.reserve_waiter(&op.command) {
         Ok(()) => {
             slot.waiting.push_back(op);
@@ -504,21 +509,21 @@ mod tests {
     const NOW: Time = Time(1);
     const TOKEN: Token = Token { incarnation: 1, epoch: 1, sequence: 1 };
 
-    fn op(command: Command, wait: Option<Wait>) -> Op {
-        Op::untold(Request { key: Key::new("", "k").unwrap(), hash: HASH, command, wait })
+    fn op(command: Command, wait: Option<Wait>) -> Operation {
+        Operation::untold(Request { key: Key::new("", "k").unwrap(), hash: HASH, command, wait })
     }
 
-    fn begin() -> Op {
+    fn begin() -> Operation {
         begin_with(None, None)
     }
 
-    fn begin_with(max_execution: Option<Duration>, wait: Option<Wait>) -> Op {
+    fn begin_with(max_execution: Option<Duration>, wait: Option<Wait>) -> Operation {
         let fingerprint =
             KeyedFingerprint::new(Fingerprint::builder().finish(), &Secret([1; Secret::LEN]));
         op(Command::Begin { fingerprint, ttl: Duration::from_secs(1), max_execution }, wait)
     }
 
-    fn abort() -> Op {
+    fn abort() -> Operation {
         op(Command::Abort { token: TOKEN }, None)
     }
 

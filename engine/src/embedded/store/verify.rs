@@ -13,10 +13,10 @@ use super::run::{Entry, RunReader};
 use super::schema::{RunMeta, StoreState};
 use super::view::Tables;
 use super::{Store, open_held};
+use crate::backend::reports::Verification;
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::embedded::disk::Disk;
-use crate::embedded::verify::Verification;
 use crate::semantics::key::{self, KeyHash};
 use crate::semantics::record_codec;
 

@@ -5,7 +5,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 
 use crate::admission::queue::{Batch, Taken};
-use crate::backend::operation::{Op, Queued};
+use crate::backend::operation::{Operation, Queued};
 use crate::backend::telemetry;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::Instant;
@@ -40,7 +40,7 @@ pub(crate) struct Committer {
 
 /// A command whose change is in the group being written.
 struct Written {
-    op: Op,
+    op: Operation,
     /// The record before the change.
     base: Option<Arc<Record>>,
     reply: Reply,

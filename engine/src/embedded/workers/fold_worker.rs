@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backend::stats::Stats;
 use crate::backend::telemetry;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::atomic::Ordering;
@@ -462,7 +461,7 @@ impl Folder {
         if self.core.full.swap(full, Ordering::Relaxed) != full {
             telemetry::full_changed(full);
         }
-        telemetry::gauges(|| Stats::of(&self.core));
+        telemetry::gauges(|| self.core.stats());
         Ok(())
     }
 }

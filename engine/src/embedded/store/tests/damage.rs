@@ -3,9 +3,9 @@
 use ::redb::ReadableTable;
 
 use super::*;
+use crate::backend::reports::Verification;
 use crate::base::bytes::SharedBytes;
 use crate::embedded::store::schema::RunMeta;
-use crate::embedded::verify::Verification;
 use crate::semantics::record_codec;
 
 pub(super) fn altered(mut bytes: Vec<u8>, index: usize) -> Vec<u8> {

@@ -2,7 +2,7 @@
 
 use super::damage::{alter, remove_all};
 use super::*;
-use crate::embedded::verify::Verification;
+use crate::backend::reports::Verification;
 
 #[test]
 fn verification_counts_what_is_whole_and_names_what_is_not() {

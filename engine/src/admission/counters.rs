@@ -1,102 +1,11 @@
-//! What the engine tells of itself.
+//! Counters of answers and of work, for [`Stats`].
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use crate::backend::operation::Answer;
+use crate::backend::reports::Stats;
 use crate::backend::telemetry;
-use crate::embedded::session::Core;
 use crate::semantics::command::{Command, Reply};
-
-/// A snapshot of the engine, as [`Engine::stats`](crate::Engine::stats) takes it. Counters count
-/// since the engine was opened or reopened.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Claims whose owner lives.
-    pub in_flight: u64,
-    /// How long the oldest of them has been held.
-    pub oldest_claim: Option<Duration>,
-    /// Orphans that nobody resolved yet. Live claims that outlived a fold and orphans resolved
-    /// since the last fold are counted in.
-    pub orphans: u64,
-    /// Begins that wait for the disk.
-    pub queued: u64,
-    /// Begins that wait for an owner or for another begin of their key.
-    pub waiters: u64,
-    /// Memory of records that are journalled but not yet folded, in bytes.
-    pub recent_bytes: u64,
-    /// Completed records in the record files, expired ones that were not swept yet included.
-    pub folded_records: u64,
-    /// Runs that index them.
-    pub runs: u64,
-    /// Bytes of the store file, of the files that it lists and of the journal, as of the last fold or sweep.
-    pub store_bytes: u64,
-    /// Whether new claims are refused as `StoreFull`.
-    pub full: bool,
-    /// Begins answered `Claimed`.
-    pub claimed: u64,
-    /// Begins answered `Replay`.
-    pub replayed: u64,
-    /// Begins answered `Locked`.
-    pub locked: u64,
-    /// Begins answered `Mismatch`.
-    pub mismatched: u64,
-    /// Begins answered `Orphaned`.
-    pub orphaned: u64,
-    /// Operations completed.
-    pub completed: u64,
-    /// Claims aborted.
-    pub aborted: u64,
-    /// Claims dropped without an end.
-    pub abandoned: u64,
-    /// Orphans taken over.
-    pub taken_over: u64,
-    /// Orphans released.
-    pub released: u64,
-    /// Late calls refused by their token.
-    pub fenced: u64,
-    /// Calls that failed or were refused.
-    pub errors: u64,
-    /// Groups made durable, each with one sync.
-    pub groups: u64,
-    /// Changes in them.
-    pub entries: u64,
-    /// Folds committed.
-    pub folds: u64,
-    /// Rows removed by the sweeper.
-    pub swept: u64,
-    /// Failures that latched the engine.
-    pub failures: u64,
-}
-
-impl Stats {
-    pub(crate) fn of(core: &Core) -> Self {
-        let now = core.now();
-        let mut stats = Stats::default();
-        core.counters.fill(&mut stats);
-        let mut oldest = None;
-        for shard in core.table.shards() {
-            for record in shard.live_records() {
-                stats.in_flight += 1;
-                let started = record.attempt().map(|attempt| attempt.started_at);
-                oldest = [oldest, started].into_iter().flatten().min();
-            }
-        }
-        stats.oldest_claim = oldest.map(|started| now.since(started));
-        stats.orphans = core.orphans_about() as u64;
-        stats.full = core.full.load(Ordering::Relaxed);
-        stats.queued = core.queue.begins() as u64;
-        stats.waiters = core.waiters() as u64;
-        let recent = &core.recent;
-        stats.recent_bytes =
-            (recent.active.load(Ordering::Relaxed) + recent.folding.load(Ordering::Relaxed)) as u64;
-        let view = core.view();
-        stats.folded_records = view.entries();
-        stats.runs = view.runs() as u64;
-        stats
-    }
-}
 
 /// The counters behind [`Stats`].
 #[derive(Debug, Default)]
