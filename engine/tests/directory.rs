@@ -473,3 +473,16 @@ fn a_panic_under_the_journal_leaves_the_outcome_unknown_until_reopened() {
         assert_eq!(replay(&engine, "held").response(), Some(&b"answer"[..]));
     }
 }
+
+#[test]
+fn a_reopen_refuses_another_store_that_was_put_into_the_directory() {
+    let (sim, other) = (Sim::new(), Sim::new());
+    let engine = sim.open();
+    complete(&engine, "ours", b"one");
+    complete(&other.open(), "theirs", b"two");
+    let other = other.disk.crash(CrashMode::ProcessKill);
+    for (path, bytes) in contents(&other) {
+        sim.disk.put_file(path, &bytes);
+    }
+    assert_eq!(engine.reopen().unwrap_err().kind(), ErrorKind::StoreForeign);
+}

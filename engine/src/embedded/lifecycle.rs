@@ -16,12 +16,15 @@ use crate::embedded::session::Core;
 use crate::embedded::threads::Running;
 use crate::semantics::fingerprint::{Fingerprint, KeyedFingerprint};
 use crate::semantics::key::{Key, KeyHash};
+use crate::semantics::secret::Secret;
 
 /// A store directory that this process holds.
 pub(crate) struct Embedded {
     options: Options,
     settings: Settings,
     path: PathBuf,
+    /// Of the store, whichever session is open.
+    secret: Secret,
     /// The session that is open now.
     core: Swap<Core>,
     /// `None` once closed. Held while the store is opened, reopened or closed.
@@ -32,11 +35,11 @@ impl Embedded {
     pub(crate) fn open(path: &Path, options: Options, create: bool) -> Result<Engine> {
         options.validate()?;
         let lock = directory::open(&options, path, create)?;
-        let (core, running) = Running::start(&options, path, &lock)?;
+        let (core, secret, running) = Running::start(&options, path, &lock, None)?;
         let running = Mutex::new(Some(running));
         let settings = options.settings();
         let (core, path) = (Swap::new(core), path.to_owned());
-        Ok(Engine::over(Arc::new(Self { options, settings, path, core, running })))
+        Ok(Engine::over(Arc::new(Self { options, settings, path, secret, core, running })))
     }
 
     fn core(&self) -> Arc<Core> {
@@ -70,8 +73,7 @@ impl Backend for Embedded {
     }
 
     fn identify(&self, key: &Key, fingerprint: Fingerprint) -> (KeyHash, KeyedFingerprint) {
-        let core = self.core.load();
-        (core.hash(key), KeyedFingerprint::new(fingerprint, &core.secret))
+        (KeyHash::of(key, &self.secret), KeyedFingerprint::new(fingerprint, &self.secret))
     }
 
     fn submit(&self, operation: Operation) {
@@ -84,7 +86,7 @@ impl Backend for Embedded {
 
     fn read(&self, key: &Key) -> Result<Reading<Option<Seen>>> {
         let core = self.open_core()?;
-        let hash = core.hash(key);
+        let hash = KeyHash::of(key, &self.secret);
         let record = core.peek(hash, key)?;
         let found = record.map(|record| Seen { hash, record });
         Ok(Reading { found, now: core.now() })
@@ -124,8 +126,8 @@ impl Backend for Embedded {
         let old = self.core();
         old.suspend();
         let lock = threads.join(&old);
-        match Running::start(&self.options, &self.path, &lock) {
-            Ok((core, threads)) => {
+        match Running::start(&self.options, &self.path, &lock, Some(&self.secret)) {
+            Ok((core, _, threads)) => {
                 drop(self.core.swap(core));
                 *running = Some(threads);
                 Ok(())

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::backend::telemetry;
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::thread::JoinHandle;
 use crate::base::sync::{Instant, thread};
 use crate::embedded::directory::Lock;
@@ -15,6 +15,7 @@ use crate::embedded::session::fold_progress::Folds;
 use crate::embedded::store::Store;
 use crate::embedded::workers::committer::Committer;
 use crate::embedded::workers::fold_worker::Folder;
+use crate::semantics::secret::Secret;
 
 /// The threads of one core, in the order in which they end, and the lock that they work under.
 pub(crate) struct Running {
@@ -26,17 +27,23 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Opens the store file, recovers, and starts the threads.
-    pub(crate) fn start(options: &Options, path: &Path, lock: &Lock) -> Result<(Arc<Core>, Self)> {
+    /// Opens the store file, recovers, and starts the threads. A reopen gives the secret that is
+    /// known: records of another store are not taken for this one's.
+    pub(crate) fn start(
+        options: &Options,
+        path: &Path,
+        lock: &Lock,
+        known: Option<&Secret>,
+    ) -> Result<(Arc<Core>, Secret, Self)> {
         let opening = Instant::now();
-        let (core, committer, folder) = recover_core(options, path)?;
+        let (core, secret, committer, folder) = recover_core(options, path, known)?;
         telemetry::opened(path, core.orphans_about(), opening.elapsed());
         let mut running = Self::ended(lock.clone());
         #[cfg(feature = "stepping")]
         if let Some(stepper) = &options.stepper {
             stepper.take_on(core.clone(), committer, folder);
             running.stepper = Some(stepper.clone());
-            return Ok((core, running));
+            return Ok((core, secret, running));
         }
         let ended = core.clone();
         let commit = move || {
@@ -52,7 +59,7 @@ impl Running {
             running.join(&core);
             return Err(error);
         }
-        Ok((core, running))
+        Ok((core, secret, running))
     }
 
     /// No threads, but the lock on the directory: before they start, and after a failed reopening.
@@ -90,14 +97,22 @@ fn join(thread: Option<JoinHandle<()>>) {
     }
 }
 
-fn recover_core(options: &Options, path: &Path) -> Result<(Arc<Core>, Committer, Folder)> {
+fn recover_core(
+    options: &Options,
+    path: &Path,
+    known: Option<&Secret>,
+) -> Result<(Arc<Core>, Secret, Committer, Folder)> {
     let store = Store::open(&options.disk, path, options.store_cache_bytes())?;
+    let secret = store.state().secret;
+    if known.is_some_and(|known| *known != secret) {
+        let message = format!("another store lies in {}; open it anew", path.display());
+        return Err(Error::new(ErrorKind::StoreForeign, message));
+    }
     let Recovered { journal, records, clock, epoch, time } =
         recovery::recover(options, path, &store)?;
     let state = store.state();
     let folds = Folds::start(state.folded_through, journal.next_sequence() - 1);
-    let core =
-        Arc::new(Core::new(options.clone(), state.secret.clone(), clock, store.views(), folds));
+    let core = Arc::new(Core::new(options.clone(), clock, store.views(), folds));
     for (hash, versioned) in records {
         core.recent.restored(versioned.record.as_deref());
         core.table.shard(hash).restore(hash, versioned);
@@ -105,7 +120,7 @@ fn recover_core(options: &Options, path: &Path) -> Result<(Arc<Core>, Committer,
     let pool = journal.pool().clone();
     let committer = Committer::new(core.clone(), journal, state.incarnation, epoch, time);
     let folder = Folder::new(core.clone(), store, pool);
-    Ok((core, committer, folder))
+    Ok((core, secret, committer, folder))
 }
 
 /// Starts a thread whose panic latches the engine.

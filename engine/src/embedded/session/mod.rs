@@ -29,14 +29,12 @@ use crate::embedded::workers::fold_worker::Inbox;
 use crate::semantics::command::{Command, Reply};
 use crate::semantics::key::{HashMap, Key, KeyHash};
 use crate::semantics::record::Record;
-use crate::semantics::secret::Secret;
 use crate::semantics::time::Time;
 use crate::semantics::transition::transition;
 
 /// One open of a store, from recovery to close, failure or reopen.
 pub(crate) struct Core {
     pub(crate) options: Options,
-    pub(crate) secret: Secret,
     pub(crate) clock: EngineClock,
     pub(crate) table: LockTable,
     pub(crate) queue: Queue,
@@ -86,17 +84,10 @@ impl Health {
 }
 
 impl Core {
-    pub(crate) fn new(
-        options: Options,
-        secret: Secret,
-        clock: EngineClock,
-        views: Views,
-        folds: Folds,
-    ) -> Self {
+    pub(crate) fn new(options: Options, clock: EngineClock, views: Views, folds: Folds) -> Self {
         let table = LockTable::new(options.replay_bytes(), options.keep_one_of());
         Self {
             options,
-            secret,
             clock,
             table,
             queue: Queue::default(),
@@ -117,10 +108,6 @@ impl Core {
 
     pub(crate) fn now(&self) -> Time {
         self.clock.now()
-    }
-
-    pub(crate) fn hash(&self, key: &Key) -> KeyHash {
-        KeyHash::of(key, &self.secret)
     }
 
     /// The store file as the last fold, merge or sweep left it.
