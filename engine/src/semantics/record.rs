@@ -1,5 +1,6 @@
 //! What a store knows of one key.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::base::bytes::SharedBytes;
@@ -47,6 +48,14 @@ pub(crate) struct Completed {
     pub(crate) expires_at: Time,
     /// `None`: completed, but the response was not kept.
     pub(crate) response: Option<SharedBytes>,
+}
+
+/// The newest state of a key, with the journal sequence of the change that made it.
+#[derive(Clone, Debug)]
+pub(crate) struct Versioned {
+    pub(crate) sequence: u64,
+    /// `None`: the key is absent, whatever older places still say.
+    pub(crate) record: Option<Arc<Record>>,
 }
 
 /// A record as it counts at one moment: TTL and deadline decided.

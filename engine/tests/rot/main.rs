@@ -1,7 +1,7 @@
 //! Rot: whatever happens to bytes at rest or under a running engine, every answer is right or an
 //! error. Never absent, never an older state, never a panic.
 //!
-//! One exception, by the crash argument of docs/design.md: damage confined to the last journal group
+//! One exception, by the crash argument of docs/crash.md: damage confined to the last journal group
 //! after an unclean stop looks like a torn write. Then the store is what it was before that group.
 //!
 //! `ONCEKEY_SEEDS=0..10000 cargo test --release -p oncekey --test rot` runs the campaign. A failure

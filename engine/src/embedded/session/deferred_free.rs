@@ -4,8 +4,8 @@
 //! callers and committer in the allocator. Who begins an operation frees a few.
 
 use crate::base::sync::Mutex;
-use crate::embedded::session::recent::Versioned;
 use crate::semantics::key::{HashMap, KeyHash};
+use crate::semantics::record::Versioned;
 
 /// Records that a begin frees: more than it makes, so that none are left when the next come.
 const FEW: usize = 2;

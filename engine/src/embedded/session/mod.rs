@@ -22,13 +22,14 @@ use crate::embedded::clock::EngineClock;
 use crate::embedded::options::Options;
 use crate::embedded::session::deferred_free::Retired;
 use crate::embedded::session::fold_progress::Folds;
-use crate::embedded::session::recent::{RecentSize, Versioned};
+use crate::embedded::session::recent::RecentSize;
 use crate::embedded::session::shards::{Admission, FollowUp, Gate, LockTable};
 use crate::embedded::store::{View, Views};
 use crate::embedded::workers::fold_worker::Inbox;
 use crate::semantics::command::{Command, Reply};
 use crate::semantics::key::{HashMap, Key, KeyHash};
 use crate::semantics::record::Record;
+use crate::semantics::record::Versioned;
 use crate::semantics::time::Time;
 use crate::semantics::transition::transition;
 

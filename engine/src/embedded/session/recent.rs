@@ -5,14 +5,6 @@ use std::sync::Arc;
 use crate::base::sync::atomic::{AtomicUsize, Ordering};
 use crate::semantics::record::{Record, State};
 
-/// The newest state of a key, with the journal sequence of the change that made it.
-#[derive(Clone, Debug)]
-pub(crate) struct Versioned {
-    pub(crate) sequence: u64,
-    /// `None`: the key is absent, whatever older places still say.
-    pub(crate) record: Option<Arc<Record>>,
-}
-
 /// Bytes and orphans among the recent records.
 #[derive(Debug, Default)]
 pub(crate) struct RecentSize {

@@ -20,11 +20,11 @@ use std::sync::Arc;
 use crate::backend::operation::{Answer, Operation, Queued, Wait};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::{Mutex, MutexGuard};
-use crate::embedded::session::recent::Versioned;
 use crate::embedded::session::replay_cache::Replays;
 use crate::semantics::command::{Command, Reply};
 use crate::semantics::key::{BuildHasher, HashMap, KeyHash};
 use crate::semantics::record::Record;
+use crate::semantics::record::Versioned;
 use crate::semantics::time::Time;
 use crate::semantics::transition::transition;
 

@@ -14,8 +14,8 @@ use super::run::{Entry, Written};
 use super::schema::{OPEN, RUNS, RunMeta};
 use crate::base::error::{ErrorKind, Result};
 use crate::embedded::journal::Position;
-use crate::embedded::session::recent::Versioned;
 use crate::semantics::key::KeyHash;
+use crate::semantics::record::Versioned;
 use crate::semantics::record::{Record, State};
 use crate::semantics::time::{Time, millis};
 

@@ -15,8 +15,8 @@ use super::run::{Block, RunReader};
 use super::schema::{Bytes, OPEN, RUNS, STATE};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::Swap;
-use crate::embedded::session::recent::Versioned;
 use crate::semantics::key::{Key, KeyHash};
+use crate::semantics::record::Versioned;
 use crate::semantics::record_codec::Stored;
 use crate::semantics::time::Time;
 

@@ -13,9 +13,9 @@ use crate::base::sync::{Condvar, Instant, Mutex, oneshot};
 use crate::embedded::directory;
 use crate::embedded::journal::{Position, SegmentPool};
 use crate::embedded::session::Core;
-use crate::embedded::session::recent::Versioned;
 use crate::embedded::store::{Fold, Store};
 use crate::semantics::key::KeyHash;
+use crate::semantics::record::Versioned;
 use crate::semantics::time::Time;
 
 /// What the committer hands over at a rotation: the records are in the shards' folding maps.

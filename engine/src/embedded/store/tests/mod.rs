@@ -13,8 +13,8 @@ use std::time::Duration;
 use super::*;
 use crate::embedded::disk::OsDisk;
 use crate::embedded::journal::Position;
-use crate::embedded::session::recent::Versioned;
 use crate::semantics::key::Key;
+use crate::semantics::record::Versioned;
 use crate::semantics::record::{Record, State};
 use crate::semantics::samples::*;
 

@@ -1,0 +1,89 @@
+//! The arrows between the folders of `engine/src` point downward.
+//!
+//! docs/architecture.md has the picture. The tests of a file may look anywhere.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// Each folder with those that it may use.
+const MAY_USE: [(&str, &[&str]); 6] = [
+    ("base", &[]),
+    ("semantics", &["base"]),
+    ("backend", &["semantics", "base"]),
+    ("api", &["backend", "semantics", "base"]),
+    ("admission", &["backend", "semantics", "base"]),
+    ("embedded", &["api", "admission", "backend", "semantics", "base"]),
+];
+
+/// The module of a file, as `crate::` paths name it: `embedded::store::view`.
+fn module(path: &str) -> String {
+    let name = path.trim_end_matches(".rs").trim_end_matches("/mod");
+    name.replace('/', "::")
+}
+
+/// The file without its tests and comments.
+fn code(text: &str) -> String {
+    let code = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap();
+    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// Every module with the modules that its code names by a `crate::` path.
+fn imports() -> BTreeMap<String, BTreeSet<String>> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = BTreeMap::new();
+    let mut folders = vec![source.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let name = path.strip_prefix(&source).unwrap().to_str().unwrap().to_owned();
+            let is_test = name.contains("tests") || name.ends_with("samples.rs");
+            if name.ends_with(".rs") && !is_test && name != "embedded/interleavings.rs" {
+                files.insert(module(&name), code(&std::fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    let modules: BTreeSet<_> = files.keys().cloned().collect();
+    let named = |text: &str| {
+        text.split("crate::")
+            .skip(1)
+            .filter_map(|rest| {
+                let path: String =
+                    rest.chars().take_while(|c| c.is_alphanumeric() || "_:".contains(*c)).collect();
+                let parts: Vec<_> = path.split("::").collect();
+                (1..=parts.len()).rev().map(|n| parts[..n].join("::")).find(|m| modules.contains(m))
+            })
+            .collect()
+    };
+    files.iter().map(|(module, text)| (module.clone(), named(text))).collect()
+}
+
+fn folder(module: &str) -> &str {
+    module.split("::").next().unwrap()
+}
+
+#[test]
+fn arrows_point_downward() {
+    let mut upward = Vec::new();
+    for (from, to) in imports() {
+        let allowed = MAY_USE.iter().find(|(name, _)| *name == folder(&from));
+        let Some((_, allowed)) = allowed else { continue };
+        for to in to {
+            if folder(&to) != folder(&from) && !allowed.contains(&folder(&to)) {
+                upward.push(format!("{from} uses {to}"));
+            }
+        }
+    }
+    assert!(upward.is_empty(), "{upward:#?}");
+}
+
+#[test]
+fn every_folder_has_its_place() {
+    let folders: BTreeSet<_> = imports().keys().map(|module| folder(module).to_owned()).collect();
+    let known = MAY_USE.iter().map(|(name, _)| (*name).to_owned()).chain(["lib".to_owned()]);
+    assert_eq!(folders, known.collect());
+}
