@@ -91,7 +91,6 @@ fn open_existing_refuses_to_create() {
 fn a_journal_without_its_store_file_is_not_created_over() {
     let sim = stopped();
     let bytes = sim.disk.read_file(STORE);
-    use oncekey::disk::Disk;
     sim.disk.remove(STORE.as_ref()).unwrap();
     assert_eq!(refused(&sim).kind(), ErrorKind::Corrupted);
     sim.disk.put_file(STORE, &bytes);

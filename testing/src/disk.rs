@@ -16,7 +16,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use oncekey::disk::{Caching, Disk, DiskFile};
+use oncekey::disk::{Caching, Directory, Disk, DiskFile, Lockable};
 use parking_lot::Mutex;
 
 pub use crash::CrashMode;
@@ -297,6 +297,76 @@ impl std::fmt::Debug for SimDisk {
     }
 }
 
+/// The operations of [`Disk`] and [`Directory`], by paths.
+impl SimDisk {
+    /// As [`Directory::list`].
+    pub fn list(&self, path: &Path) -> io::Result<Vec<String>> {
+        self.on_path(OpKind::List, path, |state| state.tree.list(path))
+    }
+
+    /// As [`Directory::open`].
+    pub fn open(&self, path: &Path, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
+        self.on_path(OpKind::Open, path, |state| {
+            let node = state.tree.lookup_file(path)?;
+            state.check_writable()?;
+            Ok(Arc::new(self.handle(state, node, path, caching)) as Arc<dyn DiskFile>)
+        })
+    }
+
+    /// As [`Directory::create`].
+    pub fn create(&self, path: &Path, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
+        self.on_path(OpKind::Create, path, |state| {
+            state.check_writable()?;
+            let node = state.tree.create_file(path)?;
+            Ok(Arc::new(self.handle(state, node, path, caching)) as Arc<dyn DiskFile>)
+        })
+    }
+
+    /// As [`Directory::rename`], between any directories.
+    pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.on_path(OpKind::Rename, from, |state| {
+            state.check_writable()?;
+            state.tree.rename(from, to)
+        })
+    }
+
+    /// As [`Directory::remove`].
+    pub fn remove(&self, path: &Path) -> io::Result<()> {
+        self.on_path(OpKind::Remove, path, |state| {
+            state.check_writable()?;
+            state.tree.remove(path)
+        })
+    }
+
+    /// As [`Directory::lock`] of a file.
+    pub fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
+        self.on_path(OpKind::Lock, path, |state| {
+            state.check_writable()?;
+            let name = normal(path)?;
+            match state.tree.lookup_file(&name) {
+                Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
+                    state.tree.create_file(&name)?;
+                }
+                result => {
+                    result?;
+                }
+            }
+            self.take_lock(state, name)
+        })
+    }
+
+    fn take_lock(
+        &self,
+        state: &mut State,
+        name: PathBuf,
+    ) -> io::Result<Box<dyn Any + Send + Sync>> {
+        if !state.locks.insert(name.clone()) {
+            return Err(error(io::ErrorKind::WouldBlock, &name));
+        }
+        Ok(Box::new(LockGuard { disk: self.clone(), path: name }))
+    }
+}
+
 impl Disk for SimDisk {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         self.on_path(OpKind::CreateDir, path, |state| {
@@ -308,37 +378,10 @@ impl Disk for SimDisk {
         })
     }
 
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        self.on_path(OpKind::List, path, |state| state.tree.list(path))
-    }
-
-    fn open(&self, path: &Path, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
-        self.on_path(OpKind::Open, path, |state| {
-            let node = state.tree.lookup_file(path)?;
-            state.check_writable()?;
-            Ok(Arc::new(self.handle(state, node, path, caching)) as Arc<dyn DiskFile>)
-        })
-    }
-
-    fn create(&self, path: &Path, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
-        self.on_path(OpKind::Create, path, |state| {
-            state.check_writable()?;
-            let node = state.tree.create_file(path)?;
-            Ok(Arc::new(self.handle(state, node, path, caching)) as Arc<dyn DiskFile>)
-        })
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.on_path(OpKind::Rename, from, |state| {
-            state.check_writable()?;
-            state.tree.rename(from, to)
-        })
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.on_path(OpKind::Remove, path, |state| {
-            state.check_writable()?;
-            state.tree.remove(path)
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Directory>> {
+        self.on_path(OpKind::OpenDir, path, |state| {
+            state.tree.list(path)?;
+            Ok(Arc::new(SimDirectory { disk: self.clone(), path: path.to_owned() }) as _)
         })
     }
 
@@ -351,30 +394,67 @@ impl Disk for SimDisk {
         })
     }
 
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
-        self.on_path(OpKind::Lock, path, |state| {
-            state.check_writable()?;
-            let name = normal(path)?;
-            match state.tree.lookup_file(&name) {
-                Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
-                    state.tree.create_file(&name)?;
-                }
-                result => {
-                    result?;
-                }
-            }
-            if !state.locks.insert(name.clone()) {
-                return Err(error(io::ErrorKind::WouldBlock, path));
-            }
-            Ok(Box::new(LockGuard { disk: self.clone(), path: name }) as Box<dyn Any + Send + Sync>)
-        })
-    }
-
     fn network_filesystem(&self, path: &Path) -> io::Result<Option<&'static str>> {
         self.on_path(OpKind::NetworkFilesystem, path, |state| {
             state.tree.lookup(path)?;
             Ok(state.settings.network.then_some("NFS"))
         })
+    }
+}
+
+/// A directory of a [`SimDisk`], which is never moved.
+#[derive(Clone, Debug)]
+struct SimDirectory {
+    disk: SimDisk,
+    path: PathBuf,
+}
+
+impl Directory for SimDirectory {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list(&self.path)
+    }
+
+    fn open(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.open(&self.path.join(name), caching)
+    }
+
+    fn create(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.create(&self.path.join(name), caching)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(&self.path.join(from), &self.path.join(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(&self.path.join(name))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.disk.sync_dir(&self.path)
+    }
+
+    fn lock(&self, what: Lockable<'_>) -> io::Result<Box<dyn Any + Send + Sync>> {
+        match what {
+            Lockable::File(name) => self.disk.lock(&self.path.join(name)),
+            Lockable::Directory => self.disk.on_path(OpKind::Lock, &self.path, |state| {
+                let name = normal(&self.path)?;
+                self.disk.take_lock(state, name)
+            }),
+        }
+    }
+
+    /// Nothing here has rights.
+    fn narrow(&self, _: &[String]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn version(&self) -> io::Result<Option<u64>> {
+        let state = self.disk.state.lock();
+        if state.powered_off {
+            return Err(power_off_error());
+        }
+        Ok(Some(state.tree.changes()))
     }
 }
 

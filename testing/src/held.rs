@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use oncekey::disk::{Caching, Disk, DiskFile};
+use oncekey::disk::{Caching, Directory, Disk, DiskFile, Lockable};
 use parking_lot::{Condvar, Mutex};
 
 /// A disk on which syncs of files whose name holds `part` wait while they are held, and a
@@ -117,9 +117,34 @@ impl HeldDisk {
         self.gate.state.lock().held = false;
         self.gate.changed.notify_all();
     }
+}
 
-    fn wrap(&self, path: &Path, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        if path.to_string_lossy().contains(self.part) {
+impl Disk for HeldDisk {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.create_dir(path)
+    }
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Directory>> {
+        let (part, gate) = (self.part, self.gate.clone());
+        Ok(Arc::new(HeldDirectory { directory: self.disk.open_dir(path)?, part, gate }))
+    }
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.sync_dir(path)
+    }
+    fn network_filesystem(&self, path: &Path) -> io::Result<Option<&'static str>> {
+        self.disk.network_filesystem(path)
+    }
+}
+
+#[derive(Debug)]
+struct HeldDirectory {
+    directory: Arc<dyn Directory>,
+    part: &'static str,
+    gate: Arc<Gate>,
+}
+
+impl HeldDirectory {
+    fn wrap(&self, name: &str, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        if name.contains(self.part) {
             Arc::new(HeldFile { file, gate: self.gate.clone() })
         } else {
             file
@@ -127,33 +152,33 @@ impl HeldDisk {
     }
 }
 
-impl Disk for HeldDisk {
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.disk.create_dir(path)
+impl Directory for HeldDirectory {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.directory.list()
     }
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        self.disk.list(path)
+    fn open(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.wrap(name, self.directory.open(name, caching)?))
     }
-    fn open(&self, path: &Path, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.wrap(path, self.disk.open(path, caching)?))
+    fn create(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.wrap(name, self.directory.create(name, caching)?))
     }
-    fn create(&self, path: &Path, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.wrap(path, self.disk.create(path, caching)?))
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.directory.rename(from, to)
     }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.disk.rename(from, to)
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.directory.remove(name)
     }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.disk.remove(path)
+    fn sync(&self) -> io::Result<()> {
+        self.directory.sync()
     }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.disk.sync_dir(path)
+    fn lock(&self, what: Lockable<'_>) -> io::Result<Box<dyn Any + Send + Sync>> {
+        self.directory.lock(what)
     }
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
-        self.disk.lock(path)
+    fn narrow(&self, names: &[String]) -> io::Result<()> {
+        self.directory.narrow(names)
     }
-    fn network_filesystem(&self, path: &Path) -> io::Result<Option<&'static str>> {
-        self.disk.network_filesystem(path)
+    fn version(&self) -> io::Result<Option<u64>> {
+        self.directory.version()
     }
 }
 
@@ -180,5 +205,8 @@ impl DiskFile for HeldFile {
     fn sync(&self) -> io::Result<()> {
         self.gate.pass();
         self.file.sync()
+    }
+    fn is_named(&self) -> io::Result<bool> {
+        self.file.is_named()
     }
 }

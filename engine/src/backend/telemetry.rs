@@ -58,6 +58,13 @@ pub(crate) fn failed(error: &Error) {
     let _ = error;
 }
 
+/// The files of a store may be read by others than their owner, and that cannot be changed.
+pub(crate) fn stays_wide(error: &Error) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(target: "oncekey", %error, "others may read the files of the store");
+    let _ = error;
+}
+
 /// A store was opened, or reopened in place.
 pub(crate) fn opened(path: &Path, orphans: usize, took: Duration) {
     #[cfg(feature = "tracing")]

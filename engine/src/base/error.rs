@@ -115,6 +115,12 @@ impl Error {
         Self::new(ErrorKind::InvalidInput, context)
     }
 
+    /// A file of the store lost its name while the store is open.
+    pub(crate) fn gone(name: &str) -> Self {
+        let message = format!("{name} was removed or replaced while the store is open");
+        Self::new(ErrorKind::StoreMissing, message)
+    }
+
     pub(crate) fn corrupted(context: impl Into<String>) -> Self {
         Self::new(ErrorKind::Corrupted, context)
     }
@@ -122,9 +128,9 @@ impl Error {
     /// Classifies an operating system error: a full disk and missing rights get their own kinds.
     pub(crate) fn io(context: impl Into<String>, source: std::io::Error) -> Self {
         let kind = match source.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-                ErrorKind::StoreFull
-            }
+            std::io::ErrorKind::StorageFull
+            | std::io::ErrorKind::QuotaExceeded
+            | std::io::ErrorKind::FileTooLarge => ErrorKind::StoreFull,
             std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
                 ErrorKind::StoreUnreadable
             }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::embedded::disk::Disk;
+use crate::embedded::disk::{Directory, Disk, Lockable};
 use crate::embedded::journal::{self, JournalId, Position};
 use crate::embedded::options::Options;
 use crate::embedded::store::{self, Store, StoreState};
@@ -23,60 +23,74 @@ const LOCK: &str = "LOCK";
 /// Keeps other processes and engines out of the directory until the last clone is dropped.
 pub(crate) type Lock = Arc<dyn Any + Send + Sync>;
 
-/// Locks the directory, creating the store if there is none and `create` allows it.
+/// The directory of a store.
+pub(crate) struct StoreDirectory {
+    pub(crate) handle: Arc<dyn Directory>,
+    /// As it was given, for people: the directory may have moved since.
+    pub(crate) path: PathBuf,
+}
+
+/// Opens and locks the directory, creating the store if there is none and `create` allows it.
 ///
 /// Nothing is written before it is clear that the directory is a store, or may become one.
-pub(crate) fn open(options: &Options, path: &Path, create: bool) -> Result<Lock> {
+pub(crate) fn open(options: &Options, path: &Path, create: bool) -> Result<(StoreDirectory, Lock)> {
     let disk = &options.disk;
-    let names = list(disk, path)?;
-    let has_store = names.as_ref().is_some_and(|names| names.iter().any(|n| n == store::FILE));
+    let opened = open_dir(disk, path)?;
+    let names = opened.as_ref().map_or(Ok(Vec::new()), |handle| list(&**handle, path))?;
+    let has_store = names.iter().any(|name| name == store::FILE);
     if !has_store && !create {
         return Err(Error::new(ErrorKind::StoreMissing, path.display().to_string()));
     }
-    if let Some(foreign) = names.iter().flatten().find(|name| !has_store && !is_ours(name)) {
+    if let Some(foreign) = names.iter().find(|name| !has_store && !may_stand_beside(name)) {
         let message =
             format!("{} holds {foreign:?}; give an empty or new directory", path.display());
         return Err(Error::new(ErrorKind::StoreForeign, message));
     }
     refuse_network_filesystem(options, path)?;
-    if names.is_none() {
-        create_dir(disk, path)?;
+    let handle = match opened {
+        Some(handle) => handle,
+        None => create_dir(disk, path)?,
+    };
+    let mut locks = vec![lock(&*handle, path, Lockable::File(LOCK))?];
+    // Check again: the previous holder of the lock may have created the store.
+    if !has_store && !Store::exists(&*handle)? {
+        create_store(options, &handle)?;
     }
-    let lock = lock(disk, path)?;
-    // Whoever held the lock until now may have created the store.
-    if !has_store && !Store::exists(disk, path)? {
-        create_store(options, path)?;
-    }
-    Ok(lock)
+    // ORDER: a file named LOCK is easily removed. The store file cannot be replaced without
+    // replacing the store, and the directory not without leaving it.
+    locks.push(lock(&*handle, path, Lockable::File(store::FILE))?);
+    locks.push(lock(&*handle, path, Lockable::Directory)?);
+    Ok((StoreDirectory { handle, path: path.to_owned() }, Arc::new(locks)))
 }
 
 /// Copies the store, as it stands, into the new or empty directory `path`.
 pub(crate) fn backup(options: &Options, source: &Store, path: &Path) -> Result<()> {
     let disk = &options.disk;
-    match list(disk, path)? {
-        Some(names) if !names.is_empty() => {
+    let target = match open_dir(disk, path)? {
+        Some(target) if !list(&*target, path)?.is_empty() => {
             let message =
                 format!("{} is not empty; a backup needs a new directory", path.display());
             return Err(Error::invalid(message));
         }
-        Some(_) => {}
+        Some(target) => target,
         None => create_dir(disk, path)?,
-    }
-    let _lock = lock(disk, path)?;
+    };
+    let _lock = lock(&*target, path, Lockable::File(LOCK))?;
     // A restored copy forgets what happened after it was taken: its tokens must not look like
     // those of the original.
     let incarnation = random_incarnation(options)?;
     let id = JournalId::new(incarnation, &source.state().secret);
-    journal::create(disk, path, id, options.segment_bytes)?;
-    source.copy_to(path, |state| {
+    journal::create(&target, id, options.segment_bytes)?;
+    source.copy_to(&target, |state| {
         state.incarnation = incarnation;
         state.replay_from = Position::FIRST;
     })
 }
 
-fn list(disk: &Arc<dyn Disk>, path: &Path) -> Result<Option<Vec<String>>> {
-    match disk.list(path) {
-        Ok(names) => Ok(Some(names)),
+/// `None` when there is nothing at `path`.
+fn open_dir(disk: &Arc<dyn Disk>, path: &Path) -> Result<Option<Arc<dyn Directory>>> {
+    match disk.open_dir(path) {
+        Ok(handle) => Ok(Some(handle)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
             let message = format!("{} is not a directory", path.display());
@@ -86,10 +100,43 @@ fn list(disk: &Arc<dyn Disk>, path: &Path) -> Result<Option<Vec<String>>> {
     }
 }
 
+fn list(handle: &dyn Directory, path: &Path) -> Result<Vec<String>> {
+    handle.list().map_err(|error| Error::io(path.display().to_string(), error))
+}
+
+/// Whether a file of this name is one of a store, or of its creation.
 fn is_ours(name: &str) -> bool {
-    [LOCK, store::FILE, store::TEMPORARY_FILE, "lost+found"].contains(&name)
+    [LOCK, store::FILE, store::TEMPORARY_FILE].contains(&name)
         || journal::is_segment(name)
         || store::is_stored_file(name)
+}
+
+/// Whether a store may be created beside a file of this name: one of ours, or one that
+/// filesystems and desktops leave in every directory.
+fn may_stand_beside(name: &str) -> bool {
+    const LEFT_BY_OTHERS: [&str; 8] = [
+        "lost+found",
+        ".DS_Store",
+        ".localized",
+        ".Spotlight-V100",
+        ".fseventsd",
+        ".directory",
+        "Thumbs.db",
+        "desktop.ini",
+    ];
+    is_ours(name)
+        || LEFT_BY_OTHERS.contains(&name)
+        // AppleDouble files, files of NFS clients that were removed while open, FUSE likewise.
+        || [".nfs", "._", ".fuse_hidden", ".Trash-"].iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Takes the rights of group and others away from the directory and from the files of the store
+/// in it. Called once recovery has succeeded.
+pub(crate) fn narrow(home: &StoreDirectory) -> Result<()> {
+    let mut names = list(&*home.handle, &home.path)?;
+    names.retain(|name| is_ours(name));
+    let narrowed = home.handle.narrow(&names);
+    narrowed.map_err(|error| Error::io(format!("narrowing {}", home.path.display()), error))
 }
 
 fn refuse_network_filesystem(options: &Options, path: &Path) -> Result<()> {
@@ -118,18 +165,18 @@ fn refuse_network_filesystem(options: &Options, path: &Path) -> Result<()> {
 }
 
 /// Creates the directory and makes the entry of each directory created durable.
-fn create_dir(disk: &Arc<dyn Disk>, path: &Path) -> Result<()> {
+fn create_dir(disk: &Arc<dyn Disk>, path: &Path) -> Result<Arc<dyn Directory>> {
     let failed = |error| Error::io(format!("creating {}", path.display()), error);
     let missing: Vec<_> = path
         .ancestors()
-        .take_while(|path| *path != Path::new("") && disk.list(path).is_err())
+        .take_while(|path| *path != Path::new("") && disk.open_dir(path).is_err())
         .collect();
     disk.create_dir(path).map_err(failed)?;
     for created in missing {
         let parent = created.parent().filter(|parent| *parent != Path::new(""));
         disk.sync_dir(parent.unwrap_or(Path::new("."))).map_err(failed)?;
     }
-    Ok(())
+    disk.open_dir(path).map_err(failed)
 }
 
 /// Makes the names of the directory and of those above it durable, before the first epoch of a
@@ -153,27 +200,36 @@ pub(crate) fn make_names_durable(disk: &Arc<dyn Disk>, path: &Path) -> Result<()
     Ok(())
 }
 
-fn lock(disk: &Arc<dyn Disk>, path: &Path) -> Result<Lock> {
-    let path = path.join(LOCK);
-    disk.lock(&path).map(Lock::from).map_err(|error| match error.kind() {
+fn lock(
+    handle: &dyn Directory,
+    path: &Path,
+    what: Lockable<'_>,
+) -> Result<Box<dyn Any + Send + Sync>> {
+    let locked = match what {
+        Lockable::File(name) => path.join(name),
+        Lockable::Directory => path.to_owned(),
+    };
+    handle.lock(what).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => Error::new(
             ErrorKind::StoreInUse,
             format!(
                 "{} is locked by another process or by another engine of this one; one engine \
                  holds a store at a time",
-                path.display()
+                locked.display()
             ),
         ),
-        _ => Error::io(format!("locking {}", path.display()), error),
+        io::ErrorKind::InvalidData => {
+            Error::caused_by(ErrorKind::StoreForeign, locked.display().to_string(), error)
+        }
+        _ => Error::io(format!("locking {}", locked.display()), error),
     })
 }
 
-fn create_store(options: &Options, path: &Path) -> Result<()> {
-    let disk = &options.disk;
-    for name in list(disk, path)?.unwrap_or_default() {
-        let leftover = path.join(&name);
+fn create_store(options: &Options, dir: &Arc<dyn Directory>) -> Result<()> {
+    let names = dir.list().map_err(|error| Error::io("the store's directory", error))?;
+    for name in names {
         if journal::is_segment(&name) {
-            if journal::holds_groups(disk, &leftover)? {
+            if journal::holds_groups(&**dir, &name)? {
                 return Err(Error::corrupted(format!(
                     "{} is missing, but {name} holds records",
                     store::FILE
@@ -187,17 +243,16 @@ fn create_store(options: &Options, path: &Path) -> Result<()> {
         } else if name != store::TEMPORARY_FILE {
             continue;
         }
-        disk.remove(&leftover)
-            .map_err(|error| Error::io(format!("removing {}", leftover.display()), error))?;
+        dir.remove(&name).map_err(|error| Error::io(format!("removing {name}"), error))?;
     }
     let mut secret = Secret([0; Secret::LEN]);
     random(options, &mut secret.0)?;
     let incarnation = random_incarnation(options)?;
     let id = JournalId::new(incarnation, &secret);
-    journal::create(disk, path, id, options.segment_bytes)?;
+    journal::create(dir, id, options.segment_bytes)?;
     let time = Time::from_wall(options.clock.wall());
     let state = StoreState::new(incarnation, secret, Position::FIRST, time);
-    Store::create(disk, path, options.store_cache_bytes(), &state)
+    Store::create(dir, options.store_cache_bytes(), &state)
 }
 
 #[cfg_attr(not(feature = "stepping"), allow(unused_variables))]

@@ -1,12 +1,15 @@
 //! The seam between the engine and a filesystem: everything that oncekey reads, writes or syncs
 //! goes through [`Disk`], so that a test can put a disk that fails in its place.
 
+mod os;
+
 use std::any::Any;
 use std::fmt::Debug;
-use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+
+pub use os::OsDisk;
 
 /// Alignment, in bytes, of offsets and buffers on a file opened with [`Caching::Direct`].
 pub const BLOCK: usize = 4096;
@@ -21,30 +24,55 @@ pub enum Caching {
     Direct,
 }
 
-/// A filesystem, as far as the engine needs one.
+/// A filesystem, as far as the engine needs one: where directories are made and opened.
 ///
 /// Implementations must be safe to call from several threads at once. A failed call may have
 /// happened: the engine never assumes that an error means "nothing changed".
 pub trait Disk: Debug + Send + Sync + 'static {
-    /// Creates a directory and its missing parents; an existing one is fine.
+    /// Creates a directory and its missing parents, for their owner alone; an existing one is fine.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
-    /// The names of the files and directories in `path`, in no particular order.
-    fn list(&self, path: &Path) -> io::Result<Vec<String>>;
-    /// Opens an existing file for reading and writing.
-    fn open(&self, path: &Path, caching: Caching) -> io::Result<Arc<dyn DiskFile>>;
-    /// Creates a file that must not exist yet, for reading and writing.
-    fn create(&self, path: &Path, caching: Caching) -> io::Result<Arc<dyn DiskFile>>;
-    /// Renames a file, replacing `to`. Durable only after [`sync_dir`](Self::sync_dir).
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Removes a file. Durable only after [`sync_dir`](Self::sync_dir).
-    fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Makes the entries of a directory durable.
+    /// Opens an existing directory. The handle goes on meaning that directory when it is moved, when
+    /// another is put in its place, and when the process changes its working directory.
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Directory>>;
+    /// Makes the entries of the directory at `path` durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
-    /// Takes the exclusive lock that `path` stands for, creating the file if need be, and keeps it
-    /// until the returned guard is dropped. Fails with [`io::ErrorKind::WouldBlock`] when taken.
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>>;
     /// The name of the network filesystem that holds `path`, if it is one.
     fn network_filesystem(&self, path: &Path) -> io::Result<Option<&'static str>>;
+}
+
+/// An open directory. Names are those of its entries, never paths.
+///
+/// The promises of [`Disk`] about threads and failed calls hold here too.
+pub trait Directory: Debug + Send + Sync + 'static {
+    /// The names of its entries, in no particular order.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// Opens an existing file for reading and writing.
+    fn open(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>>;
+    /// Creates a file that must not exist yet, for reading and writing, by its owner alone.
+    fn create(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>>;
+    /// Renames a file, replacing `to`. Durable only after [`sync`](Self::sync).
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Removes a file. Durable only after [`sync`](Self::sync).
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// Makes the entries durable.
+    fn sync(&self) -> io::Result<()>;
+    /// Takes an exclusive lock and keeps it until the returned guard is dropped. Fails with
+    /// [`io::ErrorKind::WouldBlock`] when it is taken.
+    fn lock(&self, what: Lockable<'_>) -> io::Result<Box<dyn Any + Send + Sync>>;
+    /// Takes what the group and others may do away from the directory and from the files named.
+    fn narrow(&self, names: &[String]) -> io::Result<()>;
+    /// A value that is another whenever an entry was added, removed or renamed since. `None` while
+    /// a further change might not show, since the last one is too young.
+    fn version(&self) -> io::Result<Option<u64>>;
+}
+
+/// What a lock is taken on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lockable<'a> {
+    /// The file of this name, which is created if need be.
+    File(&'a str),
+    /// The directory itself.
+    Directory,
 }
 
 /// An open file.
@@ -63,129 +91,8 @@ pub trait DiskFile: Debug + Send + Sync {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Makes all that was written to the file durable, through whichever handle, and its length.
     fn sync(&self) -> io::Result<()>;
-}
-
-/// The operating system's filesystem.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct OsDisk;
-
-impl Disk for OsDisk {
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        fs::create_dir_all(path)
-    }
-
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        fs::read_dir(path)?
-            .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
-            .collect()
-    }
-
-    fn open(&self, path: &Path, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
-        open_file(fs::OpenOptions::new().read(true).write(true), path, caching)
-    }
-
-    fn create(&self, path: &Path, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
-        open_file(fs::OpenOptions::new().read(true).write(true).create_new(true), path, caching)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        fs::rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        fs::remove_file(path)
-    }
-
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        File::open(path)?.sync_all()
-    }
-
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
-        let file = fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
-        match file.try_lock() {
-            Ok(()) => Ok(Box::new(file)),
-            Err(fs::TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-            Err(fs::TryLockError::Error(error)) => Err(error),
-        }
-    }
-
-    #[cfg(target_os = "linux")]
-    fn network_filesystem(&self, path: &Path) -> io::Result<Option<&'static str>> {
-        // Magic numbers: statfs(2) and linux/magic.h; Lustre and GPFS from their own headers.
-        let name = match rustix::fs::statfs(path)?.f_type as u32 {
-            0x0000_6969 => "NFS",
-            0x0000_517b | 0xfe53_4d42 => "SMB",
-            0xff53_4d42 => "CIFS",
-            0x0102_1997 => "9P",
-            0x5346_414f => "AFS",
-            0x00c3_6400 => "Ceph",
-            0x7375_7245 => "Coda",
-            0x0bd0_0bd0 => "Lustre",
-            0x4750_4653 => "GPFS",
-            _ => return Ok(None),
-        };
-        Ok(Some(name))
-    }
-
-    #[cfg(not(target_os = "linux"))]
-    fn network_filesystem(&self, _path: &Path) -> io::Result<Option<&'static str>> {
-        Ok(None)
-    }
-}
-
-fn open_file(
-    options: &mut fs::OpenOptions,
-    path: &Path,
-    caching: Caching,
-) -> io::Result<Arc<dyn DiskFile>> {
-    #[cfg(target_os = "linux")]
-    if caching == Caching::Direct {
-        use std::os::unix::fs::OpenOptionsExt;
-        let mut direct = options.clone();
-        direct.custom_flags(rustix::fs::OFlags::DIRECT.bits() as i32);
-        match direct.open(path) {
-            // The filesystem has no direct I/O; a file created by the attempt is opened below.
-            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                options.create_new(false).create(true);
-            }
-            result => return Ok(Arc::new(OsFile(result?))),
-        }
-    }
-    let _ = caching;
-    Ok(Arc::new(OsFile(options.open(path)?)))
-}
-
-#[derive(Debug)]
-struct OsFile(File);
-
-impl DiskFile for OsFile {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
-    }
-
-    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        use std::os::unix::fs::FileExt;
-        self.0.read_exact_at(buffer, offset)
-    }
-
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        use std::os::unix::fs::FileExt;
-        self.0.write_all_at(bytes, offset)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        // fdatasync writes a changed length too, as a read would need it: fdatasync(2).
-        self.0.sync_data()
-    }
+    /// Whether a directory still names the file. Without a name it is lost when it is closed.
+    fn is_named(&self) -> io::Result<bool>;
 }
 
 /// A buffer whose bytes start at a multiple of [`BLOCK`], as direct I/O needs, grown by whole

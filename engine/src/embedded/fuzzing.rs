@@ -1,11 +1,10 @@
 //! The decoders, for the fuzz targets alone: only built with `--cfg fuzzing`.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::base::codec::Decoder;
 use crate::base::error::Result;
-use crate::embedded::disk::Disk;
+use crate::embedded::directory;
 use crate::embedded::journal::{self, Group, JournalId, Room, Start};
 use crate::embedded::options::Options;
 use crate::embedded::store::{self, Store};
@@ -24,8 +23,9 @@ pub fn decode(bytes: &[u8]) {
 /// # Errors
 /// Those of opening the store.
 pub fn append_group(options: &Options, path: &Path, payload: &[u8], entries: u32) -> Result<()> {
-    let disk: &Arc<dyn Disk> = &options.disk;
-    let store = Store::open(disk, path, options.store_cache_bytes())?;
+    let (home, _lock) = directory::open(options, path, false)?;
+    let dir = &home.handle;
+    let store = Store::open(dir, options.store_cache_bytes())?;
     let state = store.state();
     let start = Start {
         position: state.replay_from,
@@ -35,7 +35,7 @@ pub fn append_group(options: &Options, path: &Path, payload: &[u8], entries: u32
     let id = JournalId::new(state.incarnation, &state.secret);
     let (mut epoch, mut time) = (state.epoch, state.time);
     let mut journal =
-        journal::recover(disk, path, id, options.segment_bytes, start, &mut |header, _, _| {
+        journal::recover(dir, id, options.segment_bytes, start, &mut |header, _, _| {
             (epoch, time) = (header.epoch, header.time.max(time));
             Ok(())
         })?;

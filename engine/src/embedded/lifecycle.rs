@@ -1,16 +1,16 @@
 //! The embedded backend over its life: open, reopen, close.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::api::engine::Engine;
 use crate::backend::operation::{Operation, Wait};
 use crate::backend::reports::{CloseReport, Stats};
-use crate::backend::{Backend, Reading, Seen, Settings};
+use crate::backend::{Backend, Reading, Seen, Settings, telemetry};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::atomic::Ordering;
 use crate::base::sync::{Mutex, Swap};
-use crate::embedded::directory;
+use crate::embedded::directory::{self, StoreDirectory};
 use crate::embedded::options::Options;
 use crate::embedded::session::Core;
 use crate::embedded::threads::Running;
@@ -22,7 +22,7 @@ use crate::semantics::secret::Secret;
 pub(crate) struct Embedded {
     options: Options,
     settings: Settings,
-    path: PathBuf,
+    home: StoreDirectory,
     /// Of the store, whichever session is open.
     secret: Secret,
     /// The session that is open now.
@@ -34,12 +34,14 @@ pub(crate) struct Embedded {
 impl Embedded {
     pub(crate) fn open(path: &Path, options: Options, create: bool) -> Result<Engine> {
         options.validate()?;
-        let lock = directory::open(&options, path, create)?;
-        let (core, secret, running) = Running::start(&options, path, &lock, None)?;
+        let (home, lock) = directory::open(&options, path, create)?;
+        let (core, secret, running) = Running::start(&options, &home, &lock, None)?;
+        // What an earlier build, or a copy, left open to others.
+        directory::narrow(&home).unwrap_or_else(|error| telemetry::stays_wide(&error));
         let running = Mutex::new(Some(running));
         let settings = options.settings();
-        let (core, path) = (Swap::new(core), path.to_owned());
-        Ok(Engine::over(Arc::new(Self { options, settings, path, secret, core, running })))
+        let core = Swap::new(core);
+        Ok(Engine::over(Arc::new(Self { options, settings, home, secret, core, running })))
     }
 
     fn core(&self) -> Arc<Core> {
@@ -126,7 +128,7 @@ impl Backend for Embedded {
         let old = self.core();
         old.suspend();
         let lock = threads.join(&old);
-        match Running::start(&self.options, &self.path, &lock, Some(&self.secret)) {
+        match Running::start(&self.options, &self.home, &lock, Some(&self.secret)) {
             Ok((core, _, threads)) => {
                 drop(self.core.swap(core));
                 *running = Some(threads);
@@ -148,6 +150,6 @@ impl Backend for Embedded {
     }
 
     fn location(&self) -> String {
-        self.path.display().to_string()
+        self.home.path.display().to_string()
     }
 }

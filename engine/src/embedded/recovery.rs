@@ -1,11 +1,9 @@
 //! From a store directory to the records as they were acknowledged: what the store file carries,
 //! then the journal's changes on top of it, then a new epoch.
 
-use std::path::Path;
-
 use crate::base::error::{Error, Result};
 use crate::embedded::clock::EngineClock;
-use crate::embedded::directory;
+use crate::embedded::directory::{self, StoreDirectory};
 use crate::embedded::journal::{self, Entry, Group, Journal, JournalId, Room, Start};
 use crate::embedded::options::Options;
 use crate::embedded::store::Store;
@@ -27,7 +25,11 @@ pub(crate) struct Recovered {
     pub(crate) time: Time,
 }
 
-pub(crate) fn recover(options: &Options, dir: &Path, store: &Store) -> Result<Recovered> {
+pub(crate) fn recover(
+    options: &Options,
+    home: &StoreDirectory,
+    store: &Store,
+) -> Result<Recovered> {
     let state = store.state();
     let mut rebuild = Rebuild {
         incarnation: state.incarnation,
@@ -42,8 +44,7 @@ pub(crate) fn recover(options: &Options, dir: &Path, store: &Store) -> Result<Re
         epoch: state.epoch,
     };
     let mut journal = journal::recover(
-        &options.disk,
-        dir,
+        &home.handle,
         JournalId::new(state.incarnation, &state.secret),
         options.segment_bytes,
         start,
@@ -56,7 +57,7 @@ pub(crate) fn recover(options: &Options, dir: &Path, store: &Store) -> Result<Re
     let sequence = journal.next_sequence();
     let ended = rebuild.time;
     if epoch == 1 {
-        directory::make_names_durable(&options.disk, dir)?;
+        directory::make_names_durable(&options.disk, &home.path)?;
     }
     begin_epoch(&mut journal, epoch, time, ended)?;
     rebuild.replay(epoch, time, sequence, Entry::Epoch { ended })?;

@@ -1,17 +1,17 @@
 //! The threads of an open store: started after recovery, joined before the lock is given up.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::backend::telemetry;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::thread::JoinHandle;
 use crate::base::sync::{Instant, thread};
-use crate::embedded::directory::Lock;
+use crate::embedded::directory::{Lock, StoreDirectory};
 use crate::embedded::options::Options;
 use crate::embedded::recovery::{self, Recovered};
 use crate::embedded::session::Core;
 use crate::embedded::session::fold_progress::Folds;
+use crate::embedded::session::presence::Presence;
 use crate::embedded::store::Store;
 use crate::embedded::workers::committer::Committer;
 use crate::embedded::workers::fold_worker::Folder;
@@ -31,13 +31,13 @@ impl Running {
     /// known: records of another store are not taken for this one's.
     pub(crate) fn start(
         options: &Options,
-        path: &Path,
+        home: &StoreDirectory,
         lock: &Lock,
         known: Option<&Secret>,
     ) -> Result<(Arc<Core>, Secret, Self)> {
         let opening = Instant::now();
-        let (core, secret, committer, folder) = recover_core(options, path, known)?;
-        telemetry::opened(path, core.orphans_about(), opening.elapsed());
+        let (core, secret, committer, folder) = recover_core(options, home, known)?;
+        telemetry::opened(&home.path, core.orphans_about(), opening.elapsed());
         let mut running = Self::ended(lock.clone());
         #[cfg(feature = "stepping")]
         if let Some(stepper) = &options.stepper {
@@ -99,17 +99,17 @@ fn join(thread: Option<JoinHandle<()>>) {
 
 fn recover_core(
     options: &Options,
-    path: &Path,
+    home: &StoreDirectory,
     known: Option<&Secret>,
 ) -> Result<(Arc<Core>, Secret, Committer, Folder)> {
-    let store = Store::open(&options.disk, path, options.store_cache_bytes())?;
+    let store = Store::open(&home.handle, options.store_cache_bytes())?;
     let secret = store.state().secret;
     if known.is_some_and(|known| *known != secret) {
-        let message = format!("another store lies in {}; open it anew", path.display());
+        let message = format!("another store lies in {}; open it anew", home.path.display());
         return Err(Error::new(ErrorKind::StoreForeign, message));
     }
     let Recovered { journal, records, clock, epoch, time } =
-        recovery::recover(options, path, &store)?;
+        recovery::recover(options, home, &store)?;
     let state = store.state();
     let folds = Folds::start(state.folded_through, journal.next_sequence() - 1);
     let core = Arc::new(Core::new(options.clone(), clock, store.views(), folds));
@@ -118,7 +118,14 @@ fn recover_core(
         core.table.shard(hash).restore(hash, versioned);
     }
     let pool = journal.pool().clone();
-    let committer = Committer::new(core.clone(), journal, state.incarnation, epoch, time);
+    let committer = Committer::new(
+        core.clone(),
+        journal,
+        Presence::new(home.handle.clone()),
+        state.incarnation,
+        epoch,
+        time,
+    );
     let folder = Folder::new(core.clone(), store, pool);
     Ok((core, secret, committer, folder))
 }

@@ -8,17 +8,17 @@ use std::sync::Arc;
 use crate::backend::reports::Verification;
 use crate::base::error::{ErrorKind, Result};
 use crate::embedded::directory;
-use crate::embedded::disk::{Caching, Disk, DiskFile};
+use crate::embedded::disk::{Caching, Directory, DiskFile, Lockable};
 use crate::embedded::journal::{self, JournalId, Start};
 use crate::embedded::options::Options;
 use crate::embedded::store::{Store, StoreState};
 
 pub(crate) fn verify_with(options: &Options, path: &Path) -> Result<Verification> {
-    let _lock = directory::open(options, path, false)?;
+    let (home, _lock) = directory::open(options, path, false)?;
     let mut found = Verification::default();
-    let state = Store::verify(&options.disk, path, options.store_cache_bytes(), &mut found)?;
+    let state = Store::verify(&home.handle, options.store_cache_bytes(), &mut found)?;
     if let Some(state) = state {
-        match verify_journal(options, path, &state) {
+        match verify_journal(options, &home.handle, &state) {
             Err(error)
                 if matches!(error.kind(), ErrorKind::Corrupted | ErrorKind::StoreTruncated) =>
             {
@@ -31,49 +31,49 @@ pub(crate) fn verify_with(options: &Options, path: &Path) -> Result<Verification
 }
 
 /// Recovers the journal, as an open does, with nothing written.
-fn verify_journal(options: &Options, path: &Path, state: &StoreState) -> Result<()> {
-    let disk: Arc<dyn Disk> = Arc::new(Untouched(options.disk.clone()));
+fn verify_journal(options: &Options, dir: &Arc<dyn Directory>, state: &StoreState) -> Result<()> {
+    let dir: Arc<dyn Directory> = Arc::new(Untouched(dir.clone()));
     let start = Start {
         position: state.replay_from,
         next_sequence: state.folded_through + 1,
         epoch: state.epoch,
     };
     let id = JournalId::new(state.incarnation, &state.secret);
-    journal::recover(&disk, path, id, options.segment_bytes, start, &mut |_, _, _| Ok(())).map(drop)
+    journal::recover(&dir, id, options.segment_bytes, start, &mut |_, _, _| Ok(())).map(drop)
 }
 
-/// A disk that is read and never changed: what recovery writes again is there already, and what it
-/// removes is nobody's.
+/// A directory that is read and never changed: the bytes that recovery writes again are there
+/// already, and the files that it removes are nobody's.
 #[derive(Debug)]
-struct Untouched(Arc<dyn Disk>);
+struct Untouched(Arc<dyn Directory>);
 
-impl Disk for Untouched {
-    fn create_dir(&self, _: &Path) -> io::Result<()> {
-        Ok(())
+impl Directory for Untouched {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.0.list()
     }
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        self.0.list(path)
+    fn open(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(UntouchedFile(self.0.open(name, caching)?)))
     }
-    fn open(&self, path: &Path, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(UntouchedFile(self.0.open(path, caching)?)))
-    }
-    fn create(&self, _: &Path, _: Caching) -> io::Result<Arc<dyn DiskFile>> {
+    fn create(&self, _: &str, _: Caching) -> io::Result<Arc<dyn DiskFile>> {
         Err(io::ErrorKind::ReadOnlyFilesystem.into())
     }
-    fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
+    fn rename(&self, _: &str, _: &str) -> io::Result<()> {
         Ok(())
     }
-    fn remove(&self, _: &Path) -> io::Result<()> {
+    fn remove(&self, _: &str) -> io::Result<()> {
         Ok(())
     }
-    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+    fn sync(&self) -> io::Result<()> {
         Ok(())
     }
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
-        self.0.lock(path)
+    fn lock(&self, what: Lockable<'_>) -> io::Result<Box<dyn Any + Send + Sync>> {
+        self.0.lock(what)
     }
-    fn network_filesystem(&self, path: &Path) -> io::Result<Option<&'static str>> {
-        self.0.network_filesystem(path)
+    fn narrow(&self, _: &[String]) -> io::Result<()> {
+        Ok(())
+    }
+    fn version(&self) -> io::Result<Option<u64>> {
+        self.0.version()
     }
 }
 
@@ -95,5 +95,8 @@ impl DiskFile for UntouchedFile {
     }
     fn sync(&self) -> io::Result<()> {
         Ok(())
+    }
+    fn is_named(&self) -> io::Result<bool> {
+        self.0.is_named()
     }
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 #[allow(missing_docs)]
 pub enum OpKind {
     CreateDir,
+    OpenDir,
     List,
     Open,
     Create,
@@ -27,7 +28,15 @@ pub enum OpKind {
 impl OpKind {
     /// Whether the operation can change what is on the disk or make a change durable.
     pub fn is_change(self) -> bool {
-        !matches!(self, Self::List | Self::Open | Self::NetworkFilesystem | Self::Len | Self::Read)
+        !matches!(
+            self,
+            Self::OpenDir
+                | Self::List
+                | Self::Open
+                | Self::NetworkFilesystem
+                | Self::Len
+                | Self::Read
+        )
     }
 }
 

@@ -107,6 +107,11 @@ impl DiskFile for SimFile {
             Ok(())
         })
     }
+
+    /// Not an operation: it asks memory, which does not fail.
+    fn is_named(&self) -> io::Result<bool> {
+        Ok(self.disk.state.lock().tree.is_named(self.node))
+    }
 }
 
 impl Drop for SimFile {

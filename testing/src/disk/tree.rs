@@ -19,6 +19,8 @@ pub(super) struct Tree {
     next: NodeId,
     /// Changes of directories that no sync has made durable yet, in order.
     unsynced: Vec<EntryChange>,
+    /// How many changes of directories there were.
+    changes: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -42,7 +44,12 @@ type Entry = (NodeId, String);
 impl Tree {
     pub(super) fn new() -> Self {
         let root = Node::Dir { seen: Names::new(), durable: Names::new() };
-        Self { nodes: BTreeMap::from([(ROOT, root)]), next: ROOT + 1, unsynced: Vec::new() }
+        Self {
+            nodes: BTreeMap::from([(ROOT, root)]),
+            next: ROOT + 1,
+            unsynced: Vec::new(),
+            changes: 0,
+        }
     }
 
     pub(super) fn create_dirs(&mut self, path: &Path) -> io::Result<()> {
@@ -140,6 +147,15 @@ impl Tree {
         Ok(self.unsynced.iter().all(|change| !change.unsynced.contains(&dir)))
     }
 
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// Whether a directory names the file.
+    pub(super) fn is_named(&self, node: NodeId) -> bool {
+        self.nodes.values().any(|dir| matches!(dir, Node::Dir { seen, .. } if seen.values().any(|named| *named == node)))
+    }
+
     pub(super) fn sync_everything(&mut self) {
         for change in std::mem::take(&mut self.unsynced) {
             self.make_durable(&change);
@@ -200,7 +216,8 @@ impl Tree {
 
     /// The tree after a power loss, with no file open.
     pub(super) fn after_power_loss(&self, fate: &mut Fate) -> Self {
-        let mut image = Self { nodes: BTreeMap::new(), next: self.next, unsynced: Vec::new() };
+        let mut image =
+            Self { nodes: BTreeMap::new(), next: self.next, unsynced: Vec::new(), changes: 0 };
         for (id, node) in &self.nodes {
             let node = match node {
                 Node::File(file) => Node::File(file.after_power_loss(fate)),
@@ -301,6 +318,7 @@ impl Tree {
     }
 
     fn see(&mut self, change: &EntryChange) {
+        self.changes += 1;
         for ((dir, name), node) in &change.entries {
             if let Some(Node::Dir { seen, .. }) = self.nodes.get_mut(dir) {
                 set(seen, name, *node);

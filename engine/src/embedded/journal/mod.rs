@@ -10,7 +10,7 @@ mod segment;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 pub(crate) use entry::Entry;
@@ -22,7 +22,7 @@ use segment::{FIRST_GROUP, Segment};
 use crate::base::codec::checksum;
 use crate::base::error::{Error, Result};
 use crate::base::sync::Instant;
-use crate::embedded::disk::Disk;
+use crate::embedded::disk::Directory;
 use crate::semantics::secret::Secret;
 use crate::semantics::time::Time;
 
@@ -56,13 +56,8 @@ impl JournalId {
 }
 
 /// Writes the first segment of a store that is being created. Durable when this returns.
-pub(crate) fn create(
-    disk: &Arc<dyn Disk>,
-    dir: &Path,
-    id: JournalId,
-    segment_bytes: u64,
-) -> Result<()> {
-    segment::create_first(disk, dir, id, segment_bytes)
+pub(crate) fn create(dir: &Arc<dyn Directory>, id: JournalId, segment_bytes: u64) -> Result<()> {
+    segment::create_first(dir, id, segment_bytes)
 }
 
 /// Whether `name` is the name of a journal segment.
@@ -70,9 +65,9 @@ pub(crate) fn is_segment(name: &str) -> bool {
     segment::slot_of(name).is_some()
 }
 
-/// Whether the segment file at `path` was ever written to behind its header.
-pub(crate) fn holds_groups(disk: &Arc<dyn Disk>, path: &Path) -> Result<bool> {
-    segment::holds_groups(disk, path)
+/// Whether the segment file `name` was ever written to behind its header.
+pub(crate) fn holds_groups(dir: &dyn Directory, name: &str) -> Result<bool> {
+    segment::holds_groups(dir, name)
 }
 
 /// The end of the journal, where groups are appended. Owned by the committer.
@@ -134,6 +129,23 @@ impl Journal {
         self.pool.hand_in(std::mem::replace(&mut self.current, next));
         self.offset = FIRST_GROUP;
         Room::NextSegment
+    }
+
+    /// Fails when a file of the journal lost its name: what is written to it would be lost with it.
+    /// `names` are those in the directory, where they were looked up.
+    pub(crate) fn check_names(&self, names: Option<&BTreeSet<String>>) -> Result<()> {
+        let gone = |segment: &Segment| {
+            let named = segment.file.is_named();
+            let named =
+                named.map_err(|error| Error::io(format!("asking for {}", segment.name), error))?;
+            let listed = names.is_none_or(|names| names.contains(&*segment.name));
+            if named && listed { Ok(()) } else { Err(Error::gone(&segment.name)) }
+        };
+        gone(&self.current)?;
+        if names.is_some() {
+            self.pool.needed().iter().try_for_each(gone)?;
+        }
+        Ok(())
     }
 
     /// Waits until [`make_room`](Self::make_room) can succeed, or tells why it will not.

@@ -14,7 +14,6 @@
 //!    that stand ready behind it, and the names of all.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::entry::{self, Entry};
@@ -23,7 +22,7 @@ use super::segment::{self, FIRST_GROUP, Found, Segment, SegmentHeader, SegmentPo
 use super::{Journal, JournalId, Position};
 use crate::base::codec::Decoder;
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::embedded::disk::{AlignedBuffer, BLOCK, Caching, Disk, DiskFile};
+use crate::embedded::disk::{AlignedBuffer, BLOCK, Caching, Directory, DiskFile};
 
 /// Where to begin, as the last fold wrote it.
 #[derive(Clone, Copy, Debug)]
@@ -37,14 +36,13 @@ pub(crate) struct Start {
 /// `visit`, and returns the journal ready to be appended to. When this returns, all that was
 /// visited is durable.
 pub(crate) fn recover(
-    disk: &Arc<dyn Disk>,
-    dir: &Path,
+    dir: &Arc<dyn Directory>,
     id: JournalId,
     segment_bytes: u64,
     start: Start,
     visit: &mut dyn FnMut(&Header, u64, Entry) -> Result<()>,
 ) -> Result<Journal> {
-    let files = list(disk, dir, id)?;
+    let files = list(&**dir, id)?;
     let mut segments = files.by_use.range(start.position.segment..);
     let (_, first) = segments
         .next()
@@ -71,10 +69,15 @@ pub(crate) fn recover(
         reader.refuse_newer(segment, FIRST_GROUP)?;
     }
     let after = behind.last().unwrap_or(&current).use_number + 1;
-    for Unprepared { file, bytes, .. } in &files.without_header {
+    for Unprepared { name, file, bytes } in &files.without_header {
         for use_number in current.use_number + 1..after + 2 {
             // A header is durable before its segment is used: any group here means that it rotted.
-            let segment = Segment { file: file.clone(), use_number, bytes: *bytes };
+            let segment = Segment {
+                name: name.as_str().into(),
+                file: file.clone(),
+                use_number,
+                bytes: *bytes,
+            };
             reader.refuse_groups(&segment, FIRST_GROUP, false)?;
         }
     }
@@ -87,17 +90,17 @@ pub(crate) fn recover(
     for segment in &behind {
         segment::write_header(segment, id).map_err(preparing)?;
     }
-    for Unprepared { path, file, .. } in files.without_header {
+    for Unprepared { name, file, .. } in files.without_header {
         drop(file);
-        disk.remove(&path)
+        dir.remove(&name)
             .map_err(|error| Error::io("removing an unfinished journal segment", error))?;
     }
-    disk.sync_dir(dir).map_err(preparing)?;
+    dir.sync().map_err(preparing)?;
 
     let folded = files.by_use.range(..start.position.segment);
-    let free = folded.map(|(_, segment)| (segment.file.clone(), segment.bytes)).collect();
+    let free = folded.map(|(_, segment)| segment.clone()).collect();
     let found = Found { ready: behind, full, free, next_use: after, next_slot: files.next_slot };
-    let pool = SegmentPool::new(disk.clone(), dir, id, segment_bytes, found);
+    let pool = SegmentPool::new(dir.clone(), id, segment_bytes, found);
     Ok(Journal::resume(id, current, end, reader.expected, Arc::new(pool)))
 }
 
@@ -110,21 +113,20 @@ struct Files {
 
 /// A segment file whose header was never written whole, or is damaged.
 struct Unprepared {
-    path: PathBuf,
+    name: String,
     file: Arc<dyn DiskFile>,
     bytes: u64,
 }
 
-fn list(disk: &Arc<dyn Disk>, dir: &Path, id: JournalId) -> Result<Files> {
+fn list(dir: &dyn Directory, id: JournalId) -> Result<Files> {
     let mut files = Files { by_use: BTreeMap::new(), without_header: Vec::new(), next_slot: 0 };
-    let mut names = disk.list(dir).map_err(|error| Error::io("listing the journal", error))?;
+    let mut names = dir.list().map_err(|error| Error::io("listing the journal", error))?;
     names.sort();
     for name in names {
         let Some(slot) = segment::slot_of(&name) else { continue };
         files.next_slot = files.next_slot.max(slot.saturating_add(1));
-        let path = dir.join(&name);
-        let file = disk
-            .open(&path, Caching::Direct)
+        let file = dir
+            .open(&name, Caching::Direct)
             .map_err(|error| Error::io(format!("opening {name}"), error))?;
         let len = file.len().map_err(|error| Error::io(format!("measuring {name}"), error))?;
         match segment::read_header(&*file, id, &name)? {
@@ -133,7 +135,7 @@ fn list(disk: &Arc<dyn Disk>, dir: &Path, id: JournalId) -> Result<Files> {
                     let message = format!("{name} has {len} of its {bytes} bytes");
                     return Err(Error::new(ErrorKind::StoreTruncated, message));
                 }
-                let segment = Segment { file, use_number, bytes };
+                let segment = Segment { name: name.as_str().into(), file, use_number, bytes };
                 if files.by_use.insert(use_number, segment).is_some() {
                     return Err(Error::corrupted(format!(
                         "two journal segments have the use number {use_number}"
@@ -142,7 +144,7 @@ fn list(disk: &Arc<dyn Disk>, dir: &Path, id: JournalId) -> Result<Files> {
             }
             SegmentHeader::Invalid => {
                 let bytes = len / BLOCK as u64 * BLOCK as u64;
-                files.without_header.push(Unprepared { path, file, bytes });
+                files.without_header.push(Unprepared { name, file, bytes });
             }
         }
     }

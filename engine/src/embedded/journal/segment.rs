@@ -11,14 +11,13 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{JournalId, Position};
 use crate::base::codec::{Decoder, Encode, checksum};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::{Condvar, Instant, Mutex};
-use crate::embedded::disk::{AlignedBuffer, BLOCK, Caching, Disk, DiskFile};
+use crate::embedded::disk::{AlignedBuffer, BLOCK, Caching, Directory, DiskFile};
 
 const MAGIC: &[u8; 8] = b"oncekeyJ";
 const FORMAT_VERSION: u32 = 1;
@@ -31,6 +30,7 @@ pub(super) const FIRST_GROUP: u64 = BLOCK as u64;
 
 #[derive(Clone, Debug)]
 pub(super) struct Segment {
+    pub(super) name: Arc<str>,
     pub(super) file: Arc<dyn DiskFile>,
     pub(super) use_number: u64,
     pub(super) bytes: u64,
@@ -89,9 +89,9 @@ pub(super) fn read_header(file: &dyn DiskFile, id: JournalId, name: &str) -> Res
     Ok(SegmentHeader::Valid { use_number, bytes })
 }
 
-pub(super) fn holds_groups(disk: &Arc<dyn Disk>, path: &Path) -> Result<bool> {
-    let failed = |error| Error::io(format!("reading {}", path.display()), error);
-    let file = disk.open(path, Caching::Direct).map_err(failed)?;
+pub(super) fn holds_groups(dir: &dyn Directory, name: &str) -> Result<bool> {
+    let failed = |error| Error::io(format!("reading {name}"), error);
+    let file = dir.open(name, Caching::Direct).map_err(failed)?;
     let mut block = AlignedBuffer::zeroed(BLOCK);
     match file.read_at(FIRST_GROUP, &mut block) {
         Ok(()) => Ok(block.iter().any(|byte| *byte != 0)),
@@ -121,8 +121,7 @@ pub(super) fn write_header(segment: &Segment, id: JournalId) -> io::Result<()> {
 /// full ones in, and the folder, which recycles what is folded and prepares ahead.
 #[derive(Debug)]
 pub(crate) struct SegmentPool {
-    disk: Arc<dyn Disk>,
-    dir: PathBuf,
+    dir: Arc<dyn Directory>,
     id: JournalId,
     segment_bytes: u64,
     queues: Mutex<Queues>,
@@ -136,7 +135,7 @@ struct Queues {
     /// Full, and perhaps not yet folded, in the order of their use numbers.
     full: VecDeque<Segment>,
     /// Folded: to be prepared again.
-    free: Vec<(Arc<dyn DiskFile>, u64)>,
+    free: Vec<Segment>,
     /// The one whose header could not be written for certain. It may have the next use number on
     /// disk, so no other file may get that one: two of a number can not be opened.
     numbered: Option<Numbered>,
@@ -156,8 +155,7 @@ struct Numbered {
 
 impl SegmentPool {
     pub(super) fn new(
-        disk: Arc<dyn Disk>,
-        dir: &Path,
+        dir: Arc<dyn Directory>,
         id: JournalId,
         segment_bytes: u64,
         found: Found,
@@ -171,14 +169,7 @@ impl SegmentPool {
             next_slot: found.next_slot,
             failure: None,
         };
-        Self {
-            disk,
-            dir: dir.to_owned(),
-            id,
-            segment_bytes,
-            queues: Mutex::new(queues),
-            changed: Condvar::new(),
-        }
+        Self { dir, id, segment_bytes, queues: Mutex::new(queues), changed: Condvar::new() }
     }
 
     /// Whether fewer segments are ready than should be.
@@ -200,8 +191,8 @@ impl SegmentPool {
     pub(crate) fn bytes(&self) -> u64 {
         let queues = self.queues.lock();
         let numbered = queues.numbered.iter().map(|numbered| &numbered.segment);
-        let held = queues.ready.iter().chain(&queues.full).chain(numbered);
-        held.map(|segment| segment.bytes).chain(queues.free.iter().map(|(_, bytes)| *bytes)).sum()
+        let held = queues.ready.iter().chain(&queues.full).chain(numbered).chain(&queues.free);
+        held.map(|segment| segment.bytes).sum()
     }
 
     /// Prepares one segment: a folded one gets a new use number, else a new file is written with
@@ -240,16 +231,17 @@ impl SegmentPool {
             if let Some(numbered) = queues.numbered.take() {
                 return Ok(numbered);
             }
-            if let Some((file, bytes)) = queues.free.pop() {
-                let segment = Segment { file, use_number: queues.next_use, bytes };
+            if let Some(folded) = queues.free.pop() {
+                let segment = Segment { use_number: queues.next_use, ..folded };
                 return Ok(Numbered { segment, new: false });
             }
             (queues.next_use, queues.next_slot)
         };
-        let path = self.dir.join(file_name(slot));
+        let name = file_name(slot);
         // The zeros are durable before the header: a segment with a header has its whole length.
-        let created = self.disk.create(&path, Caching::Direct).and_then(|file| {
-            let segment = Segment { file, use_number, bytes: self.segment_bytes };
+        let created = self.dir.create(&name, Caching::Direct).and_then(|file| {
+            let name = Arc::from(name.as_str());
+            let segment = Segment { name, file, use_number, bytes: self.segment_bytes };
             fill_with_zeros(&segment)?;
             segment.file.sync()?;
             Ok(Numbered { segment, new: true })
@@ -257,7 +249,7 @@ impl SegmentPool {
         // Half a segment holds space that somebody needs. If it can not be removed now, recovery
         // does it: without a header it is nobody's.
         let removed = created.is_err()
-            && match self.disk.remove(&path) {
+            && match self.dir.remove(&name) {
                 Ok(()) => true,
                 Err(error) => error.kind() == io::ErrorKind::NotFound,
             };
@@ -269,7 +261,14 @@ impl SegmentPool {
 
     fn number(&self, numbered: &Numbered) -> io::Result<()> {
         write_header(&numbered.segment, self.id)?;
-        if numbered.new { self.disk.sync_dir(&self.dir) } else { Ok(()) }
+        if numbered.new { self.dir.sync() } else { Ok(()) }
+    }
+
+    /// The segments that the journal cannot do without: full ones that are not folded, and ready
+    /// ones.
+    pub(super) fn needed(&self) -> Vec<Segment> {
+        let queues = self.queues.lock();
+        queues.full.iter().chain(&queues.ready).cloned().collect()
     }
 
     /// The next segment to write to, if one is ready.
@@ -302,7 +301,7 @@ impl SegmentPool {
         let mut queues = self.queues.lock();
         while queues.full.front().is_some_and(|full| full.use_number < replay_from.segment) {
             if let Some(segment) = queues.full.pop_front() {
-                queues.free.push((segment.file, segment.bytes));
+                queues.free.push(segment);
             }
         }
     }
@@ -313,7 +312,7 @@ impl SegmentPool {
 pub(super) struct Found {
     pub(super) ready: Vec<Segment>,
     pub(super) full: Vec<Segment>,
-    pub(super) free: Vec<(Arc<dyn DiskFile>, u64)>,
+    pub(super) free: Vec<Segment>,
     pub(super) next_use: u64,
     pub(super) next_slot: u32,
 }
@@ -333,11 +332,10 @@ fn fill_with_zeros(segment: &Segment) -> io::Result<()> {
 
 /// Writes the first segment of a store that is being created, durably.
 pub(super) fn create_first(
-    disk: &Arc<dyn Disk>,
-    dir: &Path,
+    dir: &Arc<dyn Directory>,
     id: JournalId,
     segment_bytes: u64,
 ) -> Result<()> {
     let found = Found { next_use: 1, ..Found::default() };
-    SegmentPool::new(disk.clone(), dir, id, segment_bytes, found).prepare()
+    SegmentPool::new(dir.clone(), id, segment_bytes, found).prepare()
 }

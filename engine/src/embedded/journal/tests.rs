@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::ErrorKind;
-use crate::embedded::disk::{BLOCK, OsDisk};
+use crate::embedded::disk::{BLOCK, Disk, OsDisk};
 use crate::semantics::command::Change;
 use crate::semantics::key::KeyHash;
 
@@ -19,6 +19,10 @@ const SEGMENT: u64 = 64 << 10;
 struct Dir(PathBuf);
 
 impl Dir {
+    fn handle(&self) -> Arc<dyn Directory> {
+        OsDisk.open_dir(&self.0).unwrap()
+    }
+
     fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!(
@@ -62,12 +66,8 @@ impl Drop for Dir {
     }
 }
 
-fn disk() -> Arc<dyn Disk> {
-    Arc::new(OsDisk)
-}
-
 fn new_journal(dir: &Dir) -> Journal {
-    create(&disk(), &dir.0, ID, SEGMENT).unwrap();
+    create(&dir.handle(), ID, SEGMENT).unwrap();
     let (journal, found) = recover_from(dir, START).unwrap();
     assert_eq!(found, []);
     journal
@@ -78,7 +78,7 @@ const START: Start = Start { position: Position::FIRST, next_sequence: 1, epoch:
 /// The journal, and for each entry found its sequence and the length of its data.
 fn recover_from(dir: &Dir, start: Start) -> Result<(Journal, Vec<(u64, usize)>)> {
     let mut found = Vec::new();
-    let journal = recover(&disk(), &dir.0, ID, SEGMENT, start, &mut |_, sequence, entry| {
+    let journal = recover(&dir.handle(), ID, SEGMENT, start, &mut |_, sequence, entry| {
         let Entry::Change(_, Change::Checkpoint { data }) = entry else { panic!("{entry:?}") };
         found.push((sequence, data.len()));
         Ok(())
@@ -314,7 +314,7 @@ fn a_foreign_or_newer_segment_is_refused() {
     let dir = Dir::new();
     drop(new_journal(&dir));
     let foreign = JournalId { incarnation: 8, seed: 11 };
-    let refused = recover(&disk(), &dir.0, foreign, SEGMENT, START, &mut |_, _, _| Ok(()));
+    let refused = recover(&dir.handle(), foreign, SEGMENT, START, &mut |_, _, _| Ok(()));
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::StoreForeign);
 
     let mut bytes = std::fs::read(dir.segment(0)).unwrap();
@@ -368,6 +368,6 @@ fn a_segment_is_recycled_only_when_nothing_in_it_is_replayed() {
 fn a_segment_has_its_length_whatever_it_is() {
     let dir = Dir::new();
     let bytes = 3 << 19;
-    create(&disk(), &dir.0, ID, bytes).unwrap();
+    create(&dir.handle(), ID, bytes).unwrap();
     assert_eq!(std::fs::metadata(dir.segment(0)).unwrap().len(), bytes);
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod deferred_free;
 pub(crate) mod fold_progress;
+pub(crate) mod presence;
 pub(crate) mod recent;
 pub(crate) mod replay_cache;
 pub(crate) mod shards;
@@ -24,7 +25,7 @@ use crate::embedded::session::deferred_free::Retired;
 use crate::embedded::session::fold_progress::Folds;
 use crate::embedded::session::recent::RecentSize;
 use crate::embedded::session::shards::{Admission, FollowUp, Gate, LockTable};
-use crate::embedded::store::{View, Views};
+use crate::embedded::store::{CurrentView, View};
 use crate::embedded::workers::fold_worker::Inbox;
 use crate::semantics::command::{Command, Reply};
 use crate::semantics::key::{HashMap, Key, KeyHash};
@@ -44,7 +45,7 @@ pub(crate) struct Core {
     pub(crate) recent: RecentSize,
     pub(crate) retired: Retired,
     pub(crate) folds: Folds,
-    views: Views,
+    pub(crate) views: CurrentView,
     /// Open records of the store file, as of the last fold.
     pub(crate) carried: AtomicUsize,
     health: Health,
@@ -85,7 +86,12 @@ impl Health {
 }
 
 impl Core {
-    pub(crate) fn new(options: Options, clock: EngineClock, views: Views, folds: Folds) -> Self {
+    pub(crate) fn new(
+        options: Options,
+        clock: EngineClock,
+        views: CurrentView,
+        folds: Folds,
+    ) -> Self {
         let table = LockTable::new(options.replay_bytes(), options.keep_one_of());
         Self {
             options,

@@ -1,6 +1,6 @@
 //! Copying a store while it is in use.
 
-use std::path::Path;
+use std::sync::Arc;
 
 use redb::{Key, ReadOnlyTable, ReadableTable, TableDefinition};
 
@@ -12,6 +12,7 @@ use super::schema::{Bytes, OPEN, RUNS, StoreState};
 use super::verify::check_records;
 use super::{Store, create_file, transact, write_state};
 use crate::base::error::{Error, Result};
+use crate::embedded::disk::Directory;
 
 /// What one transaction of a copy writes, at least.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
@@ -24,7 +25,7 @@ impl Store {
     /// the file keeps the pages of the commit that is copied.
     pub(crate) fn copy_to(
         &self,
-        target: &Path,
+        target: &Arc<dyn Directory>,
         state_change: impl FnOnce(&mut StoreState),
     ) -> Result<()> {
         let view = self.view();
@@ -38,18 +39,18 @@ impl Store {
             // Damaged filters and starts are noticed when they are loaded, and cost no answer.
             for run in catalog.runs.values() {
                 let reader = RunReader::of(&view.files, &run.meta, view.seed)?;
-                reader.copy_to(&*self.disk, target)?;
+                reader.copy_to(&**target)?;
             }
             for (bucket_end, end) in catalog.buckets() {
                 let file = view.files.get(FileName::Records(bucket_end))?;
-                file.copy_to(&*self.disk, target, end)?;
+                file.copy_to(&**target, end)?;
             }
-            let named = self.disk.sync_dir(target);
+            let named = target.sync();
             named.map_err(|error| Error::io("naming the copies of the store's files", error))?;
             state_change(&mut catalog.state);
             transact(database, |transaction| write_state(transaction, &catalog.state))
         };
-        create_file(&self.disk, target, self.cache_bytes, |database| {
+        create_file(target, self.cache_bytes, |database| {
             // Damage found on the way is that of the original.
             tables.watch.guarded(|| copy(database))
         })

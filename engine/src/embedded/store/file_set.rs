@@ -8,11 +8,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::embedded::disk::{Caching, Disk, DiskFile};
+use crate::embedded::disk::{Caching, Directory, DiskFile};
 
 /// What is copied at once.
 const COPY_BYTES: u64 = 1 << 20;
@@ -60,8 +59,8 @@ pub(super) struct StoredFile {
 
 impl StoredFile {
     /// Opens a file that is listed.
-    fn open(disk: &dyn Disk, dir: &Path, name: FileName) -> Result<Self> {
-        let opened = disk.open(&dir.join(name.to_string()), Caching::Buffered);
+    fn open(dir: &dyn Directory, name: FileName) -> Result<Self> {
+        let opened = dir.open(&name.to_string(), Caching::Buffered);
         let file = opened.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => {
                 Error::caused_by(ErrorKind::Corrupted, format!("{name} is missing"), error)
@@ -73,11 +72,11 @@ impl StoredFile {
 
     /// Opens a file that nothing lists yet: a new one, or what is left over from work that did not
     /// commit.
-    fn create(disk: &dyn Disk, dir: &Path, name: FileName) -> Result<Self> {
-        let path = dir.join(name.to_string());
-        let created = match disk.create(&path, Caching::Buffered) {
+    fn create(dir: &dyn Directory, name: FileName) -> Result<Self> {
+        let path = name.to_string();
+        let created = match dir.create(&path, Caching::Buffered) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                disk.open(&path, Caching::Buffered)
+                dir.open(&path, Caching::Buffered)
             }
             created => created,
         };
@@ -124,11 +123,10 @@ impl StoredFile {
 
     /// Copies what lies before `end` into a new file of the same name in `target`. Durable, but for
     /// its name.
-    pub(super) fn copy_to(&self, disk: &dyn Disk, target: &Path, end: u64) -> Result<()> {
+    pub(super) fn copy_to(&self, target: &dyn Directory, end: u64) -> Result<()> {
         let name = self.name;
         let failed = |error| Error::io(format!("writing the copy of {name}"), error);
-        let path = target.join(name.to_string());
-        let copy = disk.create(&path, Caching::Buffered).map_err(failed)?;
+        let copy = target.create(&name.to_string(), Caching::Buffered).map_err(failed)?;
         let mut buffer = vec![0; COPY_BYTES.min(end) as usize];
         let mut offset = 0;
         while offset < end {
@@ -148,18 +146,17 @@ pub(super) struct Files(BTreeMap<FileName, Arc<StoredFile>>);
 impl Files {
     /// Opens listed files.
     pub(super) fn open(
-        disk: &dyn Disk,
-        dir: &Path,
+        dir: &dyn Directory,
         names: impl IntoIterator<Item = FileName>,
     ) -> Result<Self> {
         let mut files = Self::default();
-        names.into_iter().try_for_each(|name| files.add(disk, dir, name))?;
+        names.into_iter().try_for_each(|name| files.add(dir, name))?;
         Ok(files)
     }
 
     /// Opens a listed file.
-    pub(super) fn add(&mut self, disk: &dyn Disk, dir: &Path, name: FileName) -> Result<()> {
-        self.0.insert(name, Arc::new(StoredFile::open(disk, dir, name)?));
+    pub(super) fn add(&mut self, dir: &dyn Directory, name: FileName) -> Result<()> {
+        self.0.insert(name, Arc::new(StoredFile::open(dir, name)?));
         Ok(())
     }
 
@@ -170,14 +167,13 @@ impl Files {
     /// Opens a file that may not be there yet.
     pub(super) fn create(
         &mut self,
-        disk: &dyn Disk,
-        dir: &Path,
+        dir: &dyn Directory,
         name: FileName,
     ) -> Result<&Arc<StoredFile>> {
         use std::collections::btree_map::Entry;
         Ok(match self.0.entry(name) {
             Entry::Occupied(open) => open.into_mut(),
-            Entry::Vacant(place) => place.insert(Arc::new(StoredFile::create(disk, dir, name)?)),
+            Entry::Vacant(place) => place.insert(Arc::new(StoredFile::create(dir, name)?)),
         })
     }
 
@@ -192,8 +188,8 @@ impl Files {
 }
 
 /// Removes a file. That it is gone already is fine.
-pub(super) fn remove(disk: &dyn Disk, dir: &Path, name: FileName) -> Result<()> {
-    match disk.remove(&dir.join(name.to_string())) {
+pub(super) fn remove(dir: &dyn Directory, name: FileName) -> Result<()> {
+    match dir.remove(&name.to_string()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(Error::io(format!("removing {name}"), error))
         }

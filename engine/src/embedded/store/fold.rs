@@ -129,9 +129,9 @@ impl Store {
         for bucket in by_bucket(completed) {
             let bucket_end = bucket[0].bucket_end;
             let start = ends.get(&bucket_end).copied().unwrap_or(0);
-            let (disk, dir) = (&*self.disk, &*self.dir);
-            Arc::make_mut(&mut self.files).create(disk, dir, FileName::Records(bucket_end))?;
-            let mut file = Appender::open(disk, dir, bucket_end, start, self.catalog.state.seed)?;
+            let dir = &*self.dir;
+            Arc::make_mut(&mut self.files).create(dir, FileName::Records(bucket_end))?;
+            let mut file = Appender::open(dir, bucket_end, start, self.catalog.state.seed)?;
             let mut entries = Vec::with_capacity(bucket.len());
             for placed in bucket {
                 let locator = file.push(placed.sequence, placed.record)?;

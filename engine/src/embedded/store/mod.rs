@@ -26,7 +26,6 @@ mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ::redb::WriteTransaction;
@@ -41,7 +40,7 @@ use self::run::{RunReader, RunWriter};
 use self::schema::{OPEN, RUNS, RunMeta, STATE, STATE_KEY};
 use self::view::Tables;
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::embedded::disk::{Caching, Disk, DiskFile};
+use crate::embedded::disk::{Caching, Directory, DiskFile};
 use crate::semantics::time::Time;
 
 // What the engine needs of this module.
@@ -50,7 +49,7 @@ pub(crate) use self::{
     fold::{Appended, Fold, FoldReport},
     schema::StoreState,
     sweep::SweepReport,
-    view::{View, Views},
+    view::{CurrentView, View},
 };
 
 pub(crate) const FILE: &str = "store.redb";
@@ -65,8 +64,7 @@ pub(crate) fn is_stored_file(name: &str) -> bool {
 /// An open store. See the module.
 pub(crate) struct Store {
     database: Handle,
-    disk: Arc<dyn Disk>,
-    dir: PathBuf,
+    dir: Arc<dyn Directory>,
     file: Arc<dyn DiskFile>,
     cache_bytes: usize,
     /// As the last commit left it.
@@ -77,7 +75,7 @@ pub(crate) struct Store {
     blocks: Arc<BlockCache>,
     /// The number of the next run. Numbers of runs that were never listed are not used again either.
     next_run: u64,
-    views: Views,
+    views: CurrentView,
     /// A commit failed and may have happened: the catalog may be behind the file, which must not be
     /// written before it was opened again. redb latches too, but only after an error of its file.
     latched: bool,
@@ -94,18 +92,17 @@ impl Store {
     /// Creates `store.redb` in `dir`, which must have none: written and synced under another name,
     /// then renamed, since redb's creation does not survive a crash half-way.
     pub(crate) fn create(
-        disk: &Arc<dyn Disk>,
-        dir: &Path,
+        dir: &Arc<dyn Directory>,
         cache_bytes: usize,
         state: &StoreState,
     ) -> Result<()> {
-        create_file(disk, dir, cache_bytes, |database| {
+        create_file(dir, cache_bytes, |database| {
             transact(database, |transaction| write_state(transaction, state))
         })
     }
 
-    pub(crate) fn exists(disk: &Arc<dyn Disk>, dir: &Path) -> Result<bool> {
-        let names = disk.list(dir).map_err(|error| Error::io("the store's directory", error))?;
+    pub(crate) fn exists(dir: &dyn Directory) -> Result<bool> {
+        let names = dir.list().map_err(|error| Error::io("the store's directory", error))?;
         Ok(names.iter().any(|name| name == FILE))
     }
 
@@ -114,15 +111,15 @@ impl Store {
     /// once the state, the catalog and the open records were verified do they go to the file.
     ///
     /// Most of `cache_bytes` is for blocks of runs, a sixth for the pages of redb.
-    pub(crate) fn open(disk: &Arc<dyn Disk>, dir: &Path, cache_bytes: usize) -> Result<Self> {
+    pub(crate) fn open(dir: &Arc<dyn Directory>, cache_bytes: usize) -> Result<Self> {
         let page_bytes = cache_bytes / 6;
-        let (database, backend, file) = open_held(disk, dir, page_bytes, false)?;
+        let (database, backend, file) = open_held(dir, page_bytes, false)?;
         let (tables, catalog) = database.watch().guarded(|| {
             let tables = Tables::open(&database)?;
             let catalog = Catalog::load(&tables)?;
             Ok((tables, catalog))
         })?;
-        let files = Files::open(&**disk, dir, catalog.file_names())?;
+        let files = Files::open(&**dir, catalog.file_names())?;
         backend
             .release()
             .and_then(|()| reassert_length(&*file))
@@ -132,11 +129,10 @@ impl Store {
         let view = View::new(Arc::new(tables), files.clone(), blocks.clone(), &catalog);
         let store = Self {
             database,
-            disk: disk.clone(),
-            dir: dir.to_owned(),
+            dir: dir.clone(),
             file,
             cache_bytes,
-            views: Views::new(view),
+            views: CurrentView::new(view),
             next_run: catalog.state.next_run,
             catalog,
             files,
@@ -154,13 +150,13 @@ impl Store {
 
     /// Of work that did not commit, or in a process that ended before it removed them.
     fn remove_leftover_files(&self) -> Result<()> {
-        let names = self.disk.list(&self.dir);
+        let names = self.dir.list();
         let names = names.map_err(|error| Error::io("the store's directory", error))?;
         let listed: BTreeSet<_> = self.catalog.file_names().collect();
         let stored = names.iter().filter_map(|name| FileName::parse(name));
         stored
             .filter(|name| !listed.contains(name))
-            .try_for_each(|name| file_set::remove(&*self.disk, &self.dir, name))
+            .try_for_each(|name| file_set::remove(&*self.dir, name))
     }
 
     /// Removes the open files that are neither listed nor being written; gives how many of them held
@@ -170,7 +166,7 @@ impl Store {
             self.catalog.file_names().chain(self.merge.as_ref().map(MergeJob::file_name)).collect();
         let unlisted: Vec<_> = self.files.names().filter(|name| !kept.contains(name)).collect();
         for name in &unlisted {
-            file_set::remove(&*self.disk, &self.dir, *name)?;
+            file_set::remove(&*self.dir, *name)?;
             self.removed.extend(Arc::make_mut(&mut self.files).take(*name));
         }
         if !unlisted.is_empty() {
@@ -188,7 +184,7 @@ impl Store {
 
     /// Makes the names of new files durable.
     fn name_files(&self) -> Result<()> {
-        let named = self.disk.sync_dir(&self.dir);
+        let named = self.dir.sync();
         named.map_err(|error| Error::io("naming the store's files", error))
     }
 
@@ -201,7 +197,7 @@ impl Store {
     /// Begins a run, whose file nothing lists yet.
     fn create_run(&mut self, meta: RunMeta) -> Result<RunWriter> {
         let files = Arc::make_mut(&mut self.files);
-        let file = files.create(&*self.disk, &self.dir, FileName::Run(meta.id))?;
+        let file = files.create(&*self.dir, FileName::Run(meta.id))?;
         Ok(RunWriter::new(meta, self.catalog.state.seed, file.clone()))
     }
 
@@ -227,7 +223,7 @@ impl Store {
     }
 
     /// For the threads that read: always gives the view of the last commit.
-    pub(crate) fn views(&self) -> Views {
+    pub(crate) fn views(&self) -> CurrentView {
         self.views.clone()
     }
 
@@ -312,20 +308,18 @@ fn reassert_length(file: &dyn DiskFile) -> io::Result<()> {
 
 /// Opens the `store.redb` in `dir` with all writes held back.
 fn open_held(
-    disk: &Arc<dyn Disk>,
-    dir: &Path,
+    dir: &Arc<dyn Directory>,
     cache_bytes: usize,
     check: bool,
 ) -> Result<(Handle, Backend, Arc<dyn DiskFile>)> {
-    let path = dir.join(FILE);
-    let file = disk.open(&path, Caching::Buffered).map_err(|error| match error.kind() {
+    let file = dir.open(FILE, Caching::Buffered).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => {
             Error::caused_by(ErrorKind::StoreMissing, "no store.redb", error)
         }
         _ => Error::io("opening store.redb", error),
     })?;
     inspect(&*file)?;
-    let writes = StoreFile::open(&**disk, &path, file.clone())
+    let writes = StoreFile::open(&**dir, FILE, file.clone())
         .map_err(|error| Error::io("opening store.redb", error))?;
     let backend = Backend::held(writes);
     let database = Handle::open(backend.clone(), cache_bytes, check)?;
@@ -357,28 +351,26 @@ fn write_state(transaction: &WriteTransaction, state: &StoreState) -> Result<()>
 
 /// Makes a new `store.redb` in `dir` out of what `fill` writes.
 fn create_file(
-    disk: &Arc<dyn Disk>,
-    dir: &Path,
+    dir: &Arc<dyn Directory>,
     cache_bytes: usize,
     fill: impl FnOnce(&Handle) -> Result<()>,
 ) -> Result<()> {
-    if Store::exists(disk, dir)? {
+    if Store::exists(&**dir)? {
         return Err(Error::invalid("there is a store.redb already"));
     }
-    let temporary = dir.join(TEMPORARY_FILE);
     let context = |error| Error::io("creating store.redb", error);
-    match disk.remove(&temporary) {
+    match dir.remove(TEMPORARY_FILE) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(context(error)),
         _ => {}
     }
-    let file = disk.create(&temporary, Caching::Buffered).map_err(context)?;
-    let writes = StoreFile::open(&**disk, &temporary, file.clone()).map_err(context)?;
+    let file = dir.create(TEMPORARY_FILE, Caching::Buffered).map_err(context)?;
+    let writes = StoreFile::open(&**dir, TEMPORARY_FILE, file.clone()).map_err(context)?;
     let database = Handle::open(Backend::released(writes), cache_bytes, false)?;
     database.watch().guarded(|| fill(&database))?;
     database.close()?;
     file.sync().map_err(context)?;
-    disk.rename(&temporary, &dir.join(FILE)).map_err(context)?;
-    disk.sync_dir(dir).map_err(context)
+    dir.rename(TEMPORARY_FILE, FILE).map_err(context)?;
+    dir.sync().map_err(context)
 }
 
 /// Decodes the bytes as each kind of value, with the checksum that they should have.

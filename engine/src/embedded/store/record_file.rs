@@ -10,13 +10,12 @@
 //! a run says with a [`Locator`] where a record is.
 
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::file_set::{FileName, Files, StoredFile};
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::embedded::disk::{AlignedBuffer, BLOCK, Caching, Disk, DiskFile};
+use crate::embedded::disk::{AlignedBuffer, BLOCK, Caching, Directory, DiskFile};
 use crate::semantics::record::Record;
 use crate::semantics::record_codec::{self, Stored};
 
@@ -91,7 +90,7 @@ impl<'a> Records<'a> {
 
 /// Appends the records of one fold to a file.
 pub(super) struct Appender {
-    path: PathBuf,
+    name: FileName,
     bucket_end: u64,
     seed: u64,
     file: Arc<dyn DiskFile>,
@@ -103,18 +102,17 @@ pub(super) struct Appender {
 impl Appender {
     /// `start` is the end of what the file holds, a multiple of [`BLOCK`].
     pub(super) fn open(
-        disk: &dyn Disk,
-        dir: &Path,
+        dir: &dyn Directory,
         bucket_end: u64,
         start: u64,
         seed: u64,
     ) -> Result<Self> {
-        let path = dir.join(FileName::Records(bucket_end).to_string());
-        let file = disk
-            .open(&path, Caching::Direct)
-            .map_err(|error| Error::io(format!("opening {}", path.display()), error))?;
+        let name = FileName::Records(bucket_end);
+        let file = dir
+            .open(&name.to_string(), Caching::Direct)
+            .map_err(|error| Error::io(format!("opening {name}"), error))?;
         let buffer = AlignedBuffer::default();
-        Ok(Self { path, bucket_end, seed, file, offset: start, buffer })
+        Ok(Self { name, bucket_end, seed, file, offset: start, buffer })
     }
 
     pub(super) fn push(&mut self, sequence: u64, record: &Record) -> Result<Locator> {
@@ -126,7 +124,7 @@ impl Appender {
         let padding = len.next_multiple_of(UNIT) - len;
         self.buffer.extend(&[0; UNIT][..padding]);
         let locator = Locator::new(offset, len + padding).ok_or_else(|| {
-            Error::new(ErrorKind::StoreFull, format!("{} is too long", self.path.display()))
+            Error::new(ErrorKind::StoreFull, format!("{} is too long", self.name))
         })?;
         if self.buffer.len() >= WRITE_BYTES {
             self.write_blocks().map_err(|error| self.failed(error))?;
@@ -158,7 +156,7 @@ impl Appender {
     }
 
     fn failed(&self, error: io::Error) -> Error {
-        Error::io(format!("writing {}", self.path.display()), error)
+        Error::io(format!("writing {}", self.name), error)
     }
 }
 

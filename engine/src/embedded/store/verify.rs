@@ -1,6 +1,5 @@
 //! Verifying a store as a whole: what reading it piece by piece would find out, found out now.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use redb::ReadableTable;
@@ -16,7 +15,7 @@ use super::{Store, open_held};
 use crate::backend::reports::Verification;
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::embedded::disk::Disk;
+use crate::embedded::disk::Directory;
 use crate::semantics::key::{self, KeyHash};
 use crate::semantics::record_codec;
 
@@ -27,17 +26,16 @@ impl Store {
     ///
     /// Damage to redb's own bookkeeping of free pages is found by this alone.
     pub(crate) fn verify(
-        disk: &Arc<dyn Disk>,
-        dir: &Path,
+        dir: &Arc<dyn Directory>,
         cache_bytes: usize,
         found: &mut Verification,
     ) -> Result<Option<StoreState>> {
-        let database = match open_held(disk, dir, cache_bytes, true) {
+        let database = match open_held(dir, cache_bytes, true) {
             Ok((database, ..)) => database,
             Err(error) if error.kind() == ErrorKind::Corrupted => {
                 found.damaged(None, &error);
                 // Which records it hit: without redb's check, as the engine opens the file.
-                let Ok((database, ..)) = open_held(disk, dir, cache_bytes, false) else {
+                let Ok((database, ..)) = open_held(dir, cache_bytes, false) else {
                     return Ok(None);
                 };
                 database
@@ -68,7 +66,7 @@ impl Store {
         walk.open_records();
         let mut files = Files::default();
         for name in catalog.file_names() {
-            if let Err(error) = files.add(&**disk, dir, name) {
+            if let Err(error) = files.add(&**dir, name) {
                 walk.found.damaged(None, &error);
             }
         }

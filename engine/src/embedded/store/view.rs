@@ -1,12 +1,14 @@
 //! Reading: an immutable view of the store as one commit left it.
 
+use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::sync::Arc;
 
 use redb::{ReadOnlyTable, ReadableDatabase, TableError};
 
+use super::FILE;
 use super::catalog::{Catalog, FilterSlot, OpenEntry, OpenIndex, Run};
-use super::file_set::Files;
+use super::file_set::{FileName, Files};
 use super::record_file::{Locator, Records};
 use super::redb::storage::{Handle, Watch, failed};
 use super::run::block_cache::{BlockCache, BlockId};
@@ -102,6 +104,14 @@ impl View {
         })
     }
 
+    /// The names of the files that the store cannot do without.
+    pub(crate) fn file_names(&self) -> BTreeSet<String> {
+        let of_run =
+            |run: &Run| [FileName::Run(run.meta.id), FileName::Records(run.meta.bucket_end)];
+        let listed = self.runs.iter().flat_map(of_run).map(|name| name.to_string());
+        listed.chain([FILE.to_owned()]).collect()
+    }
+
     pub(crate) fn open_count(&self) -> usize {
         self.open.len()
     }
@@ -172,9 +182,9 @@ impl View {
 
 /// Where readers get the current view from. Clones share it.
 #[derive(Clone)]
-pub(crate) struct Views(Arc<Swap<View>>);
+pub(crate) struct CurrentView(Arc<Swap<View>>);
 
-impl Views {
+impl CurrentView {
     pub(super) fn new(view: View) -> Self {
         Self(Arc::new(Swap::new(Arc::new(view))))
     }

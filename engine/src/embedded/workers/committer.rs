@@ -13,6 +13,7 @@ use crate::base::sync::atomic::Ordering;
 use crate::embedded::journal::{Group, Journal, Room};
 use crate::embedded::options::Durability;
 use crate::embedded::session::Core;
+use crate::embedded::session::presence::Presence;
 use crate::embedded::workers::fold_worker::FoldTask;
 use crate::semantics::command::Reply;
 use crate::semantics::record::Record;
@@ -27,6 +28,7 @@ const GROUP_BYTES: usize = 1 << 20;
 pub(crate) struct Committer {
     core: Arc<Core>,
     journal: Journal,
+    presence: Presence,
     incarnation: u64,
     epoch: u64,
     /// The time of the last group: engine time never goes back in the journal.
@@ -58,6 +60,7 @@ impl Committer {
     pub(crate) fn new(
         core: Arc<Core>,
         journal: Journal,
+        presence: Presence,
         incarnation: u64,
         epoch: u64,
         time: Time,
@@ -65,6 +68,7 @@ impl Committer {
         Self {
             core,
             journal,
+            presence,
             incarnation,
             epoch,
             time,
@@ -190,7 +194,9 @@ impl Committer {
             }
         };
         let syncing = Instant::now();
-        if let Err(error) = caught(|| self.journal.sync()) {
+        let Self { core, journal, presence, .. } = self;
+        let synced = caught(|| journal.sync().and_then(|()| presence.check(journal, &core.views)));
+        if let Err(error) = synced {
             return Err(self.unknown(late, error));
         }
         telemetry::group_synced(self.group.entries(), bytes, syncing.elapsed());

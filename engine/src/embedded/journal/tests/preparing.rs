@@ -3,6 +3,7 @@
 use std::io;
 
 use super::*;
+use crate::embedded::disk::Lockable;
 use crate::embedded::disk::{Caching, DiskFile};
 
 /// A disk that does what it is asked and says that it failed, as long as it is told to.
@@ -27,35 +28,38 @@ impl Lying {
 #[derive(Debug)]
 struct LyingFile(Arc<dyn DiskFile>, Lying);
 
-impl Disk for Lying {
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        OsDisk.create_dir(path)
+#[derive(Debug)]
+struct LyingDirectory(Arc<dyn Directory>, Lying);
+
+impl Directory for LyingDirectory {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.0.list()
     }
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        OsDisk.list(path)
+    fn open(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(LyingFile(self.0.open(name, caching)?, self.1.clone())))
     }
-    fn open(&self, path: &Path, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(LyingFile(OsDisk.open(path, caching)?, self.clone())))
+    fn create(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
+        let file = self.0.create(name, caching)?;
+        self.1.tell(LIES_CREATE, Ok(Arc::new(LyingFile(file, self.1.clone())) as Arc<dyn DiskFile>))
     }
-    fn create(&self, path: &Path, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
-        let file = OsDisk.create(path, caching)?;
-        self.tell(LIES_CREATE, Ok(Arc::new(LyingFile(file, self.clone())) as Arc<dyn DiskFile>))
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.0.rename(from, to)
     }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        OsDisk.rename(from, to)
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.1.tell(REFUSES_REMOVE, Ok(()))?;
+        self.0.remove(name)
     }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.tell(REFUSES_REMOVE, Ok(()))?;
-        OsDisk.remove(path)
+    fn sync(&self) -> io::Result<()> {
+        self.1.tell(LIES_SYNC_DIR, self.0.sync())
     }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.tell(LIES_SYNC_DIR, OsDisk.sync_dir(path))
+    fn lock(&self, what: Lockable<'_>) -> io::Result<Box<dyn std::any::Any + Send + Sync>> {
+        self.0.lock(what)
     }
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn std::any::Any + Send + Sync>> {
-        OsDisk.lock(path)
+    fn narrow(&self, names: &[String]) -> io::Result<()> {
+        self.0.narrow(names)
     }
-    fn network_filesystem(&self, _path: &Path) -> io::Result<Option<&'static str>> {
-        Ok(None)
+    fn version(&self) -> io::Result<Option<u64>> {
+        self.0.version()
     }
 }
 
@@ -77,11 +81,17 @@ impl DiskFile for LyingFile {
     fn sync(&self) -> io::Result<()> {
         self.0.sync()
     }
+    fn is_named(&self) -> io::Result<bool> {
+        self.0.is_named()
+    }
 }
 
-fn recover_on(disk: &Lying, dir: &Dir, start: Start) -> Journal {
-    let disk: Arc<dyn Disk> = Arc::new(disk.clone());
-    recover(&disk, &dir.0, ID, SEGMENT, start, &mut |_, _, _| Ok(())).unwrap()
+fn lying(lies: &Lying, dir: &Dir) -> Arc<dyn Directory> {
+    Arc::new(LyingDirectory(dir.handle(), lies.clone()))
+}
+
+fn recover_on(lies: &Lying, dir: &Dir, start: Start) -> Journal {
+    recover(&lying(lies, dir), ID, SEGMENT, start, &mut |_, _, _| Ok(())).unwrap()
 }
 
 /// A use number stays with the file that may have it on disk already: neither a new file nor
@@ -140,11 +150,10 @@ fn a_segment_that_can_not_be_read_is_an_error_and_stays() {
     let dir = Dir::new();
     drop(new_journal(&dir));
     let before = dir.image();
-    let lying = Lying(Arc::new(AtomicU32::new(REFUSES_READ)));
-    let refusing: Arc<dyn Disk> = Arc::new(lying);
-    let error = recover(&refusing, &dir.0, ID, SEGMENT, START, &mut |_, _, _| Ok(())).unwrap_err();
+    let refusing = lying(&Lying(Arc::new(AtomicU32::new(REFUSES_READ))), &dir);
+    let error = recover(&refusing, ID, SEGMENT, START, &mut |_, _, _| Ok(())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
-    assert_eq!(holds_groups(&refusing, &dir.segment(0)).unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(holds_groups(&*refusing, "journal-0000.seg").unwrap_err().kind(), ErrorKind::Io);
     assert!(dir.image() == before, "left untouched");
 }
 
@@ -152,9 +161,9 @@ fn a_segment_that_can_not_be_read_is_an_error_and_stays() {
 fn a_segment_holds_groups_once_one_was_written() {
     let dir = Dir::new();
     let mut journal = new_journal(&dir);
-    assert!(!holds_groups(&disk(), &dir.segment(0)).unwrap());
+    assert!(!holds_groups(&*dir.handle(), "journal-0000.seg").unwrap());
     append(&mut journal, &[10]);
-    assert!(holds_groups(&disk(), &dir.segment(0)).unwrap());
+    assert!(holds_groups(&*dir.handle(), "journal-0000.seg").unwrap());
     std::fs::write(dir.segment(1), [0; BLOCK]).unwrap();
-    assert!(!holds_groups(&disk(), &dir.segment(1)).unwrap(), "cut behind its header");
+    assert!(!holds_groups(&*dir.handle(), "journal-0001.seg").unwrap(), "cut behind its header");
 }

@@ -357,15 +357,16 @@ mod tests {
     use redb::StorageBackend;
 
     use super::*;
-    use crate::embedded::disk::{Caching, Disk, OsDisk};
+    use crate::embedded::disk::Caching;
+    use crate::embedded::store::FILE;
     use crate::embedded::store::tests::Dir;
 
     #[test]
     fn what_is_held_is_read_back_and_reaches_the_file_when_it_is_released() {
         let dir = Dir::new();
         std::fs::write(dir.file(), [1; 100]).unwrap();
-        let file = OsDisk.open(&dir.file(), Caching::Buffered).unwrap();
-        let backend = Backend::held(StoreFile::open(&OsDisk, &dir.file(), file).unwrap());
+        let file = dir.handle().open(FILE, Caching::Buffered).unwrap();
+        let backend = Backend::held(StoreFile::open(&*dir.handle(), FILE, file).unwrap());
         let read = |offset, len| {
             let mut bytes = vec![9; len];
             backend.read(offset, &mut bytes).map(|()| bytes).map_err(|error| error.kind())

@@ -7,13 +7,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{RwLock, RwLockUpgradableReadGuard};
 
-use crate::embedded::disk::{AlignedBuffer, BLOCK, Caching, Disk, DiskFile};
+use crate::embedded::disk::{AlignedBuffer, BLOCK, Caching, Directory, DiskFile};
 
 /// What is kept before it is written without a sync.
 const KEPT_BYTES: usize = 8 << 20;
@@ -52,11 +51,11 @@ struct Piece {
 impl StoreFile {
     /// The file at `path`, which `buffered` is open on.
     pub(crate) fn open(
-        disk: &dyn Disk,
-        path: &Path,
+        dir: &dyn Directory,
+        name: &str,
         buffered: Arc<dyn DiskFile>,
     ) -> io::Result<Self> {
-        Ok(Self::new(buffered, disk.open(path, Caching::Direct)?))
+        Ok(Self::new(buffered, dir.open(name, Caching::Direct)?))
     }
 
     fn new(buffered: Arc<dyn DiskFile>, direct: Arc<dyn DiskFile>) -> Self {
@@ -170,6 +169,9 @@ mod tests {
     }
 
     impl DiskFile for Recorder {
+        fn is_named(&self) -> io::Result<bool> {
+            Ok(true)
+        }
         fn len(&self) -> io::Result<u64> {
             Ok(self.bytes.lock().len() as u64)
         }

@@ -16,13 +16,12 @@
 pub(crate) mod block_cache;
 pub(crate) mod filter;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use self::filter::{Filter, part};
 use crate::base::codec::{Decoder, Encode, checksum, seal};
 use crate::base::error::{Error, Result};
-use crate::embedded::disk::Disk;
+use crate::embedded::disk::Directory;
 use crate::embedded::store::file_set::{FileName, Files, StoredFile};
 use crate::embedded::store::record_file::Locator;
 use crate::embedded::store::schema::RunMeta;
@@ -193,8 +192,8 @@ impl<'a> RunReader<'a> {
     }
 
     /// Copies the file. Durable, but for its name.
-    pub(crate) fn copy_to(&self, disk: &dyn Disk, target: &Path) -> Result<()> {
-        self.file.copy_to(disk, target, file_len(self.meta))
+    pub(crate) fn copy_to(&self, target: &dyn Directory) -> Result<()> {
+        self.file.copy_to(target, file_len(self.meta))
     }
 
     fn damaged(&self, how: &str) -> Error {
@@ -327,7 +326,6 @@ impl RunWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::embedded::disk::OsDisk;
     use crate::embedded::store::tests::Dir;
     use crate::semantics::samples::Noise;
 
@@ -340,7 +338,7 @@ mod tests {
     /// Writes a run for `expected` entries out of these.
     fn write(dir: &Dir, expected: u32, entries: &[Entry], sync_each: usize) -> (Files, Written) {
         let mut files = Files::default();
-        let file = files.create(&OsDisk, dir.path(), FileName::Run(7)).unwrap().clone();
+        let file = files.create(&*dir.handle(), FileName::Run(7)).unwrap().clone();
         let mut writer = RunWriter::new(meta(expected), SEED, file);
         for (index, entry) in entries.iter().enumerate() {
             writer.push(*entry).unwrap();

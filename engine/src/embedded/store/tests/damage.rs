@@ -233,7 +233,7 @@ fn refused(dir: &Dir, kind: ErrorKind) {
 fn what_can_not_be_opened_is_classified_and_left_untouched() {
     let dir = Dir::new();
     assert_eq!(open(&dir).err().unwrap().kind(), ErrorKind::StoreMissing);
-    assert!(!Store::exists(&disk(), &dir.0).unwrap());
+    assert!(!Store::exists(&*dir.handle()).unwrap());
     let mut noise = Noise::new(8);
     let garbage: Vec<u8> = (0..50_000).map(|_| noise.next() as u8).collect();
     for (bytes, kind) in [
@@ -342,14 +342,14 @@ fn a_damaged_record_stops_a_copy_and_leaves_none() {
     fixture.fold_completed(0..300, 5_000, &[3; 2000]);
     let damaged = fixture.tamper_records(|bytes| bytes[300_000] ^= 1).unwrap();
     let target = Dir::new();
-    let error = damaged.store.copy_to(&target.0, |_| ()).unwrap_err();
+    let error = damaged.store.copy_to(&target.handle(), |_| ()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupted);
-    assert!(!Store::exists(&disk(), &target.0).unwrap());
+    assert!(!Store::exists(&*target.handle()).unwrap());
 }
 
 fn is_sound(dir: &Dir) -> bool {
     let mut found = Verification::default();
-    Store::verify(&disk(), &dir.0, CACHE, &mut found).is_ok() && found.is_sound()
+    Store::verify(&dir.handle(), CACHE, &mut found).is_ok() && found.is_sound()
 }
 
 /// Whatever happens to single pages of the store file or of a run, answers are right or errors: a page
@@ -436,7 +436,7 @@ fn a_file_is_as_long_as_its_layout_says_or_refused() {
         header[at..at + 4].copy_from_slice(&field.to_le_bytes());
     }
     std::fs::write(dir.file(), header).unwrap();
-    let file = disk().open(&dir.file(), Caching::Buffered).unwrap();
+    let file = dir.handle().open(FILE, Caching::Buffered).unwrap();
     // The header's page, seven whole regions, and one of two pages.
     let expected = 4096 * (1 + 7 * (3 + 5) + 3 + 2);
     file.set_len(expected).unwrap();

@@ -1,16 +1,17 @@
 //! Creation, faults of the disk, and readers beside the writer.
 
 use super::*;
+use crate::embedded::disk::Lockable;
 
 #[test]
 fn creation_replaces_leftovers_but_never_a_store() {
     let dir = Dir::new();
     std::fs::write(dir.0.join(TEMPORARY_FILE), b"half a store").unwrap();
-    Store::create(&disk(), &dir.0, CACHE, &new_state()).unwrap();
-    assert!(Store::exists(&disk(), &dir.0).unwrap());
+    Store::create(&dir.handle(), CACHE, &new_state()).unwrap();
+    assert!(Store::exists(&*dir.handle()).unwrap());
     assert!(!dir.0.join(TEMPORARY_FILE).exists());
     assert_eq!(open(&dir).unwrap().state().incarnation, 99);
-    let again = Store::create(&disk(), &dir.0, CACHE, &new_state());
+    let again = Store::create(&dir.handle(), CACHE, &new_state());
     assert_eq!(again.unwrap_err().kind(), ErrorKind::InvalidInput);
 }
 
@@ -79,7 +80,7 @@ fn damage_that_a_copy_finds_is_that_of_the_original() {
     fixture.fold_completed(0..10, 5_000, b"x");
     let fixture = fixture.tamper_records(|bytes| bytes.fill(9)).unwrap();
     let target = Dir::new();
-    let copied = fixture.store.copy_to(&target.0, |_| {});
+    let copied = fixture.store.copy_to(&target.handle(), |_| {});
     assert_eq!(copied.unwrap_err().kind(), ErrorKind::Corrupted);
     let before = std::fs::read(fixture.dir.file()).unwrap();
     fixture.store.close().unwrap();
@@ -87,8 +88,9 @@ fn damage_that_a_copy_finds_is_that_of_the_original() {
 }
 
 /// A disk whose writes and syncs fail from a certain one on, and whose reads fail when told to.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Failing {
+    dir: Arc<dyn Directory>,
     left: Arc<AtomicU64>,
     reads_fail: Arc<AtomicBool>,
 }
@@ -128,44 +130,52 @@ impl DiskFile for FailingFile {
     fn sync(&self) -> io::Result<()> {
         spend(&self.left)
     }
+    fn is_named(&self) -> io::Result<bool> {
+        self.file.is_named()
+    }
 }
 
 impl Failing {
+    fn new(dir: &Dir, writes: u64) -> Self {
+        let left = Arc::new(AtomicU64::new(writes));
+        Self { dir: dir.handle(), left, reads_fail: Arc::default() }
+    }
+
     fn wrap(&self, file: io::Result<Arc<dyn DiskFile>>) -> io::Result<Arc<dyn DiskFile>> {
         let (left, reads_fail) = (self.left.clone(), self.reads_fail.clone());
         Ok(Arc::new(FailingFile { file: file?, left, reads_fail }))
     }
 }
 
-impl Disk for Failing {
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        OsDisk.create_dir(path)
+impl Directory for Failing {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.dir.list()
     }
-    fn list(&self, path: &Path) -> io::Result<Vec<String>> {
-        OsDisk.list(path)
+    fn open(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
+        self.wrap(self.dir.open(name, caching))
     }
-    fn open(&self, path: &Path, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
-        self.wrap(OsDisk.open(path, caching))
+    fn create(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
+        self.wrap(self.dir.create(name, caching))
     }
-    fn create(&self, path: &Path, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
-        self.wrap(OsDisk.create(path, caching))
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         spend(&self.left)?;
-        OsDisk.rename(from, to)
+        self.dir.rename(from, to)
     }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        OsDisk.remove(path)
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.dir.remove(name)
     }
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+    fn sync(&self) -> io::Result<()> {
         spend(&self.left)?;
-        OsDisk.sync_dir(path)
+        self.dir.sync()
     }
-    fn lock(&self, path: &Path) -> io::Result<Box<dyn std::any::Any + Send + Sync>> {
-        OsDisk.lock(path)
+    fn lock(&self, what: Lockable<'_>) -> io::Result<Box<dyn std::any::Any + Send + Sync>> {
+        self.dir.lock(what)
     }
-    fn network_filesystem(&self, path: &Path) -> io::Result<Option<&'static str>> {
-        OsDisk.network_filesystem(path)
+    fn narrow(&self, names: &[String]) -> io::Result<()> {
+        self.dir.narrow(names)
+    }
+    fn version(&self) -> io::Result<Option<u64>> {
+        self.dir.version()
     }
 }
 
@@ -176,16 +186,15 @@ fn a_fault_at_any_write_loses_nothing_that_was_claimed() {
     let mut outcomes = [0; 4];
     for faults_from in 0.. {
         let dir = Dir::new();
-        let left = Arc::new(AtomicU64::new(faults_from));
-        let failing: Arc<dyn Disk> = Arc::new(Failing { left: left.clone(), ..Failing::default() });
-        if Store::create(&failing, &dir.0, CACHE, &new_state()).is_err() {
+        let failing: Arc<dyn Directory> = Arc::new(Failing::new(&dir, faults_from));
+        if Store::create(&failing, CACHE, &new_state()).is_err() {
             outcomes[0] += 1;
-            if Store::exists(&disk(), &dir.0).unwrap() {
+            if Store::exists(&*dir.handle()).unwrap() {
                 open(&dir).unwrap();
             }
             continue;
         }
-        let Ok(store) = Store::open(&failing, &dir.0, CACHE) else {
+        let Ok(store) = Store::open(&failing, CACHE) else {
             outcomes[1] += 1;
             open(&dir).unwrap();
             continue;
@@ -237,11 +246,10 @@ fn a_filter_that_can_not_be_read_is_an_error_and_no_damage() {
     fixture.fold_completed(0..300, 5_000, b"x");
     let Fixture { dir, store, .. } = fixture;
     store.close().unwrap();
-    let failing = Failing::default();
-    failing.left.store(u64::MAX, Ordering::SeqCst);
+    let failing = Failing::new(&dir, u64::MAX);
     let reads_fail = failing.reads_fail.clone();
-    let failing: Arc<dyn Disk> = Arc::new(failing);
-    let mut store = Store::open(&failing, &dir.0, 0).unwrap();
+    let failing: Arc<dyn Directory> = Arc::new(failing);
+    let mut store = Store::open(&failing, 0).unwrap();
     reads_fail.store(true, Ordering::SeqCst);
     assert_eq!(store.load_next_filter().unwrap_err().kind(), ErrorKind::Io);
     let mut filters = store.catalog.runs.values().map(|run| &run.filter);

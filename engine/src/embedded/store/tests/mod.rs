@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::*;
-use crate::embedded::disk::OsDisk;
+use crate::embedded::disk::{Disk, OsDisk};
 use crate::embedded::journal::Position;
 use crate::semantics::key::Key;
 use crate::semantics::record::Versioned;
@@ -35,6 +35,10 @@ impl Dir {
         Self(path)
     }
 
+    pub(super) fn handle(&self) -> Arc<dyn Directory> {
+        OsDisk.open_dir(&self.0).unwrap()
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.0
     }
@@ -53,7 +57,7 @@ impl Dir {
 
     /// In order of their names.
     fn files(&self, wanted: impl Fn(&FileName) -> bool) -> Vec<PathBuf> {
-        let names = disk().list(&self.0).unwrap();
+        let names = self.handle().list().unwrap();
         let names: BTreeSet<_> = names.iter().filter_map(|name| FileName::parse(name)).collect();
         names.iter().filter(|name| wanted(name)).map(|name| self.0.join(name.to_string())).collect()
     }
@@ -74,16 +78,12 @@ impl Drop for Dir {
     }
 }
 
-fn disk() -> Arc<dyn Disk> {
-    Arc::new(OsDisk)
-}
-
 fn new_state() -> StoreState {
     StoreState::new(99, SECRET, Position { segment: 0, offset: 0 }, Time(10))
 }
 
 fn open(dir: &Dir) -> Result<Store> {
-    Store::open(&disk(), &dir.0, CACHE)
+    Store::open(&dir.handle(), CACHE)
 }
 
 /// A store, and the sequence of its next fold.
@@ -97,7 +97,7 @@ struct Fixture {
 impl Fixture {
     fn new() -> Self {
         let dir = Dir::new();
-        Store::create(&disk(), &dir.0, CACHE, &new_state()).unwrap();
+        Store::create(&dir.handle(), CACHE, &new_state()).unwrap();
         let store = open(&dir).unwrap();
         Self { dir, store, sequence: 0, time: 10 }
     }

@@ -1,0 +1,303 @@
+//! The operating system's filesystem.
+
+use std::any::Any;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
+use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use super::{Caching, Directory, Disk, DiskFile, Lockable};
+
+/// Files and directories of a store hold responses of customers and the secret of the store.
+const OWNER_DIRECTORY: Mode = Mode::RWXU;
+const OWNER_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
+const GROUP_AND_OTHERS: Mode = Mode::RWXG.union(Mode::RWXO);
+
+/// The operating system's filesystem.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OsDisk;
+
+impl Disk for OsDisk {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        match rustix::fs::mkdir(path, OWNER_DIRECTORY) {
+            // Whatever the umask of the process took away.
+            Ok(()) => Ok(rustix::fs::chmod(path, OWNER_DIRECTORY)?),
+            Err(Errno::EXIST) => Ok(()),
+            Err(Errno::NOENT) => match path.parent() {
+                Some(parent) if parent != Path::new("") => {
+                    self.create_dir(parent)?;
+                    self.create_dir(path)
+                }
+                _ => Err(Errno::NOENT.into()),
+            },
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Directory>> {
+        let open = || rustix::fs::open(path, DIRECTORY_FLAGS, Mode::empty());
+        Ok(Arc::new(OsDirectory(above_standard_streams(open)?)))
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.open_dir(path)?.sync()
+    }
+
+    #[cfg(target_os = "linux")]
+    fn network_filesystem(&self, path: &Path) -> io::Result<Option<&'static str>> {
+        // Magic numbers: statfs(2) and linux/magic.h; Lustre and GPFS from their own headers.
+        let name = match rustix::fs::statfs(path)?.f_type as u32 {
+            0x0000_6969 => "NFS",
+            0x0000_517b | 0xfe53_4d42 => "SMB",
+            0xff53_4d42 => "CIFS",
+            0x0102_1997 => "9P",
+            0x5346_414f => "AFS",
+            0x00c3_6400 => "Ceph",
+            0x7375_7245 => "Coda",
+            0x0bd0_0bd0 => "Lustre",
+            0x4750_4653 => "GPFS",
+            _ => return Ok(None),
+        };
+        Ok(Some(name))
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn network_filesystem(&self, _path: &Path) -> io::Result<Option<&'static str>> {
+        Ok(None)
+    }
+}
+
+const DIRECTORY_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// Opens a descriptor that is none of 0, 1 and 2, not even for a moment.
+///
+/// A process may run with its standard streams closed. A file of the store that got one of their
+/// numbers would be written over by whatever the process prints.
+fn above_standard_streams(
+    open: impl FnOnce() -> rustix::io::Result<OwnedFd>,
+) -> io::Result<OwnedFd> {
+    const STREAMS: i32 = 3;
+    // One at a time: the descriptors that one thread frees are not another's to get.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock();
+    let mut taken = Vec::new();
+    // Without a /dev/null the descriptor is moved up once it is open.
+    while let Ok(null) =
+        rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    {
+        if null.as_raw_fd() >= STREAMS {
+            break;
+        }
+        taken.push(null);
+    }
+    let opened = open()?;
+    if opened.as_raw_fd() >= STREAMS {
+        return Ok(opened);
+    }
+    Ok(rustix::io::fcntl_dupfd_cloexec(&opened, STREAMS)?)
+}
+
+#[derive(Debug)]
+struct OsDirectory(OwnedFd);
+
+impl OsDirectory {
+    fn open_file(
+        &self,
+        name: &str,
+        flags: OFlags,
+        mode: Mode,
+        caching: Caching,
+    ) -> io::Result<File> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | flags;
+        let open = |flags| {
+            above_standard_streams(|| rustix::fs::openat(&self.0, name, flags, mode))
+                .map(File::from)
+        };
+        #[cfg(target_os = "linux")]
+        if caching == Caching::Direct {
+            match open(flags | OFlags::DIRECT) {
+                // The filesystem has no direct I/O; the attempt may have created the file.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                    return open(flags - OFlags::EXCL);
+                }
+                result => return result,
+            }
+        }
+        let _ = caching;
+        open(flags)
+    }
+
+    fn lock_file(&self, name: &str) -> io::Result<File> {
+        loop {
+            // A link is not followed: it would lock something else.
+            let flags = OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+            let file = self.open_file(name, flags, OWNER_FILE, Caching::Buffered)?;
+            let opened = rustix::fs::fstat(&file)?;
+            if FileType::from_raw_mode(opened.st_mode) != FileType::RegularFile {
+                let message = format!("{name} is not a regular file");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+            }
+            if opened.st_size == 0 {
+                // Whatever the umask of the process took away from a new file. An older one that
+                // belongs to somebody else stays as it is.
+                let _ = rustix::fs::fchmod(&file, OWNER_FILE);
+            }
+            flock(&file)?;
+            // ORDER: the lock counts only if the name still means the file. Else it was removed, or
+            // replaced, between the open and the lock, and another process may hold the new one.
+            match rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(named) if is_same(&named, &opened) => return Ok(file),
+                Ok(_) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+fn flock(descriptor: impl std::os::fd::AsFd) -> io::Result<()> {
+    match rustix::fs::flock(descriptor, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(()),
+        Err(Errno::WOULDBLOCK) => Err(io::ErrorKind::WouldBlock.into()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_same(one: &Stat, other: &Stat) -> bool {
+    (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
+}
+
+fn is_wide(stat: &Stat) -> bool {
+    Mode::from_raw_mode(stat.st_mode).intersects(GROUP_AND_OTHERS)
+}
+
+impl Directory for OsDirectory {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let open = || rustix::fs::openat(&self.0, ".", DIRECTORY_FLAGS, Mode::empty());
+        let entries = rustix::fs::Dir::new(above_standard_streams(open)?)?;
+        let mut names = Vec::new();
+        for entry in entries {
+            let name = entry?.file_name().to_string_lossy().into_owned();
+            if name != "." && name != ".." {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    fn open(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(OsFile(self.open_file(name, OFlags::empty(), Mode::empty(), caching)?)))
+    }
+
+    fn create(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
+        let flags = OFlags::CREATE | OFlags::EXCL;
+        let file = self.open_file(name, flags, OWNER_FILE, caching)?;
+        // Whatever the umask of the process took away.
+        rustix::fs::fchmod(&file, OWNER_FILE)?;
+        Ok(Arc::new(OsFile(file)))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(rustix::fs::renameat(&self.0, from, &self.0, to)?)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.0, name, AtFlags::empty())?)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(rustix::fs::fsync(&self.0)?)
+    }
+
+    fn lock(&self, what: Lockable<'_>) -> io::Result<Box<dyn Any + Send + Sync>> {
+        match what {
+            Lockable::File(name) => Ok(Box::new(self.lock_file(name)?)),
+            Lockable::Directory => {
+                // A handle of its own: the lock ends with the guard, not with the directory.
+                let open = || rustix::fs::openat(&self.0, ".", DIRECTORY_FLAGS, Mode::empty());
+                let handle = above_standard_streams(open)?;
+                match flock(&handle) {
+                    // In a directory that others may enter, others may hold this lock, too. The
+                    // locks on files that only their owner can open count there.
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        if !is_wide(&rustix::fs::fstat(&handle)?) {
+                            return Err(error);
+                        }
+                    }
+                    result => result?,
+                }
+                Ok(Box::new(handle))
+            }
+        }
+    }
+
+    fn narrow(&self, names: &[String]) -> io::Result<()> {
+        let stat = rustix::fs::fstat(&self.0)?;
+        if is_wide(&stat) {
+            rustix::fs::fchmod(&self.0, Mode::from_raw_mode(stat.st_mode) - GROUP_AND_OTHERS)?;
+        }
+        for name in names {
+            match rustix::fs::statat(&self.0, name.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) if is_wide(&stat) => {
+                    let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
+                    let mode = Mode::from_raw_mode(stat.st_mode) - GROUP_AND_OTHERS;
+                    if regular {
+                        rustix::fs::chmodat(&self.0, name.as_str(), mode, AtFlags::empty())?;
+                    }
+                }
+                Ok(_) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn version(&self) -> io::Result<Option<u64>> {
+        /// Filesystems stamp by a clock that ticks each 10 ms at most, or by a second that is over.
+        const TICK: Duration = Duration::from_millis(20);
+        const COARSE_TICK: Duration = Duration::from_millis(1020);
+        let stat = rustix::fs::fstat(&self.0)?;
+        let (seconds, nanoseconds) = (stat.st_mtime as u64, stat.st_mtime_nsec as u64);
+        let changed = SystemTime::UNIX_EPOCH + Duration::new(seconds, nanoseconds as u32);
+        let tick = if nanoseconds == 0 { COARSE_TICK } else { TICK };
+        let age = SystemTime::now().duration_since(changed).unwrap_or_default();
+        Ok((age >= tick).then_some(seconds.wrapping_mul(1_000_000_000).wrapping_add(nanoseconds)))
+    }
+}
+
+#[derive(Debug)]
+struct OsFile(File);
+
+impl DiskFile for OsFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        use std::os::unix::fs::FileExt;
+        self.0.read_exact_at(buffer, offset)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        use std::os::unix::fs::FileExt;
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        // fdatasync writes a changed length too, as a read would need it: fdatasync(2).
+        self.0.sync_data()
+    }
+
+    fn is_named(&self) -> io::Result<bool> {
+        Ok(rustix::fs::fstat(&self.0)?.st_nlink > 0)
+    }
+}

@@ -1,0 +1,61 @@
+//! Notices that a file of the store was removed or replaced behind the engine's back.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::base::error::{Error, Result};
+use crate::embedded::disk::Directory;
+use crate::embedded::journal::Journal;
+use crate::embedded::store::CurrentView;
+
+/// Whether the directory still names the files of the store.
+pub(crate) struct Presence {
+    dir: Arc<dyn Directory>,
+    /// The version of the directory at which all names were there.
+    seen: Option<u64>,
+}
+
+impl Presence {
+    pub(crate) fn new(dir: Arc<dyn Directory>) -> Self {
+        Self { dir, seen: None }
+    }
+
+    /// Fails when a file is gone that the journal or the store needs. Called after the sync of a
+    /// group and before its answers: they promise what the next open finds.
+    ///
+    /// Costs two system calls while the directory does not change.
+    pub(crate) fn check(&mut self, journal: &Journal, views: &CurrentView) -> Result<()> {
+        let version = self.dir.version().map_err(asking)?;
+        if version.is_some() && version == self.seen {
+            return journal.check_names(None);
+        }
+        self.seen = None;
+        let names = self.names()?;
+        journal.check_names(Some(&names))?;
+        if let Some(missing) = missing(&names, views) {
+            // The fold worker removes a file once a view is shown that does not list it.
+            if missing_still(&missing, &self.names()?, views) {
+                return Err(Error::gone(&missing));
+            }
+        }
+        self.seen = version;
+        Ok(())
+    }
+
+    fn names(&self) -> Result<BTreeSet<String>> {
+        Ok(self.dir.list().map_err(asking)?.into_iter().collect())
+    }
+}
+
+fn asking(error: std::io::Error) -> Error {
+    Error::io("asking for the store's files", error)
+}
+
+fn missing(names: &BTreeSet<String>, views: &CurrentView) -> Option<String> {
+    let needed = views.current().file_names();
+    needed.into_iter().find(|name| !names.contains(name))
+}
+
+fn missing_still(missing: &str, names: &BTreeSet<String>, views: &CurrentView) -> bool {
+    !names.contains(missing) && views.current().file_names().contains(missing)
+}
