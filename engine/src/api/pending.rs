@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crate::backend::operation::{Operation, Outcome, Recipient, Request};
 use crate::base::error::{Error, ErrorKind};
-use crate::base::sync::{Instant, oneshot, thread};
+use crate::base::sync::oneshot;
+use crate::base::wait::{block_on, block_on_for};
 
 /// The coming answer to an operation, for a task or for a thread.
 ///
@@ -147,7 +148,7 @@ impl<T, E: From<Error>> Pending<T, E> {
     pub fn wait(mut self) -> Result<T, E> {
         let received = match self.state {
             State::Ready(answer) => Some(answer),
-            State::Waiting(receiver) => receiver.recv().ok().map(Told::into_answer),
+            State::Waiting(receiver) => block_on(receiver).ok().map(Told::into_answer),
             State::Polled(receiver) => block_on(receiver).ok().map(Told::into_answer),
             State::Done => return Err(taken()),
         };
@@ -161,26 +162,17 @@ impl<T, E: From<Error>> Pending<T, E> {
     /// # Errors
     /// `Err` is the `Pending` itself; the errors of the operation are inside `Ok`.
     pub fn wait_timeout(mut self, timeout: Duration) -> Result<Result<T, E>, Self> {
-        let received = match self.state {
-            State::Waiting(receiver) => match receiver.recv_timeout(timeout) {
-                Ok(told) => Some(told.into_answer()),
-                Err(oneshot::RecvTimeoutError::Disconnected) => None,
-                Err(oneshot::RecvTimeoutError::Timeout) => {
-                    self.state = State::Waiting(receiver);
-                    return Err(self);
-                }
-            },
-            State::Polled(mut receiver) => match block_on_for(&mut receiver, timeout) {
-                Some(told) => told.ok().map(Told::into_answer),
-                None => {
-                    self.state = State::Polled(receiver);
-                    return Err(self);
-                }
-            },
+        let mut receiver = match self.state {
+            State::Waiting(receiver) => receiver.into_future(),
+            State::Polled(receiver) => receiver,
             State::Ready(_) | State::Done => return Ok(self.wait()),
         };
+        let Some(told) = block_on_for(&mut receiver, timeout) else {
+            self.state = State::Polled(receiver);
+            return Err(self);
+        };
         self.giving_up.disarm();
-        Ok(deliver(received, self.delivered))
+        Ok(deliver(told.ok().map(Told::into_answer), self.delivered))
     }
 }
 
@@ -243,36 +235,6 @@ impl<T, E> fmt::Debug for Pending<T, E> {
     }
 }
 
-/// Wakes a thread that waits on a future: only for a `Pending` that was polled before.
-struct ThreadWaker(thread::Thread);
-
-impl std::task::Wake for ThreadWaker {
-    fn wake(self: std::sync::Arc<Self>) {
-        self.0.unpark();
-    }
-}
-
-fn block_on<F: Future + Unpin>(mut future: F) -> F::Output {
-    loop {
-        if let Some(output) = block_on_for(&mut future, Duration::MAX) {
-            return output;
-        }
-    }
-}
-
-fn block_on_for<F: Future + Unpin>(future: &mut F, timeout: Duration) -> Option<F::Output> {
-    let waker = std::sync::Arc::new(ThreadWaker(thread::current())).into();
-    let mut context = Context::from_waker(&waker);
-    let start = Instant::now();
-    loop {
-        if let Poll::Ready(output) = Pin::new(&mut *future).poll(&mut context) {
-            return Some(output);
-        }
-        let left = timeout.checked_sub(start.elapsed()).filter(|left| !left.is_zero())?;
-        thread::park_timeout(left);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -310,20 +272,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_wait_with_a_limit_lasts_until_the_answer_or_the_limit() {
-        // Asks to be polled again, twice.
-        let mut polls = 0;
-        let mut future = std::future::poll_fn(|context| {
-            polls += 1;
-            context.waker().wake_by_ref();
-            if polls == 3 { Poll::Ready(polls) } else { Poll::Pending }
-        });
-        assert_eq!(block_on_for(&mut future, Duration::from_secs(3600)), Some(3));
-        let mut never = std::future::pending::<()>();
-        assert_eq!(block_on_for(&mut never, Duration::from_millis(1)), None);
-    }
-
     /// Not on the thread that answers: see [`Operation`].
     #[test]
     fn what_an_operation_was_made_of_ends_where_its_answer_is_taken() {
@@ -354,12 +302,5 @@ mod tests {
         let mut context = Context::from_waker(std::task::Waker::noop());
         assert!(matches!(Pin::new(&mut pending).poll(&mut context), Poll::Ready(Ok(()))));
         assert!(matches!(Pin::new(&mut pending).poll(&mut context), Poll::Ready(Err(_))));
-    }
-
-    #[test]
-    fn the_waker_wakes_a_thread_that_is_parked() {
-        std::task::Waker::from(std::sync::Arc::new(ThreadWaker(thread::current()))).wake();
-        // Ends at once, or never.
-        thread::park();
     }
 }

@@ -4,3 +4,4 @@ pub(crate) mod bytes;
 pub(crate) mod codec;
 pub(crate) mod error;
 pub(crate) mod sync;
+pub(crate) mod wait;

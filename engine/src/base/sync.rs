@@ -17,10 +17,31 @@ mod system {
     use std::sync::Arc;
 
     pub(crate) use std::sync::atomic;
-    pub(crate) use std::thread;
     pub(crate) use std::time::Instant;
 
     pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
+
+    pub(crate) mod thread {
+        use std::cell::Cell;
+        use std::thread::{Thread, ThreadId};
+
+        pub(crate) use std::thread::{Builder, JoinHandle};
+
+        thread_local! {
+            static OWN: Cell<Option<ThreadId>> = const { Cell::new(None) };
+        }
+
+        /// A thread of the engine begins: from here on [`is_current`] knows it.
+        pub(crate) fn enter() {
+            OWN.set(Some(std::thread::current().id()));
+        }
+
+        /// Whether this is the thread of the engine that is asked for. Unlike
+        /// `std::thread::current`, it also answers where a thread's last destructors run.
+        pub(crate) fn is_current(thread: &Thread) -> bool {
+            OWN.try_with(Cell::get).is_ok_and(|own| own == Some(thread.id()))
+        }
+    }
 
     /// A place for a shared value that is read all the time and seldom replaced. Readers write to
     /// nothing that they share, so that they do not hold each other up.

@@ -10,6 +10,7 @@ use crate::backend::{Backend, Reading, Seen, Settings, telemetry};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::atomic::Ordering;
 use crate::base::sync::{Mutex, Swap};
+use crate::base::wait::block_on;
 use crate::embedded::directory::{self, StoreDirectory};
 use crate::embedded::options::Options;
 use crate::embedded::session::Core;
@@ -110,14 +111,14 @@ impl Backend for Embedded {
 
     fn sweep(&self) -> Result<u64> {
         let core = self.open_core()?;
-        core.inbox.sweep().recv().unwrap_or_else(|_| Err(core.refusal()))
+        block_on(core.inbox.sweep()).unwrap_or_else(|_| Err(core.refusal()))
     }
 
     fn backup_to(&self, path: &Path) -> Result<()> {
         self.fold()?;
         let core = self.open_core()?;
         let receiver = core.inbox.backup(path.to_owned());
-        receiver.recv().unwrap_or_else(|_| Err(core.refusal()))
+        block_on(receiver).unwrap_or_else(|_| Err(core.refusal()))
     }
 
     fn reopen(&self) -> Result<()> {

@@ -90,7 +90,7 @@ impl Running {
 
 /// Joins a thread, unless it is this one: a reply may drop the last handle of the engine.
 fn join(thread: Option<JoinHandle<()>>) {
-    let other = thread.filter(|thread| thread.thread().id() != thread::current().id());
+    let other = thread.filter(|handle| !thread::is_current(handle.thread()));
     if let Some(thread) = other {
         // A thread that panicked has latched the core before it ended.
         drop(thread.join());
@@ -140,6 +140,7 @@ fn spawn(
     // The directory stays locked while the thread writes, whoever drops the last handle where.
     let (core, lock) = (core.clone(), lock.clone());
     let run = move || {
+        thread::enter();
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
         if result.is_err() {
             core.panicked();

@@ -187,18 +187,19 @@ impl<T> Swap<T> {
 }
 
 pub(crate) mod thread {
-    use std::time::Duration;
+    #[cfg(oncekey_loom)]
+    use loom::thread::{Thread, current};
+    #[cfg(oncekey_shuttle)]
+    use shuttle::thread::{Thread, current};
 
     #[cfg(oncekey_loom)]
-    pub(crate) use loom::thread::{Builder, JoinHandle, Thread, current, park, yield_now};
+    pub(crate) use loom::thread::{Builder, JoinHandle, yield_now};
     #[cfg(oncekey_shuttle)]
-    pub(crate) use shuttle::thread::{Builder, JoinHandle, Thread, current, park, yield_now};
+    pub(crate) use shuttle::thread::{Builder, JoinHandle, yield_now};
 
-    pub(crate) fn park_timeout(timeout: Duration) {
-        if timeout > super::NEVER {
-            park();
-        } else {
-            (super::Instant::now() + timeout).arrive();
-        }
+    pub(crate) fn enter() {}
+
+    pub(crate) fn is_current(thread: &Thread) -> bool {
+        thread.id() == current().id()
     }
 }

@@ -4,15 +4,13 @@ use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
 
-pub(crate) use ::oneshot::{RecvError, RecvTimeoutError};
+pub(crate) use ::oneshot::RecvError;
 
-use super::{Condvar, Instant, Mutex};
+use super::Mutex;
 
 struct Channel<T> {
     state: Mutex<State<T>>,
-    changed: Condvar,
 }
 
 struct State<T> {
@@ -29,7 +27,7 @@ pub(crate) struct AsyncReceiver<T>(Receiver<T>);
 
 pub(crate) fn channel<T>() -> (Sender<T>, Receiver<T>) {
     let state = State { message: None, waker: None, sender: true, receiver: true };
-    let channel = Arc::new(Channel { state: Mutex::new(state), changed: Condvar::new() });
+    let channel = Arc::new(Channel { state: Mutex::new(state) });
     (Sender(channel.clone()), Receiver(channel))
 }
 
@@ -51,31 +49,9 @@ impl<T> Drop for Sender<T> {
         state.sender = false;
         let waker = state.waker.take();
         drop(state);
-        self.0.changed.notify_all();
         if let Some(waker) = waker {
             waker.wake();
         }
-    }
-}
-
-impl<T> Receiver<T> {
-    pub(crate) fn recv(self) -> Result<T, RecvError> {
-        let mut state = self.0.state.lock();
-        while state.sender {
-            self.0.changed.wait(&mut state);
-        }
-        state.message.take().ok_or(RecvError)
-    }
-
-    pub(crate) fn recv_timeout(&self, timeout: Duration) -> Result<T, RecvTimeoutError> {
-        let deadline = Instant::now() + timeout;
-        let mut state = self.0.state.lock();
-        while state.sender {
-            if self.0.changed.wait_until(&mut state, deadline).timed_out() && state.sender {
-                return Err(RecvTimeoutError::Timeout);
-            }
-        }
-        state.message.take().ok_or(RecvTimeoutError::Disconnected)
     }
 }
 
