@@ -412,7 +412,8 @@ typedef struct {
 typedef struct {
   // Such as "POST".
   oncekey_slice method;
-  // Path and query, byte for byte as they were sent: "/orders?b=1".
+  // The target, byte for byte as it was sent: "/orders?b=1", or an absolute URL, whose authority
+  // then goes before the header Host.
   oncekey_slice target;
   // The body.
   oncekey_slice body;
@@ -420,8 +421,9 @@ typedef struct {
   const oncekey_header *headers;
   // How many.
   size_t header_count;
-  // The names of the headers that count, in any case and order; at most 61. NULL:
-  // Authorization, Content-Type and X-API-Key.
+  // The names of the headers that count, in any case and order; at most 60. NULL:
+  // Authorization, Content-Encoding, Content-Type, If-Match, If-None-Match,
+  // If-Unmodified-Since, X-API-Key and X-HTTP-Method-Override. The authority always counts.
   const oncekey_slice *fingerprinted;
   // How many. 0 with a pointer that is not NULL: none.
   size_t fingerprinted_count;

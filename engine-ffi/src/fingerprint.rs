@@ -1,11 +1,11 @@
 //! Fingerprints as C holds them, and the rule that makes one of an HTTP request.
 //!
-//! The rule is that of the Rust layer `oncekey-http`, byte for byte; `tests/vectors/fingerprints.json`
+//! The rule is the engine's, as for the Rust layer `oncekey-http`; `tests/vectors/fingerprints.json`
 //! holds both to it.
 
 use std::borrow::Cow;
 
-use oncekey::{MAX_LABEL_LEN, MAX_PARTS};
+use oncekey::{FingerprintedHeaders, HttpRequest, MAX_LABEL_LEN, MAX_PARTS};
 
 use crate::convert::Caller;
 use crate::entry::entry;
@@ -15,9 +15,6 @@ use crate::request::{Part, Request};
 use crate::types::{Error, Fingerprint, Slice};
 
 pub(crate) static FINGERPRINTS: Table<oncekey::Fingerprint> = Table::new(4);
-
-/// The headers that count unless the caller says otherwise, sorted.
-const DEFAULT_HEADERS: [&[u8]; 3] = [b"authorization", b"content-type", b"x-api-key"];
 
 /// Makes a fingerprint of labelled parts, whose order counts. At most 64 parts, labels of at most 128
 /// bytes. Two requests are identical when they have the same parts with the same bytes.
@@ -114,8 +111,7 @@ fn keep(fingerprint: oncekey::Fingerprint) -> Result<u64, Failure> {
     FINGERPRINTS.insert(fingerprint).map_err(|_| Failure::too_many())
 }
 
-/// The parts `method`, `target`, `header NAME` for each header that counts and is there, by name, its
-/// values in order, joined by a NUL byte, and `body`.
+/// The engine's rule over the headers that C lists.
 fn of_request(caller: &Caller, request: &Request) -> Result<oncekey::Fingerprint, Failure> {
     let headers = caller.array(request.headers, request.header_count, "the headers")?;
     let headers: Vec<_> = headers
@@ -125,51 +121,34 @@ fn of_request(caller: &Caller, request: &Request) -> Result<oncekey::Fingerprint
             Ok((name, caller.bytes(header.value, "a header value")?))
         })
         .collect::<Result<_, Failure>>()?;
-    let mut builder = oncekey::Fingerprint::builder()
-        .part("method", caller.bytes(request.method, "the method")?)
-        .part("target", caller.bytes(request.target, "the target")?);
-    for name in fingerprinted(caller, request)? {
-        let mut values = headers
+    let http_request = HttpRequest {
+        method: caller.bytes(request.method, "the method")?,
+        target: caller.bytes(request.target, "the target")?,
+        authority: None,
+        body: caller.bytes(request.body, "the body")?,
+    };
+    let counted = counted(caller, request)?;
+    Ok(oncekey::Fingerprint::of_http(http_request, &counted, |name| {
+        headers
             .iter()
-            .filter(|(other, _)| other.eq_ignore_ascii_case(&name))
-            .map(|(_, value)| *value);
-        let Some(first) = values.next() else { continue };
-        let rest = values.flat_map(|value| [&b"\0"[..], value]);
-        builder = builder.part_in_pieces(header_label(&name)?, std::iter::once(first).chain(rest));
-    }
-    Ok(builder.part("body", caller.bytes(request.body, "the body")?).finish())
+            .filter(move |(other, _)| other.eq_ignore_ascii_case(name.as_bytes()))
+            .map(|(_, value)| *value)
+    }))
 }
 
-/// The names of the headers that count, in lower case, sorted, each once.
-fn fingerprinted(caller: &Caller, request: &Request) -> Result<Vec<Vec<u8>>, Failure> {
+/// The headers that count.
+fn counted(caller: &Caller, request: &Request) -> Result<FingerprintedHeaders, Failure> {
     if request.fingerprinted.is_null() && request.fingerprinted_count == 0 {
-        return Ok(DEFAULT_HEADERS.map(<[u8]>::to_vec).into());
+        return Ok(FingerprintedHeaders::default());
     }
     let names = caller.array(
         request.fingerprinted,
         request.fingerprinted_count,
         "the names of the fingerprinted headers",
     )?;
-    let mut names: Vec<_> = names
+    let names: Vec<_> = names
         .iter()
-        .map(|name| Ok(caller.bytes(*name, "a header name")?.to_ascii_lowercase()))
+        .map(|name| caller.text(*name, "a header name"))
         .collect::<Result<_, Failure>>()?;
-    names.sort();
-    names.dedup();
-    // Method, target and body are parts of every fingerprint.
-    let most = MAX_PARTS - 3;
-    if names.len() > most {
-        return Err(Failure::invalid(format!("at most {most} headers can be fingerprinted")));
-    }
-    Ok(names)
-}
-
-fn header_label(name: &[u8]) -> Result<Cow<'static, str>, Failure> {
-    if !name.is_ascii() {
-        return Err(Failure::invalid("a header name is not ASCII"));
-    }
-    let mut label = format!("header {}", String::from_utf8_lossy(name));
-    // ASCII, so that any byte is a place to cut; only what a mismatch calls it is cut.
-    label.truncate(MAX_LABEL_LEN);
-    Ok(known(label.as_bytes()).map_or_else(|| label.into(), Cow::Borrowed))
+    FingerprintedHeaders::new(names).map_err(Failure::from)
 }

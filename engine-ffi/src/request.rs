@@ -28,7 +28,8 @@ pub struct Header {
 pub struct Request {
     /// Such as "POST".
     pub method: Slice,
-    /// Path and query, byte for byte as they were sent: "/orders?b=1".
+    /// The target, byte for byte as it was sent: "/orders?b=1", or an absolute URL, whose authority
+    /// then goes before the header Host.
     pub target: Slice,
     /// The body.
     pub body: Slice,
@@ -36,8 +37,9 @@ pub struct Request {
     pub headers: *const Header,
     /// How many.
     pub header_count: usize,
-    /// The names of the headers that count, in any case and order; at most 61. NULL:
-    /// Authorization, Content-Type and X-API-Key.
+    /// The names of the headers that count, in any case and order; at most 60. NULL:
+    /// Authorization, Content-Encoding, Content-Type, If-Match, If-None-Match,
+    /// If-Unmodified-Since, X-API-Key and X-HTTP-Method-Override. The authority always counts.
     pub fingerprinted: *const Slice,
     /// How many. 0 with a pointer that is not NULL: none.
     pub fingerprinted_count: usize,

@@ -66,6 +66,13 @@ fn parts(vector: &Value) -> Fingerprint {
         .finish()
 }
 
+/// The target of a vector, with the authority that HTTP/2 states beside it.
+fn target(vector: &Value) -> String {
+    let authority = vector["authority"].as_str();
+    authority.map(|authority| format!("https://{authority}")).unwrap_or_default()
+        + text(&vector["target"])
+}
+
 #[test]
 fn the_rust_layer_reads_and_writes_the_stored_responses() {
     let vectors = responses();
@@ -103,9 +110,10 @@ fn begin_from_c(engine: ffi::Engine, key: &[u8], vector: &Value) -> i32 {
         .as_array()
         .map(|names| names.iter().map(|name| slice(text(name).as_bytes())).collect());
     let body = hex(&vector["body"]);
+    let target = target(vector);
     let request = ffi::Request {
         method: slice(text(&vector["method"]).as_bytes()),
-        target: slice(text(&vector["target"]).as_bytes()),
+        target: slice(target.as_bytes()),
         body: slice(&body),
         headers: c_headers.as_ptr(),
         header_count: c_headers.len(),
@@ -196,7 +204,7 @@ async fn the_rust_layer_makes_the_fingerprints_of_the_vectors() {
         let mut service = layer.layer(Handler(runs.clone()));
         let mut request = Request::new(Full::from(hex(&vector["body"])));
         *request.method_mut() = text(&vector["method"]).parse().unwrap();
-        *request.uri_mut() = text(&vector["target"]).parse().unwrap();
+        *request.uri_mut() = target(vector).parse().unwrap();
         *request.headers_mut() = headers(&vector["headers"]);
         request.headers_mut().insert("x-idempotency-key", HeaderValue::from(index));
         let response = service.call(request).await.unwrap();

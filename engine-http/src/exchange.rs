@@ -14,6 +14,7 @@ use tower_service::Service;
 
 use crate::body::ResponseBody;
 use crate::execution::{self, Runnable};
+use crate::fingerprint;
 use crate::layer::Config;
 use crate::log;
 use crate::policy::Recovery;
@@ -61,7 +62,7 @@ where
             return Ok(rejection.into_response(&config.contract));
         }
     };
-    let fingerprint = config.policy.fingerprinter.fingerprint(&parts, &body);
+    let fingerprint = fingerprint::of(&parts, &body, &config.policy.fingerprinted);
     let claim = match config.rule(&key, fingerprint).await {
         Ruling::Execute(claim) => claim,
         Ruling::Replay(recorded) => return Ok(config.replay(recorded)),

@@ -41,9 +41,10 @@
 //! [`Contract`] changes the names and numbers of this table, a [`Policy`] what is stored and required,
 //! route by route.
 //!
-//! Two requests are identical when method, path with query, body, and the headers Content-Type,
-//! Authorization and X-API-Key are, all byte for byte;
-//! [`fingerprint_headers`](Policy::fingerprint_headers) chooses others. With the feature `axum` the
+//! Two requests are identical when method, path with query, authority, body, and the headers that
+//! change their meaning are ([`FingerprintedHeaders`](oncekey::FingerprintedHeaders) lists them);
+//! [`fingerprint_headers`](Policy::fingerprint_headers) chooses other headers.
+//! [`Fingerprint::of_http`](oncekey::Fingerprint::of_http) is the rule, byte for byte. With the feature `axum` the
 //! path is the one that the client sent, also in a nested `axum::Router`. Other routers that strip a
 //! prefix before this layer make two mounts look alike: put the layer outside of them, or the mount
 //! into the [scope](Policy::scope).

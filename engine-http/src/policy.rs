@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use http::request::Parts;
 use http::{HeaderName, StatusCode, response};
+use oncekey::FingerprintedHeaders;
 
 use crate::attempt::NotExecuted;
-use crate::fingerprint::Fingerprinter;
+use crate::fingerprint;
 
 /// What becomes of a request whose key an earlier attempt left behind without saying how it ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -112,7 +113,7 @@ pub struct Policy {
     pub(crate) stored: Stored,
     pub(crate) ttl: Option<Duration>,
     pub(crate) wait: Option<Duration>,
-    pub(crate) fingerprinter: Fingerprinter,
+    pub(crate) fingerprinted: FingerprintedHeaders,
     /// `None`: all keys share the empty scope.
     pub(crate) scope: Option<Arc<Scope>>,
     pub(crate) dropped_headers: Arc<[HeaderName]>,
@@ -128,7 +129,7 @@ impl Default for Policy {
             stored: Stored::EveryResponse,
             ttl: None,
             wait: None,
-            fingerprinter: Fingerprinter::default(),
+            fingerprinted: FingerprintedHeaders::default(),
             scope: None,
             dropped_headers: Arc::default(),
             max_request_body: 2 << 20,
@@ -179,15 +180,15 @@ impl Policy {
         self
     }
 
-    /// Which headers make a request another one, besides method, target and body. Default
-    /// Content-Type, Authorization and X-API-Key. A header that some retries lack or that changes
+    /// Which headers make a request another one, besides method, target, authority and body. Default
+    /// [`FingerprintedHeaders::default`](oncekey::FingerprintedHeaders). A header that some retries lack or that changes
     /// between them (a refreshed token) turns them into mismatches, and so does a change of this
     /// list, for keys that were used before it.
     ///
     /// # Panics
-    /// With more than 61 headers.
+    /// With more than 60 headers.
     pub fn fingerprint_headers(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
-        self.fingerprinter = Fingerprinter::new(names);
+        self.fingerprinted = fingerprint::counted(names);
         self
     }
 

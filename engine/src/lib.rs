@@ -36,5 +36,6 @@ pub use embedded::options::{Durability, Options};
 #[doc(hidden)]
 pub use embedded::stepper as stepping;
 pub use semantics::fingerprint::{Fingerprint, FingerprintBuilder, MAX_LABEL_LEN, MAX_PARTS};
+pub use semantics::http_request::{FingerprintedHeaders, HttpRequest, MAX_FINGERPRINTED_HEADERS};
 pub use semantics::key::{Key, MAX_KEY_LEN};
 pub use semantics::token::Token;

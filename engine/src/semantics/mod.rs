@@ -2,6 +2,7 @@
 
 pub(crate) mod command;
 pub(crate) mod fingerprint;
+pub(crate) mod http_request;
 pub(crate) mod key;
 pub(crate) mod record;
 pub(crate) mod record_codec;
