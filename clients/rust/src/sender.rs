@@ -1,0 +1,135 @@
+//! Sends an operation with the client of the crate reqwest.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Request, Response};
+
+use crate::{Answer, Next, Policy, Retry, Why};
+
+/// What [`send`] stopped at.
+#[derive(Debug)]
+pub struct Sent {
+    /// The final answer, or why there is none.
+    pub result: Result<Response<Bytes>, Why>,
+    /// The last answer, when it is not final; `None` when no whole one came.
+    pub last: Option<Response<Bytes>>,
+    /// How often the operation was sent by this call.
+    pub tries: u32,
+}
+
+/// A request that was not sent.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Failed {
+    /// It has no `Idempotency-Key` (or `X-Idempotency-Key`). The key belongs to the operation; a
+    /// sender that made one could not store it there.
+    NoKey,
+    /// reqwest cannot make a request of it, say because its URI has no host.
+    Request(reqwest::Error),
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoKey => f.write_str("the request has no Idempotency-Key"),
+            Self::Request(_) => f.write_str("the request cannot be sent"),
+        }
+    }
+}
+
+impl std::error::Error for Failed {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::NoKey => None,
+            Self::Request(error) => Some(error),
+        }
+    }
+}
+
+/// Sends `request` until it is settled, the same key and bytes in each try.
+///
+/// The body is [`Bytes`]: a stream cannot be sent twice. The key is in the header; store it with the
+/// operation first. The answer is read whole, so that one that breaks off is asked for again.
+/// Dropping the future leaves the operation unsettled: send it again later with the same key.
+///
+/// # Errors
+/// When the request cannot be sent at all. An operation without a final answer is no error of this
+/// function: see [`Sent::result`].
+pub async fn send(
+    client: &reqwest::Client,
+    policy: Policy,
+    request: Request<Bytes>,
+) -> Result<Sent, Failed> {
+    send_with(client, policy, request, &mut TokioTime(Instant::now())).await
+}
+
+/// The clock of [`send_with`], so that tests need not wait.
+pub trait Time {
+    /// How long ago the first try began.
+    fn elapsed(&self) -> Duration;
+    /// Waits.
+    fn sleep(&mut self, duration: Duration) -> impl Future<Output = ()> + Send;
+}
+
+/// The real clock, counted from an instant.
+#[derive(Debug)]
+pub struct TokioTime(pub Instant);
+
+impl Time for TokioTime {
+    fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    async fn sleep(&mut self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+}
+
+/// [`send`] with another clock.
+///
+/// # Errors
+/// Those of [`send`].
+pub async fn send_with(
+    client: &reqwest::Client,
+    policy: Policy,
+    request: Request<Bytes>,
+    time: &mut impl Time,
+) -> Result<Sent, Failed> {
+    let headers = request.headers();
+    if !headers.contains_key("idempotency-key") && !headers.contains_key("x-idempotency-key") {
+        return Err(Failed::NoKey);
+    }
+    let mut request = reqwest::Request::try_from(request).map_err(Failed::Request)?;
+    *request.timeout_mut() = Some(policy.try_timeout);
+    let mut retry = Retry::new(policy);
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        let again = request.try_clone().expect("bytes can be sent twice");
+        let response = attempt(client, again).await.ok();
+        let answer = response.as_ref().map_or_else(Answer::none, |response| {
+            Answer::parse(response.status().as_u16(), response.headers(), response.body())
+        });
+        match (retry.next(&answer, time.elapsed()), response) {
+            (Next::Done, Some(response)) => {
+                return Ok(Sent { result: Ok(response), last: None, tries });
+            }
+            (Next::Done, None) => unreachable!("no answer is final"),
+            (Next::Again { after }, _) => time.sleep(after).await,
+            (Next::Stop(why), last) => return Ok(Sent { result: Err(why), last, tries }),
+        }
+    }
+}
+
+/// One try, its answer read to the end.
+async fn attempt(
+    client: &reqwest::Client,
+    request: reqwest::Request,
+) -> Result<Response<Bytes>, reqwest::Error> {
+    let answer: Response<reqwest::Body> = client.execute(request).await?.into();
+    let (parts, body) = answer.into_parts();
+    let body = reqwest::Response::from(Response::new(body)).bytes().await?;
+    Ok(Response::from_parts(parts, body))
+}

@@ -1,0 +1,56 @@
+"""A link that drops one connection in three, each at another point: before the server sees the request,
+after the server has answered and before the client hears of it, or in the middle of the answer."""
+import random, socket, threading
+
+
+class Link:
+    def __init__(self, server, seed, dropped=1 / 3):
+        self.server, self.dropped, self.random = server, dropped, random.Random(seed)
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.url = "http://127.0.0.1:%d" % self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self):
+        while True:
+            client, _ = self.listener.accept()
+            fate = self.random.choice(["unsent", "unheard", "torn"]) if self.random.random() < self.dropped else None
+            threading.Thread(target=self.carry, args=(client, fate), daemon=True).start()
+
+    def carry(self, client, fate):
+        """One request and its answer; the connection ends with it."""
+        try:
+            with client, socket.create_connection(self.server) as server:
+                request = read_message(client)
+                if fate == "unsent" or not request:
+                    return
+                server.sendall(request)
+                answer = read_message(server)
+                if fate == "unheard":
+                    return
+                client.sendall(answer[:len(answer) // 2] if fate == "torn" else close(answer))
+        except OSError:
+            pass  # one side is gone, as is the point
+
+
+def read_message(connection):
+    """A head and a body of Content-Length; shorter when the other side closes."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        more = connection.recv(65536)
+        if not more:
+            return data
+        data += more
+    head, body = data.split(b"\r\n\r\n", 1)
+    lengths = [line.split(b":")[1] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+    length = int(lengths[0]) if lengths else 0
+    while len(body) < length:
+        more = connection.recv(65536)
+        if not more:
+            break
+        body += more
+    return head + b"\r\n\r\n" + body
+
+
+def close(answer):
+    """Says that the connection ends here, so that no client keeps it."""
+    return answer.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
