@@ -63,13 +63,14 @@ fn given() -> PathBuf {
 #[test]
 fn a_store_whose_lock_file_was_removed_or_replaced_is_still_in_use() {
     type Trick = fn(&Path);
-    let tricks: [(&str, Trick); 7] = [
+    let tricks: [(&str, Trick); 8] = [
         ("removed", |_| {}),
         ("an empty file", |lock| fs::write(lock, "").unwrap()),
         ("a file with notes", |lock| fs::write(lock, "notes").unwrap()),
         ("a link to nothing", |lock| symlink("nowhere", lock).unwrap()),
         ("a link to the store", |lock| symlink("store.redb", lock).unwrap()),
         ("a directory", |lock| fs::create_dir(lock).unwrap()),
+        ("a socket", |lock| drop(std::os::unix::net::UnixListener::bind(lock).unwrap())),
         ("a pipe", |lock| {
             assert!(Command::new("mkfifo").arg(lock).status().unwrap().success());
         }),
@@ -81,13 +82,17 @@ fn a_store_whose_lock_file_was_removed_or_replaced_is_still_in_use() {
         fs::remove_file(path.join("LOCK")).unwrap();
         trick(&path.join("LOCK"));
         let second = Engine::open(&path);
-        assert!(second.is_err(), "{name}: two owners");
-        if name != "a directory" && !name.contains("link") && name != "a pipe" {
-            assert_eq!(second.unwrap_err().kind(), ErrorKind::StoreInUse, "{name}");
-        }
+        assert_eq!(second.unwrap_err().kind(), ErrorKind::StoreInUse, "{name}");
+        let verified = oncekey::verify(&path).unwrap_err();
+        assert_eq!(verified.kind(), ErrorKind::StoreInUse, "{name}: {verified}");
         pair(&first, "k").unwrap();
         drop(first);
-        fs::remove_file(path.join("LOCK")).or_else(|_| fs::remove_dir(path.join("LOCK"))).ok();
+        if !fs::symlink_metadata(path.join("LOCK")).is_ok_and(|lock| lock.is_file()) {
+            if let Err(error) = Engine::open(&path).map(drop) {
+                assert_eq!(error.kind(), ErrorKind::StoreForeign, "{name}: {error}");
+            }
+            fs::remove_file(path.join("LOCK")).or_else(|_| fs::remove_dir(path.join("LOCK"))).ok();
+        }
         assert!(is_replayed(&Engine::open(&path).unwrap(), "k"), "{name}");
     }
 }
@@ -102,6 +107,44 @@ fn a_store_file_that_was_replaced_under_a_running_engine_gives_no_second_owner()
     fs::rename(path.join("copy"), path.join("store.redb")).unwrap();
     fs::remove_file(path.join("LOCK")).unwrap();
     assert_eq!(Engine::open(&path).unwrap_err().kind(), ErrorKind::StoreInUse);
+}
+
+/// Each round creates a store anew, while LOCK is removed again and again.
+#[test]
+fn of_opens_that_race_to_create_a_store_one_owns_it() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    for round in 0..8 {
+        let directory = scratch();
+        let path = directory.path().join("store");
+        let (barrier, done) = (std::sync::Barrier::new(5), AtomicBool::new(false));
+        let opened: Vec<_> = std::thread::scope(|scope| {
+            let opens = [(); 4].map(|()| {
+                scope.spawn(|| {
+                    barrier.wait();
+                    Engine::open(&path)
+                })
+            });
+            let remover = scope.spawn(|| {
+                barrier.wait();
+                while round % 2 == 1 && !done.load(Ordering::Relaxed) {
+                    fs::remove_file(path.join("LOCK")).ok();
+                }
+            });
+            let opened = opens.map(|open| open.join().unwrap()).into();
+            done.store(true, Ordering::Relaxed);
+            remover.join().unwrap();
+            opened
+        });
+        let owners: Vec<_> = opened.iter().flatten().collect();
+        assert!(owners.len() <= 1, "round {round}: {} owners", owners.len());
+        let Some(owner) = owners.first() else {
+            assert!(round % 2 == 1, "round {round}: no owner: {opened:?}");
+            continue;
+        };
+        pair(owner, "k").unwrap();
+        drop(opened);
+        assert!(is_replayed(&Engine::open(&path).unwrap(), "k"), "round {round}");
+    }
 }
 
 #[test]
@@ -262,17 +305,24 @@ fn files_of_others_in_a_running_store_disturb_nothing() {
 #[test]
 fn a_store_is_created_beside_what_desktops_and_filesystems_leave_and_nothing_else() {
     let directory = scratch();
-    for name in [".DS_Store", "Thumbs.db", "desktop.ini", "._x", ".nfs0001"] {
+    let left = [".DS_Store", "Thumbs.db", "desktop.ini", "._x", ".nfs0001", ".gitkeep", "notes~"];
+    for name in left.into_iter().chain([".notes.swp"]) {
         fs::write(directory.path().join(name), "theirs").unwrap();
     }
     fs::create_dir(directory.path().join("lost+found")).unwrap();
     options().open(directory.path()).unwrap().close().unwrap();
-    let foreign = scratch();
-    fs::write(foreign.path().join("notes.txt"), "mine").unwrap();
-    let error = options().open(foreign.path()).unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::StoreForeign);
-    assert!(error.to_string().contains("notes.txt"), "{error}");
-    assert_eq!(fs::read_dir(foreign.path()).unwrap().count(), 1, "left untouched");
+    for name in left {
+        assert_eq!(fs::read(directory.path().join(name)).unwrap(), b"theirs", "{name}");
+    }
+    // A copy of a file of the store may be all that is left of it.
+    for name in ["notes.txt", "store.redb~", ".store.redb.swp", "store.redb.bak", ".env"] {
+        let foreign = scratch();
+        fs::write(foreign.path().join(name), "mine").unwrap();
+        let error = options().open(foreign.path()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::StoreForeign);
+        assert!(error.to_string().contains(name), "{error}");
+        assert_eq!(fs::read_dir(foreign.path()).unwrap().count(), 1, "{name}: left untouched");
+    }
 }
 
 // Modes.

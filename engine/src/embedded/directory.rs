@@ -51,15 +51,21 @@ pub(crate) fn open(options: &Options, path: &Path, create: bool) -> Result<(Stor
         Some(handle) => handle,
         None => create_dir(disk, path)?,
     };
-    let mut locks = vec![lock(&*handle, path, Lockable::File(LOCK))?];
+    let locked = lock(&*handle, path, Lockable::File(LOCK));
+    if has_store && locked.as_ref().is_err_and(|error| error.kind() != ErrorKind::StoreInUse) {
+        // A LOCK that cannot be locked does not tell whether the store is in use. These do.
+        lock(&*handle, path, Lockable::File(store::FILE))?;
+        lock(&*handle, path, Lockable::Directory)?;
+    }
+    // ORDER: a file named LOCK is easily removed. The directory cannot be replaced without leaving
+    // the store, and the store file not without replacing it. The directory comes before the
+    // creation, which removes the leftovers of another one.
+    let mut locks = vec![locked?, lock(&*handle, path, Lockable::Directory)?];
     // Check again: the previous holder of the lock may have created the store.
     if !has_store && !Store::exists(&*handle)? {
         create_store(options, &handle)?;
     }
-    // ORDER: a file named LOCK is easily removed. The store file cannot be replaced without
-    // replacing the store, and the directory not without leaving it.
     locks.push(lock(&*handle, path, Lockable::File(store::FILE))?);
-    locks.push(lock(&*handle, path, Lockable::Directory)?);
     Ok((StoreDirectory { handle, path: path.to_owned() }, Arc::new(locks)))
 }
 
@@ -112,22 +118,41 @@ fn is_ours(name: &str) -> bool {
 }
 
 /// Whether a store may be created beside a file of this name: one of ours, or one that
-/// filesystems and desktops leave in every directory.
+/// filesystems, desktops, editors and version control leave in a directory.
 fn may_stand_beside(name: &str) -> bool {
-    const LEFT_BY_OTHERS: [&str; 8] = [
+    const LEFT_BY_OTHERS: [&str; 18] = [
         "lost+found",
+        ".snapshot",
+        ".snapshots",
+        ".zfs",
         ".DS_Store",
         ".localized",
         ".Spotlight-V100",
+        ".Trashes",
         ".fseventsd",
         ".directory",
+        "@eaDir",
         "Thumbs.db",
         "desktop.ini",
+        "System Volume Information",
+        "$RECYCLE.BIN",
+        ".gitignore",
+        ".gitkeep",
+        ".keep",
     ];
+    // AppleDouble files, files of NFS clients that were removed while open, FUSE likewise.
+    const PREFIXES: [&str; 4] = [".nfs", "._", ".fuse_hidden", ".Trash-"];
     is_ours(name)
         || LEFT_BY_OTHERS.contains(&name)
-        // AppleDouble files, files of NFS clients that were removed while open, FUSE likewise.
-        || [".nfs", "._", ".fuse_hidden", ".Trash-"].iter().any(|prefix| name.starts_with(prefix))
+        || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+        || edited(name).is_some_and(|edited| !is_ours(edited))
+}
+
+/// The name of the file that an editor left `name` beside, if it is such a name. A copy of a file
+/// of ours is no leftover: it may be all that is left of a store.
+fn edited(name: &str) -> Option<&str> {
+    let swap = |end| name.strip_prefix('.').and_then(|name| name.strip_suffix(end));
+    name.strip_suffix('~').or_else(|| swap(".swp")).or_else(|| swap(".swo"))
 }
 
 /// Takes the rights of group and others away from the directory and from the files of the store

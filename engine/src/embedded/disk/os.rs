@@ -137,11 +137,23 @@ impl OsDirectory {
         loop {
             // A link is not followed: it would lock something else.
             let flags = OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-            let file = self.open_file(name, flags, OWNER_FILE, Caching::Buffered)?;
+            let irregular = || {
+                let message = format!("{name} is not a regular file");
+                io::Error::new(io::ErrorKind::InvalidData, message)
+            };
+            let file = match self.open_file(name, flags, OWNER_FILE, Caching::Buffered) {
+                Ok(file) => file,
+                // A link, a directory, a socket.
+                Err(error) => {
+                    return Err(match Errno::from_io_error(&error) {
+                        Some(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => irregular(),
+                        _ => error,
+                    });
+                }
+            };
             let opened = rustix::fs::fstat(&file)?;
             if FileType::from_raw_mode(opened.st_mode) != FileType::RegularFile {
-                let message = format!("{name} is not a regular file");
-                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+                return Err(irregular());
             }
             if opened.st_size == 0 {
                 // Whatever the umask of the process took away from a new file. An older one that
