@@ -58,29 +58,33 @@ type Mismatch struct {
 }
 
 // begin makes the answer of one from C, and frees what that held.
-func (e *Engine) begin(key Key, answer *C.oncekey_answer) Begin {
+func (e *Engine) begin(key Key, answer *C.oncekey_answer) (Begin, error) {
 	defer freeData(answer)
 	switch answer.outcome {
 	case C.ONCEKEY_CLAIMED:
-		return e.newClaim(key, answer)
+		return e.newClaim(key, answer), nil
 	case C.ONCEKEY_REPLAY:
 		return &Recorded{
 			Response:    data(answer),
 			Token:       token(answer.token),
 			CompletedAt: unixMilli(answer.since_ms),
 			ExpiresAt:   unixMilli(answer.expires_ms),
-		}
+		}, nil
 	case C.ONCEKEY_MISMATCH:
 		labels := strings.Split(string(data(answer)), "\x00")
-		return &Mismatch{Parts: labels[:len(labels)-1]}
+		return &Mismatch{Parts: labels[:len(labels)-1]}, nil
 	case C.ONCEKEY_ORPHANED:
-		return e.newOrphan(key, answer.orphan, int(answer.attempt), token(answer.token), data(answer), unixMilli(answer.since_ms))
-	default:
+		return e.newOrphan(key, answer.orphan, int(answer.attempt), token(answer.token), data(answer), unixMilli(answer.since_ms)), nil
+	case C.ONCEKEY_LOCKED:
 		return &InFlight{
 			Attempt:    int(answer.attempt),
 			RunningFor: time.Duration(answer.running_ms) * time.Millisecond,
 			RetryAfter: time.Duration(answer.retry_after_ms) * time.Millisecond,
-		}
+		}, nil
+	default:
+		C.oncekey_claim_free(answer.claim)
+		C.oncekey_orphan_free(answer.orphan)
+		return nil, unknown("outcome", int32(answer.outcome))
 	}
 }
 

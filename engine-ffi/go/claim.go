@@ -5,7 +5,6 @@ import "C"
 
 import (
 	"context"
-	"errors"
 	"runtime"
 	"sync"
 	"time"
@@ -54,20 +53,20 @@ func (h *held) back(id C.uint64_t) {
 }
 
 // finish submits the end of a handle. It stays only when the engine says that it can be tried again.
-func (h *held) finish(ctx context.Context, c *call, handle *C.uint64_t) (C.oncekey_completion, error) {
+func (h *held) finish(ctx context.Context, c *call, handle *C.uint64_t) (completion, error) {
 	id, err := h.take()
 	if err != nil {
 		c.free()
-		return C.oncekey_completion{}, err
+		return completion{}, err
 	}
 	*handle = id
-	if err := h.engine.core.queue.do(ctx, c); err != nil {
-		if errors.Is(err, ErrClosed) {
+	if accepted, err := h.engine.core.queue.do(ctx, c); err != nil {
+		if !accepted {
 			h.back(id)
 		} else {
 			h.cleanup.Stop() // the queue frees it
 		}
-		return C.oncekey_completion{}, err
+		return completion{}, err
 	}
 	result := c.result
 	c.free()
@@ -154,7 +153,7 @@ func (c *Claim) SaveCheckpoint(ctx context.Context, checkpoint []byte) error {
 	save := newCall(C.ONCEKEY_OP_CHECKPOINT)
 	save.data = checkpoint
 	save.submission.claim = id
-	if err := c.held.engine.core.queue.do(ctx, save); err != nil {
+	if _, err := c.held.engine.core.queue.do(ctx, save); err != nil {
 		return err
 	}
 	defer save.free()

@@ -65,7 +65,7 @@ func Open(path string, options *Options) (*Engine, error) {
 	if err := failure(status, detail); err != nil {
 		return nil, err
 	}
-	queue, err := newQueue(handle)
+	queue, err := newQueue(handle, pollC)
 	if err != nil {
 		C.oncekey_engine_free(handle)
 		return nil, err
@@ -121,14 +121,14 @@ func (e *Engine) BeginWaiting(ctx context.Context, key Key, fingerprint Fingerpr
 	if maxWait > 0 {
 		c.submission.max_wait_ms = C.uint64_t(max(maxWait.Milliseconds(), 1))
 	}
-	if err := e.core.queue.do(ctx, c); err != nil {
+	if _, err := e.core.queue.do(ctx, c); err != nil {
 		return nil, err
 	}
 	defer c.free()
 	if err := failure(c.result.status, c.result.error); err != nil {
 		return nil, err
 	}
-	return e.begin(key, &c.result.answer), nil
+	return e.begin(key, &c.result.answer)
 }
 
 // direct runs a call on the handle of the engine.
@@ -156,7 +156,7 @@ func (e *Engine) Get(key Key) (Begin, error) {
 	if err != nil || answer.outcome == C.ONCEKEY_ABSENT {
 		return nil, err
 	}
-	return e.begin(key, &answer), nil
+	return e.begin(key, &answer)
 }
 
 // Orphans returns the orphans that stand unresolved, oldest first.

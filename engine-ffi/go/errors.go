@@ -57,11 +57,26 @@ const (
 	ErrForked Kind = C.ONCEKEY_FORKED
 	// ErrPanic: a bug in the library was contained; what the call was doing may or may not have happened.
 	ErrPanic Kind = C.ONCEKEY_PANIC
+	// ErrUnknown: the library answered with a status or outcome that this package does not know. What the
+	// call was doing may or may not have happened.
+	ErrUnknown Kind = C.ONCEKEY_UNKNOWN_ERROR
 )
+
+var kinds = map[Kind]bool{
+	ErrInvalidInput: true, ErrFenced: true, ErrAlreadyCompleted: true, ErrOutcomeUnknown: true,
+	ErrUnavailable: true, ErrOverloaded: true, ErrStoreFull: true, ErrClosed: true, ErrStoreMissing: true,
+	ErrStoreInUse: true, ErrStoreEmpty: true, ErrStoreTruncated: true, ErrStoreForeign: true,
+	ErrStoreNewerFormat: true, ErrStoreUnreadable: true, ErrNetworkFilesystem: true, ErrCorrupted: true,
+	ErrClockJump: true, ErrIO: true, ErrEnded: true, ErrForked: true, ErrPanic: true, ErrUnknown: true,
+}
+
+func (k Kind) name() string {
+	return C.GoString(C.oncekey_status_name(C.int32_t(k)))
+}
 
 // Error is the name of the kind.
 func (k Kind) Error() string {
-	return "oncekey: " + C.GoString(C.oncekey_status_name(C.int32_t(k)))
+	return "oncekey: " + k.name()
 }
 
 // Error is a failure: its Kind for programs, its Message for people. [errors.As] finds it, and
@@ -94,11 +109,18 @@ func failure(status C.int32_t, detail C.oncekey_error) error {
 		kind = ErrEnded
 	}
 	failed := &Error{Kind: kind}
+	if !kinds[kind] {
+		failed = unknown("status", int32(status))
+	}
 	if detail.id != 0 {
 		failed.Message = C.GoString(C.oncekey_error_message(detail))
 		C.oncekey_error_free(detail)
 	}
 	return failed
+}
+
+func unknown(what string, value int32) *Error {
+	return &Error{Kind: ErrUnknown, Message: fmt.Sprintf("the library answered with the %s %d, which this package does not know", what, value)}
 }
 
 func invalid(format string, values ...any) error {

@@ -18,7 +18,7 @@ type call struct {
 	scope, key string
 	data       []byte
 	parts      Fingerprint // with ONCEKEY_FINGERPRINT_PARTS
-	result     C.oncekey_completion
+	result     completion
 	done       chan struct{}
 	// number is the user data of the submission: of no other call that is under way, or was just now.
 	number uint64
@@ -62,14 +62,29 @@ type queue struct {
 	count   uint32 // the upper half of the last number
 	live    int    // accepted by do and not settled by the poller
 	closed  bool
+	failed  error      // once the poller ended by itself: nothing is accepted any more
 	idle    *sync.Cond // live became 0
+
+	poll source
 
 	stopped sync.WaitGroup
 	stop    atomic.Bool
 }
 
-func newQueue(engine C.oncekey_engine) (*queue, error) {
-	q := &queue{kick: make(chan struct{}, 1), waiting: new(batch)}
+// completion is what C says of a call that is over.
+type completion = C.oncekey_completion
+
+// source waits for completions and fills them in from the front. It returns how many there are and a status.
+type source func(q *queue, into []completion) (int, Kind)
+
+func pollC(q *queue, into []completion) (int, Kind) {
+	var count C.size_t
+	status := C.oncekey_queue_poll(q.handle, &into[0], C.size_t(len(into)), C.UINT64_MAX, &count, nil)
+	return int(count), Kind(status)
+}
+
+func newQueue(engine C.oncekey_engine, poll source) (*queue, error) {
+	q := &queue{kick: make(chan struct{}, 1), waiting: new(batch), poll: poll}
 	q.idle = sync.NewCond(&q.mu)
 	var detail C.oncekey_error
 	if status := C.oncekey_queue_new(engine, 0, &q.handle, &detail); status != C.ONCEKEY_OK {
@@ -81,35 +96,39 @@ func newQueue(engine C.oncekey_engine) (*queue, error) {
 	return q, nil
 }
 
-// do submits a call and waits for its result, which is in the call when the error is nil. When the
-// context ends first the call goes on without its caller, and belongs to the queue; a begin that waits for
-// an owner is given up.
-func (q *queue) do(ctx context.Context, c *call) error {
+// do submits a call and waits for its result, which is in the call when the error is nil. A call that is
+// not accepted is never submitted. When the context ends first the call goes on without its caller, and
+// belongs to the queue; a begin that waits for an owner is given up.
+func (q *queue) do(ctx context.Context, c *call) (accepted bool, err error) {
 	q.mu.Lock()
+	err = q.failed
 	if q.closed {
+		err = &Error{Kind: ErrClosed}
+	}
+	if err != nil {
 		q.mu.Unlock()
 		q.refuse(c)
-		return &Error{Kind: ErrClosed}
+		return false, err
 	}
 	q.push(c)
 	q.mu.Unlock()
 	ended := ctx.Done()
 	if ended == nil {
 		<-c.done
-		return nil
+		return true, nil
 	}
 	select {
 	case <-c.done:
-		return nil
+		return true, nil
 	case <-ended:
 		if c.settled.CompareAndSwap(false, true) {
 			if c.submission.max_wait_ms > 0 {
 				q.cancel(c)
 			}
-			return context.Cause(ctx)
+			return true, context.Cause(ctx)
 		}
 		<-c.done
-		return nil
+		return true, nil
 	}
 }
 
@@ -188,7 +207,7 @@ func (q *queue) submit(b *batch) {
 		status := C.oncekey_go_submit(q.handle, &rest[0], C.size_t(len(rest)),
 			(*C.uint8_t)(unsafe.Pointer(&b.bytes[0])), &b.lengths[0], &taken, &accepted)
 		rest = rest[accepted:]
-		if status == C.ONCEKEY_OK {
+		if status == C.ONCEKEY_OK && accepted > 0 || len(rest) == 0 {
 			continue
 		}
 		// The begin that is one too many, or everything, when the library contained a bug.
@@ -196,8 +215,13 @@ func (q *queue) submit(b *batch) {
 		q.mu.Lock()
 		c := q.take(refused.user_data)
 		q.mu.Unlock()
-		q.deliver(c, &C.oncekey_completion{status: status})
-		q.settled(1)
+		if status == C.ONCEKEY_OK {
+			status = C.ONCEKEY_UNKNOWN_ERROR
+		}
+		if c != nil {
+			q.deliver(c, &completion{status: status})
+			q.settled(1)
+		}
 		if refused.flags&C.ONCEKEY_FREE_FINGERPRINT != 0 {
 			C.oncekey_fingerprint_free(C.oncekey_fingerprint{id: refused.fingerprint})
 		}
@@ -215,13 +239,12 @@ func (q *queue) pollAll() {
 	// Memory of C, which cgo need not search for pointers of Go at every call.
 	memory := C.calloc(capacity, C.sizeof_oncekey_completion)
 	defer C.free(memory)
-	completions := unsafe.Slice((*C.oncekey_completion)(memory), capacity)
+	completions := unsafe.Slice((*completion)(memory), capacity)
 	var done []*call
 	for !q.stop.Load() {
-		var count C.size_t
-		status := C.oncekey_queue_poll(q.handle, &completions[0], C.size_t(len(completions)),
-			C.UINT64_MAX, &count, nil)
-		if status != C.ONCEKEY_OK && status != C.ONCEKEY_PANIC {
+		count, status := q.poll(q, completions)
+		if status != C.ONCEKEY_OK {
+			q.fail(status)
 			return
 		}
 		done = done[:0]
@@ -230,18 +253,51 @@ func (q *queue) pollAll() {
 			done = append(done, q.take(completions[i].user_data))
 		}
 		q.mu.Unlock()
+		over := 0
 		for i, c := range done {
+			if c == nil {
+				q.giveBack(&completions[i])
+				continue
+			}
 			q.deliver(c, &completions[i])
+			over++
 		}
-		q.settled(len(done))
+		q.settled(over)
 		clear(done)
 	}
 }
 
-// take gives the number of a call back. Called with the lock held.
+// fail answers everything that is under way, and whatever is still to come, once nothing can be polled any
+// more: what the calls came to is unknown, completions may have gone with the poll that failed.
+func (q *queue) fail(status Kind) {
+	q.mu.Lock()
+	q.failed = &Error{Kind: ErrUnavailable, Message: "unavailable: polling for completions failed with " + status.name()}
+	var lost []*call
+	for _, c := range q.slots {
+		if c != nil {
+			lost = append(lost, q.take(C.uint64_t(c.number)))
+		}
+	}
+	q.mu.Unlock()
+	// Claims that were won and not received are aborted with it.
+	C.oncekey_queue_free(q.handle)
+	for _, c := range lost {
+		q.deliver(c, &completion{status: C.ONCEKEY_OUTCOME_UNKNOWN})
+	}
+	q.settled(len(lost))
+}
+
+// take gives the number of a call back; nil when no call has it, or none any more. Called with the lock
+// held.
 func (q *queue) take(number C.uint64_t) *call {
 	slot := uint32(number)
+	if uint64(slot) >= uint64(len(q.slots)) {
+		return nil
+	}
 	c := q.slots[slot]
+	if c == nil || c.number != uint64(number) {
+		return nil
+	}
 	q.slots[slot] = nil
 	q.vacant = append(q.vacant, slot)
 	return c
@@ -258,17 +314,28 @@ func (q *queue) settled(count int) {
 }
 
 // deliver hands a result to whoever waits for it. When nobody does, what it holds is given back.
-func (q *queue) deliver(c *call, result *C.oncekey_completion) {
+func (q *queue) deliver(c *call, result *completion) {
 	if c.settled.CompareAndSwap(false, true) {
 		c.result = *result
 		c.done <- struct{}{}
 		return
 	}
+	q.giveBack(result)
+	// Its caller was told that nothing more is known of what the call failed to consume.
+	if result.status != C.ONCEKEY_OK && c.submission.op != C.ONCEKEY_OP_CHECKPOINT {
+		C.oncekey_claim_free(C.oncekey_claim{id: c.submission.claim})
+		C.oncekey_orphan_free(C.oncekey_orphan{id: c.submission.orphan})
+	}
+}
+
+// giveBack frees what a result holds that nobody receives.
+func (q *queue) giveBack(result *completion) {
 	if result.answer.claim.id != 0 {
 		q.abort(result.answer.claim)
-		result.answer.claim.id = 0
 	}
-	discard(c, result)
+	C.oncekey_error_free(result.error)
+	C.oncekey_buffer_free(&result.answer.data)
+	C.oncekey_orphan_free(result.answer.orphan)
 }
 
 // abort gives a claim back that was won and not received.
@@ -278,19 +345,12 @@ func (q *queue) abort(claim C.oncekey_claim) {
 	c.settled.Store(true)
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.push(c)
-}
-
-// discard frees what a result holds and, when the call failed to consume it, the claim it was about: its
-// caller was told that nothing more is known of it.
-func discard(c *call, result *C.oncekey_completion) {
-	C.oncekey_error_free(result.error)
-	C.oncekey_buffer_free(&result.answer.data)
-	C.oncekey_orphan_free(result.answer.orphan)
-	if result.status != C.ONCEKEY_OK && c.submission.op != C.ONCEKEY_OP_CHECKPOINT {
-		C.oncekey_claim_free(C.oncekey_claim{id: c.submission.claim})
-		C.oncekey_orphan_free(C.oncekey_orphan{id: c.submission.orphan})
+	if q.failed != nil {
+		c.free()
+		go C.oncekey_claim_abort(claim, nil)
+		return
 	}
+	q.push(c)
 }
 
 // shut refuses further calls, waits for those that are under way, and stops the goroutines. The engine
