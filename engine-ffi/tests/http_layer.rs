@@ -282,6 +282,7 @@ async fn cross(engine: &Engine, key: &'static str, runs: &Arc<AtomicUsize>) -> (
         .header("x-idempotency-key", key)
         .header("content-type", "application/json")
         .header("authorization", "Bearer t")
+        .header("host", "Shop.example:443")
         .body(Full::from("2 apples"))
         .unwrap();
     let (head, body) = service.call(request).await.unwrap().into_parts();

@@ -32,6 +32,7 @@ func TestCrossing2WithTheRustLayer(t *testing.T) {
 	}))
 	for key, expected := range map[string]string{"from rust": "second", "from go": "created by go"} {
 		request := httptest.NewRequest("POST", "/orders?a=1&b=%20", strings.NewReader("2 apples"))
+		request.Host = "shop.example"
 		request.Header.Set("X-Idempotency-Key", key)
 		request.Header.Set("Content-Type", "application/json")
 		request.Header.Set("Authorization", "Bearer t")

@@ -79,8 +79,9 @@ type Options struct {
 	Required bool
 	// Recovery of operations whose outcome is unknown. Default Hold.
 	Recovery Recovery
-	// FingerprintHeaders make a request another one, besides method, target and body; at most 61. nil:
-	// Authorization, Content-Type and X-API-Key.
+	// FingerprintHeaders make a request another one, besides method, target, authority and body; at most 60.
+	// nil: Authorization, Content-Encoding, Content-Type, If-Match, If-None-Match, If-Unmodified-Since,
+	// X-API-Key and X-HTTP-Method-Override.
 	FingerprintHeaders []string
 	// Scope says who a key belongs to, at most 255 bytes. Authenticate outside of the middleware, and take
 	// the scope from what that found, not from what the client claims. Default: one scope for all.
@@ -126,14 +127,14 @@ type Middleware struct {
 	counters counters
 }
 
-// New makes a middleware on an engine. It panics with more than 61 FingerprintHeaders.
+// New makes a middleware on an engine. It panics with more than 60 FingerprintHeaders.
 func New(engine *oncekey.Engine, options Options) *Middleware {
 	if options.Header == "" {
 		options.Header = "X-Idempotency-Key"
 	}
 	options.Header = http.CanonicalHeaderKey(options.Header)
 	if options.FingerprintHeaders == nil {
-		options.FingerprintHeaders = []string{"Authorization", "Content-Type", "X-API-Key"}
+		options.FingerprintHeaders = defaultHeaders
 	}
 	if options.MaxRequestBody == 0 {
 		options.MaxRequestBody = 2 << 20

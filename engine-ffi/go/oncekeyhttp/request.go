@@ -43,11 +43,17 @@ type fingerprinted struct {
 	label string
 }
 
-// Method, target and body are parts of every fingerprint.
+// Method, target, authority and body are parts of every fingerprint.
 const (
-	maxHeaders  = 64 - 3
+	maxHeaders  = 64 - 4
 	maxLabelLen = 128
 )
+
+// defaultHeaders change the meaning of a request.
+var defaultHeaders = []string{
+	"Authorization", "Content-Encoding", "Content-Type", "If-Match", "If-None-Match", "If-Unmodified-Since",
+	"X-API-Key", "X-HTTP-Method-Override",
+}
 
 func fingerprintedHeaders(names []string) []fingerprinted {
 	lower := make([]string, len(names))
@@ -57,6 +63,8 @@ func fingerprintedHeaders(names []string) []fingerprinted {
 	// The order of parts counts for the engine, but must not for whoever configures this.
 	slices.Sort(lower)
 	lower = slices.Compact(lower)
+	// The authority is a part of every fingerprint.
+	lower = slices.DeleteFunc(lower, func(name string) bool { return name == "host" })
 	if len(lower) > maxHeaders {
 		panic(fmt.Sprintf("at most %d headers can be fingerprinted, not %d", maxHeaders, len(lower)))
 	}
@@ -68,20 +76,65 @@ func fingerprintedHeaders(names []string) []fingerprinted {
 	return headers
 }
 
-// fingerprint has the parts "method", "target" (path and query, byte for byte), "header NAME" for each
-// header that counts and is there, by name, its values joined by a NUL byte, and "body".
+// fingerprint has the parts "method", "target" (path and query, byte for byte), "authority" (host and port,
+// normalized) when there is one, "header NAME" for each header that counts and is there, by name, its values
+// without the blanks around them, joined by a NUL byte, and "body".
 func fingerprint(r *http.Request, headers []fingerprinted, body []byte) oncekey.Fingerprint {
 	made := oncekey.Fingerprint{}.Part("method", r.Method).Part("target", target(r))
+	if authority := authority(r); authority != "" {
+		made = made.Part("authority", authority)
+	}
 	for _, header := range headers {
-		values := r.Header[header.name]
-		if header.name == "Host" && r.Host != "" {
-			values = []string{r.Host} // the server takes it out of the headers
-		}
-		if len(values) > 0 {
-			made = made.Part(header.label, strings.Join(values, "\x00"))
+		switch values := r.Header[header.name]; len(values) {
+		case 0:
+		case 1:
+			made = made.Part(header.label, strings.Trim(values[0], blanks))
+		default:
+			trimmed := make([]string, len(values))
+			for i, value := range values {
+				trimmed[i] = strings.Trim(value, blanks)
+			}
+			made = made.Part(header.label, strings.Join(trimmed, "\x00"))
 		}
 	}
 	return made.PartBytes("body", body)
+}
+
+// blanks around a value do not count: RFC 9110, section 5.5.
+const blanks = " \t"
+
+// authority is where a request was sent to: that of an absolute target or :authority, else Host. The server
+// has put it into r.Host.
+func authority(r *http.Request) string {
+	if host := normalized(r.Host); host != "" {
+		return host
+	}
+	return normalized(r.URL.Host)
+}
+
+// normalized is an authority with its host in lower case and without a default port. The scheme is often
+// not known, so that neither 80 nor 443 counts.
+func normalized(authority string) string {
+	authority = strings.Trim(authority, blanks)
+	at := strings.LastIndexByte(authority, '@') + 1
+	user, host := authority[:at], authority[at:]
+	if colon := strings.LastIndexByte(host, ':'); colon >= 0 {
+		// The colons within the brackets of an IPv6 address are followed by one of them.
+		if port := host[colon+1:]; port == "" || port == "80" || port == "443" {
+			host = host[:colon]
+		}
+	}
+	return user + asciiLower(host)
+}
+
+func asciiLower(text string) string {
+	lower := []byte(text)
+	for i, c := range lower {
+		if 'A' <= c && c <= 'Z' {
+			lower[i] = c + 'a' - 'A'
+		}
+	}
+	return string(lower)
 }
 
 // target is the path and query of a request as the client sent them, whatever handlers outside of this
@@ -102,6 +155,9 @@ func target(r *http.Request) string {
 	start := strings.IndexAny(rest, "/?")
 	if start < 0 {
 		return "/"
+	}
+	if rest[start] == '?' {
+		return "/" + rest[start:]
 	}
 	return rest[start:]
 }
