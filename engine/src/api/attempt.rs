@@ -49,7 +49,7 @@ impl Handle {
         let Self { backend, key, hash, .. } = self;
         let request = Request { key, hash, command, wait: None };
         let (op, pending) = Pending::asked(request, move |outcome| match outcome {
-            Err(error) => Err(Failed { error, handle: Some(owner) }),
+            Err(error) => Err(Failed::giving_back(error, owner)),
             Ok((reply, record, _)) => {
                 owner.spent();
                 Some(&reply)
@@ -98,6 +98,10 @@ pub struct Failed<H> {
 }
 
 impl<H> Failed<H> {
+    pub(crate) fn giving_back(error: Error, handle: H) -> Self {
+        Self { error, handle: Some(handle) }
+    }
+
     /// What went wrong.
     pub fn error(&self) -> &Error {
         &self.error

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::api::attempt::{Failed, Handle, Owner, refusal};
 use crate::api::pending::Pending;
 use crate::backend::Backend;
+use crate::backend::MIN_TTL;
 use crate::backend::operation::Operation;
 use crate::base::bytes::SharedBytes;
 use crate::base::error::Error;
@@ -98,12 +99,17 @@ impl Claim {
     /// perhaps without a response to keep (`None`: a begin will be told that it was completed).
     ///
     /// # Errors
-    /// Those of [`complete`](Self::complete).
+    /// Those of [`complete`](Self::complete); `InvalidInput` when the TTL is below 1 ms, which gives
+    /// the claim back.
     pub fn complete_with(
         self,
         response: Option<&[u8]>,
         ttl: Option<Duration>,
     ) -> Pending<Completion, Failed<Claim>> {
+        if let Some(ttl) = ttl.filter(|ttl| *ttl < MIN_TTL) {
+            let error = Error::invalid(format!("ttl is {ttl:?}, at least {MIN_TTL:?} is allowed"));
+            return Pending::ready(Err(Failed::giving_back(error, self)));
+        }
         let handle = self.handle.clone();
         let command = handle.complete_command(response, ttl);
         handle.finish(self, command, completion)

@@ -13,7 +13,7 @@ use crate::backend::operation::{Request, Wait};
 use crate::backend::reports::{CloseReport, Stats};
 use crate::backend::{Backend, Reading, Seen, Settings, telemetry};
 use crate::base::error::Result;
-use crate::base::sync::Instant;
+use crate::base::sync::after;
 use crate::semantics::command::Command;
 use crate::semantics::fingerprint::Fingerprint;
 use crate::semantics::key::Key;
@@ -96,9 +96,7 @@ impl Engine {
         fingerprint: Fingerprint,
         max_wait: Duration,
     ) -> Pending<Begin> {
-        // A wait beyond what the clock can count is as long as any.
-        let forever = Duration::from_secs(365 * 86_400);
-        let until = Instant::now() + max_wait.min(forever);
+        let until = after(max_wait);
         let number = self.handle.waits.fetch_add(1, Ordering::Relaxed);
         // Zero is the number of a deadline.
         self.ask(key, fingerprint, Some(Wait { until, number: 1 + number }))

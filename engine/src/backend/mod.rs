@@ -66,6 +66,9 @@ pub(crate) trait Backend: Send + Sync + 'static {
     fn location(&self) -> String;
 }
 
+/// The shortest time that a record may be kept for.
+pub(crate) const MIN_TTL: Duration = Duration::from_millis(1);
+
 /// What the API needs of the options of an open store.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {

@@ -6,6 +6,8 @@
 //! `store/backend.rs` uses, since redb calls it with locks of its own held, where no scheduler may
 //! switch to another thread.
 
+use std::time::Duration;
+
 #[cfg(any(oncekey_loom, oncekey_shuttle))]
 mod explored;
 #[cfg(oncekey_shuttle)]
@@ -71,3 +73,9 @@ pub(crate) use ::oneshot;
 pub(crate) use explored::{Condvar, Instant, Mutex, MutexGuard, Swap, atomic, thread};
 #[cfg(not(any(oncekey_loom, oncekey_shuttle)))]
 pub(crate) use system::{Condvar, Instant, Mutex, MutexGuard, Swap, atomic, thread};
+
+/// The instant `wait` from now. A wait beyond what the clock counts ends in a century: never.
+pub(crate) fn after(wait: Duration) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+    Instant::now() + wait.min(CENTURY)
+}

@@ -1,9 +1,10 @@
 //! How a store is opened, and every bound of the engine with its default.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backend::Settings;
+use crate::backend::{MIN_TTL, Settings};
 use crate::base::error::{Error, Result};
 use crate::embedded::clock::{Clock, OsClock};
 use crate::embedded::disk::{BLOCK, Disk, OsDisk};
@@ -254,30 +255,48 @@ impl Options {
         }
     }
 
+    /// Checks every option against its bound, before anything is opened.
     pub(crate) fn validate(&self) -> Result<()> {
         const MAX_PAYLOAD: usize = 16 << 20;
-        let largest = self.max_response.max(self.max_checkpoint);
-        let problem = if self.ttl < Duration::from_millis(1) {
-            "ttl must be at least 1 ms"
-        } else if self.max_execution.is_some_and(|limit| limit < Duration::from_millis(1)) {
-            "max_execution must be at least 1 ms"
-        } else if largest > MAX_PAYLOAD {
-            "max_response and max_checkpoint must be at most 16 MiB"
-        } else if self.max_in_flight == 0 || self.max_queue == 0 {
-            "max_in_flight and max_queue must be at least 1"
-        } else if self.recent_bytes < 64 << 10 {
-            "recent_bytes must be at least 64 KiB"
-        } else if self.sweep_interval < Duration::from_millis(1) {
-            "sweep_interval must be at least 1 ms"
-        } else if !self.segment_bytes.is_multiple_of(BLOCK as u64) {
-            "segment_bytes must be a multiple of 4096"
-        } else if self.segment_bytes < 2 * largest as u64 + 64 * 1024 {
-            "segment_bytes must be at least twice max_response and max_checkpoint plus 64 KiB"
-        } else if self.segment_bytes > u64::from(u32::MAX) {
-            "segment_bytes must be below 4 GiB"
-        } else {
-            return Ok(());
-        };
-        Err(Error::invalid(problem))
+        const MAX_CACHE: usize = 1 << 40;
+        let segment = self.segment_bytes;
+        let payload = 2 * self.max_response.max(self.max_checkpoint).min(MAX_PAYLOAD) as u64;
+        let least_segment = payload + (64 << 10);
+        at_least("ttl", self.ttl, MIN_TTL)?;
+        at_least("max_execution", self.max_execution.unwrap_or(MIN_TTL), MIN_TTL)?;
+        at_least("sweep_interval", self.sweep_interval, MIN_TTL)?;
+        at_most("max_response", self.max_response, MAX_PAYLOAD)?;
+        at_most("max_checkpoint", self.max_checkpoint, MAX_PAYLOAD)?;
+        at_least("max_in_flight", self.max_in_flight, 1)?;
+        at_least("max_orphans", self.max_orphans, 1)?;
+        at_least("max_queue", self.max_queue, 1)?;
+        at_least("max_waiters", self.max_waiters, 1)?;
+        at_least("recent_bytes", self.recent_bytes, 64 << 10)?;
+        at_most("cache_bytes", self.cache_bytes, MAX_CACHE)?;
+        if !segment.is_multiple_of(BLOCK as u64) {
+            return Err(Error::invalid(format!(
+                "segment_bytes is {segment}, a multiple of {BLOCK} is needed"
+            )));
+        }
+        // Twice the longest response and checkpoint, so that each fits.
+        at_least("segment_bytes", segment, least_segment)?;
+        at_most("segment_bytes", segment, u64::from(u32::MAX))?;
+        // The journal alone takes three segments, and the store file what a page or two does.
+        let least_store = 4 * segment;
+        at_least("max_store_bytes", self.max_store_bytes.unwrap_or(least_store), least_store)
     }
+}
+
+fn at_least<T: PartialOrd + Debug>(option: &str, value: T, bound: T) -> Result<()> {
+    if value >= bound {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{option} is {value:?}, at least {bound:?} is allowed")))
+}
+
+fn at_most<T: PartialOrd + Debug>(option: &str, value: T, bound: T) -> Result<()> {
+    if value <= bound {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{option} is {value:?}, at most {bound:?} is allowed")))
 }

@@ -18,7 +18,7 @@ use crate::backend::reports::Stats;
 use crate::backend::telemetry;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
-use crate::base::sync::{Instant, Mutex};
+use crate::base::sync::{Instant, Mutex, after};
 use crate::embedded::clock::EngineClock;
 use crate::embedded::options::Options;
 use crate::embedded::session::deferred_free::Retired;
@@ -247,7 +247,7 @@ impl Core {
 
     fn reconsider_at(&self, deadline: Option<Time>, hash: KeyHash) {
         if let Some(deadline) = deadline {
-            let at = Instant::now() + deadline.since(self.now());
+            let at = after(deadline.since(self.now()));
             if self.timers.watch_deadline(at, hash) {
                 self.queue.nudge();
             }
@@ -473,7 +473,9 @@ impl Gate for Core {
             self.queue.nudge();
             return overloaded("orphans are unresolved", options.max_orphans);
         }
-        if self.in_flight.fetch_add(1, Ordering::Relaxed) >= options.max_in_flight as isize {
+        if self.in_flight.fetch_add(1, Ordering::Relaxed)
+            >= isize::try_from(options.max_in_flight).unwrap_or(isize::MAX)
+        {
             self.in_flight.fetch_sub(1, Ordering::Relaxed);
             return overloaded("claims are in flight", options.max_in_flight);
         }

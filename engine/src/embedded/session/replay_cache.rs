@@ -35,7 +35,9 @@ impl Replays {
         /// About what a record with a response of 1 KiB takes.
         const USUAL: usize = 1536;
         let lifecycle = DefaultLifecycle::default();
-        let (items, hasher) = (bytes / USUAL, BuildHasher::default());
+        /// More are made room for when they come.
+        const MOST_ITEMS: usize = 1 << 16;
+        let (items, hasher) = ((bytes / USUAL).min(MOST_ITEMS), BuildHasher::default());
         let records = Cache::with(items, bytes as u64, Weight, hasher, lifecycle);
         Self { records, keep_one_of, offered: 0 }
     }

@@ -8,8 +8,8 @@ use crate::admission::queue::{Batch, Taken};
 use crate::backend::operation::{Operation, Queued};
 use crate::backend::telemetry;
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::base::sync::Instant;
 use crate::base::sync::atomic::Ordering;
+use crate::base::sync::{Instant, after};
 use crate::embedded::journal::{Group, Journal, Room};
 use crate::embedded::options::Durability;
 use crate::embedded::session::Core;
@@ -109,7 +109,7 @@ impl Committer {
     fn next_deadline(&self, allow_begins: bool) -> Option<Instant> {
         let timer = self.core.run_timers();
         let overdue = if allow_begins { None } else { self.core.queue.oldest_begin() }
-            .map(|since| since + self.core.options.overload_after);
+            .and_then(|since| since.checked_add(self.core.options.overload_after));
         [timer, overdue].into_iter().flatten().min()
     }
 
@@ -155,7 +155,7 @@ impl Committer {
     /// Makes sure that the group fits, waiting for the folder if it must: nothing is written yet,
     /// so a full disk refuses this group without failing the engine.
     fn make_room(&mut self) -> Result<()> {
-        let deadline = Instant::now() + self.core.options.overload_after;
+        let deadline = after(self.core.options.overload_after);
         loop {
             match self.journal.make_room(&self.group) {
                 Room::Here => return Ok(()),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::backend::telemetry;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::atomic::Ordering;
-use crate::base::sync::{Condvar, Instant, Mutex, oneshot};
+use crate::base::sync::{Condvar, Instant, Mutex, after, oneshot};
 use crate::embedded::directory;
 use crate::embedded::journal::{Position, SegmentPool};
 use crate::embedded::session::Core;
@@ -183,7 +183,7 @@ pub(crate) struct Folder {
 
 impl Folder {
     pub(crate) fn new(core: Arc<Core>, store: Store, pool: Arc<SegmentPool>) -> Self {
-        let next_sweep = Instant::now() + core.options.sweep_interval;
+        let next_sweep = after(core.options.sweep_interval);
         Self {
             core,
             store,
@@ -420,7 +420,7 @@ impl Folder {
             if Instant::now() >= self.next_sweep {
                 // A full disk is written to only for the space that this gives back.
                 due |= !self.is_short_of_space() || self.store.has_expired_files(now);
-                self.next_sweep = Instant::now() + self.core.options.sweep_interval;
+                self.next_sweep = after(self.core.options.sweep_interval);
             }
             if due {
                 let report = self.store.sweep(now)?;

@@ -44,10 +44,12 @@ impl BlockCache {
     pub(crate) fn new(bytes: usize) -> Self {
         /// About what a block takes.
         const USUAL: usize = 3_500;
-        /// Looked into by so many threads at once, more or less.
+        /// More are made room for when they come.
+        const MOST_ITEMS: usize = 1 << 20;
+        /// About how many threads look into it at once.
         const SHARDS: usize = 16;
         let options = OptionsBuilder::new()
-            .estimated_items_capacity(bytes / USUAL)
+            .estimated_items_capacity((bytes / USUAL).min(MOST_ITEMS))
             .weight_capacity(bytes as u64)
             .shards(SHARDS)
             .build()
