@@ -418,6 +418,13 @@ impl Directory for SimDirectory {
         self.disk.open(&self.path.join(name), caching)
     }
 
+    fn file_len(&self, name: &str) -> io::Result<u64> {
+        self.disk.on_path(OpKind::Len, &self.path.join(name), |state| {
+            let node = state.tree.lookup_file(&self.path.join(name))?;
+            Ok(state.tree.file(node).seen.len())
+        })
+    }
+
     fn create(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
         self.disk.create(&self.path.join(name), caching)
     }

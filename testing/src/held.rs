@@ -156,6 +156,9 @@ impl Directory for HeldDirectory {
     fn list(&self) -> io::Result<Vec<String>> {
         self.directory.list()
     }
+    fn file_len(&self, name: &str) -> io::Result<u64> {
+        self.directory.file_len(name)
+    }
     fn open(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
         Ok(self.wrap(name, self.directory.open(name, caching)?))
     }

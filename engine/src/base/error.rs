@@ -20,7 +20,8 @@ pub enum ErrorKind {
     /// The engine refuses writes after an earlier failure. [`Engine::reopen`](crate::Engine::reopen)
     /// recovers in place.
     Unavailable,
-    /// A bound was reached (queue, claims in flight, orphans, waiters, memory not yet folded).
+    /// A bound was reached (queue, claims in flight, orphans, waiters, memory not yet folded, files that
+    /// the process or the system may have open).
     /// Nothing happened; try again later.
     Overloaded,
     /// The disk, or the configured store size, is full. Nothing happened.
@@ -99,6 +100,11 @@ impl Error {
         self.0.kind
     }
 
+    /// What the kind does not say.
+    pub(crate) fn context(&self) -> &str {
+        &self.0.context
+    }
+
     pub(crate) fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
         Self(Arc::new(Inner { kind, context: context.into(), source: None }))
     }
@@ -125,7 +131,8 @@ impl Error {
         Self::new(ErrorKind::Corrupted, context)
     }
 
-    /// Classifies an operating system error: a full disk and missing rights get their own kinds.
+    /// Classifies an operating system error: a full disk, missing rights and a shortage of descriptors
+    /// get kinds of their own.
     pub(crate) fn io(context: impl Into<String>, source: std::io::Error) -> Self {
         let kind = match source.kind() {
             std::io::ErrorKind::StorageFull
@@ -134,15 +141,29 @@ impl Error {
             std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
                 ErrorKind::StoreUnreadable
             }
+            _ if is_descriptor_shortage(&source) => ErrorKind::Overloaded,
             _ => ErrorKind::Io,
         };
         Self::caused_by(kind, context, source)
+    }
+
+    /// Whether the work failed for want of space or of descriptors, and may be tried again as it is.
+    pub(crate) fn is_shortage(&self) -> bool {
+        matches!(self.kind(), ErrorKind::StoreFull | ErrorKind::Overloaded)
     }
 
     /// The same failure, seen by somebody whose write was under way.
     pub(crate) fn as_outcome_unknown(&self) -> Self {
         Self::caused_by(ErrorKind::OutcomeUnknown, "the group was not made durable", self.clone())
     }
+}
+
+/// Whether no file could be opened, since the process or the system has too many open.
+pub(crate) fn is_descriptor_shortage(error: &std::io::Error) -> bool {
+    let [process, system] = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
+    error
+        .raw_os_error()
+        .is_some_and(|raw| raw == process.raw_os_error() || raw == system.raw_os_error())
 }
 
 impl fmt::Display for Error {

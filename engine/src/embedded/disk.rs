@@ -48,6 +48,8 @@ pub trait Directory: Debug + Send + Sync + 'static {
     fn list(&self) -> io::Result<Vec<String>>;
     /// Opens an existing file for reading and writing.
     fn open(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>>;
+    /// The length of an existing file in bytes. Needs no descriptor.
+    fn file_len(&self, name: &str) -> io::Result<u64>;
     /// Creates a file that must not exist yet, for reading and writing, by its owner alone.
     fn create(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>>;
     /// Renames a file, replacing `to`. Durable only after [`sync`](Self::sync).

@@ -25,7 +25,7 @@ pub fn decode(bytes: &[u8]) {
 pub fn append_group(options: &Options, path: &Path, payload: &[u8], entries: u32) -> Result<()> {
     let (home, _lock) = directory::open(options, path, false)?;
     let dir = &home.handle;
-    let store = Store::open(dir, options.store_cache_bytes())?;
+    let store = Store::open(dir, options.store_cache_bytes(), options.open_files())?;
     let state = store.state();
     let start = Start {
         position: state.replay_from,

@@ -48,6 +48,7 @@ pub struct Options {
     pub(crate) recent_bytes: usize,
     pub(crate) cache_bytes: usize,
     pub(crate) segment_bytes: u64,
+    pub(crate) max_open_files: usize,
     pub(crate) sweep_interval: Duration,
     pub(crate) max_clock_gap: Duration,
     pub(crate) accept_clock_jump: bool,
@@ -57,6 +58,8 @@ pub struct Options {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) clock: Arc<dyn Clock>,
 }
+
+const LEAST_OPEN_FILES: usize = 8;
 
 impl Default for Options {
     fn default() -> Self {
@@ -75,6 +78,7 @@ impl Default for Options {
             recent_bytes: 32 << 20,
             cache_bytes: 64 << 20,
             segment_bytes: 32 << 20,
+            max_open_files: 256,
             sweep_interval: Duration::from_secs(60),
             max_clock_gap: Duration::from_secs(30 * 24 * 60 * 60),
             accept_clock_jump: false,
@@ -206,6 +210,22 @@ impl Options {
         self
     }
 
+    /// How many files of completed records and of their index are kept open for readers. Default 256,
+    /// at least 8; never more than a quarter of the descriptors that the process may have open, as its
+    /// soft limit stands at open. Beside them the engine has about twenty open.
+    pub fn max_open_files(mut self, files: usize) -> Self {
+        self.max_open_files = files;
+        self
+    }
+
+    /// [`max_open_files`](Self::max_open_files) within the limit of the process.
+    pub(crate) fn open_files(&self) -> usize {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let quarter =
+            limit.map_or(usize::MAX, |limit| usize::try_from(limit / 4).unwrap_or(usize::MAX));
+        self.max_open_files.min(quarter.max(LEAST_OPEN_FILES))
+    }
+
     /// How often the sweeper looks for expired records. Default 60 seconds. Correctness never
     /// depends on it, only the space used.
     pub fn sweep_interval(mut self, interval: Duration) -> Self {
@@ -272,6 +292,7 @@ impl Options {
         at_least("max_queue", self.max_queue, 1)?;
         at_least("max_waiters", self.max_waiters, 1)?;
         at_least("recent_bytes", self.recent_bytes, 64 << 10)?;
+        at_least("max_open_files", self.max_open_files, LEAST_OPEN_FILES)?;
         at_most("cache_bytes", self.cache_bytes, MAX_CACHE)?;
         if !segment.is_multiple_of(BLOCK as u64) {
             return Err(Error::invalid(format!(

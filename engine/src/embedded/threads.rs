@@ -102,7 +102,7 @@ fn recover_core(
     home: &StoreDirectory,
     known: Option<&Secret>,
 ) -> Result<(Arc<Core>, Secret, Committer, Folder)> {
-    let store = Store::open(&home.handle, options.store_cache_bytes())?;
+    let store = Store::open(&home.handle, options.store_cache_bytes(), options.open_files())?;
     let secret = store.state().secret;
     if known.is_some_and(|known| *known != secret) {
         let message = format!("another store lies in {}; open it anew", home.path.display());

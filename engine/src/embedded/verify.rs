@@ -16,7 +16,8 @@ use crate::embedded::store::{Store, StoreState};
 pub(crate) fn verify_with(options: &Options, path: &Path) -> Result<Verification> {
     let (home, _lock) = directory::open(options, path, false)?;
     let mut found = Verification::default();
-    let state = Store::verify(&home.handle, options.store_cache_bytes(), &mut found)?;
+    let state =
+        Store::verify(&home.handle, options.store_cache_bytes(), options.open_files(), &mut found)?;
     if let Some(state) = state {
         match verify_journal(options, &home.handle, &state) {
             Err(error)
@@ -53,6 +54,9 @@ impl Directory for Untouched {
     }
     fn open(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
         Ok(Arc::new(UntouchedFile(self.0.open(name, caching)?)))
+    }
+    fn file_len(&self, name: &str) -> io::Result<u64> {
+        self.0.file_len(name)
     }
     fn create(&self, _: &str, _: Caching) -> io::Result<Arc<dyn DiskFile>> {
         Err(io::ErrorKind::ReadOnlyFilesystem.into())

@@ -182,7 +182,7 @@ impl<'a> World<'a> {
     fn arm(&mut self) {
         let nth = self.random.below(20);
         let disk = &self.sim.disk;
-        match self.random.below(8) {
+        match self.random.below(9) {
             0 => disk.inject(Fault::at_kind(OpKind::Sync, nth / 4).errno(Fault::EIO).drop_dirty()),
             1 => disk.inject(Fault::at_change(nth).errno(Fault::EIO).applied()),
             2 => disk.inject(Fault::at_change(nth).errno(Fault::ENOSPC).partial(4096)),
@@ -193,6 +193,7 @@ impl<'a> World<'a> {
                 let path = ["records-", "run-"][self.random.below(2) as usize];
                 disk.inject(full.on_path(path));
             }
+            7 => disk.inject(Fault::new(Ops::Opening, nth / 4).errno(Fault::EMFILE).forever()),
             _ => disk.inject(Fault::at_kind(OpKind::Remove, 0).errno(Fault::EIO).forever()),
         }
     }

@@ -26,6 +26,11 @@ pub enum OpKind {
 }
 
 impl OpKind {
+    /// Whether the operation needs a descriptor that the process does not hold yet.
+    pub fn opens(self) -> bool {
+        matches!(self, Self::List | Self::OpenDir | Self::Open | Self::Create | Self::Lock)
+    }
+
     /// Whether the operation can change what is on the disk or make a change durable.
     pub fn is_change(self) -> bool {
         !matches!(
@@ -60,6 +65,8 @@ pub enum Ops {
     All,
     /// Those with [`OpKind::is_change`].
     Changes,
+    /// Those with [`OpKind::opens`].
+    Opening,
     /// Those of one kind.
     Kind(OpKind),
 }
@@ -101,6 +108,10 @@ pub(super) enum Effect {
 impl Fault {
     /// Input/output error.
     pub const EIO: i32 = 5;
+    /// Too many open files in the system.
+    pub const ENFILE: i32 = 23;
+    /// Too many open files in the process.
+    pub const EMFILE: i32 = 24;
     /// No space left on device.
     pub const ENOSPC: i32 = 28;
     /// Read-only file system.
@@ -226,6 +237,7 @@ impl Fault {
         let kind = match self.ops {
             Ops::All => true,
             Ops::Changes => op.kind.is_change(),
+            Ops::Opening => op.kind.opens(),
             Ops::Kind(kind) => op.kind == kind,
         };
         kind && self.path.as_ref().is_none_or(|part| op.path.to_string_lossy().contains(part))

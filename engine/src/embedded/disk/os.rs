@@ -206,6 +206,11 @@ impl Directory for OsDirectory {
         Ok(Arc::new(OsFile(self.open_file(name, OFlags::empty(), Mode::empty(), caching)?)))
     }
 
+    fn file_len(&self, name: &str) -> io::Result<u64> {
+        let stat = rustix::fs::statat(&self.0, name, AtFlags::empty())?;
+        Ok(u64::try_from(stat.st_size).unwrap_or(0))
+    }
+
     fn create(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
         let flags = OFlags::CREATE | OFlags::EXCL;
         let file = self.open_file(name, flags, OWNER_FILE, caching)?;

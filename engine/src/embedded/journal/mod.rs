@@ -148,6 +148,12 @@ impl Journal {
         Ok(())
     }
 
+    /// The files that the journal cannot do without.
+    pub(crate) fn file_names(&self) -> Vec<String> {
+        let needed = self.pool.needed();
+        [&self.current].into_iter().chain(&needed).map(|segment| segment.name.to_string()).collect()
+    }
+
     /// Waits until [`make_room`](Self::make_room) can succeed, or tells why it will not.
     pub(crate) fn wait_for_segment(&self, deadline: Instant) -> Result<()> {
         self.pool.wait(deadline)

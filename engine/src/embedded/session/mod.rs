@@ -49,8 +49,8 @@ pub(crate) struct Core {
     /// Open records of the store file, as of the last fold.
     pub(crate) carried: AtomicUsize,
     health: Health,
-    /// The disk or the configured size is full: no new claims.
-    pub(crate) full: AtomicBool,
+    /// Why no new claims are granted.
+    pub(crate) shortage: Shortage,
     pub(crate) in_flight: AtomicIsize,
     waiters: AtomicUsize,
     pub(crate) timers: Timers,
@@ -85,6 +85,32 @@ impl Health {
     }
 }
 
+/// Want of space, of descriptors, or of a journal segment that could not be prepared: no new claims
+/// until the folder has what it needs again.
+#[derive(Debug, Default)]
+pub(crate) struct Shortage {
+    /// Read by every begin, hence no lock.
+    on: AtomicBool,
+    why: Mutex<Option<Error>>,
+}
+
+impl Shortage {
+    /// Sets the reason, or that there is none; says whether there was one before.
+    pub(crate) fn set(&self, why: Option<Error>) -> bool {
+        let on = why.is_some();
+        *self.why.lock() = why;
+        self.on.swap(on, Ordering::Relaxed)
+    }
+
+    fn is_on(&self) -> bool {
+        self.on.load(Ordering::Relaxed)
+    }
+
+    fn why(&self) -> Option<Error> {
+        if self.is_on() { self.why.lock().clone() } else { None }
+    }
+}
+
 impl Core {
     pub(crate) fn new(
         options: Options,
@@ -106,7 +132,7 @@ impl Core {
             carried: AtomicUsize::new(views.current().open_count()),
             views,
             health: Health::default(),
-            full: AtomicBool::new(false),
+            shortage: Shortage::default(),
             in_flight: AtomicIsize::new(0),
             waiters: AtomicUsize::new(0),
             timers: Timers::default(),
@@ -323,7 +349,7 @@ impl Core {
         }
         stats.oldest_claim = oldest.map(|started| now.since(started));
         stats.orphans = self.orphans_about() as u64;
-        stats.full = self.full.load(Ordering::Relaxed);
+        stats.full = self.shortage.is_on();
         stats.queued = self.queue.begins() as u64;
         stats.waiters = self.waiters() as u64;
         let recent = &self.recent;
@@ -460,9 +486,9 @@ impl Gate for Core {
             Err(Error::new(ErrorKind::Overloaded, format!("{limit} {what}, the most allowed")))
         };
         let options = &self.options;
-        if self.full.load(Ordering::Relaxed) {
-            let message = "no new claims until there is space again";
-            return Err(Error::new(ErrorKind::StoreFull, message));
+        if let Some(why) = self.shortage.why() {
+            let context = format!("no new claims for now: {}", why.context());
+            return Err(Error::caused_by(why.kind(), context, why));
         }
         if self.queue.begins() >= options.max_queue {
             return overloaded("begins wait for the disk", options.max_queue);

@@ -1,9 +1,10 @@
 //! Notices that a file of the store was removed or replaced behind the engine's back.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::Arc;
 
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, Result, is_descriptor_shortage};
 use crate::embedded::disk::Directory;
 use crate::embedded::journal::Journal;
 use crate::embedded::store::CurrentView;
@@ -30,11 +31,11 @@ impl Presence {
             return journal.check_names(None);
         }
         self.seen = None;
-        let names = self.names()?;
+        let names = self.names(journal, views)?;
         journal.check_names(Some(&names))?;
         if let Some(missing) = missing(&names, views) {
             // The fold worker removes a file once a view is shown that does not list it.
-            if missing_still(&missing, &self.names()?, views) {
+            if missing_still(&missing, &self.names(journal, views)?, views) {
                 return Err(Error::gone(&missing));
             }
         }
@@ -42,12 +43,26 @@ impl Presence {
         Ok(())
     }
 
-    fn names(&self) -> Result<BTreeSet<String>> {
-        Ok(self.dir.list().map_err(asking)?.into_iter().collect())
+    /// At least those of the files that are needed and there.
+    fn names(&self, journal: &Journal, views: &CurrentView) -> Result<BTreeSet<String>> {
+        match self.dir.list() {
+            // Listing needs a descriptor. A group that is durable must not fail for want of one.
+            Err(error) if is_descriptor_shortage(&error) => {
+                let mut needed = views.current().file_names();
+                needed.extend(journal.file_names());
+                let is_there = |name: &String| match self.dir.file_len(name) {
+                    Ok(_) => Some(Ok(name.clone())),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+                    Err(error) => Some(Err(asking(error))),
+                };
+                needed.iter().filter_map(is_there).collect()
+            }
+            listed => Ok(listed.map_err(asking)?.into_iter().collect()),
+        }
     }
 }
 
-fn asking(error: std::io::Error) -> Error {
+fn asking(error: io::Error) -> Error {
     Error::io("asking for the store's files", error)
 }
 

@@ -149,16 +149,21 @@ impl Catalog {
         buckets
     }
 
-    /// The files that hold what is listed.
+    /// The files that hold what is listed, each with the bytes that it takes there.
+    pub(super) fn listed_files(&self) -> impl Iterator<Item = (FileName, u64)> {
+        let buckets = self.buckets().into_iter();
+        let records = buckets.map(|(bucket_end, end)| (FileName::Records(bucket_end), end));
+        let runs = self.runs.values().map(|run| &run.meta);
+        records.chain(runs.map(|meta| (FileName::Run(meta.id), run::file_len(meta))))
+    }
+
     pub(super) fn file_names(&self) -> impl Iterator<Item = FileName> {
-        let records = self.buckets().into_keys().map(FileName::Records);
-        records.chain(self.runs.keys().map(|run| FileName::Run(*run)))
+        self.listed_files().map(|(name, _)| name)
     }
 
     /// The bytes of what is listed in files.
     pub(super) fn file_bytes(&self) -> u64 {
-        let runs = self.runs.values().map(|run| run::file_len(&run.meta));
-        self.buckets().values().sum::<u64>() + runs.sum::<u64>()
+        self.listed_files().map(|(_, bytes)| bytes).sum()
     }
 
     pub(super) fn add_run(&mut self, rows: &mut Table<'_, u64, Bytes>, run: Run) -> Result<()> {

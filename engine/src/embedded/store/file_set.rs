@@ -2,15 +2,18 @@
 //! them.
 //!
 //! A file is durable, and so is its name, before a commit lists it; what is listed of it never changes;
-//! and it goes as a whole, once no commit lists it any more. A file that none lists is left over from
+//! and it goes as a whole, once no commit lists it any more and no view reads it. A file that none lists is left over from
 //! work that did not commit, or from a process that ended before it removed it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use crate::base::error::is_descriptor_shortage;
 use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::sync::atomic::{AtomicBool, Ordering};
+use crate::base::sync::{Mutex, Swap};
 use crate::embedded::disk::{Caching, Directory, DiskFile};
 
 /// What is copied at once.
@@ -50,75 +53,33 @@ impl fmt::Display for FileName {
     }
 }
 
-/// An open file. Any number of threads may read it, also after it was removed.
+/// A listed file, or one that was. It is opened when it is read, and may be closed in between: what
+/// nothing lists any more is removed only after its last reader has let go of it.
 #[derive(Debug)]
 pub(super) struct StoredFile {
     name: FileName,
-    file: Arc<dyn DiskFile>,
+    opener: Arc<Opener>,
+    handle: Arc<Handle>,
 }
 
 impl StoredFile {
-    /// Opens a file that is listed.
-    fn open(dir: &dyn Directory, name: FileName) -> Result<Self> {
-        let opened = dir.open(&name.to_string(), Caching::Buffered);
-        let file = opened.map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => {
-                Error::caused_by(ErrorKind::Corrupted, format!("{name} is missing"), error)
-            }
-            _ => Error::io(format!("opening {name}"), error),
-        })?;
-        Ok(Self { name, file })
-    }
-
-    /// Opens a file that nothing lists yet: a new one, or what is left over from work that did not
-    /// commit.
-    fn create(dir: &dyn Directory, name: FileName) -> Result<Self> {
-        let path = name.to_string();
-        let created = match dir.create(&path, Caching::Buffered) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                dir.open(&path, Caching::Buffered)
-            }
-            created => created,
-        };
-        let file = created.map_err(|error| Error::io(format!("creating {name}"), error))?;
-        Ok(Self { name, file })
-    }
-
     pub(super) fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.file.read_at(offset, buffer).map_err(|error| match error.kind() {
+        let read = match &*self.handle.file.load() {
+            slot if slot.0.is_some() => {
+                self.handle.mark_used();
+                // The guard keeps the file open although it may be closed for others meanwhile.
+                slot.0.as_ref().map(|file| file.read_at(offset, buffer))
+            }
+            _ => None,
+        };
+        let read = match read {
+            Some(read) => read,
+            None => self.opener.open(self.name, &self.handle)?.read_at(offset, buffer),
+        };
+        read.map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => Error::corrupted(format!("{} is cut short", self.name)),
             _ => Error::io(format!("reading {}", self.name), error),
         })
-    }
-
-    pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.file.write_at(offset, bytes).map_err(|error| self.writing(error))
-    }
-
-    /// Makes what was written durable, and the length, but not the name.
-    pub(super) fn sync(&self) -> Result<()> {
-        self.file.sync().map_err(|error| self.writing(error))
-    }
-
-    /// Cuts off what lies behind `end`.
-    pub(super) fn cut(&self, end: u64) -> Result<()> {
-        self.file.set_len(end).map_err(|error| self.writing(error))
-    }
-
-    fn writing(&self, error: io::Error) -> Error {
-        Error::io(format!("writing {}", self.name), error)
-    }
-
-    fn len(&self) -> u64 {
-        self.file.len().unwrap_or(0)
-    }
-
-    /// Gives the last bytes of a removed file back to the filesystem, which for all of a large file at
-    /// once takes long, and holds up whoever syncs another; gives whether some are left.
-    fn shrink(&self, bytes: u64) -> bool {
-        let left = self.len().saturating_sub(bytes);
-        // What can not be cut goes when the file is closed.
-        left > 0 && self.file.set_len(left).is_ok()
     }
 
     /// Copies what lies before `end` into a new file of the same name in `target`. Durable, but for
@@ -139,65 +100,238 @@ impl StoredFile {
     }
 }
 
-/// The files that are open.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Files(BTreeMap<FileName, Arc<StoredFile>>);
+impl Drop for StoredFile {
+    fn drop(&mut self) {
+        self.handle.close();
+    }
+}
+
+/// The place of an open file; empty while the file is closed.
+#[derive(Debug)]
+struct Handle {
+    file: Swap<Slot>,
+    /// Read since the opener last looked for a file to close.
+    used: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Slot(Option<Arc<dyn DiskFile>>);
+
+impl Handle {
+    fn closed() -> Self {
+        Self { file: Swap::new(Arc::new(Slot(None))), used: AtomicBool::new(false) }
+    }
+
+    fn mark_used(&self) {
+        // Threads that read one file write to this only once.
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn close(&self) {
+        self.used.store(false, Ordering::Relaxed);
+        drop(self.file.swap(Arc::new(Slot(None))));
+    }
+}
+
+/// Opens the files of a store for its readers, and keeps at most [`Options::max_open_files`] open.
+///
+/// [`Options::max_open_files`]: crate::Options::max_open_files
+#[derive(Debug)]
+pub(super) struct Opener {
+    dir: Arc<dyn Directory>,
+    most: usize,
+    /// Those that are open, and some that were dropped: the next to be closed first.
+    open: Mutex<VecDeque<Arc<Handle>>>,
+}
+
+impl Opener {
+    pub(super) fn new(dir: Arc<dyn Directory>, most: usize) -> Arc<Self> {
+        Arc::new(Self { dir, most, open: Mutex::default() })
+    }
+
+    fn open(&self, name: FileName, handle: &Arc<Handle>) -> Result<Arc<dyn DiskFile>> {
+        let mut open = self.open.lock();
+        if let Some(file) = &handle.file.load().0 {
+            return Ok(file.clone());
+        }
+        while open.len() >= self.most {
+            close_one(&mut open);
+        }
+        let opened = loop {
+            match self.dir.open(&name.to_string(), Caching::Buffered) {
+                // What this process may hold is used up: one file makes way for another.
+                Err(error) if is_descriptor_shortage(&error) && !open.is_empty() => {
+                    close_one(&mut open);
+                }
+                opened => break opened,
+            }
+        };
+        let file = opened.map_err(|error| missing_or(name, "opening", error))?;
+        drop(handle.file.swap(Arc::new(Slot(Some(file.clone())))));
+        handle.mark_used();
+        open.push_back(handle.clone());
+        Ok(file)
+    }
+
+    /// Opens a file to be written that nothing lists: a new one, or what is left over from work that
+    /// did not commit.
+    pub(super) fn create(&self, name: FileName, caching: Caching) -> Result<NewFile> {
+        let path = name.to_string();
+        let created = match self.dir.create(&path, caching) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.dir.open(&path, caching)
+            }
+            created => created,
+        };
+        let file = created.map_err(|error| Error::io(format!("creating {name}"), error))?;
+        Ok(NewFile { name, file })
+    }
+
+    /// Opens a listed file to be written.
+    pub(super) fn open_listed(&self, name: FileName) -> Result<NewFile> {
+        let file = self.dir.open(&name.to_string(), Caching::Buffered);
+        Ok(NewFile { name, file: file.map_err(|error| missing_or(name, "opening", error))? })
+    }
+
+    /// The file to be read, without opening it.
+    pub(super) fn reader(self: &Arc<Self>, name: FileName) -> Arc<StoredFile> {
+        let handle = Arc::new(Handle::closed());
+        Arc::new(StoredFile { name, opener: self.clone(), handle })
+    }
+
+    pub(super) fn close_all(&self) {
+        self.open.lock().drain(..).for_each(|handle| handle.close());
+    }
+
+    /// The length of a listed file, which need not be opened for it.
+    fn len(&self, name: FileName) -> Result<u64> {
+        let len = self.dir.file_len(&name.to_string());
+        len.map_err(|error| missing_or(name, "measuring", error))
+    }
+
+    /// Removes a file. That it is gone already is fine.
+    pub(super) fn remove(&self, name: FileName) -> Result<()> {
+        match self.dir.remove(&name.to_string()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(Error::io(format!("removing {name}"), error))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Closes the file that was read least lately, nearly: each that was read since the last look is
+/// passed over once.
+fn close_one(open: &mut VecDeque<Arc<Handle>>) {
+    for _ in 0..=open.len() {
+        let Some(handle) = open.pop_front() else { return };
+        if handle.used.swap(false, Ordering::Relaxed) {
+            open.push_back(handle);
+        } else {
+            return handle.close();
+        }
+    }
+    if let Some(handle) = open.pop_front() {
+        handle.close();
+    }
+}
+
+fn missing_or(name: FileName, doing: &str, error: io::Error) -> Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            Error::caused_by(ErrorKind::Corrupted, format!("{name} is missing"), error)
+        }
+        _ => Error::io(format!("{doing} {name}"), error),
+    }
+}
+
+/// A file that is open to be written.
+#[derive(Debug)]
+pub(super) struct NewFile {
+    name: FileName,
+    file: Arc<dyn DiskFile>,
+}
+
+impl NewFile {
+    pub(super) fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.file.write_at(offset, bytes).map_err(|error| self.failed(error))
+    }
+
+    /// Makes what was written durable, and the length, but not the name.
+    pub(super) fn sync(&self) -> Result<()> {
+        self.file.sync().map_err(|error| self.failed(error))
+    }
+
+    /// Makes the file as long as this, whatever lay behind.
+    pub(super) fn cut(&self, end: u64) -> Result<()> {
+        self.file.set_len(end).map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: io::Error) -> Error {
+        Error::io(format!("writing {}", self.name), error)
+    }
+}
+
+/// The files that may be read.
+#[derive(Clone, Debug)]
+pub(super) struct Files {
+    opener: Arc<Opener>,
+    by_name: BTreeMap<FileName, Arc<StoredFile>>,
+}
 
 impl Files {
-    /// Opens listed files.
-    pub(super) fn open(
-        dir: &dyn Directory,
+    /// Looks whether listed files are there, and opens none.
+    pub(super) fn listed(
+        opener: Arc<Opener>,
         names: impl IntoIterator<Item = FileName>,
     ) -> Result<Self> {
-        let mut files = Self::default();
-        names.into_iter().try_for_each(|name| files.add(dir, name))?;
+        let mut files = Self::none(opener);
+        names.into_iter().try_for_each(|name| files.add(name))?;
         Ok(files)
     }
 
-    /// Opens a listed file.
-    pub(super) fn add(&mut self, dir: &dyn Directory, name: FileName) -> Result<()> {
-        self.0.insert(name, Arc::new(StoredFile::open(dir, name)?));
+    pub(super) fn none(opener: Arc<Opener>) -> Self {
+        Self { opener, by_name: BTreeMap::new() }
+    }
+
+    /// Adds a listed file, which must be there. One that is cut short answers for what it still has.
+    pub(super) fn add(&mut self, name: FileName) -> Result<()> {
+        self.opener.len(name)?;
+        self.insert(name);
         Ok(())
     }
 
-    pub(super) fn get(&self, name: FileName) -> Result<&Arc<StoredFile>> {
-        self.0.get(&name).ok_or_else(|| Error::corrupted(format!("{name} is not open")))
+    /// Adds a file that is durable.
+    pub(super) fn insert(&mut self, name: FileName) {
+        self.by_name.entry(name).or_insert_with(|| self.opener.reader(name));
     }
 
-    /// Opens a file that may not be there yet.
-    pub(super) fn create(
-        &mut self,
-        dir: &dyn Directory,
-        name: FileName,
-    ) -> Result<&Arc<StoredFile>> {
-        use std::collections::btree_map::Entry;
-        Ok(match self.0.entry(name) {
-            Entry::Occupied(open) => open.into_mut(),
-            Entry::Vacant(place) => place.insert(Arc::new(StoredFile::create(dir, name)?)),
-        })
+    pub(super) fn get(&self, name: FileName) -> Result<&Arc<StoredFile>> {
+        self.by_name.get(&name).ok_or_else(|| Error::corrupted(format!("{name} is not listed")))
+    }
+
+    pub(super) fn opener(&self) -> &Arc<Opener> {
+        &self.opener
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = FileName> {
-        self.0.keys().copied()
+        self.by_name.keys().copied()
     }
 
-    /// Takes the file out. It is closed once its last reader has let go of it.
+    pub(super) fn contains(&self, name: FileName) -> bool {
+        self.by_name.contains_key(&name)
+    }
+
+    /// Takes the file out, for what still reads it.
     pub(super) fn take(&mut self, name: FileName) -> Option<Arc<StoredFile>> {
-        self.0.remove(&name)
+        self.by_name.remove(&name)
     }
 }
 
-/// Removes a file. That it is gone already is fine.
-pub(super) fn remove(dir: &dyn Directory, name: FileName) -> Result<()> {
-    match dir.remove(&name.to_string()) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::io(format!("removing {name}"), error))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Removed files that are still open: their space is given back step by step.
+/// Files that nothing lists any more. Their space is given back step by step, and then their name,
+/// once no view can read them.
 #[derive(Debug, Default)]
 pub(super) struct Removed(Vec<Arc<StoredFile>>);
 
@@ -208,15 +342,29 @@ impl Removed {
 
     /// Gives some space back, and whether some of the same file is left; `None` when none can be given
     /// back now.
-    pub(super) fn shrink(&mut self) -> Option<bool> {
-        // Through a view that was made before, somebody may read the file still.
-        let unread = self.0.iter().position(|file| Arc::strong_count(file) == 1)?;
-        let all: u64 = self.0.iter().map(|file| file.len()).sum();
-        let left = self.0[unread].shrink(SHRINK_BYTES.max(all / SHRINK_STEPS));
-        if !left {
+    ///
+    /// Freed all at once, a large file takes its filesystem long, and holds up whoever syncs another.
+    pub(super) fn shrink(&mut self) -> Result<Option<bool>> {
+        // Through a view that was made before, another thread may read the file still.
+        let Some(unread) = self.0.iter().position(|file| Arc::strong_count(file) == 1) else {
+            return Ok(None);
+        };
+        let all: u64 = self.0.iter().map(|file| file.opener.len(file.name).unwrap_or(0)).sum();
+        let StoredFile { name, opener, .. } = &*self.0[unread];
+        let bytes = SHRINK_BYTES.max(all / SHRINK_STEPS);
+        let left = opener.len(*name).unwrap_or(0).saturating_sub(bytes);
+        // A file that cannot be cut goes as a whole.
+        let cut = left > 0
+            && opener
+                .dir
+                .open(&name.to_string(), Caching::Buffered)
+                .and_then(|file| file.set_len(left))
+                .is_ok();
+        if !cut {
+            opener.remove(*name)?;
             self.0.swap_remove(unread);
         }
-        Some(left)
+        Ok(Some(cut))
     }
 
     #[cfg(test)]

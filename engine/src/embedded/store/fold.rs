@@ -1,6 +1,5 @@
 //! Folding: moving the newest states of the keys that changed from memory into the file.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use redb::WriteTransaction;
@@ -12,7 +11,7 @@ use super::record_file::Appender;
 use super::redb::storage::failed;
 use super::run::{Entry, Written};
 use super::schema::{OPEN, RUNS, RunMeta};
-use crate::base::error::{ErrorKind, Result};
+use crate::base::error::Result;
 use crate::embedded::journal::Position;
 use crate::semantics::key::KeyHash;
 use crate::semantics::record::Versioned;
@@ -78,7 +77,8 @@ pub(crate) struct Appended<'a> {
 
 impl Store {
     /// The first half of a fold: appends the completed records to the files of their buckets, and writes
-    /// their runs. After an error the store is as it was; after `StoreFull` the same fold may be tried again.
+    /// their runs. After an error the store is as it was; after a shortage of space or descriptors the
+    /// same fold may be tried again.
     pub(crate) fn append<'a>(&mut self, fold: &'a Fold) -> Result<Appended<'a>> {
         debug_assert!(fold.through >= self.catalog.state.folded_through);
         let now = fold.time.max(self.catalog.state.time);
@@ -86,7 +86,7 @@ impl Store {
         match self.append_records(&sorted.completed) {
             Ok(runs) => Ok(Appended { fold, now, sorted, runs }),
             Err(error) => {
-                if error.kind() == ErrorKind::StoreFull {
+                if error.is_shortage() {
                     self.give_back(&sorted.completed);
                 }
                 Err(error)
@@ -99,6 +99,10 @@ impl Store {
     pub(crate) fn fold(&mut self, appended: Appended<'_>) -> Result<FoldReport> {
         let Appended { fold, now, sorted, runs } = appended;
         let buckets: Vec<_> = runs.iter().map(|run| run.meta.bucket_end).collect();
+        for run in &runs {
+            self.admit(FileName::Records(run.meta.bucket_end));
+            self.admit(FileName::Run(run.meta.id));
+        }
         let report = self.commit(|transaction, next| {
             next.state.folded_through = fold.through;
             next.state.replay_from = fold.replay_from;
@@ -129,9 +133,12 @@ impl Store {
         for bucket in by_bucket(completed) {
             let bucket_end = bucket[0].bucket_end;
             let start = ends.get(&bucket_end).copied().unwrap_or(0);
-            let dir = &*self.dir;
-            Arc::make_mut(&mut self.files).create(dir, FileName::Records(bucket_end))?;
-            let mut file = Appender::open(dir, bucket_end, start, self.catalog.state.seed)?;
+            let name = FileName::Records(bucket_end);
+            if !self.files.contains(name) {
+                self.unlisted.insert(name);
+            }
+            let opener = self.files.opener();
+            let mut file = Appender::open(opener, bucket_end, start, self.catalog.state.seed)?;
             let mut entries = Vec::with_capacity(bucket.len());
             for placed in bucket {
                 let locator = file.push(placed.sequence, placed.record)?;
@@ -163,12 +170,13 @@ impl Store {
     fn give_back(&mut self, completed: &[Placed<'_>]) {
         let ends = self.catalog.buckets();
         for bucket_end in by_bucket(completed).map(|bucket| bucket[0].bucket_end) {
-            let file = self.files.get(FileName::Records(bucket_end));
-            if let (Some(end), Ok(file)) = (ends.get(&bucket_end), file) {
+            if let Some(end) = ends.get(&bucket_end)
+                && let Ok(file) = self.files.opener().open_listed(FileName::Records(bucket_end))
+            {
                 drop(file.cut(*end));
             }
         }
-        drop(self.remove_unlisted());
+        self.discard_unlisted();
     }
 }
 
@@ -206,10 +214,17 @@ fn sort(fold: &Fold, now: Time) -> Sorted<'_> {
 }
 
 /// The end of the bucket of a record, in buckets of `width` ms. A record that expires after more than
-/// 48 of them gets one that is twice, four times, … as wide: whatever TTLs are asked for, the buckets are few.
+/// 48 of them gets one that is eight times as wide, after 96 sixteen times, and so on: each doubling of
+/// the distance has six buckets. Whatever TTLs are asked for, the files are few, and the space of a
+/// record comes back at the latest a sixth of its TTL after it expired.
 fn bucket_end(expires_at: Time, now: Time, width: u64) -> u64 {
     let far = expires_at.0.saturating_sub(now.0) / width / 48;
-    let widened = (far + 1).checked_next_power_of_two().and_then(|by| width.checked_mul(by));
+    let by = if far == 0 {
+        Some(1)
+    } else {
+        (8 * far.min(1 << 59)).checked_next_power_of_two().map(|by| by.max(8))
+    };
+    let widened = by.and_then(|by| width.checked_mul(by));
     widened.and_then(|width| expires_at.0.checked_next_multiple_of(width)).unwrap_or(u64::MAX)
 }
 
@@ -260,8 +275,9 @@ mod tests {
     fn buckets_are_as_wide_as_their_end_is_far() {
         let end = |expires_at| bucket_end(Time(expires_at), Time(1_000), 10);
         assert_eq!([1_001, 1_010, 1_471, 1_479].map(end), [1_010, 1_010, 1_480, 1_480]);
-        assert_eq!([1_480, 1_481, 1_959].map(end), [1_480, 1_500, 1_960]);
-        assert_eq!([1_961, 2_439, 2_441].map(end), [2_000, 2_440, 2_480]);
+        assert_eq!([1_480, 1_481, 1_959].map(end), [1_520, 1_520, 2_000]);
+        assert_eq!([1_961, 2_439, 2_441].map(end), [2_080, 2_560, 2_560]);
+        assert_eq!([1_001 + 480 * 3, 1_001 + 480 * 4].map(end), [2_560, 3_200]);
         assert_eq!([u64::MAX - 1, u64::MAX].map(end), [u64::MAX; 2]);
     }
 }

@@ -15,7 +15,7 @@ use super::redb::storage::failed;
 use super::run::{Entry, RunReader, RunWriter};
 use super::schema::{RUNS, RunMeta};
 use super::view::View;
-use crate::base::error::{ErrorKind, Result};
+use crate::base::error::Result;
 
 /// Runs of a level that are worth a merge.
 const FAN_IN: usize = 4;
@@ -66,8 +66,8 @@ impl Store {
     /// Goes on with a merge, or begins one that is due, for about `budget_entries` entries. `false`
     /// when there is nothing to merge.
     ///
-    /// After `StoreFull` the merge is begun again by the next call; after another error nothing is
-    /// merged until the store is opened again.
+    /// After a shortage of space or descriptors the merge is begun again by the next call; after
+    /// another error nothing is merged until the store is opened again.
     pub(crate) fn merge_step(&mut self, budget_entries: usize) -> Result<bool> {
         if self.merge_failed {
             return Ok(false);
@@ -82,9 +82,8 @@ impl Store {
             None => Ok(false),
         });
         if let Err(error) = &result {
-            self.merge_failed = error.kind() != ErrorKind::StoreFull;
-            // Only tidies up; the error to report is the first. Opening the store does it too.
-            drop(self.remove_unlisted());
+            self.merge_failed = !error.is_shortage();
+            self.discard_unlisted();
         }
         result
     }
@@ -147,12 +146,14 @@ impl Store {
         let MergeJob { writer, inputs } = job;
         let output = writer.finish()?;
         self.name_files()?;
+        self.admit(FileName::Run(output.meta.id));
         self.commit(|transaction, next| {
             let mut rows = transaction.open_table(RUNS).map_err(failed)?;
             next.add_run(&mut rows, output.into())?;
             inputs.iter().try_for_each(|input| next.remove_run(&mut rows, input.meta.id))
         })?;
-        self.remove_unlisted().map(drop)
+        self.retire_files();
+        Ok(())
     }
 }
 

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use ::redb::WriteTransaction;
 
 use self::catalog::{Catalog, FilterSlot};
-use self::file_set::{FileName, Files, Removed};
+use self::file_set::{FileName, Files, Opener, Removed};
 use self::merge::MergeJob;
 use self::redb::storage::{Backend, Handle, failed, inspect};
 use self::redb::write_buffer::StoreFile;
@@ -69,8 +69,10 @@ pub(crate) struct Store {
     cache_bytes: usize,
     /// As the last commit left it.
     catalog: Catalog,
-    /// Those that are listed, and those that are being written.
+    /// Those that are listed.
     files: Arc<Files>,
+    /// Those that are being written, or were in vain.
+    unlisted: BTreeSet<FileName>,
     removed: Removed,
     blocks: Arc<BlockCache>,
     /// The number of the next run. Numbers of runs that were never listed are not used again either.
@@ -111,7 +113,11 @@ impl Store {
     /// once the state, the catalog and the open records were verified do they go to the file.
     ///
     /// Most of `cache_bytes` is for blocks of runs, a sixth for the pages of redb.
-    pub(crate) fn open(dir: &Arc<dyn Directory>, cache_bytes: usize) -> Result<Self> {
+    pub(crate) fn open(
+        dir: &Arc<dyn Directory>,
+        cache_bytes: usize,
+        max_open_files: usize,
+    ) -> Result<Self> {
         let page_bytes = cache_bytes / 6;
         let (database, backend, file) = open_held(dir, page_bytes, false)?;
         let (tables, catalog) = database.watch().guarded(|| {
@@ -119,7 +125,8 @@ impl Store {
             let catalog = Catalog::load(&tables)?;
             Ok((tables, catalog))
         })?;
-        let files = Files::open(&**dir, catalog.file_names())?;
+        let opener = Opener::new(dir.clone(), max_open_files);
+        let files = Files::listed(opener, catalog.file_names())?;
         backend
             .release()
             .and_then(|()| reassert_length(&*file))
@@ -136,6 +143,7 @@ impl Store {
             next_run: catalog.state.next_run,
             catalog,
             files,
+            unlisted: BTreeSet::new(),
             removed: Removed::default(),
             blocks,
             latched: false,
@@ -156,29 +164,41 @@ impl Store {
         let stored = names.iter().filter_map(|name| FileName::parse(name));
         stored
             .filter(|name| !listed.contains(name))
-            .try_for_each(|name| file_set::remove(&*self.dir, name))
+            .try_for_each(|name| self.files.opener().remove(name))
     }
 
-    /// Removes the open files that are neither listed nor being written; gives how many of them held
-    /// records. Views that were made before keep them open.
-    fn remove_unlisted(&mut self) -> Result<u64> {
-        let kept: BTreeSet<_> =
-            self.catalog.file_names().chain(self.merge.as_ref().map(MergeJob::file_name)).collect();
-        let unlisted: Vec<_> = self.files.names().filter(|name| !kept.contains(name)).collect();
+    /// Takes the files that are not listed any more from the readers to come; gives how many of them
+    /// held records. They are removed by [`give_back_removed`](Self::give_back_removed).
+    fn retire_files(&mut self) -> u64 {
+        let listed: BTreeSet<_> = self.catalog.file_names().collect();
+        let unlisted: Vec<_> = self.files.names().filter(|name| !listed.contains(name)).collect();
         for name in &unlisted {
-            file_set::remove(&*self.dir, *name)?;
             self.removed.extend(Arc::make_mut(&mut self.files).take(*name));
         }
         if !unlisted.is_empty() {
             self.show(self.view().tables.clone());
         }
         let of_records = unlisted.iter().filter(|name| matches!(name, FileName::Records(_)));
-        Ok(of_records.count() as u64)
+        of_records.count() as u64
+    }
+
+    /// Removes what was written in vain. What cannot be removed now is tried again, at the latest when
+    /// the store is opened.
+    fn discard_unlisted(&mut self) {
+        let written = self.merge.as_ref().map(MergeJob::file_name);
+        let opener = self.files.opener();
+        self.unlisted.retain(|name| Some(*name) == written || opener.remove(*name).is_err());
+    }
+
+    /// Lets the files of what is about to be listed be read.
+    fn admit(&mut self, name: FileName) {
+        Arc::make_mut(&mut self.files).insert(name);
+        self.unlisted.remove(&name);
     }
 
     /// Gives back some of the space of removed files, and whether some of the same one is left; `None`
     /// when none can be given back now.
-    pub(crate) fn give_back_removed(&mut self) -> Option<bool> {
+    pub(crate) fn give_back_removed(&mut self) -> Result<Option<bool>> {
         self.removed.shrink()
     }
 
@@ -196,9 +216,10 @@ impl Store {
 
     /// Begins a run, whose file nothing lists yet.
     fn create_run(&mut self, meta: RunMeta) -> Result<RunWriter> {
-        let files = Arc::make_mut(&mut self.files);
-        let file = files.create(&*self.dir, FileName::Run(meta.id))?;
-        Ok(RunWriter::new(meta, self.catalog.state.seed, file.clone()))
+        let name = FileName::Run(meta.id);
+        self.unlisted.insert(name);
+        let file = self.files.opener().create(name, Caching::Buffered)?;
+        Ok(RunWriter::new(meta, self.catalog.state.seed, file))
     }
 
     /// Gives readers the catalog as it is now, with the tables of the last commit.
@@ -210,6 +231,7 @@ impl Store {
     /// Closes the file. Views of the store answer [`ErrorKind::Closed`] from then on. Dropping the
     /// store closes the file too, without writing to it, as a crash would; neither loses anything.
     pub(crate) fn close(self) -> Result<()> {
+        self.files.opener().close_all();
         self.database.close()
     }
 

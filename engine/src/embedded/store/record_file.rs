@@ -9,13 +9,10 @@
 //! fold start at a multiple of [`BLOCK`], so that they are written past the page cache. An entry of
 //! a run says with a [`Locator`] where a record is.
 
-use std::io;
-use std::sync::Arc;
-
-use super::file_set::{FileName, Files, StoredFile};
+use super::file_set::{FileName, Files, NewFile, Opener, StoredFile};
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::embedded::disk::{AlignedBuffer, BLOCK, Caching, Directory, DiskFile};
+use crate::embedded::disk::{AlignedBuffer, BLOCK, Caching};
 use crate::semantics::record::Record;
 use crate::semantics::record_codec::{self, Stored};
 
@@ -90,10 +87,9 @@ impl<'a> Records<'a> {
 
 /// Appends the records of one fold to a file.
 pub(super) struct Appender {
-    name: FileName,
     bucket_end: u64,
     seed: u64,
-    file: Arc<dyn DiskFile>,
+    file: NewFile,
     /// Where the buffer goes.
     offset: u64,
     buffer: AlignedBuffer,
@@ -101,18 +97,10 @@ pub(super) struct Appender {
 
 impl Appender {
     /// `start` is the end of what the file holds, a multiple of [`BLOCK`].
-    pub(super) fn open(
-        dir: &dyn Directory,
-        bucket_end: u64,
-        start: u64,
-        seed: u64,
-    ) -> Result<Self> {
-        let name = FileName::Records(bucket_end);
-        let file = dir
-            .open(&name.to_string(), Caching::Direct)
-            .map_err(|error| Error::io(format!("opening {name}"), error))?;
+    pub(super) fn open(opener: &Opener, bucket_end: u64, start: u64, seed: u64) -> Result<Self> {
+        let file = opener.create(FileName::Records(bucket_end), Caching::Direct)?;
         let buffer = AlignedBuffer::default();
-        Ok(Self { name, bucket_end, seed, file, offset: start, buffer })
+        Ok(Self { bucket_end, seed, file, offset: start, buffer })
     }
 
     pub(super) fn push(&mut self, sequence: u64, record: &Record) -> Result<Locator> {
@@ -124,10 +112,11 @@ impl Appender {
         let padding = len.next_multiple_of(UNIT) - len;
         self.buffer.extend(&[0; UNIT][..padding]);
         let locator = Locator::new(offset, len + padding).ok_or_else(|| {
-            Error::new(ErrorKind::StoreFull, format!("{} is too long", self.name))
+            let name = FileName::Records(self.bucket_end);
+            Error::new(ErrorKind::StoreFull, format!("{name} is too long"))
         })?;
         if self.buffer.len() >= WRITE_BYTES {
-            self.write_blocks().map_err(|error| self.failed(error))?;
+            self.write_blocks()?;
         }
         Ok(locator)
     }
@@ -135,28 +124,23 @@ impl Appender {
     /// Makes all of it durable, but for the file's name. Gives the end of what the file holds now.
     pub(super) fn finish(mut self) -> Result<u64> {
         self.buffer.pad();
-        self.write_blocks()
-            // Exactly this long, whatever an earlier fold left; and dirty, though a sync that failed may
-            // have dropped a length that the page cache still shows.
-            .and_then(|()| self.file.set_len(self.offset))
-            .and_then(|()| self.file.sync())
-            .map_err(|error| self.failed(error))?;
+        self.write_blocks()?;
+        // Exactly this long, whatever an earlier fold left; and dirty, though a sync that failed may
+        // have dropped a length that the page cache still shows.
+        self.file.cut(self.offset)?;
+        self.file.sync()?;
         Ok(self.offset)
     }
 
     /// Writes the whole blocks of the buffer, and keeps the rest.
-    fn write_blocks(&mut self) -> io::Result<()> {
+    fn write_blocks(&mut self) -> Result<()> {
         let len = self.buffer.len() / BLOCK * BLOCK;
-        self.file.write_at(self.offset, &self.buffer[..len])?;
+        self.file.write(self.offset, &self.buffer[..len])?;
         let rest = self.buffer[len..].to_vec();
         self.buffer.clear();
         self.buffer.extend(&rest);
         self.offset += len as u64;
         Ok(())
-    }
-
-    fn failed(&self, error: io::Error) -> Error {
-        Error::io(format!("writing {}", self.name), error)
     }
 }
 

@@ -33,7 +33,8 @@ impl Store {
         // Its inputs are gone.
         self.merge.take_if(|job| job.bucket_end() <= now.0);
         self.last_fold_of.retain(|bucket_end, _| *bucket_end > now.0);
-        let files = self.remove_unlisted()?;
+        self.discard_unlisted();
+        let files = self.retire_files();
         Ok(SweepReport { files, completed })
     }
 }

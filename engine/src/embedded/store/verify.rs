@@ -5,7 +5,7 @@ use std::sync::Arc;
 use redb::ReadableTable;
 
 use super::catalog::{Catalog, decode_open};
-use super::file_set::Files;
+use super::file_set::{Files, Opener};
 use super::record_file::Records;
 use super::redb::storage::failed;
 use super::run::{Entry, RunReader};
@@ -28,6 +28,7 @@ impl Store {
     pub(crate) fn verify(
         dir: &Arc<dyn Directory>,
         cache_bytes: usize,
+        max_open_files: usize,
         found: &mut Verification,
     ) -> Result<Option<StoreState>> {
         let database = match open_held(dir, cache_bytes, true) {
@@ -64,9 +65,9 @@ impl Store {
         };
         let mut walk = Walk { tables: &tables, state: &catalog.state, found };
         walk.open_records();
-        let mut files = Files::default();
+        let mut files = Files::none(Opener::new(dir.clone(), max_open_files));
         for name in catalog.file_names() {
-            if let Err(error) = files.add(&**dir, name) {
+            if let Err(error) = files.add(name) {
                 walk.found.damaged(None, &error);
             }
         }

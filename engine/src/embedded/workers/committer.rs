@@ -169,7 +169,8 @@ impl Committer {
                     }
                     self.core.inbox.nudge();
                     self.journal.wait_for_segment(deadline).map_err(|error| {
-                        Error::caused_by(ErrorKind::StoreFull, "the journal has no room", error)
+                        let context = format!("the journal has no room: {}", error.context());
+                        Error::caused_by(error.kind(), context, error)
                     })?;
                 }
             }

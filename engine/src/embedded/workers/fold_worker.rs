@@ -170,13 +170,14 @@ pub(crate) struct Folder {
     /// The records that the sweep under way has removed, and who asked for it.
     sweeping: Option<(u64, Vec<oneshot::Sender<Result<u64>>>)>,
     filters_loaded: bool,
-    /// A fold that found no space in the record files. Nothing of it is committed, its records are
-    /// still in recent, its part of the journal is not recycled.
-    kept: Option<FoldTask>,
+    /// A fold that found no space or no descriptor for its files, and why. Nothing of it is committed,
+    /// its records are still in recent, its part of the journal is not recycled.
+    kept: Option<(FoldTask, Error)>,
     /// The kept fold waits before it is tried again.
     resting: bool,
-    /// A merge found no space, and waits before it is begun again.
-    merge_waits: bool,
+    /// A merge found no space, or it or the loading of a filter no descriptor, and waits before it is
+    /// tried again.
+    runs_wait: Option<Error>,
     /// Run entries that merging is behind.
     owed: usize,
 }
@@ -193,7 +194,7 @@ impl Folder {
             filters_loaded: false,
             kept: None,
             resting: false,
-            merge_waits: false,
+            runs_wait: None,
             owed: 0,
         }
     }
@@ -269,11 +270,12 @@ impl Folder {
                 return Ok(true);
             }
         }
-        if self.owed > MOST_OWED && !self.is_short_of_space() && self.merge()? {
+        if self.owed > MOST_OWED && self.shortage().is_none() && self.merge()? {
             return Ok(true);
         }
         let kept = if self.resting { None } else { self.kept.take() };
-        let task = kept.or_else(|| self.core.inbox.requests.lock().fold.take());
+        let task =
+            kept.map(|(task, _)| task).or_else(|| self.core.inbox.requests.lock().fold.take());
         if let Some(task) = task {
             self.about(Doing::Fold);
             self.fold(task)?;
@@ -290,13 +292,16 @@ impl Folder {
         if self.core.inbox.requests.lock().stopped {
             return Ok(false);
         }
-        if !self.filters_loaded {
+        if !self.filters_loaded && self.runs_wait.is_none() {
             self.about(Doing::Load);
-            self.filters_loaded = !self.store.load_next_filter()?;
+            match self.store.load_next_filter() {
+                Err(error) if error.is_shortage() => self.let_runs_wait(error)?,
+                loaded => self.filters_loaded = !loaded?,
+            }
             return Ok(true);
         }
         // Takes space before it gives any back.
-        if !self.is_short_of_space() && self.merge()? {
+        if self.shortage().is_none() && self.merge()? {
             return Ok(true);
         }
         self.about(Doing::Sweep);
@@ -307,9 +312,8 @@ impl Folder {
     fn merge(&mut self) -> Result<bool> {
         self.about(Doing::Merge);
         let merged = match self.store.merge_step(MERGE_ENTRIES) {
-            Err(error) if error.kind() == ErrorKind::StoreFull => {
-                self.merge_waits = true;
-                self.note_space()?;
+            Err(error) if error.is_shortage() => {
+                self.let_runs_wait(error)?;
                 return Ok(true);
             }
             merged => merged?,
@@ -319,6 +323,11 @@ impl Folder {
             self.note_space()?;
         }
         Ok(merged)
+    }
+
+    fn let_runs_wait(&mut self, shortage: Error) -> Result<()> {
+        self.runs_wait = Some(shortage);
+        self.note_space()
     }
 
     /// Waits for a request, a retry or the next sweep; `false` when the folder is to stop.
@@ -334,7 +343,7 @@ impl Folder {
             if requests.stopped {
                 return false;
             }
-            let retry = self.is_short_of_space().then(|| Instant::now() + RETRY);
+            let retry = self.shortage().is_some().then(|| Instant::now() + RETRY);
             let until = retry.map_or(self.next_sweep, |retry| retry.min(self.next_sweep));
             if self.core.inbox.wake.wait_until(&mut requests, until).timed_out() {
                 break;
@@ -345,15 +354,17 @@ impl Folder {
         true
     }
 
-    fn is_short_of_space(&self) -> bool {
-        self.kept.is_some() || self.merge_waits || self.pool.failure().is_some()
+    /// Why something waits to be tried again: no new claim is granted meanwhile.
+    fn shortage(&self) -> Option<Error> {
+        let kept = self.kept.as_ref().map(|(_, why)| why);
+        kept.or(self.runs_wait.as_ref()).cloned().or_else(|| self.pool.failure())
     }
 
     /// Lets what found no space be tried again.
     fn retry(&mut self) {
         self.pool.forget_failure();
         self.resting = false;
-        self.merge_waits = false;
+        self.runs_wait = None;
     }
 
     fn fold(&mut self, task: FoldTask) -> Result<()> {
@@ -374,7 +385,7 @@ impl Folder {
             entries,
         };
         let appended = match self.store.append(&fold) {
-            Err(error) if error.kind() == ErrorKind::StoreFull => return self.keep(task, error),
+            Err(error) if error.is_shortage() => return self.keep(task, error),
             appended => appended?,
         };
         self.store.fold(appended)?;
@@ -399,16 +410,16 @@ impl Folder {
         self.note_space()
     }
 
-    /// Puts a fold off: a full disk refuses claims without failing the engine.
-    fn keep(&mut self, task: FoldTask, no_space: Error) -> Result<()> {
-        self.kept = Some(task);
+    /// Puts a fold off: a full disk or a want of descriptors refuses claims without failing the engine.
+    fn keep(&mut self, task: FoldTask, shortage: Error) -> Result<()> {
+        self.kept = Some((task, shortage.clone()));
         self.resting = true;
         self.note_space()?;
         // They wait for the memory that this fold was to free.
         for queued in self.core.queue.take_begins_before(Instant::now()) {
-            self.core.refuse(queued, &no_space);
+            self.core.refuse(queued, &shortage);
         }
-        self.core.folds.put_off(no_space);
+        self.core.folds.put_off(shortage);
         Ok(())
     }
 
@@ -419,7 +430,7 @@ impl Folder {
             let mut due = !requested.is_empty();
             if Instant::now() >= self.next_sweep {
                 // A full disk is written to only for the space that this gives back.
-                due |= !self.is_short_of_space() || self.store.has_expired_files(now);
+                due |= self.shortage().is_none() || self.store.has_expired_files(now);
                 self.next_sweep = after(self.core.options.sweep_interval);
             }
             if due {
@@ -429,7 +440,7 @@ impl Folder {
                 return Ok(true);
             }
         }
-        if let Some(left) = self.store.give_back_removed() {
+        if let Some(left) = self.store.give_back_removed()? {
             if left {
                 // Whoever syncs meanwhile waits for the filesystem: in between nobody does.
                 self.core.inbox.rest(PAUSE);
@@ -457,8 +468,10 @@ impl Folder {
         let bytes = self.store.file_bytes()? + self.pool.bytes();
         self.core.counters.store_bytes.store(bytes, Ordering::Relaxed);
         let over = self.core.options.max_store_bytes.is_some_and(|limit| bytes >= limit);
-        let full = over || self.is_short_of_space();
-        if self.core.full.swap(full, Ordering::Relaxed) != full {
+        let over = over.then(|| Error::new(ErrorKind::StoreFull, "max_store_bytes is reached"));
+        let why = over.or_else(|| self.shortage());
+        let full = why.is_some();
+        if self.core.shortage.set(why) != full {
             telemetry::full_changed(full);
         }
         telemetry::gauges(|| self.core.stats());

@@ -35,6 +35,9 @@ impl Directory for LyingDirectory {
     fn list(&self) -> io::Result<Vec<String>> {
         self.0.list()
     }
+    fn file_len(&self, name: &str) -> io::Result<u64> {
+        self.0.file_len(name)
+    }
     fn open(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
         Ok(Arc::new(LyingFile(self.0.open(name, caching)?, self.1.clone())))
     }

@@ -22,7 +22,7 @@ use self::filter::{Filter, part};
 use crate::base::codec::{Decoder, Encode, checksum, seal};
 use crate::base::error::{Error, Result};
 use crate::embedded::disk::Directory;
-use crate::embedded::store::file_set::{FileName, Files, StoredFile};
+use crate::embedded::store::file_set::{FileName, Files, NewFile, StoredFile};
 use crate::embedded::store::record_file::Locator;
 use crate::embedded::store::schema::RunMeta;
 use crate::semantics::key::KeyHash;
@@ -223,12 +223,12 @@ pub(crate) struct RunWriter {
     buffer: Vec<u8>,
     /// Where in the buffer the block begins that is being filled, its head not yet made.
     block: usize,
-    file: Arc<StoredFile>,
+    file: NewFile,
 }
 
 impl RunWriter {
     /// `meta.blocks` and `meta.lines` are set for at most `meta.entries` entries.
-    pub(crate) fn new(mut meta: RunMeta, seed: u64, file: Arc<StoredFile>) -> Self {
+    pub(crate) fn new(mut meta: RunMeta, seed: u64, file: NewFile) -> Self {
         meta.blocks = blocks_for(meta.entries);
         meta.lines = filter::lines_for(meta.entries);
         Self {
@@ -326,6 +326,8 @@ impl RunWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::embedded::disk::Caching;
+    use crate::embedded::store::file_set::Opener;
     use crate::embedded::store::tests::Dir;
     use crate::semantics::samples::Noise;
 
@@ -337,8 +339,10 @@ mod tests {
 
     /// Writes a run for `expected` entries out of these.
     fn write(dir: &Dir, expected: u32, entries: &[Entry], sync_each: usize) -> (Files, Written) {
-        let mut files = Files::default();
-        let file = files.create(&*dir.handle(), FileName::Run(7)).unwrap().clone();
+        let opener = Opener::new(dir.handle(), 8);
+        let file = opener.create(FileName::Run(7), Caching::Buffered).unwrap();
+        let mut files = Files::none(opener);
+        files.insert(FileName::Run(7));
         let mut writer = RunWriter::new(meta(expected), SEED, file);
         for (index, entry) in entries.iter().enumerate() {
             writer.push(*entry).unwrap();

@@ -129,6 +129,7 @@ fn merging_keeps_every_answer_and_leaves_few_runs() {
     assert!(steps > 10, "{steps} steps");
     assert_eq!(fixture.store.view().runs(), 2);
     assert_eq!(all_answers(&fixture, 1100), before);
+    fixture.give_back();
     assert_eq!(fixture.dir.run_files().len(), 2, "what was merged is gone");
     let swept = fixture.sweep();
     assert_eq!((swept.files, swept.completed), (0, 0));
@@ -199,6 +200,7 @@ fn a_merge_cut_short_is_dropped_and_done_again() {
     assert_eq!(all_answers(&fixture, 800), before);
     assert_eq!(fixture.dir.run_files().len(), 8);
     while fixture.store.merge_step(50).unwrap() {}
+    fixture.give_back();
     assert_eq!((fixture.store.view().runs(), fixture.dir.run_files().len()), (1, 1));
     assert_eq!(all_answers(&fixture, 800), before);
 
@@ -255,16 +257,17 @@ fn the_space_of_a_file_comes_back_in_steps_once_nobody_reads_it() {
     fixture.time = 9_000;
     let mebibytes = |file: &std::fs::File| file.metadata().unwrap().len() >> 20;
     assert_eq!(fixture.sweep().files, 1);
-    assert_eq!(fixture.dir.record_files(), [] as [PathBuf; 0]);
     assert_eq!(mebibytes(&file), 200);
-    assert!(found(&view), "whoever has the view from before reads on");
+    assert_eq!(fixture.dir.record_files().len(), 1);
+    assert!(found(&view), "who has the view from before opens the file even now");
     drop(view);
     for left in [196, 192, 188] {
-        assert_eq!(fixture.store.give_back_removed(), Some(true));
+        assert_eq!(fixture.store.give_back_removed().unwrap(), Some(true));
         assert_eq!(mebibytes(&file), left);
     }
     fixture.sweep();
     assert!(fixture.store.removed.is_empty());
+    assert_eq!(fixture.dir.record_files(), [] as [PathBuf; 0]);
 }
 
 #[test]
@@ -351,12 +354,12 @@ fn far_off_records_share_wide_buckets() {
     });
     let report = fixture.fold(records.collect());
     assert_eq!(report.completed, 4_000);
-    assert!((100..700).contains(&report.runs), "{report:?}");
+    assert!((20..60).contains(&report.runs), "{report:?}");
     assert!((0..4_000).all(|number| fixture.get(number).is_some()));
     fixture.time = 2_000 * hour;
     let report = fixture.sweep();
-    // Of those that have expired, all but a twenty-fourth of the time that they lived.
-    assert!((1_800..=2_000).contains(&report.completed), "{report:?}");
+    // Of those that have expired, all but a sixth of the time that they lived.
+    assert!((1_660..=2_000).contains(&report.completed), "{report:?}");
     assert!((2_000..4_000).all(|number| fixture.get(number).is_some()));
 }
 

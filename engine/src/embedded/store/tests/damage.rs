@@ -349,7 +349,7 @@ fn a_damaged_record_stops_a_copy_and_leaves_none() {
 
 fn is_sound(dir: &Dir) -> bool {
     let mut found = Verification::default();
-    Store::verify(&dir.handle(), CACHE, &mut found).is_ok() && found.is_sound()
+    Store::verify(&dir.handle(), CACHE, OPEN_FILES, &mut found).is_ok() && found.is_sound()
 }
 
 /// Whatever happens to single pages of the store file or of a run, answers are right or errors: a page

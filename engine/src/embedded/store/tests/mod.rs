@@ -19,6 +19,7 @@ use crate::semantics::record::{Record, State};
 use crate::semantics::samples::*;
 
 const CACHE: usize = 16 << 20;
+const OPEN_FILES: usize = 8;
 /// Bucket width of the tests, in ms.
 const WIDTH: u64 = 1000;
 
@@ -83,7 +84,7 @@ fn new_state() -> StoreState {
 }
 
 fn open(dir: &Dir) -> Result<Store> {
-    Store::open(&dir.handle(), CACHE)
+    Store::open(&dir.handle(), CACHE, OPEN_FILES)
 }
 
 /// A store, and the sequence of its next fold.
@@ -156,8 +157,12 @@ impl Fixture {
 
     fn sweep(&mut self) -> SweepReport {
         let report = self.store.sweep(Time(self.time)).unwrap();
-        while self.store.give_back_removed().is_some() {}
+        self.give_back();
         report
+    }
+
+    fn give_back(&mut self) {
+        while self.store.give_back_removed().unwrap().is_some() {}
     }
 
     /// Changes the bytes of the record files behind the store's back, as rot would.

@@ -19,7 +19,7 @@ fn verification_counts_what_is_whole_and_names_what_is_not() {
         let Fixture { dir, store, .. } = fixture;
         store.close().unwrap();
         let mut found = Verification::default();
-        let state = Store::verify(&dir.handle(), CACHE, &mut found).unwrap();
+        let state = Store::verify(&dir.handle(), CACHE, OPEN_FILES, &mut found).unwrap();
         assert_eq!(state.map(|state| state.incarnation), Some(99));
         let mut keys: Vec<_> =
             found.damage().iter().filter_map(|damage| damage.key().cloned()).collect();
@@ -55,7 +55,7 @@ fn verification_counts_what_is_whole_and_names_what_is_not() {
     store.close().unwrap();
     dir.tamper(|rows| alter(rows, OPEN, last));
     let mut found = Verification::default();
-    assert!(Store::verify(&dir.handle(), CACHE, &mut found).unwrap().is_some());
+    assert!(Store::verify(&dir.handle(), CACHE, OPEN_FILES, &mut found).unwrap().is_some());
     let mut keys: Vec<_> = found.damage().iter().map(|damage| damage.key().cloned()).collect();
     keys.sort_by_key(|key| key.as_ref().map(|key| key.identity().to_vec()));
     assert_eq!(keys, [Some(key(1000)), Some(key(1001))]);
@@ -70,7 +70,7 @@ fn found(fixture: Fixture) -> Result<(u64, usize)> {
 
 fn found_in(dir: &Dir) -> Result<(u64, usize)> {
     let mut found = Verification::default();
-    Store::verify(&dir.handle(), CACHE, &mut found)?;
+    Store::verify(&dir.handle(), CACHE, OPEN_FILES, &mut found)?;
     Ok((found.records(), found.damage().len()))
 }
 
