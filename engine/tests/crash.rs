@@ -388,7 +388,11 @@ fn assert_refusing(engine: &Engine, name: &str, n: u64) {
         assert!(
             matches!(
                 error.kind(),
-                ErrorKind::Unavailable | ErrorKind::StoreFull | ErrorKind::OutcomeUnknown
+                ErrorKind::Unavailable
+                    | ErrorKind::StoreFull
+                    | ErrorKind::OutcomeUnknown
+                    // No segment could be prepared.
+                    | ErrorKind::Io
             ),
             "{name} at {n}: {error:?}"
         );

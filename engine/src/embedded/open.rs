@@ -37,7 +37,7 @@ impl Options {
     /// # Errors
     /// `InvalidInput` for options outside their limits; `StoreInUse`, `StoreEmpty`,
     /// `StoreTruncated`, `StoreForeign`, `StoreNewerFormat`, `StoreUnreadable`, `NetworkFilesystem`:
-    /// the store was left untouched; `Corrupted`, `ClockJump`, `StoreFull`, `Io`.
+    /// the store was left untouched; `Corrupted`, `ClockJump`, `StoreFull`, `Io`; `Overloaded` when no more files may be open.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Engine> {
         self.validate()?;
         Embedded::open(path.as_ref(), self, true)

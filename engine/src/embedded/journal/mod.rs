@@ -10,7 +10,6 @@ mod segment;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 pub(crate) use entry::Entry;
@@ -131,19 +130,18 @@ impl Journal {
         Room::NextSegment
     }
 
-    /// Fails when a file of the journal lost its name: what is written to it would be lost with it.
-    /// `names` are those in the directory, where they were looked up.
-    pub(crate) fn check_names(&self, names: Option<&BTreeSet<String>>) -> Result<()> {
-        let gone = |segment: &Segment| {
+    /// Fails when the segment in use lost its name, or with `all` any that is needed: what is written to
+    /// it would be lost with it.
+    pub(crate) fn check_named(&self, all: bool) -> Result<()> {
+        let check = |segment: &Segment| {
             let named = segment.file.is_named();
             let named =
                 named.map_err(|error| Error::io(format!("asking for {}", segment.name), error))?;
-            let listed = names.is_none_or(|names| names.contains(&*segment.name));
-            if named && listed { Ok(()) } else { Err(Error::gone(&segment.name)) }
+            if named { Ok(()) } else { Err(Error::gone(&segment.name)) }
         };
-        gone(&self.current)?;
-        if names.is_some() {
-            self.pool.needed().iter().try_for_each(gone)?;
+        check(&self.current)?;
+        if all {
+            self.pool.needed().iter().try_for_each(check)?;
         }
         Ok(())
     }

@@ -28,11 +28,16 @@ impl Presence {
     pub(crate) fn check(&mut self, journal: &Journal, views: &CurrentView) -> Result<()> {
         let version = self.dir.version().map_err(asking)?;
         if version.is_some() && version == self.seen {
-            return journal.check_names(None);
+            return journal.check_named(false);
         }
         self.seen = None;
+        // Before the names are listed: a segment that is ready only after that is not among them.
+        let segments = journal.file_names();
         let names = self.names(journal, views)?;
-        journal.check_names(Some(&names))?;
+        journal.check_named(true)?;
+        if let Some(gone) = segments.iter().find(|name| !names.contains(*name)) {
+            return Err(Error::gone(gone));
+        }
         if let Some(missing) = missing(&names, views) {
             // The fold worker removes a file once a view is shown that does not list it.
             if missing_still(&missing, &self.names(journal, views)?, views) {
