@@ -147,6 +147,23 @@ fn of_opens_that_race_to_create_a_store_one_owns_it() {
     }
 }
 
+/// The lock of another creation whose LOCK was removed stands for it here.
+#[test]
+fn a_store_that_another_open_creates_is_not_created_over() {
+    let directory = scratch();
+    // In a wider one a lock on the directory does not count, since anybody may take it.
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    let creating = fs::File::open(directory.path()).unwrap();
+    creating.try_lock().unwrap();
+    let error = Engine::open(directory.path()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::StoreInUse);
+    let names: Vec<_> =
+        fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, ["LOCK"]);
+    drop(creating);
+    pair(&Engine::open(directory.path()).unwrap(), "k").unwrap();
+}
+
 #[test]
 fn verify_of_a_store_whose_lock_file_was_removed_says_that_it_is_in_use() {
     let directory = scratch();
