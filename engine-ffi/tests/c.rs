@@ -161,6 +161,11 @@ fn a_forked_child_touches_nothing() {
 }
 
 #[test]
+fn a_process_without_standard_streams_prints_into_no_file_of_the_store() {
+    test("low_descriptors");
+}
+
+#[test]
 fn threads_share_one_engine() {
     test("threads");
 }
