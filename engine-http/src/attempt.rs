@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -80,7 +81,7 @@ impl Attempt {
     /// # Errors
     /// When the engine refuses it, or the execution has ended.
     pub async fn save_checkpoint(&self, data: &[u8]) -> Result<(), CheckpointError> {
-        let saved = match &*self.claim.0.lock() {
+        let saved = match &*self.claim.claim.lock() {
             Some(claim) => claim.checkpoint(data),
             None => return Err(CheckpointError::Ended),
         };
@@ -138,10 +139,14 @@ impl std::error::Error for CheckpointError {
 }
 
 /// A claim that an execution owns and its handler's [`Attempt`]s can see.
-struct HeldClaim(Mutex<Option<Claim>>);
+struct HeldClaim {
+    claim: Mutex<Option<Claim>>,
+    /// Whether the handler was called. Until then it is certain that nothing happened.
+    started: AtomicBool,
+}
 
-/// The owner of a claim. Dropping it drops the claim, however many [`Attempt`]s are still around:
-/// the operation is an orphan then.
+/// The owner of a claim. Dropping it ends the claim, however many [`Attempt`]s are still around: the
+/// key is free when the handler was never called, else the operation is an orphan.
 pub(crate) struct Owner(Arc<HeldClaim>);
 
 impl Owner {
@@ -150,21 +155,49 @@ impl Owner {
         let number = claim.attempt();
         let token = claim.token();
         let checkpoint = claim.last_checkpoint().map(Bytes::copy_from_slice);
-        let claim = Arc::new(HeldClaim(Mutex::new(Some(claim))));
+        let claim =
+            Arc::new(HeldClaim { claim: Mutex::new(Some(claim)), started: AtomicBool::new(false) });
         (Self(claim.clone()), Attempt { key, number, token, checkpoint, claim })
     }
 
     /// The claim, which only this owner takes.
     pub(crate) fn take(&self) -> Option<Claim> {
-        self.0.0.lock().take()
+        self.0.claim.lock().take()
+    }
+
+    /// Says that the handler is called now.
+    pub(crate) fn start(&self) {
+        self.0.started.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_started(&self) -> bool {
+        self.0.started.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn watch(&self) -> Watch {
+        Watch(self.0.clone())
     }
 }
 
 impl Drop for Owner {
     fn drop(&mut self) {
         // Taken first, so that the claim is dropped with the lock released.
-        let claim = self.take();
-        drop(claim);
+        let Some(claim) = self.take() else { return };
+        if self.is_started() {
+            drop(claim);
+        } else {
+            // The abort is under way when the call returns; nobody is left to wait for it.
+            drop(claim.abort());
+        }
+    }
+}
+
+/// Knows of an execution that was lost whether it had started.
+pub(crate) struct Watch(Arc<HeldClaim>);
+
+impl Watch {
+    pub(crate) fn is_started(&self) -> bool {
+        self.0.started.load(Ordering::Relaxed)
     }
 }
 

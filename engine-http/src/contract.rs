@@ -16,8 +16,9 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Contract {
-    /// The request header that carries the key.
-    pub header: HeaderName,
+    /// The request headers that may carry the key: one of them, once, else the request is refused.
+    /// Refusals name the first.
+    pub headers: Vec<HeaderName>,
     /// The forms of a key that are accepted.
     pub key_form: KeyForm,
     /// The methods that take part.
@@ -48,16 +49,18 @@ pub enum KeyForm {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Methods {
-    /// Every method but the safe ones: GET, HEAD, OPTIONS, TRACE.
+    /// Every method but CONNECT and the safe ones: GET, HEAD, OPTIONS, TRACE.
     #[default]
     Unsafe,
-    /// These, and of them only those that are not safe.
+    /// These, without CONNECT and those that are safe.
     Only(Vec<Method>),
 }
 
 impl Methods {
     pub(crate) fn contain(&self, method: &Method) -> bool {
+        // The answer to CONNECT is a tunnel, which no store can replay.
         !method.is_safe()
+            && method != Method::CONNECT
             && match self {
                 Self::Unsafe => true,
                 Self::Only(methods) => methods.contains(method),
@@ -87,6 +90,8 @@ pub struct Statuses {
     pub response_not_stored: StatusCode,
     /// `idempotency_store_unavailable`: 503.
     pub store_unavailable: StatusCode,
+    /// `idempotency_overloaded`: 503.
+    pub overloaded: StatusCode,
 }
 
 impl Default for Statuses {
@@ -101,16 +106,17 @@ impl Default for Statuses {
             outcome_unknown: StatusCode::CONFLICT,
             response_not_stored: StatusCode::CONFLICT,
             store_unavailable: StatusCode::SERVICE_UNAVAILABLE,
+            overloaded: StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
 
-/// The header `X-Idempotency-Key`, its value verbatim; every conflict is 409; replays carry no
+/// The header `X-Idempotency-Key` or `Idempotency-Key`, its value verbatim; every conflict is 409; replays carry no
 /// marker.
 impl Default for Contract {
     fn default() -> Self {
         Self {
-            header: HeaderName::from_static("x-idempotency-key"),
+            headers: vec![X_IDEMPOTENCY_KEY, IDEMPOTENCY_KEY],
             key_form: KeyForm::default(),
             methods: Methods::default(),
             statuses: Statuses::default(),
@@ -119,6 +125,10 @@ impl Default for Contract {
         }
     }
 }
+
+/// The older name of the header. Every preset knows both names: a client that sends the other one must
+/// not run twice without a word.
+const X_IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("x-idempotency-key");
 
 /// `Idempotency-Key`, the name that the IETF draft and Stripe share.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -133,7 +143,7 @@ impl Contract {
         let statuses =
             Statuses { mismatch: StatusCode::UNPROCESSABLE_ENTITY, ..Statuses::default() };
         Self {
-            header: IDEMPOTENCY_KEY,
+            headers: vec![IDEMPOTENCY_KEY, X_IDEMPOTENCY_KEY],
             key_form: KeyForm::StringOrVerbatim,
             statuses,
             ..Self::default()
@@ -145,7 +155,7 @@ impl Contract {
     pub fn stripe() -> Self {
         let marker = HeaderName::from_static("idempotent-replayed");
         Self {
-            header: IDEMPOTENCY_KEY,
+            headers: vec![IDEMPOTENCY_KEY, X_IDEMPOTENCY_KEY],
             methods: Methods::Only(vec![Method::POST]),
             statuses: Statuses { mismatch: StatusCode::BAD_REQUEST, ..Statuses::default() },
             replay_marker: Some((marker, HeaderValue::from_static("true"))),
@@ -165,6 +175,7 @@ mod tests {
             (Methods::Unsafe, Method::POST, true),
             (Methods::Unsafe, Method::DELETE, true),
             (Methods::Unsafe, Method::GET, false),
+            (Methods::Unsafe, Method::CONNECT, false),
             (asked_for.clone(), Method::POST, true),
             (asked_for.clone(), Method::PUT, false),
             (asked_for, Method::GET, false),

@@ -69,10 +69,13 @@ where
         Ruling::Refuse(rejection) => return Ok(rejection.into_response(&config.contract)),
     };
     let request = Request::from_parts(parts, B::from(body));
-    match execution::start(&config, Runnable { service, request }, claim).await {
+    let (ended, watch) = execution::start(&config, Runnable { service, request }, claim);
+    match ended.await {
         Ok(Ok(response)) => response,
         // To the task of the connection a panic looks as it does without the layer.
         Ok(Err(panic)) => std::panic::resume_unwind(panic),
+        // The runtime dropped the task before the handler was called: the key is free.
+        Err(_) if !watch.is_started() => Ok(Rejection::Overloaded.into_response(&config.contract)),
         // The runtime dropped the task: nobody knows how far the handler got.
         Err(_) => Ok(Rejection::OutcomeUnknown.into_response(&config.contract)),
     }

@@ -17,7 +17,7 @@ use http_body_util::BodyExt;
 use oncekey::Claim;
 use tower_service::Service;
 
-use crate::attempt::{NotStored, Owner, Ttl};
+use crate::attempt::{NotStored, Owner, Ttl, Watch};
 use crate::body::{End, Held, ResponseBody};
 use crate::layer::Config;
 use crate::log;
@@ -41,7 +41,7 @@ pub(crate) fn start<S, B, R>(
     config: &Arc<Config>,
     mut runnable: Runnable<S, B>,
     claim: Claim,
-) -> oneshot::Receiver<Ended<R, S::Error>>
+) -> (oneshot::Receiver<Ended<R, S::Error>>, Watch)
 where
     S: Service<Request<B>, Response = Response<R>> + Send + 'static,
     S::Future: Send + 'static,
@@ -53,6 +53,7 @@ where
     let (sender, receiver) = oneshot::channel();
     let (owner, attempt) = Owner::new(claim);
     runnable.request.extensions_mut().insert(attempt);
+    let watch = owner.watch();
     let running = config.running.enter();
     let shared = config.clone();
     let task = async move {
@@ -64,7 +65,7 @@ where
     #[cfg(feature = "tracing")]
     let task = tracing::Instrument::in_current_span(task);
     (config.spawn)(Box::pin(task));
-    receiver
+    (receiver, watch)
 }
 
 async fn execute<S, B, R>(
@@ -76,12 +77,18 @@ where
     S: Service<Request<B>, Response = Response<R>>,
     R: Body<Data = Bytes>,
 {
-    match caught(run(runnable, &config.policy)).await {
+    match caught(run(runnable, &owner, &config.policy)).await {
         Ok(Ok(answer)) => {
             if let Some(claim) = owner.take() {
                 config.settle(claim, answer.verdict, answer.ttl).await;
             }
             Ok(Ok(answer.response))
+        }
+        Ok(Err(error)) if !owner.is_started() => {
+            if let Some(claim) = owner.take() {
+                config.settle(claim, Verdict::NotExecuted, None).await;
+            }
+            Ok(Err(error))
         }
         Ok(Err(error)) => {
             config.abandon(owner, "the inner service failed");
@@ -108,12 +115,19 @@ enum Verdict {
     Unknown,
 }
 
-async fn run<S, B, R>(runnable: Runnable<S, B>, policy: &Policy) -> Result<Answer<R>, S::Error>
+async fn run<S, B, R>(
+    runnable: Runnable<S, B>,
+    owner: &Owner,
+    policy: &Policy,
+) -> Result<Answer<R>, S::Error>
 where
     S: Service<Request<B>, Response = Response<R>>,
     R: Body<Data = Bytes>,
 {
     let Runnable { mut service, request } = runnable;
+    // A service that refuses here was not called: nothing happened.
+    poll_fn(|context| service.poll_ready(context)).await?;
+    owner.start();
     let (parts, body) = service.call(request).await?.into_parts();
     let ttl = parts.extensions.get::<Ttl>().map(|Ttl(ttl)| *ttl).or(policy.ttl);
     let verdict = if policy.stored.frees_the_key(&parts) {

@@ -33,16 +33,16 @@ impl fmt::Display for InvalidKey {
     }
 }
 
-/// The key in the header `name`; `None` when there is none.
+/// The key in one of the headers `names`; `None` when there is none.
 ///
-/// A header that is sent twice is refused even when both values are the same: whoever sees only
+/// A key that is sent twice, under one name or two, is refused even when both values are the same: whoever sees only
 /// one of them (a proxy, a log) would disagree about the operation.
 pub(crate) fn parse<'a>(
     headers: &'a HeaderMap,
-    name: &HeaderName,
+    names: &[HeaderName],
     form: KeyForm,
 ) -> Result<Option<Cow<'a, [u8]>>, InvalidKey> {
-    let mut values = headers.get_all(name).iter();
+    let mut values = names.iter().flat_map(|name| headers.get_all(name));
     let Some(value) = values.next() else {
         return Ok(None);
     };
@@ -101,13 +101,13 @@ mod tests {
     }
 
     fn verbatim(values: &[&[u8]]) -> Result<Option<Vec<u8>>, InvalidKey> {
-        let key = parse(&headers(values), &NAME, KeyForm::Verbatim)?.map(Cow::into_owned);
+        let key = parse(&headers(values), &[NAME], KeyForm::Verbatim)?.map(Cow::into_owned);
         Ok(key)
     }
 
     fn quoted(value: &[u8]) -> Result<Vec<u8>, InvalidKey> {
         let headers = headers(&[value]);
-        Ok(parse(&headers, &NAME, KeyForm::StringOrVerbatim)?.unwrap().into_owned())
+        Ok(parse(&headers, &[NAME], KeyForm::StringOrVerbatim)?.unwrap().into_owned())
     }
 
     #[test]

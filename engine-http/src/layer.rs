@@ -57,8 +57,8 @@ impl IdempotencyLayer {
     }
 
     /// A layer with the defaults, which hands each handler to `spawn`. The task must be polled until
-    /// it ends, whether the client waits or not; one that is dropped before leaves its operation
-    /// with an unknown outcome.
+    /// it ends, whether the client waits or not. One that is dropped before leaves its operation
+    /// with an unknown outcome, or frees the key when the handler was not called yet.
     ///
     /// ```
     /// # fn layer(engine: oncekey::Engine) -> oncekey_http::IdempotencyLayer {

@@ -20,8 +20,8 @@
 //!
 //! # What a client gets
 //!
-//! A request takes part when its method is not safe (GET, HEAD, OPTIONS, TRACE pass through) and
-//! it carries the header `X-Idempotency-Key`, 1 to 255 bytes without control characters.
+//! A request takes part when its method is not safe (GET, HEAD, OPTIONS, TRACE pass through, and so does CONNECT)
+//! and it carries the header `X-Idempotency-Key` or `Idempotency-Key`, 1 to 255 bytes without control characters.
 //!
 //! | scenario | answer |
 //! |---|---|
@@ -34,6 +34,7 @@
 //! | key missing where it is [required](Policy::required) | 400 `idempotency_key_missing`; else the request passes through |
 //! | request body over the [limit](Policy::max_request_body) | 413 `idempotency_body_too_large`, the key is unused |
 //! | request body can not be read | 400 `idempotency_body_unreadable`, the key is unused |
+//! | the handler could not be started | 503 `idempotency_overloaded`, the key is free |
 //! | store unavailable | 503 `idempotency_store_unavailable`, the handler does not run |
 //! | response too large or streaming, on a retry | 409 `idempotency_response_not_stored`, never a second run |
 //!

@@ -16,7 +16,11 @@ mod enabled {
     }
 
     pub(crate) fn abandoned(reason: &str) {
-        warn!(reason, "an execution ended without saying how; its outcome is unknown");
+        warn!(target: TARGET, reason, "an execution ended without saying how; its outcome is unknown");
+    }
+
+    pub(crate) fn unscoped_cookie() {
+        warn!(target: TARGET, "a request with a key and a cookie came to a layer without a scope; users that share a key and a body share a response");
     }
 
     pub(crate) fn undecodable(error: crate::DecodeError) {
@@ -29,6 +33,7 @@ mod enabled {
     pub(crate) fn begin_failed(_: &oncekey::Error) {}
     pub(crate) fn complete_failed(_: &oncekey::Error) {}
     pub(crate) fn abandoned(_: &str) {}
+    pub(crate) fn unscoped_cookie() {}
     pub(crate) fn undecodable(_: crate::DecodeError) {}
 }
 

@@ -24,15 +24,15 @@ use crate::body::{End, Held, ResponseBody};
 const VERSION: u8 = 1;
 
 /// Headers that speak about one connection, not about the response. Source: RFC 9110, section
-/// 7.6.1, and those of RFC 2616, section 13.5.1, that it does not list any more.
-const HOP_BY_HOP: [HeaderName; 9] = [
+/// 7.6.1, and those of RFC 2616, section 13.5.1, that it does not list any more. `Trailer` is none of
+/// them: it is about the message (section 6.6.2), and HTTP/1.1 sends only the trailers that it names.
+const HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
     header::PROXY_AUTHENTICATE,
     header::PROXY_AUTHORIZATION,
     header::TE,
-    header::TRAILER,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
 ];
@@ -337,14 +337,15 @@ mod tests {
             ("proxy-authorization", "Basic x"),
             ("proxy-connection", "close"),
             ("te", "trailers"),
-            ("trailer", "x-checksum"),
             ("transfer-encoding", "chunked"),
             ("upgrade", "h2c"),
             ("x-private", "1"),
             ("date", "Thu, 01 Jan 2026 00:00:00 GMT"),
+            ("trailer", "x-checksum"),
             ("etag", "kept"),
         ]);
-        assert_eq!(names(StoredResponse::new(StatusCode::OK, &all, "").headers()), ["etag"]);
+        let stored = StoredResponse::new(StatusCode::OK, &all, "");
+        assert_eq!(names(stored.headers()), ["trailer", "etag"]);
     }
 
     #[test]

@@ -17,7 +17,8 @@ pub(crate) enum Rejection {
     InvalidKey(InvalidKey),
     /// The engine refused the input, in its own words: a scope that is too long.
     InvalidInput(String),
-    MissingKey(HeaderName),
+    /// With the name of the header that is preferred.
+    MissingKey(Option<HeaderName>),
     /// Over this layer's limit, or over that of a layer outside of it, which is not known here.
     BodyTooLarge(Option<usize>),
     BodyUnreadable,
@@ -30,6 +31,8 @@ pub(crate) enum Rejection {
     OutcomeUnknown,
     ResponseNotStored,
     StoreUnavailable,
+    /// The handler could not be started.
+    Overloaded,
 }
 
 impl Rejection {
@@ -44,6 +47,7 @@ impl Rejection {
             Self::OutcomeUnknown => statuses.outcome_unknown,
             Self::ResponseNotStored => statuses.response_not_stored,
             Self::StoreUnavailable => statuses.store_unavailable,
+            Self::Overloaded => statuses.overloaded,
         }
     }
 
@@ -58,6 +62,7 @@ impl Rejection {
             Self::OutcomeUnknown => "idempotency_outcome_unknown",
             Self::ResponseNotStored => "idempotency_response_not_stored",
             Self::StoreUnavailable => "idempotency_store_unavailable",
+            Self::Overloaded => "idempotency_overloaded",
         }
     }
 
@@ -65,7 +70,8 @@ impl Rejection {
         match self {
             Self::InvalidKey(reason) => format!("The idempotency key is refused: {reason}."),
             Self::InvalidInput(reason) => format!("The request is refused: {reason}."),
-            Self::MissingKey(header) => {
+            Self::MissingKey(None) => "This operation needs an idempotency key.".to_owned(),
+            Self::MissingKey(Some(header)) => {
                 format!("This operation needs an idempotency key in the header {header}.")
             }
             Self::BodyTooLarge(Some(limit)) => {
@@ -90,6 +96,9 @@ impl Rejection {
             Self::ResponseNotStored => "The operation was completed, but its response was not \
                 stored. It is not executed again."
                 .to_owned(),
+            Self::Overloaded => {
+                "The server could not start the operation. It was not executed.".to_owned()
+            }
             Self::StoreUnavailable => {
                 "The idempotency store is unavailable. The operation was not executed.".to_owned()
             }
@@ -97,7 +106,7 @@ impl Rejection {
     }
 
     fn retry_after(&self) -> Option<HeaderValue> {
-        matches!(self, Self::Locked { .. } | Self::StoreUnavailable)
+        matches!(self, Self::Locked { .. } | Self::StoreUnavailable | Self::Overloaded)
             .then_some(HeaderValue::from_static("1"))
     }
 
@@ -198,6 +207,7 @@ mod tests {
         for (rejection, expected) in [
             (locked, true),
             (Rejection::StoreUnavailable, true),
+            (Rejection::Overloaded, true),
             (Rejection::OutcomeUnknown, false),
             (Rejection::ResponseNotStored, false),
         ] {

@@ -17,6 +17,7 @@ use crate::exchange::{exchange, refuse};
 use crate::future::ResponseFuture;
 use crate::key;
 use crate::layer::Config;
+use crate::log;
 use crate::rejection::Rejection;
 
 /// A service with idempotency keys, made by [`IdempotencyLayer`](crate::IdempotencyLayer).
@@ -71,11 +72,13 @@ where
                 ResponseFuture::exchange(Box::pin(refuse(response, parts, body)))
             }
             Admission::Keyed(key) => {
-                // The clone has not been polled ready; the one that was is called.
-                let clone = self.inner.clone();
-                let ready = std::mem::replace(&mut self.inner, clone);
+                // The service that was polled ready may hold a permit of a limit inside. It is dropped
+                // with its permit: a duplicate needs none, and the handler takes one of its own
+                // once its claim is held.
+                let service = self.inner.clone();
+                self.inner = service.clone();
                 let config = self.config.clone();
-                ResponseFuture::exchange(Box::pin(exchange(config, ready, key, parts, body)))
+                ResponseFuture::exchange(Box::pin(exchange(config, service, key, parts, body)))
             }
         }
     }
@@ -87,24 +90,39 @@ impl Config {
         if !contract.methods.contain(&request.method) {
             return Admission::PassThrough;
         }
-        // A layer outside of this one holds the key already: here it would be found locked.
-        if request.extensions.get::<Attempt>().is_some() {
-            return Admission::PassThrough;
-        }
-        let rejection = match key::parse(&request.headers, &contract.header, contract.key_form) {
+        let outer = request.extensions.get::<Attempt>();
+        let rejection = match key::parse(&request.headers, &contract.headers, contract.key_form) {
             Ok(Some(key)) => {
                 let scope = policy.scope.as_ref().map(|scope| scope(request)).unwrap_or_default();
                 match Key::new(scope, key) {
-                    Ok(key) => return Admission::Keyed(key),
+                    // A layer outside of this one holds the key already: here it would be found
+                    // locked. Another key is that of a request which a handler makes.
+                    Ok(key) if outer.is_some_and(|outer| *outer.key() == key) => {
+                        return Admission::PassThrough;
+                    }
+                    Ok(key) => {
+                        self.look_for_unscoped_cookie(request);
+                        return Admission::Keyed(key);
+                    }
                     Err(error) => Rejection::InvalidInput(error.to_string()),
                 }
             }
-            Ok(None) if !policy.required => return Admission::PassThrough,
-            Ok(None) => Rejection::MissingKey(contract.header.clone()),
+            Ok(None) if !policy.required || outer.is_some() => return Admission::PassThrough,
+            Ok(None) => Rejection::MissingKey(contract.headers.first().cloned()),
             Err(invalid) => Rejection::InvalidKey(invalid),
         };
         self.counters.key_refused.add();
         Admission::Refused(rejection)
+    }
+
+    /// Cookies tell users apart that the fingerprint does not.
+    fn look_for_unscoped_cookie(&self, request: &http::request::Parts) {
+        if self.policy.scope.is_none()
+            && request.headers.contains_key(http::header::COOKIE)
+            && self.counters.unscoped_cookies.add_first()
+        {
+            log::unscoped_cookie();
+        }
     }
 }
 

@@ -21,13 +21,17 @@ pub struct LayerStats {
     pub complete_failed: u64,
     /// Operations that were completed without a response to replay: too large, or a stream.
     pub not_stored: u64,
-    /// Keys that were freed, because nothing had happened.
+    /// Keys that were freed, because nothing had happened: the response said so, or the handler was
+    /// never started.
     pub not_executed: u64,
     /// Executions that ended without saying how: a panic, an error of the inner service, a response
     /// body that failed.
     pub abandoned: u64,
     /// Stored responses that could not be decoded.
     pub undecodable: u64,
+    /// Requests with a key and a cookie, while the policy has no scope: two users that send the same
+    /// key and the same body get one response.
+    pub unscoped_cookies: u64,
 }
 
 /// The counters behind [`LayerStats`].
@@ -41,6 +45,7 @@ pub(crate) struct Counters {
     pub(crate) not_executed: Counter,
     pub(crate) abandoned: Counter,
     pub(crate) undecodable: Counter,
+    pub(crate) unscoped_cookies: Counter,
 }
 
 #[derive(Debug, Default)]
@@ -48,7 +53,12 @@ pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
     pub(crate) fn add(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.add_first();
+    }
+
+    /// Adds one; whether it is the first.
+    pub(crate) fn add_first(&self) -> bool {
+        self.0.fetch_add(1, Ordering::Relaxed) == 0
     }
 
     fn value(&self) -> u64 {
@@ -68,6 +78,7 @@ impl Counters {
             not_executed: self.not_executed.value(),
             abandoned: self.abandoned.value(),
             undecodable: self.undecodable.value(),
+            unscoped_cookies: self.unscoped_cookies.value(),
         }
     }
 }

@@ -30,6 +30,9 @@ enum Mode {
     SwitchProtocols,
     Fail,
     Panic,
+    Hang,
+    /// Refuses in `poll_ready`, as a limit that sheds load does.
+    Shed,
 }
 
 impl Inner {
@@ -51,6 +54,9 @@ impl Service<Request<Body>> for Inner {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Bytes>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Bytes>> {
+        if matches!(self.mode, Mode::Shed) {
+            return Poll::Ready(Err(Bytes::from("shed")));
+        }
         self.ready = true;
         Poll::Ready(Ok(()))
     }
@@ -70,6 +76,8 @@ impl Service<Request<Body>> for Inner {
                 }
                 Mode::Fail => Err(text),
                 Mode::Panic => std::panic::panic_any(text),
+                Mode::Hang => std::future::pending().await,
+                Mode::Shed => unreachable!("it is never ready"),
             }
         })
     }
@@ -177,8 +185,11 @@ fn any_executor_can_run_the_handlers() {
 /// An executor that is shut down drops its tasks: nobody knows how far the handler got.
 #[test]
 fn a_task_that_is_dropped_leaves_the_outcome_unknown() {
-    let layer = IdempotencyLayer::with_spawner(Store::new().engine, drop);
-    let mut service = layer.layer(Inner::new(Mode::Answer));
+    let layer = IdempotencyLayer::with_spawner(Store::new().engine, |mut task| {
+        let started = task.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop()));
+        assert!(started.is_pending());
+    });
+    let mut service = layer.layer(Inner::new(Mode::Hang));
     for _ in 0..2 {
         let response = block_on(call(&mut service, post(Some("k"), "text"))).unwrap();
         assert_eq!(response.status(), 409);
@@ -186,6 +197,51 @@ fn a_task_that_is_dropped_leaves_the_outcome_unknown() {
     assert_eq!(layer.engine().stats().in_flight, 0);
     assert_eq!(layer.engine().orphans().unwrap().len(), 1);
     block_on(layer.drained());
+}
+
+/// "Nothing happened" is certain: the handler was never called.
+#[test]
+fn a_task_that_is_dropped_before_its_handler_is_called_leaves_the_key_free() {
+    let going_down = Arc::new(AtomicUsize::new(2));
+    let left = going_down.clone();
+    let layer = IdempotencyLayer::with_spawner(Store::new().engine, move |task| {
+        match left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
+            Ok(_) => drop(task),
+            Err(_) => drop(std::thread::spawn(move || block_on(task))),
+        }
+    });
+    let mut service = layer.layer(Inner::new(Mode::Answer));
+    for status in [503, 503, 200, 200] {
+        let response = block_on(call(&mut service, post(Some("k"), "text"))).unwrap();
+        assert_eq!(response.status(), status);
+        assert_eq!(response.headers().contains_key("retry-after"), status == 503);
+    }
+    assert!(layer.engine().orphans().unwrap().is_empty());
+}
+
+#[test]
+fn a_spawner_that_panics_leaves_the_key_free() {
+    let layer = IdempotencyLayer::with_spawner(Store::new().engine, |_| panic!("no thread"));
+    let mut service = layer.layer(Inner::new(Mode::Answer));
+    for _ in 0..2 {
+        let request = call(&mut service, post(Some("k"), "text"));
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| block_on(request)));
+        assert_eq!(caught.unwrap_err().downcast_ref::<&str>(), Some(&"no thread"));
+    }
+    assert!(layer.engine().orphans().unwrap().is_empty());
+}
+
+/// The service of the layer was ready; the one that would run the handler refuses.
+#[tokio::test]
+async fn an_inner_service_that_refuses_before_it_is_called_frees_the_key() {
+    let layer = IdempotencyLayer::new(Store::new().engine);
+    let mut service = layer.layer(Inner::new(Mode::Shed));
+    for freed in 1..3 {
+        assert_eq!(service.call(post(Some("k"), "")).await.unwrap_err(), "shed");
+        assert_eq!(layer.stats().not_executed, freed);
+    }
+    assert_eq!(layer.stats().abandoned, 0);
+    assert!(layer.engine().orphans().unwrap().is_empty());
 }
 
 fn block_on<F: Future>(future: F) -> F::Output {

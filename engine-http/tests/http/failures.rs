@@ -167,6 +167,7 @@ async fn a_stored_response_that_can_not_be_decoded_is_not_executed_again() {
     let fingerprint = Fingerprint::builder()
         .part("method", "POST")
         .part("target", "/orders")
+        .part("authority", "x")
         .part("body", "")
         .finish();
     let begin = server.store.engine.begin(&key, fingerprint).wait().unwrap();

@@ -53,7 +53,7 @@ async fn in_required_mode_a_missing_key_is_refused() {
 #[tokio::test]
 async fn the_header_can_have_another_name() {
     let mut contract = Contract::default();
-    contract.header = HeaderName::from_static("idempotency-key");
+    contract.headers = vec![HeaderName::from_static("idempotency-key")];
     let server = Server::with(Store::new(), |layer| layer.contract(contract), created).await;
     for _ in 0..2 {
         let request = server.request(Method::POST, "/orders").header("Idempotency-Key", "k");

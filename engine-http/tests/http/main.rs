@@ -6,6 +6,7 @@ mod admin;
 mod bodies;
 mod contract;
 mod direct;
+mod edges;
 mod examples;
 mod failures;
 mod keys;

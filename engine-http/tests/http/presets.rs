@@ -38,7 +38,7 @@ impl Preset {
     async fn start(contract: Contract) -> Self {
         let gate = Gate::new();
         let passing = gate.clone();
-        let header = contract.header.clone();
+        let header = contract.headers[0].clone();
         let policy = Policy::new().required(true).max_request_body(1000);
         let configure = |layer: IdempotencyLayer| layer.contract(contract).policy(policy);
         let server =
@@ -250,7 +250,7 @@ async fn refusals_can_point_to_a_documentation() {
 #[tokio::test]
 async fn fields_of_a_preset_can_be_changed() {
     let mut contract = Contract::stripe();
-    contract.header = HeaderName::from_static("x-request-id");
+    contract.headers = vec![HeaderName::from_static("x-request-id")];
     contract.key_form = KeyForm::StringOrVerbatim;
     contract.methods = Methods::Unsafe;
     contract.replay_marker = None;

@@ -160,7 +160,7 @@ impl Server {
         request: http::request::Builder,
         body: impl Into<Bytes>,
     ) -> Result<Reply, hyper_util::client::legacy::Error> {
-        let request = request.body(Full::new(body.into())).unwrap();
+        let request = with_host(request.body(Full::new(body.into())).unwrap());
         let (parts, body) = self.client.request(request).await?.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         Ok(Reply { status: parts.status.as_u16(), headers: parts.headers, body })
@@ -171,7 +171,7 @@ impl Server {
         &self,
         request: http::request::Builder,
     ) -> Response<hyper::body::Incoming> {
-        self.client.request(request.body(Full::default()).unwrap()).await.unwrap()
+        self.client.request(with_host(request.body(Full::default()).unwrap())).await.unwrap()
     }
 
     /// Sends a POST to `/orders` without waiting for the answer.
@@ -197,6 +197,13 @@ impl Server {
         tokio::time::timeout(PATIENCE, read).await.expect("an answer").unwrap();
         answer
     }
+}
+
+/// The host that requests written by hand have too.
+fn with_host<B>(mut request: http::Request<B>) -> http::Request<B> {
+    let host = http::HeaderValue::from_static("x");
+    request.headers_mut().entry(http::header::HOST).or_insert(host);
+    request
 }
 
 struct CancelGuard(Option<Arc<Semaphore>>);
