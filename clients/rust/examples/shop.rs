@@ -21,7 +21,7 @@ type Executed = Arc<Mutex<Vec<[String; 3]>>>;
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let directory = std::env::args().nth(1).ok_or("usage: shop DIRECTORY")?;
     let mut contract = Contract::default();
-    contract.header = HeaderName::from_static("idempotency-key");
+    contract.headers = vec![HeaderName::from_static("idempotency-key")];
     let layer = IdempotencyLayer::new(oncekey::Engine::open(&directory)?).contract(contract);
     let paths = ["/orders", "/slow", "/busy", "/closed", "/panic"];
     let app = paths.into_iter().fold(Router::new(), |app, path| app.route(path, post(create)));
