@@ -193,3 +193,28 @@ async fn a_duplicate_that_waits_holds_no_permit_of_a_limit_inside() {
         assert_eq!(duplicate.await.unwrap().unwrap().status(), 201);
     }
 }
+
+/// Inside, the answer to one origin is part of what is stored.
+#[tokio::test]
+async fn cors_belongs_outside() {
+    let origin = from_fn(|request: Request, next: Next| async {
+        let origin = request.headers()["origin"].clone();
+        let mut answer = next.run(request).await;
+        answer.headers_mut().insert("access-control-allow-origin", origin);
+        answer
+    });
+    for (outside, retry) in [(true, "b"), (false, "a")] {
+        let keys = IdempotencyLayer::new(Store::new().engine);
+        let app = Router::new().route("/", post(async || "created"));
+        let app = if outside {
+            app.layer(keys).layer(origin.clone())
+        } else {
+            app.layer(origin.clone()).layer(keys)
+        };
+        for (from, allowed) in [("a", "a"), ("b", retry)] {
+            let request = http::Request::post("/").header(KEY, "k").header("origin", from);
+            let answer = app.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+            assert_eq!(answer.headers()["access-control-allow-origin"], allowed);
+        }
+    }
+}
