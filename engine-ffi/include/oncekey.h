@@ -10,38 +10,38 @@
 #include <string.h>
 
 // The store holds nothing under the key, or only what has expired. Only oncekey_engine_get says so.
-#define ONCEKEY_ABSENT 0
+#define ONCEKEY_ABSENT 200
 
 // The key is new, or its record expired: execute the operation, then complete the claim.
-#define ONCEKEY_CLAIMED 1
+#define ONCEKEY_CLAIMED 201
 
 // The operation was completed: give the recorded response, do not execute.
-#define ONCEKEY_REPLAY 2
+#define ONCEKEY_REPLAY 202
 
 // The operation is being executed right now. Try again later.
-#define ONCEKEY_LOCKED 3
+#define ONCEKEY_LOCKED 203
 
 // The key was used with a different request. Do not execute.
-#define ONCEKEY_MISMATCH 4
+#define ONCEKEY_MISMATCH 204
 
 // An earlier attempt died without saying how it ended. The engine never executes it again by itself.
-#define ONCEKEY_ORPHANED 5
+#define ONCEKEY_ORPHANED 205
 
 // Every answer that a change happened waits until the change is synced to disk.
-#define ONCEKEY_STRICT 0
+#define ONCEKEY_STRICT 301
 
 // `begin` grants a claim once it is written, before it is synced: survives kill -9, and after a
 // power loss an operation may run twice.
-#define ONCEKEY_RELAXED 1
+#define ONCEKEY_RELAXED 302
 
 // Refuse to create a store.
-#define ONCEKEY_OPEN_EXISTING 1
+#define ONCEKEY_OPEN_EXISTING 65536
 
 // Open although the wall clock stands further ahead than `max_clock_gap_ms`.
-#define ONCEKEY_ACCEPT_CLOCK_JUMP 2
+#define ONCEKEY_ACCEPT_CLOCK_JUMP 131072
 
 // Open a store on a network filesystem, whose locks and syncs are not to be trusted.
-#define ONCEKEY_ALLOW_NETWORK_FILESYSTEM 4
+#define ONCEKEY_ALLOW_NETWORK_FILESYSTEM 262144
 
 // The version of the binary interface, and the number in the SONAME.
 #define ONCEKEY_ABI_VERSION 1
@@ -136,34 +136,34 @@
 #define ONCEKEY_UNKNOWN_ERROR 199
 
 // As oncekey_begin: `key`, `fingerprint`, `max_wait_ms`.
-#define ONCEKEY_OP_BEGIN 1
+#define ONCEKEY_OP_BEGIN 401
 
 // As oncekey_claim_complete_with: `claim`, `data` unless ONCEKEY_NO_RESPONSE is set, `ttl_ms`.
-#define ONCEKEY_OP_COMPLETE 2
+#define ONCEKEY_OP_COMPLETE 402
 
 // As oncekey_claim_abort: `claim`.
-#define ONCEKEY_OP_ABORT 3
+#define ONCEKEY_OP_ABORT 403
 
 // As oncekey_claim_checkpoint: `claim`, `data`.
-#define ONCEKEY_OP_CHECKPOINT 4
+#define ONCEKEY_OP_CHECKPOINT 404
 
 // As oncekey_orphan_take_over: `orphan`. The completion's answer is CLAIMED.
-#define ONCEKEY_OP_TAKE_OVER 5
+#define ONCEKEY_OP_TAKE_OVER 405
 
 // As oncekey_orphan_complete: `orphan`, `data`.
-#define ONCEKEY_OP_ORPHAN_COMPLETE 6
+#define ONCEKEY_OP_ORPHAN_COMPLETE 406
 
 // As oncekey_orphan_release: `orphan`.
-#define ONCEKEY_OP_RELEASE 7
+#define ONCEKEY_OP_RELEASE 407
 
 // ONCEKEY_OP_COMPLETE without a response to keep.
-#define ONCEKEY_NO_RESPONSE 1
+#define ONCEKEY_NO_RESPONSE 16777216
 
 // ONCEKEY_OP_BEGIN frees `fingerprint`, whatever comes of it.
-#define ONCEKEY_FREE_FINGERPRINT 2
+#define ONCEKEY_FREE_FINGERPRINT 33554432
 
 // ONCEKEY_OP_BEGIN makes its fingerprint of `parts`, and does not look at `fingerprint`.
-#define ONCEKEY_FINGERPRINT_PARTS 4
+#define ONCEKEY_FINGERPRINT_PARTS 67108864
 
 // An open store. A number: copy it freely. 0 is no engine.
 typedef struct {
@@ -287,7 +287,7 @@ typedef struct {
   uint32_t size;
   // ONCEKEY_OPEN_EXISTING and the others, ored.
   uint32_t flags;
-  // ONCEKEY_STRICT or ONCEKEY_RELAXED.
+  // ONCEKEY_STRICT or ONCEKEY_RELAXED. 0: ONCEKEY_STRICT.
   uint32_t durability;
   // Must be 0.
   uint32_t reserved;

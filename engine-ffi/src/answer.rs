@@ -11,17 +11,17 @@ use crate::orphan::ORPHANS;
 use crate::types::{Buffer, Claim, Orphan, Slice, Token};
 
 /// The store holds nothing under the key, or only what has expired. Only oncekey_engine_get says so.
-pub const ONCEKEY_ABSENT: i32 = 0;
+pub const ONCEKEY_ABSENT: i32 = 200;
 /// The key is new, or its record expired: execute the operation, then complete the claim.
-pub const ONCEKEY_CLAIMED: i32 = 1;
+pub const ONCEKEY_CLAIMED: i32 = 201;
 /// The operation was completed: give the recorded response, do not execute.
-pub const ONCEKEY_REPLAY: i32 = 2;
+pub const ONCEKEY_REPLAY: i32 = 202;
 /// The operation is being executed right now. Try again later.
-pub const ONCEKEY_LOCKED: i32 = 3;
+pub const ONCEKEY_LOCKED: i32 = 203;
 /// The key was used with a different request. Do not execute.
-pub const ONCEKEY_MISMATCH: i32 = 4;
+pub const ONCEKEY_MISMATCH: i32 = 204;
 /// An earlier attempt died without saying how it ended. The engine never executes it again by itself.
-pub const ONCEKEY_ORPHANED: i32 = 5;
+pub const ONCEKEY_ORPHANED: i32 = 205;
 
 /// What was found under a key. Fields that do not belong to the outcome are 0. The caller frees
 /// `data`, and `claim` or `orphan` where it is not 0.
@@ -89,8 +89,8 @@ impl Token {
 }
 
 impl Answer {
-    pub(crate) const ABSENT: Self = Self {
-        outcome: ONCEKEY_ABSENT,
+    pub(crate) const NONE: Self = Self {
+        outcome: 0,
         attempt: 0,
         claim: Claim { id: 0 },
         orphan: Orphan { id: 0 },
@@ -119,7 +119,7 @@ impl Answer {
             Lookup::InFlight(in_flight) => Ok(Self::locked(&in_flight)),
             Lookup::Orphaned(orphan) => Self::orphaned(orphan),
             Lookup::Completed(recorded) => Self::replay(recorded),
-            _ => Ok(Self::ABSENT),
+            _ => Ok(Self { outcome: ONCEKEY_ABSENT, ..Self::NONE }),
         }
     }
 
@@ -140,7 +140,7 @@ impl Answer {
         })?;
         let claim = Claim { id };
         let outcome = ONCEKEY_CLAIMED;
-        Ok(Self { outcome, attempt, claim, token, data, has_data, ..Self::ABSENT })
+        Ok(Self { outcome, attempt, claim, token, data, has_data, ..Self::NONE })
     }
 
     fn orphaned(orphan: oncekey::Orphan) -> Result<Self, Failure> {
@@ -153,7 +153,7 @@ impl Answer {
             has_data,
             since_ms: unix_ms(orphan.since()),
             orphan: Orphan { id: ORPHANS.insert(orphan).map_err(|_| Failure::too_many())? },
-            ..Self::ABSENT
+            ..Self::NONE
         })
     }
 
@@ -163,7 +163,7 @@ impl Answer {
             token: Token::new(recorded.token()),
             since_ms: unix_ms(recorded.completed_at()),
             expires_ms: unix_ms(recorded.expires_at()),
-            ..Self::ABSENT
+            ..Self::NONE
         };
         if let Some(response) = recorded.into_response() {
             answer.has_data = 1;
@@ -178,7 +178,7 @@ impl Answer {
             attempt: in_flight.attempt(),
             running_ms: in_ms(in_flight.running_for()),
             retry_after_ms: in_ms(in_flight.retry_after()),
-            ..Self::ABSENT
+            ..Self::NONE
         }
     }
 
@@ -186,7 +186,7 @@ impl Answer {
         let labels: Vec<u8> =
             mismatch.parts().iter().flat_map(|part| part.bytes().chain([0])).collect();
         let data = Buffer::new(Bytes::Owned(labels.into()))?;
-        Ok(Self { outcome: ONCEKEY_MISMATCH, has_data: 1, data, ..Self::ABSENT })
+        Ok(Self { outcome: ONCEKEY_MISMATCH, has_data: 1, data, ..Self::NONE })
     }
 }
 

@@ -8,17 +8,17 @@ use oncekey::Durability;
 use crate::error::Failure;
 
 /// Every answer that a change happened waits until the change is synced to disk.
-pub const ONCEKEY_STRICT: u32 = 0;
+pub const ONCEKEY_STRICT: u32 = 301;
 /// `begin` grants a claim once it is written, before it is synced: survives kill -9, and after a
 /// power loss an operation may run twice.
-pub const ONCEKEY_RELAXED: u32 = 1;
+pub const ONCEKEY_RELAXED: u32 = 302;
 
 /// Refuse to create a store.
-pub const ONCEKEY_OPEN_EXISTING: u32 = 1;
+pub const ONCEKEY_OPEN_EXISTING: u32 = 65_536;
 /// Open although the wall clock stands further ahead than `max_clock_gap_ms`.
-pub const ONCEKEY_ACCEPT_CLOCK_JUMP: u32 = 2;
+pub const ONCEKEY_ACCEPT_CLOCK_JUMP: u32 = 131_072;
 /// Open a store on a network filesystem, whose locks and syncs are not to be trusted.
-pub const ONCEKEY_ALLOW_NETWORK_FILESYSTEM: u32 = 4;
+pub const ONCEKEY_ALLOW_NETWORK_FILESYSTEM: u32 = 262_144;
 
 /// Options of a store: set `size`, leave everything else 0, and change what is to differ from the
 /// defaults.
@@ -29,7 +29,7 @@ pub struct Options {
     pub size: u32,
     /// ONCEKEY_OPEN_EXISTING and the others, ored.
     pub flags: u32,
-    /// ONCEKEY_STRICT or ONCEKEY_RELAXED.
+    /// ONCEKEY_STRICT or ONCEKEY_RELAXED. 0: ONCEKEY_STRICT.
     pub durability: u32,
     /// Must be 0.
     pub reserved: u32,
@@ -80,7 +80,7 @@ impl Options {
 
     fn to_engine(self) -> Result<oncekey::Options, Failure> {
         let durability = match self.durability {
-            ONCEKEY_STRICT => Durability::Strict,
+            0 | ONCEKEY_STRICT => Durability::Strict,
             ONCEKEY_RELAXED => Durability::Relaxed,
             other => return Err(Failure::invalid(format!("there is no durability {other}"))),
         };

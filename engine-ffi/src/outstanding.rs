@@ -101,7 +101,7 @@ impl Outstanding {
             error: Error { id: 0 },
             kept: 0,
             reserved: 0,
-            answer: Answer::ABSENT,
+            answer: Answer::NONE,
         };
         let filled = answered.and_then(|answered| {
             match answered {

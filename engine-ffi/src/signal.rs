@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
+use rustix::io::fcntl_dupfd_cloexec;
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use crate::error::Failure;
@@ -15,9 +16,15 @@ pub(crate) struct Signal {
 
 impl Signal {
     pub(crate) fn new() -> Result<Self, Failure> {
-        let (reader, writer) = pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)
-            .map_err(|error| Failure::io(format!("no pipe: {error}")))?;
-        Ok(Self { reader, writer, raised: false })
+        let failed = |error| Failure::io(format!("no pipe: {error}"));
+        let (reader, writer) =
+            pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).map_err(failed)?;
+        // In a process that closed its standard descriptors the numbers 0 to 2 are written to by
+        // whoever logs.
+        let above = |end: OwnedFd| {
+            if end.as_raw_fd() > 2 { Ok(end) } else { fcntl_dupfd_cloexec(&end, 3).map_err(failed) }
+        };
+        Ok(Self { reader: above(reader)?, writer: above(writer)?, raised: false })
     }
 
     pub(crate) fn fd(&self) -> RawFd {

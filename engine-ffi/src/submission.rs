@@ -5,26 +5,26 @@ use crate::request::Part;
 use crate::types::{Claim, Error, Fingerprint, Key, Orphan, Slice};
 
 /// As oncekey_begin: `key`, `fingerprint`, `max_wait_ms`.
-pub const ONCEKEY_OP_BEGIN: u32 = 1;
+pub const ONCEKEY_OP_BEGIN: u32 = 401;
 /// As oncekey_claim_complete_with: `claim`, `data` unless ONCEKEY_NO_RESPONSE is set, `ttl_ms`.
-pub const ONCEKEY_OP_COMPLETE: u32 = 2;
+pub const ONCEKEY_OP_COMPLETE: u32 = 402;
 /// As oncekey_claim_abort: `claim`.
-pub const ONCEKEY_OP_ABORT: u32 = 3;
+pub const ONCEKEY_OP_ABORT: u32 = 403;
 /// As oncekey_claim_checkpoint: `claim`, `data`.
-pub const ONCEKEY_OP_CHECKPOINT: u32 = 4;
+pub const ONCEKEY_OP_CHECKPOINT: u32 = 404;
 /// As oncekey_orphan_take_over: `orphan`. The completion's answer is CLAIMED.
-pub const ONCEKEY_OP_TAKE_OVER: u32 = 5;
+pub const ONCEKEY_OP_TAKE_OVER: u32 = 405;
 /// As oncekey_orphan_complete: `orphan`, `data`.
-pub const ONCEKEY_OP_ORPHAN_COMPLETE: u32 = 6;
+pub const ONCEKEY_OP_ORPHAN_COMPLETE: u32 = 406;
 /// As oncekey_orphan_release: `orphan`.
-pub const ONCEKEY_OP_RELEASE: u32 = 7;
+pub const ONCEKEY_OP_RELEASE: u32 = 407;
 
 /// ONCEKEY_OP_COMPLETE without a response to keep.
-pub const ONCEKEY_NO_RESPONSE: u32 = 1;
+pub const ONCEKEY_NO_RESPONSE: u32 = 16_777_216;
 /// ONCEKEY_OP_BEGIN frees `fingerprint`, whatever comes of it.
-pub const ONCEKEY_FREE_FINGERPRINT: u32 = 2;
+pub const ONCEKEY_FREE_FINGERPRINT: u32 = 33_554_432;
 /// ONCEKEY_OP_BEGIN makes its fingerprint of `parts`, and does not look at `fingerprint`.
-pub const ONCEKEY_FINGERPRINT_PARTS: u32 = 4;
+pub const ONCEKEY_FINGERPRINT_PARTS: u32 = 67_108_864;
 
 /// An operation to submit. Fields that do not belong to `op` are not looked at.
 #[repr(C)]

@@ -66,3 +66,19 @@ fn the_soname_has_the_version_of_the_binary_interface() {
     assert!(read("build.rs").contains(&format!("liboncekey.{version}.dylib\"")));
     assert!(read("Cargo.toml").contains(&format!("version = \"{version}.0.0\"")));
 }
+
+/// A status in the place of an outcome compiles; it must not pass for one by its value.
+#[test]
+fn no_two_constants_share_a_value() {
+    let header = include_str!("../include/oncekey.h");
+    let mut named = std::collections::BTreeMap::new();
+    let defined = header.lines().filter_map(|line| line.strip_prefix("#define ONCEKEY_"));
+    for (name, value) in defined.filter_map(|line| line.split_once(' ')) {
+        if name.contains("VERSION") {
+            continue;
+        }
+        let other = named.insert(value.parse::<u32>().unwrap(), name);
+        assert_eq!(other, None, "{name} is {value}, too");
+    }
+    assert!(named.len() > 40, "{} constants", named.len());
+}

@@ -1,27 +1,52 @@
-/* A process without standard streams prints into no file of the store. */
+/* A process without standard streams prints into no file of the store, and into no queue. */
 #include "check.h"
 #include <fcntl.h>
+#include <poll.h>
+#include <sys/stat.h>
 #include <unistd.h>
+
+static void log_to_all(void) {
+  for (int i = 0; i < 1000; i++)
+    for (int fd = 0; fd <= 2; fd++) dprintf(fd, "WARN the process logs, line %d\n", i);
+}
+
+static void standard_descriptors_are_closed(void) {
+  for (int fd = 0; fd <= 2; fd++) CHECK(fcntl(fd, F_GETFD) == -1);
+}
 
 void test(void) {
   int kept = fcntl(2, F_DUPFD_CLOEXEC, 100);
   CHECK(kept >= 100);
-  for (int fd = 0; fd < 3; fd++) close(fd);
-  oncekey_engine engine = open_here();
-  OK(oncekey_claim_complete(claim_of(engine, "k"), oncekey_str("r"), NULL, NULL));
-  OK(oncekey_engine_fold(engine, NULL));
-  int open_streams = 0;
-  for (int fd = 0; fd < 3; fd++) open_streams += fcntl(fd, F_GETFD) >= 0;
-  for (int i = 0; i < 1000; i++) {
-    dprintf(1, "something that the process prints\n");
-    dprintf(2, "something that the process logs\n");
+  for (int fd = 0; fd <= 2; fd++) close(fd);
+  char backup[4096];
+  snprintf(backup, sizeof backup, "%s-backup", directory);
+  for (int round = 0; round < 2; round++) {
+    oncekey_engine engine;
+    oncekey_queue queue;
+    int32_t queue_fd;
+    OK(oncekey_engine_open(oncekey_str(directory), NULL, &engine, NULL));
+    OK(oncekey_queue_new(engine, 0, &queue, NULL));
+    OK(oncekey_queue_fd(queue, &queue_fd, NULL));
+    standard_descriptors_are_closed();
+    if (round == 0) {
+      OK(oncekey_claim_complete(claim_of(engine, "k"), oncekey_str("r"), NULL, NULL));
+    } else {
+      oncekey_answer answer = begin_as(engine, "k", "b", ONCEKEY_REPLAY);
+      OK(oncekey_buffer_free(&answer.data));
+    }
+    log_to_all();
+    OK(oncekey_engine_fold(engine, NULL));
+    OK(oncekey_engine_reopen(engine, NULL));
+    standard_descriptors_are_closed();
+    if (round == 0) OK(oncekey_engine_backup(engine, oncekey_str(backup), NULL));
+    standard_descriptors_are_closed();
+    log_to_all();
+    struct pollfd ready = {queue_fd, POLLIN, 0};
+    CHECK(poll(&ready, 1, 0) == 0);
+    OK(oncekey_queue_free(queue));
+    end(engine);
   }
-  end(engine);
-  engine = open_here();
-  oncekey_answer answer = begin_as(engine, "k", "b", ONCEKEY_REPLAY);
-  OK(oncekey_buffer_free(&answer.data));
-  end(engine);
-  for (int fd = 0; fd < 3; fd++) CHECK(dup2(kept, fd) == fd);
+  for (int fd = 0; fd <= 2; fd++) CHECK(dup2(kept, fd) == fd);
   close(kept);
-  CHECK(open_streams == 0);
-}
+  OK(oncekey_verify(oncekey_str(directory), NULL));
+  OK(oncekey_verify(oncekey_str(backup), NULL));

@@ -197,7 +197,11 @@ impl Sequence {
     }
 
     fn answered(&mut self, name: u8, mut answer: Answer) {
-        assert!((1..=5).contains(&answer.outcome), "outcome {}", answer.outcome);
+        assert!(
+            (ONCEKEY_CLAIMED..=ONCEKEY_ORPHANED).contains(&answer.outcome),
+            "outcome {}",
+            answer.outcome
+        );
         assert_eq!(answer.outcome == ONCEKEY_CLAIMED, answer.claim.id != 0);
         assert_eq!(answer.outcome == ONCEKEY_ORPHANED, answer.orphan.id != 0);
         if answer.claim.id != 0 {
@@ -221,7 +225,8 @@ impl Sequence {
         let name = [choices.next() as u8 % 4];
         // What owns the claim of a key is not known before it is polled: those keys are others.
         let scope = format!("{}-queue", self.scope);
-        let op = choices.next() as u32 % 9;
+        // The operations, and one beyond on either side.
+        let op = ONCEKEY_OP_BEGIN - 1 + choices.next() as u32 % 9;
         let fingerprint = self.fingerprint(choices);
         // SAFETY: as in `step`.
         unsafe {
@@ -230,10 +235,11 @@ impl Sequence {
             submission.user_data = u64::from(name[0]);
             // What still waits at the end goes with its queue.
             submission.max_wait_ms = if data.len() % 2 == 1 { 60_000 } else { 0 };
-            submission.flags = choices.next() as u32 % 9;
+            // Each flag that there is, and one that there is not.
+            submission.flags = (choices.next() as u32 % 9) * ONCEKEY_NO_RESPONSE;
             let part = Part { label: slice(b"body"), value: slice(data) };
             submission.parts = &part;
-            submission.part_count = usize::from(op != 1 || name[0] != 0);
+            submission.part_count = usize::from(op != ONCEKEY_OP_BEGIN || name[0] != 0);
             submission.key = Key { scope: slice(scope.as_bytes()), key: slice(&name) };
             submission.fingerprint = fingerprint;
             submission.claim = Claim { id: handle };
