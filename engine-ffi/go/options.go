@@ -55,6 +55,8 @@ type Options struct {
 	SweepInterval time.Duration
 	// MaxClockGap: how far the wall clock may stand ahead of the store's last time. Default 30 days.
 	MaxClockGap time.Duration
+	// MaxOpenFiles: how many files of records may be open. Default 256, at least 8.
+	MaxOpenFiles int
 	// AcceptClockJump: open although the clock stands further ahead than MaxClockGap.
 	AcceptClockJump bool
 	// AllowNetworkFilesystem: open a store on a network filesystem.
@@ -99,6 +101,7 @@ func (o *Options) toC() (C.oncekey_options, error) {
 		&c.max_queue:       int64(o.MaxQueue),
 		&c.max_waiters:     int64(o.MaxWaiters),
 		&c.max_store_bytes: o.MaxStoreBytes,
+		&c.max_open_files:  int64(o.MaxOpenFiles),
 		&c.recent_bytes:    int64(o.RecentBytes),
 		&c.cache_bytes:     int64(o.CacheBytes),
 		&c.segment_bytes:   o.SegmentBytes,

@@ -321,6 +321,8 @@ typedef struct {
   uint64_t sweep_interval_ms;
   // How far the wall clock may stand ahead of the store's last time. 0: 30 days.
   uint64_t max_clock_gap_ms;
+  // How many files of records may be open. 0: 256; at least 8.
+  uint64_t max_open_files;
 } oncekey_options;
 
 // What oncekey_engine_close left behind.

@@ -63,6 +63,8 @@ pub struct Options {
     pub sweep_interval_ms: u64,
     /// How far the wall clock may stand ahead of the store's last time. 0: 30 days.
     pub max_clock_gap_ms: u64,
+    /// How many files of records may be open. 0: 256; at least 8.
+    pub max_open_files: u64,
 }
 
 const KNOWN_FLAGS: u32 =
@@ -105,6 +107,7 @@ impl Options {
         });
         to = change(to, self.recent_bytes, |to, n| to.recent_bytes(count(n)));
         to = change(to, self.cache_bytes, |to, n| to.cache_bytes(count(n)));
+        to = change(to, self.max_open_files, |to, n| to.max_open_files(count(n)));
         to = change(to, self.segment_bytes, oncekey::Options::segment_bytes);
         to = change(to, self.sweep_interval_ms, |to, ms| {
             to.sweep_interval(Duration::from_millis(ms))
