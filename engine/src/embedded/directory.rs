@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::embedded::disk::{Directory, Disk, Lockable};
-use crate::embedded::journal::{self, JournalId, Position};
+use crate::embedded::journal::{self, JournalId, Position, Reached};
 use crate::embedded::options::Options;
 use crate::embedded::store::{self, Store, StoreState};
 use crate::semantics::secret::Secret;
@@ -82,14 +82,14 @@ pub(crate) fn backup(options: &Options, source: &Store, path: &Path) -> Result<(
         None => create_dir(disk, path)?,
     };
     let _lock = lock(&*target, path, Lockable::File(LOCK))?;
-    // A restored copy forgets what happened after it was taken: its tokens must not look like
-    // those of the original.
-    let incarnation = random_incarnation(options)?;
-    let id = JournalId::new(incarnation, &source.state().secret);
+    // Its journal goes another way than that of the original.
+    let identity = random_number(options)?;
+    let id = JournalId::new(identity, &source.state().secret);
     journal::create(&target, id, options.segment_bytes)?;
     source.copy_to(&target, |state| {
-        state.incarnation = incarnation;
+        state.identity = identity;
         state.replay_from = Position::FIRST;
+        state.reached = Reached { sequence: state.folded_through, epoch: state.epoch };
     })
 }
 
@@ -250,33 +250,36 @@ fn lock(
     })
 }
 
+/// What an earlier creation left is replaced, once it is clear that nothing else is there.
 fn create_store(options: &Options, dir: &Arc<dyn Directory>) -> Result<()> {
     let names = dir.list().map_err(|error| Error::io("the store's directory", error))?;
+    let mut leftovers = Vec::new();
     for name in names {
-        if journal::is_segment(&name) {
-            if journal::holds_groups(&**dir, &name)? {
-                return Err(Error::corrupted(format!(
-                    "{} is missing, but {name} holds records",
-                    store::FILE
-                )));
-            }
-        } else if store::is_stored_file(&name) {
+        let holds_records = if journal::is_segment(&name) {
+            !journal::is_unused_first(&**dir, &name)?
+        } else {
+            store::is_stored_file(&name)
+        };
+        if holds_records {
             return Err(Error::corrupted(format!(
                 "{} is missing, but {name} is there",
                 store::FILE
             )));
-        } else if name != store::TEMPORARY_FILE {
-            continue;
         }
-        dir.remove(&name).map_err(|error| Error::io(format!("removing {name}"), error))?;
+        if journal::is_segment(&name) || name == store::TEMPORARY_FILE {
+            leftovers.push(name);
+        }
     }
     let mut secret = Secret([0; Secret::LEN]);
     random(options, &mut secret.0)?;
-    let incarnation = random_incarnation(options)?;
-    let id = JournalId::new(incarnation, &secret);
+    let identity = random_number(options)?;
+    for name in leftovers {
+        dir.remove(&name).map_err(|error| Error::io(format!("removing {name}"), error))?;
+    }
+    let id = JournalId::new(identity, &secret);
     journal::create(dir, id, options.segment_bytes)?;
     let time = Time::from_wall(options.clock.wall());
-    let state = StoreState::new(incarnation, secret, Position::FIRST, time);
+    let state = StoreState::new(identity, secret, Position::FIRST, time);
     Store::create(dir, options.store_cache_bytes(), &state)
 }
 
@@ -299,7 +302,7 @@ fn random(options: &Options, bytes: &mut [u8]) -> Result<()> {
     Ok(())
 }
 
-fn random_incarnation(options: &Options) -> Result<u64> {
+pub(crate) fn random_number(options: &Options) -> Result<u64> {
     let mut bytes = [0; 8];
     random(options, &mut bytes)?;
     Ok(u64::from_le_bytes(bytes))

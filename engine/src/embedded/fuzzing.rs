@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::base::codec::Decoder;
 use crate::base::error::Result;
 use crate::embedded::directory;
-use crate::embedded::journal::{self, Group, JournalId, Room, Start};
+use crate::embedded::journal::{self, Group, Room};
 use crate::embedded::options::Options;
 use crate::embedded::store::{self, Store};
 use crate::semantics::time::Time;
@@ -25,20 +25,15 @@ pub fn decode(bytes: &[u8]) {
 pub fn append_group(options: &Options, path: &Path, payload: &[u8], entries: u32) -> Result<()> {
     let (home, _lock) = directory::open(options, path, false)?;
     let dir = &home.handle;
-    let store = Store::open(dir, options.store_cache_bytes(), options.open_files())?;
-    let state = store.state();
-    let start = Start {
-        position: state.replay_from,
-        next_sequence: state.folded_through + 1,
-        epoch: state.epoch,
-    };
-    let id = JournalId::new(state.incarnation, &state.secret);
+    let state = Store::inspect(dir, options.store_cache_bytes(), options.open_files())?.state();
+    let (id, start) = (state.journal_id(), state.journal_start());
     let (mut epoch, mut time) = (state.epoch, state.time);
-    let mut journal =
-        journal::recover(dir, id, options.segment_bytes, start, &mut |header, _, _| {
+    let inspected =
+        journal::inspect(dir, id, options.segment_bytes, start, &mut |header, _, _| {
             (epoch, time) = (header.epoch, header.time.max(time));
             Ok(())
         })?;
+    let (mut journal, _) = inspected.settle()?;
     let mut group = Group::default();
     group.clear();
     group.push_raw(payload, entries);

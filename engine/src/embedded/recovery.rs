@@ -1,36 +1,61 @@
 //! From a store directory to the records as they were acknowledged: what the store file carries,
 //! then the journal's changes on top of it, then a new epoch.
 
-use crate::base::error::{Error, Result};
+use crate::base::error::{Error, ErrorKind, Result};
 use crate::embedded::clock::EngineClock;
 use crate::embedded::directory::{self, StoreDirectory};
-use crate::embedded::journal::{self, Entry, Group, Journal, JournalId, Room, Start};
+use crate::embedded::journal::{self, Entry, Group, Journal, Reached, Room};
 use crate::embedded::options::Options;
-use crate::embedded::store::Store;
+use crate::embedded::store::{InspectedStore, Leftovers, Store};
 use crate::semantics::command::Change;
 use crate::semantics::key::{HashMap, KeyHash};
 use crate::semantics::record::Record;
 use crate::semantics::record::Versioned;
+use crate::semantics::secret::Secret;
 use crate::semantics::time::Time;
 use crate::semantics::token::Token;
 use crate::semantics::transition::apply;
 
-/// The state of a store after recovery; its epoch is durable.
+/// A store after recovery; its epoch is durable.
 pub(crate) struct Recovered {
+    pub(crate) store: Store,
     pub(crate) journal: Journal,
     /// Records newer than the store file.
     pub(crate) records: HashMap<Versioned>,
     pub(crate) clock: EngineClock,
+    pub(crate) incarnation: u64,
     pub(crate) epoch: u64,
     pub(crate) time: Time,
 }
 
+/// Recovers the store, which must have the secret that is `known`, if one is.
+///
+/// Everything is read and verified before anything is written, so that a directory that is refused
+/// is left as it is, whatever is wrong with it, and opens once that is put right.
 pub(crate) fn recover(
     options: &Options,
     home: &StoreDirectory,
-    store: &Store,
+    known: Option<&Secret>,
 ) -> Result<Recovered> {
+    inspect(options, home, known)?.settle(options, home)
+}
+
+/// A directory that was read and verified, and not touched.
+struct Inspected {
+    store: InspectedStore,
+    journal: journal::Inspected,
+    leftovers: Leftovers,
+    rebuild: Rebuild,
+    clock: EngineClock,
+}
+
+fn inspect(options: &Options, home: &StoreDirectory, known: Option<&Secret>) -> Result<Inspected> {
+    let store = Store::inspect(&home.handle, options.store_cache_bytes(), options.open_files())?;
     let state = store.state();
+    if known.is_some_and(|known| *known != state.secret) {
+        let message = format!("another store lies in {}; open it anew", home.path.display());
+        return Err(Error::new(ErrorKind::StoreForeign, message));
+    }
     let mut rebuild = Rebuild {
         incarnation: state.incarnation,
         carried: store.view().open_records()?.into_iter().collect(),
@@ -38,37 +63,61 @@ pub(crate) fn recover(
         epoch: state.epoch,
         time: state.time,
     };
-    let start = Start {
-        position: state.replay_from,
-        next_sequence: state.folded_through + 1,
-        epoch: state.epoch,
-    };
-    let mut journal = journal::recover(
+    let journal = journal::inspect(
         &home.handle,
-        JournalId::new(state.incarnation, &state.secret),
+        state.journal_id(),
         options.segment_bytes,
-        start,
+        state.journal_start(),
         &mut |header, sequence, entry| rebuild.replay(header.epoch, header.time, sequence, entry),
     )?;
-
+    let leftovers = store.leftovers(journal.last_sequence())?;
     let max_gap = (!options.accept_clock_jump).then_some(options.max_clock_gap);
     let clock = EngineClock::start(options.clock.clone(), Some(rebuild.time), max_gap)?;
-    let (epoch, time) = (rebuild.epoch + 1, clock.now().max(rebuild.time));
-    let sequence = journal.next_sequence();
-    let ended = rebuild.time;
-    if epoch == 1 {
-        directory::make_names_durable(&options.disk, &home.path)?;
+    Ok(Inspected { store, journal, leftovers, rebuild, clock })
+}
+
+impl Inspected {
+    /// DURABLE: what was read first, then the new epoch, both in the journal; then the store file is
+    /// written to, and only then is a file removed. An error or a crash on the way leaves a directory
+    /// that the next open recovers.
+    fn settle(self, options: &Options, home: &StoreDirectory) -> Result<Recovered> {
+        let Self { store, journal, leftovers, mut rebuild, clock } = self;
+        let dir = &home.handle;
+        let (mut journal, unfinished) = journal.settle()?;
+        let (epoch, ended) = (rebuild.epoch + 1, rebuild.time);
+        let time = clock.now().max(ended);
+        let random = directory::random_number(options)?;
+        let incarnation = Token::incarnation_after(rebuild.incarnation, time, random);
+        if epoch == 1 {
+            directory::make_names_durable(&options.disk, &home.path)?;
+        }
+        let sequence = journal.next_sequence();
+        begin_epoch(&mut journal, epoch, time, ended, incarnation)?;
+        rebuild.replay(epoch, time, sequence, Entry::Epoch { ended, incarnation })?;
+
+        let store = store.settle(Reached { sequence, epoch })?;
+        let removed = [unfinished.remove(&**dir)?, leftovers.remove(&**dir)?];
+        if removed.contains(&true) {
+            // A file that a power loss brings back must not be explained by an earlier commit alone.
+            let synced = dir.sync();
+            synced.map_err(|error| Error::io("removing what was left over", error))?;
+        }
+        let records = rebuild.records;
+        Ok(Recovered { store, journal, records, clock, incarnation, epoch, time })
     }
-    begin_epoch(&mut journal, epoch, time, ended)?;
-    rebuild.replay(epoch, time, sequence, Entry::Epoch { ended })?;
-    Ok(Recovered { journal, records: rebuild.records, clock, epoch, time })
 }
 
 /// Makes the new epoch durable: only then may a token of it be issued.
-fn begin_epoch(journal: &mut Journal, epoch: u64, time: Time, ended: Time) -> Result<()> {
+fn begin_epoch(
+    journal: &mut Journal,
+    epoch: u64,
+    time: Time,
+    ended: Time,
+    incarnation: u64,
+) -> Result<()> {
     let mut group = Group::default();
     group.clear();
-    group.push_epoch(ended);
+    group.push_epoch(ended, incarnation);
     if journal.make_room(&group) == Room::None {
         journal.pool().prepare()?;
         if journal.make_room(&group) == Room::None {
@@ -80,6 +129,7 @@ fn begin_epoch(journal: &mut Journal, epoch: u64, time: Time, ended: Time) -> Re
 }
 
 struct Rebuild {
+    /// Of the epoch that is being replayed.
     incarnation: u64,
     /// In flight or orphaned, as the last fold wrote them.
     carried: HashMap<Versioned>,
@@ -92,7 +142,10 @@ struct Rebuild {
 impl Rebuild {
     fn replay(&mut self, epoch: u64, time: Time, sequence: u64, entry: Entry) -> Result<()> {
         match entry {
-            Entry::Epoch { ended } => self.orphan_all(epoch, sequence, ended)?,
+            Entry::Epoch { ended, incarnation } => {
+                self.incarnation = incarnation;
+                self.orphan_all(epoch, sequence, ended)?;
+            }
             Entry::Change(hash, change) => {
                 self.apply(
                     hash,

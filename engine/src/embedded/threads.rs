@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::backend::telemetry;
-use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::error::{Error, Result};
 use crate::base::sync::thread::JoinHandle;
 use crate::base::sync::{Instant, thread};
 use crate::embedded::directory::{Lock, StoreDirectory};
@@ -12,7 +12,6 @@ use crate::embedded::recovery::{self, Recovered};
 use crate::embedded::session::Core;
 use crate::embedded::session::fold_progress::Folds;
 use crate::embedded::session::presence::Presence;
-use crate::embedded::store::Store;
 use crate::embedded::workers::committer::Committer;
 use crate::embedded::workers::fold_worker::Folder;
 use crate::semantics::secret::Secret;
@@ -102,14 +101,8 @@ fn recover_core(
     home: &StoreDirectory,
     known: Option<&Secret>,
 ) -> Result<(Arc<Core>, Secret, Committer, Folder)> {
-    let store = Store::open(&home.handle, options.store_cache_bytes(), options.open_files())?;
-    let secret = store.state().secret;
-    if known.is_some_and(|known| *known != secret) {
-        let message = format!("another store lies in {}; open it anew", home.path.display());
-        return Err(Error::new(ErrorKind::StoreForeign, message));
-    }
-    let Recovered { journal, records, clock, epoch, time } =
-        recovery::recover(options, home, &store)?;
+    let Recovered { store, journal, records, clock, incarnation, epoch, time } =
+        recovery::recover(options, home, known)?;
     let state = store.state();
     let folds = Folds::start(state.folded_through, journal.next_sequence() - 1);
     let core = Arc::new(Core::new(options.clone(), clock, store.views(), folds));
@@ -122,12 +115,12 @@ fn recover_core(
         core.clone(),
         journal,
         Presence::new(home.handle.clone()),
-        state.incarnation,
+        incarnation,
         epoch,
         time,
     );
     let folder = Folder::new(core.clone(), store, pool);
-    Ok((core, secret, committer, folder))
+    Ok((core, state.secret, committer, folder))
 }
 
 /// Starts a thread whose panic latches the engine.

@@ -2,13 +2,15 @@
 
 use std::fmt;
 
+use crate::semantics::time::Time;
+
 /// The fencing token of a claim. No two claims ever get the same one.
 ///
 /// Tokens of one store order by age: a later claim of any key has the greater token. A system
 /// downstream that remembers the greatest token it saw can refuse a slow owner by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token {
-    /// Random, one per store; a restored backup gets another.
+    /// Of one opening of one copy of the store: [`Self::incarnation_after`].
     pub(crate) incarnation: u64,
     /// Counts the opens of the store.
     pub(crate) epoch: u64,
@@ -17,6 +19,16 @@ pub struct Token {
 }
 
 impl Token {
+    /// The incarnation of an opening: greater than the one before, ordered by the time, in ms, and
+    /// random behind it. Copies of a store, which know of the same one before, get different ones,
+    /// and the one that was opened later the greater, as long as the clock goes forward.
+    pub(crate) fn incarnation_after(before: u64, time: Time, random: u64) -> u64 {
+        const RANDOM_BITS: u32 = 20;
+        let time = time.0.min(u64::MAX >> RANDOM_BITS);
+        let random = random & ((1 << RANDOM_BITS) - 1);
+        before.saturating_add(1).max(time << RANDOM_BITS | random)
+    }
+
     /// The token as 24 bytes, big-endian, which order like the tokens.
     pub fn to_bytes(self) -> [u8; 24] {
         let mut bytes = [0; 24];
@@ -41,6 +53,18 @@ mod tests {
     fn a_token_reads_as_incarnation_epoch_and_sequence() {
         let token = Token { incarnation: 0xab, epoch: 12, sequence: 345 };
         assert_eq!(token.to_string(), "00000000000000ab-12-345");
+    }
+
+    #[test]
+    fn an_incarnation_is_greater_than_the_one_before_and_orders_by_time() {
+        let first = Token::incarnation_after(0, Time(1_000), u64::MAX);
+        let later = Token::incarnation_after(first, Time(1_001), 0);
+        assert!(later > first);
+        let clock_went_back = Token::incarnation_after(later, Time(5), 7);
+        assert_eq!(clock_went_back, later + 1);
+        let copy = Token::incarnation_after(first, Time(1_001), 1);
+        assert_ne!(copy, later);
+        assert_eq!(Token::incarnation_after(0, Time(u64::MAX), u64::MAX), u64::MAX);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! checkpoint 4 u8 | key hash u128 | data u32+bytes
 //! orphan     5 u8 | key hash u128 | since u64
 //! remove     6 u8 | key hash u128
-//! epoch      7 u8 | end of the epoch before u64
+//! epoch      7 u8 | end of the epoch before u64 | incarnation u64
 //! ```
 //!
 //! Times are engine time in milliseconds. The sequence of an entry is the group's first sequence
@@ -31,6 +31,8 @@ pub(crate) enum Entry {
     /// this is replayed.
     Epoch {
         ended: Time,
+        /// Of the tokens that are issued from here on.
+        incarnation: u64,
     },
 }
 
@@ -69,15 +71,16 @@ pub(crate) fn encode_change(out: &mut impl Encode, hash: KeyHash, change: &Chang
     }
 }
 
-pub(crate) fn encode_epoch(out: &mut impl Encode, ended: Time) {
+pub(crate) fn encode_epoch(out: &mut impl Encode, ended: Time, incarnation: u64) {
     out.put_u8(7);
     out.put_u64(ended.0);
+    out.put_u64(incarnation);
 }
 
 pub(crate) fn decode(decoder: &mut Decoder<'_>) -> Result<Entry> {
     let kind = decoder.u8()?;
     if kind == 7 {
-        return Ok(Entry::Epoch { ended: Time(decoder.u64()?) });
+        return Ok(Entry::Epoch { ended: Time(decoder.u64()?), incarnation: decoder.u64()? });
     }
     let hash = KeyHash(decoder.u128()?);
     let change = match kind {
@@ -140,7 +143,7 @@ mod tests {
         ]
         .into_iter()
         .map(|change| Entry::Change(KeyHash(42), change))
-        .chain([Entry::Epoch { ended: Time(8) }])
+        .chain([Entry::Epoch { ended: Time(8), incarnation: 5 }])
         .collect()
     }
 
@@ -148,7 +151,9 @@ mod tests {
         let mut bytes = Vec::new();
         match entry {
             Entry::Change(hash, change) => encode_change(&mut bytes, *hash, change),
-            Entry::Epoch { ended } => encode_epoch(&mut bytes, *ended),
+            Entry::Epoch { ended, incarnation } => {
+                encode_epoch(&mut bytes, *ended, *incarnation);
+            }
         }
         bytes
     }

@@ -101,8 +101,8 @@ impl Group {
         self.entries += 1;
     }
 
-    pub(crate) fn push_epoch(&mut self, ended: Time) {
-        entry::encode_epoch(&mut self.bytes, ended);
+    pub(crate) fn push_epoch(&mut self, ended: Time, incarnation: u64) {
+        entry::encode_epoch(&mut self.bytes, ended, incarnation);
         self.entries += 1;
     }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 pub(crate) use entry::Entry;
 pub(crate) use frame::Group;
-pub(crate) use recovery::{Start, recover};
+pub(crate) use recovery::{Inspected, Reached, Start, inspect};
 pub(crate) use segment::SegmentPool;
 use segment::{FIRST_GROUP, Segment};
 
@@ -43,14 +43,14 @@ impl Position {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct JournalId {
     /// Stands readable in every segment, to tell a foreign one from a damaged one.
-    pub(crate) incarnation: u64,
+    pub(crate) identity: u64,
     /// Seeds the checksums of groups.
     pub(crate) seed: u64,
 }
 
 impl JournalId {
-    pub(crate) fn new(incarnation: u64, secret: &Secret) -> Self {
-        Self { incarnation, seed: checksum(incarnation, &secret.0) }
+    pub(crate) fn new(identity: u64, secret: &Secret) -> Self {
+        Self { identity, seed: checksum(identity, &secret.0) }
     }
 }
 
@@ -64,9 +64,10 @@ pub(crate) fn is_segment(name: &str) -> bool {
     segment::slot_of(name).is_some()
 }
 
-/// Whether the segment file `name` was ever written to behind its header.
-pub(crate) fn holds_groups(dir: &dyn Directory, name: &str) -> Result<bool> {
-    segment::holds_groups(dir, name)
+/// Whether the segment file `name` is the one that creation writes, and was never used: every store
+/// that was opened once has more in it.
+pub(crate) fn is_unused_first(dir: &dyn Directory, name: &str) -> Result<bool> {
+    Ok(segment::slot_of(name) == Some(0) && !segment::holds_groups(dir, name)?)
 }
 
 /// The end of the journal, where groups are appended. Owned by the committer.

@@ -6,9 +6,11 @@
 //! 1. Groups are read from `replay_from` on, in sequence, without gaps.
 //! 2. At the first place without a whole group of the expected sequence, every later block and
 //!    segment is searched for a newer group. One found means that acknowledged groups are damaged:
-//!    `Corrupted`, and nothing is written. None found means a torn tail, which is cut: the next
-//!    group is written over it.
-//! 3. The last group may have been written without being synced, and a failed sync may have dropped
+//!    `Corrupted`. None found means a torn tail, which is cut: the next group is written over it.
+//! 3. A journal that ends before the point that the store file states is `Corrupted`, too.
+//! 4. Up to here nothing is written: [`inspect`] only reads, so that a directory that is refused stays
+//!    as it is. [`Inspected::settle`] comes after all else was verified, too.
+//! 5. The last group may have been written without being synced, and a failed sync may have dropped
 //!    it although the page cache still shows it. It is written again, the same bytes to the same
 //!    place, and synced, before anybody is answered from it. So are the headers of the segments
 //!    that stand ready behind it, and the names of all.
@@ -24,35 +26,61 @@ use crate::base::codec::Decoder;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::embedded::disk::{AlignedBuffer, BLOCK, Caching, Directory, DiskFile};
 
-/// Where to begin, as the last fold wrote it.
+/// Where to begin, as the last fold wrote it, and where not to end before.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Start {
     pub(crate) position: Position,
     pub(crate) next_sequence: u64,
     pub(crate) epoch: u64,
+    /// As far as the store file knows the journal to be durable.
+    pub(crate) reaches: Reached,
 }
 
-/// Reads the journal in `dir`, gives each entry with its group's header and its sequence to
-/// `visit`, and returns the journal ready to be appended to. When this returns, all that was
-/// visited is durable.
-pub(crate) fn recover(
+/// A point that the journal has come to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reached {
+    pub(crate) sequence: u64,
+    pub(crate) epoch: u64,
+}
+
+/// A journal that was read and verified, and not touched.
+pub(crate) struct Inspected {
+    dir: Arc<dyn Directory>,
+    id: JournalId,
+    segment_bytes: u64,
+    reader: Reader,
+    /// Before `current`; perhaps not folded.
+    full: Vec<Segment>,
+    current: Segment,
+    end: u64,
+    /// Behind `current`, without a group.
+    ready: Vec<Segment>,
+    /// Wholly folded.
+    free: Vec<Segment>,
+    without_header: Vec<Unprepared>,
+    next_slot: u32,
+}
+
+/// Files that the journal has no use for.
+pub(crate) struct Unfinished(Vec<Unprepared>);
+
+/// Reads the journal in `dir` and gives each entry with its group's header and its sequence to
+/// `visit`. Writes nothing: after an error, and until [`Inspected::settle`], every file is as it was.
+pub(crate) fn inspect(
     dir: &Arc<dyn Directory>,
     id: JournalId,
     segment_bytes: u64,
     start: Start,
     visit: &mut dyn FnMut(&Header, u64, Entry) -> Result<()>,
-) -> Result<Journal> {
-    let files = list(&**dir, id)?;
-    let mut segments = files.by_use.range(start.position.segment..);
-    let (_, first) = segments
-        .next()
-        .filter(|(use_number, _)| **use_number == start.position.segment)
-        .ok_or_else(|| missing(start.position.segment, &files))?;
+) -> Result<Inspected> {
+    let mut files = list(&**dir, id)?;
+    let mut segments = files.by_use.split_off(&start.position.segment);
+    let first = segments.remove(&start.position.segment);
+    let mut current = first.ok_or_else(|| missing(start.position.segment, &files))?;
 
     let mut reader = Reader { id, expected: start.next_sequence, epoch: start.epoch, last: None };
-    let mut current = first.clone();
-    let mut end = reader.read(first, start.position.offset, visit)?;
-    let mut behind: Vec<Segment> = segments.map(|(_, segment)| segment.clone()).collect();
+    let mut end = reader.read(&current, start.position.offset, visit)?;
+    let mut behind: Vec<Segment> = segments.into_values().collect();
     let mut full = Vec::new();
     check_contiguous(&current, &behind, &files)?;
     // A group never crosses a segment: the end of one is followed by the start of the next.
@@ -72,36 +100,74 @@ pub(crate) fn recover(
     for Unprepared { name, file, bytes } in &files.without_header {
         for use_number in current.use_number + 1..after + 2 {
             // A header is durable before its segment is used: any group here means that it rotted.
-            let segment = Segment {
-                name: name.as_str().into(),
-                file: file.clone(),
-                use_number,
-                bytes: *bytes,
-            };
+            let (name, file) = (name.as_str().into(), file.clone());
+            let segment = Segment { name, file, use_number, bytes: *bytes };
             reader.refuse_groups(&segment, FIRST_GROUP, false)?;
         }
     }
-    reader.make_last_durable()?;
+    reader.refuse_earlier(start.reaches)?;
+    let Files { by_use, without_header, next_slot } = files;
+    Ok(Inspected {
+        dir: dir.clone(),
+        id,
+        segment_bytes,
+        reader,
+        full,
+        current,
+        end,
+        ready: behind,
+        free: by_use.into_values().collect(),
+        without_header,
+        next_slot,
+    })
+}
 
-    // What a killed process or a failed sync left is seen, but may not be durable: not the headers
-    // of segments that were prepared, not a name, not the zeros of a file without a header. A group
-    // in a segment that a power loss takes away would be lost although it was synced.
-    let preparing = |error| Error::io("making prepared journal segments durable", error);
-    for segment in &behind {
-        segment::write_header(segment, id).map_err(preparing)?;
+impl Inspected {
+    /// The last sequence.
+    pub(crate) fn last_sequence(&self) -> u64 {
+        self.reader.expected - 1
     }
-    for Unprepared { name, file, .. } in files.without_header {
-        drop(file);
-        dir.remove(&name)
-            .map_err(|error| Error::io("removing an unfinished journal segment", error))?;
-    }
-    dir.sync().map_err(preparing)?;
 
-    let folded = files.by_use.range(..start.position.segment);
-    let free = folded.map(|(_, segment)| segment.clone()).collect();
-    let found = Found { ready: behind, full, free, next_use: after, next_slot: files.next_slot };
-    let pool = SegmentPool::new(dir.clone(), id, segment_bytes, found);
-    Ok(Journal::resume(id, current, end, reader.expected, Arc::new(pool)))
+    /// Makes all that was visited durable, and gives the journal ready to be appended to. Only the
+    /// bytes that are there already are written; an error, or a crash on the way, loses nothing.
+    ///
+    /// Files without a header stay until the caller removes them.
+    pub(crate) fn settle(self) -> Result<(Journal, Unfinished)> {
+        self.reader.make_last_durable()?;
+        // What a killed process or a failed sync left is seen, but may not be durable: not the headers
+        // of segments that were prepared, not a name. A group in a segment that a power loss takes
+        // away would be lost although it was synced.
+        let preparing = |error| Error::io("making prepared journal segments durable", error);
+        for segment in &self.ready {
+            segment::write_header(segment, self.id).map_err(preparing)?;
+        }
+        self.dir.sync().map_err(preparing)?;
+        let found = Found {
+            next_use: self.ready.last().unwrap_or(&self.current).use_number + 1,
+            ready: self.ready,
+            full: self.full,
+            free: self.free,
+            next_slot: self.next_slot,
+        };
+        let pool = SegmentPool::new(self.dir, self.id, self.segment_bytes, found);
+        let sequence = self.reader.expected;
+        let journal = Journal::resume(self.id, self.current, self.end, sequence, Arc::new(pool));
+        Ok((journal, Unfinished(self.without_header)))
+    }
+}
+
+impl Unfinished {
+    /// Removes the files, whose zeros may not be durable; gives whether there were any. Durable
+    /// after a sync of the directory.
+    pub(crate) fn remove(self, dir: &dyn Directory) -> Result<bool> {
+        let any = !self.0.is_empty();
+        for Unprepared { name, file, .. } in self.0 {
+            drop(file);
+            dir.remove(&name)
+                .map_err(|error| Error::io("removing an unfinished journal segment", error))?;
+        }
+        Ok(any)
+    }
 }
 
 /// The segment files of a store directory.
@@ -256,6 +322,20 @@ impl Reader {
             }
         }
         Ok(())
+    }
+
+    /// The store file was told that all up to there is durable: a shorter journal is an earlier one,
+    /// or has lost its end.
+    fn refuse_earlier(&self, reached: Reached) -> Result<()> {
+        let last = self.expected - 1;
+        if last >= reached.sequence && self.epoch >= reached.epoch {
+            return Ok(());
+        }
+        Err(Error::corrupted(format!(
+            "the journal ends with sequence {last} of epoch {}, but sequence {} of epoch {} was \
+             durable: a segment is an earlier version of itself, or its end is damaged",
+            self.epoch, reached.sequence, reached.epoch
+        )))
     }
 
     fn make_last_durable(&self) -> Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! journal-0000.seg   block 0: header, then groups, each from the start of a block
-//! header: magic [8] | format version u32 | zero u32 | incarnation u64 | use number u64 | bytes u64 | checksum u64
+//! header: magic [8] | format version u32 | zero u32 | identity u64 | use number u64 | bytes u64 | checksum u64
 //! ```
 //!
 //! A sync of a small write is fastest on blocks that were written before, hence the zeros. The
@@ -70,34 +70,41 @@ pub(super) fn read_header(file: &dyn DiskFile, id: JournalId, name: &str) -> Res
     }
     let version = decoder.u32()?;
     decoder.u32()?;
-    let incarnation = decoder.u64()?;
+    let identity = decoder.u64()?;
     let use_number = decoder.u64()?;
     let bytes = decoder.u64()?;
     let sum = decoder.u64()?;
     // Seeded with what the header itself says, so that a foreign or newer one is told from damage.
-    if sum != checksum(incarnation, &block[..HEADER_LEN - 8]) {
+    if sum != checksum(identity, &block[..HEADER_LEN - 8]) {
         return Ok(SegmentHeader::Invalid);
     }
     if version > FORMAT_VERSION {
         let message = format!("{name} has format {version}, this build knows {FORMAT_VERSION}");
         return Err(Error::new(ErrorKind::StoreNewerFormat, message));
     }
-    if incarnation != id.incarnation {
+    if identity != id.identity {
         let message = format!("{name} belongs to another store");
         return Err(Error::new(ErrorKind::StoreForeign, message));
     }
     Ok(SegmentHeader::Valid { use_number, bytes })
 }
 
+/// Whether anything but zeros lies behind the header.
 pub(super) fn holds_groups(dir: &dyn Directory, name: &str) -> Result<bool> {
+    const STEP: u64 = 256 << 10;
     let failed = |error| Error::io(format!("reading {name}"), error);
     let file = dir.open(name, Caching::Direct).map_err(failed)?;
-    let mut block = AlignedBuffer::zeroed(BLOCK);
-    match file.read_at(FIRST_GROUP, &mut block) {
-        Ok(()) => Ok(block.iter().any(|byte| *byte != 0)),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(error) => Err(failed(error)),
+    let end = file.len().map_err(failed)? / BLOCK as u64 * BLOCK as u64;
+    let mut offset = FIRST_GROUP;
+    while offset < end {
+        let mut bytes = AlignedBuffer::zeroed((end - offset).min(STEP) as usize);
+        file.read_at(offset, &mut bytes).map_err(failed)?;
+        if bytes.iter().any(|byte| *byte != 0) {
+            return Ok(true);
+        }
+        offset += bytes.len() as u64;
     }
+    Ok(false)
 }
 
 /// Durable when this returns Ok.
@@ -106,10 +113,10 @@ pub(super) fn write_header(segment: &Segment, id: JournalId) -> io::Result<()> {
     header.put(MAGIC);
     header.put_u32(FORMAT_VERSION);
     header.put_u32(0);
-    header.put_u64(id.incarnation);
+    header.put_u64(id.identity);
     header.put_u64(segment.use_number);
     header.put_u64(segment.bytes);
-    header.put_u64(checksum(id.incarnation, &header));
+    header.put_u64(checksum(id.identity, &header));
     let mut block = AlignedBuffer::default();
     block.extend(&header);
     block.pad();

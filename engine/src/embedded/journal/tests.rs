@@ -12,7 +12,7 @@ use crate::embedded::disk::{BLOCK, Disk, OsDisk};
 use crate::semantics::command::Change;
 use crate::semantics::key::KeyHash;
 
-const ID: JournalId = JournalId { incarnation: 7, seed: 11 };
+const ID: JournalId = JournalId { identity: 7, seed: 11 };
 const SEGMENT: u64 = 64 << 10;
 
 /// A directory that is removed when the test ends.
@@ -73,12 +73,29 @@ fn new_journal(dir: &Dir) -> Journal {
     journal
 }
 
-const START: Start = Start { position: Position::FIRST, next_sequence: 1, epoch: 1 };
+const START: Start = start(Position::FIRST, 1);
+
+const fn start(position: Position, next_sequence: u64) -> Start {
+    let reaches = Reached { sequence: 0, epoch: 0 };
+    Start { position, next_sequence, epoch: 1, reaches }
+}
+
+/// All of what an open does with a journal.
+fn recover(
+    dir: &Arc<dyn Directory>,
+    id: JournalId,
+    start: Start,
+    visit: &mut dyn FnMut(&frame::Header, u64, Entry) -> Result<()>,
+) -> Result<Journal> {
+    let (journal, unfinished) = inspect(dir, id, SEGMENT, start, visit)?.settle()?;
+    unfinished.remove(&**dir)?;
+    Ok(journal)
+}
 
 /// The journal, and for each entry found its sequence and the length of its data.
 fn recover_from(dir: &Dir, start: Start) -> Result<(Journal, Vec<(u64, usize)>)> {
     let mut found = Vec::new();
-    let journal = recover(&dir.handle(), ID, SEGMENT, start, &mut |_, sequence, entry| {
+    let journal = recover(&dir.handle(), ID, start, &mut |_, sequence, entry| {
         let Entry::Change(_, Change::Checkpoint { data }) = entry else { panic!("{entry:?}") };
         found.push((sequence, data.len()));
         Ok(())
@@ -220,7 +237,7 @@ fn frames_of_an_earlier_use_never_validate() {
     let expected = journal.next_sequence() - 1 - folded;
     assert_eq!(std::fs::read_dir(&dir.0).unwrap().count(), 2, "the first segment was recycled");
     drop(journal);
-    let start = Start { position: replay_from, next_sequence: folded + 1, epoch: 1 };
+    let start = start(replay_from, folded + 1);
     let (_, found) = recover_from(&dir, start).unwrap();
     assert_eq!(found.len() as u64, expected);
 
@@ -313,13 +330,13 @@ fn an_epoch_that_goes_back_is_an_error() {
 fn a_foreign_or_newer_segment_is_refused() {
     let dir = Dir::new();
     drop(new_journal(&dir));
-    let foreign = JournalId { incarnation: 8, seed: 11 };
-    let refused = recover(&dir.handle(), foreign, SEGMENT, START, &mut |_, _, _| Ok(()));
+    let foreign = JournalId { identity: 8, seed: 11 };
+    let refused = recover(&dir.handle(), foreign, START, &mut |_, _, _| Ok(()));
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::StoreForeign);
 
     let mut bytes = std::fs::read(dir.segment(0)).unwrap();
     bytes[8] = 2;
-    let sum = checksum(ID.incarnation, &bytes[..40]);
+    let sum = checksum(ID.identity, &bytes[..40]);
     bytes[40..48].copy_from_slice(&sum.to_le_bytes());
     std::fs::write(dir.segment(0), &bytes).unwrap();
     assert_eq!(kind(recover_from(&dir, START)), ErrorKind::StoreNewerFormat);

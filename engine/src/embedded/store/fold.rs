@@ -23,6 +23,7 @@ pub(crate) struct Fold {
     /// Every change up to this sequence is in `entries` or was folded before.
     pub(crate) through: u64,
     pub(crate) replay_from: Position,
+    pub(crate) incarnation: u64,
     pub(crate) epoch: u64,
     pub(crate) time: Time,
     /// Completed records are swept by buckets of this width; those that expire far off by wider ones.
@@ -106,6 +107,7 @@ impl Store {
         let report = self.commit(|transaction, next| {
             next.state.folded_through = fold.through;
             next.state.replay_from = fold.replay_from;
+            next.state.incarnation = fold.incarnation;
             next.state.epoch = fold.epoch;
             next.state.time = now;
             list_runs(transaction, next, runs)?;

@@ -13,7 +13,9 @@ mod backup;
 mod catalog;
 pub(crate) mod file_set;
 mod fold;
+mod leftovers;
 mod merge;
+mod opening;
 pub(crate) mod record_file;
 mod redb;
 mod run;
@@ -31,9 +33,9 @@ use std::sync::Arc;
 use ::redb::WriteTransaction;
 
 use self::catalog::{Catalog, FilterSlot};
-use self::file_set::{FileName, Files, Opener, Removed};
+use self::file_set::{FileName, Files, Removed};
 use self::merge::MergeJob;
-use self::redb::storage::{Backend, Handle, failed, inspect};
+use self::redb::storage::{Backend, Handle, failed};
 use self::redb::write_buffer::StoreFile;
 use self::run::block_cache::BlockCache;
 use self::run::{RunReader, RunWriter};
@@ -41,12 +43,15 @@ use self::schema::{OPEN, RUNS, RunMeta, STATE, STATE_KEY};
 use self::view::Tables;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::embedded::disk::{Caching, Directory, DiskFile};
+use crate::embedded::journal::Reached;
 use crate::semantics::time::Time;
 
 // What the engine needs of this module.
 #[allow(unused_imports)]
 pub(crate) use self::{
     fold::{Appended, Fold, FoldReport},
+    leftovers::{Leftovers, Listing},
+    opening::InspectedStore,
     schema::StoreState,
     sweep::SweepReport,
     view::{CurrentView, View},
@@ -75,8 +80,10 @@ pub(crate) struct Store {
     unlisted: BTreeSet<FileName>,
     removed: Removed,
     blocks: Arc<BlockCache>,
-    /// The number of the next run. Numbers of runs that were never listed are not used again either.
+    /// The number of the next run.
     next_run: u64,
+    /// As far as the journal is durable, for the next commit to state.
+    reached: Reached,
     views: CurrentView,
     /// A commit failed and may have happened: the catalog may be behind the file, which must not be
     /// written before it was opened again. redb latches too, but only after an error of its file.
@@ -108,65 +115,6 @@ impl Store {
         Ok(names.iter().any(|name| name == FILE))
     }
 
-    /// Opens the `store.redb` in `dir`. A file that is refused is left untouched: redb opens it,
-    /// and if it was not closed cleanly repairs it, with its writes held back in memory, and only
-    /// once the state, the catalog and the open records were verified do they go to the file.
-    ///
-    /// Most of `cache_bytes` is for blocks of runs, a sixth for the pages of redb.
-    pub(crate) fn open(
-        dir: &Arc<dyn Directory>,
-        cache_bytes: usize,
-        max_open_files: usize,
-    ) -> Result<Self> {
-        let page_bytes = cache_bytes / 6;
-        let (database, backend, file) = open_held(dir, page_bytes, false)?;
-        let (tables, catalog) = database.watch().guarded(|| {
-            let tables = Tables::open(&database)?;
-            let catalog = Catalog::load(&tables)?;
-            Ok((tables, catalog))
-        })?;
-        let opener = Opener::new(dir.clone(), max_open_files);
-        let files = Files::listed(opener, catalog.file_names())?;
-        backend
-            .release()
-            .and_then(|()| reassert_length(&*file))
-            .map_err(|error| Error::io("repairing store.redb", error))?;
-        let files = Arc::new(files);
-        let blocks = Arc::new(BlockCache::new(cache_bytes - page_bytes));
-        let view = View::new(Arc::new(tables), files.clone(), blocks.clone(), &catalog);
-        let store = Self {
-            database,
-            dir: dir.clone(),
-            file,
-            cache_bytes,
-            views: CurrentView::new(view),
-            next_run: catalog.state.next_run,
-            catalog,
-            files,
-            unlisted: BTreeSet::new(),
-            removed: Removed::default(),
-            blocks,
-            latched: false,
-            merge: None,
-            merge_failed: false,
-            folds: 0,
-            last_fold_of: BTreeMap::new(),
-        };
-        store.remove_leftover_files()?;
-        Ok(store)
-    }
-
-    /// Of work that did not commit, or in a process that ended before it removed them.
-    fn remove_leftover_files(&self) -> Result<()> {
-        let names = self.dir.list();
-        let names = names.map_err(|error| Error::io("the store's directory", error))?;
-        let listed: BTreeSet<_> = self.catalog.file_names().collect();
-        let stored = names.iter().filter_map(|name| FileName::parse(name));
-        stored
-            .filter(|name| !listed.contains(name))
-            .try_for_each(|name| self.files.opener().remove(name))
-    }
-
     /// Takes the files that are not listed any more from the readers to come; gives how many of them
     /// held records. They are removed by [`give_back_removed`](Self::give_back_removed).
     fn retire_files(&mut self) -> u64 {
@@ -188,6 +136,12 @@ impl Store {
         let written = self.merge.as_ref().map(MergeJob::file_name);
         let opener = self.files.opener();
         self.unlisted.retain(|name| Some(*name) == written || opener.remove(*name).is_err());
+        // Numbers of runs that were never listed and are gone are given again: those of a range are few.
+        let runs = self.unlisted.iter().filter_map(|name| match name {
+            FileName::Run(run) => Some(run + 1),
+            FileName::Records(_) => None,
+        });
+        self.next_run = runs.max().unwrap_or(0).max(self.catalog.state.next_run);
     }
 
     /// Lets the files of what is about to be listed be read.
@@ -211,6 +165,7 @@ impl Store {
     fn new_run(&mut self) -> u64 {
         let run = self.next_run;
         self.next_run += 1;
+        debug_assert!(run < self.catalog.state.end_of_runs());
         run
     }
 
@@ -233,6 +188,11 @@ impl Store {
     pub(crate) fn close(self) -> Result<()> {
         self.files.opener().close_all();
         self.database.close()
+    }
+
+    /// Every commit from now on states that the journal is durable up to there.
+    pub(crate) fn journal_reached(&mut self, sequence: u64) {
+        self.reached.sequence = sequence;
     }
 
     pub(crate) fn state(&self) -> StoreState {
@@ -294,6 +254,8 @@ impl Store {
         }
         let mut next = self.catalog.clone();
         next.state.next_run = self.next_run;
+        next.state.next_run = next.state.end_of_runs();
+        next.state.reached = self.reached;
         let mut committing = false;
         let result = transact(&self.database, |transaction| {
             let output = work(transaction, &mut next)?;
@@ -307,6 +269,7 @@ impl Store {
         });
         self.latched = committing && result.is_err();
         let (output, tables) = result?;
+        self.next_run = next.state.next_run;
         self.catalog = next;
         self.show(Arc::new(tables));
         Ok(output)
@@ -319,33 +282,6 @@ fn unless_damaged<T>(read: Result<T>) -> Result<Option<T>> {
         Err(error) if error.kind() == ErrorKind::Corrupted => Ok(None),
         read => read.map(Some),
     }
-}
-
-/// Makes the file's length durable once more: a sync that failed before this open may have dropped
-/// a growth that the page cache still shows, and redb will not grow the file to it again.
-fn reassert_length(file: &dyn DiskFile) -> io::Result<()> {
-    file.set_len(file.len()?)?;
-    file.sync()
-}
-
-/// Opens the `store.redb` in `dir` with all writes held back.
-fn open_held(
-    dir: &Arc<dyn Directory>,
-    cache_bytes: usize,
-    check: bool,
-) -> Result<(Handle, Backend, Arc<dyn DiskFile>)> {
-    let file = dir.open(FILE, Caching::Buffered).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => {
-            Error::caused_by(ErrorKind::StoreMissing, "no store.redb", error)
-        }
-        _ => Error::io("opening store.redb", error),
-    })?;
-    inspect(&*file)?;
-    let writes = StoreFile::open(&**dir, FILE, file.clone())
-        .map_err(|error| Error::io("opening store.redb", error))?;
-    let backend = Backend::held(writes);
-    let database = Handle::open(backend.clone(), cache_bytes, check)?;
-    Ok((database, backend, file))
 }
 
 /// Two syncs a commit, so that the slot that redb reads first is always whole, and with the

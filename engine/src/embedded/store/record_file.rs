@@ -17,7 +17,7 @@ use crate::semantics::record::Record;
 use crate::semantics::record_codec::{self, Stored};
 
 /// What the offsets and lengths of records are multiples of.
-const UNIT: usize = 16;
+pub(super) const UNIT: usize = 16;
 /// What is gathered before it is written: the journal waits behind it, so not much.
 const WRITE_BYTES: usize = 256 << 10;
 
@@ -47,7 +47,7 @@ impl Locator {
 
 /// The seed of the checksum of a record, from that of the store, its file and its place there. The
 /// length is the record's own to state.
-fn record_seed(seed: u64, bucket_end: u64, offset: u64) -> u64 {
+pub(super) fn record_seed(seed: u64, bucket_end: u64, offset: u64) -> u64 {
     seed ^ bucket_end.rotate_left(32) ^ offset
 }
 

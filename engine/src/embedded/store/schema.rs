@@ -14,7 +14,7 @@ use redb::TableDefinition;
 
 use crate::base::codec::{Decoder, Encode, checksum};
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::embedded::journal::Position;
+use crate::embedded::journal::{JournalId, Position, Reached, Start};
 use crate::semantics::secret::Secret;
 use crate::semantics::time::Time;
 
@@ -37,23 +37,31 @@ const RUN_SEED: u64 = 0x7275_6e73;
 /// What the store says of itself.
 ///
 /// ```text
-/// format u32 | incarnation u64 | checksum seed u64 | secret [64] | epoch u64 | time u64
-/// | folded through u64 | replay from (segment u64, offset u64) | next run u64
+/// format u32 | identity u64 | checksum seed u64 | secret [64] | incarnation u64 | epoch u64 | time u64
+/// | folded through u64 | replay from (segment u64, offset u64) | journal reached (sequence u64, epoch u64)
+/// | next run u64
 /// | runs (count u64, sum u64) | open (count u64, sum u64) | checksum u64
 /// ```
 /// Whatever a later format adds: it starts with its number and ends with this checksum.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct StoreState {
-    pub(crate) incarnation: u64,
+    /// Random: ties the journal's segments to the store. A backup gets another.
+    pub(crate) identity: u64,
     pub(crate) secret: Secret,
+    /// Of the tokens that the journal issues from `replay_from` on, until an epoch begins there.
+    pub(crate) incarnation: u64,
+    /// The epoch in which `replay_from` lies.
     pub(crate) epoch: u64,
     pub(crate) time: Time,
     /// Every change up to this journal sequence is in the store.
     pub(crate) folded_through: u64,
     /// Where the journal goes on after it.
     pub(crate) replay_from: Position,
-    /// Seeds all other checksums. Survives a copy, which gets another incarnation.
+    /// As far as the journal was durable when this was written: it does not end before.
+    pub(crate) reached: Reached,
+    /// Seeds all other checksums. Survives a copy, which gets another identity.
     pub(super) seed: u64,
+    /// The number of the next run. Until the next commit all have numbers below [`Self::end_of_runs`].
     pub(super) next_run: u64,
     pub(super) runs: Tally,
     pub(super) open: Tally,
@@ -80,32 +88,59 @@ impl Tally {
 }
 
 impl StoreState {
-    pub(crate) fn new(incarnation: u64, secret: Secret, replay_from: Position, time: Time) -> Self {
+    pub(crate) fn new(identity: u64, secret: Secret, replay_from: Position, time: Time) -> Self {
         Self {
-            incarnation,
+            identity,
             secret,
+            incarnation: 0,
             epoch: 0,
             time,
             folded_through: 0,
             replay_from,
-            seed: incarnation,
+            reached: Reached::default(),
+            seed: identity,
             next_run: 1,
             runs: Tally::default(),
             open: Tally::default(),
         }
     }
 
+    pub(crate) fn journal_id(&self) -> JournalId {
+        JournalId::new(self.identity, &self.secret)
+    }
+
+    /// Where the journal is to be read from.
+    pub(crate) fn journal_start(&self) -> Start {
+        Start {
+            position: self.replay_from,
+            next_sequence: self.folded_through + 1,
+            epoch: self.epoch,
+            reaches: self.reached,
+        }
+    }
+
+    /// Each commit begins a range of numbers of runs. A run from behind the present one was written
+    /// on top of a later commit.
+    pub(super) fn end_of_runs(&self) -> u64 {
+        /// More than a fold has buckets; a fold or merge that failed gives its numbers back.
+        const RANGE: u64 = 1 << 16;
+        (self.next_run / RANGE + 1) * RANGE
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(192);
+        let mut bytes = Vec::with_capacity(224);
         bytes.put_u32(FORMAT);
-        bytes.put_u64(self.incarnation);
+        bytes.put_u64(self.identity);
         bytes.put_u64(self.seed);
         bytes.put(&self.secret.0);
+        bytes.put_u64(self.incarnation);
         bytes.put_u64(self.epoch);
         bytes.put_u64(self.time.0);
         bytes.put_u64(self.folded_through);
         bytes.put_u64(self.replay_from.segment);
         bytes.put_u64(self.replay_from.offset);
+        bytes.put_u64(self.reached.sequence);
+        bytes.put_u64(self.reached.epoch);
         bytes.put_u64(self.next_run);
         for tally in [self.runs, self.open] {
             bytes.put_u64(tally.count);
@@ -123,17 +158,19 @@ impl StoreState {
             let context = format!("format {format}, this build knows formats up to {FORMAT}");
             return Err(Error::new(ErrorKind::StoreNewerFormat, context));
         }
-        let (incarnation, seed) = (decoder.u64()?, decoder.u64()?);
+        let (identity, seed) = (decoder.u64()?, decoder.u64()?);
         let mut secret = Secret([0; Secret::LEN]);
         secret.0.copy_from_slice(decoder.take(Secret::LEN)?);
         let state = Self {
-            incarnation,
+            identity,
             seed,
             secret,
+            incarnation: decoder.u64()?,
             epoch: decoder.u64()?,
             time: Time(decoder.u64()?),
             folded_through: decoder.u64()?,
             replay_from: Position { segment: decoder.u64()?, offset: decoder.u64()? },
+            reached: Reached { sequence: decoder.u64()?, epoch: decoder.u64()? },
             next_run: decoder.u64()?,
             runs: Tally { count: decoder.u64()?, sum: decoder.u64()? },
             open: Tally { count: decoder.u64()?, sum: decoder.u64()? },

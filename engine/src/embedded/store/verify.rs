@@ -6,12 +6,13 @@ use redb::ReadableTable;
 
 use super::catalog::{Catalog, decode_open};
 use super::file_set::{Files, Opener};
+use super::leftovers::Listing;
+use super::opening::open_held;
 use super::record_file::Records;
 use super::redb::storage::failed;
 use super::run::{Entry, RunReader};
 use super::schema::{RunMeta, StoreState};
 use super::view::Tables;
-use super::{Store, open_held};
 use crate::backend::reports::Verification;
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
@@ -19,10 +20,10 @@ use crate::embedded::disk::Directory;
 use crate::semantics::key::{self, KeyHash};
 use crate::semantics::record_codec;
 
-impl Store {
+impl super::Store {
     /// Reads all of the `store.redb` in `dir`, which must not be open, without writing to it:
     /// redb's checksums of every page, and ours of every record, block and row. Notes every damage
-    /// in `found` and gives the state, unless that is damaged.
+    /// in `found`; gives the state, and the files that are listed, unless they are damaged.
     ///
     /// Damage to redb's own bookkeeping of free pages is found by this alone.
     pub(crate) fn verify(
@@ -30,7 +31,7 @@ impl Store {
         cache_bytes: usize,
         max_open_files: usize,
         found: &mut Verification,
-    ) -> Result<Option<StoreState>> {
+    ) -> Result<Option<(StoreState, Option<Listing>)>> {
         let database = match open_held(dir, cache_bytes, true) {
             Ok((database, ..)) => database,
             Err(error) if error.kind() == ErrorKind::Corrupted => {
@@ -59,7 +60,7 @@ impl Store {
                 if found.damage().len() == known {
                     found.damaged(None, &error);
                 }
-                return Ok(state);
+                return Ok(state.map(|state| (state, None)));
             }
             Err(error) => return Err(error),
         };
@@ -74,7 +75,8 @@ impl Store {
         for run in catalog.runs.values() {
             walk.run(&files, &run.meta);
         }
-        Ok(Some(catalog.state))
+        let listing = Listing::of(&catalog);
+        Ok(Some((catalog.state, Some(listing))))
     }
 }
 

@@ -281,6 +281,7 @@ impl Committer {
         self.core.inbox.fold(FoldTask {
             through: self.journal.next_sequence() - 1,
             replay_from: self.journal.position(),
+            incarnation: self.incarnation,
             epoch: self.epoch,
             time: self.time,
         });

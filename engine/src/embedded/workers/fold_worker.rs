@@ -25,6 +25,7 @@ pub(crate) struct FoldTask {
     pub(crate) through: u64,
     /// Where the journal goes on after it.
     pub(crate) replay_from: Position,
+    pub(crate) incarnation: u64,
     pub(crate) epoch: u64,
     pub(crate) time: Time,
 }
@@ -261,6 +262,7 @@ impl Folder {
 
     /// Does the most urgent thing; says whether there was one.
     fn step(&mut self) -> Result<bool> {
+        self.store.journal_reached(self.core.folds.published.load(Ordering::Acquire));
         if self.pool.wants_segment() && self.pool.failure().is_none() {
             // A failure is kept by the pool and refuses claims; it does not fail the engine.
             self.about(Doing::Prepare);
@@ -379,6 +381,7 @@ impl Folder {
         let fold = Fold {
             through: task.through,
             replay_from: task.replay_from,
+            incarnation: task.incarnation,
             epoch: task.epoch,
             time: task.time,
             bucket_width: bucket_width(self.core.options.ttl),

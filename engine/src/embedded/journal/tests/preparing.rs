@@ -94,7 +94,7 @@ fn lying(lies: &Lying, dir: &Dir) -> Arc<dyn Directory> {
 }
 
 fn recover_on(lies: &Lying, dir: &Dir, start: Start) -> Journal {
-    recover(&lying(lies, dir), ID, SEGMENT, start, &mut |_, _, _| Ok(())).unwrap()
+    recover(&lying(lies, dir), ID, start, &mut |_, _, _| Ok(())).unwrap()
 }
 
 /// A use number stays with the file that may have it on disk already: neither a new file nor
@@ -140,8 +140,7 @@ fn a_folded_segment_whose_header_may_be_written_is_the_one_that_gets_it_again() 
     disk.0.store(0, Ordering::Relaxed);
     journal.pool().recycle(folded(3));
     journal.pool().prepare().unwrap();
-    let start =
-        Start { position: journal.position(), next_sequence: journal.next_sequence(), epoch: 1 };
+    let start = start(journal.position(), journal.next_sequence());
     append(&mut journal, &[10]);
     drop(journal);
     assert_eq!(recover_from(&dir, start).unwrap().1.len(), 1);
@@ -154,9 +153,12 @@ fn a_segment_that_can_not_be_read_is_an_error_and_stays() {
     drop(new_journal(&dir));
     let before = dir.image();
     let refusing = lying(&Lying(Arc::new(AtomicU32::new(REFUSES_READ))), &dir);
-    let error = recover(&refusing, ID, SEGMENT, START, &mut |_, _, _| Ok(())).unwrap_err();
+    let error = recover(&refusing, ID, START, &mut |_, _, _| Ok(())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Io);
-    assert_eq!(holds_groups(&*refusing, "journal-0000.seg").unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(
+        segment::holds_groups(&*refusing, "journal-0000.seg").unwrap_err().kind(),
+        ErrorKind::Io
+    );
     assert!(dir.image() == before, "left untouched");
 }
 
@@ -164,9 +166,12 @@ fn a_segment_that_can_not_be_read_is_an_error_and_stays() {
 fn a_segment_holds_groups_once_one_was_written() {
     let dir = Dir::new();
     let mut journal = new_journal(&dir);
-    assert!(!holds_groups(&*dir.handle(), "journal-0000.seg").unwrap());
+    assert!(!segment::holds_groups(&*dir.handle(), "journal-0000.seg").unwrap());
     append(&mut journal, &[10]);
-    assert!(holds_groups(&*dir.handle(), "journal-0000.seg").unwrap());
+    assert!(segment::holds_groups(&*dir.handle(), "journal-0000.seg").unwrap());
     std::fs::write(dir.segment(1), [0; BLOCK]).unwrap();
-    assert!(!holds_groups(&*dir.handle(), "journal-0001.seg").unwrap(), "cut behind its header");
+    assert!(
+        !segment::holds_groups(&*dir.handle(), "journal-0001.seg").unwrap(),
+        "cut behind its header"
+    );
 }

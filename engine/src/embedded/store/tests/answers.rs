@@ -24,7 +24,9 @@ fn folded_records_come_back_over_folds_buckets_and_reopening() {
     for reopened in [false, true] {
         if reopened {
             fixture = fixture.reopen();
-            assert_eq!(fixture.store.state(), state);
+            // Opening begins another range.
+            let next_run = state.end_of_runs();
+            assert_eq!(fixture.store.state(), StoreState { next_run, ..state.clone() });
         }
         assert_eq!(fixture.store.view().entries(), 1300);
         assert!((0..500).all(|number| fixture.response(number).unwrap() == b"first"));
@@ -271,7 +273,7 @@ fn the_space_of_a_file_comes_back_in_steps_once_nobody_reads_it() {
 }
 
 #[test]
-fn a_copy_has_every_answer_and_its_own_incarnation() {
+fn a_copy_has_every_answer_and_its_own_identity() {
     let mut fixture = Fixture::new();
     for round in 0..6 {
         fixture.fold_completed(round * 100..round * 100 + 100, 5_000 + round * 500, &[3; 2000]);
@@ -281,12 +283,12 @@ fn a_copy_has_every_answer_and_its_own_incarnation() {
     fixture.fold(vec![(key(5_000), Some(orphan(&key(5_000), 1, 5)))]);
     assert!(fixture.store.merge_step(50).is_ok());
     let target = Dir::new();
-    fixture.store.copy_to(&target.handle(), |state| state.incarnation = 100).unwrap();
+    fixture.store.copy_to(&target.handle(), |state| state.identity = 100).unwrap();
     let again = fixture.store.copy_to(&target.handle(), |_| ());
     assert_eq!(again.unwrap_err().kind(), ErrorKind::InvalidInput);
     let sequence = fixture.sequence;
     let mut copy = Fixture { store: open(&target).unwrap(), dir: target, sequence, time: 10 };
-    assert_eq!(copy.store.state().incarnation, 100);
+    assert_eq!(copy.store.state().identity, 100);
     assert_eq!(copy.store.state().secret, SECRET);
     assert_eq!(all_answers(&copy, 600), all_answers(&fixture, 600));
     assert!((2_000..2_700).all(|number| copy.response(number).unwrap() == [4; 2000]));
@@ -372,6 +374,6 @@ fn what_is_swept_is_let_go_of_at_once() {
     let step = fixture.store.sweep(Time(5_000)).unwrap();
     assert_eq!(step.files, 1);
     let open: Vec<_> = fixture.store.view().files.names().collect();
-    assert_eq!(open, [FileName::Records(9_000), FileName::Run(2)]);
+    assert!(matches!(open[..], [FileName::Records(9_000), FileName::Run(_)]), "{open:?}");
     assert_eq!(fixture.response(15).unwrap(), b"y");
 }

@@ -440,11 +440,14 @@ fn a_file_is_as_long_as_its_layout_says_or_refused() {
     // The header's page, seven whole regions, and one of two pages.
     let expected = 4096 * (1 + 7 * (3 + 5) + 3 + 2);
     file.set_len(expected).unwrap();
-    inspect(&*file).unwrap();
+    super::super::redb::storage::inspect(&*file).unwrap();
     file.set_len(expected - 1).unwrap();
-    assert_eq!(inspect(&*file).unwrap_err().kind(), ErrorKind::StoreTruncated);
+    assert_eq!(
+        super::super::redb::storage::inspect(&*file).unwrap_err().kind(),
+        ErrorKind::StoreTruncated
+    );
     // Without a region that is not whole there is no header of one.
     file.write_at(28, &0_u32.to_le_bytes()).unwrap();
     file.set_len(4096 * (1 + 7 * (3 + 5))).unwrap();
-    inspect(&*file).unwrap();
+    super::super::redb::storage::inspect(&*file).unwrap();
 }

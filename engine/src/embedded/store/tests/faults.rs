@@ -10,7 +10,7 @@ fn creation_replaces_leftovers_but_never_a_store() {
     Store::create(&dir.handle(), CACHE, &new_state()).unwrap();
     assert!(Store::exists(&*dir.handle()).unwrap());
     assert!(!dir.0.join(TEMPORARY_FILE).exists());
-    assert_eq!(open(&dir).unwrap().state().incarnation, 99);
+    assert_eq!(open(&dir).unwrap().state().identity, 99);
     let again = Store::create(&dir.handle(), CACHE, &new_state());
     assert_eq!(again.unwrap_err().kind(), ErrorKind::InvalidInput);
 }
@@ -197,7 +197,7 @@ fn a_fault_at_any_write_loses_nothing_that_was_claimed() {
             }
             continue;
         }
-        let Ok(store) = Store::open(&failing, CACHE, OPEN_FILES) else {
+        let Ok(store) = open_on(&failing, CACHE) else {
             outcomes[1] += 1;
             open(&dir).unwrap();
             continue;
@@ -214,6 +214,7 @@ fn a_fault_at_any_write_loses_nothing_that_was_claimed() {
             let fold = Fold {
                 through: round * 100 + 100,
                 replay_from: Position { segment: round, offset: 0 },
+                incarnation: 5,
                 epoch: 1,
                 time: Time(10),
                 bucket_width: Duration::from_millis(WIDTH),
@@ -252,7 +253,7 @@ fn a_filter_that_can_not_be_read_is_an_error_and_no_damage() {
     let failing = Failing::new(&dir, u64::MAX);
     let reads_fail = failing.reads_fail.clone();
     let failing: Arc<dyn Directory> = Arc::new(failing);
-    let mut store = Store::open(&failing, 0, OPEN_FILES).unwrap();
+    let mut store = open_on(&failing, 0).unwrap();
     reads_fail.store(true, Ordering::SeqCst);
     assert_eq!(store.load_next_filter().unwrap_err().kind(), ErrorKind::Io);
     let mut filters = store.catalog.runs.values().map(|run| &run.filter);

@@ -84,7 +84,17 @@ fn new_state() -> StoreState {
 }
 
 fn open(dir: &Dir) -> Result<Store> {
-    Store::open(&dir.handle(), CACHE, OPEN_FILES)
+    open_on(&dir.handle(), CACHE)
+}
+
+/// All of what an open does with a store, whose journal has everything.
+fn open_on(dir: &Arc<dyn Directory>, cache_bytes: usize) -> Result<Store> {
+    let inspected = Store::inspect(dir, cache_bytes, OPEN_FILES)?;
+    let leftovers = inspected.leftovers(u64::MAX)?;
+    let reached = inspected.state().reached;
+    let store = inspected.settle(reached)?;
+    leftovers.remove(&**dir)?;
+    Ok(store)
 }
 
 /// A store, and the sequence of its next fold.
@@ -120,6 +130,7 @@ impl Fixture {
         let fold = Fold {
             through: self.sequence,
             replay_from: Position { segment: 3, offset: 4096 },
+            incarnation: 5,
             epoch: 2,
             time: Time(self.time),
             bucket_width: Duration::from_millis(WIDTH),

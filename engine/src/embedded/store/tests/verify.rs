@@ -20,7 +20,7 @@ fn verification_counts_what_is_whole_and_names_what_is_not() {
         store.close().unwrap();
         let mut found = Verification::default();
         let state = Store::verify(&dir.handle(), CACHE, OPEN_FILES, &mut found).unwrap();
-        assert_eq!(state.map(|state| state.incarnation), Some(99));
+        assert_eq!(state.map(|(state, _)| state.identity), Some(99));
         let mut keys: Vec<_> =
             found.damage().iter().filter_map(|damage| damage.key().cloned()).collect();
         keys.sort_by_key(|key| key.identity().to_vec());
