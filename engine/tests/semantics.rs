@@ -421,3 +421,52 @@ fn get_tells_each_state_and_changes_none() {
         engine.fold().unwrap();
     }
 }
+
+/// Claims and orphans with their checkpoints take no more than they may; ends are never refused.
+#[test]
+fn the_bytes_of_open_records_are_bounded() {
+    const LIMIT: u64 = 64 << 10;
+    let sim = Sim::new();
+    let options = || sim.options().max_open_bytes(LIMIT);
+    let engine = options().open("/store").unwrap();
+    let mut held = Vec::new();
+    let refused = loop {
+        match engine.begin(&key(format!("k{}", held.len())), body("a")).wait() {
+            Ok(oncekey::Begin::Claimed(claim)) => held.push(claim),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => break error,
+        }
+        let saved = held.last().unwrap().checkpoint(&[1; 1024]).wait();
+        if let Err(error) = saved {
+            break error;
+        }
+    };
+    assert_eq!(refused.kind(), ErrorKind::Overloaded);
+    assert!(held.len() > 15, "{}", held.len());
+    // Whatever folds made of it.
+    engine.fold().unwrap();
+    let open = engine.stats().open_bytes;
+    assert!((LIMIT / 4..=LIMIT).contains(&open), "{open}");
+    let last = held.pop().unwrap();
+    while last.checkpoint(&[2; 1024]).wait().is_ok() {
+        let next = engine.begin(&key(format!("more {}", held.len())), body("a")).wait();
+        let Ok(oncekey::Begin::Claimed(more)) = next else { break };
+        drop(more.checkpoint(&[3; 1024]).wait());
+        held.push(more);
+    }
+    assert_eq!(last.checkpoint(&[4; 1024]).wait().unwrap_err().kind(), ErrorKind::Overloaded);
+    last.complete(b"done").wait().unwrap();
+    drop(held);
+    // Orphans count, also after a restart; resolved ones do not.
+    engine.fold().unwrap();
+    engine.close().unwrap();
+    let engine = options().open("/store").unwrap();
+    let open = engine.stats().open_bytes;
+    assert!(open > LIMIT / 4, "{open}");
+    for orphan in engine.orphans().unwrap() {
+        orphan.release().wait().unwrap();
+    }
+    engine.fold().unwrap();
+    assert_eq!(engine.stats().open_bytes, 0);
+    claim(&engine, "new").checkpoint(&[1; 1024]).wait().unwrap();
+}

@@ -135,7 +135,8 @@ impl Claim {
     /// Durable when the answer is Ok.
     ///
     /// # Errors
-    /// `InvalidInput` when it is too long: the claim is not affected. `Fenced`,
+    /// `InvalidInput` when it is too long, `Overloaded` at
+    /// [`max_open_bytes`](crate::Options::max_open_bytes): the claim is not affected. `Fenced`,
     /// `AlreadyCompleted`, `OutcomeUnknown`, `Unavailable`, `StoreFull`, `Closed`.
     pub fn checkpoint(&self, data: &[u8]) -> Pending<()> {
         let handle = &self.handle;

@@ -24,6 +24,9 @@ pub struct Stats {
     pub waiters: u64,
     /// Memory of records that are journalled but not yet folded, in bytes.
     pub recent_bytes: u64,
+    /// Bytes of claims in flight and of orphans, checkpoints included. Records that changed since the
+    /// last fold are counted twice.
+    pub open_bytes: u64,
     /// Completed records in the record files, expired ones that were not swept yet included.
     pub folded_records: u64,
     /// Runs that index them.

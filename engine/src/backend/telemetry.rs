@@ -95,6 +95,7 @@ pub(crate) fn gauges(stats: impl FnOnce() -> Stats) {
         metrics::gauge!("oncekey_queued").set(stats.queued as f64);
         metrics::gauge!("oncekey_waiters").set(stats.waiters as f64);
         metrics::gauge!("oncekey_recent_bytes").set(stats.recent_bytes as f64);
+        metrics::gauge!("oncekey_open_bytes").set(stats.open_bytes as f64);
         metrics::gauge!("oncekey_store_bytes").set(stats.store_bytes as f64);
         metrics::gauge!("oncekey_records").set(stats.folded_records as f64);
         metrics::gauge!("oncekey_full").set(f64::from(u8::from(stats.full)));

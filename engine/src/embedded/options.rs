@@ -41,6 +41,7 @@ pub struct Options {
     pub(crate) max_checkpoint: usize,
     pub(crate) max_in_flight: usize,
     pub(crate) max_orphans: usize,
+    pub(crate) max_open_bytes: u64,
     pub(crate) max_queue: usize,
     pub(crate) max_waiters: usize,
     pub(crate) max_store_bytes: Option<u64>,
@@ -71,6 +72,7 @@ impl Default for Options {
             max_checkpoint: 64 << 10,
             max_in_flight: 65_536,
             max_orphans: 1_000_000,
+            max_open_bytes: 1 << 30,
             max_queue: 65_536,
             max_waiters: 65_536,
             max_store_bytes: None,
@@ -141,6 +143,14 @@ impl Options {
     /// At the bound `begin` is `Overloaded`, since every claim may become an orphan.
     pub fn max_orphans(mut self, orphans: usize) -> Self {
         self.max_orphans = orphans;
+        self
+    }
+
+    /// How many bytes claims in flight and orphans may take, checkpoints included. Default 1 GiB. All of
+    /// it is memory while the store is opened. At the bound `begin` and `checkpoint` are `Overloaded`,
+    /// and the claim stays held. A record that changed counts twice until it is folded.
+    pub fn max_open_bytes(mut self, bytes: u64) -> Self {
+        self.max_open_bytes = bytes;
         self
     }
 
@@ -289,6 +299,7 @@ impl Options {
         at_most("max_checkpoint", self.max_checkpoint, MAX_PAYLOAD)?;
         at_least("max_in_flight", self.max_in_flight, 1)?;
         at_least("max_orphans", self.max_orphans, 1)?;
+        at_least("max_open_bytes", self.max_open_bytes, 64 << 10)?;
         at_least("max_queue", self.max_queue, 1)?;
         at_least("max_waiters", self.max_waiters, 1)?;
         at_least("recent_bytes", self.recent_bytes, 64 << 10)?;

@@ -334,6 +334,28 @@ impl Core {
             + recent.orphans_folding.load(Ordering::Relaxed)
     }
 
+    /// The bytes of records in flight and orphans. Those that changed since the last fold are counted
+    /// both as they were then and as they are.
+    fn open_bytes_about(&self) -> u64 {
+        let recent = &self.recent;
+        let open = recent.open_active.load(Ordering::Relaxed)
+            + recent.open_folding.load(Ordering::Relaxed);
+        self.views.load().open_bytes() + open as u64
+    }
+
+    /// Refuses `more` bytes of open records beyond the bound.
+    fn reserve_open_bytes(&self, more: usize) -> Result<()> {
+        let limit = self.options.max_open_bytes;
+        if self.open_bytes_about().saturating_add(more as u64) <= limit {
+            return Ok(());
+        }
+        // What was resolved or replaced is counted until it is folded.
+        self.folds.want();
+        self.queue.nudge();
+        let message = format!("claims and orphans take {limit} bytes, the most allowed");
+        Err(Error::new(ErrorKind::Overloaded, message))
+    }
+
     /// A snapshot of counters and gauges.
     pub(crate) fn stats(&self) -> Stats {
         let now = self.now();
@@ -349,6 +371,7 @@ impl Core {
         }
         stats.oldest_claim = oldest.map(|started| now.since(started));
         stats.orphans = self.orphans_about() as u64;
+        stats.open_bytes = self.open_bytes_about();
         stats.full = self.shortage.is_on();
         stats.queued = self.queue.begins() as u64;
         stats.waiters = self.waiters() as u64;
@@ -479,8 +502,11 @@ impl Core {
 
 impl Gate for Core {
     fn reserve(&self, command: &Command) -> Result<()> {
-        if !command.starts_execution() {
-            return Ok(());
+        match command {
+            Command::Checkpoint { data, .. } => return self.reserve_open_bytes(data.len()),
+            Command::Begin { .. } => self.reserve_open_bytes(size_of::<Record>())?,
+            Command::TakeOver { .. } => {}
+            _ => return Ok(()),
         }
         let overloaded = |what: &str, limit: usize| {
             Err(Error::new(ErrorKind::Overloaded, format!("{limit} {what}, the most allowed")))

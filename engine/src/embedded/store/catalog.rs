@@ -26,6 +26,8 @@ pub(super) struct Catalog {
     pub(super) runs: BTreeMap<u64, Run>,
     /// Shared with views, hence copied by the first change after one was made.
     pub(super) open: Arc<OpenIndex>,
+    /// The bytes of their rows.
+    pub(super) open_bytes: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -65,6 +67,8 @@ pub(super) type OpenIndex = HashMap<OpenEntry>;
 pub(super) struct OpenEntry {
     pub(super) sequence: u64,
     pub(super) checksum: u64,
+    /// Of the row.
+    pub(super) bytes: u32,
     /// `None` while the record is in flight.
     pub(super) expires_at: Option<Time>,
 }
@@ -91,7 +95,7 @@ pub(super) fn decode_open(hash: KeyHash, bytes: &[u8], seed: u64) -> Result<Stor
 
 impl Catalog {
     pub(super) fn new(state: StoreState) -> Self {
-        Self { state, runs: BTreeMap::new(), open: Arc::default() }
+        Self { state, runs: BTreeMap::new(), open: Arc::default(), open_bytes: 0 }
     }
 
     pub(super) fn load_state(tables: &Tables) -> Result<StoreState> {
@@ -123,11 +127,14 @@ impl Catalog {
             let hash = KeyHash(hash.value());
             let stored = decode_open(hash, value.value(), seed)?;
             tally.add(stored.checksum);
+            catalog.open_bytes += stored.len as u64;
             open.insert(
                 hash,
                 OpenEntry {
                     sequence: stored.sequence,
                     checksum: stored.checksum,
+                    // As long as its length field can say.
+                    bytes: stored.len as u32,
                     expires_at: stored.record.expires_at(),
                 },
             );
@@ -195,10 +202,13 @@ impl Catalog {
         let seed = record_codec::open_seed(self.state.seed, hash);
         let checksum = record_codec::encode(buffer, seed, sequence, record);
         rows.insert(hash.0, buffer.as_slice()).map_err(failed)?;
-        let entry = OpenEntry { sequence, checksum, expires_at: record.expires_at() };
+        let bytes = buffer.len() as u32;
+        let entry = OpenEntry { sequence, checksum, bytes, expires_at: record.expires_at() };
         self.state.open.add(checksum);
+        self.open_bytes += u64::from(bytes);
         if let Some(replaced) = Arc::make_mut(&mut self.open).insert(hash, entry) {
             self.state.open.remove(replaced.checksum);
+            self.open_bytes -= u64::from(replaced.bytes);
         }
         Ok(())
     }
@@ -213,6 +223,7 @@ impl Catalog {
             && let Some(removed) = Arc::make_mut(&mut self.open).remove(&hash)
         {
             self.state.open.remove(removed.checksum);
+            self.open_bytes -= u64::from(removed.bytes);
             rows.remove(hash.0).map_err(failed)?;
         }
         Ok(())

@@ -60,6 +60,7 @@ pub(crate) struct View {
     pub(super) files: Arc<Files>,
     blocks: Arc<BlockCache>,
     open: Arc<OpenIndex>,
+    open_bytes: u64,
 }
 
 impl View {
@@ -71,7 +72,7 @@ impl View {
     ) -> Self {
         let runs = catalog.runs.values().rev().cloned().collect();
         let (seed, open) = (catalog.state.seed, catalog.open.clone());
-        Self { tables, seed, runs, files, blocks, open }
+        Self { tables, seed, runs, files, blocks, open, open_bytes: catalog.open_bytes }
     }
 
     /// The newest record of the key, whatever its expiry. What can not be verified is an error,
@@ -110,6 +111,11 @@ impl View {
             |run: &Run| [FileName::Run(run.meta.id), FileName::Records(run.meta.bucket_end)];
         let listed = self.runs.iter().flat_map(of_run).map(|name| name.to_string());
         listed.chain([FILE.to_owned()]).collect()
+    }
+
+    /// The bytes of the records in flight and orphaned, checkpoints included.
+    pub(crate) fn open_bytes(&self) -> u64 {
+        self.open_bytes
     }
 
     pub(crate) fn open_count(&self) -> usize {
