@@ -50,3 +50,4 @@ void test(void) {
   close(kept);
   OK(oncekey_verify(oncekey_str(directory), NULL));
   OK(oncekey_verify(oncekey_str(backup), NULL));
+}
