@@ -227,6 +227,11 @@ func (e *execution) response() *Response {
 			delete(e.sent, name)
 		}
 	}
+	// HTTP/1.1 sends only the trailers that this header names.
+	e.sent.Del("Trailer")
+	for _, field := range fields(trailers) {
+		e.sent.Add("Trailer", field.Name)
+	}
 	// The server would guess the type from the first bytes; what it guesses is stored, too.
 	if _, set := e.sent["Content-Type"]; !set && len(body) > 0 && e.sent.Get("Content-Encoding") == "" {
 		e.sent.Set("Content-Type", http.DetectContentType(body))

@@ -7,15 +7,16 @@
 //
 // # What a client gets
 //
-// A request takes part when its method is not safe (GET, HEAD, OPTIONS, TRACE pass through) and it
-// carries the header X-Idempotency-Key, 1 to 255 bytes without control characters.
+// A request takes part when its method is not safe (GET, HEAD, OPTIONS, TRACE pass through, and the tunnels
+// of CONNECT) and it carries the header X-Idempotency-Key or Idempotency-Key, 1 to 255 bytes without control
+// characters.
 //
 //   - First request with a key: the handler runs; its response is stored before its first byte is sent.
 //   - Identical retry: the stored response, same status, headers and body; the handler does not run.
 //   - Duplicate while the first runs: 409 idempotency_key_locked, Retry-After: 1, retryAfterMs of 100 to 500.
 //   - Same key, another request: 409 idempotency_key_mismatch; parts names what differs.
 //   - An earlier attempt died: 409 idempotency_outcome_unknown, or see [Retry].
-//   - Key malformed or sent twice: 400 idempotency_key_invalid.
+//   - Key malformed, or sent twice, under one name or both: 400 idempotency_key_invalid.
 //   - Key missing where it is required: 400 idempotency_key_missing; else the request passes through.
 //   - Request body over the limit: 413 idempotency_body_too_large; not readable: 400
 //     idempotency_body_unreadable. The key is unused.
@@ -73,7 +74,7 @@ const (
 
 // Options of a middleware. Zero values mean the defaults.
 type Options struct {
-	// Header that carries the key. Default X-Idempotency-Key.
+	// Header that carries the key. Default X-Idempotency-Key or Idempotency-Key: one of them, once.
 	Header string
 	// Required: refuse a request without a key, safe methods excepted.
 	Required bool
@@ -123,16 +124,18 @@ type counters struct {
 type Middleware struct {
 	engine   *oncekey.Engine
 	options  Options
+	names    []string // of the headers that may carry the key
 	headers  []fingerprinted
 	counters counters
 }
 
 // New makes a middleware on an engine. It panics with more than 60 FingerprintHeaders.
 func New(engine *oncekey.Engine, options Options) *Middleware {
-	if options.Header == "" {
-		options.Header = "X-Idempotency-Key"
+	// A client that sends the other name must not run twice without a word.
+	names := []string{"X-Idempotency-Key", "Idempotency-Key"}
+	if options.Header != "" {
+		names = []string{http.CanonicalHeaderKey(options.Header)}
 	}
-	options.Header = http.CanonicalHeaderKey(options.Header)
 	if options.FingerprintHeaders == nil {
 		options.FingerprintHeaders = defaultHeaders
 	}
@@ -145,7 +148,7 @@ func New(engine *oncekey.Engine, options Options) *Middleware {
 	if options.Logger == nil {
 		options.Logger = slog.Default()
 	}
-	return &Middleware{engine: engine, options: options, headers: fingerprintedHeaders(options.FingerprintHeaders)}
+	return &Middleware{engine: engine, options: options, names: names, headers: fingerprintedHeaders(options.FingerprintHeaders)}
 }
 
 // Stats returns a snapshot.
@@ -167,17 +170,22 @@ func (m *Middleware) Stats() Stats {
 // Wrap returns a handler that runs next once for each idempotency key.
 func (m *Middleware) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if isSafe(r.Method) {
+		// The answer to CONNECT is a tunnel, which no store can replay.
+		if isSafe(r.Method) || r.Method == http.MethodConnect {
 			next.ServeHTTP(w, r)
 			return
 		}
-		name, refused := parseKey(r.Header[m.options.Header])
+		var values []string
+		for _, header := range m.names {
+			values = append(values, r.Header[header]...)
+		}
+		name, refused := parseKey(values)
 		if refused == nil && name == "" {
 			if !m.options.Required {
 				next.ServeHTTP(w, r)
 				return
 			}
-			refused = missingKey(strings.ToLower(m.options.Header))
+			refused = missingKey(strings.ToLower(m.names[0]))
 		}
 		if refused != nil {
 			m.counters.keyRefused.Add(1)

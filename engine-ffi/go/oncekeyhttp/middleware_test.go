@@ -217,3 +217,25 @@ func TestTheTargetIsWhatTheClientSent(t *testing.T) {
 		}
 	}
 }
+
+func TestEitherNameCarriesTheKeyAndBothAreRefused(t *testing.T) {
+	s := serve(t, Options{}, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "once") })
+	same(t, s.post("k", "b"), s.post("", "b", "Idempotency-Key", "k"))
+	s.ran(1)
+	s.refused(s.post("k", "b", "Idempotency-Key", "k"), http.StatusBadRequest, "idempotency_key_invalid")
+	s.ran(1)
+}
+
+func TestATunnelPassesThroughUntouched(t *testing.T) {
+	s := serve(t, Options{Required: true}, func(w http.ResponseWriter, r *http.Request) {
+		if FromContext(r.Context()) != nil {
+			t.Error("there is an attempt")
+		}
+	})
+	for range 2 {
+		if _, err := s.send("CONNECT", "k", ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.ran(2)
+}

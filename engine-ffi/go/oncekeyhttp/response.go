@@ -40,7 +40,7 @@ const version = 1
 // of RFC 2616, section 13.5.1, that it does not list any more. date is the moment of one answer.
 var notStored = []string{
 	"connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization",
-	"te", "trailer", "transfer-encoding", "upgrade", "date",
+	"te", "transfer-encoding", "upgrade", "date",
 }
 
 // NewResponse makes a response without trailers. Headers that are not stored are left out; the others are
@@ -220,6 +220,7 @@ func (r *Response) send(w http.ResponseWriter) {
 	case len(r.Trailer) > 0:
 		// With an exact length a server sends no trailers.
 		header.Del("Content-Length")
+		header.Del("Trailer")
 		for _, field := range r.Trailer {
 			header.Add("Trailer", http.CanonicalHeaderKey(field.Name))
 		}
