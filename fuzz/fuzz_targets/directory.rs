@@ -4,6 +4,7 @@
 #[path = "../../engine/tests/common/mod.rs"]
 mod common;
 
+use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use common::{Random, Sim};
@@ -57,24 +58,37 @@ fuzz_target!(init: std::panic::set_hook(Box::new(|info| eprintln!("{info}"))), |
         }
     }
     let _ = sim.options().verify("/store");
-    let Ok(engine) = sim.options().open_existing("/store") else { return };
-    check(&engine);
+    let damaged = contents(&sim.disk);
+    let Ok(engine) = sim.options().open_existing("/store") else {
+        assert!(contents(&sim.disk) == damaged, "a refused open changed the store");
+        for (path, _) in &files {
+            sim.disk.put_file(path, &STORE.read_file(path));
+        }
+        check(&sim.options().open_existing("/store").unwrap(), false);
+        return;
+    };
+    check(&engine, true);
     if let Ok(Begin::Claimed(claim)) = engine.begin(&common::key("new"), common::body("a")).wait() {
         let _ = claim.complete(&[1; 300]).wait();
     }
     let _ = engine.fold();
     let _ = engine.sweep();
-    check(&engine);
+    check(&engine, true);
 });
 
-fn check(engine: &Engine) {
+fn contents(disk: &SimDisk) -> Vec<(PathBuf, Vec<u8>)> {
+    let files = disk.files().into_iter().filter(|(path, _)| !path.ends_with("LOCK"));
+    files.map(|(path, _)| (path.clone(), disk.read_file(&path))).collect()
+}
+
+fn check(engine: &Engine, damaged: bool) {
     for number in 0..KEYS {
         match engine.begin(&common::key(format!("key {number}")), common::body("a")).wait() {
             Ok(Begin::Replay(recorded)) => {
                 assert_eq!(recorded.response(), Some(&[number; 300][..]));
             }
             Ok(other) => panic!("key {number} is {other:?}"),
-            Err(_) => {}
+            Err(error) => assert!(damaged, "key {number}: {error:?}"),
         }
     }
     match engine.begin(&common::key("orphan"), common::body("a")).wait() {

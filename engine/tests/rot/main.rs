@@ -394,7 +394,19 @@ fn run_trial(sample: &Sample, seed: u64, outcomes: &mut Outcomes) {
         Err(error) => {
             expect_damage(&error, &trial);
             assert!(!sound, "{trial}: verify found nothing, but {error:?}");
+            assert_eq!(
+                contents(&sim.disk),
+                contents(&damaged),
+                "{trial}: a refused open changed it"
+            );
             outcomes.refused += 1;
+            // The damage is undone: everything is there.
+            sim.disk.put_file(&path, &sample.sim.disk.read_file(&path));
+            assert_eq!(
+                answers(&sim.options().open_existing("/store").unwrap()),
+                sample.right,
+                "{trial}"
+            );
             return;
         }
     };
