@@ -50,7 +50,8 @@ struct Inspected {
 }
 
 fn inspect(options: &Options, home: &StoreDirectory, known: Option<&Secret>) -> Result<Inspected> {
-    let store = Store::inspect(&home.handle, options.store_cache_bytes(), options.open_files())?;
+    let mut store =
+        Store::inspect(&home.handle, options.store_cache_bytes(), options.open_files())?;
     let state = store.state();
     if known.is_some_and(|known| *known != state.secret) {
         let message = format!("another store lies in {}; open it anew", home.path.display());
@@ -73,6 +74,9 @@ fn inspect(options: &Options, home: &StoreDirectory, known: Option<&Secret>) -> 
     let leftovers = store.leftovers(journal.last_sequence())?;
     let max_gap = (!options.accept_clock_jump).then_some(options.max_clock_gap);
     let clock = EngineClock::start(options.clock.clone(), Some(rebuild.time), max_gap)?;
+    // What the new epoch will make true.
+    let sequence = journal.last_sequence() + 1;
+    store.state_reached(Reached { sequence, epoch: rebuild.epoch + 1 })?;
     Ok(Inspected { store, journal, leftovers, rebuild, clock })
 }
 
@@ -95,7 +99,7 @@ impl Inspected {
         begin_epoch(&mut journal, epoch, time, ended, incarnation)?;
         rebuild.replay(epoch, time, sequence, Entry::Epoch { ended, incarnation })?;
 
-        let store = store.settle(Reached { sequence, epoch })?;
+        let store = store.settle()?;
         let removed = [unfinished.remove(&**dir)?, leftovers.remove(&**dir)?];
         if removed.contains(&true) {
             // A file that a power loss brings back must not be explained by an earlier commit alone.

@@ -394,9 +394,8 @@ fn run_trial(sample: &Sample, seed: u64, outcomes: &mut Outcomes) {
         Err(error) => {
             expect_damage(&error, &trial);
             assert!(!sound, "{trial}: verify found nothing, but {error:?}");
-            assert_eq!(
-                contents(&sim.disk),
-                contents(&damaged),
+            assert!(
+                contents(&sim.disk) == contents(&damaged),
                 "{trial}: a refused open changed it"
             );
             outcomes.refused += 1;

@@ -84,16 +84,21 @@ impl InspectedStore {
         Listing::of(catalog).leftovers(&**dir, last_sequence)
     }
 
-    /// Lets redb's writes go to the file, and states in it how far the journal is durable. To be called
-    /// once everything was verified and the new epoch is durable.
-    pub(crate) fn settle(self, reached: Reached) -> Result<Store> {
-        let Self { mut store, backend } = self;
+    /// Commits, in memory as yet, how far the journal is durable once the file is
+    /// [settled](Self::settle). Damage to redb's own bookkeeping shows here.
+    pub(crate) fn state_reached(&mut self, reached: Reached) -> Result<()> {
+        self.store.reached = reached;
+        self.store.commit(|_, _| Ok(()))
+    }
+
+    /// Lets redb's writes go to the file. To be called once everything was verified and the new epoch
+    /// is durable.
+    pub(crate) fn settle(self) -> Result<Store> {
+        let Self { store, backend } = self;
         backend
             .release()
             .and_then(|()| reassert_length(&*store.file))
             .map_err(|error| Error::io("repairing store.redb", error))?;
-        store.reached = reached;
-        store.commit(|_, _| Ok(()))?;
         Ok(store)
     }
 }

@@ -89,10 +89,11 @@ fn open(dir: &Dir) -> Result<Store> {
 
 /// All of what an open does with a store, whose journal has everything.
 fn open_on(dir: &Arc<dyn Directory>, cache_bytes: usize) -> Result<Store> {
-    let inspected = Store::inspect(dir, cache_bytes, OPEN_FILES)?;
+    let mut inspected = Store::inspect(dir, cache_bytes, OPEN_FILES)?;
     let leftovers = inspected.leftovers(u64::MAX)?;
     let reached = inspected.state().reached;
-    let store = inspected.settle(reached)?;
+    inspected.state_reached(reached)?;
+    let store = inspected.settle()?;
     leftovers.remove(&**dir)?;
     Ok(store)
 }
