@@ -112,11 +112,14 @@ type Stats struct {
 	Abandoned int64
 	// Stored responses that could not be decoded.
 	Undecodable int64
+	// Requests with a key and a cookie, while there is no Scope: two users that send the same key and body
+	// share a response. The first one is logged.
+	UnscopedCookies int64
 }
 
 type counters struct {
 	running, keyRefused, bodyRefused, storeUnavailable, completeFailed atomic.Int64
-	notStored, notExecuted, abandoned, undecodable                     atomic.Int64
+	notStored, notExecuted, abandoned, undecodable, unscopedCookies    atomic.Int64
 }
 
 // Middleware gives handlers idempotency keys. Several, say of routes with other options, may share one
@@ -164,6 +167,7 @@ func (m *Middleware) Stats() Stats {
 		NotExecuted:      c.notExecuted.Load(),
 		Abandoned:        c.abandoned.Load(),
 		Undecodable:      c.undecodable.Load(),
+		UnscopedCookies:  c.unscopedCookies.Load(),
 	}
 }
 
@@ -206,6 +210,8 @@ func (m *Middleware) exchange(w http.ResponseWriter, r *http.Request, next http.
 	key := oncekey.Key{Key: name}
 	if m.options.Scope != nil {
 		key.Scope = m.options.Scope(r)
+	} else if r.Header["Cookie"] != nil && m.counters.unscopedCookies.Add(1) == 1 {
+		m.options.Logger.WarnContext(r.Context(), "oncekey: a request with a key and a cookie came to a middleware without a scope; users that share a key and a body share a response")
 	}
 	// Before the body is read, as a malformed key is.
 	if len(key.Scope) > 255 {

@@ -3,7 +3,9 @@ package oncekeyhttp
 import (
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -238,4 +240,24 @@ func TestATunnelPassesThroughUntouched(t *testing.T) {
 		}
 	}
 	s.ran(2)
+}
+
+func TestACookieWithoutAScopeIsCountedAndLoggedOnce(t *testing.T) {
+	var log strings.Builder
+	nothing := func(w http.ResponseWriter, r *http.Request) {}
+	s := serve(t, Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}, nothing)
+	for range 3 {
+		s.post("k", "b", "Cookie", "session=secret")
+	}
+	if got := s.middleware.Stats().UnscopedCookies; got != 3 {
+		t.Fatal(got)
+	}
+	if strings.Count(log.String(), "a cookie came") != 1 || strings.Contains(log.String(), "secret") {
+		t.Fatal(log.String())
+	}
+	scoped := serve(t, Options{Scope: func(*http.Request) string { return "user" }}, nothing)
+	scoped.post("k", "b", "Cookie", "session=secret")
+	if got := scoped.middleware.Stats().UnscopedCookies; got != 0 {
+		t.Fatal(got)
+	}
 }

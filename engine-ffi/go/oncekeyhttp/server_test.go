@@ -27,7 +27,9 @@ type server struct {
 func serve(t *testing.T, options Options, handler http.HandlerFunc) *server {
 	t.Helper()
 	s := &server{t: t, engine: openEngine(t)}
-	options.Logger = quiet()
+	if options.Logger == nil {
+		options.Logger = quiet()
+	}
 	s.middleware = New(s.engine, options)
 	s.Server = httptest.NewUnstartedServer(s.middleware.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.runs.Add(1)
