@@ -186,6 +186,12 @@ impl<T> Swap<T> {
     }
 }
 
+impl<T> fmt::Debug for Swap<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Swap")
+    }
+}
+
 pub(crate) mod thread {
     #[cfg(oncekey_loom)]
     use loom::thread::{Thread, current};
