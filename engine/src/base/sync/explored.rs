@@ -35,6 +35,10 @@ impl Instant {
         NOW.get().saturating_sub(self.0)
     }
 
+    pub(crate) fn checked_add(self, duration: Duration) -> Option<Self> {
+        self.0.checked_add(duration).map(Self)
+    }
+
     pub(crate) fn checked_sub(self, duration: Duration) -> Option<Self> {
         self.0.checked_sub(duration).map(Self)
     }
