@@ -57,6 +57,8 @@ type Options struct {
 	MaxClockGap time.Duration
 	// MaxOpenFiles: how many files of records may be open. Default 256, at least 8.
 	MaxOpenFiles int
+	// MaxOpenBytes: how many bytes claims in flight and orphans may take, checkpoints included. Default 1 GiB.
+	MaxOpenBytes int64
 	// AcceptClockJump: open although the clock stands further ahead than MaxClockGap.
 	AcceptClockJump bool
 	// AllowNetworkFilesystem: open a store on a network filesystem.
@@ -102,6 +104,7 @@ func (o *Options) toC() (C.oncekey_options, error) {
 		&c.max_waiters:     int64(o.MaxWaiters),
 		&c.max_store_bytes: o.MaxStoreBytes,
 		&c.max_open_files:  int64(o.MaxOpenFiles),
+		&c.max_open_bytes:  o.MaxOpenBytes,
 		&c.recent_bytes:    int64(o.RecentBytes),
 		&c.cache_bytes:     int64(o.CacheBytes),
 		&c.segment_bytes:   o.SegmentBytes,

@@ -323,6 +323,8 @@ typedef struct {
   uint64_t max_clock_gap_ms;
   // How many files of records may be open. 0: 256; at least 8.
   uint64_t max_open_files;
+  // How many bytes claims in flight and orphans may take, checkpoints included. 0: 1 GiB.
+  uint64_t max_open_bytes;
 } oncekey_options;
 
 // What oncekey_engine_close left behind.

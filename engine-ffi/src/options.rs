@@ -65,6 +65,8 @@ pub struct Options {
     pub max_clock_gap_ms: u64,
     /// How many files of records may be open. 0: 256; at least 8.
     pub max_open_files: u64,
+    /// How many bytes claims in flight and orphans may take, checkpoints included. 0: 1 GiB.
+    pub max_open_bytes: u64,
 }
 
 const KNOWN_FLAGS: u32 =
@@ -108,6 +110,7 @@ impl Options {
         to = change(to, self.recent_bytes, |to, n| to.recent_bytes(count(n)));
         to = change(to, self.cache_bytes, |to, n| to.cache_bytes(count(n)));
         to = change(to, self.max_open_files, |to, n| to.max_open_files(count(n)));
+        to = change(to, self.max_open_bytes, oncekey::Options::max_open_bytes);
         to = change(to, self.segment_bytes, oncekey::Options::segment_bytes);
         to = change(to, self.sweep_interval_ms, |to, ms| {
             to.sweep_interval(Duration::from_millis(ms))
