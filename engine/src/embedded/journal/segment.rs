@@ -283,6 +283,15 @@ impl SegmentPool {
         self.queues.lock().ready.pop_front()
     }
 
+    /// No segment is prepared any more: whoever waits for one is told.
+    pub(crate) fn end(&self) {
+        let mut queues = self.queues.lock();
+        let ended =
+            || Error::new(ErrorKind::Unavailable, "no journal segment is prepared any more");
+        queues.failure.get_or_insert_with(ended);
+        self.changed.notify_all();
+    }
+
     /// Waits until a segment is ready or preparing one has failed.
     pub(super) fn wait(&self, deadline: Instant) -> Result<()> {
         let mut queues = self.queues.lock();

@@ -181,11 +181,35 @@ pub(crate) struct Folder {
     runs_wait: Option<Error>,
     /// Run entries that merging is behind.
     owed: usize,
+    departure: Departure,
+}
+
+/// Ends every wait for the fold worker when the worker ends, however it ends.
+///
+/// ORDER: a request that comes later is refused, too, so that nobody waits for a worker that does
+/// not look again.
+struct Departure {
+    core: Arc<Core>,
+    pool: Arc<SegmentPool>,
+}
+
+impl Departure {
+    fn tell(&self) {
+        self.core.inbox.refuse();
+        self.pool.end();
+    }
+}
+
+impl Drop for Departure {
+    fn drop(&mut self) {
+        self.tell();
+    }
 }
 
 impl Folder {
     pub(crate) fn new(core: Arc<Core>, store: Store, pool: Arc<SegmentPool>) -> Self {
         let next_sweep = after(core.options.sweep_interval);
+        let departure = Departure { core: core.clone(), pool: pool.clone() };
         Self {
             core,
             store,
@@ -197,6 +221,7 @@ impl Folder {
             resting: false,
             runs_wait: None,
             owed: 0,
+            departure,
         }
     }
 
@@ -209,7 +234,10 @@ impl Folder {
                 Round::Worked => {}
                 Round::Idle if self.wait() => {}
                 Round::Idle => return self.close(),
-                Round::Failed => return self.core.inbox.wait_for_stop(),
+                Round::Failed => {
+                    self.departure.tell();
+                    return self.core.inbox.wait_for_stop();
+                }
             }
         }
     }
@@ -254,7 +282,6 @@ impl Folder {
 
     /// The orderly end, after which the next open has nothing to repair.
     pub(crate) fn close(self) {
-        self.core.inbox.refuse();
         if let Err(error) = self.store.close() {
             self.core.fail(&error);
         }
@@ -336,14 +363,15 @@ impl Folder {
     fn wait(&mut self) -> bool {
         let mut requests = self.core.inbox.requests.lock();
         loop {
+            // A fold is still carried out; what else was asked for is refused by the end.
+            if requests.stopped && requests.fold.is_none() {
+                return false;
+            }
             let busy = requests.fold.is_some()
                 || !requests.backups.is_empty()
                 || !requests.sweeps.is_empty();
             if busy || std::mem::take(&mut requests.nudged) {
                 break;
-            }
-            if requests.stopped {
-                return false;
             }
             let retry = self.shortage().is_some().then(|| Instant::now() + RETRY);
             let until = retry.map_or(self.next_sweep, |retry| retry.min(self.next_sweep));
