@@ -50,8 +50,7 @@ enum At {
     Folder(Doing),
 }
 
-const DOINGS: [Doing; 6] =
-    [Doing::Prepare, Doing::Fold, Doing::Backup, Doing::Load, Doing::Merge, Doing::Sweep];
+const DOINGS: [Doing; 5] = [Doing::Prepare, Doing::Fold, Doing::Load, Doing::Merge, Doing::Sweep];
 
 /// What was so when an image was taken, as its mark.
 #[derive(Clone, Copy)]

@@ -385,6 +385,13 @@ impl Disk for SimDisk {
         })
     }
 
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.on_path(OpKind::RemoveDir, path, |state| {
+            state.check_writable()?;
+            state.tree.remove_dir(path)
+        })
+    }
+
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.on_path(OpKind::SyncDir, path, |state| {
             if !state.tree.is_dir_synced(path)? {
@@ -454,6 +461,11 @@ impl Directory for SimDirectory {
     /// Nothing here has rights.
     fn narrow(&self, _: &[String]) -> io::Result<()> {
         Ok(())
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let state = self.disk.state.lock();
+        Ok(state.free_pages().saturating_mul(contents::PAGE as u64))
     }
 
     fn version(&self) -> io::Result<Option<u64>> {

@@ -127,6 +127,9 @@ impl Disk for HeldDisk {
         let (part, gate) = (self.part, self.gate.clone());
         Ok(Arc::new(HeldDirectory { directory: self.disk.open_dir(path)?, part, gate }))
     }
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove_dir(path)
+    }
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.disk.sync_dir(path)
     }
@@ -179,6 +182,9 @@ impl Directory for HeldDirectory {
     }
     fn narrow(&self, names: &[String]) -> io::Result<()> {
         self.directory.narrow(names)
+    }
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.directory.free_bytes()
     }
     fn version(&self) -> io::Result<Option<u64>> {
         self.directory.version()

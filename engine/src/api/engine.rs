@@ -180,14 +180,20 @@ impl Engine {
         self.backend().sweep()
     }
 
-    /// Writes a consistent copy of the store, as of now, into the new or empty directory `path`,
-    /// while the engine runs.
+    /// Writes a consistent copy of the store, as of now, into the new or empty directory `path`, on
+    /// the calling thread, while the engine runs. It copies at most
+    /// [`backup_bytes_per_second`](crate::Options::backup_bytes_per_second), and
+    /// [`stats`](Self::stats) tells how far it has come.
     ///
     /// Opened, the copy knows everything that was acknowledged before this call, and claims in
-    /// flight are orphans there. It is another incarnation: tokens of the original are fenced.
+    /// flight are orphans there. Until it is whole the directory opens as no store. A copy that fails,
+    /// or whose engine is closed, is removed; what a killed process left, the next backup to the same
+    /// path replaces.
     ///
     /// # Errors
-    /// `InvalidInput` when `path` is not empty; `StoreFull`, `Io`, `Unavailable`, `Closed`.
+    /// `InvalidInput` when `path` is not empty; `StoreInUse` when another backup writes there;
+    /// `StoreFull` when there is too little space, before any is taken; `Io`, `Corrupted`,
+    /// `Unavailable`, `Closed`.
     pub fn backup_to(&self, path: impl AsRef<Path>) -> Result<()> {
         self.backend().backup_to(path.as_ref())
     }

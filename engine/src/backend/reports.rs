@@ -33,6 +33,12 @@ pub struct Stats {
     pub runs: u64,
     /// Bytes of the store file, of the files that it lists and of the journal, as of the last fold or sweep.
     pub store_bytes: u64,
+    /// Backups that are being written.
+    pub backups: u64,
+    /// What they will have copied in the end, in bytes.
+    pub backup_bytes: u64,
+    /// What they have copied so far, in bytes.
+    pub backup_bytes_copied: u64,
     /// Whether new claims are refused as `StoreFull`.
     pub full: bool,
     /// Begins answered `Claimed`.

@@ -12,13 +12,16 @@ use std::sync::Arc;
 
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::embedded::disk::{Directory, Disk, Lockable};
-use crate::embedded::journal::{self, JournalId, Position, Reached};
+use crate::embedded::journal::{self, JournalId, Position};
 use crate::embedded::options::Options;
 use crate::embedded::store::{self, Store, StoreState};
 use crate::semantics::secret::Secret;
 use crate::semantics::time::Time;
 
-const LOCK: &str = "LOCK";
+/// Stands in a backup until it is whole. A directory that holds it is no store.
+pub(crate) const UNFINISHED: &str = "backup.unfinished";
+
+pub(crate) const LOCK: &str = "LOCK";
 
 /// Keeps other processes and engines out of the directory until the last clone is dropped.
 pub(crate) type Lock = Arc<dyn Any + Send + Sync>;
@@ -38,6 +41,13 @@ pub(crate) fn open(options: &Options, path: &Path, create: bool) -> Result<(Stor
     let opened = open_dir(disk, path)?;
     let names = opened.as_ref().map_or(Ok(Vec::new()), |handle| list(&**handle, path))?;
     let has_store = names.iter().any(|name| name == store::FILE);
+    if names.iter().any(|name| name == UNFINISHED) {
+        let message = format!(
+            "{} is a backup that was not finished; remove it and take another",
+            path.display()
+        );
+        return Err(Error::new(ErrorKind::StoreForeign, message));
+    }
     if !has_store && !create {
         return Err(Error::new(ErrorKind::StoreMissing, path.display().to_string()));
     }
@@ -69,32 +79,8 @@ pub(crate) fn open(options: &Options, path: &Path, create: bool) -> Result<(Stor
     Ok((StoreDirectory { handle, path: path.to_owned() }, Arc::new(locks)))
 }
 
-/// Copies the store, as it stands, into the new or empty directory `path`.
-pub(crate) fn backup(options: &Options, source: &Store, path: &Path) -> Result<()> {
-    let disk = &options.disk;
-    let target = match open_dir(disk, path)? {
-        Some(target) if !list(&*target, path)?.is_empty() => {
-            let message =
-                format!("{} is not empty; a backup needs a new directory", path.display());
-            return Err(Error::invalid(message));
-        }
-        Some(target) => target,
-        None => create_dir(disk, path)?,
-    };
-    let _lock = lock(&*target, path, Lockable::File(LOCK))?;
-    // Its journal goes another way than that of the original.
-    let identity = random_number(options)?;
-    let id = JournalId::new(identity, &source.state().secret);
-    journal::create(&target, id, options.segment_bytes)?;
-    source.copy_to(&target, |state| {
-        state.identity = identity;
-        state.replay_from = Position::FIRST;
-        state.reached = Reached { sequence: state.folded_through, epoch: state.epoch };
-    })
-}
-
 /// `None` when there is nothing at `path`.
-fn open_dir(disk: &Arc<dyn Disk>, path: &Path) -> Result<Option<Arc<dyn Directory>>> {
+pub(crate) fn open_dir(disk: &Arc<dyn Disk>, path: &Path) -> Result<Option<Arc<dyn Directory>>> {
     match disk.open_dir(path) {
         Ok(handle) => Ok(Some(handle)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -106,12 +92,12 @@ fn open_dir(disk: &Arc<dyn Disk>, path: &Path) -> Result<Option<Arc<dyn Director
     }
 }
 
-fn list(handle: &dyn Directory, path: &Path) -> Result<Vec<String>> {
+pub(crate) fn list(handle: &dyn Directory, path: &Path) -> Result<Vec<String>> {
     handle.list().map_err(|error| Error::io(path.display().to_string(), error))
 }
 
 /// Whether a file of this name is one of a store, or of its creation.
-fn is_ours(name: &str) -> bool {
+pub(crate) fn is_ours(name: &str) -> bool {
     [LOCK, store::FILE, store::TEMPORARY_FILE].contains(&name)
         || journal::is_segment(name)
         || store::is_stored_file(name)
@@ -190,7 +176,7 @@ fn refuse_network_filesystem(options: &Options, path: &Path) -> Result<()> {
 }
 
 /// Creates the directory and makes the entry of each directory created durable.
-fn create_dir(disk: &Arc<dyn Disk>, path: &Path) -> Result<Arc<dyn Directory>> {
+pub(crate) fn create_dir(disk: &Arc<dyn Disk>, path: &Path) -> Result<Arc<dyn Directory>> {
     let failed = |error| Error::io(format!("creating {}", path.display()), error);
     let missing: Vec<_> = path
         .ancestors()
@@ -225,7 +211,7 @@ pub(crate) fn make_names_durable(disk: &Arc<dyn Disk>, path: &Path) -> Result<()
     Ok(())
 }
 
-fn lock(
+pub(crate) fn lock(
     handle: &dyn Directory,
     path: &Path,
     what: Lockable<'_>,

@@ -34,6 +34,8 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// Opens an existing directory. The handle goes on meaning that directory when it is moved, when
     /// another is put in its place, and when the process changes its working directory.
     fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Directory>>;
+    /// Removes an empty directory.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
     /// Makes the entries of the directory at `path` durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
     /// The name of the network filesystem that holds `path`, if it is one.
@@ -63,6 +65,8 @@ pub trait Directory: Debug + Send + Sync + 'static {
     fn lock(&self, what: Lockable<'_>) -> io::Result<Box<dyn Any + Send + Sync>>;
     /// Takes what the group and others may do away from the directory and from the files named.
     fn narrow(&self, names: &[String]) -> io::Result<()>;
+    /// The bytes of its filesystem that this process may still use.
+    fn free_bytes(&self) -> io::Result<u64>;
     /// A value that is another whenever an entry was added, removed or renamed since. `None` while
     /// a further change might not show, since the last one is too young.
     fn version(&self) -> io::Result<Option<u64>>;

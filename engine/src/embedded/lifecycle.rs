@@ -11,6 +11,7 @@ use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::atomic::Ordering;
 use crate::base::sync::{Mutex, Swap};
 use crate::base::wait::block_on;
+use crate::embedded::backup;
 use crate::embedded::directory::{self, StoreDirectory};
 use crate::embedded::options::Options;
 use crate::embedded::session::Core;
@@ -117,8 +118,7 @@ impl Backend for Embedded {
     fn backup_to(&self, path: &Path) -> Result<()> {
         self.fold()?;
         let core = self.open_core()?;
-        let receiver = core.inbox.backup(path.to_owned());
-        block_on(receiver).unwrap_or_else(|_| Err(core.refusal()))
+        backup::back_up(&core, path)
     }
 
     fn reopen(&self) -> Result<()> {

@@ -1,5 +1,6 @@
 //! The embedded store: one directory, held by one process.
 
+pub(crate) mod backup;
 pub(crate) mod clock;
 pub(crate) mod directory;
 pub mod disk;

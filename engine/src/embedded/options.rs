@@ -51,6 +51,7 @@ pub struct Options {
     pub(crate) segment_bytes: u64,
     pub(crate) max_open_files: usize,
     pub(crate) sweep_interval: Duration,
+    pub(crate) backup_bytes_per_second: Option<u64>,
     pub(crate) max_clock_gap: Duration,
     pub(crate) accept_clock_jump: bool,
     #[cfg(feature = "stepping")]
@@ -82,6 +83,7 @@ impl Default for Options {
             segment_bytes: 32 << 20,
             max_open_files: 256,
             sweep_interval: Duration::from_secs(60),
+            backup_bytes_per_second: Some(64 << 20),
             max_clock_gap: Duration::from_secs(30 * 24 * 60 * 60),
             accept_clock_jump: false,
             #[cfg(feature = "stepping")]
@@ -243,6 +245,22 @@ impl Options {
         self
     }
 
+    /// How fast [`backup_to`](crate::Engine::backup_to) copies, in bytes per second, so that the
+    /// journal gets its share of the disk. Default 64 MiB; `None` as fast as the disk allows.
+    pub fn backup_bytes_per_second(mut self, rate: Option<u64>) -> Self {
+        self.backup_bytes_per_second = rate;
+        self
+    }
+
+    /// The rate of backups; none under a stepper, whose time does not go by.
+    pub(crate) fn backup_rate(&self) -> Option<u64> {
+        #[cfg(feature = "stepping")]
+        if self.stepper.is_some() {
+            return None;
+        }
+        self.backup_bytes_per_second
+    }
+
     /// How far the wall clock may stand ahead of the store's last time at open. Default 30 days.
     pub fn max_clock_gap(mut self, gap: Duration) -> Self {
         self.max_clock_gap = gap;
@@ -304,6 +322,7 @@ impl Options {
         at_least("max_waiters", self.max_waiters, 1)?;
         at_least("recent_bytes", self.recent_bytes, 64 << 10)?;
         at_least("max_open_files", self.max_open_files, LEAST_OPEN_FILES)?;
+        at_least("backup_bytes_per_second", self.backup_bytes_per_second.unwrap_or(1), 1)?;
         at_most("cache_bytes", self.cache_bytes, MAX_CACHE)?;
         if !segment.is_multiple_of(BLOCK as u64) {
             return Err(Error::invalid(format!(

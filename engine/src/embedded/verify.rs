@@ -38,6 +38,8 @@ fn verify_rest(
 ) -> Result<()> {
     let (id, start) = (state.journal_id(), state.journal_start());
     let journal = journal::inspect(dir, id, options.segment_bytes, start, &mut |_, _, _| Ok(()))?;
-    let listing = listing.into_iter();
-    listing.map(|of| of.leftovers(&**dir, journal.last_sequence()).map(drop)).collect()
+    match listing {
+        Some(of) => of.leftovers(&**dir, journal.last_sequence()).map(drop),
+        None => Ok(()),
+    }
 }

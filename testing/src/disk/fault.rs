@@ -15,6 +15,7 @@ pub enum OpKind {
     Create,
     Rename,
     Remove,
+    RemoveDir,
     SyncDir,
     Lock,
     NetworkFilesystem,

@@ -115,6 +115,15 @@ impl Tree {
         Ok(())
     }
 
+    pub(super) fn remove_dir(&mut self, path: &Path) -> io::Result<()> {
+        if !self.list(path)?.is_empty() {
+            return Err(error(io::ErrorKind::DirectoryNotEmpty, path));
+        }
+        let entry = self.entry(path)?;
+        self.change(vec![(entry, None)]);
+        Ok(())
+    }
+
     /// Makes the entries of a directory durable. A rename into another directory waits for both.
     pub(super) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
         let dir = self.lookup(path)?;

@@ -1,5 +1,6 @@
 //! What the engine does with many keys and over time.
 
+mod backup;
 mod keys;
 mod latency;
 mod turns;
@@ -41,6 +42,8 @@ enum Command {
     Turns(turns::Args),
     /// Latency over time while folds and a sweep go on, and that of the raw limit
     Latency(latency::Args),
+    /// Pairs/s and latency beside a backup, against those without
+    Backup(backup::Args),
     /// Load a store until killed: the child of `keys`
     #[command(hide = true)]
     LoadUntilKilled {
@@ -69,7 +72,7 @@ fn run(args: &Args) -> Result<()> {
             return kill::load_until_killed(dir, *response);
         }
         Command::OpenAndMeasure { dir } => return keys::open_and_measure(dir),
-        Command::Keys(_) | Command::Turns(_) | Command::Latency(_) => {}
+        Command::Keys(_) | Command::Turns(_) | Command::Latency(_) | Command::Backup(_) => {}
     }
     let dir = WorkDir::create("scale", args.store.as_deref())?;
     if is_in_memory(dir.path())? {
@@ -79,6 +82,7 @@ fn run(args: &Args) -> Result<()> {
         Command::Keys(keys) => write(args, &keys::run(dir.path(), keys)?),
         Command::Turns(turns) => write(args, &turns::run(dir.path(), turns)?),
         Command::Latency(latency) => write(args, &latency::run(dir.path(), latency)?),
+        Command::Backup(backup) => write(args, &backup::run(dir.path(), backup)?),
         Command::LoadUntilKilled { .. } | Command::OpenAndMeasure { .. } => Ok(()),
     }
 }

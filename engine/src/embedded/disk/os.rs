@@ -45,6 +45,10 @@ impl Disk for OsDisk {
         Ok(Arc::new(OsDirectory(above_standard_streams(open)?)))
     }
 
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        Ok(rustix::fs::rmdir(path)?)
+    }
+
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
         self.open_dir(path)?.sync()
     }
@@ -272,6 +276,11 @@ impl Directory for OsDirectory {
             }
         }
         Ok(())
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let filesystem = rustix::fs::fstatvfs(&self.0)?;
+        Ok(filesystem.f_bavail.saturating_mul(filesystem.f_frsize))
     }
 
     fn version(&self) -> io::Result<Option<u64>> {

@@ -1,5 +1,6 @@
 //! What callers, the committer and the folder of one epoch share.
 
+pub(crate) mod backup_progress;
 pub(crate) mod deferred_free;
 pub(crate) mod fold_progress;
 pub(crate) mod presence;
@@ -9,6 +10,7 @@ pub(crate) mod shards;
 
 use std::sync::Arc;
 
+use self::backup_progress::BackupProgress;
 use crate::admission::counters::Counters;
 use crate::admission::queue::Queue;
 use crate::admission::waits::Timers;
@@ -42,6 +44,7 @@ pub(crate) struct Core {
     pub(crate) queue: Queue,
     pub(crate) inbox: Inbox,
     pub(crate) counters: Counters,
+    pub(crate) backups: BackupProgress,
     pub(crate) recent: RecentSize,
     pub(crate) retired: Retired,
     pub(crate) folds: Folds,
@@ -126,6 +129,7 @@ impl Core {
             queue: Queue::default(),
             inbox: Inbox::default(),
             counters: Counters::default(),
+            backups: BackupProgress::default(),
             recent: RecentSize::default(),
             retired: Retired::default(),
             folds,
@@ -372,6 +376,9 @@ impl Core {
         stats.oldest_claim = oldest.map(|started| now.since(started));
         stats.orphans = self.orphans_about() as u64;
         stats.open_bytes = self.open_bytes_about();
+        stats.backups = self.backups.running.load(Ordering::Relaxed);
+        stats.backup_bytes = self.backups.bytes.load(Ordering::Relaxed);
+        stats.backup_bytes_copied = self.backups.copied.load(Ordering::Relaxed);
         stats.full = self.shortage.is_on();
         stats.queued = self.queue.begins() as u64;
         stats.waiters = self.waiters() as u64;

@@ -5,56 +5,76 @@ use std::sync::Arc;
 use redb::{Key, ReadOnlyTable, ReadableTable, TableDefinition};
 
 use super::catalog::Catalog;
-use super::file_set::FileName;
+use super::file_set::{FileName, Files};
 use super::redb::storage::{Handle, failed};
 use super::run::RunReader;
 use super::schema::{Bytes, OPEN, RUNS, StoreState};
 use super::verify::check_records;
-use super::{Store, create_file, transact, write_state};
+use super::{View, create_file, transact, write_state};
 use crate::base::error::{Error, Result};
 use crate::embedded::disk::Directory;
 
+/// Told how many bytes were copied; may rest, and end the copy.
+pub(super) type Copied<'a> = dyn FnMut(u64) -> Result<()> + 'a;
+
 /// What one transaction of a copy writes, at least.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
+/// Pages of the copy that are kept while it is written.
+const COPY_CACHE_BYTES: usize = 4 * 1024 * 1024;
 
-impl Store {
-    /// Copies the last commit into a new `store.redb` in `target`, with a state that
-    /// `state_change` has changed. Fails when a record or a block fails its checksum: a copy is whole or none.
+impl View {
+    /// The bytes that a copy of the view takes, about.
+    pub(crate) fn bytes(&self) -> Result<u64> {
+        self.tables.watch.guarded(|| Ok(Catalog::load(&self.tables)?.file_bytes()))
+    }
+
+    /// Copies the view into a new `store.redb` in `target`, with a state that `state_change` has
+    /// changed. Fails when a record or a block fails its checksum: a copy is whole or none.
     ///
-    /// The checksums keep their seed, so that rows are copied as they are. While the copy runs,
-    /// the file keeps the pages of the commit that is copied.
+    /// The checksums keep their seed, so that rows are copied as they are, and first: until they are,
+    /// the store file keeps the pages of the commit.
     pub(crate) fn copy_to(
-        &self,
+        self: Arc<Self>,
         target: &Arc<dyn Directory>,
-        state_change: impl FnOnce(&mut StoreState),
+        copied: &mut Copied<'_>,
+        state_change: impl FnOnce(&mut StoreState) -> Result<()>,
     ) -> Result<()> {
-        let view = self.view();
-        let tables = &view.tables;
-        let copy = |database: &Handle| {
-            // Verifies the catalog and the open records.
-            let mut catalog = Catalog::load(tables)?;
-            copy_rows(&tables.runs, database, RUNS)?;
-            copy_rows(&tables.open, database, OPEN)?;
-            check_records(&catalog, &view.files)?;
-            // Damaged filters and starts are noticed when they are loaded, and cost no answer.
-            for run in catalog.runs.values() {
-                let reader = RunReader::of(&view.files, &run.meta, view.seed)?;
-                reader.copy_to(&**target)?;
-            }
-            for (bucket_end, end) in catalog.buckets() {
-                let file = view.files.get(FileName::Records(bucket_end))?;
-                file.copy_to(&**target, end)?;
-            }
+        create_file(target, COPY_CACHE_BYTES, |database| {
+            // Damage found on the way is that of the original.
+            let watch = self.tables.watch.clone();
+            let (mut catalog, files) = watch.guarded(|| {
+                // Verifies the catalog and the open records.
+                let catalog = Catalog::load(&self.tables)?;
+                copy_rows(&self.tables.runs, database, RUNS)?;
+                copy_rows(&self.tables.open, database, OPEN)?;
+                Ok((catalog, self.files.clone()))
+            })?;
+            drop(self);
+            watch.guarded(|| copy_files(&catalog, &files, &**target, copied))?;
             let named = target.sync();
             named.map_err(|error| Error::io("naming the copies of the store's files", error))?;
-            state_change(&mut catalog.state);
+            state_change(&mut catalog.state)?;
             transact(database, |transaction| write_state(transaction, &catalog.state))
-        };
-        create_file(target, self.cache_bytes, |database| {
-            // Damage found on the way is that of the original.
-            tables.watch.guarded(|| copy(database))
         })
     }
+}
+
+/// Copies the files that the catalog lists, once all of their records hold their checksums.
+fn copy_files(
+    catalog: &Catalog,
+    files: &Files,
+    target: &dyn Directory,
+    copied: &mut Copied<'_>,
+) -> Result<()> {
+    check_records(catalog, files)?;
+    // Damaged filters and starts are noticed when they are loaded, and cost no answer.
+    for run in catalog.runs.values() {
+        RunReader::of(files, &run.meta, catalog.state.seed)?.copy_to(target, copied)?;
+    }
+    for (bucket_end, end) in catalog.buckets() {
+        files.get(FileName::Records(bucket_end))?.copy_to(target, end, copied)?;
+    }
+    Ok(())
 }
 
 /// Copies a table in order, in transactions of bounded size.

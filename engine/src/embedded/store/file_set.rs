@@ -10,11 +10,12 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use super::backup::Copied;
 use crate::base::error::is_descriptor_shortage;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::atomic::{AtomicBool, Ordering};
 use crate::base::sync::{Mutex, Swap};
-use crate::embedded::disk::{Caching, Directory, DiskFile};
+use crate::embedded::disk::{AlignedBuffer, BLOCK, Caching, Directory, DiskFile};
 
 /// What is copied at once.
 const COPY_BYTES: u64 = 1 << 20;
@@ -84,19 +85,28 @@ impl StoredFile {
 
     /// Copies what lies before `end` into a new file of the same name in `target`. Durable, but for
     /// its name.
-    pub(super) fn copy_to(&self, target: &dyn Directory, end: u64) -> Result<()> {
+    pub(super) fn copy_to(
+        &self,
+        target: &dyn Directory,
+        end: u64,
+        copied: &mut Copied<'_>,
+    ) -> Result<()> {
         let name = self.name;
         let failed = |error| Error::io(format!("writing the copy of {name}"), error);
-        let copy = target.create(&name.to_string(), Caching::Buffered).map_err(failed)?;
-        let mut buffer = vec![0; COPY_BYTES.min(end) as usize];
+        let copy = target.create(&name.to_string(), Caching::Direct).map_err(failed)?;
+        // Past the page cache, a whole block at a time: a flush of the copy would hold up the journal.
+        let mut buffer = AlignedBuffer::zeroed(COPY_BYTES as usize);
         let mut offset = 0;
         while offset < end {
             let len = (end - offset).min(COPY_BYTES) as usize;
             self.read(offset, &mut buffer[..len])?;
-            copy.write_at(offset, &buffer[..len]).map_err(failed)?;
+            let blocks = len.next_multiple_of(BLOCK);
+            buffer[len..blocks].fill(0);
+            copy.write_at(offset, &buffer[..blocks]).map_err(failed)?;
             offset += len as u64;
+            copied(len as u64)?;
         }
-        copy.sync().map_err(failed)
+        copy.set_len(end).and_then(|()| copy.sync()).map_err(failed)
     }
 }
 

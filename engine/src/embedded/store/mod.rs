@@ -71,7 +71,6 @@ pub(crate) struct Store {
     database: Handle,
     dir: Arc<dyn Directory>,
     file: Arc<dyn DiskFile>,
-    cache_bytes: usize,
     /// As the last commit left it.
     catalog: Catalog,
     /// Those that are listed.

@@ -47,7 +47,6 @@ impl Store {
             database,
             dir: dir.clone(),
             file,
-            cache_bytes,
             views: CurrentView::new(view),
             next_run: catalog.state.next_run,
             reached: catalog.state.reached,

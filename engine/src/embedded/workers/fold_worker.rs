@@ -1,8 +1,7 @@
 //! The folder: the only writer of the store file. In order of urgency it prepares journal
-//! segments, moves recent records into the store file, takes backups, loads filters, merges runs and
+//! segments, moves recent records into the store file, loads filters, merges runs and
 //! gives the space of expired records back.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,6 @@ use crate::backend::telemetry;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::atomic::Ordering;
 use crate::base::sync::{Condvar, Instant, Mutex, after, oneshot};
-use crate::embedded::directory;
 use crate::embedded::journal::{Position, SegmentPool};
 use crate::embedded::session::Core;
 use crate::embedded::store::{Fold, Store};
@@ -42,7 +40,6 @@ struct Requests {
     fold: Option<FoldTask>,
     /// A fold was handed over and its records are not evicted yet.
     folding: bool,
-    backups: Vec<(PathBuf, oneshot::Sender<Result<()>>)>,
     sweeps: Vec<oneshot::Sender<Result<u64>>>,
     nudged: bool,
     refusing: bool,
@@ -62,17 +59,6 @@ impl Inbox {
         self.wake.notify_one();
     }
 
-    /// No answer comes when the folder ends before it.
-    pub(crate) fn backup(&self, path: PathBuf) -> oneshot::Receiver<Result<()>> {
-        let (sender, receiver) = oneshot::channel();
-        let mut requests = self.requests.lock();
-        if !requests.refusing {
-            requests.backups.push((path, sender));
-            self.wake.notify_one();
-        }
-        receiver
-    }
-
     /// The answer is how many records were removed; none comes when the folder ends before it.
     pub(crate) fn sweep(&self) -> oneshot::Receiver<Result<u64>> {
         let (sender, receiver) = oneshot::channel();
@@ -88,7 +74,6 @@ impl Inbox {
     pub(crate) fn refuse(&self) {
         let mut requests = self.requests.lock();
         requests.refusing = true;
-        requests.backups.clear();
         requests.sweeps.clear();
         self.wake.notify_one();
     }
@@ -101,7 +86,7 @@ impl Inbox {
     /// Waits for a moment, or until something is asked for.
     fn rest(&self, moment: Duration) {
         let mut requests = self.requests.lock();
-        let urgent = requests.fold.is_some() || requests.stopped || !requests.backups.is_empty();
+        let urgent = requests.fold.is_some() || requests.stopped;
         if !urgent {
             let _ = self.wake.wait_until(&mut requests, Instant::now() + moment);
         }
@@ -143,8 +128,6 @@ pub enum Doing {
     Prepare,
     /// Folding.
     Fold,
-    /// Copying the store.
-    Backup,
     /// Loading filters.
     Load,
     /// Merging runs.
@@ -310,14 +293,6 @@ impl Folder {
             self.fold(task)?;
             return Ok(true);
         }
-        let backup = self.core.inbox.requests.lock().backups.pop();
-        if let Some((path, sender)) = backup {
-            self.about(Doing::Backup);
-            let result = directory::backup(&self.core.options, &self.store, &path);
-            // Nobody waits any more: the backup is there all the same.
-            drop(sender.send(result));
-            return Ok(true);
-        }
         if self.core.inbox.requests.lock().stopped {
             return Ok(false);
         }
@@ -367,9 +342,7 @@ impl Folder {
             if requests.stopped && requests.fold.is_none() {
                 return false;
             }
-            let busy = requests.fold.is_some()
-                || !requests.backups.is_empty()
-                || !requests.sweeps.is_empty();
+            let busy = requests.fold.is_some() || !requests.sweeps.is_empty();
             if busy || std::mem::take(&mut requests.nudged) {
                 break;
             }

@@ -61,6 +61,9 @@ impl Directory for LyingDirectory {
     fn narrow(&self, names: &[String]) -> io::Result<()> {
         self.0.narrow(names)
     }
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.0.free_bytes()
+    }
     fn version(&self) -> io::Result<Option<u64>> {
         self.0.version()
     }

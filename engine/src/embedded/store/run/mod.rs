@@ -22,6 +22,7 @@ use self::filter::{Filter, part};
 use crate::base::codec::{Decoder, Encode, checksum, seal};
 use crate::base::error::{Error, Result};
 use crate::embedded::disk::Directory;
+use crate::embedded::store::backup::Copied;
 use crate::embedded::store::file_set::{FileName, Files, NewFile, StoredFile};
 use crate::embedded::store::record_file::Locator;
 use crate::embedded::store::schema::RunMeta;
@@ -192,8 +193,8 @@ impl<'a> RunReader<'a> {
     }
 
     /// Copies the file. Durable, but for its name.
-    pub(crate) fn copy_to(&self, target: &dyn Directory) -> Result<()> {
-        self.file.copy_to(target, file_len(self.meta))
+    pub(crate) fn copy_to(&self, target: &dyn Directory, copied: &mut Copied<'_>) -> Result<()> {
+        self.file.copy_to(target, file_len(self.meta), copied)
     }
 
     fn damaged(&self, how: &str) -> Error {

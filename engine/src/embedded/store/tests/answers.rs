@@ -283,8 +283,8 @@ fn a_copy_has_every_answer_and_its_own_identity() {
     fixture.fold(vec![(key(5_000), Some(orphan(&key(5_000), 1, 5)))]);
     assert!(fixture.store.merge_step(50).is_ok());
     let target = Dir::new();
-    fixture.store.copy_to(&target.handle(), |state| state.identity = 100).unwrap();
-    let again = fixture.store.copy_to(&target.handle(), |_| ());
+    copy(&fixture.store, &target, |state| state.identity = 100).unwrap();
+    let again = copy(&fixture.store, &target, |_| ());
     assert_eq!(again.unwrap_err().kind(), ErrorKind::InvalidInput);
     let sequence = fixture.sequence;
     let mut copy = Fixture { store: open(&target).unwrap(), dir: target, sequence, time: 10 };

@@ -342,7 +342,7 @@ fn a_damaged_record_stops_a_copy_and_leaves_none() {
     fixture.fold_completed(0..300, 5_000, &[3; 2000]);
     let damaged = fixture.tamper_records(|bytes| bytes[300_000] ^= 1).unwrap();
     let target = Dir::new();
-    let error = damaged.store.copy_to(&target.handle(), |_| ()).unwrap_err();
+    let error = copy(&damaged.store, &target, |_| ()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupted);
     assert!(!Store::exists(&*target.handle()).unwrap());
 }

@@ -80,7 +80,7 @@ fn damage_that_a_copy_finds_is_that_of_the_original() {
     fixture.fold_completed(0..10, 5_000, b"x");
     let fixture = fixture.tamper_records(|bytes| bytes.fill(9)).unwrap();
     let target = Dir::new();
-    let copied = fixture.store.copy_to(&target.handle(), |_| {});
+    let copied = copy(&fixture.store, &target, |_| {});
     assert_eq!(copied.unwrap_err().kind(), ErrorKind::Corrupted);
     let before = std::fs::read(fixture.dir.file()).unwrap();
     fixture.store.close().unwrap();
@@ -176,6 +176,9 @@ impl Directory for Failing {
     }
     fn narrow(&self, names: &[String]) -> io::Result<()> {
         self.dir.narrow(names)
+    }
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.dir.free_bytes()
     }
     fn version(&self) -> io::Result<Option<u64>> {
         self.dir.version()

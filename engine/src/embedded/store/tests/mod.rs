@@ -98,6 +98,14 @@ fn open_on(dir: &Arc<dyn Directory>, cache_bytes: usize) -> Result<Store> {
     Ok(store)
 }
 
+/// Copies what the store shows, as a backup does.
+fn copy(store: &Store, target: &Dir, change: impl FnOnce(&mut StoreState)) -> Result<()> {
+    store.view().copy_to(&target.handle(), &mut |_| Ok(()), |state| {
+        change(state);
+        Ok(())
+    })
+}
+
 /// A store, and the sequence of its next fold.
 struct Fixture {
     dir: Dir,

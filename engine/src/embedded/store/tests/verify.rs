@@ -76,7 +76,7 @@ fn found_in(dir: &Dir) -> Result<(u64, usize)> {
 
 fn copied(fixture: &Fixture) -> Result<()> {
     let target = Dir::new();
-    let copied = fixture.store.copy_to(&target.handle(), |_| ());
+    let copied = copy(&fixture.store, &target, |_| ());
     assert_eq!(Store::exists(&*target.handle()).unwrap(), copied.is_ok());
     copied
 }

@@ -1,0 +1,157 @@
+//! A consistent copy of a store, made while the engine runs, on the thread that asks for it.
+//!
+//! The copy is taken from one [view](crate::embedded::store::View): the commit that the view shows stays
+//! readable, whatever the fold worker does meanwhile. Nothing of the engine waits for the copy.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::sync::Instant;
+use crate::embedded::directory::{self, LOCK, UNFINISHED};
+use crate::embedded::disk::{Caching, Directory, Lockable};
+use crate::embedded::journal::{self, JournalId, Position, Reached};
+use crate::embedded::options::Options;
+use crate::embedded::session::Core;
+
+/// The speed of one backup, and its end when the engine ends.
+struct Pace<'a> {
+    core: &'a Core,
+    started: Instant,
+    /// What the backup will copy, and has copied, in bytes.
+    bytes: u64,
+    copied: u64,
+}
+
+impl<'a> Pace<'a> {
+    fn start(core: &'a Core, bytes: u64) -> Self {
+        let progress = &core.backups;
+        progress.running.fetch_add(1, Ordering::Relaxed);
+        progress.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Self { core, started: Instant::now(), bytes, copied: 0 }
+    }
+
+    /// Counts bytes that were copied, and rests when they were copied faster than is allowed.
+    ///
+    /// # Errors
+    /// `Closed` when the engine was closed meanwhile.
+    fn copied(&mut self, bytes: u64) -> Result<()> {
+        /// The longest rest: a close is noticed after it.
+        const LONGEST: Duration = Duration::from_millis(100);
+        self.copied += bytes;
+        self.core.backups.copied.fetch_add(bytes, Ordering::Relaxed);
+        loop {
+            if self.core.is_closed() {
+                return Err(self.core.refusal());
+            }
+            let Some(rate) = self.core.options.backup_rate() else { return Ok(()) };
+            let due = Duration::from_secs_f64(self.copied as f64 / rate as f64);
+            let rest = due.saturating_sub(self.started.elapsed());
+            if rest.is_zero() {
+                return Ok(());
+            }
+            std::thread::sleep(rest.min(LONGEST));
+        }
+    }
+}
+
+impl Drop for Pace<'_> {
+    fn drop(&mut self) {
+        let progress = &self.core.backups;
+        progress.running.fetch_sub(1, Ordering::Relaxed);
+        progress.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        progress.copied.fetch_sub(self.copied, Ordering::Relaxed);
+    }
+}
+
+/// Copies the store, as of the last fold, into the new or empty directory `path`. A copy that fails
+/// is removed.
+pub(crate) fn back_up(core: &Core, path: &Path) -> Result<()> {
+    let options = &core.options;
+    let disk = &options.disk;
+    let (target, new) = match directory::open_dir(disk, path)? {
+        Some(target) => (target, false),
+        None => (directory::create_dir(disk, path)?, true),
+    };
+    let names = directory::list(&*target, path)?;
+    let is_rest = names.iter().any(|name| name == UNFINISHED);
+    if let Some(other) = names.iter().find(|name| !(is_rest && is_part(name))) {
+        let message = format!(
+            "{} is not empty, it holds {other:?}; a backup needs a new directory",
+            path.display()
+        );
+        return Err(Error::invalid(message));
+    }
+    let lock = directory::lock(&*target, path, Lockable::File(LOCK))?;
+    // What a backup left that was killed.
+    let copied = remove_parts(&*target).and_then(|()| copy(core, &target, path));
+    if let Err(error) = copied {
+        // Not more than the space would be won by it: the marker stays to the last.
+        let removed = remove_parts(&*target);
+        drop(lock);
+        if new && removed.is_ok() && target.remove(LOCK).is_ok() {
+            disk.remove_dir(path).ok();
+        }
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// Whether a backup makes a file of this name.
+fn is_part(name: &str) -> bool {
+    name == UNFINISHED || directory::is_ours(name)
+}
+
+/// Removes what a backup made, the marker last, and not the lock.
+fn remove_parts(target: &dyn Directory) -> Result<()> {
+    let failed = |error| Error::io("removing an unfinished backup", error);
+    let mut names = target.list().map_err(failed)?;
+    names.retain(|name| is_part(name) && name != LOCK);
+    names.sort_by_key(|name| name == UNFINISHED);
+    for name in names {
+        match target.remove(&name) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn copy(core: &Core, target: &Arc<dyn Directory>, path: &Path) -> Result<()> {
+    let options: &Options = &core.options;
+    let failed = |error| Error::io("marking a backup", error);
+    let view = core.view();
+    let bytes = view.bytes()?;
+    check_space(&**target, bytes + options.segment_bytes, path)?;
+    target.create(UNFINISHED, Caching::Buffered).map_err(failed)?;
+    // DURABLE: before anything that looks like a store.
+    target.sync().map_err(failed)?;
+    // Its journal goes another way than that of the original.
+    let identity = directory::random_number(options)?;
+    let mut pace = Pace::start(core, bytes);
+    view.copy_to(target, &mut |bytes| pace.copied(bytes), |state| {
+        let id = JournalId::new(identity, &state.secret);
+        journal::create(target, id, options.segment_bytes)?;
+        state.identity = identity;
+        state.replay_from = Position::FIRST;
+        state.reached = Reached { sequence: state.folded_through, epoch: state.epoch };
+        Ok(())
+    })?;
+    // DURABLE: after everything else; the copy is a store from here on.
+    target.remove(UNFINISHED).map_err(failed)?;
+    target.sync().map_err(failed)
+}
+
+fn check_space(target: &dyn Directory, needed: u64, path: &Path) -> Result<()> {
+    let available =
+        target.free_bytes().map_err(|error| Error::io("asking for free space", error))?;
+    if available >= needed {
+        return Ok(());
+    }
+    let message =
+        format!("the backup needs {needed} bytes in {}, {available} are free", path.display());
+    Err(Error::new(ErrorKind::StoreFull, message))
+}
