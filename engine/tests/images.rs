@@ -17,7 +17,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use common::*;
-use oncekey::stepping::{Doing, Stepper};
+use oncekey::stepping::{Duty, Stepper};
 use oncekey::{Begin, Claim, Engine, ErrorKind, Failed, Lookup, Pending};
 use oncekey_testing::{Begun, CrashMode, ManualClock, Model, SimDisk};
 
@@ -34,7 +34,7 @@ fn open(disk: &SimDisk, now: u64, stepper: &Stepper) -> oncekey::Result<Engine> 
 fn start(sim: &Sim, stepper: &Stepper) -> oncekey::Result<Engine> {
     let options = sim.options().overload_after(Duration::ZERO).sweep_interval(DAY);
     // The bound of the options: folds bring many keys, and the journal goes on to new segments.
-    stepper.install(options.segment_bytes(80 << 10)).open("/store")
+    options.segment_bytes(80 << 10).stepper(&stepper).open("/store")
 }
 
 /// What was acknowledged while images had one mark, and may have been.
@@ -47,10 +47,10 @@ struct Moment {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum At {
     Group,
-    Folder(Doing),
+    Folder(Duty),
 }
 
-const DOINGS: [Doing; 5] = [Doing::Prepare, Doing::Fold, Doing::Load, Doing::Merge, Doing::Sweep];
+const DUTIES: [Duty; 5] = [Duty::Prepare, Duty::Fold, Duty::Load, Duty::Merge, Duty::Sweep];
 
 /// What was so when an image was taken, as its mark.
 #[derive(Clone, Copy)]
@@ -63,17 +63,17 @@ struct Mark {
 
 impl Mark {
     fn pack(self) -> u64 {
-        let doing = match self.at {
+        let duty = match self.at {
             At::Group => 0,
-            At::Folder(doing) => 1 + DOINGS.iter().position(|known| *known == doing).unwrap(),
+            At::Folder(duty) => 1 + DUTIES.iter().position(|known| *known == duty).unwrap(),
         };
-        (self.moment as u64) << 4 | (doing as u64) << 1 | u64::from(self.answered)
+        (self.moment as u64) << 4 | (duty as u64) << 1 | u64::from(self.answered)
     }
 
     fn unpack(mark: u64) -> Self {
         let at = match mark >> 1 & 7 {
             0 => At::Group,
-            doing => At::Folder(DOINGS[doing as usize - 1]),
+            duty => At::Folder(DUTIES[duty as usize - 1]),
         };
         Self { moment: (mark >> 4) as usize, at, answered: mark & 1 == 1 }
     }
@@ -130,7 +130,7 @@ impl Run {
         let mark = Mutex::new(Mark { moment: 0, at: At::Group, answered: false });
         let marker = Arc::new(Marker { disk: sim.disk.clone(), mark });
         let watch = marker.clone();
-        stepper.watch(move |doing| watch.set(|mark| mark.at = At::Folder(doing)));
+        stepper.watch(move |duty| watch.set(|mark| mark.at = At::Folder(duty)));
         let model = Model::new(TTL.as_millis() as u64, None);
         let after = model.clone();
         Self {
@@ -360,8 +360,8 @@ fn every_image_holds_what_was_acknowledged() {
         }
     }
     eprintln!("{count:?}");
-    for doing in [Doing::Prepare, Doing::Fold, Doing::Merge, Doing::Sweep] {
-        let met = count.interrupted.contains_key(&At::Folder(doing));
-        assert!(met || count.images < 4000, "{doing:?} was never interrupted: {count:?}");
+    for duty in [Duty::Prepare, Duty::Fold, Duty::Merge, Duty::Sweep] {
+        let met = count.interrupted.contains_key(&At::Folder(duty));
+        assert!(met || count.images < 4000, "{duty:?} was never interrupted: {count:?}");
     }
 }

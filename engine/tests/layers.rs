@@ -1,4 +1,4 @@
-//! The arrows between the folders of `engine/src` point downward.
+//! The arrows between the folders of `engine/src` point downward, and no two files import each other.
 //!
 //! docs/architecture.md has the picture. The tests of a file may look anywhere.
 #![allow(missing_docs, clippy::unwrap_used)]
@@ -48,18 +48,36 @@ fn imports() -> BTreeMap<String, BTreeSet<String>> {
         }
     }
     let modules: BTreeSet<_> = files.keys().cloned().collect();
-    let named = |text: &str| {
-        text.split("crate::")
-            .skip(1)
-            .filter_map(|rest| {
-                let path: String =
-                    rest.chars().take_while(|c| c.is_alphanumeric() || "_:".contains(*c)).collect();
-                let parts: Vec<_> = path.split("::").collect();
-                (1..=parts.len()).rev().map(|n| parts[..n].join("::")).find(|m| modules.contains(m))
-            })
-            .collect()
+    let named = |module: &str, text: &str| {
+        let parent = module.rsplit_once("::").map_or("", |(parent, _)| parent);
+        // A folder's `mod.rs` is the parent of its files.
+        let of = |start: &str, base: &str| -> BTreeSet<String> {
+            text.split(start)
+                .skip(1)
+                .flat_map(|rest| paths(rest))
+                .filter_map(|path| {
+                    let path = if base.is_empty() { path } else { format!("{base}::{path}") };
+                    let parts: Vec<_> = path.split("::").collect();
+                    let known = |n| parts[..n].join("::");
+                    (1..=parts.len()).rev().map(known).find(|m| modules.contains(m))
+                })
+                .filter(|named| named != module)
+                .collect()
+        };
+        let mut all = of("crate::", "");
+        all.extend(of("use super::", parent));
+        all
     };
-    files.iter().map(|(module, text)| (module.clone(), named(text))).collect()
+    files.iter().map(|(module, text)| (module.clone(), named(module, text))).collect()
+}
+
+/// The paths that a `use` line names behind its prefix, those of one level of braces told apart.
+fn paths(rest: &str) -> Vec<String> {
+    let is_path = |c: &char| c.is_alphanumeric() || "_:".contains(*c);
+    let head: String = rest.chars().take_while(is_path).collect();
+    let Some(list) = rest[head.len()..].strip_prefix('{') else { return vec![head] };
+    let list = list.split('}').next().unwrap();
+    list.split(',').map(|name| format!("{head}{}", name.trim())).collect()
 }
 
 fn folder(module: &str) -> &str {
@@ -86,4 +104,22 @@ fn every_folder_has_its_place() {
     let folders: BTreeSet<_> = imports().keys().map(|module| folder(module).to_owned()).collect();
     let known = MAY_USE.iter().map(|(name, _)| (*name).to_owned()).chain(["lib".to_owned()]);
     assert_eq!(folders, known.collect());
+}
+
+#[test]
+fn no_two_files_import_each_other() {
+    let imports = imports();
+    let mut reach: BTreeMap<_, BTreeSet<String>> = imports.clone();
+    loop {
+        let before: usize = reach.values().map(BTreeSet::len).sum();
+        for module in imports.keys() {
+            let next: Vec<_> = reach[module].iter().flat_map(|to| reach[to].clone()).collect();
+            reach.get_mut(module).unwrap().extend(next);
+        }
+        if before == reach.values().map(BTreeSet::len).sum::<usize>() {
+            break;
+        }
+    }
+    let cycles: Vec<_> = reach.iter().filter(|(m, to)| to.contains(*m)).map(|(m, _)| m).collect();
+    assert!(cycles.is_empty(), "{cycles:#?}");
 }

@@ -19,4 +19,5 @@ pub mod stepper;
 pub(crate) mod store;
 pub(crate) mod threads;
 pub(crate) mod verify;
+pub(crate) mod worker;
 pub(crate) mod workers;

@@ -252,6 +252,14 @@ impl Options {
         self
     }
 
+    /// Has `stepper` stand in for the threads of the engine. For tests of this crate alone.
+    #[cfg(feature = "stepping")]
+    #[doc(hidden)]
+    pub fn stepper(mut self, stepper: &crate::embedded::stepper::Stepper) -> Self {
+        self.stepper = Some(stepper.clone());
+        self
+    }
+
     /// The rate of backups; none under a stepper, whose time does not go by.
     pub(crate) fn backup_rate(&self) -> Option<u64> {
         #[cfg(feature = "stepping")]

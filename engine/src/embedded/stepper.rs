@@ -1,5 +1,5 @@
-//! The engine without threads, for tests alone: the committer and the folder do one round when they
-//! are told to, so that a run of the whole engine is a function of who is told when.
+//! The engine without threads, for tests alone: the committer and the fold worker do one round when
+//! they are told to, so that a run of the whole engine is a function of who is told when.
 //!
 //! What blocks a caller until a thread has done something, as `fold` and `sweep` do, or waiting for
 //! a `Pending`, blocks for ever: ask with [`Stepper::want_fold`], poll, and step. Timers go by the
@@ -12,46 +12,42 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 
 use crate::base::codec::checksum;
-use crate::base::sync::Instant;
-use crate::embedded::options::Options;
-use crate::embedded::session::Core;
-use crate::embedded::workers::committer::{Committer, Step};
-pub use crate::embedded::workers::fold_worker::Doing;
-use crate::embedded::workers::fold_worker::{Folder, Round};
+pub use crate::embedded::worker::Duty;
+use crate::embedded::worker::{Employer, RoundEnd, Worker};
 
 /// Stands in for the threads of one engine at a time, and for the system's random bytes. Clones
-/// are the same.
+/// are the same. [`Options::stepper`](crate::Options::stepper) makes an engine that this one works for.
 #[derive(Clone)]
 pub struct Stepper(Arc<Mutex<Hands>>);
 
 struct Hands {
     /// Weak: its options hold the stepper.
-    core: Weak<Core>,
-    committer: Option<Committer>,
-    folder: Option<Folder>,
-    doing: Option<Doing>,
-    watch: Option<Box<dyn FnMut(Doing) + Send>>,
+    employer: Option<Weak<dyn Employer>>,
+    committer: Option<Box<dyn Worker>>,
+    fold_worker: Option<Box<dyn Worker>>,
+    duty: Option<Duty>,
+    watch: Option<Box<dyn FnMut(Duty) + Send>>,
     random: u64,
 }
+
+/// One of the two workers.
+type Place = fn(&mut Hands) -> &mut Option<Box<dyn Worker>>;
+
+const COMMITTER: Place = |hands| &mut hands.committer;
+const FOLD_WORKER: Place = |hands| &mut hands.fold_worker;
 
 impl Stepper {
     /// Works for no engine yet.
     pub fn new(seed: u64) -> Self {
         let hands = Hands {
-            core: Weak::new(),
+            employer: None,
             committer: None,
-            folder: None,
-            doing: None,
+            fold_worker: None,
+            duty: None,
             watch: None,
             random: seed,
         };
         Self(Arc::new(Mutex::new(hands)))
-    }
-
-    /// Options for an engine that this one works for.
-    pub fn install(&self, mut options: Options) -> Options {
-        options.stepper = Some(self.clone());
-        options
     }
 
     /// One round of the committer, without waiting.
@@ -59,108 +55,92 @@ impl Stepper {
         self.commit_once();
     }
 
-    /// One round of the folder, without waiting; says what it was about, if there was something to
-    /// do.
-    pub fn fold(&self) -> Option<Doing> {
-        let round = self.fold_once()?;
-        if round == Round::Worked { self.0.lock().doing } else { None }
+    /// One round of the fold worker, without waiting; says what it did, if there was something to do.
+    pub fn fold(&self) -> Option<Duty> {
+        let end = self.round(FOLD_WORKER)?;
+        if end == RoundEnd::Worked { self.0.lock().duty } else { None }
     }
 
-    /// Has `watch` called whenever the folder turns to something else.
-    pub fn watch(&self, watch: impl FnMut(Doing) + Send + 'static) {
+    /// Has `watch` called whenever the fold worker turns to something else.
+    pub fn watch(&self, watch: impl FnMut(Duty) + Send + 'static) {
         self.0.lock().watch = Some(Box::new(watch));
     }
 
-    pub(crate) fn about(&self, doing: Doing) {
+    pub(crate) fn about(&self, duty: Duty) {
         let mut hands = self.0.lock();
-        hands.doing = Some(doing);
+        hands.duty = Some(duty);
         if let Some(watch) = &mut hands.watch {
-            watch(doing);
+            watch(duty);
         }
     }
 
     /// What [`Engine::fold`](crate::Engine::fold) asks for.
     pub fn want_fold(&self) {
-        let core = self.core();
-        core.folds.want();
-        core.queue.nudge();
+        self.employer().want_fold();
     }
 
     /// Makes merging as far behind as folds may let it fall.
     pub fn neglect_merging(&self) {
-        if let Some(folder) = &mut self.0.lock().folder {
-            folder.neglect_merging();
+        if let Some(worker) = &mut self.0.lock().fold_worker {
+            worker.neglect();
         }
     }
 
     /// What [`Engine::sweep`](crate::Engine::sweep) asks for.
     pub fn want_sweep(&self) {
-        drop(self.core().inbox.sweep());
+        self.employer().want_sweep();
     }
 
     /// Engine time, in milliseconds since the Unix epoch.
     pub fn now(&self) -> u64 {
-        self.core().now().0
+        self.employer().now().0
     }
 
     /// Whether the engine latched.
     pub fn has_failed(&self) -> bool {
-        self.core().has_failed()
+        self.employer().has_failed()
     }
 
-    fn core(&self) -> Arc<Core> {
-        self.0.lock().core.upgrade().expect("an engine with these options is open")
+    fn employer(&self) -> Arc<dyn Employer> {
+        let employer = self.0.lock().employer.as_ref().and_then(Weak::upgrade);
+        employer.expect("an engine with these options is open")
     }
 
-    pub(crate) fn take_on(&self, core: Arc<Core>, mut committer: Committer, folder: Folder) {
-        committer.begin();
+    pub(crate) fn take_on(
+        &self,
+        employer: Weak<dyn Employer>,
+        committer: Box<dyn Worker>,
+        fold_worker: Box<dyn Worker>,
+    ) {
         let mut hands = self.0.lock();
-        hands.core = Arc::downgrade(&core);
+        hands.employer = Some(employer);
         hands.committer = Some(committer);
-        hands.folder = Some(folder);
+        hands.fold_worker = Some(fold_worker);
     }
 
-    /// `None` once it ended.
-    fn commit_once(&self) -> Option<()> {
-        let mut committer = self.0.lock().committer.take()?;
-        // Moved in, so that a panic drops it while it unwinds, as that of a thread does.
-        let round = panic::catch_unwind(AssertUnwindSafe(move || {
-            (committer.step(Some(Instant::now())) == Step::Again).then_some(committer)
-        }));
-        let core = self.core();
-        match round {
-            Ok(Some(committer)) => {
-                self.0.lock().committer = Some(committer);
-                return Some(());
-            }
-            Ok(None) => core.committer_ended(),
-            Err(_) => core.panicked(),
-        }
-        None
-    }
-
-    /// `None` once it ended.
-    fn fold_once(&self) -> Option<Round> {
-        let mut folder = self.0.lock().folder.take()?;
-        let round = panic::catch_unwind(AssertUnwindSafe(move || {
-            let round = folder.round();
-            if round == Round::Idle && !folder.wait_no_time() {
-                folder.close();
-                return (None, round);
-            }
-            (Some(folder), round)
-        }));
-        match round {
-            Ok((folder, round)) => {
-                let going_on = folder.is_some().then_some(round);
-                self.0.lock().folder = folder;
-                going_on
+    /// `None` once the worker has ended.
+    fn round(&self, place: Place) -> Option<RoundEnd> {
+        let worker = place(&mut self.0.lock()).take()?;
+        match panic::catch_unwind(AssertUnwindSafe(move || worker.round())) {
+            Ok((worker, end)) => {
+                let goes_on = worker.is_some().then_some(end);
+                *place(&mut self.0.lock()) = worker;
+                goes_on
             }
             Err(_) => {
-                self.core().panicked();
+                self.employer().panicked();
                 None
             }
         }
+    }
+
+    fn commit_once(&self) -> Option<()> {
+        let had_one = self.0.lock().committer.is_some();
+        let end = self.round(COMMITTER);
+        if had_one && end.is_none() {
+            self.employer().committer_ended();
+        }
+        end.map(|_| ())
     }
 
     /// The queue was stopped: carries out what is in it.
@@ -168,11 +148,11 @@ impl Stepper {
         while self.commit_once().is_some() {}
     }
 
-    /// The folder was stopped: lets it end.
-    pub(crate) fn end_folder(&self) {
-        while self.fold_once().is_some_and(|round| round != Round::Failed) {}
-        let folder = self.0.lock().folder.take();
-        drop(folder);
+    /// The fold worker was stopped: lets it end.
+    pub(crate) fn end_fold_worker(&self) {
+        while self.round(FOLD_WORKER).is_some_and(|end| end != RoundEnd::Failed) {}
+        let worker = self.0.lock().fold_worker.take();
+        drop(worker);
     }
 
     pub(crate) fn random(&self, bytes: &mut [u8]) {

@@ -12,14 +12,17 @@ use crate::embedded::recovery::{self, Recovered};
 use crate::embedded::session::Core;
 use crate::embedded::session::fold_progress::Folds;
 use crate::embedded::session::presence::Presence;
+#[cfg(feature = "stepping")]
+use crate::embedded::worker::Employer;
+use crate::embedded::worker::Worker;
 use crate::embedded::workers::committer::Committer;
-use crate::embedded::workers::fold_worker::Folder;
+use crate::embedded::workers::fold_worker::FoldWorker;
 use crate::semantics::secret::Secret;
 
 /// The threads of one core, in the order in which they end, and the lock that they work under.
 pub(crate) struct Running {
     committer: Option<JoinHandle<()>>,
-    folder: Option<JoinHandle<()>>,
+    fold_worker: Option<JoinHandle<()>>,
     #[cfg(feature = "stepping")]
     stepper: Option<crate::embedded::stepper::Stepper>,
     lock: Lock,
@@ -35,12 +38,13 @@ impl Running {
         known: Option<&Secret>,
     ) -> Result<(Arc<Core>, Secret, Self)> {
         let opening = Instant::now();
-        let (core, secret, committer, folder) = recover_core(options, home, known)?;
+        let (core, secret, committer, fold_worker) = recover_core(options, home, known)?;
         telemetry::opened(&home.path, core.orphans_about(), opening.elapsed());
         let mut running = Self::ended(lock.clone());
         #[cfg(feature = "stepping")]
         if let Some(stepper) = &options.stepper {
-            stepper.take_on(core.clone(), committer, folder);
+            let employer: Arc<dyn Employer> = core.clone();
+            stepper.take_on(Arc::downgrade(&employer), committer, fold_worker);
             running.stepper = Some(stepper.clone());
             return Ok((core, secret, running));
         }
@@ -51,8 +55,8 @@ impl Running {
         };
         let started = spawn("oncekey-commit", &core, lock, commit)
             .map(|thread| running.committer = Some(thread))
-            .and_then(|()| spawn("oncekey-fold", &core, lock, move || folder.run()))
-            .map(|thread| running.folder = Some(thread));
+            .and_then(|()| spawn("oncekey-fold", &core, lock, move || fold_worker.run()))
+            .map(|thread| running.fold_worker = Some(thread));
         if let Err(error) = started {
             core.close();
             running.join(&core);
@@ -65,22 +69,22 @@ impl Running {
     pub(crate) fn ended(lock: Lock) -> Self {
         Self {
             committer: None,
-            folder: None,
+            fold_worker: None,
             #[cfg(feature = "stepping")]
             stepper: None,
             lock,
         }
     }
 
-    /// Joins both threads; the committer first, since it hands work to the folder.
+    /// Joins both threads; the committer first, since it hands work to the fold worker.
     pub(crate) fn join(self, core: &Core) -> Lock {
         join(self.committer);
         #[cfg(feature = "stepping")]
         self.stepper.iter().for_each(|stepper| stepper.end_committer());
         core.inbox.stop();
-        join(self.folder);
+        join(self.fold_worker);
         #[cfg(feature = "stepping")]
-        self.stepper.iter().for_each(|stepper| stepper.end_folder());
+        self.stepper.iter().for_each(|stepper| stepper.end_fold_worker());
         core.refuse_waiters();
         core.folds.fail(&core.refusal());
         self.lock
@@ -100,7 +104,7 @@ fn recover_core(
     options: &Options,
     home: &StoreDirectory,
     known: Option<&Secret>,
-) -> Result<(Arc<Core>, Secret, Committer, Folder)> {
+) -> Result<(Arc<Core>, Secret, Box<dyn Worker>, Box<dyn Worker>)> {
     let Recovered { store, journal, records, clock, incarnation, epoch, time } =
         recovery::recover(options, home, known)?;
     let state = store.state();
@@ -119,8 +123,8 @@ fn recover_core(
         epoch,
         time,
     );
-    let folder = Folder::new(core.clone(), store, pool);
-    Ok((core, state.secret, committer, folder))
+    let fold_worker = FoldWorker::new(core.clone(), store, pool);
+    Ok((core, state.secret, Box::new(committer), Box::new(fold_worker)))
 }
 
 /// Starts a thread whose panic latches the engine.

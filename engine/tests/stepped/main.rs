@@ -18,7 +18,7 @@ use std::time::Duration;
 use ask::{Asked, Handle};
 use common::caller::Token;
 use common::*;
-use oncekey::stepping::{Doing, Stepper};
+use oncekey::stepping::{Duty, Stepper};
 use oncekey::{Claim, Clock, Engine, Options, Orphan};
 use oncekey_testing::{Answer, CallId, CrashMode, Fault, History, ManualClock, OpKind, Ops};
 
@@ -45,9 +45,9 @@ struct Met {
     put_off: u64,
     swept: u64,
     /// In what the power was cut; `None` for the committer.
-    cuts: BTreeMap<Option<Doing>, u64>,
+    cuts: BTreeMap<Option<Duty>, u64>,
     /// What the folder did, as often as it did.
-    works: BTreeMap<Doing, u64>,
+    works: BTreeMap<Duty, u64>,
 }
 
 struct World<'a> {
@@ -108,7 +108,7 @@ impl<'a> World<'a> {
 
     /// A committer that waited for the folder would wait for ever.
     fn options(stepper: &Stepper, sim: &Sim) -> Options {
-        stepper.install(sim.options().overload_after(Duration::ZERO).sweep_interval(DAY))
+        sim.options().overload_after(Duration::ZERO).sweep_interval(DAY).stepper(&stepper)
     }
 
     fn run(mut self) -> u64 {
@@ -220,7 +220,7 @@ impl<'a> World<'a> {
         };
         if let Some(done) = done {
             *self.met.works.entry(done).or_default() += 1;
-            let put_off = done == Doing::Fold
+            let put_off = done == Duty::Fold
                 && self.engine.stats().folds == folds
                 && !self.stepper.has_failed();
             self.met.put_off += u64::from(put_off);
@@ -416,8 +416,8 @@ fn a_stepped_engine_tells_what_the_model_allows() {
     let Met { power_losses, kills, closes, withdrawn, expired, wall_back, folds, .. } = met;
     let Met { put_off, swept, .. } = met;
     let disturbed = [faults, panics, failures, reopened, reopenings_failed, power_losses, kills];
-    for doing in [Doing::Prepare, Doing::Fold, Doing::Sweep] {
-        assert!(met.cuts.contains_key(&Some(doing)) || met.calls < 10_000, "{doing:?}: {met:?}");
+    for duty in [Duty::Prepare, Duty::Fold, Duty::Sweep] {
+        assert!(met.cuts.contains_key(&Some(duty)) || met.calls < 10_000, "{duty:?}: {met:?}");
     }
     let ordinary = [closes, withdrawn, expired, wall_back, folds, put_off, swept];
     let enough = disturbed.iter().chain(&ordinary).all(|times| *times > 0);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use oncekey::stepping::{Doing, Stepper};
+use oncekey::stepping::{Duty, Stepper};
 use oncekey::{Begin, Engine};
 use oncekey_testing::{Fault, OpKind};
 
@@ -20,14 +20,14 @@ fn complete(engine: &Engine, stepper: &Stepper, name: &str) {
 fn hand_over(stepper: &Stepper) {
     stepper.want_fold();
     stepper.commit();
-    while stepper.fold().unwrap() != Doing::Fold {}
+    while stepper.fold().unwrap() != Duty::Fold {}
 }
 
 /// An engine with as many runs as are merged.
 fn with_a_merge_due(sim: &Sim, stepper: &Stepper) -> Engine {
     let day = Duration::from_secs(86_400);
     let options = sim.options().segment_bytes(1 << 20).sweep_interval(day);
-    let engine = stepper.install(options).open("/store").unwrap();
+    let engine = options.stepper(&stepper).open("/store").unwrap();
     while stepper.fold().is_some() {}
     for fold in 0..4 {
         complete(&engine, stepper, &format!("{fold}"));
@@ -39,7 +39,7 @@ fn with_a_merge_due(sim: &Sim, stepper: &Stepper) -> Engine {
 #[test]
 fn a_fold_goes_before_a_merge_unless_that_is_far_behind() {
     for (neglected, order) in
-        [(false, [Doing::Fold, Doing::Merge]), (true, [Doing::Merge, Doing::Fold])]
+        [(false, [Duty::Fold, Duty::Merge]), (true, [Duty::Merge, Duty::Fold])]
     {
         let sim = Sim::new();
         let stepper = Stepper::new(1);
@@ -52,8 +52,8 @@ fn a_fold_goes_before_a_merge_unless_that_is_far_behind() {
         }
         assert_eq!([stepper.fold(), stepper.fold()], order.map(Some));
         // What was merged is given back.
-        while let Some(doing) = stepper.fold() {
-            assert_eq!(doing, Doing::Sweep);
+        while let Some(duty) = stepper.fold() {
+            assert_eq!(duty, Duty::Sweep);
         }
     }
 }
@@ -70,8 +70,8 @@ fn nothing_is_merged_while_a_fold_waits_for_space() {
     hand_over(&stepper);
     assert_eq!(stepper.fold(), None);
     sim.disk.clear_faults();
-    assert_eq!(stepper.fold(), Some(Doing::Fold));
-    assert_eq!(stepper.fold(), Some(Doing::Merge));
+    assert_eq!(stepper.fold(), Some(Duty::Fold));
+    assert_eq!(stepper.fold(), Some(Duty::Merge));
 }
 
 /// It is begun again once there is space, and until then claims are refused and all else goes on.
@@ -82,10 +82,10 @@ fn a_merge_that_finds_no_space_is_put_off() {
         let stepper = Stepper::new(1);
         let engine = with_a_merge_due(&sim, &stepper);
         sim.disk.inject(Fault::at_kind(kind, 0).errno(Fault::ENOSPC).on_path("run-").forever());
-        assert_eq!(stepper.fold(), Some(Doing::Merge));
+        assert_eq!(stepper.fold(), Some(Duty::Merge));
         assert!(engine.stats().full);
-        while let Some(doing) = stepper.fold() {
-            assert!([Doing::Merge, Doing::Sweep].contains(&doing), "{doing:?}");
+        while let Some(duty) = stepper.fold() {
+            assert!([Duty::Merge, Duty::Sweep].contains(&duty), "{duty:?}");
         }
         let runs = |sim: &Sim| {
             let files = sim.disk.files();
@@ -93,7 +93,7 @@ fn a_merge_that_finds_no_space_is_put_off() {
         };
         assert_eq!(runs(&sim), 4, "what it wrote is gone");
         sim.disk.clear_faults();
-        assert_eq!(stepper.fold(), Some(Doing::Merge));
+        assert_eq!(stepper.fold(), Some(Duty::Merge));
         while stepper.fold().is_some() {}
         assert_eq!(runs(&sim), 1);
         assert!(!engine.stats().full);

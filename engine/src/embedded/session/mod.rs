@@ -2,7 +2,9 @@
 
 pub(crate) mod backup_progress;
 pub(crate) mod deferred_free;
+pub(crate) mod fold_inbox;
 pub(crate) mod fold_progress;
+pub(crate) mod health;
 pub(crate) mod presence;
 pub(crate) mod recent;
 pub(crate) mod replay_cache;
@@ -11,6 +13,8 @@ pub(crate) mod shards;
 use std::sync::Arc;
 
 use self::backup_progress::BackupProgress;
+use self::fold_inbox::Inbox;
+use self::health::{Health, Impaired, Shortage};
 use crate::admission::counters::Counters;
 use crate::admission::queue::Queue;
 use crate::admission::waits::Timers;
@@ -19,8 +23,8 @@ use crate::backend::operation::{Answer, Operation, Queued, Wait};
 use crate::backend::reports::Stats;
 use crate::backend::telemetry;
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::base::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
-use crate::base::sync::{Instant, Mutex, after};
+use crate::base::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
+use crate::base::sync::{Instant, after};
 use crate::embedded::clock::EngineClock;
 use crate::embedded::options::Options;
 use crate::embedded::session::deferred_free::Retired;
@@ -28,7 +32,8 @@ use crate::embedded::session::fold_progress::Folds;
 use crate::embedded::session::recent::RecentSize;
 use crate::embedded::session::shards::{Admission, FollowUp, Gate, LockTable};
 use crate::embedded::store::{CurrentView, View};
-use crate::embedded::workers::fold_worker::Inbox;
+#[cfg(feature = "stepping")]
+use crate::embedded::worker::Employer;
 use crate::semantics::command::{Command, Reply};
 use crate::semantics::key::{HashMap, Key, KeyHash};
 use crate::semantics::record::Record;
@@ -57,61 +62,6 @@ pub(crate) struct Core {
     pub(crate) in_flight: AtomicIsize,
     waiters: AtomicUsize,
     pub(crate) timers: Timers,
-}
-
-/// Whether commands are carried out. Healthy until something else is set, which is final.
-#[derive(Debug, Default)]
-struct Health {
-    /// Read by every command, hence no lock.
-    impaired: AtomicBool,
-    state: Mutex<Option<Impaired>>,
-}
-
-#[derive(Clone, Debug)]
-enum Impaired {
-    Failed(Error),
-    Closed,
-}
-
-impl Health {
-    /// Sets the state; says whether this call did.
-    fn set(&self, impaired: Impaired) -> bool {
-        let mut state = self.state.lock();
-        let first = state.is_none();
-        state.get_or_insert(impaired);
-        self.impaired.store(true, Ordering::Release);
-        first
-    }
-
-    fn impaired(&self) -> Option<Impaired> {
-        if self.impaired.load(Ordering::Acquire) { self.state.lock().clone() } else { None }
-    }
-}
-
-/// Want of space, of descriptors, or of a journal segment that could not be prepared: no new claims
-/// until the folder has what it needs again.
-#[derive(Debug, Default)]
-pub(crate) struct Shortage {
-    /// Read by every begin, hence no lock.
-    on: AtomicBool,
-    why: Mutex<Option<Error>>,
-}
-
-impl Shortage {
-    /// Sets the reason, or that there is none; says whether there was one before.
-    pub(crate) fn set(&self, why: Option<Error>) -> bool {
-        let on = why.is_some();
-        *self.why.lock() = why;
-        self.on.swap(on, Ordering::Relaxed)
-    }
-
-    fn is_on(&self) -> bool {
-        self.on.load(Ordering::Relaxed)
-    }
-
-    fn why(&self) -> Option<Error> {
-        if self.is_on() { self.why.lock().clone() } else { None }
-    }
 }
 
 impl Core {
@@ -504,6 +454,29 @@ impl Core {
         for answer in answers {
             self.answer(answer);
         }
+    }
+}
+
+#[cfg(feature = "stepping")]
+impl Employer for Core {
+    fn committer_ended(&self) {
+        self.committer_ended();
+    }
+    fn panicked(&self) {
+        self.panicked();
+    }
+    fn has_failed(&self) -> bool {
+        self.has_failed()
+    }
+    fn now(&self) -> Time {
+        self.now()
+    }
+    fn want_fold(&self) {
+        self.folds.want();
+        self.queue.nudge();
+    }
+    fn want_sweep(&self) {
+        drop(self.inbox.sweep());
     }
 }
 

@@ -13,8 +13,11 @@ use crate::base::sync::{Instant, after};
 use crate::embedded::journal::{Group, Journal, Room};
 use crate::embedded::options::Durability;
 use crate::embedded::session::Core;
+use crate::embedded::session::fold_inbox::FoldTask;
 use crate::embedded::session::presence::Presence;
-use crate::embedded::workers::fold_worker::FoldTask;
+#[cfg(feature = "stepping")]
+use crate::embedded::worker::RoundEnd;
+use crate::embedded::worker::Worker;
 use crate::semantics::command::Reply;
 use crate::semantics::record::Record;
 use crate::semantics::record::Versioned;
@@ -49,13 +52,6 @@ struct Written {
     versioned: Versioned,
 }
 
-/// Whether the committer has more to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    Again,
-    Stopped,
-}
-
 impl Committer {
     pub(crate) fn new(
         core: Arc<Core>,
@@ -65,7 +61,7 @@ impl Committer {
         epoch: u64,
         time: Time,
     ) -> Self {
-        Self {
+        let mut committer = Self {
             core,
             journal,
             presence,
@@ -75,35 +71,27 @@ impl Committer {
             group: Group::default(),
             batch: Batch::default(),
             bytes_since_rotation: 0,
-        }
-    }
-
-    /// Runs until the queue is stopped and empty, or the engine fails.
-    pub(crate) fn run(mut self) {
-        self.begin();
-        while self.step(None) == Step::Again {}
-    }
-
-    /// Recovery may have brought more than half of what recent memory holds.
-    pub(crate) fn begin(&mut self) {
-        self.rotate_if_due();
+        };
+        // Recovery may have brought more than half of what recent memory holds.
+        committer.rotate_if_due();
+        committer
     }
 
     /// One round: waits for commands, at most until `at_most`, makes one or more groups of them
-    /// durable, answers.
-    pub(crate) fn step(&mut self, at_most: Option<Instant>) -> Step {
+    /// durable, answers. `false` once the queue is stopped and empty, or the engine failed.
+    fn one_round(&mut self, at_most: Option<Instant>) -> bool {
         let allow_begins = !self.recent_is_full();
         let deadline = self.next_deadline(allow_begins).into_iter().chain(at_most).min();
         let taken = self.core.queue.take(&mut self.batch, allow_begins, deadline);
         while !self.batch.is_empty() {
             if let Err(error) = self.commit_group() {
                 self.fail(&error);
-                return Step::Stopped;
+                return false;
             }
         }
         self.refuse_overdue();
         self.rotate_if_due();
-        if taken == Taken::Stopped { Step::Stopped } else { Step::Again }
+        taken != Taken::Stopped
     }
 
     fn next_deadline(&self, allow_begins: bool) -> Option<Instant> {
@@ -285,6 +273,19 @@ impl Committer {
             epoch: self.epoch,
             time: self.time,
         });
+    }
+}
+
+impl Worker for Committer {
+    /// Runs until the queue is stopped and empty, or the engine fails.
+    fn run(mut self: Box<Self>) {
+        while self.one_round(None) {}
+    }
+
+    #[cfg(feature = "stepping")]
+    fn round(mut self: Box<Self>) -> (Option<Box<dyn Worker>>, RoundEnd) {
+        let goes_on = self.one_round(Some(Instant::now()));
+        (goes_on.then_some(self as _), RoundEnd::Worked)
     }
 }
 

@@ -8,102 +8,14 @@ use std::time::Duration;
 use crate::backend::telemetry;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::atomic::Ordering;
-use crate::base::sync::{Condvar, Instant, Mutex, after, oneshot};
-use crate::embedded::journal::{Position, SegmentPool};
+use crate::base::sync::{Instant, after, oneshot};
+use crate::embedded::journal::SegmentPool;
 use crate::embedded::session::Core;
+use crate::embedded::session::fold_inbox::FoldTask;
 use crate::embedded::store::{Fold, Store};
+use crate::embedded::worker::{Duty, RoundEnd, Worker};
 use crate::semantics::key::KeyHash;
 use crate::semantics::record::Versioned;
-use crate::semantics::time::Time;
-
-/// What the committer hands over at a rotation: the records are in the shards' folding maps.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct FoldTask {
-    /// The last sequence that the records hold.
-    pub(crate) through: u64,
-    /// Where the journal goes on after it.
-    pub(crate) replay_from: Position,
-    pub(crate) incarnation: u64,
-    pub(crate) epoch: u64,
-    pub(crate) time: Time,
-}
-
-/// What others ask of the folder.
-#[derive(Default)]
-pub(crate) struct Inbox {
-    requests: Mutex<Requests>,
-    wake: Condvar,
-}
-
-#[derive(Default)]
-struct Requests {
-    fold: Option<FoldTask>,
-    /// A fold was handed over and its records are not evicted yet.
-    folding: bool,
-    sweeps: Vec<oneshot::Sender<Result<u64>>>,
-    nudged: bool,
-    refusing: bool,
-    stopped: bool,
-}
-
-impl Inbox {
-    /// Whether a fold may be handed over.
-    pub(crate) fn is_idle(&self) -> bool {
-        !self.requests.lock().folding
-    }
-
-    pub(crate) fn fold(&self, task: FoldTask) {
-        let mut requests = self.requests.lock();
-        requests.folding = true;
-        requests.fold = Some(task);
-        self.wake.notify_one();
-    }
-
-    /// The answer is how many records were removed; none comes when the folder ends before it.
-    pub(crate) fn sweep(&self) -> oneshot::Receiver<Result<u64>> {
-        let (sender, receiver) = oneshot::channel();
-        let mut requests = self.requests.lock();
-        if !requests.refusing {
-            requests.sweeps.push(sender);
-            self.wake.notify_one();
-        }
-        receiver
-    }
-
-    /// Leaves requests without an answer from now on.
-    pub(crate) fn refuse(&self) {
-        let mut requests = self.requests.lock();
-        requests.refusing = true;
-        requests.sweeps.clear();
-        self.wake.notify_one();
-    }
-
-    pub(crate) fn nudge(&self) {
-        self.requests.lock().nudged = true;
-        self.wake.notify_one();
-    }
-
-    /// Waits for a moment, or until something is asked for.
-    fn rest(&self, moment: Duration) {
-        let mut requests = self.requests.lock();
-        let urgent = requests.fold.is_some() || requests.stopped;
-        if !urgent {
-            let _ = self.wake.wait_until(&mut requests, Instant::now() + moment);
-        }
-    }
-
-    pub(crate) fn stop(&self) {
-        self.requests.lock().stopped = true;
-        self.wake.notify_one();
-    }
-
-    fn wait_for_stop(&self) {
-        let mut requests = self.requests.lock();
-        while !requests.stopped {
-            self.wake.wait(&mut requests);
-        }
-    }
-}
 
 /// Run entries merged in one transaction: few, since a fold may be waiting by its end.
 const MERGE_ENTRIES: usize = 1 << 13;
@@ -120,33 +32,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// much did not lower the 99th percentile as far, the idle class starved folds when callers were busy.
 const NICENESS: i32 = 10;
 
-/// What the folder is about, in the order of urgency.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[cfg_attr(not(feature = "stepping"), allow(unreachable_pub))]
-pub enum Doing {
-    /// Preparing a journal segment.
-    Prepare,
-    /// Folding.
-    Fold,
-    /// Loading filters.
-    Load,
-    /// Merging runs.
-    Merge,
-    /// Removing expired records.
-    Sweep,
-}
-
-/// What the folder did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Round {
-    Worked,
-    /// There was nothing to be done.
-    Idle,
-    /// The engine failed: the folder does nothing any more.
-    Failed,
-}
-
-pub(crate) struct Folder {
+pub(crate) struct FoldWorker {
     core: Arc<Core>,
     store: Store,
     pool: Arc<SegmentPool>,
@@ -189,7 +75,7 @@ impl Drop for Departure {
     }
 }
 
-impl Folder {
+impl FoldWorker {
     pub(crate) fn new(core: Arc<Core>, store: Store, pool: Arc<SegmentPool>) -> Self {
         let next_sweep = after(core.options.sweep_interval);
         let departure = Departure { core: core.clone(), pool: pool.clone() };
@@ -210,14 +96,14 @@ impl Folder {
 
     /// Runs until it is stopped; the store file is closed when this returns. After a failure it
     /// writes nothing more, but keeps the store file open for readers.
-    pub(crate) fn run(mut self) {
+    fn work(mut self) {
         yield_to_others();
         loop {
-            match self.round() {
-                Round::Worked => {}
-                Round::Idle if self.wait() => {}
-                Round::Idle => return self.close(),
-                Round::Failed => {
+            match self.one_round() {
+                RoundEnd::Worked => {}
+                RoundEnd::Idle if self.wait() => {}
+                RoundEnd::Idle => return self.close(),
+                RoundEnd::Failed => {
                     self.departure.tell();
                     return self.core.inbox.wait_for_stop();
                 }
@@ -225,46 +111,41 @@ impl Folder {
         }
     }
 
-    pub(crate) fn round(&mut self) -> Round {
+    fn one_round(&mut self) -> RoundEnd {
         if self.core.has_failed() {
             self.sweeping = None;
-            return Round::Failed;
+            return RoundEnd::Failed;
         }
         match self.step() {
-            Ok(true) => Round::Worked,
-            Ok(false) => Round::Idle,
+            Ok(true) => RoundEnd::Worked,
+            Ok(false) => RoundEnd::Idle,
             Err(error) => {
                 self.core.fail(&error);
-                Round::Worked
+                RoundEnd::Worked
             }
         }
     }
 
     /// Tells tests what comes next.
     #[cfg(feature = "stepping")]
-    fn about(&self, doing: Doing) {
+    fn about(&self, duty: Duty) {
         if let Some(stepper) = &self.core.options.stepper {
-            stepper.about(doing);
+            stepper.about(duty);
         }
     }
 
     #[cfg(not(feature = "stepping"))]
-    fn about(&self, _: Doing) {}
+    fn about(&self, _: Duty) {}
 
     /// A wait that was over at once; `false` when the folder is to stop.
     #[cfg(feature = "stepping")]
-    pub(crate) fn wait_no_time(&mut self) -> bool {
+    fn wait_no_time(&mut self) -> bool {
         self.retry();
         !self.core.inbox.requests.lock().stopped
     }
 
-    #[cfg(feature = "stepping")]
-    pub(crate) fn neglect_merging(&mut self) {
-        self.owed = MOST_OWED + 1;
-    }
-
     /// The orderly end, after which the next open has nothing to repair.
-    pub(crate) fn close(self) {
+    fn close(self) {
         if let Err(error) = self.store.close() {
             self.core.fail(&error);
         }
@@ -275,7 +156,7 @@ impl Folder {
         self.store.journal_reached(self.core.folds.published.load(Ordering::Acquire));
         if self.pool.wants_segment() && self.pool.failure().is_none() {
             // A failure is kept by the pool and refuses claims; it does not fail the engine.
-            self.about(Doing::Prepare);
+            self.about(Duty::Prepare);
             let prepared = self.pool.prepare();
             self.note_space()?;
             if prepared.is_ok() {
@@ -289,7 +170,7 @@ impl Folder {
         let task =
             kept.map(|(task, _)| task).or_else(|| self.core.inbox.requests.lock().fold.take());
         if let Some(task) = task {
-            self.about(Doing::Fold);
+            self.about(Duty::Fold);
             self.fold(task)?;
             return Ok(true);
         }
@@ -297,7 +178,7 @@ impl Folder {
             return Ok(false);
         }
         if !self.filters_loaded && self.runs_wait.is_none() {
-            self.about(Doing::Load);
+            self.about(Duty::Load);
             match self.store.load_next_filter() {
                 Err(error) if error.is_shortage() => self.let_runs_wait(error)?,
                 loaded => self.filters_loaded = !loaded?,
@@ -308,13 +189,13 @@ impl Folder {
         if self.shortage().is_none() && self.merge()? {
             return Ok(true);
         }
-        self.about(Doing::Sweep);
+        self.about(Duty::Sweep);
         self.sweep()
     }
 
     /// Merges for one transaction; `false` when there is nothing to merge.
     fn merge(&mut self) -> Result<bool> {
-        self.about(Doing::Merge);
+        self.about(Duty::Merge);
         let merged = match self.store.merge_step(MERGE_ENTRIES) {
             Err(error) if error.is_shortage() => {
                 self.let_runs_wait(error)?;
@@ -480,6 +361,27 @@ impl Folder {
         }
         telemetry::gauges(|| self.core.stats());
         Ok(())
+    }
+}
+
+impl Worker for FoldWorker {
+    fn run(self: Box<Self>) {
+        self.work();
+    }
+
+    #[cfg(feature = "stepping")]
+    fn round(mut self: Box<Self>) -> (Option<Box<dyn Worker>>, RoundEnd) {
+        let end = self.one_round();
+        if end == RoundEnd::Idle && !self.wait_no_time() {
+            self.close();
+            return (None, end);
+        }
+        (Some(self), end)
+    }
+
+    #[cfg(feature = "stepping")]
+    fn neglect(&mut self) {
+        self.owed = MOST_OWED + 1;
     }
 }
 
