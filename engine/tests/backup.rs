@@ -156,7 +156,9 @@ fn fill(engine: &Engine, keys: std::ops::Range<u32>) {
             claim.complete(&[7; 4096])
         })
         .collect();
-    pending.into_iter().for_each(|pending| drop(pending.wait().unwrap()));
+    for pending in pending {
+        pending.wait().unwrap();
+    }
 }
 
 /// While a slow backup runs, begins and completions go on, the store is folded and swept, and the

@@ -38,7 +38,7 @@ impl Running {
         known: Option<&Secret>,
     ) -> Result<(Arc<Core>, Secret, Self)> {
         let opening = Instant::now();
-        let (core, secret, committer, fold_worker) = recover_core(options, home, known)?;
+        let Opened { core, secret, committer, fold_worker } = recover_core(options, home, known)?;
         telemetry::opened(&home.path, core.orphans_about(), opening.elapsed());
         let mut running = Self::ended(lock.clone());
         #[cfg(feature = "stepping")]
@@ -100,11 +100,19 @@ fn join(thread: Option<JoinHandle<()>>) {
     }
 }
 
+/// A recovered store, before its workers run.
+struct Opened {
+    core: Arc<Core>,
+    secret: Secret,
+    committer: Box<dyn Worker>,
+    fold_worker: Box<dyn Worker>,
+}
+
 fn recover_core(
     options: &Options,
     home: &StoreDirectory,
     known: Option<&Secret>,
-) -> Result<(Arc<Core>, Secret, Box<dyn Worker>, Box<dyn Worker>)> {
+) -> Result<Opened> {
     let Recovered { store, journal, records, clock, incarnation, epoch, time } =
         recovery::recover(options, home, known)?;
     let state = store.state();
@@ -124,7 +132,8 @@ fn recover_core(
         time,
     );
     let fold_worker = FoldWorker::new(core.clone(), store, pool);
-    Ok((core, state.secret, Box::new(committer), Box::new(fold_worker)))
+    let (committer, fold_worker) = (Box::new(committer), Box::new(fold_worker));
+    Ok(Opened { core, secret: state.secret, committer, fold_worker })
 }
 
 /// Starts a thread whose panic latches the engine.

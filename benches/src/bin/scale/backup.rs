@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use oncekey::Options;
 use oncekey_benches::Result;
 use oncekey_benches::drive::{Callers, Slice, slice};
-use oncekey_benches::side::{Keys, Pairs, Side};
+use oncekey_benches::side::{Keys, Side};
 use serde::Serialize;
 
 use crate::fill;

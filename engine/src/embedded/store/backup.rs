@@ -5,7 +5,7 @@ use std::sync::Arc;
 use redb::{Key, ReadOnlyTable, ReadableTable, TableDefinition};
 
 use super::catalog::Catalog;
-use super::file_set::{FileName, Files};
+use super::file_set::{Copied, FileName, Files};
 use super::redb::storage::{Handle, failed};
 use super::run::RunReader;
 use super::schema::{Bytes, OPEN, RUNS, StoreState};
@@ -13,9 +13,6 @@ use super::verify::check_records;
 use super::{View, create_file, transact, write_state};
 use crate::base::error::{Error, Result};
 use crate::embedded::disk::Directory;
-
-/// Told how many bytes were copied; may rest, and end the copy.
-pub(super) type Copied<'a> = dyn FnMut(u64) -> Result<()> + 'a;
 
 /// What one transaction of a copy writes, at least.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;

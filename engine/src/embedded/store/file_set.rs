@@ -10,7 +10,6 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use super::backup::Copied;
 use crate::base::error::is_descriptor_shortage;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::atomic::{AtomicBool, Ordering};
@@ -53,6 +52,9 @@ impl fmt::Display for FileName {
         }
     }
 }
+
+/// Told how many bytes were copied; may rest, and end the copy.
+pub(super) type Copied<'a> = dyn FnMut(u64) -> Result<()> + 'a;
 
 /// A listed file, or one that was. It is opened when it is read, and may be closed in between: what
 /// nothing lists any more is removed only after its last reader has let go of it.
