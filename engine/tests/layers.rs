@@ -54,7 +54,7 @@ fn imports() -> BTreeMap<String, BTreeSet<String>> {
         let of = |start: &str, base: &str| -> BTreeSet<String> {
             text.split(start)
                 .skip(1)
-                .flat_map(|rest| paths(rest))
+                .flat_map(paths)
                 .filter_map(|path| {
                     let path = if base.is_empty() { path } else { format!("{base}::{path}") };
                     let parts: Vec<_> = path.split("::").collect();

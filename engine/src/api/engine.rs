@@ -203,7 +203,7 @@ impl Engine {
     /// engine, whose queue is drained first.
     ///
     /// # Errors
-    /// Those of [`Options::open`]: the engine stays unavailable and may be reopened again.
+    /// Those of [`Options::open`](crate::Options::open): the engine stays unavailable and may be reopened again.
     /// `Closed`.
     pub fn reopen(&self) -> Result<()> {
         self.backend().reopen()

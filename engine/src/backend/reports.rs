@@ -77,7 +77,7 @@ pub struct Stats {
     pub failures: u64,
 }
 
-/// What [`Engine::close`] left behind.
+/// What [`Engine::close`](crate::Engine::close) left behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CloseReport {

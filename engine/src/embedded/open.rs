@@ -52,10 +52,10 @@ impl Options {
         Embedded::open(path.as_ref(), self, false)
     }
 
-    /// Like [`verify`](crate::embedded::verify), with the disk of these options.
+    /// Like [`verify`](crate::verify), with the disk of these options.
     ///
     /// # Errors
-    /// Those of [`verify`](crate::embedded::verify).
+    /// Those of [`verify`](crate::verify).
     pub fn verify(&self, path: impl AsRef<Path>) -> Result<Verification> {
         verify_with(self, path.as_ref())
     }

@@ -108,7 +108,7 @@ impl<'a> World<'a> {
 
     /// A committer that waited for the folder would wait for ever.
     fn options(stepper: &Stepper, sim: &Sim) -> Options {
-        sim.options().overload_after(Duration::ZERO).sweep_interval(DAY).stepper(&stepper)
+        sim.options().overload_after(Duration::ZERO).sweep_interval(DAY).stepper(stepper)
     }
 
     fn run(mut self) -> u64 {

@@ -27,7 +27,7 @@ fn hand_over(stepper: &Stepper) {
 fn with_a_merge_due(sim: &Sim, stepper: &Stepper) -> Engine {
     let day = Duration::from_secs(86_400);
     let options = sim.options().segment_bytes(1 << 20).sweep_interval(day);
-    let engine = options.stepper(&stepper).open("/store").unwrap();
+    let engine = options.stepper(stepper).open("/store").unwrap();
     while stepper.fold().is_some() {}
     for fold in 0..4 {
         complete(&engine, stepper, &format!("{fold}"));
