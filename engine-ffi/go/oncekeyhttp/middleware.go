@@ -18,8 +18,10 @@
 //   - An earlier attempt died: 409 idempotency_outcome_unknown, or see [Retry].
 //   - Key malformed, or sent twice, under one name or both: 400 idempotency_key_invalid.
 //   - Key missing where it is required: 400 idempotency_key_missing; else the request passes through.
-//   - Request body over the limit: 413 idempotency_body_too_large; not readable: 400
-//     idempotency_body_unreadable. The key is unused.
+//   - Request body over the limit: 413 idempotency_body_too_large; broken off: 400
+//     idempotency_body_unreadable; nothing of it came for 30 s: 408 idempotency_body_timeout. The key is unused.
+//   - All request bodies together over their limit: 503 idempotency_overloaded, Retry-After: 1. The key is
+//     unused.
 //   - Store unavailable: 503 idempotency_store_unavailable, the handler does not run.
 //   - Response too large or streaming, on a retry: 409 idempotency_response_not_stored.
 //
@@ -32,6 +34,11 @@
 //   - Every response is stored, 5xx too, because the handler may have acted before it failed. Only 401,
 //     425, 429 and [Attempt.NotExecuted] free the key.
 //   - [FromContext] gives the [Attempt] that a request is part of.
+//   - A request that a handler makes under another key is an operation of its own. Two middlewares around
+//     one request are one: the outer one holds its key.
+//   - The middleware calls the handler itself, so a claimed request always starts it. A load shedder inside
+//     of the middleware that refuses before the handler calls [Attempt.NotExecuted]; nothing else tells its
+//     refusal from an answer.
 //   - A client that disconnects does not end the context of the request: the response is stored for the
 //     retry.
 //   - Headers that handlers outside of the middleware set are not stored; each of them sets its own on a
@@ -50,11 +57,11 @@ package oncekeyhttp
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"net/http"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	oncekey "github.com/oncekey/oncekey/engine-ffi/go"
 )
@@ -89,6 +96,13 @@ type Options struct {
 	Scope func(*http.Request) string
 	// MaxRequestBody is the longest body of a request with a key, in bytes. Default 2 MiB.
 	MaxRequestBody int64
+	// MaxRequestBodies is the memory that the bodies of all requests with a key hold together, in bytes,
+	// until their handlers return. Default 256 MiB; never less than MaxRequestBody.
+	MaxRequestBodies int64
+	// BodyIdleTimeout is how long a request with a key may send nothing of its body. Default 30 s. It needs a
+	// ResponseWriter that [http.ResponseController] can set read deadlines of, as the server's. The
+	// ReadTimeout of the server holds all the same.
+	BodyIdleTimeout time.Duration
 	// MaxResponse is the longest response that is stored, in bytes with status and headers. Default 1 MiB.
 	// The engine's MaxResponse is a limit of its own: raise both.
 	MaxResponse int
@@ -100,8 +114,12 @@ type Options struct {
 type Stats struct {
 	// Running handlers, with the storing of their responses.
 	Running int64
-	// Requests refused because of their key, and because of their body.
+	// Requests refused because of their key, and because of their body: too long, broken off, stalled.
 	KeyRefused, BodyRefused int64
+	// Requests refused because all bodies together were over MaxRequestBodies.
+	Overloaded int64
+	// BodyBytes that the bodies of requests with a key hold now, at most MaxRequestBodies.
+	BodyBytes int64
 	// Requests refused because the store was unavailable.
 	StoreUnavailable int64
 	// Responses that were sent although the store failed to record them.
@@ -120,6 +138,7 @@ type Stats struct {
 type counters struct {
 	running, keyRefused, bodyRefused, storeUnavailable, completeFailed atomic.Int64
 	notStored, notExecuted, abandoned, undecodable, unscopedCookies    atomic.Int64
+	overloaded                                                         atomic.Int64
 }
 
 // Middleware gives handlers idempotency keys. Several, say of routes with other options, may share one
@@ -129,6 +148,7 @@ type Middleware struct {
 	options  Options
 	names    []string // of the headers that may carry the key
 	headers  []fingerprinted
+	bodies   budget
 	counters counters
 }
 
@@ -145,13 +165,25 @@ func New(engine *oncekey.Engine, options Options) *Middleware {
 	if options.MaxRequestBody == 0 {
 		options.MaxRequestBody = 2 << 20
 	}
+	if options.MaxRequestBodies == 0 {
+		options.MaxRequestBodies = 256 << 20
+	}
+	if options.BodyIdleTimeout == 0 {
+		options.BodyIdleTimeout = 30 * time.Second
+	}
 	if options.MaxResponse == 0 {
 		options.MaxResponse = 1 << 20
 	}
 	if options.Logger == nil {
 		options.Logger = slog.Default()
 	}
-	return &Middleware{engine: engine, options: options, names: names, headers: fingerprintedHeaders(options.FingerprintHeaders)}
+	return &Middleware{
+		engine:  engine,
+		options: options,
+		names:   names,
+		headers: fingerprintedHeaders(options.FingerprintHeaders),
+		bodies:  budget{limit: max(options.MaxRequestBodies, options.MaxRequestBody)},
+	}
 }
 
 // Stats returns a snapshot.
@@ -161,6 +193,8 @@ func (m *Middleware) Stats() Stats {
 		Running:          c.running.Load(),
 		KeyRefused:       c.keyRefused.Load(),
 		BodyRefused:      c.bodyRefused.Load(),
+		Overloaded:       c.overloaded.Load(),
+		BodyBytes:        m.bodies.held.Load(),
 		StoreUnavailable: c.storeUnavailable.Load(),
 		CompleteFailed:   c.completeFailed.Load(),
 		NotStored:        c.notStored.Load(),
@@ -171,33 +205,64 @@ func (m *Middleware) Stats() Stats {
 	}
 }
 
-// Wrap returns a handler that runs next once for each idempotency key.
+// Wrap returns a handler that runs next once for each idempotency key. It panics when next is nil.
 func (m *Middleware) Wrap(next http.Handler) http.Handler {
+	if next == nil {
+		// Found now, and not by the first claim, whose key would be lost to it.
+		panic("oncekeyhttp: there is no handler to wrap")
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// The answer to CONNECT is a tunnel, which no store can replay.
-		if isSafe(r.Method) || r.Method == http.MethodConnect {
-			next.ServeHTTP(w, r)
-			return
-		}
-		var values []string
-		for _, header := range m.names {
-			values = append(values, r.Header[header]...)
-		}
-		name, refused := parseKey(values)
-		if refused == nil && name == "" {
-			if !m.options.Required {
-				next.ServeHTTP(w, r)
-				return
-			}
-			refused = missingKey(strings.ToLower(m.names[0]))
-		}
-		if refused != nil {
+		key, refused := m.key(r)
+		switch {
+		case refused != nil:
 			m.counters.keyRefused.Add(1)
 			refused.write(w)
-			return
+		case key == nil:
+			next.ServeHTTP(w, r)
+		default:
+			m.exchange(w, r, next, *key)
 		}
-		m.exchange(w, r, next, name)
 	})
+}
+
+// key of the operation that a request asks for; nil when the request passes through.
+func (m *Middleware) key(r *http.Request) (*oncekey.Key, *rejection) {
+	// The answer to CONNECT is a tunnel, which no store can replay.
+	if isSafe(r.Method) || r.Method == http.MethodConnect {
+		return nil, nil
+	}
+	var values []string
+	for _, header := range m.names {
+		values = append(values, r.Header[header]...)
+	}
+	name, refused := parseKey(values)
+	if refused != nil {
+		return nil, refused
+	}
+	outer := FromContext(r.Context())
+	if name == "" {
+		if m.options.Required && outer == nil {
+			return nil, missingKey(strings.ToLower(m.names[0]))
+		}
+		return nil, nil
+	}
+	key := oncekey.Key{Key: name}
+	if m.options.Scope != nil {
+		key.Scope = m.options.Scope(r)
+	}
+	// Before the body is read, as a malformed key is.
+	if len(key.Scope) > 255 {
+		return nil, invalidScope(len(key.Scope))
+	}
+	// A middleware outside of this one holds the key already: here it would be found locked. Another key is
+	// that of a request which a handler makes.
+	if outer != nil && outer.claim.Key == key {
+		return nil, nil
+	}
+	if m.options.Scope == nil && r.Header["Cookie"] != nil && m.counters.unscopedCookies.Add(1) == 1 {
+		m.options.Logger.WarnContext(r.Context(), "oncekey: a request with a key and a cookie came to a middleware without a scope; users that share a key and a body share a response")
+	}
+	return &key, nil
 }
 
 // isSafe: RFC 9110, section 9.2.1.
@@ -206,53 +271,31 @@ func isSafe(method string) bool {
 }
 
 // exchange answers a request that has a key.
-func (m *Middleware) exchange(w http.ResponseWriter, r *http.Request, next http.Handler, name string) {
-	key := oncekey.Key{Key: name}
-	if m.options.Scope != nil {
-		key.Scope = m.options.Scope(r)
-	} else if r.Header["Cookie"] != nil && m.counters.unscopedCookies.Add(1) == 1 {
-		m.options.Logger.WarnContext(r.Context(), "oncekey: a request with a key and a cookie came to a middleware without a scope; users that share a key and a body share a response")
-	}
-	// Before the body is read, as a malformed key is.
-	if len(key.Scope) > 255 {
-		m.counters.keyRefused.Add(1)
-		invalidScope(len(key.Scope)).write(w)
-		return
-	}
-	body, refused := m.read(w, r)
-	if refused != nil {
-		m.counters.bodyRefused.Add(1)
+func (m *Middleware) exchange(w http.ResponseWriter, r *http.Request, next http.Handler, key oncekey.Key) {
+	held := body{budget: &m.bodies}
+	defer held.free()
+	if refused := held.read(w, r, m.options.MaxRequestBody, m.options.BodyIdleTimeout); refused != nil {
+		if refused.code == overloadedCode {
+			m.counters.overloaded.Add(1)
+		} else {
+			m.counters.bodyRefused.Add(1)
+		}
+		if refused.unread && r.ProtoMajor == 1 {
+			// The server would wait for the rest of the body before it answers.
+			w.Header().Set("Connection", "close")
+		}
 		refused.write(w)
 		return
 	}
-	found, refused := m.rule(r.Context(), key, fingerprint(r, m.headers, body))
+	found, refused := m.rule(r.Context(), key, fingerprint(r, m.headers, held.bytes))
 	switch found := found.(type) {
 	case *oncekey.Claim:
-		m.execute(w, r, next, found, body)
+		m.execute(w, r, next, found, held.bytes)
 	case *oncekey.Recorded:
 		m.replay(w, found)
 	default:
 		refused.write(w)
 	}
-}
-
-func (m *Middleware) read(w http.ResponseWriter, r *http.Request) ([]byte, *rejection) {
-	limit := m.options.MaxRequestBody
-	if r.ContentLength > limit {
-		return nil, bodyTooLarge(limit)
-	}
-	if r.Body == nil {
-		return nil, nil
-	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
-	var outer *http.MaxBytesError
-	switch {
-	case errors.As(err, &outer) || int64(len(body)) > limit:
-		return nil, bodyTooLarge(limit)
-	case err != nil:
-		return nil, bodyUnreadable()
-	}
-	return body, nil
 }
 
 // takeOverTries is how often a request tries to take an orphan over while others resolve it first. Each

@@ -17,7 +17,10 @@ type rejection struct {
 	detail     string
 	extra      string // more members, as JSON
 	retryAfter bool
+	unread     bool // the request is not read to its end
 }
+
+const overloadedCode = "idempotency_overloaded"
 
 func invalidKey(reason string) *rejection {
 	return badRequest("idempotency_key_invalid", "The idempotency key is refused: "+reason+".")
@@ -47,6 +50,27 @@ func bodyTooLarge(limit int64) *rejection {
 
 func bodyUnreadable() *rejection {
 	return badRequest("idempotency_body_unreadable", "The request body ended before it was complete. The key was not used.")
+}
+
+func bodyTimeout(idle time.Duration) *rejection {
+	return &rejection{
+		status: http.StatusRequestTimeout,
+		title:  "Request Timeout",
+		code:   "idempotency_body_timeout",
+		detail: fmt.Sprintf("Nothing of the request body came for %d ms. The key was not used.", idle.Milliseconds()),
+		unread: true,
+	}
+}
+
+func tooManyBodies() *rejection {
+	return &rejection{
+		status:     http.StatusServiceUnavailable,
+		title:      "Service Unavailable",
+		code:       overloadedCode,
+		detail:     "The server holds as many request bodies as it may. The key was not used.",
+		retryAfter: true,
+		unread:     true,
+	}
 }
 
 func locked(retryAfter time.Duration) *rejection {

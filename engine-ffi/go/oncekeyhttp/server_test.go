@@ -26,6 +26,12 @@ type server struct {
 
 func serve(t *testing.T, options Options, handler http.HandlerFunc) *server {
 	t.Helper()
+	return serveWith(t, options, handler, 0)
+}
+
+// serveWith has the server give each request only so long to come in; 0 for as long as it takes.
+func serveWith(t *testing.T, options Options, handler http.HandlerFunc, readTimeout time.Duration) *server {
+	t.Helper()
 	s := &server{t: t, engine: openEngine(t)}
 	if options.Logger == nil {
 		options.Logger = quiet()
@@ -36,6 +42,7 @@ func serve(t *testing.T, options Options, handler http.HandlerFunc) *server {
 		handler(w, r)
 	})))
 	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.Config.ReadTimeout = readTimeout
 	s.Start()
 	t.Cleanup(s.Close)
 	return s
