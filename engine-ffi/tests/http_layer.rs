@@ -4,17 +4,20 @@
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
+use std::pin::Pin;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
+use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
 use oncekey::{Begin, Engine, Fingerprint, Key};
 use oncekey_ffi as ffi;
-use oncekey_http::{IdempotencyLayer, Policy, StoredResponse};
+use oncekey_http::{IdempotencyLayer, Policy, RequestBody, StoredResponse};
 use serde_json::Value;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -174,7 +177,7 @@ fn c_makes_the_fingerprints_of_the_vectors() {
 #[derive(Clone)]
 struct Handler(Arc<AtomicUsize>);
 
-impl Service<Request<Full<Bytes>>> for Handler {
+impl<B> Service<Request<B>> for Handler {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
     type Future = Ready<Result<Self::Response, Infallible>>;
@@ -183,7 +186,7 @@ impl Service<Request<Full<Bytes>>> for Handler {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+    fn call(&mut self, _: Request<B>) -> Self::Future {
         self.0.fetch_add(1, Ordering::Relaxed);
         ready(Ok(Response::new(Full::from("second"))))
     }
@@ -202,7 +205,7 @@ async fn the_rust_layer_makes_the_fingerprints_of_the_vectors() {
         }
         let runs = Arc::new(AtomicUsize::new(0));
         let mut service = layer.layer(Handler(runs.clone()));
-        let mut request = Request::new(Full::from(hex(&vector["body"])));
+        let mut request = Request::new(Full::<Bytes>::from(hex(&vector["body"])));
         *request.method_mut() = text(&vector["method"]).parse().unwrap();
         *request.uri_mut() = target(vector).parse().unwrap();
         *request.headers_mut() = headers(&vector["headers"]);
@@ -238,6 +241,46 @@ fn prepare(engine: &Engine, state: &str) -> Option<oncekey::Claim> {
     None
 }
 
+/// The body of a vector, which may never end.
+struct Arriving {
+    text: Option<Bytes>,
+    stalls: bool,
+}
+
+impl Body for Arriving {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.text.take() {
+            Some(text) => Poll::Ready(Some(Ok(Frame::data(text)))),
+            None if self.stalls => Poll::Pending,
+            None => Poll::Ready(None),
+        }
+    }
+}
+
+fn layer(engine: Engine, vector: &Value) -> IdempotencyLayer {
+    let mut policy = Policy::new().required(vector["required"].as_bool().unwrap()).scope({
+        let scope = text(&vector["scope"]).to_owned();
+        move |_| scope.clone()
+    });
+    if let Some(limit @ 1..) = vector["maxRequestBody"].as_u64() {
+        policy = policy.max_request_body(usize::try_from(limit).unwrap());
+    }
+    let mut layer = match vector["startsHandlers"].as_bool() {
+        Some(false) => IdempotencyLayer::with_spawner(engine, drop),
+        _ => IdempotencyLayer::new(engine).body_idle(Duration::from_millis(1)),
+    };
+    if let Some(limit) = vector["maxBuffered"].as_u64() {
+        layer = layer.max_buffered(usize::try_from(limit).unwrap());
+    }
+    layer.policy(policy)
+}
+
 #[tokio::test]
 async fn the_rust_layer_refuses_as_the_vectors_say() {
     let vectors = vectors(include_str!("vectors/refusals.json"));
@@ -246,18 +289,13 @@ async fn the_rust_layer_refuses_as_the_vectors_say() {
         let directory = tempfile::tempdir().unwrap();
         let engine = Engine::open(directory.path()).unwrap();
         let held = prepare(&engine, text(&vector["store"]));
-        let mut policy = Policy::new().required(vector["required"].as_bool().unwrap()).scope({
-            let scope = text(&vector["scope"]).to_owned();
-            move |_| scope.clone()
-        });
-        if let Some(limit @ 1..) = vector["maxRequestBody"].as_u64() {
-            policy = policy.max_request_body(usize::try_from(limit).unwrap());
-        }
-        let layer = IdempotencyLayer::new(engine).policy(policy);
         let runs = Arc::new(AtomicUsize::new(0));
-        let mut service = layer.layer(Handler(runs.clone()));
-        let body = text(&vector["body"]).to_owned();
-        let mut request = Request::post("/orders").body(Full::from(body)).unwrap();
+        let mut service = layer(engine, vector).layer(Handler(runs.clone()));
+        let body = Arriving {
+            text: Some(text(&vector["body"]).to_owned().into()),
+            stalls: vector["stalls"].as_bool() == Some(true),
+        };
+        let mut request = Request::post("/orders").body(RequestBody::new(body)).unwrap();
         for key in vector["keys"].as_array().unwrap() {
             let value = HeaderValue::from_str(text(key)).unwrap();
             request.headers_mut().append("x-idempotency-key", value);
@@ -283,7 +321,7 @@ async fn cross(engine: &Engine, key: &'static str, runs: &Arc<AtomicUsize>) -> (
         .header("content-type", "application/json")
         .header("authorization", "Bearer t")
         .header("host", "Shop.example:443")
-        .body(Full::from("2 apples"))
+        .body(Full::<Bytes>::from("2 apples"))
         .unwrap();
     let (head, body) = service.call(request).await.unwrap().into_parts();
     assert_eq!(head.status, StatusCode::OK);

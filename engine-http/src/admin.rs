@@ -171,13 +171,16 @@ async fn stats(State(admin): Shared) -> Json<Value> {
         "layer": {
             "running": layer.running,
             "keyRefused": layer.key_refused,
+            "bufferedBytes": layer.buffered_bytes,
             "bodyRefused": layer.body_refused,
+            "bodyOverloaded": layer.body_overloaded,
             "storeUnavailable": layer.store_unavailable,
             "completeFailed": layer.complete_failed,
             "notStored": layer.not_stored,
             "notExecuted": layer.not_executed,
             "abandoned": layer.abandoned,
             "undecodable": layer.undecodable,
+            "unscopedCookies": layer.unscoped_cookies,
         },
     }))
 }

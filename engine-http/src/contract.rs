@@ -80,6 +80,8 @@ pub struct Statuses {
     pub body_too_large: StatusCode,
     /// `idempotency_body_unreadable`: 400.
     pub body_unreadable: StatusCode,
+    /// `idempotency_body_timeout`: 408.
+    pub body_timeout: StatusCode,
     /// `idempotency_key_locked`: 409.
     pub locked: StatusCode,
     /// `idempotency_key_mismatch`: 409; 422 in [`Contract::ietf`], 400 in [`Contract::stripe`].
@@ -101,6 +103,7 @@ impl Default for Statuses {
             key_missing: StatusCode::BAD_REQUEST,
             body_too_large: StatusCode::PAYLOAD_TOO_LARGE,
             body_unreadable: StatusCode::BAD_REQUEST,
+            body_timeout: StatusCode::REQUEST_TIMEOUT,
             locked: StatusCode::CONFLICT,
             mismatch: StatusCode::CONFLICT,
             outcome_unknown: StatusCode::CONFLICT,

@@ -17,10 +17,11 @@ use http_body_util::BodyExt;
 use oncekey::Claim;
 use tower_service::Service;
 
-use crate::attempt::{NotStored, Owner, Ttl, Watch};
+use crate::attempt::{Owner, Watch};
 use crate::body::{End, Held, ResponseBody};
-use crate::layer::Config;
-use crate::log;
+use crate::budget::Allowance;
+use crate::config::{Config, Verdict};
+use crate::markers::{NotStored, Ttl};
 use crate::policy::Policy;
 use crate::recorded::Encoder;
 
@@ -33,6 +34,8 @@ pub(crate) type Ended<R, E> = Result<Result<Response<ResponseBody<R>>, E>, Panic
 pub(crate) struct Runnable<S, B> {
     pub(crate) service: S,
     pub(crate) request: Request<B>,
+    /// That of the body, until the handler has it.
+    pub(crate) room: Allowance,
 }
 
 /// Starts an execution. How it ended is sent after its claim has ended, so that whoever learns of
@@ -108,13 +111,6 @@ struct Answer<R: Body> {
     ttl: Option<Duration>,
 }
 
-enum Verdict {
-    Store(Vec<u8>),
-    NotStored,
-    NotExecuted,
-    Unknown,
-}
-
 async fn run<S, B, R>(
     runnable: Runnable<S, B>,
     owner: &Owner,
@@ -124,11 +120,13 @@ where
     S: Service<Request<B>, Response = Response<R>>,
     R: Body<Data = Bytes>,
 {
-    let Runnable { mut service, request } = runnable;
+    let Runnable { mut service, request, room } = runnable;
     // A service that refuses here was not called: nothing happened.
     poll_fn(|context| service.poll_ready(context)).await?;
     owner.start();
-    let (parts, body) = service.call(request).await?.into_parts();
+    let answer = service.call(request);
+    drop(room);
+    let (parts, body) = answer.await?.into_parts();
     let ttl = parts.extensions.get::<Ttl>().map(|Ttl(ttl)| *ttl).or(policy.ttl);
     let verdict = if policy.stored.frees_the_key(&parts) {
         Verdict::NotExecuted
@@ -196,50 +194,6 @@ where
     frames.retain(|data: &Bytes| !data.is_empty());
     let body = ResponseBody::held(Held { frames, end });
     (Response::from_parts(parts, body), verdict)
-}
-
-impl Config {
-    /// Ends a claim as the answer says. The client gets the answer whatever comes of it.
-    async fn settle(&self, claim: Claim, verdict: Verdict, ttl: Option<Duration>) {
-        let recorded = match verdict {
-            Verdict::Store(bytes) => claim.complete_with(Some(&bytes), ttl).await,
-            Verdict::NotStored => claim.complete_with(None, ttl).await,
-            Verdict::NotExecuted => {
-                match claim.abort().await {
-                    Ok(()) => self.counters.not_executed.add(),
-                    Err(failed) => self.complete_failed(failed.error()),
-                }
-                return;
-            }
-            Verdict::Unknown => {
-                drop(claim);
-                self.count_abandoned("the response body failed");
-                return;
-            }
-        };
-        match recorded {
-            Ok(completion) if completion.response_kept() => {}
-            Ok(_) => self.counters.not_stored.add(),
-            // The claim comes back and is dropped: after `reopen` the operation is completed if its
-            // group reached the disk, else an orphan.
-            Err(failed) => self.complete_failed(failed.error()),
-        }
-    }
-
-    fn complete_failed(&self, error: &oncekey::Error) {
-        self.counters.complete_failed.add();
-        log::complete_failed(error);
-    }
-
-    fn abandon(&self, owner: Owner, reason: &str) {
-        drop(owner);
-        self.count_abandoned(reason);
-    }
-
-    fn count_abandoned(&self, reason: &str) {
-        self.counters.abandoned.add();
-        log::abandoned(reason);
-    }
 }
 
 /// Runs a future to its end, or to its panic.

@@ -2,20 +2,26 @@
 
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use oncekey::Engine;
 use tower_layer::Layer;
 
+use crate::budget::Budget;
+use crate::config::{Config, Task};
 use crate::contract::Contract;
 use crate::policy::Policy;
+use crate::reading::{Intake, Timer};
 use crate::running::Running;
 use crate::service::IdempotencyService;
-use crate::stats::{Counters, LayerStats};
+use crate::stats::LayerStats;
 
-/// A task that runs one handler to its end.
-pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// The default of [`IdempotencyLayer::max_buffered`], in bytes.
+const MAX_BUFFERED: usize = 256 << 20;
+
+/// The default of [`IdempotencyLayer::body_idle`].
+const BODY_IDLE: Duration = Duration::from_secs(30);
 
 /// Gives a service idempotency keys. See the [crate] for what that means.
 ///
@@ -36,29 +42,22 @@ pub struct IdempotencyLayer {
     config: Arc<Config>,
 }
 
-#[derive(Clone)]
-pub(crate) struct Config {
-    pub(crate) engine: Engine,
-    pub(crate) spawn: Arc<dyn Fn(Task) + Send + Sync>,
-    pub(crate) contract: Contract,
-    pub(crate) policy: Policy,
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) running: Running,
-}
-
 impl IdempotencyLayer {
     /// A layer with the defaults, which runs handlers in tokio tasks.
     ///
-    /// Its services panic when they are called outside of a tokio runtime.
+    /// Its services panic when they are called outside of a tokio runtime, or in one whose timers are not
+    /// enabled.
     #[cfg(feature = "tokio")]
     pub fn new(engine: Engine) -> Self {
         // The JoinHandle is not needed: how a task ended comes through its own channel.
-        Self::with_spawner(engine, |task| drop(tokio::spawn(task)))
+        Self::with_spawner(engine, |task| drop(tokio::spawn(task))).timer(tokio::time::sleep)
     }
 
     /// A layer with the defaults, which hands each handler to `spawn`. The task must be polled until
     /// it ends, whether the client waits or not. One that is dropped before leaves its operation
     /// with an unknown outcome, or frees the key when the handler was not called yet.
+    ///
+    /// The limit of [`body_idle`](Self::body_idle) needs a [`timer`](Self::timer) too.
     ///
     /// ```
     /// # fn layer(engine: oncekey::Engine) -> oncekey_http::IdempotencyLayer {
@@ -76,6 +75,7 @@ impl IdempotencyLayer {
                 spawn: Arc::new(spawn),
                 contract: Contract::default(),
                 policy: Policy::default(),
+                intake: Intake { budget: Budget::new(MAX_BUFFERED), idle: BODY_IDLE, timer: None },
                 counters: Arc::default(),
                 running: Running::default(),
             }),
@@ -92,6 +92,43 @@ impl IdempotencyLayer {
         self.with(|config| config.policy = policy)
     }
 
+    /// The most memory, in bytes, that the bodies of all requests with a key take together while the layer
+    /// holds them: from their first byte until their handler is called, or they are answered without it.
+    /// Default 256 MiB. A request for whose body nothing is left gets 503 `idempotency_overloaded`, at
+    /// once when its `Content-Length` says so, and its key is unused. What a handler does with a body
+    /// counts no more.
+    ///
+    /// Clones share the budget, and so do layers made from them. Setting it makes one that is shared with
+    /// those that are made from here on.
+    pub fn max_buffered(self, bytes: usize) -> Self {
+        self.with(|config| config.intake.budget = Budget::new(bytes))
+    }
+
+    /// How long the body of a request with a key may bring nothing before it is refused with 408
+    /// `idempotency_body_timeout`; its key is unused. Default 30 s; `Duration::MAX` is never. A sender
+    /// that goes on byte by byte is not stopped by it: the server bounds the whole of a request.
+    pub fn body_idle(self, at_most: Duration) -> Self {
+        self.with(|config| config.intake.idle = at_most)
+    }
+
+    /// Measures [`body_idle`](Self::body_idle) with another clock than that of tokio, which
+    /// `IdempotencyLayer::new` takes. A layer with a spawner of its own has none, and waits for bodies without end,
+    /// until it is given one.
+    ///
+    /// ```
+    /// # fn layer(engine: oncekey::Engine) -> oncekey_http::IdempotencyLayer {
+    /// oncekey_http::IdempotencyLayer::with_spawner(engine, |task| drop(tokio::spawn(task)))
+    ///     .timer(tokio::time::sleep)
+    /// # }
+    /// ```
+    pub fn timer<F>(self, sleep: impl Fn(Duration) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let timer: Timer = Arc::new(move |time| Box::pin(sleep(time)));
+        self.with(|config| config.intake.timer = Some(timer))
+    }
+
     /// The engine that the layer stands on.
     pub fn engine(&self) -> &Engine {
         &self.config.engine
@@ -99,7 +136,7 @@ impl IdempotencyLayer {
 
     /// What this layer and its clones did so far.
     pub fn stats(&self) -> LayerStats {
-        self.config.counters.snapshot(self.config.running.count())
+        self.config.counters.snapshot(self.config.running.count(), self.config.intake.budget.held())
     }
 
     /// Waits until no handler runs that this layer or a clone of it started: those whose clients are
@@ -140,15 +177,5 @@ impl<S> Layer<S> for IdempotencyLayer {
 impl fmt::Debug for IdempotencyLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.config.fmt(f)
-    }
-}
-
-impl fmt::Debug for Config {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Idempotency")
-            .field("engine", &self.engine)
-            .field("contract", &self.contract)
-            .field("policy", &self.policy)
-            .finish_non_exhaustive()
     }
 }

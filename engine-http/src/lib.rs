@@ -34,6 +34,8 @@
 //! | key missing where it is [required](Policy::required) | 400 `idempotency_key_missing`; else the request passes through |
 //! | request body over the [limit](Policy::max_request_body) | 413 `idempotency_body_too_large`, the key is unused |
 //! | request body can not be read | 400 `idempotency_body_unreadable`, the key is unused |
+//! | request body stalled for [30 s](IdempotencyLayer::body_idle) | 408 `idempotency_body_timeout`, the key is unused |
+//! | request bodies over their [budget](IdempotencyLayer::max_buffered) | 503 `idempotency_overloaded`, the key is unused |
 //! | the handler could not be started | 503 `idempotency_overloaded`, the key is free |
 //! | store unavailable | 503 `idempotency_store_unavailable`, the handler does not run |
 //! | response too large or streaming, on a retry | 409 `idempotency_response_not_stored`, never a second run |
@@ -89,6 +91,8 @@
 mod admin;
 mod attempt;
 mod body;
+mod budget;
+mod config;
 mod contract;
 mod exchange;
 mod execution;
@@ -97,7 +101,9 @@ mod future;
 mod key;
 mod layer;
 mod log;
+mod markers;
 mod policy;
+mod reading;
 mod recorded;
 mod rejection;
 mod running;
@@ -106,11 +112,13 @@ mod stats;
 
 #[cfg(feature = "admin")]
 pub use admin::Admin;
-pub use attempt::{Attempt, CheckpointError, NotExecuted, NotStored, Ttl};
+pub use attempt::{Attempt, CheckpointError};
 pub use body::{RequestBody, ResponseBody};
+pub use config::Task;
 pub use contract::{Contract, KeyForm, Methods, Statuses};
 pub use future::ResponseFuture;
-pub use layer::{IdempotencyLayer, Task};
+pub use layer::IdempotencyLayer;
+pub use markers::{NotExecuted, NotStored, Ttl};
 pub use policy::{Policy, Recovery, Stored};
 pub use recorded::{DecodeError, StoredResponse};
 pub use service::IdempotencyService;

@@ -5,6 +5,8 @@
 mod enabled {
     use tracing::{error, warn};
 
+    use crate::recorded::DecodeError;
+
     const TARGET: &str = "oncekey_http";
 
     pub(crate) fn begin_failed(error: &oncekey::Error) {
@@ -23,18 +25,20 @@ mod enabled {
         warn!(target: TARGET, "a request with a key and a cookie came to a layer without a scope; users that share a key and a body share a response");
     }
 
-    pub(crate) fn undecodable(error: crate::DecodeError) {
+    pub(crate) fn undecodable(error: DecodeError) {
         error!(target: TARGET, %error, "a stored response can not be replayed");
     }
 }
 
 #[cfg(not(feature = "tracing"))]
 mod enabled {
+    use crate::recorded::DecodeError;
+
     pub(crate) fn begin_failed(_: &oncekey::Error) {}
     pub(crate) fn complete_failed(_: &oncekey::Error) {}
     pub(crate) fn abandoned(_: &str) {}
     pub(crate) fn unscoped_cookie() {}
-    pub(crate) fn undecodable(_: crate::DecodeError) {}
+    pub(crate) fn undecodable(_: DecodeError) {}
 }
 
 pub(crate) use enabled::*;

@@ -8,8 +8,8 @@ use http::request::Parts;
 use http::{HeaderName, StatusCode, response};
 use oncekey::FingerprintedHeaders;
 
-use crate::attempt::NotExecuted;
 use crate::fingerprint;
+use crate::markers::NotExecuted;
 
 /// What becomes of a request whose key an earlier attempt left behind without saying how it ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

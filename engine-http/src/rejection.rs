@@ -22,6 +22,8 @@ pub(crate) enum Rejection {
     /// Over this layer's limit, or over that of a layer outside of it, which is not known here.
     BodyTooLarge(Option<usize>),
     BodyUnreadable,
+    /// Nothing of it came for a while.
+    BodyTimeout,
     Locked {
         retry_after: Duration,
     },
@@ -31,8 +33,9 @@ pub(crate) enum Rejection {
     OutcomeUnknown,
     ResponseNotStored,
     StoreUnavailable,
-    /// The handler could not be started.
-    Overloaded,
+    HandlerNotStarted,
+    /// The bodies of all requests together take all the memory that they may.
+    BodiesOverBudget,
 }
 
 impl Rejection {
@@ -42,12 +45,13 @@ impl Rejection {
             Self::MissingKey(_) => statuses.key_missing,
             Self::BodyTooLarge(_) => statuses.body_too_large,
             Self::BodyUnreadable => statuses.body_unreadable,
+            Self::BodyTimeout => statuses.body_timeout,
             Self::Locked { .. } => statuses.locked,
             Self::Mismatch { .. } => statuses.mismatch,
             Self::OutcomeUnknown => statuses.outcome_unknown,
             Self::ResponseNotStored => statuses.response_not_stored,
             Self::StoreUnavailable => statuses.store_unavailable,
-            Self::Overloaded => statuses.overloaded,
+            Self::HandlerNotStarted | Self::BodiesOverBudget => statuses.overloaded,
         }
     }
 
@@ -57,12 +61,13 @@ impl Rejection {
             Self::MissingKey(_) => "idempotency_key_missing",
             Self::BodyTooLarge(_) => "idempotency_body_too_large",
             Self::BodyUnreadable => "idempotency_body_unreadable",
+            Self::BodyTimeout => "idempotency_body_timeout",
             Self::Locked { .. } => "idempotency_key_locked",
             Self::Mismatch { .. } => "idempotency_key_mismatch",
             Self::OutcomeUnknown => "idempotency_outcome_unknown",
             Self::ResponseNotStored => "idempotency_response_not_stored",
             Self::StoreUnavailable => "idempotency_store_unavailable",
-            Self::Overloaded => "idempotency_overloaded",
+            Self::HandlerNotStarted | Self::BodiesOverBudget => "idempotency_overloaded",
         }
     }
 
@@ -83,6 +88,9 @@ impl Rejection {
             Self::BodyUnreadable => {
                 "The request body ended before it was complete. The key was not used.".to_owned()
             }
+            Self::BodyTimeout => {
+                "The request body did not arrive in time. The key was not used.".to_owned()
+            }
             Self::Locked { .. } => {
                 "A request with this idempotency key is being executed. Try again later.".to_owned()
             }
@@ -96,7 +104,11 @@ impl Rejection {
             Self::ResponseNotStored => "The operation was completed, but its response was not \
                 stored. It is not executed again."
                 .to_owned(),
-            Self::Overloaded => {
+            Self::BodiesOverBudget => {
+                "The server holds as many request bodies as it can. The key was not used. Try again later."
+                    .to_owned()
+            }
+            Self::HandlerNotStarted => {
                 "The server could not start the operation. It was not executed.".to_owned()
             }
             Self::StoreUnavailable => {
@@ -106,8 +118,12 @@ impl Rejection {
     }
 
     fn retry_after(&self) -> Option<HeaderValue> {
-        matches!(self, Self::Locked { .. } | Self::StoreUnavailable | Self::Overloaded)
-            .then_some(HeaderValue::from_static("1"))
+        let passes = match self {
+            Self::Locked { .. } | Self::StoreUnavailable => true,
+            Self::HandlerNotStarted | Self::BodiesOverBudget => true,
+            _ => false,
+        };
+        passes.then_some(HeaderValue::from_static("1"))
     }
 
     fn to_json(&self, contract: &Contract) -> String {
@@ -207,7 +223,9 @@ mod tests {
         for (rejection, expected) in [
             (locked, true),
             (Rejection::StoreUnavailable, true),
-            (Rejection::Overloaded, true),
+            (Rejection::HandlerNotStarted, true),
+            (Rejection::BodiesOverBudget, true),
+            (Rejection::BodyTimeout, false),
             (Rejection::OutcomeUnknown, false),
             (Rejection::ResponseNotStored, false),
         ] {

@@ -10,10 +10,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct LayerStats {
     /// Handlers that run now, with the storing of their responses.
     pub running: u64,
+    /// Bytes of memory that request bodies take now which no handler has yet.
+    pub buffered_bytes: u64,
     /// Requests refused because of their key: missing, malformed, sent twice.
     pub key_refused: u64,
-    /// Requests refused because of their body: over the limit, or it could not be read.
+    /// Requests refused because of their body: over the limit, it could not be read, or it stalled.
     pub body_refused: u64,
+    /// Requests refused because the bodies of all together took
+    /// [`max_buffered`](crate::IdempotencyLayer::max_buffered).
+    pub body_overloaded: u64,
     /// Requests refused because the store was unavailable.
     pub store_unavailable: u64,
     /// Responses that were sent although the store failed to record them. Their retries are refused
@@ -39,6 +44,7 @@ pub struct LayerStats {
 pub(crate) struct Counters {
     pub(crate) key_refused: Counter,
     pub(crate) body_refused: Counter,
+    pub(crate) body_overloaded: Counter,
     pub(crate) store_unavailable: Counter,
     pub(crate) complete_failed: Counter,
     pub(crate) not_stored: Counter,
@@ -67,11 +73,13 @@ impl Counter {
 }
 
 impl Counters {
-    pub(crate) fn snapshot(&self, running: usize) -> LayerStats {
+    pub(crate) fn snapshot(&self, running: usize, buffered: usize) -> LayerStats {
         LayerStats {
             running: running as u64,
+            buffered_bytes: buffered as u64,
             key_refused: self.key_refused.value(),
             body_refused: self.body_refused.value(),
+            body_overloaded: self.body_overloaded.value(),
             store_unavailable: self.store_unavailable.value(),
             complete_failed: self.complete_failed.value(),
             not_stored: self.not_stored.value(),

@@ -4,6 +4,7 @@
 #[cfg(feature = "admin")]
 mod admin;
 mod bodies;
+mod buffers;
 mod contract;
 mod direct;
 mod edges;

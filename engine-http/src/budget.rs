@@ -1,0 +1,122 @@
+//! The memory that the bodies of requests may take while the layer holds them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+
+/// A number of bytes that buffers share. Clones are the same budget.
+#[derive(Clone)]
+pub(crate) struct Budget {
+    limit: usize,
+    held: Arc<AtomicUsize>,
+}
+
+impl Budget {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { limit, held: Arc::default() }
+    }
+
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Whether so many bytes are left now.
+    pub(crate) fn has(&self, bytes: u64) -> bool {
+        bytes <= self.limit.saturating_sub(self.held()) as u64
+    }
+
+    /// Takes bytes; `false` when fewer are left.
+    fn take(&self, bytes: usize) -> bool {
+        let fits = |held: usize| held.checked_add(bytes).filter(|held| *held <= self.limit);
+        self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.held.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Bytes that count against a budget, until the last of them is dropped or handed out.
+pub(crate) struct Buffer {
+    bytes: Vec<u8>,
+    allowance: Allowance,
+}
+
+impl Buffer {
+    pub(crate) fn new(budget: &Budget) -> Self {
+        Self { bytes: Vec::new(), allowance: Allowance { budget: budget.clone(), bytes: 0 } }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Appends bytes to what will have at most `limit` of them; `false` when the budget has no room.
+    pub(crate) fn push(&mut self, data: &[u8], limit: usize) -> bool {
+        let needed = self.bytes.len() + data.len();
+        if needed > self.allowance.bytes {
+            // Memory counts, not only what is in use of it. Near the end of the budget it grows by
+            // no more than it must.
+            let roomy = needed.max(self.allowance.bytes.saturating_mul(2)).min(limit.max(needed));
+            if !self.allowance.raise(roomy) && !self.allowance.raise(needed) {
+                return false;
+            }
+            self.bytes.reserve_exact(self.allowance.bytes - self.bytes.len());
+        }
+        self.bytes.extend_from_slice(data);
+        true
+    }
+
+    /// The bytes, and what gives their room back when it is dropped.
+    pub(crate) fn finish(self) -> (Bytes, Allowance) {
+        (self.bytes.into(), self.allowance)
+    }
+}
+
+/// Room that was taken from a budget; dropping it gives it back.
+pub(crate) struct Allowance {
+    budget: Budget,
+    bytes: usize,
+}
+
+impl Allowance {
+    fn raise(&mut self, to: usize) -> bool {
+        let taken = self.budget.take(to - self.bytes);
+        if taken {
+            self.bytes = to;
+        }
+        taken
+    }
+}
+
+impl Drop for Allowance {
+    fn drop(&mut self) {
+        self.budget.give_back(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_counts_and_comes_back() {
+        let budget = Budget::new(100);
+        let mut one = Buffer::new(&budget);
+        for _ in 0..6 {
+            assert!(one.push(&[1; 10], 1000));
+            assert_eq!(one.bytes.capacity(), budget.held());
+        }
+        let mut two = Buffer::new(&budget);
+        assert!(!two.push(&[2; 21], 1000) && two.push(&[2; 20], 1000));
+        // Doubling is beyond the budget, growth by what is needed is not.
+        assert!(one.push(&[1; 20], 1000) && !one.push(&[1], 1000) && !budget.has(1));
+        let (bytes, allowance) = one.finish();
+        assert_eq!((bytes.len(), budget.held()), (80, 100));
+        drop(allowance);
+        drop(two);
+        assert_eq!(budget.held(), 0);
+        assert!(budget.has(100) && !budget.has(101));
+    }
+}

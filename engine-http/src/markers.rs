@@ -1,0 +1,41 @@
+//! What a response says about its execution, in its extensions.
+
+use std::time::Duration;
+
+/// Says, in the extensions of a response, that nothing happened: the key is freed, and the next
+/// request with it runs the handler.
+///
+/// Only the first attempt can free a key. A later one ([`Recovery::Retry`](crate::Recovery)) can not
+/// vouch for those before it: the outcome stays unknown.
+///
+/// ```
+/// use oncekey_http::NotExecuted;
+/// let mut response = http::Response::new("the kitchen is closed");
+/// *response.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+/// response.extensions_mut().insert(NotExecuted);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotExecuted;
+
+/// Says, in the extensions of a response, that it is not to be stored: it is sent as it comes, and a
+/// retry is told `idempotency_response_not_stored`. For streams, which would be held back until they
+/// end.
+///
+/// ```
+/// let mut response = http::Response::new("line after line");
+/// response.extensions_mut().insert(oncekey_http::NotStored);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotStored;
+
+/// Sets, in the extensions of a response, how long it is replayed before its key is new again, instead
+/// of [`Policy::ttl`](crate::Policy::ttl). Counted from the completion of the operation. Zero makes
+/// the key new at once: a retry runs the handler again.
+///
+/// ```
+/// use std::time::Duration;
+/// let mut response = http::Response::new("a quote, good for an hour");
+/// response.extensions_mut().insert(oncekey_http::Ttl(Duration::from_secs(3600)));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ttl(pub Duration);
