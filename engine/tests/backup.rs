@@ -6,7 +6,6 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -30,6 +29,8 @@ fn filled() -> (Sim, Engine) {
             engine.fold().unwrap();
         }
     }
+    // The fold worker sweeps last: nothing but the backup writes from here on.
+    engine.sweep().unwrap();
     (sim, engine)
 }
 
@@ -161,60 +162,59 @@ fn fill(engine: &Engine, keys: std::ops::Range<u32>) {
     }
 }
 
-/// While a slow backup runs, begins and completions go on, the store is folded and swept, and the
-/// progress is told; the copy is that of its beginning.
+/// While a backup stands still, begins and completions go on, the store is folded and swept, and
+/// the progress is told. A close ends the backup, and the rest of it is removed.
 #[test]
-fn a_backup_holds_up_nobody() {
+fn a_backup_holds_up_nobody_and_ends_with_the_engine() {
     let directory = tempfile::tempdir().unwrap();
-    let engine =
-        real().backup_bytes_per_second(Some(4 << 20)).open(directory.path().join("store")).unwrap();
-    fill(&engine, 0..2_000);
-    engine.fold().unwrap();
-    let over = Arc::new(AtomicBool::new(false));
-    let copying = thread::spawn({
-        let (engine, over, target) = (engine.clone(), over.clone(), directory.path().join("copy"));
-        move || {
-            let copied = engine.backup_to(target);
-            over.store(true, Ordering::SeqCst);
-            copied
-        }
-    });
-    while engine.stats().backup_bytes_copied == 0 {
-        assert!(!over.load(Ordering::SeqCst));
-        thread::sleep(Duration::from_millis(1));
-    }
-    let folds = engine.stats().folds;
-    fill(&engine, 2_000..3_000);
-    engine.fold().unwrap();
-    engine.sweep().unwrap();
-    let stats = engine.stats();
-    assert!(!over.load(Ordering::SeqCst), "all of this beside the backup");
-    assert!(stats.folds > folds);
-    assert_eq!(stats.backups, 1);
-    assert!(stats.backup_bytes_copied < stats.backup_bytes && stats.backup_bytes > 8_000_000);
-    copying.join().unwrap().unwrap();
-    let stats = engine.stats();
-    assert_eq!((stats.backups, stats.backup_bytes, stats.backup_bytes_copied), (0, 0, 0));
-    let copy = real().open_existing(directory.path().join("copy")).unwrap();
-    assert_eq!(copy.stats().folded_records, 2_000);
-}
-
-#[test]
-fn a_close_ends_a_backup_and_the_rest_of_it_is_removed() {
-    let directory = tempfile::tempdir().unwrap();
-    let engine =
-        real().backup_bytes_per_second(Some(1 << 20)).open(directory.path().join("store")).unwrap();
-    fill(&engine, 0..2_000);
+    let options = real().backup_bytes_per_second(Some(1));
+    let engine = options.open(directory.path().join("store")).unwrap();
+    fill(&engine, 0..500);
     let copying = thread::spawn({
         let (engine, target) = (engine.clone(), directory.path().join("copy"));
         move || engine.backup_to(target)
     });
     while engine.stats().backup_bytes_copied == 0 {
+        assert!(!copying.is_finished());
         thread::sleep(Duration::from_millis(1));
     }
+    let folds = engine.stats().folds;
+    fill(&engine, 500..1_000);
+    engine.fold().unwrap();
+    engine.sweep().unwrap();
+    let stats = engine.stats();
+    assert!(!copying.is_finished() && stats.folds > folds);
+    assert_eq!(stats.backups, 1);
+    assert!(stats.backup_bytes_copied < stats.backup_bytes && stats.backup_bytes > 2_000_000);
     engine.close().unwrap();
     assert_eq!(copying.join().unwrap().unwrap_err().kind(), ErrorKind::Closed);
+    let stats = engine.stats();
+    assert_eq!((stats.backups, stats.backup_bytes, stats.backup_bytes_copied), (0, 0, 0));
     assert!(!directory.path().join("copy").exists());
+}
+
+/// The copy is that of the moment at which it was asked for.
+#[test]
+fn a_backup_under_load_holds_everything_that_was_acknowledged_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = real().backup_bytes_per_second(None).open(directory.path().join("store")).unwrap();
+    fill(&engine, 0..1_000);
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in (10_000..).take_while(|_| !over.load(Ordering::SeqCst)) {
+                fill(&engine, number..number + 1);
+            }
+        });
+        engine.backup_to(directory.path().join("copy")).unwrap();
+        over.store(true, Ordering::SeqCst);
+    });
+    let copy = real().open_existing(directory.path().join("copy")).unwrap();
+    for number in 0..1_000 {
+        let key = Key::new("", format!("k{number}")).unwrap();
+        let begun = copy.begin(&key, Fingerprint::builder().finish()).wait().unwrap();
+        assert!(matches!(begun, Begin::Replay(_)), "{number}: {begun:?}");
+    }
 }
 
 /// A process is killed during its backup; the directory opens as no store.

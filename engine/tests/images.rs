@@ -34,7 +34,7 @@ fn open(disk: &SimDisk, now: u64, stepper: &Stepper) -> oncekey::Result<Engine> 
 fn start(sim: &Sim, stepper: &Stepper) -> oncekey::Result<Engine> {
     let options = sim.options().overload_after(Duration::ZERO).sweep_interval(DAY);
     // The bound of the options: folds bring many keys, and the journal goes on to new segments.
-    options.segment_bytes(80 << 10).stepper(&stepper).open("/store")
+    options.segment_bytes(80 << 10).stepper(stepper).open("/store")
 }
 
 /// What was acknowledged while images had one mark, and may have been.

@@ -365,6 +365,9 @@ impl Core {
     pub(crate) fn fold(&self) -> Result<()> {
         self.check_health()?;
         let through = self.folds.published.load(Ordering::Acquire);
+        if self.folds.folded_through() >= through {
+            return Ok(());
+        }
         self.folds.want();
         self.queue.nudge();
         // A fold that found no space is tried again at once.
