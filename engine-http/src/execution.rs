@@ -97,6 +97,12 @@ where
             config.abandon(owner, "the inner service failed");
             Ok(Err(error))
         }
+        Err(panic) if !owner.is_started() => {
+            if let Some(claim) = owner.take() {
+                config.settle(claim, Verdict::NotExecuted, None).await;
+            }
+            Err(panic)
+        }
         Err(panic) => {
             config.abandon(owner, "the handler panicked");
             Err(panic)

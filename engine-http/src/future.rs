@@ -6,66 +6,95 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::Response;
+use http::{Request, Response};
 use http_body::Body;
 use pin_project_lite::pin_project;
+use tower_service::Service;
 
 use crate::body::ResponseBody;
 
 type Exchange<R, E> = Pin<Box<dyn Future<Output = Result<Response<ResponseBody<R>>, E>> + Send>>;
 
 pin_project! {
-    /// The response to come of an [`IdempotencyService`](crate::IdempotencyService).
+    /// The response to come of an [`IdempotencyService`](crate::IdempotencyService) around the service `S`.
     ///
     /// Dropping it before the handler has started frees the key; from then on the handler runs to
     /// its end without it.
-    pub struct ResponseFuture<F, R: Body, E> {
+    pub struct ResponseFuture<S, B, R>
+    where
+        S: Service<Request<B>>,
+        R: Body,
+    {
         #[pin]
-        kind: Kind<F, R, E>,
+        kind: Kind<S, B, R>,
     }
 }
 
 pin_project! {
+    // A request without a key costs no allocation.
     #[project = KindProjection]
-    enum Kind<F, R: Body, E> {
-        // A request without a key costs no allocation.
-        Passed { #[pin] inner: F },
-        Exchange { exchange: Exchange<R, E> },
+    enum Kind<S, B, R>
+    where
+        S: Service<Request<B>>,
+        R: Body,
+    {
+        // Waits for the service to be ready; the request is there until it is.
+        Passing { service: S, request: Option<Request<B>> },
+        Passed { #[pin] inner: S::Future },
+        Exchange { exchange: Exchange<R, S::Error> },
     }
 }
 
-impl<F, R: Body, E> ResponseFuture<F, R, E> {
-    pub(crate) fn passed(inner: F) -> Self {
-        Self { kind: Kind::Passed { inner } }
+impl<S, B, R> ResponseFuture<S, B, R>
+where
+    S: Service<Request<B>>,
+    R: Body,
+{
+    pub(crate) fn passing(service: S, request: Request<B>) -> Self {
+        Self { kind: Kind::Passing { service, request: Some(request) } }
     }
 
-    pub(crate) fn exchange(exchange: Exchange<R, E>) -> Self {
+    pub(crate) fn exchange(exchange: Exchange<R, S::Error>) -> Self {
         Self { kind: Kind::Exchange { exchange } }
     }
 }
 
-impl<F, R, E> Future for ResponseFuture<F, R, E>
+impl<S, B, R> Future for ResponseFuture<S, B, R>
 where
-    F: Future<Output = Result<Response<R>, E>>,
+    S: Service<Request<B>, Response = Response<R>>,
     R: Body<Data = Bytes>,
 {
-    type Output = Result<Response<ResponseBody<R>>, E>;
+    type Output = Result<Response<ResponseBody<R>>, S::Error>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().kind.project() {
-            KindProjection::Passed { inner } => {
-                let response = ready!(inner.poll(context));
-                Poll::Ready(response.map(|response| response.map(ResponseBody::passed)))
-            }
-            KindProjection::Exchange { exchange } => exchange.as_mut().poll(context),
+        let mut kind = self.project().kind;
+        loop {
+            let inner = match kind.as_mut().project() {
+                KindProjection::Passing { service, request } => {
+                    ready!(service.poll_ready(context))?;
+                    service.call(request.take().expect("it is called once"))
+                }
+                KindProjection::Passed { inner } => {
+                    let response = ready!(inner.poll(context));
+                    return Poll::Ready(
+                        response.map(|response| response.map(ResponseBody::passed)),
+                    );
+                }
+                KindProjection::Exchange { exchange } => return exchange.as_mut().poll(context),
+            };
+            kind.set(Kind::Passed { inner });
         }
     }
 }
 
-impl<F, R: Body, E> fmt::Debug for ResponseFuture<F, R, E> {
+impl<S, B, R> fmt::Debug for ResponseFuture<S, B, R>
+where
+    S: Service<Request<B>>,
+    R: Body,
+{
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.kind {
-            Kind::Passed { .. } => "ResponseFuture(passed)",
+            Kind::Passing { .. } | Kind::Passed { .. } => "ResponseFuture(passed)",
             Kind::Exchange { .. } => "ResponseFuture(exchange)",
         })
     }

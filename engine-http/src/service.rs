@@ -20,6 +20,7 @@ use crate::future::ResponseFuture;
 /// Its errors are those of the inner service; refusals of the layer are responses.
 #[derive(Clone)]
 pub struct IdempotencyService<S> {
+    /// Never polled ready: clones of it are, which then hold a permit of a limit inside.
     inner: S,
     config: Arc<Config>,
 }
@@ -43,17 +44,20 @@ where
 {
     type Response = Response<ResponseBody<R>>;
     type Error = S::Error;
-    type Future = ResponseFuture<S::Future, R, S::Error>;
+    type Future = ResponseFuture<S, B, R>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
+    /// Always ready: whether a request needs the inner service at all is only known once its key is. The
+    /// response waits for that service to be ready.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (parts, body) = request.into_parts();
         match self.config.admit(&parts) {
             Admission::PassThrough => {
-                ResponseFuture::passed(self.inner.call(Request::from_parts(parts, body)))
+                let request = Request::from_parts(parts, body);
+                ResponseFuture::passing(self.inner.clone(), request)
             }
             Admission::Refused(rejection) => {
                 let response = rejection.into_response(&self.config.contract);
@@ -65,11 +69,7 @@ where
                 )))
             }
             Admission::Keyed(key) => {
-                // The service that was polled ready may hold a permit of a limit inside. It is dropped
-                // with its permit: a duplicate needs none, and the handler takes one of its own
-                // once its claim is held.
                 let service = self.inner.clone();
-                self.inner = service.clone();
                 let config = self.config.clone();
                 ResponseFuture::exchange(Box::pin(exchange(config, service, key, parts, body)))
             }

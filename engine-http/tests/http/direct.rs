@@ -33,6 +33,8 @@ enum Mode {
     Hang,
     /// Refuses in `poll_ready`, as a limit that sheds load does.
     Shed,
+    /// Panics there.
+    ShedByPanic,
 }
 
 impl Inner {
@@ -57,6 +59,7 @@ impl Service<Request<Body>> for Inner {
         if matches!(self.mode, Mode::Shed) {
             return Poll::Ready(Err(Bytes::from("shed")));
         }
+        assert!(!matches!(self.mode, Mode::ShedByPanic), "not ready");
         self.ready = true;
         Poll::Ready(Ok(()))
     }
@@ -77,7 +80,7 @@ impl Service<Request<Body>> for Inner {
                 Mode::Fail => Err(text),
                 Mode::Panic => std::panic::panic_any(text),
                 Mode::Hang => std::future::pending().await,
-                Mode::Shed => unreachable!("it is never ready"),
+                Mode::Shed | Mode::ShedByPanic => unreachable!("it is never ready"),
             }
         })
     }
@@ -231,7 +234,7 @@ fn a_spawner_that_panics_leaves_the_key_free() {
     assert!(layer.engine().orphans().unwrap().is_empty());
 }
 
-/// The service of the layer was ready; the one that would run the handler refuses.
+/// The layer is ready; the service that would run the handler refuses.
 #[tokio::test]
 async fn an_inner_service_that_refuses_before_it_is_called_frees_the_key() {
     let layer = IdempotencyLayer::new(Store::new().engine);
@@ -240,7 +243,24 @@ async fn an_inner_service_that_refuses_before_it_is_called_frees_the_key() {
         assert_eq!(service.call(post(Some("k"), "")).await.unwrap_err(), "shed");
         assert_eq!(layer.stats().not_executed, freed);
     }
+    // Without a key too.
+    assert_eq!(service.call(post(None, "")).await.unwrap_err(), "shed");
     assert_eq!(layer.stats().abandoned, 0);
+    assert!(layer.engine().orphans().unwrap().is_empty());
+}
+
+#[test]
+fn an_inner_service_that_panics_before_it_is_called_frees_the_key() {
+    let layer = IdempotencyLayer::with_spawner(Store::new().engine, |task| {
+        std::thread::spawn(move || block_on(task));
+    });
+    let mut service = layer.layer(Inner::new(Mode::ShedByPanic));
+    for freed in 1..3 {
+        let request = service.call(post(Some("k"), ""));
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| block_on(request)));
+        assert_eq!(caught.unwrap_err().downcast_ref::<&str>(), Some(&"not ready"));
+        assert_eq!((layer.stats().not_executed, layer.stats().abandoned), (freed, 0));
+    }
     assert!(layer.engine().orphans().unwrap().is_empty());
 }
 

@@ -15,7 +15,7 @@ use oncekey_http::{IdempotencyLayer, Policy};
 use tokio::io::AsyncWriteExt;
 use tower::ServiceExt;
 
-use crate::support::{Gate, KEY, Server, Store, response};
+use crate::support::{Gate, KEY, PATIENCE, Server, Store, response};
 
 /// The name of the standard; `KEY` is the other.
 const STANDARD: &str = "idempotency-key";
@@ -157,9 +157,9 @@ async fn a_spawner_takes_a_task_local_along() {
     }
 }
 
-/// One permit, which is taken with `poll_ready` and given back with the answer.
+/// The only permit is taken by the first request. It is taken with `poll_ready` and given back with the answer.
 #[tokio::test]
-async fn a_duplicate_that_waits_holds_no_permit_of_a_limit_inside() {
+async fn duplicates_need_no_permit_of_a_limit_inside() {
     let gate = Gate::new();
     let passing = gate.clone();
     let layer = IdempotencyLayer::new(Store::new().engine)
@@ -167,31 +167,46 @@ async fn a_duplicate_that_waits_holds_no_permit_of_a_limit_inside() {
     let inner = tower::service_fn(move |request: Request| {
         let gate = passing.clone();
         async move {
-            if request.headers()[KEY] == "slow" {
+            if request.headers()[KEY].as_bytes().starts_with(b"slow") {
                 gate.pass().await;
             }
             Ok::<_, std::convert::Infallible>(response(201, ""))
         }
     });
-    let service = tower::ServiceBuilder::new().layer(layer).concurrency_limit(2).service(inner);
+    let service = tower::ServiceBuilder::new().layer(layer).concurrency_limit(1).service(inner);
     let send = |key: &str| {
         let request = http::Request::post("/").header(KEY, key).body(Body::empty()).unwrap();
-        service.clone().oneshot(request)
+        tokio::spawn(tokio::time::timeout(PATIENCE, service.clone().oneshot(request)))
     };
-    let first = tokio::spawn(send("slow"));
+    let status = async |request: tokio::task::JoinHandle<_>| {
+        let answer: Result<Result<http::Response<_>, _>, _> = request.await.unwrap();
+        answer.expect("an answer").unwrap().status().as_u16()
+    };
+    let done = send("done");
+    assert_eq!(status(done).await, 201);
+    let first = send("slow");
     gate.entered().await;
-    let duplicates = [tokio::spawn(send("slow")), tokio::spawn(send("slow"))];
-    // Both duplicates are in the layer: the runtime of this test has one thread.
+    // The waiting duplicates and the replay are in the layer, while no permit is left.
+    let duplicates = [send("slow"), send("slow")];
+    assert_eq!(status(send("done")).await, 201);
+    let other = send("other");
+    // A request that passes through needs a permit, and waits for it.
+    let passes = service
+        .clone()
+        .oneshot(http::Request::get("/").header(KEY, "slow-get").body(Body::empty()).unwrap());
+    let passes = tokio::spawn(passes);
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
-    let other = tokio::time::timeout(std::time::Duration::from_secs(15), send("other"));
-    assert_eq!(other.await.expect("a permit is free").unwrap().status(), 201);
-    gate.open(1);
-    assert_eq!(first.await.unwrap().unwrap().status(), 201);
+    assert!(!other.is_finished() && !passes.is_finished());
+    // Which of those two gets the permit first is left open.
+    gate.open(2);
+    assert_eq!(status(first).await, 201);
     for duplicate in duplicates {
-        assert_eq!(duplicate.await.unwrap().unwrap().status(), 201);
+        assert_eq!(status(duplicate).await, 201);
     }
+    assert_eq!(status(other).await, 201);
+    assert_eq!(passes.await.unwrap().unwrap().status(), 201);
 }
 
 /// Inside, the answer to one origin is part of what is stored.
