@@ -54,7 +54,7 @@ func (b *body) read(w http.ResponseWriter, r *http.Request, limit int64, idle ti
 		full := len(b.bytes) == cap(b.bytes)
 		end := int64(len(b.bytes)) == limit || int64(len(b.bytes)) == r.ContentLength
 		if full && !end && !b.grow(r.ContentLength, limit) {
-			return tooManyBodies()
+			return bodiesOverBudget()
 		}
 		into := b.bytes[len(b.bytes):cap(b.bytes)]
 		var beyond [1]byte
@@ -68,7 +68,7 @@ func (b *body) read(w http.ResponseWriter, r *http.Request, limit int64, idle ti
 		}
 		if end && count > 0 { // a handler outside made another body of it
 			if full && !b.grow(-1, limit) {
-				return tooManyBodies()
+				return bodiesOverBudget()
 			}
 			b.bytes = append(b.bytes, beyond[0])
 		} else {
@@ -81,7 +81,7 @@ func (b *body) read(w http.ResponseWriter, r *http.Request, limit int64, idle ti
 		case errors.As(err, &outer):
 			return bodyTooLarge(outer.Limit)
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			return bodyTimeout(idle)
+			return bodyTimeout()
 		default:
 			return bodyUnreadable()
 		}

@@ -47,11 +47,11 @@ func TestABodyThatStallsIsRefusedAndItsKeyIsUnused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			nothing := func(w http.ResponseWriter, r *http.Request) {}
-			s := serveWith(t, Options{BodyIdleTimeout: stall.idle}, nothing, stall.readTimeout)
+			s := serveWith(t, Options{BodyIdle: stall.idle}, nothing, stall.readTimeout)
 			status, problem := s.stalled(stall.sent, 8)
 			s.refused(answer{status: status, body: problem}, http.StatusRequestTimeout, "idempotency_body_timeout")
 			s.ran(0)
-			if stats := s.middleware.Stats(); stats.BodyRefused != 1 || stats.BodyBytes != 0 {
+			if stats := s.middleware.Stats(); stats.BodyRefused != 1 || stats.BufferedBytes != 0 {
 				t.Fatalf("%+v", stats)
 			}
 			if got := s.post("k", "another body"); got.status != http.StatusOK {
@@ -65,7 +65,7 @@ func TestABodyThatStallsIsRefusedAndItsKeyIsUnused(t *testing.T) {
 func TestAHandlerMayRunLongerThanABodyMayStall(t *testing.T) {
 	const idle = time.Second
 	var outer error
-	middleware := New(openEngine(t), Options{BodyIdleTimeout: idle, Logger: quiet()})
+	middleware := New(openEngine(t), Options{BodyIdle: idle, Logger: quiet()})
 	wrapped := middleware.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		time.Sleep(idle + idle/2)
 	}))
@@ -88,7 +88,7 @@ func TestAHandlerMayRunLongerThanABodyMayStall(t *testing.T) {
 
 func TestBodiesTogetherStayWithinTheirBudget(t *testing.T) {
 	running, finish := make(chan bool), make(chan bool)
-	options := Options{MaxRequestBody: 8192, MaxRequestBodies: 8192}
+	options := Options{MaxRequestBody: 8192, MaxBuffered: 8192}
 	s := serve(t, options, func(w http.ResponseWriter, r *http.Request) {
 		running <- true
 		<-finish
@@ -97,7 +97,7 @@ func TestBodiesTogetherStayWithinTheirBudget(t *testing.T) {
 	done := make(chan answer)
 	go func() { done <- s.post("first", large) }()
 	<-running
-	if stats := s.middleware.Stats(); stats.BodyBytes != 8192 {
+	if stats := s.middleware.Stats(); stats.BufferedBytes != 8192 {
 		t.Fatalf("%+v", stats)
 	}
 	refused := s.post("k", "2 apples")
@@ -117,8 +117,8 @@ func TestBodiesTogetherStayWithinTheirBudget(t *testing.T) {
 		t.Fatal(got)
 	}
 	s.ran(2)
-	s.until(func() bool { return s.middleware.Stats().BodyBytes == 0 })
-	if stats := s.middleware.Stats(); stats.Overloaded != 2 || stats.BodyRefused != 0 {
+	s.until(func() bool { return s.middleware.Stats().BufferedBytes == 0 })
+	if stats := s.middleware.Stats(); stats.BodyOverloaded != 2 || stats.BodyRefused != 0 {
 		t.Fatalf("%+v", stats)
 	}
 }
@@ -143,7 +143,7 @@ func TestBodiesOfEveryLengthAreReadWhole(t *testing.T) {
 			}
 		}
 	}
-	if held := middleware.Stats().BodyBytes; held != 0 {
+	if held := middleware.Stats().BufferedBytes; held != 0 {
 		t.Fatal(held)
 	}
 }

@@ -96,13 +96,13 @@ type Options struct {
 	Scope func(*http.Request) string
 	// MaxRequestBody is the longest body of a request with a key, in bytes. Default 2 MiB.
 	MaxRequestBody int64
-	// MaxRequestBodies is the memory that the bodies of all requests with a key hold together, in bytes,
-	// until their handlers return. Default 256 MiB; never less than MaxRequestBody.
-	MaxRequestBodies int64
-	// BodyIdleTimeout is how long a request with a key may send nothing of its body. Default 30 s. It needs a
+	// MaxBuffered is the most memory that the bodies of all requests with a key hold together, in bytes,
+	// until their handlers return. Default 256 MiB.
+	MaxBuffered int64
+	// BodyIdle is how long a request with a key may send nothing of its body. Default 30 s. It needs a
 	// ResponseWriter that [http.ResponseController] can set read deadlines of, as the server's. The
 	// ReadTimeout of the server holds all the same.
-	BodyIdleTimeout time.Duration
+	BodyIdle time.Duration
 	// MaxResponse is the longest response that is stored, in bytes with status and headers. Default 1 MiB.
 	// The engine's MaxResponse is a limit of its own: raise both.
 	MaxResponse int
@@ -116,10 +116,10 @@ type Stats struct {
 	Running int64
 	// Requests refused because of their key, and because of their body: too long, broken off, stalled.
 	KeyRefused, BodyRefused int64
-	// Requests refused because all bodies together were over MaxRequestBodies.
-	Overloaded int64
-	// BodyBytes that the bodies of requests with a key hold now, at most MaxRequestBodies.
-	BodyBytes int64
+	// Requests refused because all bodies together held MaxBuffered.
+	BodyOverloaded int64
+	// BufferedBytes that the bodies of requests with a key hold now, at most MaxBuffered.
+	BufferedBytes int64
 	// Requests refused because the store was unavailable.
 	StoreUnavailable int64
 	// Responses that were sent although the store failed to record them.
@@ -138,7 +138,7 @@ type Stats struct {
 type counters struct {
 	running, keyRefused, bodyRefused, storeUnavailable, completeFailed atomic.Int64
 	notStored, notExecuted, abandoned, undecodable, unscopedCookies    atomic.Int64
-	overloaded                                                         atomic.Int64
+	bodyOverloaded                                                     atomic.Int64
 }
 
 // Middleware gives handlers idempotency keys. Several, say of routes with other options, may share one
@@ -165,11 +165,11 @@ func New(engine *oncekey.Engine, options Options) *Middleware {
 	if options.MaxRequestBody == 0 {
 		options.MaxRequestBody = 2 << 20
 	}
-	if options.MaxRequestBodies == 0 {
-		options.MaxRequestBodies = 256 << 20
+	if options.MaxBuffered == 0 {
+		options.MaxBuffered = 256 << 20
 	}
-	if options.BodyIdleTimeout == 0 {
-		options.BodyIdleTimeout = 30 * time.Second
+	if options.BodyIdle == 0 {
+		options.BodyIdle = 30 * time.Second
 	}
 	if options.MaxResponse == 0 {
 		options.MaxResponse = 1 << 20
@@ -182,7 +182,7 @@ func New(engine *oncekey.Engine, options Options) *Middleware {
 		options: options,
 		names:   names,
 		headers: fingerprintedHeaders(options.FingerprintHeaders),
-		bodies:  budget{limit: max(options.MaxRequestBodies, options.MaxRequestBody)},
+		bodies:  budget{limit: options.MaxBuffered},
 	}
 }
 
@@ -193,8 +193,8 @@ func (m *Middleware) Stats() Stats {
 		Running:          c.running.Load(),
 		KeyRefused:       c.keyRefused.Load(),
 		BodyRefused:      c.bodyRefused.Load(),
-		Overloaded:       c.overloaded.Load(),
-		BodyBytes:        m.bodies.held.Load(),
+		BodyOverloaded:   c.bodyOverloaded.Load(),
+		BufferedBytes:    m.bodies.held.Load(),
 		StoreUnavailable: c.storeUnavailable.Load(),
 		CompleteFailed:   c.completeFailed.Load(),
 		NotStored:        c.notStored.Load(),
@@ -274,9 +274,9 @@ func isSafe(method string) bool {
 func (m *Middleware) exchange(w http.ResponseWriter, r *http.Request, next http.Handler, key oncekey.Key) {
 	held := body{budget: &m.bodies}
 	defer held.free()
-	if refused := held.read(w, r, m.options.MaxRequestBody, m.options.BodyIdleTimeout); refused != nil {
+	if refused := held.read(w, r, m.options.MaxRequestBody, m.options.BodyIdle); refused != nil {
 		if refused.code == overloadedCode {
-			m.counters.overloaded.Add(1)
+			m.counters.bodyOverloaded.Add(1)
 		} else {
 			m.counters.bodyRefused.Add(1)
 		}

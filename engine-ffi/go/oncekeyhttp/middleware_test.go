@@ -58,7 +58,7 @@ func TestARetryGetsTheSameResponse(t *testing.T) {
 			if name == "guessed type" && first.header.Get("Content-Type") != "text/html; charset=utf-8" {
 				t.Fatal(first.header)
 			}
-			s.until(func() bool { stats := s.middleware.Stats(); return stats.Running == 0 && stats.BodyBytes == 0 })
+			s.until(func() bool { stats := s.middleware.Stats(); return stats.Running == 0 && stats.BufferedBytes == 0 })
 			if stats := s.middleware.Stats(); stats != (Stats{}) {
 				t.Fatalf("%+v", stats)
 			}

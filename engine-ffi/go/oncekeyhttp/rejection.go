@@ -52,22 +52,22 @@ func bodyUnreadable() *rejection {
 	return badRequest("idempotency_body_unreadable", "The request body ended before it was complete. The key was not used.")
 }
 
-func bodyTimeout(idle time.Duration) *rejection {
+func bodyTimeout() *rejection {
 	return &rejection{
 		status: http.StatusRequestTimeout,
 		title:  "Request Timeout",
 		code:   "idempotency_body_timeout",
-		detail: fmt.Sprintf("Nothing of the request body came for %d ms. The key was not used.", idle.Milliseconds()),
+		detail: "The request body did not arrive in time. The key was not used.",
 		unread: true,
 	}
 }
 
-func tooManyBodies() *rejection {
+func bodiesOverBudget() *rejection {
 	return &rejection{
 		status:     http.StatusServiceUnavailable,
 		title:      "Service Unavailable",
 		code:       overloadedCode,
-		detail:     "The server holds as many request bodies as it may. The key was not used.",
+		detail:     "The server holds as many request bodies as it can. The key was not used. Try again later.",
 		retryAfter: true,
 		unread:     true,
 	}
