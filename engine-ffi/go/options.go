@@ -59,6 +59,9 @@ type Options struct {
 	MaxOpenFiles int
 	// MaxOpenBytes: how many bytes claims in flight and orphans may take, checkpoints included. Default 1 GiB.
 	MaxOpenBytes int64
+	// BackupBytesPerSecond: how fast a backup is written. Default 64 MiB; math.MaxInt64 is as fast as the disk
+	// allows.
+	BackupBytesPerSecond int64
 	// AcceptClockJump: open although the clock stands further ahead than MaxClockGap.
 	AcceptClockJump bool
 	// AllowNetworkFilesystem: open a store on a network filesystem.
@@ -96,18 +99,19 @@ func (o *Options) toC() (C.oncekey_options, error) {
 		*field = C.uint64_t(duration.Milliseconds())
 	}
 	counts := map[*C.uint64_t]int64{
-		&c.max_response:    int64(o.MaxResponse),
-		&c.max_checkpoint:  int64(o.MaxCheckpoint),
-		&c.max_in_flight:   int64(o.MaxInFlight),
-		&c.max_orphans:     int64(o.MaxOrphans),
-		&c.max_queue:       int64(o.MaxQueue),
-		&c.max_waiters:     int64(o.MaxWaiters),
-		&c.max_store_bytes: o.MaxStoreBytes,
-		&c.max_open_files:  int64(o.MaxOpenFiles),
-		&c.max_open_bytes:  o.MaxOpenBytes,
-		&c.recent_bytes:    int64(o.RecentBytes),
-		&c.cache_bytes:     int64(o.CacheBytes),
-		&c.segment_bytes:   o.SegmentBytes,
+		&c.max_response:            int64(o.MaxResponse),
+		&c.max_checkpoint:          int64(o.MaxCheckpoint),
+		&c.max_in_flight:           int64(o.MaxInFlight),
+		&c.max_orphans:             int64(o.MaxOrphans),
+		&c.max_queue:               int64(o.MaxQueue),
+		&c.max_waiters:             int64(o.MaxWaiters),
+		&c.max_store_bytes:         o.MaxStoreBytes,
+		&c.max_open_files:          int64(o.MaxOpenFiles),
+		&c.max_open_bytes:          o.MaxOpenBytes,
+		&c.backup_bytes_per_second: o.BackupBytesPerSecond,
+		&c.recent_bytes:            int64(o.RecentBytes),
+		&c.cache_bytes:             int64(o.CacheBytes),
+		&c.segment_bytes:           o.SegmentBytes,
 	}
 	for field, count := range counts {
 		if count < 0 {

@@ -19,10 +19,14 @@ type Stats struct {
 	Queued, Waiters uint64
 	// RecentBytes: memory of records that are not folded yet.
 	RecentBytes uint64
+	// OpenBytes of claims in flight and of orphans, checkpoints included.
+	OpenBytes uint64
 	// FoldedRecords: completed records in the record files; Runs index them.
 	FoldedRecords, Runs uint64
 	// StoreBytes of the store file, of the record files and of the journal.
 	StoreBytes uint64
+	// Backups that are being written; what they will have copied in the end, and have copied so far.
+	Backups, BackupBytes, BackupBytesCopied uint64
 	// Full: new claims are refused as ErrStoreFull.
 	Full bool
 	// Begins by their answers.
@@ -47,32 +51,36 @@ func (e *Engine) Stats() (Stats, error) {
 		return C.oncekey_engine_stats(engine, &c, detail)
 	})
 	return Stats{
-		InFlight:      uint64(c.in_flight),
-		OldestClaim:   time.Duration(c.oldest_claim_ms) * time.Millisecond,
-		Orphans:       uint64(c.orphans),
-		Queued:        uint64(c.queued),
-		Waiters:       uint64(c.waiters),
-		RecentBytes:   uint64(c.recent_bytes),
-		FoldedRecords: uint64(c.folded_records),
-		Runs:          uint64(c.runs),
-		StoreBytes:    uint64(c.store_bytes),
-		Full:          c.full != 0,
-		Claimed:       uint64(c.claimed),
-		Replayed:      uint64(c.replayed),
-		Locked:        uint64(c.locked),
-		Mismatched:    uint64(c.mismatched),
-		Orphaned:      uint64(c.orphaned),
-		Completed:     uint64(c.completed),
-		Aborted:       uint64(c.aborted),
-		Abandoned:     uint64(c.abandoned),
-		TakenOver:     uint64(c.taken_over),
-		Released:      uint64(c.released),
-		Fenced:        uint64(c.fenced),
-		Errors:        uint64(c.errors),
-		Groups:        uint64(c.groups),
-		Entries:       uint64(c.entries),
-		Folds:         uint64(c.folds),
-		Swept:         uint64(c.swept),
-		Failures:      uint64(c.failures),
+		InFlight:          uint64(c.in_flight),
+		OldestClaim:       time.Duration(c.oldest_claim_ms) * time.Millisecond,
+		Orphans:           uint64(c.orphans),
+		Queued:            uint64(c.queued),
+		Waiters:           uint64(c.waiters),
+		RecentBytes:       uint64(c.recent_bytes),
+		OpenBytes:         uint64(c.open_bytes),
+		Backups:           uint64(c.backups),
+		BackupBytes:       uint64(c.backup_bytes),
+		BackupBytesCopied: uint64(c.backup_bytes_copied),
+		FoldedRecords:     uint64(c.folded_records),
+		Runs:              uint64(c.runs),
+		StoreBytes:        uint64(c.store_bytes),
+		Full:              c.full != 0,
+		Claimed:           uint64(c.claimed),
+		Replayed:          uint64(c.replayed),
+		Locked:            uint64(c.locked),
+		Mismatched:        uint64(c.mismatched),
+		Orphaned:          uint64(c.orphaned),
+		Completed:         uint64(c.completed),
+		Aborted:           uint64(c.aborted),
+		Abandoned:         uint64(c.abandoned),
+		TakenOver:         uint64(c.taken_over),
+		Released:          uint64(c.released),
+		Fenced:            uint64(c.fenced),
+		Errors:            uint64(c.errors),
+		Groups:            uint64(c.groups),
+		Entries:           uint64(c.entries),
+		Folds:             uint64(c.folds),
+		Swept:             uint64(c.swept),
+		Failures:          uint64(c.failures),
 	}, err
 }

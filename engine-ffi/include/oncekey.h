@@ -325,6 +325,9 @@ typedef struct {
   uint64_t max_open_files;
   // How many bytes claims in flight and orphans may take, checkpoints included. 0: 1 GiB.
   uint64_t max_open_bytes;
+  // How fast a backup is written, in bytes per second. 0: 64 MiB; UINT64_MAX: as fast as the disk
+  // allows.
+  uint64_t backup_bytes_per_second;
 } oncekey_options;
 
 // What oncekey_engine_close left behind.
@@ -394,6 +397,14 @@ typedef struct {
   uint64_t swept;
   // Failures that latched the engine.
   uint64_t failures;
+  // Bytes of claims in flight and of orphans, checkpoints included.
+  uint64_t open_bytes;
+  // Backups that are being written.
+  uint64_t backups;
+  // What they will have copied in the end, in bytes.
+  uint64_t backup_bytes;
+  // What they have copied so far, in bytes.
+  uint64_t backup_bytes_copied;
 } oncekey_stats;
 
 // A labelled part of a request. The label is UTF-8, at most 128 bytes; the value any bytes.

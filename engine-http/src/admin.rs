@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{Route, get, post};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use oncekey::{Engine, Error, ErrorKind, Key, Lookup, Orphan};
+use oncekey::{Engine, Error, ErrorKind, Key, Lookup, Orphan, Statistic};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tower_layer::Layer;
@@ -137,37 +137,10 @@ async fn blocking<T: Send + 'static>(
 
 async fn stats(State(admin): Shared) -> Json<Value> {
     let engine = admin.engine().stats();
+    let engine: serde_json::Map<_, _> = engine.fields().into_iter().map(member).collect();
     let layer = admin.layer.stats();
     Json(json!({
-        "engine": {
-            "inFlight": engine.in_flight,
-            "oldestClaimMs": engine.oldest_claim.map(millis),
-            "orphans": engine.orphans,
-            "queued": engine.queued,
-            "waiters": engine.waiters,
-            "recentBytes": engine.recent_bytes,
-            "foldedRecords": engine.folded_records,
-            "runs": engine.runs,
-            "storeBytes": engine.store_bytes,
-            "full": engine.full,
-            "claimed": engine.claimed,
-            "replayed": engine.replayed,
-            "locked": engine.locked,
-            "mismatched": engine.mismatched,
-            "orphaned": engine.orphaned,
-            "completed": engine.completed,
-            "aborted": engine.aborted,
-            "abandoned": engine.abandoned,
-            "takenOver": engine.taken_over,
-            "released": engine.released,
-            "fenced": engine.fenced,
-            "errors": engine.errors,
-            "groups": engine.groups,
-            "entries": engine.entries,
-            "folds": engine.folds,
-            "swept": engine.swept,
-            "failures": engine.failures,
-        },
+        "engine": engine,
         "layer": {
             "running": layer.running,
             "keyRefused": layer.key_refused,
@@ -183,6 +156,22 @@ async fn stats(State(admin): Shared) -> Json<Value> {
             "unscopedCookies": layer.unscoped_cookies,
         },
     }))
+}
+
+/// A statistic of the engine as a member of a JSON object: `open_bytes` is `openBytes`.
+fn member((name, statistic): (&str, Statistic)) -> (String, Value) {
+    let mut words = name.split('_');
+    let mut name = words.next().unwrap_or_default().to_owned();
+    for word in words {
+        let (first, rest) = word.split_at(1);
+        name.push_str(&first.to_ascii_uppercase());
+        name.push_str(rest);
+    }
+    match statistic {
+        Statistic::Gauge(number) | Statistic::Counter(number) => (name, json!(number)),
+        Statistic::State(is) => (name, json!(is)),
+        Statistic::Age(age) => (name + "Ms", json!(age.map(millis))),
+    }
 }
 
 async fn orphans(State(admin): Shared, uri: Uri) -> Answer {

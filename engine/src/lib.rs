@@ -23,7 +23,7 @@ pub use api::claim::{Claim, Completion};
 pub use api::engine::Engine;
 pub use api::orphan::Orphan;
 pub use api::pending::Pending;
-pub use backend::reports::{CloseReport, Damage, Stats, Verification};
+pub use backend::reports::{CloseReport, Damage, Statistic, Stats, Verification};
 pub use base::bytes::SharedBytes;
 pub use base::error::{Error, ErrorKind, Result};
 pub use embedded::clock::{Clock, OsClock};

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use common::{Sim, begin, body, claim, key};
 use metrics::{Counter, Gauge, Histogram, HistogramFn, KeyName, Metadata, Recorder, SharedString};
+use oncekey::Statistic;
 use oncekey_testing::{Fault, OpKind};
 
 /// Keeps the value of each counter and gauge, and what each histogram recorded.
@@ -175,8 +176,13 @@ fn everything_that_is_documented_is_reported() {
     assert!(recorded.counter("oncekey_swept_records_total") >= 1);
     let stats = engine.stats();
     assert_eq!(recorded.gauge("oncekey_store_bytes"), stats.store_bytes as f64);
-    for gauge in ["orphans", "queued", "waiters", "recent_bytes", "records", "full"] {
-        assert!(recorded.gauge(&format!("oncekey_{gauge}")) >= 0.0, "{gauge}");
+    for (name, statistic) in stats.fields() {
+        let gauge = match statistic {
+            Statistic::Gauge(_) | Statistic::State(_) => format!("oncekey_{name}"),
+            Statistic::Age(_) => format!("oncekey_{name}_seconds"),
+            Statistic::Counter(_) => continue,
+        };
+        assert!(recorded.gauge(&gauge) >= 0.0, "{gauge}");
     }
 
     let failing = Fault::at_kind(OpKind::Sync, 0).errno(Fault::EIO).forever();

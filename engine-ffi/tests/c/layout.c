@@ -59,7 +59,7 @@ AT(oncekey_completion, error, 16);
 AT(oncekey_completion, kept, 24);
 AT(oncekey_completion, answer, 32);
 /* These may grow. */
-SIZE(oncekey_options, 152);
+SIZE(oncekey_options, 160);
 AT(oncekey_options, flags, 4);
 AT(oncekey_options, durability, 8);
 AT(oncekey_options, ttl_ms, 16);
@@ -67,10 +67,12 @@ AT(oncekey_options, max_store_bytes, 80);
 AT(oncekey_options, max_clock_gap_ms, 128);
 AT(oncekey_options, max_open_files, 136);
 AT(oncekey_options, max_open_bytes, 144);
-SIZE(oncekey_stats, 216);
+AT(oncekey_options, backup_bytes_per_second, 152);
+SIZE(oncekey_stats, 248);
 AT(oncekey_stats, in_flight, 8);
 AT(oncekey_stats, claimed, 80);
 AT(oncekey_stats, failures, 208);
+AT(oncekey_stats, backup_bytes_copied, 240);
 #endif
 
 void test(void) {}

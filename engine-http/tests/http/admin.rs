@@ -6,7 +6,7 @@ use axum::http::{Method, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::routing::post;
-use oncekey::Engine;
+use oncekey::{Engine, Stats};
 use oncekey_http::{Admin, IdempotencyLayer, Policy};
 use serde_json::{Value, json};
 
@@ -97,6 +97,11 @@ async fn stats_are_those_of_engine_and_layer() {
     let stats = get(&server, "/admin/stats").await;
     assert_eq!((&stats["engine"]["claimed"], &stats["engine"]["replayed"]), (&json!(2), &json!(1)));
     assert_eq!((&stats["engine"]["orphans"], &stats["engine"]["full"]), (&json!(1), &json!(false)));
+    assert_eq!(
+        (&stats["engine"]["openBytes"].is_u64(), &stats["engine"]["oldestClaimMs"]),
+        (&true, &json!(null))
+    );
+    assert_eq!(stats["engine"].as_object().unwrap().len(), Stats::default().fields().len());
     assert_eq!(
         (&stats["layer"]["keyRefused"], &stats["layer"]["abandoned"]),
         (&json!(1), &json!(1))

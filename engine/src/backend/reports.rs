@@ -6,75 +6,110 @@ use std::time::Duration;
 use crate::base::error::Error;
 use crate::semantics::key::Key;
 
-/// A snapshot of the engine, as [`Engine::stats`](crate::Engine::stats) takes it. Counters count
-/// since the engine was opened or reopened.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
+/// A statistic, as [`Stats::fields`] lists it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Statistic {
+    /// How many there are now.
+    Gauge(u64),
+    /// How long it has lasted, if at all.
+    Age(Option<Duration>),
+    /// Whether it is so now.
+    State(bool),
+    /// How many there were since the engine was opened or reopened.
+    Counter(u64),
+}
+
+/// Makes `Stats` and its list of fields of one list.
+macro_rules! statistics {
+    ($($(#[$meaning:meta])* $name:ident: $type:ty as $kind:ident,)*) => {
+        /// A snapshot of the engine, as [`Engine::stats`](crate::Engine::stats) takes it. Counters
+        /// count since the engine was opened or reopened.
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct Stats {
+            $($(#[$meaning])* pub $name: $type,)*
+        }
+
+        impl Stats {
+            /// Every statistic with the name of its field, for programs that hand all of them on.
+            ///
+            /// ```
+            /// use oncekey::{Statistic, Stats};
+            /// let fields = Stats::default().fields();
+            /// assert!(fields.contains(&("in_flight", Statistic::Gauge(0))));
+            /// ```
+            pub fn fields(&self) -> Vec<(&'static str, Statistic)> {
+                vec![$((stringify!($name), Statistic::$kind(self.$name)),)*]
+            }
+        }
+    };
+}
+
+statistics! {
     /// Claims whose owner lives.
-    pub in_flight: u64,
+    in_flight: u64 as Gauge,
     /// How long the oldest of them has been held.
-    pub oldest_claim: Option<Duration>,
+    oldest_claim: Option<Duration> as Age,
     /// Orphans that nobody resolved yet. Live claims that outlived a fold and orphans resolved
     /// since the last fold are counted in.
-    pub orphans: u64,
+    orphans: u64 as Gauge,
     /// Begins that wait for the disk.
-    pub queued: u64,
+    queued: u64 as Gauge,
     /// Begins that wait for an owner or for another begin of their key.
-    pub waiters: u64,
+    waiters: u64 as Gauge,
     /// Memory of records that are journalled but not yet folded, in bytes.
-    pub recent_bytes: u64,
+    recent_bytes: u64 as Gauge,
     /// Bytes of claims in flight and of orphans, checkpoints included. Records that changed since the
     /// last fold are counted twice.
-    pub open_bytes: u64,
+    open_bytes: u64 as Gauge,
     /// Completed records in the record files, expired ones that were not swept yet included.
-    pub folded_records: u64,
+    folded_records: u64 as Gauge,
     /// Runs that index them.
-    pub runs: u64,
+    runs: u64 as Gauge,
     /// Bytes of the store file, of the files that it lists and of the journal, as of the last fold or sweep.
-    pub store_bytes: u64,
+    store_bytes: u64 as Gauge,
     /// Backups that are being written.
-    pub backups: u64,
+    backups: u64 as Gauge,
     /// What they will have copied in the end, in bytes.
-    pub backup_bytes: u64,
+    backup_bytes: u64 as Gauge,
     /// What they have copied so far, in bytes.
-    pub backup_bytes_copied: u64,
+    backup_bytes_copied: u64 as Gauge,
     /// Whether new claims are refused as `StoreFull`.
-    pub full: bool,
+    full: bool as State,
     /// Begins answered `Claimed`.
-    pub claimed: u64,
+    claimed: u64 as Counter,
     /// Begins answered `Replay`.
-    pub replayed: u64,
+    replayed: u64 as Counter,
     /// Begins answered `Locked`.
-    pub locked: u64,
+    locked: u64 as Counter,
     /// Begins answered `Mismatch`.
-    pub mismatched: u64,
+    mismatched: u64 as Counter,
     /// Begins answered `Orphaned`.
-    pub orphaned: u64,
+    orphaned: u64 as Counter,
     /// Operations completed.
-    pub completed: u64,
+    completed: u64 as Counter,
     /// Claims aborted.
-    pub aborted: u64,
+    aborted: u64 as Counter,
     /// Claims dropped without an end.
-    pub abandoned: u64,
+    abandoned: u64 as Counter,
     /// Orphans taken over.
-    pub taken_over: u64,
+    taken_over: u64 as Counter,
     /// Orphans released.
-    pub released: u64,
+    released: u64 as Counter,
     /// Late calls refused by their token.
-    pub fenced: u64,
+    fenced: u64 as Counter,
     /// Calls that failed or were refused.
-    pub errors: u64,
+    errors: u64 as Counter,
     /// Groups made durable, each with one sync.
-    pub groups: u64,
+    groups: u64 as Counter,
     /// Changes in them.
-    pub entries: u64,
+    entries: u64 as Counter,
     /// Folds committed.
-    pub folds: u64,
+    folds: u64 as Counter,
     /// Rows removed by the sweeper.
-    pub swept: u64,
+    swept: u64 as Counter,
     /// Failures that latched the engine.
-    pub failures: u64,
+    failures: u64 as Counter,
 }
 
 /// What [`Engine::close`](crate::Engine::close) left behind.

@@ -5,6 +5,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+#[cfg(feature = "metrics")]
+use crate::backend::reports::Statistic;
 use crate::backend::reports::Stats;
 use crate::base::error::Error;
 
@@ -87,18 +89,22 @@ pub(crate) fn full_changed(full: bool) {
 pub(crate) fn gauges(stats: impl FnOnce() -> Stats) {
     #[cfg(feature = "metrics")]
     {
-        let stats = stats();
-        let oldest = stats.oldest_claim.unwrap_or_default().as_secs_f64();
-        metrics::gauge!("oncekey_in_flight").set(stats.in_flight as f64);
-        metrics::gauge!("oncekey_oldest_claim_seconds").set(oldest);
-        metrics::gauge!("oncekey_orphans").set(stats.orphans as f64);
-        metrics::gauge!("oncekey_queued").set(stats.queued as f64);
-        metrics::gauge!("oncekey_waiters").set(stats.waiters as f64);
-        metrics::gauge!("oncekey_recent_bytes").set(stats.recent_bytes as f64);
-        metrics::gauge!("oncekey_open_bytes").set(stats.open_bytes as f64);
-        metrics::gauge!("oncekey_store_bytes").set(stats.store_bytes as f64);
-        metrics::gauge!("oncekey_records").set(stats.folded_records as f64);
-        metrics::gauge!("oncekey_full").set(f64::from(u8::from(stats.full)));
+        for (name, statistic) in stats().fields() {
+            match statistic {
+                Statistic::Gauge(number) => {
+                    metrics::gauge!(format!("oncekey_{name}")).set(number as f64);
+                }
+                Statistic::Age(age) => {
+                    let age = age.unwrap_or_default().as_secs_f64();
+                    metrics::gauge!(format!("oncekey_{name}_seconds")).set(age);
+                }
+                Statistic::State(is) => {
+                    metrics::gauge!(format!("oncekey_{name}")).set(f64::from(u8::from(is)));
+                }
+                // Counted where it happens.
+                Statistic::Counter(_) => {}
+            }
+        }
     }
     #[cfg(not(feature = "metrics"))]
     let _ = stats;

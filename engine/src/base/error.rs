@@ -3,80 +3,74 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// What went wrong, for programs. Ordinary outcomes of [`begin`](crate::Engine::begin) are values,
-/// never errors; every kind here means that something failed or was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ErrorKind {
+/// Makes `ErrorKind`, the list of its kinds and their sentences of one list.
+macro_rules! kinds {
+    ($($(#[$meaning:meta])* $kind:ident: $sentence:literal,)*) => {
+        /// What went wrong, for programs. Ordinary outcomes of [`begin`](crate::Engine::begin) are
+        /// values, never errors; every kind here means that something failed or was refused.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum ErrorKind {
+            $($(#[$meaning])* $kind,)*
+        }
+
+        impl ErrorKind {
+            /// Every kind of this version, for interfaces that map them.
+            pub const ALL: &[Self] = &[$(Self::$kind,)*];
+
+            /// A short sentence for people.
+            fn describe(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $sentence,)*
+                }
+            }
+        }
+    };
+}
+
+kinds! {
     /// A key, scope, response, checkpoint or option is outside its documented limits. Nothing happened.
-    InvalidInput,
+    InvalidInput: "invalid input",
     /// The token is not the newest for its key: somebody took over, or the record expired or was freed.
-    Fenced,
+    Fenced: "fenced: this token is no longer the newest for its key",
     /// The key was already completed, with other bytes or by another token.
-    AlreadyCompleted,
+    AlreadyCompleted: "the key was already completed",
     /// A write or sync failed while the operation was under way: it may or may not have happened.
     /// [`Engine::reopen`](crate::Engine::reopen) settles it.
-    OutcomeUnknown,
+    OutcomeUnknown: "outcome unknown: the write may or may not have happened",
     /// The engine refuses writes after an earlier failure. [`Engine::reopen`](crate::Engine::reopen)
     /// recovers in place.
-    Unavailable,
+    Unavailable: "the engine refuses writes after a failure; reopen it",
     /// A bound was reached (queue, claims in flight, orphans, waiters, memory not yet folded, files that
     /// the process or the system may have open).
     /// Nothing happened; try again later.
-    Overloaded,
+    Overloaded: "overloaded: a bound was reached, try again later",
     /// The disk, or the configured store size, is full. Nothing happened.
-    StoreFull,
+    StoreFull: "the store is full",
     /// The engine was closed.
-    Closed,
+    Closed: "the engine is closed",
     /// `open_existing` found no store.
-    StoreMissing,
+    StoreMissing: "no store here",
     /// Another process, or another engine of this process, holds the store.
-    StoreInUse,
+    StoreInUse: "the store is in use",
     /// The store file has no bytes. It was left untouched.
-    StoreEmpty,
+    StoreEmpty: "the store file is empty",
     /// The store file is shorter than what was once durable. It was left untouched.
-    StoreTruncated,
+    StoreTruncated: "the store file is truncated",
     /// The directory or file is not a oncekey store. It was left untouched.
-    StoreForeign,
+    StoreForeign: "not a oncekey store",
     /// The store was written by a newer version of oncekey. It was left untouched.
-    StoreNewerFormat,
+    StoreNewerFormat: "the store was written by a newer version of oncekey",
     /// The store can not be read or written with the rights of this process. It was left untouched.
-    StoreUnreadable,
+    StoreUnreadable: "the store can not be accessed",
     /// The store lies on a network filesystem, whose locks and syncs can not be trusted.
-    NetworkFilesystem,
+    NetworkFilesystem: "the store lies on a network filesystem",
     /// Stored bytes fail their checksum, or something that must exist is missing.
-    Corrupted,
+    Corrupted: "the store is corrupted",
     /// The wall clock stands further ahead of the store's last time than the limit.
-    ClockJump,
+    ClockJump: "the wall clock jumped forward",
     /// The operating system reported an error that no other kind describes.
-    Io,
-}
-
-impl ErrorKind {
-    /// A short sentence for people.
-    fn describe(self) -> &'static str {
-        match self {
-            Self::InvalidInput => "invalid input",
-            Self::Fenced => "fenced: this token is no longer the newest for its key",
-            Self::AlreadyCompleted => "the key was already completed",
-            Self::OutcomeUnknown => "outcome unknown: the write may or may not have happened",
-            Self::Unavailable => "the engine refuses writes after a failure; reopen it",
-            Self::Overloaded => "overloaded: a bound was reached, try again later",
-            Self::StoreFull => "the store is full",
-            Self::Closed => "the engine is closed",
-            Self::StoreMissing => "no store here",
-            Self::StoreInUse => "the store is in use",
-            Self::StoreEmpty => "the store file is empty",
-            Self::StoreTruncated => "the store file is truncated",
-            Self::StoreForeign => "not a oncekey store",
-            Self::StoreNewerFormat => "the store was written by a newer version of oncekey",
-            Self::StoreUnreadable => "the store can not be accessed",
-            Self::NetworkFilesystem => "the store lies on a network filesystem",
-            Self::Corrupted => "the store is corrupted",
-            Self::ClockJump => "the wall clock jumped forward",
-            Self::Io => "input/output error",
-        }
-    }
+    Io: "input/output error",
 }
 
 /// A failure: its [`kind`](Error::kind) for programs, its `Display` for people, its cause as `source`.
