@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
+use crate::stats;
+
 /// A number of bytes that buffers share. Clones are the same budget.
 #[derive(Clone)]
 pub(crate) struct Budget {
@@ -29,11 +31,16 @@ impl Budget {
     /// Takes bytes; `false` when fewer are left.
     fn take(&self, bytes: usize) -> bool {
         let fits = |held: usize| held.checked_add(bytes).filter(|held| *held <= self.limit);
-        self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
+        let taken = self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok();
+        if taken {
+            stats::raise(stats::BUFFERED_BYTES, bytes);
+        }
+        taken
     }
 
     fn give_back(&self, bytes: usize) {
         self.held.fetch_sub(bytes, Ordering::Relaxed);
+        stats::lower(stats::BUFFERED_BYTES, bytes);
     }
 }
 

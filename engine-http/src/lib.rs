@@ -83,7 +83,7 @@
 //! `tokio` (default) runs handlers in tokio tasks; [`IdempotencyLayer::with_spawner`] takes another
 //! executor. `tracing` (default) logs failures that no client is told, and keeps the span of a
 //! request around its handler. `axum` (default) takes the target of a request from
-//! `axum::extract::OriginalUri` when a router left one. `metrics` is the engine's; `admin` (off) brings
+//! `axum::extract::OriginalUri` when a router left one. `metrics` reports what the engine does, and [`LayerStats`]; `admin` (off) brings
 //! `Admin`, a router for operators.
 #![forbid(unsafe_code)]
 

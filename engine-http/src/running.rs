@@ -6,6 +6,8 @@ use std::task::{Poll, Waker};
 
 use parking_lot::Mutex;
 
+use crate::stats;
+
 #[derive(Clone, Default)]
 pub(crate) struct Running(Arc<Mutex<State>>);
 
@@ -19,6 +21,7 @@ impl Running {
     /// Counts one more until the guard is dropped.
     pub(crate) fn enter(&self) -> Guard {
         self.0.lock().count += 1;
+        stats::raise(stats::RUNNING, 1);
         Guard(self.clone())
     }
 
@@ -46,6 +49,7 @@ pub(crate) struct Guard(Running);
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        stats::lower(stats::RUNNING, 1);
         let mut state = self.0.0.lock();
         state.count -= 1;
         if state.count == 0 {

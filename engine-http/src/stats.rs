@@ -40,7 +40,7 @@ pub struct LayerStats {
 }
 
 /// The counters behind [`LayerStats`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Counters {
     pub(crate) key_refused: Counter,
     pub(crate) body_refused: Counter,
@@ -54,23 +54,71 @@ pub(crate) struct Counters {
     pub(crate) unscoped_cookies: Counter,
 }
 
-#[derive(Debug, Default)]
-pub(crate) struct Counter(AtomicU64);
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            key_refused: Counter::new("oncekey_layer_key_refused_total"),
+            body_refused: Counter::new("oncekey_layer_body_refused_total"),
+            body_overloaded: Counter::new("oncekey_layer_body_overloaded_total"),
+            store_unavailable: Counter::new("oncekey_layer_store_unavailable_total"),
+            complete_failed: Counter::new("oncekey_layer_complete_failed_total"),
+            not_stored: Counter::new("oncekey_layer_not_stored_total"),
+            not_executed: Counter::new("oncekey_layer_not_executed_total"),
+            abandoned: Counter::new("oncekey_layer_abandoned_total"),
+            undecodable: Counter::new("oncekey_layer_undecodable_total"),
+            unscoped_cookies: Counter::new("oncekey_layer_unscoped_cookies_total"),
+        }
+    }
+}
+
+/// Counts for this layer, and with the feature `metrics` under a name for the process.
+#[derive(Debug)]
+pub(crate) struct Counter {
+    value: AtomicU64,
+    name: &'static str,
+}
 
 impl Counter {
+    fn new(name: &'static str) -> Self {
+        Self { value: AtomicU64::new(0), name }
+    }
+
     pub(crate) fn add(&self) {
         self.add_first();
     }
 
     /// Adds one; whether it is the first.
     pub(crate) fn add_first(&self) -> bool {
-        self.0.fetch_add(1, Ordering::Relaxed) == 0
+        #[cfg(feature = "metrics")]
+        metrics::counter!(self.name).increment(1);
+        let _ = self.name;
+        self.value.fetch_add(1, Ordering::Relaxed) == 0
     }
 
     fn value(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.value.load(Ordering::Relaxed)
     }
 }
+
+/// Changes a gauge that all layers of the process share, with the feature `metrics`.
+pub(crate) fn raise(gauge: Gauge, by: usize) {
+    #[cfg(feature = "metrics")]
+    metrics::gauge!(gauge.0).increment(by as f64);
+    let _ = (gauge.0, by);
+}
+
+pub(crate) fn lower(gauge: Gauge, by: usize) {
+    #[cfg(feature = "metrics")]
+    metrics::gauge!(gauge.0).decrement(by as f64);
+    let _ = (gauge.0, by);
+}
+
+/// The name of a gauge.
+#[derive(Clone, Copy)]
+pub(crate) struct Gauge(&'static str);
+
+pub(crate) const RUNNING: Gauge = Gauge("oncekey_layer_running");
+pub(crate) const BUFFERED_BYTES: Gauge = Gauge("oncekey_layer_buffered_bytes");
 
 impl Counters {
     pub(crate) fn snapshot(&self, running: usize, buffered: usize) -> LayerStats {
