@@ -149,7 +149,6 @@ pin_project! {
     /// # let request = http::Request::new(Empty::<bytes::Bytes>::new());
     /// let request = request.map(oncekey_http::RequestBody::new);
     /// ```
-    #[derive(Debug)]
     pub struct RequestBody<B> {
         #[pin]
         kind: RequestKind<B>,
@@ -157,7 +156,6 @@ pin_project! {
 }
 
 pin_project! {
-    #[derive(Debug)]
     #[project = RequestKindProjection]
     enum RequestKind<B> {
         Passed { #[pin] body: B },
@@ -211,6 +209,17 @@ impl<B: Body<Data = Bytes>> Body for RequestBody<B> {
     }
 }
 
+impl<B> fmt::Debug for RequestBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            RequestKind::Passed { .. } => f.write_str("RequestBody(passed)"),
+            RequestKind::Held { data } => {
+                write!(f, "RequestBody({} bytes)", data.as_ref().map_or(0, Bytes::len))
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,9 +267,11 @@ mod tests {
     async fn a_request_body_is_what_was_passed_or_read() {
         let passed = RequestBody::new(Inner::from("passed"));
         assert_eq!(passed.size_hint().exact(), Some(6));
+        assert_eq!(format!("{passed:?}"), "RequestBody(passed)");
         assert_eq!(collect(passed).await, "passed");
         let read = RequestBody::<Inner>::from(Bytes::from("read"));
         assert_eq!((read.size_hint().exact(), read.is_end_stream()), (Some(4), false));
+        assert_eq!(format!("{read:?}"), "RequestBody(4 bytes)");
         assert_eq!(collect(read).await, "read");
         assert!(RequestBody::<Inner>::from(Bytes::new()).is_end_stream());
     }

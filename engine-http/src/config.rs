@@ -62,7 +62,8 @@ pub(crate) enum Verdict {
     Store(Vec<u8>),
     NotStored,
     NotExecuted,
-    Unknown,
+    /// With the reason, for the log.
+    Unknown(&'static str),
 }
 
 impl Config {
@@ -195,9 +196,9 @@ impl Config {
                 }
                 return;
             }
-            Verdict::Unknown => {
+            Verdict::Unknown(reason) => {
                 drop(claim);
-                self.count_abandoned("the response body failed");
+                self.count_abandoned(reason);
                 return;
             }
         };

@@ -21,7 +21,7 @@ use crate::attempt::{Owner, Watch};
 use crate::body::{End, Held, ResponseBody};
 use crate::budget::Allowance;
 use crate::config::{Config, Verdict};
-use crate::markers::{NotStored, Ttl};
+use crate::markers::{NotStored, OutcomeUnknown, Ttl};
 use crate::policy::Policy;
 use crate::recorded::Encoder;
 
@@ -134,7 +134,9 @@ where
     drop(room);
     let (parts, body) = answer.await?.into_parts();
     let ttl = parts.extensions.get::<Ttl>().map(|Ttl(ttl)| *ttl).or(policy.ttl);
-    let verdict = if policy.stored.frees_the_key(&parts) {
+    let verdict = if parts.extensions.get::<OutcomeUnknown>().is_some() {
+        Verdict::Unknown("the response says so")
+    } else if policy.stored.frees_the_key(&parts) {
         Verdict::NotExecuted
     } else if is_stream(&parts) {
         Verdict::NotStored
@@ -189,7 +191,9 @@ where
                 Err(frame) => trailers.extend(frame.into_trailers().unwrap_or_default()),
             },
             // The client is shown the same failure as without the layer.
-            Some(Err(error)) => break (End::Failed(error), Verdict::Unknown),
+            Some(Err(error)) => {
+                break (End::Failed(error), Verdict::Unknown("the response body failed"));
+            }
             None => {
                 let stored = encoder.and_then(|encoder| encoder.finish(&trailers));
                 let end = if trailers.is_empty() { End::Complete } else { End::Trailers(trailers) };

@@ -59,7 +59,7 @@
 //!   policies.
 //! - The request that runs has an [`Attempt`] in its extensions: its number, the checkpoint of the
 //!   attempt before it, its fencing token, keys for calls downstream.
-//! - A response may carry [`NotExecuted`], [`NotStored`] and [`Ttl`] in its extensions.
+//! - A response may carry [`NotExecuted`], [`OutcomeUnknown`], [`NotStored`] and [`Ttl`] in its extensions.
 //! - The handler runs in a task of its own: a client that disconnects does not stop it, and its
 //!   response is stored for the retry. [`IdempotencyLayer::drained`] waits for such tasks at
 //!   shutdown.
@@ -118,7 +118,7 @@ pub use config::Task;
 pub use contract::{Contract, KeyForm, Methods, Statuses};
 pub use future::ResponseFuture;
 pub use layer::IdempotencyLayer;
-pub use markers::{NotExecuted, NotStored, Ttl};
+pub use markers::{NotExecuted, NotStored, OutcomeUnknown, Ttl};
 pub use policy::{Policy, Recovery, Stored};
 pub use recorded::{DecodeError, StoredResponse};
 pub use service::IdempotencyService;

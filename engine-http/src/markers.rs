@@ -17,6 +17,22 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotExecuted;
 
+/// Says, in the extensions of a response, that nobody knows whether the operation happened: the response is
+/// sent as it comes and not stored, and the next request with the key is told
+/// `idempotency_outcome_unknown`, or takes the operation over ([`Recovery::Retry`](crate::Recovery)).
+/// For handlers that pass a request on and lose the answer.
+///
+/// It goes before [`NotExecuted`], before [`NotStored`], and before what [`Stored`](crate::Stored) makes of the
+/// status.
+///
+/// ```
+/// let mut response = http::Response::new("the upstream broke off");
+/// *response.status_mut() = http::StatusCode::BAD_GATEWAY;
+/// response.extensions_mut().insert(oncekey_http::OutcomeUnknown);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutcomeUnknown;
+
 /// Says, in the extensions of a response, that it is not to be stored: it is sent as it comes, and a
 /// retry is told `idempotency_response_not_stored`. For streams, which would be held back until they
 /// end.

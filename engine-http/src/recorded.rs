@@ -53,12 +53,24 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 /// assert_eq!(StoredResponse::decode(bytes)?, response);
 /// # Ok::<(), oncekey_http::DecodeError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// It prints as lengths: responses hold what their receivers alone may know.
+#[derive(Clone, PartialEq, Eq)]
 pub struct StoredResponse {
     status: StatusCode,
     headers: HeaderMap,
     body: Bytes,
     trailers: HeaderMap,
+}
+
+impl fmt::Debug for StoredResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoredResponse")
+            .field("status", &self.status)
+            .field("headers", &self.headers.len())
+            .field("body", &self.body.len())
+            .field("trailers", &self.trailers.len())
+            .finish()
+    }
 }
 
 /// Bytes that are not a stored response.
@@ -415,5 +427,11 @@ mod tests {
         assert_eq!(decode(&|bytes| bytes[9] = b' '), DecodeError::Header);
         assert_eq!(decode(&|bytes| bytes[3] = 0xff), DecodeError::Truncated);
         assert!(!DecodeError::Header.to_string().is_empty());
+    }
+
+    #[test]
+    fn a_response_prints_as_lengths() {
+        let text = format!("{:?}", sample());
+        assert_eq!(text, "StoredResponse { status: 201, headers: 4, body: 8, trailers: 1 }");
     }
 }

@@ -118,12 +118,9 @@ impl Rejection {
     }
 
     fn retry_after(&self) -> Option<HeaderValue> {
-        let passes = match self {
-            Self::Locked { .. } | Self::StoreUnavailable => true,
-            Self::HandlerNotStarted | Self::BodiesOverBudget => true,
-            _ => false,
-        };
-        passes.then_some(HeaderValue::from_static("1"))
+        let overloaded = matches!(self, Self::HandlerNotStarted | Self::BodiesOverBudget);
+        let passes = matches!(self, Self::Locked { .. } | Self::StoreUnavailable);
+        (overloaded || passes).then_some(HeaderValue::from_static("1"))
     }
 
     fn to_json(&self, contract: &Contract) -> String {

@@ -30,7 +30,7 @@ pub struct LayerStats {
     /// never started.
     pub not_executed: u64,
     /// Executions that ended without saying how: a panic, an error of the inner service, a response
-    /// body that failed.
+    /// body that failed, a response that carries [`OutcomeUnknown`](crate::OutcomeUnknown).
     pub abandoned: u64,
     /// Stored responses that could not be decoded.
     pub undecodable: u64,

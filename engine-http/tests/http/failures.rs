@@ -4,9 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::extract::Request;
+use axum::http::Method;
 use axum::response::Response;
 use oncekey::{Fingerprint, Key};
-use oncekey_http::{Attempt, CheckpointError, IdempotencyLayer, NotExecuted, Policy, Recovery};
+use oncekey_http::{
+    Attempt, CheckpointError, IdempotencyLayer, NotExecuted, NotStored, OutcomeUnknown, Policy,
+    Recovery,
+};
 use oncekey_testing::{Fault, OpKind};
 use tokio::io::AsyncWriteExt;
 
@@ -72,6 +76,33 @@ async fn after_a_response_body_that_fails_the_outcome_is_unknown() {
     assert!(!answer.ends_with(b"0\r\n\r\n"), "{}", answer.escape_ascii());
     server.post("k", "").await.assert_problem(409, "idempotency_outcome_unknown");
     assert_eq!(server.runs(), 1);
+}
+
+/// Whatever else it carries: not knowing goes before knowing better.
+#[tokio::test]
+async fn after_a_response_that_says_so_the_outcome_is_unknown() {
+    for (status, path) in [(502, "/plain"), (401, "/free"), (200, "/stream")] {
+        let server = Server::start(move |request: Request| async move {
+            let mut answer = response(status, "the upstream broke off");
+            answer.extensions_mut().insert(OutcomeUnknown);
+            match request.uri().path() {
+                "/free" => drop(answer.extensions_mut().insert(NotExecuted)),
+                "/stream" => drop(answer.extensions_mut().insert(NotStored)),
+                _ => {}
+            }
+            answer
+        })
+        .await;
+        let post = async || {
+            let request = server.request(Method::POST, path).header(KEY, "k");
+            server.send(request, "").await.unwrap()
+        };
+        let first = post().await;
+        assert_eq!((first.status, &first.body[..]), (status, &b"the upstream broke off"[..]));
+        post().await.assert_problem(409, "idempotency_outcome_unknown");
+        assert_eq!((server.runs(), server.layer.stats().abandoned), (1, 1));
+        assert_eq!(server.store.engine.orphans().unwrap().len(), 1);
+    }
 }
 
 #[tokio::test]
