@@ -70,9 +70,9 @@ statistics! {
     store_bytes: u64 as Gauge,
     /// Backups that are being written.
     backups: u64 as Gauge,
-    /// What they will have copied in the end, in bytes.
+    /// What they will have verified and copied in the end, in bytes, about.
     backup_bytes: u64 as Gauge,
-    /// What they have copied so far, in bytes.
+    /// What they have verified and copied so far, in bytes.
     backup_bytes_copied: u64 as Gauge,
     /// Whether new claims are refused as `StoreFull`.
     full: bool as State,

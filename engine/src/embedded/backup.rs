@@ -34,7 +34,7 @@ impl<'a> Pace<'a> {
         Self { core, started: Instant::now(), bytes, copied: 0 }
     }
 
-    /// Counts bytes that were copied, and rests when they were copied faster than is allowed.
+    /// Counts bytes that were verified or copied, and rests when they were so faster than is allowed.
     ///
     /// # Errors
     /// `Closed` when the engine was closed meanwhile.
@@ -131,7 +131,8 @@ fn copy(core: &Core, target: &Arc<dyn Directory>, path: &Path) -> Result<()> {
     target.sync().map_err(failed)?;
     // Its journal goes another way than that of the original.
     let identity = directory::random_number(options)?;
-    let mut pace = Pace::start(core, bytes);
+    // Every record is read to be verified, then copied.
+    let mut pace = Pace::start(core, 2 * bytes);
     view.copy_to(target, &mut |bytes| pace.copied(bytes), |state| {
         let id = JournalId::new(identity, &state.secret);
         journal::create(target, id, options.segment_bytes)?;

@@ -63,7 +63,7 @@ fn copy_files(
     target: &dyn Directory,
     copied: &mut Copied<'_>,
 ) -> Result<()> {
-    check_records(catalog, files)?;
+    check_records(catalog, files, copied)?;
     // Damaged filters and starts are noticed when they are loaded, and cost no answer.
     for run in catalog.runs.values() {
         RunReader::of(files, &run.meta, catalog.state.seed)?.copy_to(target, copied)?;

@@ -53,7 +53,7 @@ impl fmt::Display for FileName {
     }
 }
 
-/// Told how many bytes were copied; may rest, and end the copy.
+/// Told how many bytes were read to be verified, or copied; may rest, and end the copy.
 pub(super) type Copied<'a> = dyn FnMut(u64) -> Result<()> + 'a;
 
 /// A listed file, or one that was. It is opened when it is read, and may be closed in between: what

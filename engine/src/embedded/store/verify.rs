@@ -5,7 +5,7 @@ use std::sync::Arc;
 use redb::ReadableTable;
 
 use super::catalog::{Catalog, decode_open};
-use super::file_set::{Files, Opener};
+use super::file_set::{Copied, Files, Opener};
 use super::leftovers::Listing;
 use super::opening::open_held;
 use super::record_file::Records;
@@ -160,16 +160,20 @@ fn key_of(bytes: &[u8], hash: KeyHash, state: &StoreState) -> Option<key::Key> {
     record_codec::peek_key(bytes).filter(|key| KeyHash::of(key, &state.secret) == hash)
 }
 
-/// Reads and verifies every block, and every record that one lists.
-pub(super) fn check_records(catalog: &Catalog, files: &Files) -> Result<()> {
+/// Reads and verifies every block, and every record that one lists, and tells how much it read.
+pub(super) fn check_records(catalog: &Catalog, files: &Files, read: &mut Copied<'_>) -> Result<()> {
     let state = &catalog.state;
     for run in catalog.runs.values() {
         let reader = RunReader::of(files, &run.meta, state.seed)?;
         let records = Records::of(files, run.meta.bucket_end, state.seed)?;
         for block in 0..run.meta.blocks {
-            for entry in reader.block(block, None)?.entries() {
+            let entries = reader.block(block, None)?;
+            let mut bytes = 0;
+            for entry in entries.entries() {
+                bytes += entry.locator.len() as u64;
                 check_record(&records, &records.bytes(entry.locator)?, entry, state)?;
             }
+            read(bytes)?;
         }
     }
     Ok(())
