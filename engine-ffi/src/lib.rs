@@ -5,10 +5,12 @@
 //! rules that hold for every function (ownership, NULL, threads, errors, fork, versions) are in
 //! `docs/c-api.md`.
 //!
-//! How it is built, from the outside in: an exported function hands its raw pointers to
-//! `convert`, the one module with unsafe code, and the rest of its work to `entry`, which
-//! refuses calls of forked children and lets no panic out. What C holds are numbers, looked up in
-//! the tables of `handle`.
+//! How it is built, in five folders of which each uses only those before it: `abi` (the layout of what
+//! crosses), `boundary` (pointers, handles, failures, panics), `objects` (what C holds), `completion`
+//! (queues), `exports` (the functions). An exported function hands its raw pointers to
+//! `boundary::convert`, the one module that dereferences them, and the rest of its work to
+//! `boundary::entry`, which refuses calls of forked children and lets no panic out. What C holds are
+//! numbers, looked up in the tables of `boundary::handle_table`.
 //!
 //! # Safety
 //! All exported functions have the same contract: each pointer is NULL or points to memory that
@@ -17,46 +19,11 @@
 //! behaviour; they are refused where they are not allowed.
 #![allow(clippy::missing_safety_doc, reason = "the contract is the same for all: see above")]
 
-mod answer;
-mod begin;
-mod buffer;
-mod claim;
-mod completions;
-mod convert;
-mod ending;
-mod engine;
-mod entry;
-mod error;
-mod fingerprint;
-mod fork;
-mod handle;
-mod options;
-mod orphan;
-mod outstanding;
-mod queue;
-mod request;
-#[cfg(unix)]
-mod signal;
-mod slots;
-mod stats;
-mod status;
-mod submission;
-mod types;
+mod abi;
+mod boundary;
+mod completion;
+mod exports;
+mod objects;
 
-pub use answer::*;
-pub use begin::*;
-pub use buffer::*;
-pub use claim::*;
-pub use engine::*;
-#[cfg(feature = "inject-panic")]
-pub use entry::inject::oncekey_test_panic_next;
-pub use error::*;
-pub use fingerprint::*;
-pub use options::*;
-pub use orphan::*;
-pub use queue::*;
-pub use request::*;
-pub use stats::*;
-pub use status::*;
-pub use submission::*;
-pub use types::*;
+pub use abi::*;
+pub use exports::*;

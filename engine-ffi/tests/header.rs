@@ -22,7 +22,7 @@ fn called(text: &str) -> BTreeSet<String> {
 }
 
 fn exported() -> BTreeSet<String> {
-    let sources = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
+    let sources = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/exports")).unwrap();
     sources
         .flat_map(|source| {
             let text = fs::read_to_string(source.unwrap().path()).unwrap();

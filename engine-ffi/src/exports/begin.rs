@@ -1,0 +1,38 @@
+//! Asking for the right to execute.
+
+use crate::abi::answer::Answer;
+use crate::abi::types::{Engine, Error, Fingerprint, Key};
+use crate::boundary::convert::Caller;
+use crate::boundary::entry::entry;
+use crate::objects::engine::{self, ENGINES};
+use crate::objects::fingerprint::FINGERPRINTS;
+
+/// Asks for the right to execute the operation that `key` names. With `max_wait_ms` above 0 it waits so
+/// long for an owner: for its response (REPLAY), its abort (CLAIMED) or its end (ORPHANED); past the
+/// bound the outcome is LOCKED. Waits for the disk.
+///
+/// The caller frees `answer->data`, and ends `answer->claim` or frees `answer->orphan`. CLAIMED is durable
+/// when it is answered, under ONCEKEY_STRICT. Fails with INVALID_INPUT, OVERLOADED, STORE_FULL,
+/// OUTCOME_UNKNOWN, UNAVAILABLE, CLOSED, CORRUPTED, IO; then the caller must not execute.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn oncekey_begin(
+    engine: Engine,
+    key: Key,
+    fingerprint: Fingerprint,
+    max_wait_ms: u64,
+    answer: *mut Answer,
+    error: *mut Error,
+) -> i32 {
+    // SAFETY: the caller keeps the contract of the crate.
+    let caller = unsafe { Caller::new() };
+    let answer = caller.out(answer);
+    entry(Some(caller.out(error)), || {
+        let answer = answer.required("answer")?;
+        let key = caller.key(key)?;
+        let engine = ENGINES.get(engine.id)?;
+        let fingerprint = FINGERPRINTS.get(fingerprint.id)?;
+        let pending = engine::begin(&engine, &key, fingerprint, max_wait_ms);
+        *answer = Answer::from_begin(pending.wait()?)?;
+        Ok(())
+    })
+}

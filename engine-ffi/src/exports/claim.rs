@@ -1,0 +1,116 @@
+//! Calls on a claim.
+
+use crate::abi::answer::Info;
+use crate::abi::types::{Claim, Error, Slice};
+use crate::boundary::convert::Caller;
+use crate::boundary::entry::entry;
+use crate::objects::claim::{CLAIMS, checkpoint, is_kept, ttl};
+use crate::objects::ending::Ending;
+
+/// Ends the operation with its response, which every identical begin gets until the TTL is over. A
+/// response longer than `max_response` is not kept, and `kept`, which may be NULL, becomes 0. Waits for
+/// the disk; durable when the status is OK.
+///
+/// The claim is gone after OK, FENCED (somebody took over) and ALREADY_COMPLETED. After OUTCOME_UNKNOWN,
+/// UNAVAILABLE, STORE_FULL, CLOSED and all others it is still the caller's, to try again or to free.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn oncekey_claim_complete(
+    claim: Claim,
+    response: Slice,
+    kept: *mut u32,
+    error: *mut Error,
+) -> i32 {
+    // SAFETY: the caller keeps the contract of the crate.
+    let caller = unsafe { Caller::new() };
+    let mut kept = caller.out(kept);
+    entry(Some(caller.out(error)), || {
+        let response = caller.bytes(response, "the response")?;
+        let ending = Ending::submit(&CLAIMS, claim.id, |claim| claim.complete(response))?;
+        kept.set(is_kept(ending.wait()?));
+        Ok(())
+    })
+}
+
+/// Like oncekey_claim_complete, with a TTL of its own (0: the store's), and perhaps without a response
+/// to keep (NULL: a begin is told that the operation was completed).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn oncekey_claim_complete_with(
+    claim: Claim,
+    response: *const Slice,
+    ttl_ms: u64,
+    kept: *mut u32,
+    error: *mut Error,
+) -> i32 {
+    // SAFETY: the caller keeps the contract of the crate.
+    let caller = unsafe { Caller::new() };
+    let mut kept = caller.out(kept);
+    entry(Some(caller.out(error)), || {
+        let response = match caller.optional(response) {
+            Some(slice) => Some(caller.bytes(*slice, "the response")?),
+            None => None,
+        };
+        let ttl = ttl(ttl_ms);
+        let ending = Ending::submit(&CLAIMS, claim.id, |claim| claim.complete_with(response, ttl))?;
+        kept.set(is_kept(ending.wait()?));
+        Ok(())
+    })
+}
+
+/// Says that nothing happened in this attempt. The first attempt frees the key; a later one leaves the
+/// orphan that it took over. Waits for the disk; durable when the status is OK.
+///
+/// Whether the claim is gone is as with oncekey_claim_complete.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn oncekey_claim_abort(claim: Claim, error: *mut Error) -> i32 {
+    // SAFETY: the caller keeps the contract of the crate.
+    let caller = unsafe { Caller::new() };
+    entry(Some(caller.out(error)), || {
+        Ending::submit(&CLAIMS, claim.id, oncekey::Claim::abort)?.wait()
+    })
+}
+
+/// Saves a recovery point: whoever resolves the orphan that this claim may become gets the last one. At
+/// most `max_checkpoint` bytes. Waits for the disk; durable when the status is OK. The claim stays.
+///
+/// Fails with INVALID_INPUT when it is too long, FENCED, ALREADY_COMPLETED, OUTCOME_UNKNOWN, UNAVAILABLE,
+/// STORE_FULL, CLOSED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn oncekey_claim_checkpoint(
+    claim: Claim,
+    data: Slice,
+    error: *mut Error,
+) -> i32 {
+    // SAFETY: the caller keeps the contract of the crate.
+    let caller = unsafe { Caller::new() };
+    entry(Some(caller.out(error)), || {
+        let data = caller.bytes(data, "the checkpoint")?;
+        let pending = checkpoint(claim.id, data)?;
+        Ok(pending.wait()?)
+    })
+}
+
+/// Key, token, attempt and last checkpoint of a claim. The caller frees `info->data`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn oncekey_claim_info(
+    claim: Claim,
+    info: *mut Info,
+    error: *mut Error,
+) -> i32 {
+    // SAFETY: the caller keeps the contract of the crate.
+    let caller = unsafe { Caller::new() };
+    let info = caller.out(info);
+    entry(Some(caller.out(error)), || {
+        let info = info.required("info")?;
+        *info = CLAIMS.with(claim.id, |claim| {
+            Info::new(claim.key(), claim.last_checkpoint(), claim.token(), claim.attempt())
+        })??;
+        Ok(())
+    })
+}
+
+/// Drops a claim. Unless it was ended, the operation is an orphan from now on: its outcome is unknown.
+/// Does not wait. 0 is freed without effect.
+#[unsafe(no_mangle)]
+pub extern "C" fn oncekey_claim_free(claim: Claim) -> i32 {
+    entry(None, || CLAIMS.remove(claim.id).map(drop))
+}

@@ -1,0 +1,234 @@
+//! Calls on an engine.
+
+use crate::abi::answer::Answer;
+use crate::abi::close_report::CloseReport;
+use crate::abi::options::Options;
+use crate::abi::stats::Stats;
+use crate::abi::types::{Engine, Error, Key, Orphan, Slice};
+use crate::boundary::convert::Caller;
+use crate::boundary::entry::entry;
+use crate::boundary::failure::Failure;
+use crate::boundary::fork;
+use crate::objects::engine::ENGINES;
+use crate::objects::orphan::ORPHANS;
+
+/// Opens the store in the directory `path`, creating it unless ONCEKEY_OPEN_EXISTING is set. `options`
+/// may be NULL. When this returns, every record that was ever acknowledged is known again, and every
+/// claim of an earlier process is an orphan. Waits for the disk.
+///
+/// The caller frees `engine` with oncekey_engine_free. Fails with INVALID_INPUT, the STORE_ statuses,
+/// NETWORK_FILESYSTEM, CORRUPTED, CLOCK_JUMP, IO.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn oncekey_engine_open(
+    path: Slice,
+    options: *const Options,
+    engine: *mut Engine,
+    error: *mut Error,
+) -> i32 {
+    // SAFETY: the caller keeps the contract of the crate.
+    let caller = unsafe { Caller::new() };
+    let engine = caller.out(engine);
+    entry(Some(caller.out(error)), || {
+        let engine = engine.required("engine")?;
+        let path = caller.path(path)?;
+        let options: Option<Options> = caller.sized(options)?;
+        fork::watch()?;
+        let opened = match options {
+            Some(options) => options.open(path)?,
+            None => oncekey::Engine::open(path)?,
+        };
+        engine.id = ENGINES.insert(opened).map_err(|_| Failure::too_many())?;
+        Ok(())
+    })
+}
+
+/// Recovers in place after a failure, as a restart of the process would: every claim becomes an
+/// orphan, which its owner may still complete. Waits for the disk.
+///
+/// Fails with CLOSED, or as oncekey_engine_open: the engine stays unavailable and may be reopened again.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn oncekey_engine_reopen(engine: Engine, error: *mut Error) -> i32 {
+    // SAFETY: the caller keeps the contract of the crate.
+    let caller = unsafe { Caller::new() };
+    entry(Some(caller.out(error)), || Ok(ENGINES.get(engine.id)?.reopen()?))
+}
+
+/// Ends the engine: refuses new calls, makes durable what was submitted, folds, joins its threads and
+/// unlocks the store. Claims that are still held are orphans at the next open. Waits for the disk.
+///
+/// The handle stays, and answers CLOSED until it is freed. `report` may be NULL. Fails with CLOSED when
+/// it was closed before, UNAVAILABLE when it had failed; it is closed anyway.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn oncekey_engine_close(
+    engine: Engine,
+    report: *mut CloseReport,
+    error: *mut Error,
+) -> i32 {
+    // SAFETY: the caller keeps the contract of the crate.
+    let caller = unsafe { Caller::new() };
+    let mut report = caller.out(report);
+    entry(Some(caller.out(error)), || {
+        let closed = ENGINES.get(engine.id)?.close()?;
+        report.set(CloseReport {
+            in_flight: closed.in_flight,
+            folded_through: closed.folded_through,
+        });
+        Ok(())
+    })
+}
+
+/// Gives the handle back; closes the engine first when that was not done. Claims, orphans and queues
+/// of it answer CLOSED from then on and are still to be freed. 0 is freed without effect.
+#[unsafe(no_mangle)]
+pub extern "C" fn oncekey_engine_free(engine: Engine) -> i32 {
+    entry(None, || {
+        if let Some(engine) = ENGINES.remove(engine.id)? {
+            // Whoever wants to know how it ended calls close.
+            let _ = engine.close();
+        }
+        Ok(())
+    })
+}
+
+/// What the store holds under a key, without asking for the right to execute: ABSENT, LOCKED, REPLAY
+/// or ORPHANED. May read from the disk.
+///
+/// The caller frees `answer->data` and `answer->orphan`. Fails with INVALID_INPUT, OUTCOME_UNKNOWN,
+/// UNAVAILABLE, CLOSED, CORRUPTED, IO.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn oncekey_engine_get(
+    engine: Engine,
+    key: Key,
+    answer: *mut Answer,
+    error: *mut Error,
+) -> i32 {
+    // SAFETY: the caller keeps the contract of the crate.
+    let caller = unsafe { Caller::new() };
+    let answer = caller.out(answer);
+    entry(Some(caller.out(error)), || {
+        let answer = answer.required("answer")?;
+        let key = caller.key(key)?;
+        *answer = Answer::from_lookup(ENGINES.get(engine.id)?.get(&key)?)?;
+        Ok(())
+    })
+}
+
+/// The orphans that stand unresolved, oldest first: up to `capacity` handles into `orphans`, and into
+/// `count` how many there are in all. May read from the disk.
+///
+/// The caller frees the handles that were given out: the lesser of `capacity` and `*count`. Fails with
+/// UNAVAILABLE, CLOSED, CORRUPTED, IO.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn oncekey_engine_orphans(
+    engine: Engine,
+    orphans: *mut Orphan,
+    capacity: usize,
+    count: *mut usize,
+    error: *mut Error,
+) -> i32 {
+    // SAFETY: the caller keeps the contract of the crate.
+    let caller = unsafe { Caller::new() };
+    let count = caller.out(count);
+    let orphans = caller.zeroed_array(orphans, capacity);
+    entry(Some(caller.out(error)), || {
+        let count = count.required("count")?;
+        let orphans = orphans.ok_or_else(|| Failure::null("orphans"))?;
+        let found = ENGINES.get(engine.id)?.orphans()?;
+        let all = found.len();
+        let mut refused = false;
+        for (target, orphan) in orphans.iter_mut().zip(found) {
+            let id = ORPHANS.insert(orphan).ok();
+            refused |= id.is_none();
+            target.id = id.unwrap_or(0);
+        }
+        if refused {
+            for orphan in orphans {
+                // Known to nobody yet.
+                let _ = ORPHANS.remove(std::mem::take(&mut orphan.id));
+            }
+            return Err(Failure::too_many());
+        }
+        *count = all;
+        Ok(())
+    })
+}
+
+/// Counters and gauges into `stats`, whose `size` the caller has set. Cheap enough to be scraped.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn oncekey_engine_stats(
+    engine: Engine,
+    stats: *mut Stats,
+    error: *mut Error,
+) -> i32 {
+    // SAFETY: the caller keeps the contract of the crate.
+    let caller = unsafe { Caller::new() };
+    entry(Some(caller.out(error)), || {
+        let taken = ENGINES.get(engine.id).map(|engine| Stats::new(&engine.stats()));
+        // Zeroed in any case.
+        let empty = Stats::new(&oncekey::Stats::default());
+        caller.fill_sized(stats, taken.as_ref().unwrap_or(&empty))?;
+        taken.map(drop)
+    })
+}
+
+/// Moves everything acknowledged so far from the journal into the store file. Never needed for
+/// durability. Waits for the disk. Fails with UNAVAILABLE, CLOSED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn oncekey_engine_fold(engine: Engine, error: *mut Error) -> i32 {
+    // SAFETY: the caller keeps the contract of the crate.
+    let caller = unsafe { Caller::new() };
+    entry(Some(caller.out(error)), || Ok(ENGINES.get(engine.id)?.fold()?))
+}
+
+/// Gives the space of expired records back now; `removed`, which may be NULL, tells how many rows. Never
+/// needed for correctness. Waits for the disk. Fails with UNAVAILABLE, CLOSED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn oncekey_engine_sweep(
+    engine: Engine,
+    removed: *mut u64,
+    error: *mut Error,
+) -> i32 {
+    // SAFETY: the caller keeps the contract of the crate.
+    let caller = unsafe { Caller::new() };
+    let mut removed = caller.out(removed);
+    entry(Some(caller.out(error)), || {
+        removed.set(ENGINES.get(engine.id)?.sweep()?);
+        Ok(())
+    })
+}
+
+/// Writes a consistent copy of the store into the new or empty directory `path`, while the engine runs.
+/// It is another incarnation: tokens of the original are fenced there. Waits for the disk.
+///
+/// Fails with INVALID_INPUT when `path` is not empty, STORE_FULL, IO, UNAVAILABLE, CLOSED.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn oncekey_engine_backup(
+    engine: Engine,
+    path: Slice,
+    error: *mut Error,
+) -> i32 {
+    // SAFETY: the caller keeps the contract of the crate.
+    let caller = unsafe { Caller::new() };
+    entry(Some(caller.out(error)), || {
+        let path = caller.path(path)?;
+        Ok(ENGINES.get(engine.id)?.backup_to(path)?)
+    })
+}
+
+/// Reads the whole store file in the directory `path`, which no engine may have open, and checks every
+/// checksum. Writes nothing. Waits for the disk.
+///
+/// Fails with CORRUPTED for the first damage found, or as oncekey_engine_open with ONCEKEY_OPEN_EXISTING.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn oncekey_verify(path: Slice, error: *mut Error) -> i32 {
+    // SAFETY: the caller keeps the contract of the crate.
+    let caller = unsafe { Caller::new() };
+    entry(Some(caller.out(error)), || {
+        let path = caller.path(path)?;
+        fork::watch()?;
+        match oncekey::verify(path)?.damage().first() {
+            Some(damage) => Err(damage.error().clone())?,
+            None => Ok(()),
+        }
+    })
+}

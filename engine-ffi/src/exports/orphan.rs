@@ -1,0 +1,98 @@
+//! Calls on an orphan.
+
+use crate::abi::answer::{Answer, Info};
+use crate::abi::time::{in_ms, unix_ms};
+use crate::abi::types::{Claim, Error, Orphan, Slice};
+use crate::boundary::convert::Caller;
+use crate::boundary::entry::entry;
+use crate::objects::claim::is_kept;
+use crate::objects::ending::Ending;
+use crate::objects::orphan::ORPHANS;
+
+/// Claims the operation: a new token, one attempt more, the last checkpoint (oncekey_claim_info). Whoever
+/// takes over executes what may have happened before: at least once. Waits for the disk; durable when the
+/// status is OK.
+///
+/// The orphan is gone after OK, FENCED and ALREADY_COMPLETED (it was resolved otherwise); after OVERLOADED,
+/// STORE_FULL, OUTCOME_UNKNOWN, UNAVAILABLE, CLOSED and all others it is still the caller's.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn oncekey_orphan_take_over(
+    orphan: Orphan,
+    claim: *mut Claim,
+    error: *mut Error,
+) -> i32 {
+    // SAFETY: the caller keeps the contract of the crate.
+    let caller = unsafe { Caller::new() };
+    let claim = caller.out(claim);
+    entry(Some(caller.out(error)), || {
+        let claim = claim.required("claim")?;
+        let ending = Ending::submit(&ORPHANS, orphan.id, oncekey::Orphan::take_over)?;
+        let answer = Answer::claimed(ending.wait()?)?;
+        // The checkpoint is asked for by oncekey_claim_info.
+        answer.data.free();
+        *claim = answer.claim;
+        Ok(())
+    })
+}
+
+/// Ends the operation with a response, for somebody who found out that it happened. `kept` may be NULL.
+/// Waits for the disk; durable when the status is OK. Whether the orphan is gone is as with
+/// oncekey_orphan_take_over.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn oncekey_orphan_complete(
+    orphan: Orphan,
+    response: Slice,
+    kept: *mut u32,
+    error: *mut Error,
+) -> i32 {
+    // SAFETY: the caller keeps the contract of the crate.
+    let caller = unsafe { Caller::new() };
+    let mut kept = caller.out(kept);
+    entry(Some(caller.out(error)), || {
+        let response = caller.bytes(response, "the response")?;
+        let ending = Ending::submit(&ORPHANS, orphan.id, |orphan| orphan.complete(response))?;
+        kept.set(is_kept(ending.wait()?));
+        Ok(())
+    })
+}
+
+/// Frees the key, for somebody who found out that the operation did not happen, or who wants it executed
+/// again. Waits for the disk; durable when the status is OK. Whether the orphan is gone is as with
+/// oncekey_orphan_take_over.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn oncekey_orphan_release(orphan: Orphan, error: *mut Error) -> i32 {
+    // SAFETY: the caller keeps the contract of the crate.
+    let caller = unsafe { Caller::new() };
+    entry(Some(caller.out(error)), || {
+        Ending::submit(&ORPHANS, orphan.id, oncekey::Orphan::release)?.wait()
+    })
+}
+
+/// Key, token, attempt, last checkpoint and age of an orphan. The caller frees `info->data`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn oncekey_orphan_info(
+    orphan: Orphan,
+    info: *mut Info,
+    error: *mut Error,
+) -> i32 {
+    // SAFETY: the caller keeps the contract of the crate.
+    let caller = unsafe { Caller::new() };
+    let info = caller.out(info);
+    entry(Some(caller.out(error)), || {
+        let info = info.required("info")?;
+        let orphan = ORPHANS.get(orphan.id)?;
+        let checkpoint = orphan.last_checkpoint();
+        *info = Info {
+            since_ms: unix_ms(orphan.since()),
+            age_ms: in_ms(orphan.age()),
+            ..Info::new(orphan.key(), checkpoint, orphan.token(), orphan.attempt())?
+        };
+        Ok(())
+    })
+}
+
+/// Drops the handle and changes nothing. 0 is freed without effect.
+#[unsafe(no_mangle)]
+pub extern "C" fn oncekey_orphan_free(orphan: Orphan) -> i32 {
+    entry(None, || ORPHANS.remove(orphan.id).map(drop))
+}

@@ -1,0 +1,10 @@
+//! What C holds by number, and what it is given of it.
+
+pub(crate) mod answer;
+pub(crate) mod buffer;
+pub(crate) mod claim;
+pub(crate) mod ending;
+pub(crate) mod engine;
+pub(crate) mod fingerprint;
+pub(crate) mod opening;
+pub(crate) mod orphan;
