@@ -88,7 +88,7 @@ function decide({ response, problem }, o) {
   switch (problem?.code) {
     case "idempotency_key_locked": return { wait, locked: true };
     case "idempotency_store_unavailable": case "upstream_unreachable": case "idempotency_overloaded":
-    case "idempotency_body_unreadable": return { wait };
+    case "idempotency_body_unreadable": case "idempotency_body_timeout": return { wait };
     case "idempotency_outcome_unknown": return "unknown";
     case "idempotency_response_not_stored": return "notStored";
     case "idempotency_key_mismatch": case "idempotency_key_invalid": case "idempotency_key_missing":

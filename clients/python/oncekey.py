@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Callable, Optional
 from urllib.parse import urlsplit
 
-AGAIN = {"idempotency_store_unavailable", "upstream_unreachable", "idempotency_overloaded", "idempotency_body_unreadable"}
+AGAIN = {"idempotency_store_unavailable", "upstream_unreachable", "idempotency_overloaded",
+         "idempotency_body_unreadable", "idempotency_body_timeout"}
 STOP = {"idempotency_outcome_unknown": "unknown", "idempotency_response_not_stored": "notStored",
         "idempotency_key_mismatch": "bug", "idempotency_key_invalid": "bug", "idempotency_key_missing": "bug",
         "idempotency_scope_missing": "bug", "idempotency_body_too_large": "bug"}

@@ -170,7 +170,8 @@ fn judge(answer: &Answer) -> Verdict {
         "idempotency_store_unavailable"
         | "upstream_unreachable"
         | "idempotency_overloaded"
-        | "idempotency_body_unreadable" => return Verdict::Again,
+        | "idempotency_body_unreadable"
+        | "idempotency_body_timeout" => return Verdict::Again,
         "idempotency_outcome_unknown" => return Verdict::Stop(Why::Unknown),
         "idempotency_response_not_stored" => return Verdict::Stop(Why::NotStored),
         "idempotency_key_mismatch"

@@ -57,7 +57,7 @@ func decide(response *http.Response, body []byte, policy Policy) (Why, time.Dura
 		}
 		return locked, wait
 	case "idempotency_store_unavailable", "upstream_unreachable", "idempotency_overloaded",
-		"idempotency_body_unreadable":
+		"idempotency_body_unreadable", "idempotency_body_timeout":
 		return again, wait
 	case "idempotency_outcome_unknown":
 		return Unknown, -1
