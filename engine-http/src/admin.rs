@@ -56,7 +56,7 @@ impl Admin {
         Self { layer, backups: None }
     }
 
-    /// Lets operators take backups, each into a new directory below this one. Default: they can not.
+    /// Lets operators take backups, each into a new directory below this one. Default: they cannot.
     pub fn backups(mut self, directory: impl Into<PathBuf>) -> Self {
         self.backups = Some(directory.into());
         self
@@ -326,7 +326,7 @@ async fn back_up(State(admin): Shared, Json(Backup { name }): Json<Backup>) -> A
     .await
 }
 
-/// A name can not lead out of the directory, nor hide in it.
+/// A name cannot lead out of the directory, nor hide in it.
 fn backup_path(directory: &Path, name: &str) -> Result<PathBuf, Refusal> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if name.is_empty() || name.starts_with('.') || name.len() > 128 || !name.bytes().all(plain) {

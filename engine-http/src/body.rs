@@ -137,7 +137,7 @@ impl<B: Body> fmt::Debug for ResponseBody<B> {
 }
 
 pin_project! {
-    /// A request body for services whose own type can not be made from bytes, such as
+    /// A request body for services whose own type cannot be made from bytes, such as
     /// `hyper::body::Incoming`.
     ///
     /// The layer reads the body of a request with a key, and gives the handler another of the same

@@ -33,7 +33,7 @@
 //! | key malformed or sent twice | 400 `idempotency_key_invalid` |
 //! | key missing where it is [required](Policy::required) | 400 `idempotency_key_missing`; else the request passes through |
 //! | request body over the [limit](Policy::max_request_body) | 413 `idempotency_body_too_large`, the key is unused |
-//! | request body can not be read | 400 `idempotency_body_unreadable`, the key is unused |
+//! | request body cannot be read | 400 `idempotency_body_unreadable`, the key is unused |
 //! | request body stalled for [30 s](IdempotencyLayer::body_idle) | 408 `idempotency_body_timeout`, the key is unused |
 //! | request bodies over their [budget](IdempotencyLayer::max_buffered) | 503 `idempotency_overloaded`, the key is unused |
 //! | the handler could not be started | 503 `idempotency_overloaded`, the key is free |
@@ -73,7 +73,7 @@
 //!   that carries [`NotStored`] are sent as they come; their operation is completed without a
 //!   response.
 //!
-//! When a response can not be stored because the store failed, the client gets it all the same, and
+//! When a response cannot be stored because the store failed, the client gets it all the same, and
 //! the failure is logged and [counted](LayerStats::complete_failed). Retries get 503 until
 //! [`Engine::reopen`](oncekey::Engine::reopen), then the response or 409
 //! `idempotency_outcome_unknown`.

@@ -26,7 +26,7 @@ mod enabled {
     }
 
     pub(crate) fn undecodable(error: DecodeError) {
-        error!(target: TARGET, %error, "a stored response can not be replayed");
+        error!(target: TARGET, %error, "a stored response cannot be replayed");
     }
 }
 

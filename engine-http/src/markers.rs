@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Says, in the extensions of a response, that nothing happened: the key is freed, and the next
 /// request with it runs the handler.
 ///
-/// Only the first attempt can free a key. A later one ([`Recovery::Retry`](crate::Recovery)) can not
+/// Only the first attempt can free a key. A later one ([`Recovery::Retry`](crate::Recovery)) cannot
 /// vouch for those before it: the outcome stays unknown.
 ///
 /// ```

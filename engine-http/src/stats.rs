@@ -1,4 +1,4 @@
-//! What the layer counts that the engine can not.
+//! What the layer counts that the engine cannot.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
