@@ -13,7 +13,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use oncekey::{Begin, Engine, ErrorKind, Fingerprint, Key, Options};
+use oncekey::{Begin, Durability, Engine, ErrorKind, Fingerprint, Key, Options};
 
 fn options() -> Options {
     Options::new().segment_bytes(4 << 20).recent_bytes(1 << 20)
@@ -285,10 +285,13 @@ fn an_engine_whose_files_are_gone_fails_before_it_acknowledges() {
             fs::remove_file(names.find(is_records).unwrap()).unwrap();
         }),
     ];
-    for (name, loss) in losses {
+    let durabilities = [Durability::Strict, Durability::Relaxed];
+    for ((name, loss), durability) in
+        losses.into_iter().flat_map(|loss| durabilities.map(|durability| (loss, durability)))
+    {
         let directory = scratch();
         let path = directory.path().join("store");
-        let engine = options().open(&path).unwrap();
+        let engine = options().durability(durability).open(&path).unwrap();
         pair(&engine, "folded").unwrap();
         engine.fold().unwrap();
         pair(&engine, "before").unwrap();

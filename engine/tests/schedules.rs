@@ -108,9 +108,13 @@ impl Impatient {
     }
 
     fn step(&mut self) {
-        if self.random.below(6) == 0
-            && let Err(error) = self.engine.fold()
-        {
+        let asked = match self.random.below(18) {
+            0..3 => self.engine.fold(),
+            3 => self.engine.sweep().map(drop),
+            4 => self.engine.backup_to(format!("/copy-{}", self.random.below(u64::MAX))),
+            _ => Ok(()),
+        };
+        if let Err(error) = asked {
             refused(&error);
         }
         let name = self.random.below(2) as u8;

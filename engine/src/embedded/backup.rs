@@ -7,10 +7,9 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::base::sync::Instant;
 use crate::embedded::directory::{self, LOCK, UNFINISHED};
 use crate::embedded::disk::{Caching, Directory, Lockable};
 use crate::embedded::journal::{self, JournalId, Position, Reached};

@@ -176,6 +176,11 @@ impl Committer {
         let late = match self.core.options.durability {
             Durability::Strict => written,
             Durability::Relaxed => {
+                // These answers come before the sync, not before the files are known to be there.
+                let Self { core, journal, presence, .. } = self;
+                if let Err(error) = caught(|| presence.check(journal, &core.views)) {
+                    return Err(self.unknown(written, error));
+                }
                 let (early, late) = (written.into_iter())
                     .partition(|written| written.op.command.starts_execution());
                 self.publish(early, now);
