@@ -13,7 +13,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use oncekey::disk::{Disk, Lockable, OsDisk};
 use oncekey::{Begin, Durability, Engine, ErrorKind, Fingerprint, Key, Options};
+use oncekey_testing::{Fault, OpKind, SimDisk};
 
 fn options() -> Options {
     Options::new().segment_bytes(4 << 20).recent_bytes(1 << 20)
@@ -95,6 +97,33 @@ fn a_store_whose_lock_file_was_removed_or_replaced_is_still_in_use() {
         }
         assert!(is_replayed(&Engine::open(&path).unwrap(), "k"), "{name}");
     }
+}
+
+/// Only LOCK is created by locking it: an empty store file would hide that the store is gone.
+#[test]
+fn locking_a_store_file_that_vanished_meanwhile_creates_none() {
+    let directory = scratch();
+    let real = OsDisk.open_dir(directory.path()).unwrap();
+    let simulated = SimDisk::new();
+    simulated.create_dir(Path::new("/store")).unwrap();
+    for dir in [real, simulated.open_dir(Path::new("/store")).unwrap()] {
+        let missing = dir.lock(Lockable::File("store.redb")).map(drop).unwrap_err();
+        assert_eq!(missing.kind(), std::io::ErrorKind::NotFound);
+        assert!(dir.list().unwrap().is_empty());
+        drop(dir.lock(Lockable::Created("LOCK")).unwrap());
+        drop(dir.lock(Lockable::File("LOCK")).unwrap());
+    }
+}
+
+#[test]
+fn an_open_whose_store_file_vanishes_before_it_is_locked_finds_no_store() {
+    let disk = SimDisk::new();
+    let options = || options().disk(std::sync::Arc::new(disk.clone()));
+    options().open("/store").unwrap().close().unwrap();
+    let gone = Fault::at_kind(OpKind::Lock, 0).on_path("store.redb");
+    disk.inject(gone.error(std::io::ErrorKind::NotFound));
+    assert_eq!(options().open("/store").unwrap_err().kind(), ErrorKind::StoreMissing);
+    options().open_existing("/store").unwrap();
 }
 
 #[test]

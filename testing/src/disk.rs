@@ -450,7 +450,15 @@ impl Directory for SimDirectory {
 
     fn lock(&self, what: Lockable<'_>) -> io::Result<Box<dyn Any + Send + Sync>> {
         match what {
-            Lockable::File(name) => self.disk.lock(&self.path.join(name)),
+            Lockable::Created(name) => self.disk.lock(&self.path.join(name)),
+            Lockable::File(name) => {
+                let path = self.path.join(name);
+                self.disk.on_path(OpKind::Lock, &path, |state| {
+                    let name = normal(&path)?;
+                    state.tree.lookup_file(&name)?;
+                    self.disk.take_lock(state, name)
+                })
+            }
             Lockable::Directory => self.disk.on_path(OpKind::Lock, &self.path, |state| {
                 let name = normal(&self.path)?;
                 self.disk.take_lock(state, name)

@@ -14,11 +14,15 @@ pub(crate) struct Report {
     pub(crate) message: CString,
 }
 
+/// Causes come from others; a message stays one line, and ends where C says it ends.
+fn one_line(message: &str) -> String {
+    let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    message.chars().map(|c| if breaks(c) { ' ' } else { c }).collect()
+}
+
 /// The failure as C holds it; no error when there is no room for one.
 pub(crate) fn keep(failure: &Failure) -> Error {
-    let mut message = failure.message();
-    message.retain(|c| c != '\0');
-    let message = CString::new(message).unwrap_or_default();
+    let message = CString::new(one_line(&failure.message())).unwrap_or_default();
     let report = Box::new(Report { status: failure.status(), message });
     Error { id: ERRORS.insert(report).unwrap_or(0) }
 }
@@ -26,5 +30,15 @@ pub(crate) fn keep(failure: &Failure) -> Error {
 pub(crate) fn report(failure: &Failure, error: &mut Out<'_, Error>) {
     if error.is_wanted() {
         error.set(keep(failure));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::one_line;
+
+    #[test]
+    fn a_message_for_c_is_one_line_without_a_nul() {
+        assert_eq!(one_line("a\nb\0c\u{1b}d\u{2028}e \u{e4}"), "a b c d e \u{e4}");
     }
 }

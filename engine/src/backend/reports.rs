@@ -175,7 +175,11 @@ impl Damage {
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.key {
-            Some(key) => write!(f, "{key:?}: {}", self.error),
+            // An operator who looks for the damage needs the key itself, made one line of ASCII.
+            Some(key) => {
+                let (scope, name) = (key.scope().escape_ascii(), key.key().escape_ascii());
+                write!(f, "{scope}/{name}: {}", self.error)
+            }
             None => self.error.fmt(f),
         }
     }

@@ -95,9 +95,19 @@ impl std::hash::Hash for SharedBytes {
     }
 }
 
+/// Bytes of which only the length is printed: they are customers' own, and logs are read by others.
+pub(crate) struct Hidden<'a>(pub(crate) &'a [u8]);
+
+impl fmt::Debug for Hidden<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+/// Prints the length.
 impl fmt::Debug for SharedBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "b\"{}\"", self.escape_ascii())
+        Hidden(self).fmt(f)
     }
 }
 
@@ -124,7 +134,7 @@ mod tests {
         let copy = whole.part(&other);
         assert_eq!((&copy[..], copy == SharedBytes::copy_of(b"bcd")), (&b"bcd"[..], true));
         assert_eq!(whole.holders(), 4);
-        assert_eq!(format!("{part:?}"), "b\"cde\"");
+        assert_eq!(format!("{part:?}"), "3 bytes");
         assert_eq!(SharedBytes::filled(1, |_| Err(7)), Err(7));
     }
 

@@ -73,7 +73,8 @@ kinds! {
     Io: "input/output error",
 }
 
-/// A failure: its [`kind`](Error::kind) for programs, its `Display` for people, its cause as `source`.
+/// A failure: its [`kind`](Error::kind) for programs, its `Display` for people, which is one line, its
+/// cause as `source`.
 ///
 /// Cheap to clone, because one failed sync is reported to every caller of its group.
 #[derive(Clone)]
@@ -100,7 +101,7 @@ impl Error {
     }
 
     pub(crate) fn new(kind: ErrorKind, context: impl Into<String>) -> Self {
-        Self(Arc::new(Inner { kind, context: context.into(), source: None }))
+        Self(Arc::new(Inner { kind, context: one_line(context.into()), source: None }))
     }
 
     pub(crate) fn caused_by(
@@ -108,7 +109,8 @@ impl Error {
         context: impl Into<String>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self(Arc::new(Inner { kind, context: context.into(), source: Some(source.into()) }))
+        let source = Some(source.into());
+        Self(Arc::new(Inner { kind, context: one_line(context.into()), source }))
     }
 
     pub(crate) fn invalid(context: impl Into<String>) -> Self {
@@ -152,6 +154,21 @@ impl Error {
     }
 }
 
+/// The message with its line breaks and control characters escaped. Paths and messages of others have
+/// them, and a line of a log must stay one.
+fn one_line(message: String) -> String {
+    // Unicode's own line and paragraph separators are no control characters.
+    let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+    if !message.contains(breaks) {
+        return message;
+    }
+    let mut line = String::with_capacity(message.len() + 8);
+    for c in message.chars() {
+        if breaks(c) { line.extend(c.escape_default()) } else { line.push(c) }
+    }
+    line
+}
+
 /// Whether no file could be opened, since the process or the system has too many open.
 pub(crate) fn is_descriptor_shortage(error: &std::io::Error) -> bool {
     let [process, system] = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
@@ -183,5 +200,31 @@ impl fmt::Debug for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.0.source.as_deref().map(|source| source as &(dyn std::error::Error + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_one_line_whatever_is_in_it() {
+        let nasty = "a\nb\r\nc\td\u{1b}[31me\0f\u{85}g\u{2028}h\u{2029}i\u{7f}j \u{e4}";
+        let broken = std::io::Error::other(nasty);
+        let errors = [
+            Error::new(ErrorKind::Io, nasty),
+            Error::invalid(nasty),
+            Error::corrupted(nasty.to_owned()),
+            Error::gone(nasty),
+            Error::io(nasty, broken),
+            Error::caused_by(ErrorKind::Closed, Error::invalid(nasty).to_string(), nasty),
+        ];
+        for error in errors {
+            let message = error.to_string();
+            assert!(!message.contains(char::is_control), "{message:?}");
+            assert!(!message.contains(['\u{2028}', '\u{2029}']), "{message:?}");
+            assert!(message.contains("a\\nb\\r\\nc\\td\\u{1b}[31me\\u{0}f"), "{message}");
+            assert!(message.contains("j \u{e4}"), "other letters stay: {message}");
+        }
     }
 }

@@ -84,9 +84,11 @@ pub(crate) fn back_up(core: &Core, path: &Path) -> Result<()> {
         );
         return Err(Error::invalid(message));
     }
-    let lock = directory::lock(&*target, path, Lockable::File(LOCK))?;
+    let lock = directory::lock(&*target, path, Lockable::Created(LOCK))?;
     // What a backup left that was killed.
-    let copied = remove_parts(&*target).and_then(|()| copy(core, &target, path));
+    let copied = remove_parts(&*target)
+        .and_then(|()| copy(core, &target, path))
+        .map_err(|error| core.unreadable(error));
     if let Err(error) = copied {
         // Not more than the space would be won by it: the marker stays to the last.
         let removed = remove_parts(&*target);

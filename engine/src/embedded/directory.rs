@@ -61,7 +61,7 @@ pub(crate) fn open(options: &Options, path: &Path, create: bool) -> Result<(Stor
         Some(handle) => handle,
         None => create_dir(disk, path)?,
     };
-    let locked = lock(&*handle, path, Lockable::File(LOCK));
+    let locked = lock(&*handle, path, Lockable::Created(LOCK));
     if has_store && locked.as_ref().is_err_and(|error| error.kind() != ErrorKind::StoreInUse) {
         // A LOCK that cannot be locked does not tell whether the store is in use. These do.
         lock(&*handle, path, Lockable::File(store::FILE))?;
@@ -217,7 +217,7 @@ pub(crate) fn lock(
     what: Lockable<'_>,
 ) -> Result<Box<dyn Any + Send + Sync>> {
     let locked = match what {
-        Lockable::File(name) => path.join(name),
+        Lockable::Created(name) | Lockable::File(name) => path.join(name),
         Lockable::Directory => path.to_owned(),
     };
     handle.lock(what).map_err(|error| match error.kind() {
@@ -231,6 +231,9 @@ pub(crate) fn lock(
         ),
         io::ErrorKind::InvalidData => {
             Error::caused_by(ErrorKind::StoreForeign, locked.display().to_string(), error)
+        }
+        io::ErrorKind::NotFound => {
+            Error::caused_by(ErrorKind::StoreMissing, locked.display().to_string(), error)
         }
         _ => Error::io(format!("locking {}", locked.display()), error),
     })

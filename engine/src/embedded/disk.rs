@@ -9,6 +9,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::base::bytes::Hidden;
+
 pub use os::OsDisk;
 
 /// Alignment, in bytes, of offsets and buffers on a file opened with [`Caching::Direct`].
@@ -76,6 +78,8 @@ pub trait Directory: Debug + Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lockable<'a> {
     /// The file of this name, which is created if need be.
+    Created(&'a str),
+    /// The file of this name, which is there.
     File(&'a str),
     /// The directory itself.
     Directory,
@@ -103,11 +107,17 @@ pub trait DiskFile: Debug + Send + Sync {
 
 /// A buffer whose bytes start at a multiple of [`BLOCK`], as direct I/O needs, grown by whole
 /// blocks and without unsafe code: the allocation is one block larger than what is used.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct AlignedBuffer {
     storage: Vec<u8>,
     start: usize,
     len: usize,
+}
+
+impl Debug for AlignedBuffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        Hidden(self).fmt(f)
+    }
 }
 
 impl AlignedBuffer {
@@ -176,6 +186,13 @@ impl crate::base::codec::Encode for AlignedBuffer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_buffer_is_printed_by_its_length() {
+        let mut buffer = AlignedBuffer::default();
+        buffer.extend(b"secret");
+        assert_eq!(format!("{buffer:?}"), "6 bytes");
+    }
 
     #[test]
     fn an_aligned_buffer_stays_aligned_while_it_grows() {

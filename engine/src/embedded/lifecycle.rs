@@ -136,6 +136,7 @@ impl Backend for Embedded {
                 Ok(())
             }
             Err(error) => {
+                old.not_reopened(&error);
                 *running = Some(Running::ended(lock));
                 Err(error)
             }

@@ -1,6 +1,7 @@
 //! What makes two requests the same request.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::OnceLock;
 
 use crate::base::bytes::SharedBytes;
@@ -41,17 +42,31 @@ const HEAD_LEN: usize = 1 + TOTAL_LEN + 1;
 ///     .finish();
 /// # let _ = fingerprint;
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Fingerprint {
     parts: Vec<Part>,
     /// Over all parts, made once however often the fingerprint is begun with.
     digest: [u8; DIGEST_LEN],
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 struct Part {
     label: Cow<'static, str>,
     digest: [u8; DIGEST_LEN],
+}
+
+/// Prints the label: the value can be guessed from a digest without a key.
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.label.fmt(f)
+    }
+}
+
+/// Prints the labels of the parts.
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Fingerprint").field(&self.parts).finish()
+    }
 }
 
 impl Fingerprint {
@@ -121,7 +136,7 @@ impl FingerprintBuilder {
 }
 
 /// A presented fingerprint together with the secret of the store that it is compared in.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct KeyedFingerprint {
     fingerprint: Fingerprint,
     secret: Secret,
@@ -130,6 +145,12 @@ pub(crate) struct KeyedFingerprint {
     /// Made when a command is first decided, on the caller's thread, and used again by the
     /// committer, where every caller of the group would wait for it.
     stored: OnceLock<StoredFingerprint>,
+}
+
+impl fmt::Debug for KeyedFingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.fingerprint.fmt(f)
+    }
 }
 
 impl KeyedFingerprint {

@@ -11,7 +11,9 @@
 //! - `body`: the body, byte for byte.
 
 use std::borrow::Cow;
+use std::fmt;
 
+use crate::base::bytes::Hidden;
 use crate::base::error::{Error, Result};
 use crate::semantics::fingerprint::{Fingerprint, FingerprintBuilder, MAX_LABEL_LEN, MAX_PARTS};
 
@@ -81,7 +83,7 @@ impl FingerprintedHeaders {
 }
 
 /// An HTTP request without its headers, for [`Fingerprint::of_http`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct HttpRequest<'a> {
     /// The method, such as `POST`.
     pub method: &'a [u8],
@@ -91,6 +93,18 @@ pub struct HttpRequest<'a> {
     pub authority: Option<&'a [u8]>,
     /// The whole body.
     pub body: &'a [u8],
+}
+
+/// Prints lengths: a target may hold secrets as well as a body.
+impl fmt::Debug for HttpRequest<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpRequest")
+            .field("method", &Hidden(self.method))
+            .field("target", &Hidden(self.target))
+            .field("authority", &self.authority.map(Hidden))
+            .field("body", &Hidden(self.body))
+            .finish()
+    }
 }
 
 impl Fingerprint {

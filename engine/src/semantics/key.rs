@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::base::bytes::SharedBytes;
+use crate::base::bytes::{Hidden, SharedBytes};
 use crate::base::error::{Error, Result};
 use crate::semantics::secret::Secret;
 
@@ -85,9 +85,10 @@ impl Key {
     }
 }
 
+/// Prints the lengths.
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Key({}/{})", self.scope().escape_ascii(), self.key().escape_ascii())
+        write!(f, "Key(scope {:?}, key {:?})", Hidden(self.scope()), Hidden(self.key()))
     }
 }
 
@@ -156,8 +157,11 @@ mod tests {
 
     /// Logs show keys, and never the secret.
     #[test]
-    fn keys_and_hashes_can_be_read_and_the_secret_can_not() {
-        assert_eq!(format!("{:?}", Key::new("s", b"k\xff").unwrap()), r"Key(s/k\xff)");
+    fn of_keys_the_lengths_are_printed_and_of_the_secret_nothing() {
+        assert_eq!(
+            format!("{:?}", Key::new("s", b"k\xff").unwrap()),
+            "Key(scope 1 bytes, key 2 bytes)"
+        );
         assert_eq!(format!("{:?}", KeyHash(0xa0)), "000000000000000000000000000000a0");
         assert_eq!(format!("{:?}", Secret([7; Secret::LEN])), "Secret(..)");
     }

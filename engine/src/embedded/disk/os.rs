@@ -137,10 +137,10 @@ impl OsDirectory {
         open(flags)
     }
 
-    fn lock_file(&self, name: &str) -> io::Result<File> {
+    fn lock_file(&self, name: &str, create: OFlags) -> io::Result<File> {
         loop {
             // A link is not followed: it would lock something else.
-            let flags = OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+            let flags = create | OFlags::NOFOLLOW | OFlags::NONBLOCK;
             let irregular = || {
                 let message = format!("{name} is not a regular file");
                 io::Error::new(io::ErrorKind::InvalidData, message)
@@ -159,7 +159,7 @@ impl OsDirectory {
             if FileType::from_raw_mode(opened.st_mode) != FileType::RegularFile {
                 return Err(irregular());
             }
-            if opened.st_size == 0 {
+            if opened.st_size == 0 && create == OFlags::CREATE {
                 // Whatever the umask of the process took away from a new file. An older one that
                 // belongs to somebody else stays as it is.
                 let _ = rustix::fs::fchmod(&file, OWNER_FILE);
@@ -237,7 +237,8 @@ impl Directory for OsDirectory {
 
     fn lock(&self, what: Lockable<'_>) -> io::Result<Box<dyn Any + Send + Sync>> {
         match what {
-            Lockable::File(name) => Ok(Box::new(self.lock_file(name)?)),
+            Lockable::Created(name) => Ok(Box::new(self.lock_file(name, OFlags::CREATE)?)),
+            Lockable::File(name) => Ok(Box::new(self.lock_file(name, OFlags::empty())?)),
             Lockable::Directory => {
                 // A handle of its own: the lock ends with the guard, not with the directory.
                 let open = || rustix::fs::openat(&self.0, ".", DIRECTORY_FLAGS, Mode::empty());

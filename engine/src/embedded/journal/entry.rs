@@ -116,8 +116,11 @@ fn deadline(decoder: &mut Decoder<'_>) -> Result<Option<Time>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::semantics::command::Command;
     use crate::semantics::fingerprint::{Fingerprint, KeyedFingerprint};
+    use crate::semantics::samples::{SECRET, completed, hash};
     use crate::semantics::secret::Secret;
+    use crate::semantics::token::Token;
 
     fn entries() -> Vec<Entry> {
         let fingerprint = KeyedFingerprint::new(
@@ -156,6 +159,35 @@ mod tests {
             }
         }
         bytes
+    }
+
+    #[test]
+    fn commands_changes_and_records_are_printed_without_their_bytes() {
+        let (key, data) = (Key::new("QQQQ", "QQQQ").unwrap(), SharedBytes::copy_of(b"QQQQ"));
+        let presented = Fingerprint::builder().part("body", "QQQQ").finish();
+        let fingerprint = KeyedFingerprint::new(presented, &SECRET);
+        let stored = fingerprint.to_stored();
+        let (ttl, token) =
+            (Duration::from_secs(1), Token { incarnation: 1, epoch: 1, sequence: 1 });
+        let mut record = completed(&key, 1, 2, b"QQQQ");
+        record.fingerprint = stored.clone();
+        let claim = Change::Claim { key: key.clone(), fingerprint: stored, ttl, deadline: None };
+        let changes = [
+            claim,
+            Change::Complete { response: Some(data.clone()), expires_at: Time(0) },
+            Change::Checkpoint { data: data.clone() },
+        ];
+        let commands = [
+            Command::Begin { fingerprint, ttl, max_execution: None },
+            Command::Complete { token, response: Some(data.clone()), ttl: None },
+            Command::Checkpoint { token, data },
+        ];
+        let printed = format!("{record:#?} {commands:?}");
+        let entries = changes.map(|change| format!("{:?}", Entry::Change(hash(&key), change)));
+        for printed in entries.into_iter().chain([printed]) {
+            let listed = printed.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(!listed.contains("QQQQ") && !listed.contains("81, 81, 81"), "{printed}");
+        }
     }
 
     #[test]

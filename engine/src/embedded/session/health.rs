@@ -4,7 +4,8 @@ use crate::base::error::Error;
 use crate::base::sync::Mutex;
 use crate::base::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether commands are carried out. Healthy until something else is set, which is final.
+/// Whether commands are carried out. Healthy until it is impaired, which no later failure changes; a
+/// failed reopening and the close do.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     /// Read by every command, hence no lock.
@@ -19,13 +20,22 @@ pub(crate) enum Impaired {
 }
 
 impl Health {
-    /// Sets the state; says whether this call did.
+    /// Sets the first state; says whether this call did.
     pub(crate) fn set(&self, impaired: Impaired) -> bool {
         let mut state = self.state.lock();
         let first = state.is_none();
         state.get_or_insert(impaired);
         self.impaired.store(true, Ordering::Release);
         first
+    }
+
+    /// Sets the state whatever it was before, unless that was the close.
+    pub(crate) fn replace(&self, impaired: Impaired) {
+        let mut state = self.state.lock();
+        if !matches!(*state, Some(Impaired::Closed)) {
+            *state = Some(impaired);
+        }
+        self.impaired.store(true, Ordering::Release);
     }
 
     pub(crate) fn impaired(&self) -> Option<Impaired> {

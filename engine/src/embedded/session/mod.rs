@@ -148,7 +148,8 @@ impl Core {
     /// The view is taken after recent was looked into: records leave recent only after the view
     /// that holds them was published.
     fn look_up(&self, hash: KeyHash, key: &Key) -> Result<Option<Arc<Record>>> {
-        Ok(self.views.load().get(hash, key)?.and_then(|versioned| versioned.record))
+        let found = self.views.load().get(hash, key).map_err(|error| self.unreadable(error))?;
+        Ok(found.and_then(|versioned| versioned.record))
     }
 
     /// The durable record of a key, for readers that change nothing.
@@ -348,7 +349,8 @@ impl Core {
         for shard in self.table.shards() {
             records.extend(shard.recents().map(|(hash, versioned)| (*hash, versioned.clone())));
         }
-        for (hash, versioned) in self.view().open_records()? {
+        let stored = self.view().open_records().map_err(|error| self.unreadable(error))?;
+        for (hash, versioned) in stored {
             records.entry(hash).or_insert(versioned);
         }
         let seen = |(hash, versioned): (KeyHash, Versioned)| {
@@ -396,8 +398,16 @@ impl Core {
             Some(Impaired::Failed(cause)) => {
                 Error::caused_by(ErrorKind::Unavailable, cause.to_string(), cause)
             }
-            Some(Impaired::Closed) | None => Error::new(ErrorKind::Closed, ""),
+            Some(Impaired::Closed) => Error::new(ErrorKind::Closed, ""),
+            // Its panic is not noted yet.
+            None => Error::new(ErrorKind::Unavailable, "a thread of the engine ended"),
         }
+    }
+
+    /// What a reader of the store file is told. The file is closed while the engine is reopened, and
+    /// stays closed when that fails; neither closes the engine.
+    pub(crate) fn unreadable(&self, error: Error) -> Error {
+        if error.kind() == ErrorKind::Closed { self.refusal() } else { error }
     }
 
     /// Latches the engine: from now on it only answers from what is durable.
@@ -433,9 +443,14 @@ impl Core {
         self.queue.stop();
     }
 
+    /// From now on callers are told why the engine is not open again.
+    pub(crate) fn not_reopened(&self, error: &Error) {
+        self.health.replace(Impaired::Failed(error.clone()));
+    }
+
     /// Refuses further commands; those already queued are still carried out.
     pub(crate) fn close(&self) {
-        self.health.set(Impaired::Closed);
+        self.health.replace(Impaired::Closed);
         self.queue.stop();
     }
 

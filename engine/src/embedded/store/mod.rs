@@ -334,6 +334,8 @@ fn create_file(
 #[cfg(fuzzing)]
 pub(crate) fn fuzz_decode(bytes: &[u8]) {
     use self::run::Entry;
+    use self::run::filter::Filter;
+    use crate::semantics::record_codec;
     const SEED: u64 = 42;
     let seal_head = |seed| {
         let mut sealed = vec![0; 8];
@@ -367,9 +369,9 @@ pub(crate) fn fuzz_decode(bytes: &[u8]) {
                 assert!(found.is_none_or(|found| block.entries().any(|entry| entry == found)));
             }
         }
-        drop(filter::Filter::new(1).decode_piece(0, meta.id, SEED, &form));
+        drop(Filter::new(1).decode_piece(0, meta.id, SEED, &form));
     }
-    drop(filter::Filter::new(1).decode_piece(0, meta.id, SEED, &seal_head(SEED ^ 0x6669_6c74)));
+    drop(Filter::new(1).decode_piece(0, meta.id, SEED, &seal_head(SEED ^ 0x6669_6c74)));
     drop(RunMeta::decode(bytes, SEED, 1));
     drop(StoreState::decode(bytes));
 }

@@ -1,4 +1,5 @@
 //! The only place that names redb: its file, and the guard around its calls.
 
+mod quiet_panics;
 pub(crate) mod storage;
 pub(crate) mod write_buffer;

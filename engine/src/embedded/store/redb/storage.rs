@@ -1,5 +1,6 @@
 //! redb on a [`DiskFile`]: the storage adapter, and how redb's errors and panics become ours.
 
+use std::fmt;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -7,9 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::base::bytes::Hidden;
 use crate::base::codec::Decoder;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::embedded::disk::DiskFile;
+use crate::embedded::store::redb::quiet_panics::{self, quietly};
 use crate::embedded::store::redb::write_buffer::StoreFile;
 
 /// The storage that redb runs on. It starts *held*: writes are kept in memory and reads see them,
@@ -30,11 +33,20 @@ struct Inner {
 }
 
 /// An operation that redb believes done.
-#[derive(Debug)]
 enum Held {
     Write { offset: u64, bytes: Vec<u8> },
     SetLen(u64),
     Sync,
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Write { offset, bytes } => write!(f, "Write({:?} at {offset})", Hidden(bytes)),
+            Self::SetLen(len) => write!(f, "SetLen({len})"),
+            Self::Sync => f.write_str("Sync"),
+        }
+    }
 }
 
 impl Backend {
@@ -158,8 +170,16 @@ const REDB_FORMAT: u8 = 3;
 /// pages in the last region follow it, each a `u32`.
 const LAYOUT: usize = 12;
 
+/// How much longer than twice its layout a file may be, in bytes. After a crash it is longer by what
+/// redb grew it since its last commit: a transaction writes what was in memory before, and redb at
+/// most doubles the file or adds a region of 4 GiB.
+///
+/// Every commit writes the state of the allocator, which takes a byte for each page of the file,
+/// used or not.
+const GROWTH: u128 = 8 << 30;
+
 /// Says what is wrong with a file that redb should not even look at: one that is empty, of another
-/// kind, of a later redb, or shorter than its own header says.
+/// kind, of a later redb, or shorter or much longer than its own header says.
 ///
 /// redb writes that layout only after it made the greater length durable, and cuts the file only
 /// after it made the smaller layout durable. So a file shorter than its layout lost its end,
@@ -202,6 +222,13 @@ pub(crate) fn inspect(file: &dyn DiskFile) -> Result<()> {
     if u128::from(len) < expected {
         return Err(truncated(u64::try_from(expected).unwrap_or(u64::MAX)));
     }
+    if u128::from(len) > 2 * expected + GROWTH {
+        let message = format!(
+            "store.redb has {len} bytes, its header speaks of {expected}: the file was stretched, or \
+             its header is damaged"
+        );
+        return Err(Error::corrupted(message));
+    }
     Ok(())
 }
 
@@ -229,7 +256,7 @@ impl Watch {
         if self.0.closed.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Closed, "the store was closed"));
         }
-        let result = panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
+        let result = quietly(work).unwrap_or_else(|payload| {
             PANICS.fetch_add(1, Ordering::Relaxed);
             let message = payload
                 .downcast_ref::<String>()
@@ -264,6 +291,7 @@ impl Handle {
     /// Opens what the backend holds; an empty backend becomes a new, empty file. With `check` redb
     /// reads and verifies all of it.
     pub(crate) fn open(backend: Backend, cache_bytes: usize, check: bool) -> Result<Self> {
+        quiet_panics::install();
         let watch = Watch::default();
         let database = watch.guarded(|| {
             let database = redb::Builder::new()
@@ -385,6 +413,12 @@ mod tests {
         assert_eq!((backend.len().unwrap(), read(90, 25)), (200, Ok(expected)));
         backend.set_len(100).unwrap();
         assert_eq!((backend.len().unwrap(), std::fs::read(dir.file()).unwrap().len()), (100, 100));
+    }
+
+    #[test]
+    fn what_is_held_is_printed_by_its_length() {
+        let held = [Held::Write { offset: 8, bytes: b"secret".to_vec() }, Held::Sync];
+        assert_eq!(format!("{held:?}"), "[Write(6 bytes at 8), Sync]");
     }
 
     #[test]

@@ -16,9 +16,11 @@
 pub(crate) mod block_cache;
 pub(crate) mod filter;
 
+use std::fmt;
 use std::sync::Arc;
 
 use self::filter::{Filter, part};
+use crate::base::bytes::Hidden;
 use crate::base::codec::{Decoder, Encode, checksum, seal};
 use crate::base::error::{Error, Result};
 use crate::embedded::disk::Directory;
@@ -51,9 +53,15 @@ pub(crate) fn blocks_for(entries: u32) -> u32 {
 }
 
 /// A verified block.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Block {
     bytes: Vec<u8>,
+}
+
+impl fmt::Debug for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Block").field(&Hidden(&self.bytes)).finish()
+    }
 }
 
 impl Block {

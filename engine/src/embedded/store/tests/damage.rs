@@ -446,6 +446,14 @@ fn a_file_is_as_long_as_its_layout_says_or_refused() {
         super::super::redb::storage::inspect(&*file).unwrap_err().kind(),
         ErrorKind::StoreTruncated
     );
+    // As much longer as a crash may leave it, and not more.
+    file.set_len(2 * expected + (8 << 30)).unwrap();
+    super::super::redb::storage::inspect(&*file).unwrap();
+    file.set_len(2 * expected + (8 << 30) + 1).unwrap();
+    assert_eq!(
+        super::super::redb::storage::inspect(&*file).unwrap_err().kind(),
+        ErrorKind::Corrupted
+    );
     // Without a region that is not whole there is no header of one.
     file.write_at(28, &0_u32.to_le_bytes()).unwrap();
     file.set_len(4096 * (1 + 7 * (3 + 5))).unwrap();
