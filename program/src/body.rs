@@ -1,0 +1,162 @@
+//! The bodies that go through the proxy.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::sync::oneshot;
+
+use crate::upstream::Lease;
+
+/// A request body as the layer hands it on: the client's own, or what the layer read of it.
+pub(crate) type RequestBody = oncekey_http::RequestBody<Incoming>;
+
+/// A request body on its way to an upstream. Its end, or its drop, tells the receiver of [`sent`]
+/// that nothing more is to be sent.
+///
+/// [`sent`]: Outgoing::sent
+pub(crate) struct Outgoing {
+    body: RequestBody,
+    /// Dropped with the body.
+    _whole: oneshot::Sender<()>,
+}
+
+impl Outgoing {
+    /// The body, and a receiver that resolves once the body was sent or given up.
+    pub(crate) fn sent(body: RequestBody) -> (Self, oneshot::Receiver<()>) {
+        let (whole, sent) = oneshot::channel();
+        (Self { body, _whole: whole }, sent)
+    }
+}
+
+impl HttpBody for Outgoing {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// A response body: frames that were read already, then the rest as the upstream sends it.
+#[derive(Default)]
+pub(crate) struct Body {
+    ready: VecDeque<Frame<Bytes>>,
+    rest: Option<Streaming>,
+}
+
+/// A body whose connection goes back to its pool when it was read to its end.
+pub(crate) struct Streaming {
+    incoming: Incoming,
+    lease: Option<Lease>,
+}
+
+impl Streaming {
+    pub(crate) fn new(incoming: Incoming, lease: Lease) -> Self {
+        let mut streaming = Self { incoming, lease: Some(lease) };
+        streaming.settle();
+        streaming
+    }
+
+    /// Gives the connection back once the body is at its end.
+    fn settle(&mut self) {
+        if self.incoming.is_end_stream()
+            && let Some(lease) = self.lease.take()
+        {
+            lease.give_back();
+        }
+    }
+
+    pub(crate) fn poll_frame(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.incoming).poll_frame(context);
+        match &polled {
+            Poll::Ready(Some(Ok(_))) => self.settle(),
+            Poll::Ready(None) => {
+                if let Some(lease) = self.lease.take() {
+                    lease.give_back();
+                }
+            }
+            Poll::Ready(Some(Err(_))) => self.lease = None,
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+impl Body {
+    pub(crate) fn full(data: impl Into<Bytes>) -> Self {
+        let frame = Some(data.into()).filter(|data| !data.is_empty()).map(Frame::data);
+        Self { ready: frame.into_iter().collect(), rest: None }
+    }
+
+    /// What was read, and how it goes on; `None` is the end.
+    pub(crate) fn read(ready: VecDeque<Frame<Bytes>>, rest: Option<Streaming>) -> Self {
+        Self { ready, rest }
+    }
+
+    pub(crate) fn streaming(rest: Streaming) -> Self {
+        Self { ready: VecDeque::new(), rest: Some(rest) }
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Some(frame) = self.ready.pop_front() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        match &mut self.rest {
+            Some(rest) => rest.poll_frame(context),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ready.is_empty() && self.rest.as_ref().is_none_or(|rest| rest.incoming.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let ready = self.ready.iter().filter_map(Frame::data_ref).map(|data| data.len() as u64);
+        let ready = ready.sum::<u64>();
+        match &self.rest {
+            // With an exact size a server sends Content-Length and then no trailers.
+            None if self.ready.iter().any(Frame::is_trailers) => SizeHint::new(),
+            None => SizeHint::with_exact(ready),
+            Some(rest) => {
+                let rest = rest.size_hint();
+                let mut hint = SizeHint::new();
+                hint.set_lower(rest.lower().saturating_add(ready));
+                if let Some(upper) = rest.upper().and_then(|upper| upper.checked_add(ready)) {
+                    hint.set_upper(upper);
+                }
+                hint
+            }
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use http::{HeaderName, HeaderValue};
+
+use crate::config::{Config, ContractName, LogFormat, marker};
+use crate::listen::Listen;
+use crate::scope::Scope;
+use crate::units;
+use crate::upstream::Target;
+
+/// Idempotency keys for any HTTP server: a request sent twice runs once, and the second caller gets
+/// the first response, across crashes and restarts.
+#[derive(Parser)]
+#[command(name = "oncekey", version, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage or configuration, \
+    5 the store is held by another process.";
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Stands before a server and gives its requests idempotency keys
+    #[command(after_help = "Example: oncekey proxy --upstream http://127.0.0.1:3000")]
+    Proxy(Box<Proxy>),
+}
+
+/// A flag stands above its environment variable, which stands above the file.
+#[derive(Args)]
+pub(crate) struct Proxy {
+    /// Where to listen: 127.0.0.1:8080, :8080 for all interfaces, or unix:/path [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR", env = "ONCEKEY_LISTEN", value_delimiter = ',', value_parser = Listen::parse)]
+    listen: Vec<Listen>,
+
+    /// The server behind: http://HOST:PORT[/BASE] or unix:/path; several take turns
+    #[arg(long, value_name = "URL", env = "ONCEKEY_UPSTREAM", value_delimiter = ',', value_parser = Target::parse)]
+    upstream: Vec<Target>,
+
+    /// The directory that keeps keys and responses; created when there is none [default: ./oncekey-store]
+    #[arg(long, value_name = "DIR", env = "ONCEKEY_STORE")]
+    store: Option<PathBuf>,
+
+    /// A TOML file with more; docs/proxy.md lists what
+    #[arg(long, value_name = "FILE", env = "ONCEKEY_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// What clients see [default: default]
+    #[arg(long, value_enum, env = "ONCEKEY_CONTRACT")]
+    contract: Option<Contract>,
+
+    /// A header that may carry the key [default: Idempotency-Key and X-Idempotency-Key]
+    #[arg(long, value_name = "NAME", env = "ONCEKEY_HEADER", value_delimiter = ',')]
+    header: Vec<HeaderName>,
+
+    /// A header that replayed responses carry, "Name: value" or none
+    #[arg(long, value_name = "MARKER", env = "ONCEKEY_REPLAY_MARKER", value_parser = marker_of)]
+    replay_marker: Option<Marker>,
+
+    /// Refuses a request without a key with 400
+    #[arg(long, env = "ONCEKEY_REQUIRED")]
+    required: bool,
+
+    /// How long a response is replayed before its key is new again [default: 24h]
+    #[arg(long, value_name = "TIME", env = "ONCEKEY_TTL", value_parser = units::duration)]
+    ttl: Option<Duration>,
+
+    /// What becomes of a key whose request died half way [default: hold]
+    #[arg(long, value_enum, env = "ONCEKEY_RECOVERY")]
+    recovery: Option<Recovery>,
+
+    /// How long a duplicate waits for the response of the first request [default: 0]
+    #[arg(long, value_name = "TIME", env = "ONCEKEY_WAIT", value_parser = units::duration)]
+    wait: Option<Duration>,
+
+    /// Who a key belongs to: none, header:NAME or basic-user [default: none]
+    #[arg(long, value_name = "SPEC", env = "ONCEKEY_SCOPE", value_parser = Scope::parse)]
+    scope: Option<Scope>,
+
+    /// The upstream is a load balancer itself: its 503 leaves the outcome unknown, too
+    #[arg(long, env = "ONCEKEY_GATEWAY")]
+    gateway: bool,
+
+    /// After it a client with a key gets 504; the execution goes on [default: 30s]
+    #[arg(long, value_name = "TIME", env = "ONCEKEY_ANSWER_WITHIN", value_parser = units::duration)]
+    answer_within: Option<Duration>,
+
+    /// How long an upstream may be silent before the outcome is unknown; 0 is for ever [default: 10m]
+    #[arg(long, value_name = "TIME", env = "ONCEKEY_GIVE_UP_AFTER", value_parser = units::duration)]
+    give_up_after: Option<Duration>,
+
+    /// How long a connection to the upstream may take [default: 2s]
+    #[arg(long, value_name = "TIME", env = "ONCEKEY_CONNECT_TIMEOUT", value_parser = units::duration)]
+    connect_timeout: Option<Duration>,
+
+    /// How long the response to a keyed request may pause [default: 60s]
+    #[arg(long, value_name = "TIME", env = "ONCEKEY_BODY_IDLE", value_parser = units::duration)]
+    body_idle: Option<Duration>,
+
+    /// How long a shutdown waits for running requests [default: 30s]
+    #[arg(long, value_name = "TIME", env = "ONCEKEY_SHUTDOWN_TIMEOUT", value_parser = units::duration)]
+    shutdown_timeout: Option<Duration>,
+
+    /// How long /readyz says no before a shutdown stops to accept connections [default: 0]
+    #[arg(long, value_name = "TIME", env = "ONCEKEY_DRAIN_DELAY", value_parser = units::duration)]
+    drain_delay: Option<Duration>,
+
+    /// How long to wait for a store that another process holds [default: 10s]
+    #[arg(long, value_name = "TIME", env = "ONCEKEY_LOCK_WAIT", value_parser = units::duration)]
+    lock_wait: Option<Duration>,
+
+    /// Where /healthz and /readyz are: a loopback address [default: nowhere]
+    #[arg(long, value_name = "ADDR", env = "ONCEKEY_ADMIN")]
+    admin: Option<SocketAddr>,
+
+    /// Whether a key is claimed before or after its claim is synced [default: strict]
+    #[arg(long, value_enum, env = "ONCEKEY_DURABILITY")]
+    durability: Option<Durability>,
+
+    /// The form of logs [default: text on a terminal, else json]
+    #[arg(long, value_enum, env = "ONCEKEY_LOG")]
+    log: Option<Log>,
+
+    /// error, warn, info, debug or trace [default: info]
+    #[arg(long, value_name = "LEVEL", env = "ONCEKEY_LOG_LEVEL")]
+    log_level: Option<tracing::Level>,
+
+    /// Whether each request leaves a line [default: on]
+    #[arg(long, value_enum, env = "ONCEKEY_ACCESS_LOG")]
+    access_log: Option<Switch>,
+
+    /// Reads the configuration, says what is wrong with it, and ends
+    #[arg(long)]
+    pub(crate) check: bool,
+
+    /// With --check: prints the configuration that is in force, as TOML
+    #[arg(long, requires = "check")]
+    pub(crate) print: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Contract {
+    /// 409 for a key in use and for another request
+    Default,
+    /// draft-ietf-httpapi-idempotency-key-header: 422 for another request, quoted keys
+    Ietf,
+    /// Like Stripe's API: POST alone, Idempotent-Replayed: true
+    Stripe,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Recovery {
+    /// A retry is refused with 409 idempotency_outcome_unknown: at most once
+    Hold,
+    /// A retry runs again: at least once
+    Retry,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Durability {
+    /// After: survives power loss
+    Strict,
+    /// Before: survives kill -9
+    Relaxed,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Log {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
+/// clap would take a bare Option for a flag that may be absent.
+#[derive(Clone)]
+struct Marker(Option<(HeaderName, HeaderValue)>);
+
+fn marker_of(text: &str) -> Result<Marker, String> {
+    marker(text).map(Marker)
+}
+
+impl Proxy {
+    /// Changes of `config` what is said here: the policy of every route as well.
+    pub(crate) fn apply(&self, config: &mut Config) {
+        if !self.listen.is_empty() {
+            config.listen.clone_from(&self.listen);
+        }
+        if !self.upstream.is_empty() {
+            config.upstream.urls.clone_from(&self.upstream);
+        }
+        set(&mut config.store, &self.store);
+        if let Some(contract) = self.contract {
+            config.contract = match contract {
+                Contract::Default => ContractName::Default,
+                Contract::Ietf => ContractName::Ietf,
+                Contract::Stripe => ContractName::Stripe,
+            };
+        }
+        if !self.header.is_empty() {
+            config.headers.clone_from(&self.header);
+        }
+        if let Some(Marker(marker)) = &self.replay_marker {
+            config.replay_marker = Some(marker.clone());
+        }
+        config.upstream.gateway |= self.gateway;
+        set(&mut config.upstream.connect_timeout, &self.connect_timeout);
+        set(&mut config.upstream.body_idle, &self.body_idle);
+        set(&mut config.shutdown_timeout, &self.shutdown_timeout);
+        set(&mut config.drain_delay, &self.drain_delay);
+        set(&mut config.lock_wait, &self.lock_wait);
+        config.admin = self.admin.or(config.admin);
+        if let Some(durability) = self.durability {
+            config.engine.durability = match durability {
+                Durability::Strict => oncekey::Durability::Strict,
+                Durability::Relaxed => oncekey::Durability::Relaxed,
+            };
+        }
+        if let Some(log) = self.log {
+            config.log.format = match log {
+                Log::Text => LogFormat::Text,
+                Log::Json => LogFormat::Json,
+            };
+        }
+        set(&mut config.log.level, &self.log_level);
+        set(&mut config.log.access, &self.access_log.map(|switch| matches!(switch, Switch::On)));
+    }
+
+    /// Changes the policy that routes start from, which is read before they are.
+    pub(crate) fn apply_policy(&self, policy: &mut crate::config::Policy) {
+        policy.required |= self.required;
+        set(&mut policy.ttl, &self.ttl);
+        set(&mut policy.wait, &self.wait);
+        set(&mut policy.scope, &self.scope);
+        set(&mut policy.answer_within, &self.answer_within);
+        set(&mut policy.give_up_after, &self.give_up_after);
+        if let Some(recovery) = self.recovery {
+            policy.recovery = match recovery {
+                Recovery::Hold => oncekey_http::Recovery::Hold,
+                Recovery::Retry => oncekey_http::Recovery::Retry,
+            };
+        }
+    }
+}
+
+fn set<T: Clone>(place: &mut T, said: &Option<T>) {
+    if let Some(said) = said {
+        place.clone_from(said);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,317 @@
+//! The configuration file.
+
+use http::{HeaderName, Method};
+use oncekey::Durability;
+use oncekey_http::Recovery;
+use toml::de::DeTable;
+
+use super::section::{Mistakes, Section};
+use super::{Config, ContractName, LogFormat, Policy, Route, marker};
+use crate::listen::Listen;
+use crate::scope::Scope;
+use crate::units;
+use crate::upstream::{Outcome, Outcomes, Target};
+
+/// Reads `text`, the file `name`, over `config`. `flags` changes the policy that routes start from.
+///
+/// # Errors
+/// With a line for each mistake, the first ten.
+pub(crate) fn read(
+    config: &mut Config,
+    name: &str,
+    text: &str,
+    flags: impl Fn(&mut Policy),
+) -> Result<(), Vec<String>> {
+    let mistakes = Mistakes::new(name, text);
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in errors {
+        mistakes.add(error.span().unwrap_or_default(), error.message());
+    }
+    root(config, Section::root(&table, &mistakes), flags);
+    let lines = mistakes.lines();
+    if lines.is_empty() { Ok(()) } else { Err(lines) }
+}
+
+fn root(config: &mut Config, mut root: Section<'_>, flags: impl Fn(&mut Policy)) {
+    if let Some(listen) = root.texts("listen", Listen::parse) {
+        config.listen = listen;
+    }
+    root.text("store", &mut config.store, |text| Ok(text.into()));
+    root.text("contract", &mut config.contract, contract);
+    if let Some(headers) = root.texts("headers", header_name) {
+        config.headers = headers;
+    }
+    root.text("replay_marker", &mut config.replay_marker, |text| marker(text).map(Some));
+    root.text("documentation", &mut config.documentation, |text| Ok(Some(text.to_owned())));
+    if let Some(trusted) = root.texts("trusted_proxies", str::parse) {
+        config.trusted_proxies = trusted;
+    }
+    if let Some(mut section) = root.section("upstream") {
+        let upstream = &mut config.upstream;
+        if let Some(urls) = section.texts("urls", Target::parse) {
+            upstream.urls = urls;
+        }
+        section.flag("gateway", &mut upstream.gateway);
+        section.text("connect_timeout", &mut upstream.connect_timeout, units::duration);
+        section.text("idle", &mut upstream.idle, units::duration);
+        section.text("body_idle", &mut upstream.body_idle, units::duration);
+    }
+    if let Some(mut section) = root.section("policy") {
+        policy(&mut config.policy, &mut section);
+    }
+    // A route that says it itself stands above a flag, as the more special.
+    flags(&mut config.policy);
+    for mut section in root.sections("route") {
+        config.routes.extend(route(&config.policy, &mut section));
+    }
+    if let Some(mut section) = root.section("engine") {
+        let engine = &mut config.engine;
+        section.text("durability", &mut engine.durability, durability);
+        section.text("max_store_bytes", &mut engine.max_store_bytes, |text| {
+            units::bytes(text).map(Some)
+        });
+        section.text("cache_bytes", &mut engine.cache_bytes, size);
+    }
+    if let Some(mut section) = root.section("limits") {
+        section.number("max_connections", &mut config.limits.max_connections);
+        section.text("max_buffered", &mut config.limits.max_buffered, size);
+        section.text("header_timeout", &mut config.limits.header_timeout, units::duration);
+        section.text("request_body_idle", &mut config.limits.request_body_idle, units::duration);
+    }
+    if let Some(mut section) = root.section("admin") {
+        section.text("listen", &mut config.admin, |text| {
+            text.parse().map(Some).map_err(|_| format!("{text:?} is no address"))
+        });
+    }
+    if let Some(mut section) = root.section("log") {
+        section.text("format", &mut config.log.format, log_format);
+        section.text("level", &mut config.log.level, log_level);
+        section.flag("access", &mut config.log.access);
+    }
+}
+
+fn policy(policy: &mut Policy, section: &mut Section<'_>) {
+    section.flag("required", &mut policy.required);
+    section.text("recovery", &mut policy.recovery, recovery);
+    section.text("ttl", &mut policy.ttl, units::duration);
+    section.text("wait", &mut policy.wait, units::duration);
+    section.text("scope", &mut policy.scope, Scope::parse);
+    if let Some(headers) = section.texts("fingerprint_headers", header_name) {
+        policy.fingerprint_headers = Some(headers);
+    }
+    if let Some(headers) = section.texts("drop_headers", header_name) {
+        policy.drop_headers = headers;
+    }
+    section.text("max_request_body", &mut policy.max_request_body, size);
+    section.text("max_response", &mut policy.max_response, size);
+    section.text("answer_within", &mut policy.answer_within, units::duration);
+    section.text("give_up_after", &mut policy.give_up_after, units::duration);
+    let outcomes = &mut policy.outcomes;
+    section.entries("outcomes", |statuses, what| outcome(outcomes, statuses, what));
+}
+
+fn route(default: &Policy, section: &mut Section<'_>) -> Option<Route> {
+    let mut route = Route { path: String::new(), methods: Vec::new(), policy: default.clone() };
+    section.text("path", &mut route.path, route_path);
+    section.require("path");
+    if let Some(methods) = section.texts("methods", method) {
+        route.methods = methods;
+    }
+    section.flag("keys", &mut route.policy.keys);
+    policy(&mut route.policy, section);
+    // A path that is absent or wrong was told.
+    (!route.path.is_empty()).then_some(route)
+}
+
+fn route_path(text: &str) -> Result<String, String> {
+    if text.split('/').any(|part| part.starts_with(':') || part.starts_with('*')) {
+        return Err(format!("route {text:?}: parameters are written {{id}}, the rest {{*rest}}"));
+    }
+    if !text.starts_with('/') {
+        return Err(format!("route {text:?}: a path begins with /"));
+    }
+    match matchit::Router::new().insert(text, ()) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(error) => Err(format!("route {text:?}: {error}")),
+    }
+}
+
+/// Reads `"502,504" = "unknown"`.
+fn outcome(outcomes: &mut Outcomes, statuses: &str, what: &str) -> Result<(), String> {
+    for status in statuses.split(',') {
+        let status: u16 = match status.trim().parse() {
+            Ok(status @ 200..=599) => status,
+            _ => return Err(format!("{statuses:?}: statuses are numbers from 200 to 599")),
+        };
+        let may_have_run = status >= 500 || status == 408 || status < 400;
+        let outcome = match what {
+            "store" => Outcome::Stored,
+            "unknown" => Outcome::Unknown,
+            "release-at-least-once" => Outcome::Freed,
+            "release" if !may_have_run => Outcome::Freed,
+            "release" => {
+                return Err(format!(
+                    "{statuses:?} = \"release\" runs an operation again that may have happened; \
+                     write \"release-at-least-once\""
+                ));
+            }
+            _ => {
+                return Err(format!(
+                    "{statuses:?}: {what:?} is none of store, release, release-at-least-once, \
+                     unknown"
+                ));
+            }
+        };
+        outcomes.0.insert(status, outcome);
+    }
+    Ok(())
+}
+
+fn header_name(text: &str) -> Result<HeaderName, String> {
+    HeaderName::from_bytes(text.as_bytes()).map_err(|_| format!("{text:?} is no name of a header"))
+}
+
+fn method(text: &str) -> Result<Method, String> {
+    Method::from_bytes(text.as_bytes()).map_err(|_| format!("{text:?} is no method"))
+}
+
+fn size(text: &str) -> Result<usize, String> {
+    let bytes = units::bytes(text)?;
+    usize::try_from(bytes).map_err(|_| format!("{text:?} is more than this machine can address"))
+}
+
+fn one_of<T: Copy>(text: &str, what: &str, choices: &[(&str, T)]) -> Result<T, String> {
+    let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+    let chosen = choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice);
+    chosen.ok_or_else(|| format!("{what} {text:?} is none of {}", names.join(", ")))
+}
+
+pub(crate) fn contract(text: &str) -> Result<ContractName, String> {
+    use ContractName::{Default, Ietf, Stripe};
+    one_of(text, "contract", &[("default", Default), ("ietf", Ietf), ("stripe", Stripe)])
+}
+
+fn recovery(text: &str) -> Result<Recovery, String> {
+    one_of(text, "recovery", &[("hold", Recovery::Hold), ("retry", Recovery::Retry)])
+}
+
+fn durability(text: &str) -> Result<Durability, String> {
+    let choices = [("strict", Durability::Strict), ("relaxed", Durability::Relaxed)];
+    one_of(text, "durability", &choices)
+}
+
+fn log_format(text: &str) -> Result<LogFormat, String> {
+    use LogFormat::{Auto, Json, Text};
+    one_of(text, "format", &[("auto", Auto), ("text", Text), ("json", Json)])
+}
+
+fn log_level(text: &str) -> Result<tracing::Level, String> {
+    text.parse().map_err(|_| format!("level {text:?} is none of error, warn, info, debug, trace"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn mistakes(text: &str) -> Vec<String> {
+        read(&mut Config::default(), "oncekey.toml", text, |_| ()).err().unwrap_or_default()
+    }
+
+    #[test]
+    fn every_mistake_is_told_with_its_place_and_what_was_meant() {
+        let text = r#"
+store = "/tmp/x"
+[upstream]
+urls = ["http://127.0.0.1:3000"]
+[policy]
+give_up_afer = "5m"
+ttl = 5
+[policy.outcomes]
+"500" = "release"
+[[route]]
+path = "/v1/payments/:id"
+"#;
+        let expected = [
+            "oncekey.toml:6:1: unknown field `give_up_afer` in [policy]; did you mean `give_up_after`?",
+            "oncekey.toml:7:7: `ttl` takes a string, not integer",
+            "oncekey.toml:9:1: \"500\" = \"release\" runs an operation again that may have happened; write \"release-at-least-once\"",
+            "oncekey.toml:11:8: route \"/v1/payments/:id\": parameters are written {id}, the rest {*rest}",
+        ];
+        assert_eq!(mistakes(text), expected);
+    }
+
+    #[test]
+    fn a_route_has_a_path_and_a_table_is_a_table() {
+        assert_eq!(
+            mistakes("[[route]]\nttl = \"1h\"\n"),
+            ["oncekey.toml:1:1: [[route]] needs `path`"]
+        );
+        assert_eq!(
+            mistakes("policy = 1"),
+            ["oncekey.toml:1:10: `policy` takes a table, not integer"]
+        );
+    }
+
+    #[test]
+    fn text_that_is_no_toml_is_told_with_its_place() {
+        let lines = mistakes("a = 1\nb = = 2\n");
+        assert!(lines.iter().any(|line| line.starts_with("oncekey.toml:2:")), "{lines:?}");
+    }
+
+    #[test]
+    fn a_route_starts_from_the_policy_of_all() {
+        let mut config = Config::default();
+        let text = r#"
+[policy]
+ttl = "1h"
+wait = "2s"
+outcomes = { "503" = "release-at-least-once" }
+[[route]]
+path = "/v1/{id}"
+methods = ["POST"]
+ttl = "72h"
+recovery = "retry"
+[[route]]
+path = "/hooks/{*rest}"
+keys = false
+"#;
+        assert_eq!(read(&mut config, "f", text, |_| ()), Ok(()));
+        let [first, second] = &config.routes[..] else { panic!("{:?}", config.routes) };
+        let expected = Policy {
+            ttl: Duration::from_secs(72 * 3600),
+            recovery: Recovery::Retry,
+            ..config.policy.clone()
+        };
+        assert_eq!(first.policy, expected);
+        assert_eq!(first.policy.outcomes.0[&503], Outcome::Freed);
+        assert_eq!(first.policy.wait, Duration::from_secs(2));
+        assert!(!second.policy.keys && first.policy.keys);
+    }
+
+    #[test]
+    fn what_is_printed_reads_as_the_same() {
+        let mut config = Config::default();
+        let text = r#"
+contract = "ietf"
+trusted_proxies = ["10.0.0.0/8"]
+replay_marker = "X-Replayed: yes"
+[upstream]
+urls = ["http://a:1/base", "unix:/run/app.sock"]
+[policy]
+scope = "header:x-tenant"
+max_response = "3MiB"
+outcomes = { "503" = "unknown", "401" = "store" }
+[[route]]
+path = "/v1/{id}"
+methods = ["POST"]
+required = true
+"#;
+        assert_eq!(read(&mut config, "f", text, |_| ()), Ok(()));
+        let printed = super::super::print(&config);
+        let mut again = Config::default();
+        assert_eq!(read(&mut again, "printed", &printed, |_| ()), Ok(()), "{printed}");
+        assert_eq!(super::super::print(&again), printed);
+        assert_eq!(again.policy.outcomes, config.policy.outcomes);
+    }
+}

@@ -1,0 +1,141 @@
+//! The effective configuration as TOML.
+
+use std::fmt::Write;
+
+use oncekey::Durability;
+use oncekey_http::Recovery;
+
+use super::{Config, ContractName, LogFormat, Policy};
+use crate::scope::Scope;
+use crate::units;
+use crate::upstream::Outcome;
+
+/// A file that says what `config` says.
+pub(crate) fn print(config: &Config) -> String {
+    let mut out = String::new();
+    let contract = config.contract();
+    line(&mut out, "listen", list(&config.listen));
+    line(&mut out, "store", quoted(&config.store.display()));
+    let name = match config.contract {
+        ContractName::Default => "default",
+        ContractName::Ietf => "ietf",
+        ContractName::Stripe => "stripe",
+    };
+    line(&mut out, "contract", quoted(&name));
+    line(&mut out, "headers", list(&contract.headers));
+    let marker = contract.replay_marker.as_ref().map_or("none".to_owned(), |(name, value)| {
+        format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))
+    });
+    line(&mut out, "replay_marker", quoted(&marker));
+    if let Some(documentation) = &config.documentation {
+        line(&mut out, "documentation", quoted(documentation));
+    }
+    line(&mut out, "trusted_proxies", list(&config.trusted_proxies));
+    let upstream = &config.upstream;
+    out.push_str("\n[upstream]\n");
+    line(&mut out, "urls", list(&upstream.urls));
+    line(&mut out, "gateway", upstream.gateway);
+    line(&mut out, "connect_timeout", time(upstream.connect_timeout));
+    line(&mut out, "idle", time(upstream.idle));
+    line(&mut out, "body_idle", time(upstream.body_idle));
+    out.push_str("\n[policy]\n");
+    policy(&mut out, &config.policy);
+    for route in &config.routes {
+        out.push_str("\n[[route]]\n");
+        line(&mut out, "path", quoted(&route.path));
+        if !route.methods.is_empty() {
+            line(&mut out, "methods", list(&route.methods));
+        }
+        line(&mut out, "keys", route.policy.keys);
+        policy(&mut out, &route.policy);
+    }
+    rest(&mut out, config);
+    out
+}
+
+fn rest(out: &mut String, config: &Config) {
+    out.push_str("\n[engine]\n");
+    let durability = match config.engine.durability {
+        Durability::Strict => "strict",
+        Durability::Relaxed => "relaxed",
+    };
+    line(out, "durability", quoted(&durability));
+    if let Some(bytes) = config.engine.max_store_bytes {
+        line(out, "max_store_bytes", size(bytes));
+    }
+    line(out, "cache_bytes", size(config.engine.cache_bytes as u64));
+    out.push_str("\n[limits]\n");
+    line(out, "max_connections", config.limits.max_connections);
+    line(out, "max_buffered", size(config.limits.max_buffered as u64));
+    line(out, "header_timeout", time(config.limits.header_timeout));
+    line(out, "request_body_idle", time(config.limits.request_body_idle));
+    if let Some(admin) = config.admin {
+        out.push_str("\n[admin]\n");
+        line(out, "listen", quoted(&admin));
+    }
+    out.push_str("\n[log]\n");
+    let format = match config.log.format {
+        LogFormat::Auto => "auto",
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    };
+    line(out, "format", quoted(&format));
+    line(out, "level", quoted(&config.log.level.to_string().to_lowercase()));
+    line(out, "access", config.log.access);
+}
+
+fn policy(out: &mut String, policy: &Policy) {
+    line(out, "required", policy.required);
+    let recovery = match policy.recovery {
+        Recovery::Hold => "hold",
+        Recovery::Retry => "retry",
+    };
+    line(out, "recovery", quoted(&recovery));
+    line(out, "ttl", time(policy.ttl));
+    line(out, "wait", time(policy.wait));
+    let scope = match &policy.scope {
+        Scope::None => "none".to_owned(),
+        Scope::Header(name) => format!("header:{name}"),
+        Scope::BasicUser => "basic-user".to_owned(),
+    };
+    line(out, "scope", quoted(&scope));
+    line(out, "fingerprint_headers", list(&crate::route::fingerprinted(policy)));
+    line(out, "drop_headers", list(&policy.drop_headers));
+    line(out, "max_request_body", size(policy.max_request_body as u64));
+    line(out, "max_response", size(policy.max_response as u64));
+    line(out, "answer_within", time(policy.answer_within));
+    line(out, "give_up_after", time(policy.give_up_after));
+    let outcomes = policy.outcomes.0.iter().map(|(status, outcome)| {
+        let what = match outcome {
+            Outcome::Stored => "store",
+            Outcome::Freed => "release-at-least-once",
+            Outcome::Unknown => "unknown",
+        };
+        format!("\"{status}\" = \"{what}\"")
+    });
+    let outcomes: Vec<_> = outcomes.collect();
+    line(out, "outcomes", format!("{{ {} }}", outcomes.join(", ")));
+}
+
+fn line(out: &mut String, name: &str, value: impl std::fmt::Display) {
+    // Writing into a String does not fail.
+    let _ = writeln!(out, "{name} = {value}");
+}
+
+/// A basic string of TOML, whose escapes are those of JSON.
+fn quoted(text: &(impl ToString + ?Sized)) -> String {
+    serde_json::Value::String(text.to_string()).to_string().replace('\u{7f}', "\\u007f")
+}
+
+fn list<T: ToString>(members: &[T]) -> String {
+    let members: Vec<_> = members.iter().map(quoted).collect();
+    format!("[{}]", members.join(", "))
+}
+
+fn time(duration: std::time::Duration) -> String {
+    quoted(&units::show_duration(duration))
+}
+
+fn size(bytes: u64) -> String {
+    quoted(&units::show_bytes(bytes))
+}

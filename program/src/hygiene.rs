@@ -1,0 +1,297 @@
+//! Which headers pass the proxy, and which it writes itself.
+
+use std::net::IpAddr;
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::request::Parts;
+use http::{Method, StatusCode};
+
+use crate::network::Network;
+use crate::problem::Problem;
+
+/// Headers about one connection. Source: RFC 9110, section 7.6.1, and RFC 2616, section 13.5.1.
+const HOP_BY_HOP: [HeaderName; 7] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+];
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// The rules for requests.
+pub(crate) struct Hygiene {
+    /// Names that `Connection` can not remove and whose spellings with an underscore are removed:
+    /// the headers of keys and of the scope.
+    pub(crate) ours: Vec<HeaderName>,
+    /// Peers whose `Forwarded` and `X-Forwarded-*` are believed.
+    pub(crate) trusted: Vec<Network>,
+    /// `1.1 oncekey (ID)`, where the id is that of this process.
+    pub(crate) via: HeaderValue,
+}
+
+impl Hygiene {
+    /// Cleans the head of a request, or says why it is refused. `peer` is unknown on a Unix socket.
+    pub(crate) fn request(&self, parts: &mut Parts, peer: Option<IpAddr>) -> Result<(), Problem> {
+        if parts.method == Method::CONNECT {
+            let detail = "The proxy opens no tunnels.";
+            return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "connect_refused", detail));
+        }
+        let headers = &mut parts.headers;
+        // Two ways to tell where the request ends: servers disagree about them.
+        if headers.contains_key(header::TRANSFER_ENCODING)
+            && headers.contains_key(header::CONTENT_LENGTH)
+        {
+            let detail = "The request has both Content-Length and Transfer-Encoding.";
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "request_malformed", detail));
+        }
+        if headers.get_all(header::VIA).iter().any(|via| contains(via, &self.via)) {
+            let detail = "The request came through this proxy before.";
+            return Err(Problem::new(StatusCode::LOOP_DETECTED, "loop_detected", detail));
+        }
+        self.strip(headers);
+        self.hop_by_hop(headers);
+        self.forwarded(headers, peer);
+        headers.append(header::VIA, self.via.clone());
+        Ok(())
+    }
+
+    /// Removes what would be taken for a header of the proxy: `Oncekey-*`, and names that a server
+    /// which reads `_` as `-` takes for others.
+    fn strip(&self, headers: &mut HeaderMap) {
+        let forged: Vec<_> = headers.keys().filter(|name| self.is_forged(name)).cloned().collect();
+        for name in forged {
+            headers.remove(name);
+        }
+    }
+
+    fn is_forged(&self, name: &HeaderName) -> bool {
+        let name = name.as_str();
+        if !name.contains('_') {
+            return name.starts_with("oncekey-");
+        }
+        let dashed = name.replace('_', "-");
+        dashed.starts_with("oncekey-")
+            || dashed.starts_with("x-forwarded-")
+            || dashed == "forwarded"
+            || self.ours.iter().any(|ours| ours.as_str() == dashed)
+    }
+
+    fn hop_by_hop(&self, headers: &mut HeaderMap) {
+        let trailers = lists(headers, &header::TE, "trailers");
+        let upgrade = lists(headers, &header::CONNECTION, "upgrade")
+            .then(|| headers.get(header::UPGRADE).cloned())
+            .flatten();
+        let keep = |name: &HeaderName| {
+            self.ours.contains(name)
+                || [header::HOST, header::CONTENT_LENGTH, header::CONTENT_TYPE].contains(name)
+        };
+        remove_hop_by_hop(headers, keep);
+        if trailers {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+        if let Some(protocol) = upgrade {
+            headers.insert(header::UPGRADE, protocol);
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        }
+    }
+
+    fn forwarded(&self, headers: &mut HeaderMap, peer: Option<IpAddr>) {
+        let trusted = peer.is_some_and(|peer| self.trusted.iter().any(|net| net.contains(peer)));
+        if !trusted {
+            let theirs = |name: &&HeaderName| {
+                **name == header::FORWARDED || name.as_str().starts_with("x-forwarded-")
+            };
+            let theirs: Vec<_> = headers.keys().filter(theirs).cloned().collect();
+            for name in theirs {
+                headers.remove(name);
+            }
+        }
+        if let Some(peer) = peer {
+            let mut chain: Vec<_> = headers
+                .get_all(FORWARDED_FOR)
+                .iter()
+                .map(|value| value.as_bytes().to_vec())
+                .collect();
+            chain.push(peer.to_canonical().to_string().into_bytes());
+            if let Ok(chain) = HeaderValue::from_bytes(&chain.join(&b", "[..])) {
+                headers.insert(FORWARDED_FOR, chain);
+            }
+        }
+        if !headers.contains_key(FORWARDED_PROTO) {
+            headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+        }
+        if !headers.contains_key(FORWARDED_HOST)
+            && let Some(host) = headers.get(header::HOST).cloned()
+        {
+            headers.insert(FORWARDED_HOST, host);
+        }
+    }
+}
+
+/// Takes from the head of a response what was about the connection to the upstream.
+pub(crate) fn response(headers: &mut HeaderMap) {
+    // The coding that was removed told the length; another length beside it is of no meaning.
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    remove_hop_by_hop(headers, |name| *name == header::CONTENT_LENGTH);
+}
+
+/// A keyed request runs as an ordinary one: no store can replay another protocol.
+pub(crate) fn without_upgrade(headers: &mut HeaderMap) {
+    headers.remove(header::UPGRADE);
+    headers.remove(header::CONNECTION);
+}
+
+/// Removes the headers about one connection and those that `Connection` lists, but for those that
+/// `keep` names.
+fn remove_hop_by_hop(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool) {
+    let listed: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .filter(|name| !keep(name))
+        .collect();
+    for name in listed.iter().chain(&HOP_BY_HOP).chain([&header::UPGRADE]) {
+        headers.remove(name);
+    }
+}
+
+/// Whether one of the values of `name`, which are lists, has the member `token`.
+fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers
+        .get_all(name)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .any(|member| member.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+}
+
+fn contains(value: &HeaderValue, part: &HeaderValue) -> bool {
+    let part = part.as_bytes();
+    value.as_bytes().windows(part.len()).any(|window| window == part)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    fn hygiene(trusted: &[&str]) -> Hygiene {
+        Hygiene {
+            ours: vec![HeaderName::from_static("idempotency-key")],
+            trusted: trusted.iter().map(|net| net.parse().unwrap()).collect(),
+            via: HeaderValue::from_static("1.1 oncekey (0123)"),
+        }
+    }
+
+    fn cleaned(rules: &Hygiene, sent: &[(&str, &str)]) -> Result<HeaderMap, Problem> {
+        let mut request = Request::post("/");
+        for (name, value) in sent {
+            request = request.header(*name, *value);
+        }
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        rules.request(&mut parts, Some("10.1.2.3".parse().unwrap()))?;
+        Ok(parts.headers)
+    }
+
+    #[test]
+    fn our_headers_from_outside_are_removed_in_every_spelling() {
+        let sent = [
+            ("Oncekey-Attempt", "9"),
+            ("Oncekey_Token", "x"),
+            ("oncekey_-x", "x"),
+            ("Idempotency_Key", "k"),
+            ("X_Forwarded_For", "1.1.1.1"),
+            ("x-forwarded_for", "1.1.1.1"),
+            ("Under_Score", "stays"),
+            ("Idempotency-Key", "k"),
+        ];
+        let headers = cleaned(&hygiene(&[]), &sent).ok().unwrap();
+        let names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        assert!(names.contains(&"under_score") && names.contains(&"idempotency-key"));
+        assert!(names.iter().all(|name| !name.contains("oncekey")), "{names:?}");
+        assert!(!names.contains(&"idempotency_key"), "{names:?}");
+        assert_eq!(headers["x-forwarded-for"], "10.1.2.3");
+    }
+
+    #[test]
+    fn what_connection_lists_is_removed_but_not_the_key() {
+        let sent = [
+            ("Connection", "x-hop , Idempotency-Key,keep-alive"),
+            ("Connection", "Content-Length"),
+            ("X-Hop", "1"),
+            ("Keep-Alive", "timeout=5"),
+            ("Idempotency-Key", "k"),
+            ("Content-Length", "2"),
+            ("TE", "gzip, Trailers"),
+        ];
+        let headers = cleaned(&hygiene(&[]), &sent).ok().unwrap();
+        for gone in ["connection", "x-hop", "keep-alive"] {
+            assert!(!headers.contains_key(gone), "{gone}");
+        }
+        assert_eq!(headers["idempotency-key"], "k");
+        assert_eq!(headers["content-length"], "2");
+        assert_eq!(headers["te"], "trailers");
+    }
+
+    #[test]
+    fn forwarded_headers_are_believed_of_trusted_peers_alone() {
+        let sent = [("X-Forwarded-For", "1.2.3.4"), ("X-Forwarded-Proto", "https"), ("Host", "h")];
+        let headers = cleaned(&hygiene(&[]), &sent).ok().unwrap();
+        assert_eq!(headers["x-forwarded-for"], "10.1.2.3");
+        assert_eq!(headers["x-forwarded-proto"], "http");
+        assert_eq!(headers["x-forwarded-host"], "h");
+        let headers = cleaned(&hygiene(&["10.0.0.0/8"]), &sent).ok().unwrap();
+        assert_eq!(headers["x-forwarded-for"], "1.2.3.4, 10.1.2.3");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+    }
+
+    #[test]
+    fn an_upgrade_is_kept_until_the_request_is_keyed() {
+        let sent = [("Connection", "keep-alive, Upgrade"), ("Upgrade", "websocket")];
+        let mut headers = cleaned(&hygiene(&[]), &sent).ok().unwrap();
+        assert_eq!(
+            (&headers["connection"], &headers["upgrade"]),
+            (&HeaderValue::from_static("upgrade"), &HeaderValue::from_static("websocket"))
+        );
+        without_upgrade(&mut headers);
+        assert!(!headers.contains_key("connection") && !headers.contains_key("upgrade"));
+        let alone = cleaned(&hygiene(&[]), &[("Upgrade", "websocket")]).ok().unwrap();
+        assert!(!alone.contains_key("upgrade"));
+    }
+
+    #[test]
+    fn requests_that_are_refused() {
+        let refused = |sent: &[(&str, &str)]| {
+            let problem = cleaned(&hygiene(&[]), sent).err().unwrap();
+            problem.into_response().status().as_u16()
+        };
+        assert_eq!(refused(&[("Transfer-Encoding", "chunked"), ("Content-Length", "1")]), 400);
+        assert_eq!(refused(&[("Via", "1.0 a, 1.1 oncekey (0123)")]), 508);
+        assert!(cleaned(&hygiene(&[]), &[("Via", "1.1 oncekey (9999)")]).is_ok());
+    }
+
+    #[test]
+    fn a_response_loses_what_was_about_the_connection() {
+        let mut headers: HeaderMap = [
+            (header::CONNECTION, "x-hop"),
+            (HeaderName::from_static("x-hop"), "1"),
+            (header::TRANSFER_ENCODING, "chunked"),
+            (header::CONTENT_LENGTH, "5"),
+            (header::ETAG, "stays"),
+        ]
+        .into_iter()
+        .map(|(name, value)| (name, HeaderValue::from_static(value)))
+        .collect();
+        response(&mut headers);
+        assert_eq!(headers.len(), 1);
+        assert_eq!(headers["etag"], "stays");
+    }
+}

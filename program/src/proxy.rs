@@ -1,0 +1,122 @@
+//! One request from its head to its answer: the stack that docs/proxy.md draws.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{Request, Response, StatusCode};
+use http_body_util::Either;
+use hyper::body::Incoming;
+use oncekey_http::{Contract, ResponseBody};
+use tower_service::Service;
+
+use crate::access_log::{AccessLog, Line};
+use crate::body::{Body, RequestBody};
+use crate::hygiene::Hygiene;
+use crate::problem::Problem;
+use crate::route::{Route, Routes, Stack, is_keyed};
+use crate::upstream::Started;
+
+/// What a client gets.
+pub(crate) type Answer = Response<Either<ResponseBody<Body>, Body>>;
+
+/// The proxy, as connections share it.
+pub(crate) struct Proxy {
+    pub(crate) contract: Contract,
+    pub(crate) hygiene: Hygiene,
+    pub(crate) routes: Routes,
+    pub(crate) access_log: Option<AccessLog>,
+}
+
+impl Proxy {
+    /// Answers a request of `peer`, whose address is unknown on a Unix socket.
+    pub(crate) async fn answer(&self, request: Request<Incoming>, peer: Option<IpAddr>) -> Answer {
+        let begun = Instant::now();
+        let (mut parts, body) = request.into_parts();
+        let method = parts.method.clone();
+        let started = Arc::new(Started::default());
+        let (answer, pattern, outcome) = match self.admit(&mut parts, peer) {
+            Err((problem, pattern)) => (own(problem), pattern, "refused"),
+            Ok((route, keyed)) => {
+                if keyed {
+                    parts.extensions.insert(started.clone());
+                }
+                let request = Request::from_parts(parts, RequestBody::new(body));
+                let answer = run(route, request, &started).await;
+                let outcome = match (keyed, started.ran()) {
+                    (false, _) => "passed",
+                    (true, true) => "executed",
+                    (true, false) => "answered",
+                };
+                (answer, Some(&*route.pattern), outcome)
+            }
+        };
+        if let Some(log) = &self.access_log {
+            log.write(&Line {
+                method: &method,
+                route: pattern,
+                status: answer.status(),
+                outcome,
+                took: begun.elapsed(),
+                peer,
+            });
+        }
+        answer
+    }
+
+    /// The route of a request that may go on, and whether it has a key.
+    #[allow(clippy::type_complexity)]
+    fn admit(
+        &self,
+        parts: &mut http::request::Parts,
+        peer: Option<IpAddr>,
+    ) -> Result<(&Arc<Route>, bool), (Problem, Option<&str>)> {
+        self.hygiene.request(parts, peer).map_err(|problem| (problem, None))?;
+        let route = self.routes.find(parts);
+        let keyed = matches!(route.stack, Stack::Keyed(_)) && is_keyed(&self.contract, parts);
+        if keyed {
+            let resolved = route.scope.resolve(parts);
+            resolved.map_err(|problem| (problem, Some(&*route.pattern)))?;
+        }
+        Ok((route, keyed))
+    }
+}
+
+async fn run(route: &Route, request: Request<RequestBody>, started: &Started) -> Answer {
+    match &route.stack {
+        Stack::Plain(upstream) => {
+            let answered: Result<_, Infallible> = upstream.clone().call(request).await;
+            let Ok(response) = answered;
+            response.map(Either::Right)
+        }
+        Stack::Keyed(layered) => {
+            let answer = layered.clone().call(request);
+            let too_late = async {
+                // Never said of a request without a key.
+                started.began().await;
+                tokio::time::sleep(route.answer_within).await;
+            };
+            tokio::select! {
+                answered = answer => {
+                    let Ok(response) = answered;
+                    response.map(Either::Left)
+                }
+                // The execution goes on without its client, and its response waits for the retry.
+                () = too_late => own(still_running()),
+            }
+        }
+    }
+}
+
+fn still_running() -> Problem {
+    let detail = "The server has not answered yet. The request is still being executed: send it \
+        again later for its response.";
+    Problem::new(StatusCode::GATEWAY_TIMEOUT, "idempotency_key_locked", detail)
+        .with("retryAfterMs", 500)
+        .retry_after()
+}
+
+fn own(problem: Problem) -> Answer {
+    problem.into_response().map(Either::Right)
+}

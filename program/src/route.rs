@@ -1,0 +1,178 @@
+//! The routes: for each request the policy that holds for it, and the stack that answers it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::request::Parts;
+use http::{HeaderName, Method};
+use oncekey_http::{Contract, IdempotencyLayer, IdempotencyService, Stored};
+use tower_layer::Layer;
+
+use crate::config::{Config, Policy};
+use crate::scope::{Scope, Scoped};
+use crate::upstream::{Conduct, Outcome, Outcomes, UpstreamService, Upstreams};
+
+/// The headers that a fingerprint counts when nothing else is said: those of
+/// [`oncekey::FingerprintedHeaders`].
+const FINGERPRINTED: [&str; 8] = [
+    "authorization",
+    "content-encoding",
+    "content-type",
+    "if-match",
+    "if-none-match",
+    "if-unmodified-since",
+    "x-api-key",
+    "x-http-method-override",
+];
+
+/// What holds for the requests of one route.
+pub(crate) struct Route {
+    /// The pattern, for logs; `*` where no route fits.
+    pub(crate) pattern: String,
+    pub(crate) scope: Scope,
+    pub(crate) answer_within: Duration,
+    pub(crate) stack: Stack,
+}
+
+/// What answers the requests of a route.
+pub(crate) enum Stack {
+    /// The layer around the upstream.
+    Keyed(IdempotencyService<UpstreamService>),
+    /// Keys mean nothing here.
+    Plain(UpstreamService),
+}
+
+/// A route among those of one pattern.
+struct Entry {
+    /// Empty: every method.
+    methods: Vec<Method>,
+    route: Arc<Route>,
+}
+
+/// All routes.
+pub(crate) struct Routes {
+    router: matchit::Router<Vec<Entry>>,
+    fallback: Arc<Route>,
+}
+
+impl Routes {
+    /// # Errors
+    /// When two routes have the same pattern in other words.
+    pub(crate) fn new(
+        config: &Config,
+        layer: &IdempotencyLayer,
+        upstreams: &Arc<Upstreams>,
+    ) -> Result<Self, String> {
+        let route = |pattern: &str, policy: &Policy| {
+            Arc::new(Route {
+                pattern: pattern.to_owned(),
+                scope: policy.scope.clone(),
+                answer_within: policy.answer_within,
+                stack: stack(config, policy, layer, upstreams),
+            })
+        };
+        let mut grouped: Vec<(&str, Vec<Entry>)> = Vec::new();
+        for each in &config.routes {
+            let route = route(&each.path, &each.policy);
+            let entry = Entry { methods: each.methods.clone(), route };
+            match grouped.iter_mut().find(|(path, _)| *path == each.path) {
+                Some((_, entries)) => entries.push(entry),
+                None => grouped.push((&each.path, vec![entry])),
+            }
+        }
+        let mut router = matchit::Router::new();
+        for (path, entries) in grouped {
+            router.insert(path, entries).map_err(|error| format!("route {path:?}: {error}"))?;
+        }
+        Ok(Self { router, fallback: route("*", &config.policy) })
+    }
+
+    pub(crate) fn find(&self, parts: &Parts) -> &Arc<Route> {
+        let Ok(found) = self.router.at(parts.uri.path()) else { return &self.fallback };
+        let fits =
+            |entry: &&Entry| entry.methods.is_empty() || entry.methods.contains(&parts.method);
+        found.value.iter().find(fits).map_or(&self.fallback, |entry| &entry.route)
+    }
+}
+
+fn stack(
+    config: &Config,
+    policy: &Policy,
+    layer: &IdempotencyLayer,
+    upstreams: &Arc<Upstreams>,
+) -> Stack {
+    let conduct = Conduct {
+        outcomes: outcomes(config, policy),
+        max_response: policy.max_response,
+        give_up_after: policy.give_up_after,
+        body_idle: config.upstream.body_idle,
+    };
+    let upstream = UpstreamService { upstreams: upstreams.clone(), conduct: Arc::new(conduct) };
+    if !policy.keys {
+        return Stack::Plain(upstream);
+    }
+    let mut rules = oncekey_http::Policy::new()
+        .required(policy.required)
+        .recovery(policy.recovery)
+        .ttl(policy.ttl)
+        .wait(policy.wait)
+        // The service below says of each response what becomes of its key.
+        .stored(Stored::AtLeastOnceUnless(Arc::new(|_| true)))
+        .fingerprint_headers(fingerprinted(policy))
+        .drop_headers(policy.drop_headers.iter().cloned())
+        .max_request_body(policy.max_request_body)
+        .max_response(policy.max_response);
+    if policy.scope != Scope::None {
+        rules = rules.scope(|parts| {
+            parts.extensions.get::<Scoped>().map(|Scoped(scope)| scope.clone()).unwrap_or_default()
+        });
+    }
+    Stack::Keyed(layer.clone().policy(rules).layer(upstream))
+}
+
+fn outcomes(config: &Config, policy: &Policy) -> Outcomes {
+    let mut outcomes = policy.outcomes.clone();
+    if config.upstream.gateway {
+        outcomes.0.entry(503).or_insert(Outcome::Unknown);
+    }
+    outcomes
+}
+
+/// The headers that count for a fingerprint. Who authenticates is the scope then, and a token that is
+/// refreshed between two tries would make them two requests.
+pub(crate) fn fingerprinted(policy: &Policy) -> Vec<HeaderName> {
+    if let Some(headers) = &policy.fingerprint_headers {
+        return headers.clone();
+    }
+    let counts = |name: &&str| policy.scope != Scope::BasicUser || *name != "authorization";
+    FINGERPRINTED.iter().copied().filter(counts).map(HeaderName::from_static).collect()
+}
+
+/// Whether the layer takes a request for one with a key.
+pub(crate) fn is_keyed(contract: &Contract, parts: &Parts) -> bool {
+    !parts.method.is_safe()
+        && match &contract.methods {
+            oncekey_http::Methods::Only(methods) => methods.contains(&parts.method),
+            _ => true,
+        }
+        && contract.headers.iter().any(|name| parts.headers.contains_key(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_headers_that_are_printed_are_those_that_count() {
+        let names = fingerprinted(&Policy::default());
+        let names: Vec<_> = names.iter().map(HeaderName::as_str).collect();
+        let printed = oncekey::FingerprintedHeaders::new(names).unwrap();
+        assert_eq!(printed, oncekey::FingerprintedHeaders::default());
+    }
+
+    #[test]
+    fn the_user_is_no_part_of_the_fingerprint_when_it_is_the_scope() {
+        let policy = Policy { scope: Scope::BasicUser, ..Policy::default() };
+        assert!(!fingerprinted(&policy).contains(&http::header::AUTHORIZATION));
+    }
+}

@@ -1,0 +1,47 @@
+//! New connections to an upstream. A failure here is one before any byte of a request was sent.
+
+use std::io;
+use std::time::Duration;
+
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+
+use super::pool::Sender;
+use super::target::{Address, Target};
+
+/// The longest head of a response that an upstream may send.
+const MAX_HEAD: usize = 64 << 10;
+const MAX_HEADERS: usize = 256;
+
+/// Connects within `timeout`.
+pub(crate) async fn connect(target: &Target, timeout: Duration) -> io::Result<Sender> {
+    match tokio::time::timeout(timeout, dial(target)).await {
+        Ok(connected) => connected,
+        Err(_) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+async fn dial(target: &Target) -> io::Result<Sender> {
+    match &target.address {
+        Address::Tcp { host, port } => {
+            let stream = TcpStream::connect((host.as_str(), *port)).await?;
+            stream.set_nodelay(true)?;
+            handshake(stream).await
+        }
+        Address::Unix(path) => handshake(UnixStream::connect(path).await?).await,
+    }
+}
+
+async fn handshake(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> io::Result<Sender> {
+    let mut builder = http1::Builder::new();
+    builder.max_header_size(MAX_HEAD).max_headers(MAX_HEADERS);
+    let (sender, connection) =
+        builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    // How it ends is told to the request that is on it.
+    tokio::spawn(connection.with_upgrades());
+    Ok(sender)
+}

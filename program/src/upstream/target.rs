@@ -1,0 +1,105 @@
+//! Where an upstream is.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use http::uri::{PathAndQuery, Uri};
+
+/// An upstream as `--upstream` names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Target {
+    pub(crate) address: Address,
+    /// Goes before the path of every request; empty or `/base`, without a slash at its end.
+    pub(crate) base: String,
+    text: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Address {
+    Tcp { host: String, port: u16 },
+    Unix(PathBuf),
+}
+
+impl Target {
+    /// Reads `http://host[:port][/base]` or `unix:/path`.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let of = |address, base: &str| Self {
+            address,
+            base: base.trim_end_matches('/').to_owned(),
+            text: text.to_owned(),
+        };
+        if let Some(path) = text.strip_prefix("unix:") {
+            return match path.starts_with('/') {
+                true => Ok(of(Address::Unix(path.into()), "")),
+                false => Err(format!("{text:?}: the path of a socket begins with /")),
+            };
+        }
+        let uri: Uri = text.parse().map_err(|error| format!("{text:?} is no URL: {error}"))?;
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some(scheme @ ("https" | "h2c")) => {
+                return Err(format!("{text:?}: {scheme} to an upstream is not supported yet"));
+            }
+            _ => return Err(format!("{text:?}: write http://HOST:PORT or unix:/PATH")),
+        }
+        if uri.query().is_some() || uri.authority().is_some_and(|a| a.as_str().contains('@')) {
+            return Err(format!("{text:?}: an upstream has no query and no user"));
+        }
+        let host = uri.host().unwrap_or_default();
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        if host.is_empty() {
+            return Err(format!("{text:?} has no host"));
+        }
+        Ok(of(Address::Tcp { host, port: uri.port_u16().unwrap_or(80) }, uri.path()))
+    }
+
+    /// The target of a request as it is sent: in origin form, below the base.
+    pub(crate) fn uri(&self, asked: Option<&PathAndQuery>) -> Uri {
+        let joined = match asked.map_or("/", PathAndQuery::as_str) {
+            "*" => "*".to_owned(),
+            // A query without a path is that of the root.
+            query if query.starts_with('?') => format!("{}/{query}", self.base),
+            path => format!("{}{path}", self.base),
+        };
+        joined.parse().unwrap_or_else(|_| Uri::from_static("/"))
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_forms_of_an_upstream() {
+        let tcp = |text: &str| match Target::parse(text).unwrap() {
+            Target { address: Address::Tcp { host, port }, base, .. } => (host, port, base),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(tcp("http://127.0.0.1:3000"), ("127.0.0.1".into(), 3000, String::new()));
+        assert_eq!(tcp("http://app/"), ("app".into(), 80, String::new()));
+        assert_eq!(tcp("http://[::1]:3000/a/b/"), ("::1".into(), 3000, "/a/b".into()));
+        let unix = Target::parse("unix:/run/app.sock").unwrap();
+        assert_eq!(unix.address, Address::Unix("/run/app.sock".into()));
+        for wrong in ["127.0.0.1:3000", "ftp://h", "unix:app", "http://u@h", "http://h?q", ""] {
+            assert!(Target::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_request_goes_below_the_base() {
+        let uri = |base: &str, asked: &str| {
+            let asked: Uri = asked.parse().unwrap();
+            Target::parse(base).unwrap().uri(asked.path_and_query()).to_string()
+        };
+        assert_eq!(uri("http://h", "/a?b=%20"), "/a?b=%20");
+        assert_eq!(uri("http://h/base", "/a?b"), "/base/a?b");
+        assert_eq!(uri("http://h", "http://other/a"), "/a");
+        assert_eq!(uri("http://h/base", "*"), "*");
+    }
+}

@@ -1,0 +1,159 @@
+#!/usr/bin/env python3
+"""usage: accept.py BINARY [ROW…]    e.g. accept.py target/debug/oncekey A1 A3
+Starts flaky.py and `oncekey proxy` for each row of the table in docs/proxy.md and prints a line a
+check. Exit status 1 when one failed. Needs python3 alone."""
+import http.client, json, os, signal, socket, subprocess, sys, tempfile, threading, time, uuid
+BINARY = os.path.abspath(sys.argv[1]); HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "accept")
+failed = 0
+def check(name, ok, *saw):
+    global failed; failed += not ok; print(("ok   " if ok else "FAIL ") + name, *([] if ok else saw), flush=True)
+def free_port():
+    with socket.socket() as s: s.bind(("127.0.0.1", 0)); return s.getsockname()[1]
+def wait_for(port, process):
+    for _ in range(600):
+        if process.poll() is not None: sys.exit(f"{process.args} ended with {process.returncode}")
+        try: socket.create_connection(("127.0.0.1", port), 1).close(); return
+        except OSError: time.sleep(.05)
+    sys.exit(f"nothing listens on {port}")
+class Process:
+    def start(self, args, port):
+        self.log = tempfile.TemporaryFile(); self.port = port
+        self.process = subprocess.Popen(args, stderr=self.log, stdout=self.log); wait_for(port, self.process)
+    def kill(self, how=signal.SIGKILL):
+        self.process.send_signal(how); return self.process.wait(60)
+    def __enter__(self): return self
+    def __exit__(self, *_):
+        if self.process.poll() is None: self.kill()
+    def said(self): self.log.seek(0); return self.log.read().decode()
+class Flaky(Process):
+    def __init__(self, port=None):
+        port = port or free_port(); self.start([sys.executable, os.path.join(HERE, "flaky.py"), str(port)], port)
+    def count(self, path): return json.loads(call(self.port, "GET", "/count")[2]).get("POST " + path, 0)
+class Proxy(Process):
+    def __init__(self, upstreams, store, *flags, port=None):
+        port = port or free_port()
+        ups = [f for u in upstreams for f in ("--upstream", f"http://127.0.0.1:{u}")]
+        self.start([BINARY, "proxy", "--listen", f"127.0.0.1:{port}", "--store", store, *ups, *flags], port)
+def call(port, method, path, key=None, body=b"{}", timeout=30, headers=()):
+    c = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    h = {"Content-Type": "application/json", **dict(headers)}
+    if key: h["Idempotency-Key"] = key
+    try:
+        c.request(method, path, body if method != "GET" else None, h); r = c.getresponse()
+        return r.status, {n.lower(): v for n, v in r.getheaders()}, r.read()
+    except (OSError, http.client.HTTPException) as e: return 0, {}, repr(e).encode()
+    finally: c.close()
+def code(answer):
+    try: return json.loads(answer[2]).get("code")
+    except (ValueError, AttributeError): return None
+def new(): return str(uuid.uuid4())
+def store(): return os.path.join(tempfile.mkdtemp(), "keys")
+def until(answer, ok):
+    """Repeats a call until its answer is as wanted, within a generous time."""
+    for _ in range(300):
+        last = answer()
+        if ok(last): return last
+        time.sleep(.1)
+    return last
+
+def a1():
+    with Flaky() as up, Proxy([up.port], store()) as proxy:
+        run = subprocess.run([sys.executable, os.path.join(HERE, "check.py"), str(proxy.port), str(up.port)], capture_output=True, text=True)
+        print(run.stdout, end=""); check("A1 check.py: 24 x ok", run.returncode == 0 and run.stdout.count("ok   ") == 24, run.stderr)
+def a2():
+    port = free_port(); k = new()
+    with Proxy([port], store()) as proxy:
+        a = call(proxy.port, "POST", "/orders", k)
+        check("A2 upstream down: 502 upstream_unreachable, Retry-After", a[0] == 502 and code(a) == "upstream_unreachable" and a[1].get("retry-after") == "1", a)
+        b = call(proxy.port, "POST", "/orders"); check("A2 and without a key the same", b[0] == 502 and code(b) == "upstream_unreachable", b)
+        with Flaky(port) as up:
+            a = call(proxy.port, "POST", "/orders", k); check("A2 upstream up: the key was free, it runs once", a[0] == 201 and up.count("/orders") == 1, a)
+def a3():
+    # The port is a part of the authority, which a retry must repeat.
+    where, k, port = store(), new(), free_port()
+    with Flaky() as up:
+        with Proxy([up.port], where, port=port) as proxy:
+            t = threading.Thread(target=call, args=(proxy.port, "POST", "/slow?ms=5000", k)); t.start()
+            until(lambda: up.count("/slow"), lambda n: n == 1); proxy.kill(); t.join()
+        with Proxy([up.port], where, port=port) as proxy:
+            a = call(proxy.port, "POST", "/slow?ms=5000", k)
+            check("A3 proxy killed: 409 outcome_unknown, ran once", a[0] == 409 and code(a) == "idempotency_outcome_unknown" and up.count("/slow") == 1, a)
+            check("A3 the start tells of it", "1 keys with unknown outcome" in proxy.said(), proxy.said())
+def a4():
+    k = new()
+    with Flaky() as up, Proxy([up.port], store(), "--answer-within", "1s") as proxy:
+        go = lambda: call(proxy.port, "POST", "/slow?ms=3000", k)
+        a = go(); check("A4 slow upstream: 504 locked, Retry-After, retryAfterMs", a[0] == 504 and code(a) == "idempotency_key_locked" and a[1].get("retry-after") == "1" and json.loads(a[2])["retryAfterMs"] >= 100, a)
+        b = go(); check("A4 meanwhile 409 locked", b[0] == 409 and code(b) == "idempotency_key_locked", b)
+        c = until(go, lambda c: c[0] != 409); check("A4 then the replay, ran once", c[0] == 201 and up.count("/slow") == 1, c)
+def a5():
+    k = new()
+    with Flaky() as up, Proxy([up.port], store(), "--answer-within", "5s", "--give-up-after", "1s") as proxy:
+        a = call(proxy.port, "POST", "/slow?ms=3000", k); check("A5 given up: 504 outcome_unknown", a[0] == 504 and code(a) == "idempotency_outcome_unknown", a)
+        b = call(proxy.port, "POST", "/slow?ms=3000", k); check("A5 retry: 409 outcome_unknown", b[0] == 409 and code(b) == "idempotency_outcome_unknown", b)
+        c = call(proxy.port, "POST", "/slow?ms=3000"); check("A5 without a key: 504 upstream_timeout", c[0] == 504 and code(c) == "upstream_timeout", c)
+def a6():
+    k = new()
+    with Flaky() as up, Proxy([up.port], store()) as proxy:
+        a = call(proxy.port, "POST", "/slow?ms=1000", k, timeout=.2)
+        b = until(lambda: call(proxy.port, "POST", "/slow?ms=1000", k), lambda b: b[0] != 409)
+        check("A6 client gone: the execution went on, its response waits", a[0] == 0 and b[0] == 201 and up.count("/slow") == 1, a, b)
+def a8():
+    with Flaky() as up, Proxy([free_port(), up.port], store()) as proxy:
+        answers = [call(proxy.port, "POST", "/orders", new())[0] for _ in range(100)]
+        check("A8 one of two upstreams dead: 100 x 201, each once", answers == [201] * 100 and up.count("/orders") == 100, answers)
+BAD = """store = "/tmp/x"
+[upstream]
+urls = ["http://127.0.0.1:3000"]
+[policy]
+give_up_afer = "5m"
+[policy.outcomes]
+"500" = "release"
+[[route]]
+path = "/v1/payments/:id"
+"""
+def a13():
+    with tempfile.TemporaryDirectory() as d:
+        path = os.path.join(d, "bad.toml"); open(path, "w").write(BAD)
+        run = subprocess.run([BINARY, "proxy", "--config", path, "--check"], capture_output=True, text=True)
+        want = [f"{path}:5:1: unknown field `give_up_afer` in [policy]; did you mean `give_up_after`?",
+                f"{path}:7:1: \"500\" = \"release\" runs an operation again that may have happened; write \"release-at-least-once\"",
+                f"{path}:9:8: route \"/v1/payments/:id\": parameters are written {{id}}, the rest {{*rest}}"]
+        check("A13 three mistakes, three lines, exit 2", run.returncode == 2 and run.stderr.splitlines() == want, run)
+        open(path, "w").write(BAD.replace("afer", "after").replace('"release"', '"store"').replace(":id", "{id}"))
+        run = subprocess.run([BINARY, "proxy", "--config", path, "--check", "--print"], capture_output=True, text=True)
+        check("A13 mended: exit 0, prints what is in force", run.returncode == 0 and 'give_up_after = "5m"' in run.stdout, run)
+        run = subprocess.run([BINARY, "proxy", "--upstream", "http://127.0.0.1:1", "--store", "postgres://db/x"], capture_output=True, text=True)
+        check("A13 a store that is not supported: exit 2", run.returncode == 2 and "PostgreSQL" in run.stderr, run)
+def raw(port, text):
+    with socket.create_connection(("127.0.0.1", port), 10) as s:
+        s.sendall(text.encode("latin-1")); s.settimeout(10); out = b""
+        try:
+            while more := s.recv(65536): out += more
+        except OSError: pass
+    return out.split(b"\r\n")[0].decode("latin-1"), out
+def a15():
+    with Flaky() as up, Proxy([up.port], store()) as proxy:
+        head = "POST /orders HTTP/1.1\r\nHost: h\r\nConnection: close\r\n"
+        for name, text in (
+            ("Content-Length before Transfer-Encoding", head + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+            ("Transfer-Encoding before Content-Length", head + "Transfer-Encoding: chunked\r\nContent-Length: 30\r\n\r\n0\r\n\r\n"),
+            ("a smuggled second request", head + "Content-Length: 60\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nPOST /smuggled HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\n\r\n"),
+            ("two lengths", head + "Content-Length: 2\r\nContent-Length: 3\r\n\r\n{} "),
+            ("a list of lengths", head + "Content-Length: 2, 3\r\n\r\n{} "),
+            ("a signed length", head + "Content-Length: +2\r\n\r\n{}"),
+            ("bare LF", (head + "Content-Length: 2\r\n\r\n{}").replace("\r\n", "\n")),
+            ("a folded header", head + "X-A: b\r\n c: d\r\nContent-Length: 2\r\n\r\n{}"),
+            ("a space before the colon", head + "Content-Length : 2\r\n\r\n{}"),
+            ("another coding than chunked", head + "Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n"),
+            ("two codings", head + "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
+        ):
+            n = up.count("/orders"); line, _ = raw(proxy.port, text); ran = up.count("/orders") - n
+            check(f"A15 {name}: 400 or one request", (" 400 " in line + " " and ran == 0) or (" 201 " in line and ran == 1), line, ran)
+        check("A15 nothing was smuggled", up.count("/smuggled") == 0)
+        line, out = raw(proxy.port, f"POST /orders HTTP/1.1\r\nHost: h\r\nConnection: close, Oncekey-Attempt, Idempotency-Key\r\nOncekey_Attempt: 9\r\nONCEKEY-TOKEN: 9\r\nIdempotency-Key: {new()}\r\nContent-Length: 2\r\n\r\n{{}}")
+        seen = json.loads(out.split(b"\r\n\r\n", 1)[1])["seen"] if " 201 " in line else {}
+        check("A15 Connection and underscores: our headers only", seen.get("oncekey-attempt") == "1" and "9" not in seen.values(), line, seen)
+ROWS = {"A1": a1, "A2": a2, "A3": a3, "A4": a4, "A5": a5, "A6": a6, "A8": a8, "A13": a13, "A15": a15}
+for row in sys.argv[2:] or ROWS: ROWS[row]()
+sys.exit(failed > 0)
