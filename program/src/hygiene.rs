@@ -54,6 +54,13 @@ impl Hygiene {
             let detail = "The request came through this proxy before.";
             return Err(Problem::new(StatusCode::LOOP_DETECTED, "loop_detected", detail));
         }
+        // The authority of a target in absolute form is what the client means. Source: RFC 9112,
+        // section 3.2.2.
+        if let Some(authority) = parts.uri.authority()
+            && let Ok(host) = HeaderValue::from_str(authority.as_str())
+        {
+            headers.insert(header::HOST, host);
+        }
         self.strip(headers);
         self.hop_by_hop(headers);
         self.forwarded(headers, peer);
@@ -265,6 +272,14 @@ mod tests {
         assert!(!headers.contains_key("connection") && !headers.contains_key("upgrade"));
         let alone = cleaned(&hygiene(&[]), &[("Upgrade", "websocket")]).ok().unwrap();
         assert!(!alone.contains_key("upgrade"));
+    }
+
+    #[test]
+    fn the_authority_of_the_target_is_the_host() {
+        let request = Request::get("http://a.example/x").header("host", "b.example");
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        assert!(hygiene(&[]).request(&mut parts, None).is_ok());
+        assert_eq!(parts.headers["host"], "a.example");
     }
 
     #[test]

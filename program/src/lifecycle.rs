@@ -1,4 +1,4 @@
-//! The life of the proxy: store, sockets, signals, drain.
+//! The life of the proxy: sockets, signals, reload, drain.
 
 use std::fmt::Display;
 use std::io;
@@ -7,12 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::HeaderValue;
-use oncekey::{Engine, ErrorKind, Options};
+use oncekey::Engine;
 use oncekey_http::IdempotencyLayer;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::Instant;
 
 use crate::access_log::AccessLog;
 use crate::admin::{self, Health};
@@ -21,34 +20,28 @@ use crate::exit::Failure;
 use crate::hygiene::Hygiene;
 use crate::proxy::Proxy;
 use crate::route::Routes;
-use crate::serve::Server;
+use crate::serve::{Current, Server};
+use crate::store;
 use crate::units;
 use crate::upstream::Upstreams;
 
-/// How often a store that another process holds is tried again.
-const LOCK_TRY: Duration = Duration::from_millis(100);
-
-/// The longest pause between two tries to reopen a store that failed.
-const REOPEN_AT_MOST: Duration = Duration::from_secs(30);
-
-/// Runs the proxy until a signal ends it.
-pub(crate) async fn run(config: Config, json: bool) -> Result<(), Failure> {
-    let engine = open(&config).await?;
-    let contract = config.contract();
-    let layer = IdempotencyLayer::new(engine.clone())
-        .contract(contract.clone())
-        .max_buffered(config.limits.max_buffered)
-        .body_idle(config.limits.request_body_idle);
-    let upstream = &config.upstream;
-    let upstreams = Upstreams::new(&upstream.urls, upstream.idle, upstream.connect_timeout);
-    let routes = Routes::new(&config, &layer, &Arc::new(upstreams)).map_err(Failure::usage)?;
-    let mut ours = contract.headers.clone();
-    let policies = std::iter::once(&config.policy).chain(config.routes.iter().map(|r| &r.policy));
-    ours.extend(policies.filter_map(|policy| policy.scope.header().cloned()));
-    let hygiene = Hygiene { ours, trusted: config.trusted_proxies.clone(), via: via() };
-    let access_log = config.log.access.then_some(AccessLog { json });
+/// Runs the proxy until a signal ends it. `configure` reads the configuration anew, for SIGHUP.
+pub(crate) async fn run(
+    config: Config,
+    json: bool,
+    configure: impl Fn() -> Result<Config, Failure> + Send + 'static,
+) -> Result<(), Failure> {
+    let engine = store::open(&config).await?;
+    let maker = Maker {
+        layer: IdempotencyLayer::new(engine.clone())
+            .max_buffered(config.limits.max_buffered)
+            .body_idle(config.limits.request_body_idle),
+        via: via(),
+        json,
+    };
+    let proxy = Current::new(maker.proxy(&config).map_err(Failure::usage)?);
     let server = Arc::new(Server {
-        proxy: Arc::new(Proxy { contract, hygiene, routes, access_log }),
+        proxy: proxy.clone(),
         header_timeout: config.limits.header_timeout,
         connections: Arc::new(Semaphore::new(config.limits.max_connections as usize)),
         max_connections: config.limits.max_connections,
@@ -72,61 +65,76 @@ pub(crate) async fn run(config: Config, json: bool) -> Result<(), Failure> {
         let listener = bound.map_err(|error| cannot_listen(&address, &error))?;
         tokio::spawn(admin::serve(listener, health.clone()));
     }
-    tokio::spawn(reopen(layer.clone(), health.clone()));
+    tokio::spawn(store::keep_open(maker.layer.clone(), health.clone()));
     greet(&config, &engine, &urls);
+    let (layer, drain_delay, timeout) =
+        (maker.layer.clone(), config.drain_delay, config.shutdown_timeout);
+    let mut hangup = listen_for(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            match reloaded(&config, &configure, &maker) {
+                Ok(new) => {
+                    proxy.set(new);
+                    tracing::info!("the configuration was reloaded");
+                }
+                Err(lines) => {
+                    tracing::error!(
+                        reason = lines.join("; "),
+                        "the configuration was not reloaded; the old one is in force"
+                    );
+                }
+            }
+        }
+    });
     wait_for_signal().await?;
     health.draining.store(true, Ordering::Relaxed);
-    tokio::time::sleep(config.drain_delay).await;
+    tokio::time::sleep(drain_delay).await;
     // Those who listened to it may have ended.
     let _ = stop.send(true);
     while accepting.join_next().await.is_some() {}
-    drain(&server, &layer, config.shutdown_timeout).await;
-    close(&engine)
+    drain(&server, &layer, timeout).await;
+    store::close(&engine)
+}
+
+/// Makes proxies that share the store, from one configuration and the next.
+struct Maker {
+    layer: IdempotencyLayer,
+    via: HeaderValue,
+    json: bool,
+}
+
+impl Maker {
+    fn proxy(&self, config: &Config) -> Result<Proxy, String> {
+        let contract = config.contract();
+        let layer = self.layer.clone().contract(contract.clone());
+        let upstream = &config.upstream;
+        let upstreams = Upstreams::new(&upstream.urls, upstream.idle, upstream.connect_timeout);
+        let routes = Routes::new(config, &layer, &Arc::new(upstreams))?;
+        let mut ours = contract.headers.clone();
+        ours.extend(config.policies().filter_map(|policy| policy.scope.header().cloned()));
+        let hygiene =
+            Hygiene { ours, trusted: config.trusted_proxies.clone(), via: self.via.clone() };
+        let access_log = config.log.access.then_some(AccessLog { json: self.json });
+        Ok(Proxy { contract, hygiene, routes, access_log })
+    }
+}
+
+/// The proxy of the configuration as it stands now; or why the one that is in force stays.
+fn reloaded(
+    running: &Config,
+    configure: &impl Fn() -> Result<Config, Failure>,
+    maker: &Maker,
+) -> Result<Proxy, Vec<String>> {
+    let config = configure().map_err(|failure| failure.lines)?;
+    let fixed = running.fixed_fields_that_differ(&config);
+    if !fixed.is_empty() {
+        return Err(vec![format!("a restart is needed to change {}", fixed.join(", "))]);
+    }
+    maker.proxy(&config).map_err(|error| vec![error])
 }
 
 fn cannot_listen(address: &impl Display, error: &io::Error) -> Failure {
     Failure::failed(format!("cannot listen on {address}: {error}"))
-}
-
-/// Opens the store, and waits for one that another process holds: a rolling update starts the next
-/// process before the last has ended.
-async fn open(config: &Config) -> Result<Engine, Failure> {
-    let policies =
-        || std::iter::once(&config.policy).chain(config.routes.iter().map(|r| &r.policy));
-    let max_response =
-        policies().map(|policy| policy.max_response).max().unwrap_or_default().max(1 << 20);
-    let options = Options::new()
-        .ttl(config.policy.ttl)
-        .durability(config.engine.durability)
-        .max_store_bytes(config.engine.max_store_bytes)
-        .cache_bytes(config.engine.cache_bytes)
-        .max_response(max_response)
-        .segment_bytes(segment_bytes(max_response));
-    let deadline = Instant::now() + config.lock_wait;
-    let store = config.store.display();
-    loop {
-        let (options, path) = (options.clone(), config.store.clone());
-        let opened = tokio::task::spawn_blocking(move || options.open(path)).await;
-        match opened.map_err(|error| Failure::failed(error.to_string()))? {
-            Ok(engine) => return Ok(engine),
-            Err(error) if error.kind() == ErrorKind::StoreInUse => {
-                if Instant::now() >= deadline {
-                    return Err(Failure::held(format!("{store} is held by another process")));
-                }
-                tokio::time::sleep(LOCK_TRY).await;
-            }
-            Err(error) if error.kind() == ErrorKind::InvalidInput => {
-                return Err(Failure::usage(error.to_string()));
-            }
-            Err(error) => return Err(Failure::failed(format!("cannot open {store}: {error}"))),
-        }
-    }
-}
-
-/// A segment of the journal that holds twice the longest response.
-fn segment_bytes(max_response: usize) -> u64 {
-    let twice = 2 * max_response as u64 + (64 << 10);
-    twice.next_multiple_of(1 << 20).max(32 << 20)
 }
 
 /// Says what runs.
@@ -166,14 +174,15 @@ fn via() -> HeaderValue {
         .unwrap_or_else(|_| HeaderValue::from_static("1.1 oncekey"))
 }
 
+fn listen_for(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))
+}
+
 /// Resolves at the first signal; the second ends the process at once, which is safe: what ran then is
 /// an unknown outcome at the next start.
 async fn wait_for_signal() -> Result<(), Failure> {
-    let listen = |kind| {
-        signal(kind).map_err(|error| Failure::failed(format!("cannot listen for signals: {error}")))
-    };
-    let mut terminate = listen(SignalKind::terminate())?;
-    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen_for(SignalKind::terminate())?;
+    let mut interrupt = listen_for(SignalKind::interrupt())?;
     tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
     tokio::spawn(async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
@@ -192,50 +201,4 @@ async fn drain(server: &Server, layer: &IdempotencyLayer, at_most: Duration) {
     if tokio::time::timeout(at_most, all).await.is_err() {
         tracing::warn!("the shutdown timeout is over: what still runs has an unknown outcome");
     }
-}
-
-fn close(engine: &Engine) -> Result<(), Failure> {
-    let stats = engine.stats();
-    let closed = engine.close();
-    let report =
-        closed.map_err(|error| Failure::failed(format!("cannot close the store: {error}")))?;
-    let (executed, replayed) = (stats.completed, stats.replayed);
-    eprintln!(
-        "closed: {executed} executed, {replayed} replayed, {} left in flight",
-        report.in_flight
-    );
-    Ok(())
-}
-
-/// Reopens a store that failed, after 1, 2, 4, … 30 s. Requests without a key pass meanwhile.
-async fn reopen(layer: IdempotencyLayer, health: Arc<Health>) {
-    let mut seen = failures(&layer);
-    loop {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        if failures(&layer) == seen {
-            continue;
-        }
-        health.store_failed.store(true, Ordering::Relaxed);
-        let mut pause = Duration::from_secs(1);
-        loop {
-            let engine = layer.engine().clone();
-            let reopened = tokio::task::spawn_blocking(move || engine.reopen()).await;
-            match reopened {
-                Ok(Ok(())) => break,
-                Ok(Err(error)) => tracing::error!(%error, "the store cannot be reopened"),
-                Err(_) => return,
-            }
-            pause = (pause * 2).min(REOPEN_AT_MOST);
-            tokio::time::sleep(pause).await;
-        }
-        tracing::info!("the store is open again");
-        health.store_failed.store(false, Ordering::Relaxed);
-        seen = failures(&layer);
-    }
-}
-
-/// How often the store failed a request.
-fn failures(layer: &IdempotencyLayer) -> u64 {
-    let stats = layer.stats();
-    stats.store_unavailable + stats.complete_failed
 }

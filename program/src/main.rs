@@ -17,6 +17,7 @@ mod proxy;
 mod route;
 mod scope;
 mod serve;
+mod store;
 mod units;
 mod upstream;
 
@@ -31,14 +32,14 @@ use exit::Failure;
 
 fn main() -> ExitCode {
     let Command::Proxy(arguments) = Cli::parse().command;
-    match proxy(&arguments) {
+    match proxy(*arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }
 }
 
-fn proxy(arguments: &cli::Proxy) -> Result<(), Failure> {
-    let config = configuration(arguments)?;
+fn proxy(arguments: cli::Proxy) -> Result<(), Failure> {
+    let config = configuration(&arguments)?;
     if arguments.check {
         if arguments.print {
             print!("{}", config::print(&config));
@@ -55,7 +56,7 @@ fn proxy(arguments: &cli::Proxy) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime =
         runtime.map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))?;
-    let ended = runtime.block_on(lifecycle::run(config, json));
+    let ended = runtime.block_on(lifecycle::run(config, json, move || configuration(&arguments)));
     // What still runs after the shutdown timeout is dropped.
     runtime.shutdown_background();
     ended

@@ -3,10 +3,10 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use http::{Request, Response, StatusCode};
-use http_body_util::Either;
+use http::{HeaderMap, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Either};
 use hyper::body::Incoming;
 use oncekey_http::{Contract, ResponseBody};
 use tower_service::Service;
@@ -17,6 +17,10 @@ use crate::hygiene::Hygiene;
 use crate::problem::Problem;
 use crate::route::{Route, Routes, Stack, is_keyed};
 use crate::upstream::Started;
+
+/// How much of the body of a refused request is read, and for how long.
+const DISCARD_AT_MOST: usize = 8 << 20;
+const DISCARD_FOR: Duration = Duration::from_secs(5);
 
 /// What a client gets.
 pub(crate) type Answer = Response<Either<ResponseBody<Body>, Body>>;
@@ -37,7 +41,10 @@ impl Proxy {
         let method = parts.method.clone();
         let started = Arc::new(Started::default());
         let (answer, pattern, outcome) = match self.admit(&mut parts, peer) {
-            Err((problem, pattern)) => (own(problem), pattern, "refused"),
+            Err((problem, pattern)) => {
+                discard(&parts.headers, body).await;
+                (own(problem), pattern, "refused")
+            }
             Ok((route, keyed)) => {
                 if keyed {
                     parts.extensions.insert(started.clone());
@@ -95,7 +102,10 @@ async fn run(route: &Route, request: Request<RequestBody>, started: &Started) ->
             let too_late = async {
                 // Never said of a request without a key.
                 started.began().await;
-                tokio::time::sleep(route.answer_within).await;
+                match route.answer_within.is_zero() {
+                    true => std::future::pending().await,
+                    false => tokio::time::sleep(route.answer_within).await,
+                }
             };
             tokio::select! {
                 answered = answer => {
@@ -107,6 +117,27 @@ async fn run(route: &Route, request: Request<RequestBody>, started: &Started) ->
             }
         }
     }
+}
+
+/// Reads the body of a request that is refused. A server that closes a connection while the client
+/// still sends resets it, and the client may never see why it was refused.
+async fn discard(headers: &HeaderMap, mut body: Incoming) {
+    // Reading on would ask a client that waits for leave to send for its body.
+    if headers.contains_key(header::EXPECT) {
+        return;
+    }
+    let mut left = DISCARD_AT_MOST;
+    let all = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            let len = frame.data_ref().map_or(0, |data| data.len());
+            match left.checked_sub(len) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    // One that sends slowly has had its chance.
+    let _ = tokio::time::timeout(DISCARD_FOR, all).await;
 }
 
 fn still_running() -> Problem {

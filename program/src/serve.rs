@@ -9,6 +9,7 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::RwLock;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 
@@ -22,9 +23,26 @@ const MAX_HEADERS: usize = 100;
 /// How long no connection is accepted after the process or the system had no descriptor for one.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// The proxy that new requests go to; running ones keep theirs.
+pub(crate) struct Current(RwLock<Arc<Proxy>>);
+
+impl Current {
+    pub(crate) fn new(proxy: Proxy) -> Arc<Self> {
+        Arc::new(Self(RwLock::new(Arc::new(proxy))))
+    }
+
+    pub(crate) fn set(&self, proxy: Proxy) {
+        *self.0.write() = Arc::new(proxy);
+    }
+
+    fn get(&self) -> Arc<Proxy> {
+        self.0.read().clone()
+    }
+}
+
 /// What is the same for every connection.
 pub(crate) struct Server {
-    pub(crate) proxy: Arc<Proxy>,
+    pub(crate) proxy: Arc<Current>,
     pub(crate) header_timeout: Duration,
     /// A permit for each connection that may be open.
     pub(crate) connections: Arc<Semaphore>,
@@ -36,7 +54,11 @@ impl Server {
     pub(crate) async fn accept(&self, listener: Listener, mut stop: watch::Receiver<bool>) {
         loop {
             // At the bound connections wait in the backlog of the socket.
-            let Ok(permit) = self.connections.clone().acquire_owned().await else { return };
+            let permit = tokio::select! {
+                permit = self.connections.clone().acquire_owned() => permit,
+                () = stopped(&mut stop) => return,
+            };
+            let Ok(permit) = permit else { return };
             let accepted = tokio::select! {
                 biased;
                 () = stopped(&mut stop) => return,
@@ -75,14 +97,14 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
 }
 
 async fn serve(
-    proxy: Arc<Proxy>,
+    proxy: Arc<Current>,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Option<IpAddr>,
     header_timeout: Duration,
     mut stop: watch::Receiver<bool>,
 ) {
     let service = service_fn(move |request| {
-        let proxy = proxy.clone();
+        let proxy = proxy.get();
         async move { Ok::<_, Infallible>(proxy.answer(request, peer).await) }
     });
     let mut builder = http1::Builder::new();

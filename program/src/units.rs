@@ -38,7 +38,7 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     number.ok_or_else(|| format!("{text:?} is no size, write 512KiB, 2MiB or 20GiB"))
 }
 
-/// Writes a size so that [`bytes`] reads it.
+/// Writes a size so that [`bytes()`] reads it.
 pub(crate) fn show_bytes(bytes: u64) -> String {
     let whole =
         UNITS[..3].iter().rev().find(|(_, factor)| bytes > 0 && bytes.is_multiple_of(*factor));

@@ -102,6 +102,100 @@ def a8():
     with Flaky() as up, Proxy([free_port(), up.port], store()) as proxy:
         answers = [call(proxy.port, "POST", "/orders", new())[0] for _ in range(100)]
         check("A8 one of two upstreams dead: 100 x 201, each once", answers == [201] * 100 and up.count("/orders") == 100, answers)
+def serve(handle):
+    """A server of raw sockets: calls handle(connection, head of the first request) for each connection."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    def one(c):
+        with c:
+            head = b""
+            while b"\r\n\r\n" not in head:
+                more = c.recv(65536)
+                if not more: return
+                head += more
+            handle(c, head)
+    def loop():
+        while True:
+            try: c, _ = listener.accept()
+            except OSError: return
+            threading.Thread(target=one, args=(c,), daemon=True).start()
+    threading.Thread(target=loop, daemon=True).start(); return listener
+def echo(c, head):
+    if b"upgrade: websocket" in head.lower() and b"connection: upgrade" in head.lower():
+        c.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+        while more := c.recv(65536): c.sendall(more)
+    else: c.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nplain")
+def a10():
+    listener = serve(echo)
+    with listener, Proxy([listener.getsockname()[1]], store()) as proxy:
+        ask = "%s /ws HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n%sContent-Length: 0\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", proxy.port), 10) as s:
+            s.sendall((ask % ("GET", "")).encode()); f = s.makefile("rb")
+            line = f.readline()
+            while f.readline().strip(): pass
+            sizes = [1, 10, 100000]; back = []
+            for n in sizes:
+                sent = os.urandom(n); threading.Thread(target=s.sendall, args=(sent,)).start(); back.append(f.read(n) == sent)
+            check("A10 Upgrade: 101, bytes both ways", b" 101 " in line and all(back), line, back)
+        line, out = raw(proxy.port, (ask % ("POST", f"Idempotency-Key: {new()}\r\n")).replace("Connection: ", "Connection: close, "))
+        check("A10 Upgrade with a key: an ordinary request", " 200 " in line and out.endswith(b"plain"), line)
+    with Flaky() as up, Proxy([up.port], store()) as proxy:
+        for key in (None, new()):
+            c = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=30)
+            c.request("POST", "/sse", b"", {"Idempotency-Key": key} if key else {}); first = c.getresponse().read1()
+            check(f"A10 events are sent as they come, {'with' if key else 'without'} a key", first.startswith(b"data: 0") and b"data: 2" not in first, first); c.close()
+def a12():
+    with Flaky() as up, Proxy([up.port], store()) as proxy:
+        out = []; t = threading.Thread(target=lambda: out.append(call(proxy.port, "POST", "/slow?ms=1500", new()))); t.start()
+        gone = threading.Thread(target=call, args=(proxy.port, "POST", "/slow?ms=1500", new()), kwargs={"timeout": .1}); gone.start()
+        until(lambda: up.count("/slow"), lambda n: n == 2); left = proxy.kill(signal.SIGTERM); t.join(); gone.join()
+        check("A12 SIGTERM: what runs ends and is answered, exit 0", left == 0 and out[0][0] == 201, left, out)
+        check("A12 also the one whose client is gone", "closed: 2 executed, 0 replayed, 0 left in flight" in proxy.said(), proxy.said())
+def a14():
+    with tempfile.TemporaryDirectory() as d, Flaky() as up:
+        path, port, where = os.path.join(d, "oncekey.toml"), free_port(), store()
+        write = lambda ttl, store=where: open(path, "w").write(f'listen = ["127.0.0.1:{port}"]\nstore = "{store}"\n[upstream]\nurls = ["http://127.0.0.1:{up.port}"]\n[policy]\nttl = "{ttl}"\n')
+        write("24h"); proxy = Process(); proxy.start([BINARY, "proxy", "--config", path], port)
+        with proxy:
+            answers, done = [], threading.Event()
+            def load():
+                while not done.is_set(): answers.append(call(port, "POST", "/orders", new())[0])
+            threads = [threading.Thread(target=load) for _ in range(4)]; [t.start() for t in threads]
+            write("1s"); proxy.process.send_signal(signal.SIGHUP)
+            check("A14 SIGHUP: reloaded", until(proxy.said, lambda s: "was reloaded" in s))
+            k = new(); call(port, "POST", "/ttls", k); n = up.count("/ttls")
+            until(lambda: (call(port, "POST", "/ttls", k), up.count("/ttls"))[1], lambda now: now > n)
+            check("A14 the new ttl is in force: the key is new again", up.count("/ttls") == n + 1)
+            write("24h", where + "2"); proxy.process.send_signal(signal.SIGHUP)
+            check("A14 another store: refused, with a reason", "a restart is needed to change store" in until(proxy.said, lambda s: "was not reloaded" in s))
+            open(path, "w").write("nonsense"); proxy.process.send_signal(signal.SIGHUP)
+            check("A14 nonsense: refused with its place", until(proxy.said, lambda s: f"{path}:1:" in s) and proxy.process.poll() is None)
+            done.set(); [t.join() for t in threads]
+            check("A14 no request failed meanwhile", set(answers) == {201} and not os.path.exists(where + "2"), set(answers))
+def old(c, head):
+    """A server of HTTP/1.0, whose responses end with their connections."""
+    c.sendall(b"HTTP/1.0 201 Created\r\nX-Line: " + head.split(b"\r\n")[0] + b"\r\n\r\nold")
+def versions():
+    listener = serve(old)
+    with listener, Proxy([f"{listener.getsockname()[1]}/base"], store()) as proxy:
+        k = new(); a, b = (call(proxy.port, "POST", "/x?y=1", k) for _ in "ab")
+        check("HTTP/1.0 upstream below a base: stored, replayed", a[0] == b[0] == 201 and a[2] == b[2] == b"old" and a[1]["x-line"] == b[1]["x-line"] == "POST /base/x?y=1 HTTP/1.1", a, b)
+    with Flaky() as up, Proxy([up.port], store()) as proxy:
+        line, out = raw(proxy.port, f"POST /orders HTTP/1.0\r\nIdempotency-Key: {new()}\r\nContent-Length: 2\r\n\r\n{{}}")
+        check("HTTP/1.0 client: 201", " 201 " in line and up.count("/orders") == 1, line)
+        out = raw(proxy.port, "HEAD /headers HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+        check("HEAD passes, what the upstream says of it too", " 501 " in out[0] + " ", out)
+def scope():
+    with Flaky() as up, Proxy([up.port], store(), "--scope", "header:X-Tenant") as proxy:
+        k = new(); a = call(proxy.port, "POST", "/orders", k, body=b"x" * (1 << 20))
+        check("scope absent: 400 idempotency_scope_missing, not run", a[0] == 400 and code(a) == "idempotency_scope_missing" and up.count("/orders") == 0, a)
+        a, b = (call(proxy.port, "POST", "/orders", k, headers={"X-Tenant": t}) for t in "ab")
+        check("two scopes: two operations", a[0] == b[0] == 201 and a[2] != b[2], a, b)
+        a = call(proxy.port, "POST", "/orders"); check("without a key no scope is asked for", a[0] == 201, a)
+def held():
+    where = store()
+    with Flaky() as up, Proxy([up.port], where):
+        run = subprocess.run([BINARY, "proxy", "--listen", f"127.0.0.1:{free_port()}", "--upstream", "http://127.0.0.1:1", "--store", where, "--lock-wait", "200ms"], capture_output=True, text=True)
+        check("a store in use: exit 5", run.returncode == 5 and "held by another process" in run.stderr, run)
 BAD = """store = "/tmp/x"
 [upstream]
 urls = ["http://127.0.0.1:3000"]
@@ -154,6 +248,7 @@ def a15():
         line, out = raw(proxy.port, f"POST /orders HTTP/1.1\r\nHost: h\r\nConnection: close, Oncekey-Attempt, Idempotency-Key\r\nOncekey_Attempt: 9\r\nONCEKEY-TOKEN: 9\r\nIdempotency-Key: {new()}\r\nContent-Length: 2\r\n\r\n{{}}")
         seen = json.loads(out.split(b"\r\n\r\n", 1)[1])["seen"] if " 201 " in line else {}
         check("A15 Connection and underscores: our headers only", seen.get("oncekey-attempt") == "1" and "9" not in seen.values(), line, seen)
-ROWS = {"A1": a1, "A2": a2, "A3": a3, "A4": a4, "A5": a5, "A6": a6, "A8": a8, "A13": a13, "A15": a15}
+ROWS = {"A1": a1, "A2": a2, "A3": a3, "A4": a4, "A5": a5, "A6": a6, "A8": a8, "A10": a10, "A12": a12, "A13": a13, "A14": a14, "A15": a15,
+        "versions": versions, "scope": scope, "held": held}
 for row in sys.argv[2:] or ROWS: ROWS[row]()
 sys.exit(failed > 0)

@@ -87,14 +87,14 @@ pub(crate) struct Route {
     pub(crate) policy: Policy,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Engine {
     pub(crate) durability: Durability,
     pub(crate) max_store_bytes: Option<u64>,
     pub(crate) cache_bytes: usize,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Limits {
     pub(crate) max_connections: u32,
     pub(crate) max_buffered: usize,
@@ -217,11 +217,36 @@ impl Config {
         Ok(())
     }
 
+    /// The policy of all and those of the routes.
+    pub(crate) fn policies(&self) -> impl Iterator<Item = &Policy> {
+        std::iter::once(&self.policy).chain(self.routes.iter().map(|route| &route.policy))
+    }
+
+    /// The longest response that any route stores, and at least the engine's default.
+    pub(crate) fn max_response(&self) -> usize {
+        self.policies().map(|policy| policy.max_response).fold(1 << 20, usize::max)
+    }
+
+    /// The fields that a running process cannot change and that `other` has otherwise.
+    pub(crate) fn fixed_fields_that_differ(&self, other: &Self) -> Vec<&'static str> {
+        let differ = [
+            ("listen", self.listen != other.listen),
+            ("store", self.store != other.store),
+            ("[engine]", self.engine != other.engine),
+            ("[limits]", self.limits != other.limits),
+            ("[admin]", self.admin != other.admin),
+            ("[log] format", self.log.format != other.log.format),
+            ("[log] level", self.log.level != other.log.level),
+            // The journal was laid out for the longest response.
+            ("max_response", self.max_response() < other.max_response()),
+        ];
+        differ.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+
     /// What is allowed but seldom meant.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        let policies = std::iter::once(&self.policy).chain(self.routes.iter().map(|r| &r.policy));
-        for policy in policies {
+        for policy in self.policies() {
             if policy.scope.header().is_some() && self.trusted_proxies.is_empty() {
                 warnings.push(
                     "a scope by header without trusted_proxies: a client can claim any scope"

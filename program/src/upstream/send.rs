@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::uri::PathAndQuery;
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -88,11 +87,9 @@ impl Upstreams {
     /// Every upstream once: those that could be reached lately first, each time from another one on.
     fn in_turn(&self) -> impl Iterator<Item = &Upstream> {
         let from = self.next.fetch_add(1, Ordering::Relaxed) % self.list.len();
-        let turn = move || self.list.iter().cycle().skip(from).take(self.list.len());
-        let well = turn().filter(|upstream| !upstream.is_passed_over());
+        let turn = self.list.iter().cycle().skip(from).take(self.list.len());
         // Decided now: one that fails while this request tries is not tried twice.
-        let poor: Vec<_> = turn().filter(|upstream| upstream.is_passed_over()).collect();
-        let well: Vec<_> = well.collect();
+        let (poor, well): (Vec<_>, Vec<_>) = turn.partition(|upstream| upstream.is_passed_over());
         well.into_iter().chain(poor)
     }
 
@@ -109,11 +106,12 @@ impl Upstreams {
         let (parts, body) = request.into_parts();
         let (body, mut sent) = Outgoing::sent(body);
         let mut request = Request::from_parts(parts, body);
+        // The version is that of a hop.
+        *request.version_mut() = Version::HTTP_11;
         let deadline = Instant::now() + self.connect_timeout * 2;
         let mut failed = Failed { sent: Sent::No, why: Why::Refused };
         for upstream in self.in_turn() {
-            *request.uri_mut() =
-                upstream.target.uri(asked.as_ref().map(|asked: &PathAndQuery| asked));
+            *request.uri_mut() = upstream.target.uri(asked.as_ref());
             // Once on an idle connection, once on a new one.
             for pooled in [upstream.pool.take(), None] {
                 let was_pooled = pooled.is_some();
@@ -138,7 +136,8 @@ impl Upstreams {
                     }
                 };
                 let mut error = match answered {
-                    Ok(response) => {
+                    Ok(mut response) => {
+                        *response.version_mut() = Version::HTTP_11;
                         *upstream.failed.lock() = None;
                         return Ok((response, Lease { sender, pool: upstream.pool.clone() }));
                     }

@@ -1,0 +1,124 @@
+//! The store of the proxy: opened, reopened after a failure, closed.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use oncekey::{Engine, ErrorKind, Options};
+use oncekey_http::IdempotencyLayer;
+use tokio::time::Instant;
+
+use crate::admin::Health;
+use crate::config::Config;
+use crate::exit::Failure;
+
+/// How often a store that another process holds is tried again.
+const LOCK_TRY: Duration = Duration::from_millis(100);
+
+/// How often the proxy looks whether the store failed, and the shortest pause before it is reopened.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The longest pause between two tries to reopen a store.
+const REOPEN_AT_MOST: Duration = Duration::from_secs(30);
+
+/// Opens the store, and waits for one that another process holds: a rolling update starts the next
+/// process before the last has ended.
+pub(crate) async fn open(config: &Config) -> Result<Engine, Failure> {
+    let max_response = config.max_response();
+    let options = Options::new()
+        .ttl(config.policy.ttl)
+        .durability(config.engine.durability)
+        .max_store_bytes(config.engine.max_store_bytes)
+        .cache_bytes(config.engine.cache_bytes)
+        .max_response(max_response)
+        .segment_bytes(segment_bytes(max_response));
+    let deadline = Instant::now() + config.lock_wait;
+    let store = config.store.display();
+    loop {
+        let (options, path) = (options.clone(), config.store.clone());
+        let opened = tokio::task::spawn_blocking(move || options.open(path)).await;
+        match opened.map_err(|error| Failure::failed(error.to_string()))? {
+            Ok(engine) => return Ok(engine),
+            Err(error) if error.kind() == ErrorKind::StoreInUse => {
+                if Instant::now() >= deadline {
+                    return Err(Failure::held(format!("{store} is held by another process")));
+                }
+                tokio::time::sleep(LOCK_TRY).await;
+            }
+            Err(error) if error.kind() == ErrorKind::InvalidInput => {
+                return Err(Failure::usage(error.to_string()));
+            }
+            Err(error) => return Err(Failure::failed(format!("cannot open {store}: {error}"))),
+        }
+    }
+}
+
+/// A segment of the journal that holds twice the longest response.
+fn segment_bytes(max_response: usize) -> u64 {
+    let twice = 2 * max_response as u64 + (64 << 10);
+    twice.next_multiple_of(1 << 20).max(32 << 20)
+}
+
+/// Closes the store, and says what it did.
+pub(crate) fn close(engine: &Engine) -> Result<(), Failure> {
+    let stats = engine.stats();
+    let closed = engine.close();
+    let report =
+        closed.map_err(|error| Failure::failed(format!("cannot close the store: {error}")))?;
+    let (executed, replayed) = (stats.completed, stats.replayed);
+    eprintln!(
+        "closed: {executed} executed, {replayed} replayed, {} left in flight",
+        report.in_flight
+    );
+    Ok(())
+}
+
+/// Reopens a store that failed, after 1, 2, 4, … 30 s. Requests without a key pass meanwhile.
+///
+/// ORDER: a store that is well is never reopened: its claims would become orphans while their
+/// requests run.
+pub(crate) async fn keep_open(layer: IdempotencyLayer, health: Arc<Health>) {
+    let mut seen = refusals(&layer);
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let now = refusals(&layer);
+        if now == seen || !has_failed(layer.engine()).await {
+            seen = now;
+            continue;
+        }
+        health.store_failed.store(true, Ordering::Relaxed);
+        let mut pause = LOOK;
+        while !reopened(layer.engine()).await {
+            pause = (pause * 2).min(REOPEN_AT_MOST);
+            tokio::time::sleep(pause).await;
+        }
+        tracing::info!("the store is open again");
+        health.store_failed.store(false, Ordering::Relaxed);
+    }
+}
+
+/// How many requests the store refused, for whatever reason, or failed.
+fn refusals(layer: &IdempotencyLayer) -> u64 {
+    let stats = layer.stats();
+    stats.store_unavailable + stats.complete_failed
+}
+
+/// Whether the engine refuses writes until it is reopened, and not because a bound was reached.
+async fn has_failed(engine: &Engine) -> bool {
+    let engine = engine.clone();
+    let swept = tokio::task::spawn_blocking(move || engine.sweep()).await;
+    matches!(swept, Ok(Err(error)) if error.kind() == ErrorKind::Unavailable)
+}
+
+async fn reopened(engine: &Engine) -> bool {
+    let engine = engine.clone();
+    match tokio::task::spawn_blocking(move || engine.reopen()).await {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            tracing::error!(%error, "the store cannot be reopened");
+            // It was closed: the process ends.
+            error.kind() == ErrorKind::Closed
+        }
+        Err(_) => false,
+    }
+}
