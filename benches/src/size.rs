@@ -10,10 +10,23 @@ use crate::Result;
 /// # Errors
 /// A system without `/proc/self/status`.
 pub fn memory() -> Result<u64> {
+    status_bytes("RssAnon:")
+}
+
+/// The most memory that this process had resident at any time, shared files included (`VmHWM`), in bytes.
+///
+/// # Errors
+/// A system without `/proc/self/status`.
+pub fn peak_memory() -> Result<u64> {
+    status_bytes("VmHWM:")
+}
+
+fn status_bytes(label: &str) -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(label));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    Ok(kib.ok_or("/proc/self/status has no RssAnon")?.trim().parse::<u64>()? * 1024)
+    Ok(kib.ok_or_else(|| format!("/proc/self/status has no {label}"))?.trim().parse::<u64>()?
+        * 1024)
 }
 
 /// Bytes that the files in `dir` take on disk: holes take none.

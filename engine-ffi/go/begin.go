@@ -74,7 +74,7 @@ func (e *Engine) begin(key Key, answer *C.oncekey_answer) (Begin, error) {
 		labels := strings.Split(string(data(answer)), "\x00")
 		return &Mismatch{Parts: labels[:len(labels)-1]}, nil
 	case C.ONCEKEY_ORPHANED:
-		return e.newOrphan(key, answer.orphan, int(answer.attempt), token(answer.token), data(answer), unixMilli(answer.since_ms)), nil
+		return e.newOrphan(key, answer.orphan, int(answer.attempt), token(answer.token), unixMilli(answer.since_ms)), nil
 	case C.ONCEKEY_LOCKED:
 		return &InFlight{
 			Attempt:    int(answer.attempt),

@@ -46,6 +46,16 @@ func (h *held) take() (C.uint64_t, error) {
 	return id, nil
 }
 
+// handle is for a call that leaves it as it is.
+func (h *held) handle() (C.uint64_t, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.id == 0 {
+		return 0, &Error{Kind: ErrEnded, Message: "it was ended before, or another call is ending it"}
+	}
+	return h.id, nil
+}
+
 func (h *held) back(id C.uint64_t) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

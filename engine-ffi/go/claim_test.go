@@ -64,7 +64,13 @@ func TestOrphansAreResolvedOnce(t *testing.T) {
 	ok(t, again.Abort(ctx))
 	orphans, err := engine.Orphans()
 	ok(t, err)
-	if len(orphans) != 1 || orphans[0].Key != named("k") || string(orphans[0].Checkpoint) != "half way" {
+	if len(orphans) != 1 || orphans[0].Key != named("k") {
+		t.Fatalf("%+v", orphans)
+	}
+	if saved, err := orphans[0].Checkpoint(); err != nil || string(saved) != "half way" {
+		t.Fatal(saved, err)
+	}
+	if orphans[0].Attempt != 2 {
 		t.Fatalf("%+v", orphans)
 	}
 	_, err = orphans[0].Complete(ctx, []byte("it happened"))

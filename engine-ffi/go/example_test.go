@@ -70,7 +70,11 @@ func ExampleOrphan() {
 		log.Fatal(err)
 	}
 	orphan := found.(*oncekey.Orphan) // engine.Orphans gives all of them
-	fmt.Printf("%s: attempt %d died after %q\n", orphan.Key.Key, orphan.Attempt, orphan.Checkpoint)
+	saved, err := orphan.Checkpoint()
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s: attempt %d died after %q\n", orphan.Key.Key, orphan.Attempt, saved)
 	if _, err := orphan.Complete(ctx, []byte("money given")); errors.Is(err, oncekey.ErrFenced) {
 		fmt.Println("somebody else resolved it")
 	}

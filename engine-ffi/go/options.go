@@ -57,7 +57,7 @@ type Options struct {
 	MaxClockGap time.Duration
 	// MaxOpenFiles: how many files of records may be open. Default 256, at least 8.
 	MaxOpenFiles int
-	// MaxOpenBytes: how many bytes claims in flight and orphans may take, checkpoints included. Default 1 GiB.
+	// MaxOpenBytes: how many bytes claims in flight and orphans may take, checkpoints included. Default 8 GiB.
 	MaxOpenBytes int64
 	// BackupBytesPerSecond: how fast a backup is written. Default 64 MiB; math.MaxInt64 is as fast as the disk
 	// allows.

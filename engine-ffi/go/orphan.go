@@ -19,16 +19,14 @@ type Orphan struct {
 	Attempt int
 	// Token of the attempt that died.
 	Token Token
-	// Checkpoint is the last one that any attempt saved; nil when there is none.
-	Checkpoint []byte
 	// Since when the operation is an orphan, in engine time.
 	Since time.Time
 
 	held held
 }
 
-func (e *Engine) newOrphan(key Key, handle C.oncekey_orphan, attempt int, token Token, checkpoint []byte, since time.Time) *Orphan {
-	orphan := &Orphan{Key: key, Attempt: attempt, Token: token, Checkpoint: checkpoint, Since: since}
+func (e *Engine) newOrphan(key Key, handle C.oncekey_orphan, attempt int, token Token, since time.Time) *Orphan {
+	orphan := &Orphan{Key: key, Attempt: attempt, Token: token, Since: since}
 	orphan.held.engine = e
 	orphan.held.id = handle.id
 	orphan.held.cleanup = runtime.AddCleanup(orphan, freeOrphan, handle)
@@ -47,11 +45,28 @@ func (e *Engine) orphanOf(handle C.oncekey_orphan) (*Orphan, error) {
 		Scope: string(copied(info.scope.ptr, info.scope.len)),
 		Key:   string(copied(info.key.ptr, info.key.len)),
 	}
-	var checkpoint []byte
-	if info.has_checkpoint != 0 {
-		checkpoint = copied(info.checkpoint.ptr, info.checkpoint.len)
+	return e.newOrphan(key, handle, int(info.attempt), token(info.token), unixMilli(info.since_ms)), nil
+}
+
+// Checkpoint is the last one that any attempt saved, read from the store when it is asked for; nil when
+// there is none. After ErrCorrupted, when it is damaged, the orphan can be resolved all the same.
+func (o *Orphan) Checkpoint() ([]byte, error) {
+	defer runtime.KeepAlive(o)
+	orphan, err := o.held.handle()
+	if err != nil {
+		return nil, err
 	}
-	return e.newOrphan(key, handle, int(info.attempt), token(info.token), checkpoint, unixMilli(info.since_ms)), nil
+	var saved C.oncekey_buffer
+	var found C.uint32_t
+	var detail C.oncekey_error
+	if err := failure(C.oncekey_orphan_checkpoint(C.oncekey_orphan{id: orphan}, &saved, &found, &detail), detail); err != nil {
+		return nil, err
+	}
+	defer C.oncekey_buffer_free(&saved)
+	if found == 0 {
+		return nil, nil
+	}
+	return copied(saved.ptr, saved.len), nil
 }
 
 func freeOrphan(orphan C.oncekey_orphan) {

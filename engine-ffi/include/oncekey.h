@@ -238,8 +238,8 @@ typedef struct {
   uint32_t has_data;
   // Always 0.
   uint32_t reserved;
-  // REPLAY: the response. CLAIMED, ORPHANED: the last checkpoint. MISMATCH: the labels of the
-  // parts that differ, each followed by a NUL.
+  // REPLAY: the response. CLAIMED: the last checkpoint of the attempts before. MISMATCH: the labels of
+  // the parts that differ, each followed by a NUL.
   oncekey_buffer data;
   // REPLAY: when the operation was completed; ORPHANED: since when it is an orphan. Milliseconds
   // since 1970, in engine time.
@@ -262,7 +262,7 @@ typedef struct {
 typedef struct {
   // Which attempt it is, from 1.
   uint32_t attempt;
-  // Whether any attempt before saved a checkpoint.
+  // Whether any attempt saved a checkpoint.
   uint32_t has_checkpoint;
   // The fencing token.
   oncekey_token token;
@@ -274,7 +274,7 @@ typedef struct {
   oncekey_slice scope;
   // The key.
   oncekey_slice key;
-  // The last checkpoint.
+  // Claims: the last checkpoint. That of an orphan is read by oncekey_orphan_checkpoint.
   oncekey_slice checkpoint;
   // Holds the bytes of the three slices.
   oncekey_buffer data;
@@ -323,7 +323,7 @@ typedef struct {
   uint64_t max_clock_gap_ms;
   // How many files of records may be open. 0: 256; at least 8.
   uint64_t max_open_files;
-  // How many bytes claims in flight and orphans may take, checkpoints included. 0: 1 GiB.
+  // How many bytes claims in flight and orphans may take, checkpoints included. 0: 8 GiB.
   uint64_t max_open_bytes;
   // How fast a backup is written, in bytes per second. 0: 64 MiB; UINT64_MAX: as fast as the disk
   // allows.
@@ -553,8 +553,12 @@ int32_t oncekey_claim_checkpoint(oncekey_claim claim,
                                  oncekey_slice data,
                                  oncekey_error *error);
 
-// Key, token, attempt and last checkpoint of a claim. The caller frees `info->data`.
-int32_t oncekey_claim_info(oncekey_claim claim, oncekey_info *info, oncekey_error *error);
+// Key, token, attempt and last checkpoint of a claim. May read the store. The caller frees `info->data`.
+// CORRUPTED: the checkpoint is damaged; FENCED and ALREADY_COMPLETED: the claim was ended otherwise. The
+// claim stays.
+int32_t oncekey_claim_info(oncekey_claim claim,
+                           oncekey_info *info,
+                           oncekey_error *error);
 
 // Drops a claim. Unless it was ended, the operation is an orphan from now on: its outcome is unknown.
 // Does not wait. 0 is freed without effect.
@@ -695,8 +699,21 @@ int32_t oncekey_orphan_complete(oncekey_orphan orphan,
 int32_t oncekey_orphan_release(oncekey_orphan orphan,
                                oncekey_error *error);
 
-// Key, token, attempt, last checkpoint and age of an orphan. The caller frees `info->data`.
-int32_t oncekey_orphan_info(oncekey_orphan orphan, oncekey_info *info, oncekey_error *error);
+// Key, token, attempt and age of an orphan, and whether it has a checkpoint. Reads nothing. The caller
+// frees `info->data`.
+int32_t oncekey_orphan_info(oncekey_orphan orphan,
+                            oncekey_info *info,
+                            oncekey_error *error);
+
+// The last checkpoint that any attempt saved. May read the store. `found` is 0 when there is none; the
+// caller frees `data`.
+//
+// FENCED and ALREADY_COMPLETED: the orphan was resolved. CORRUPTED: the checkpoint is damaged, and the
+// orphan can be resolved all the same.
+int32_t oncekey_orphan_checkpoint(oncekey_orphan orphan,
+                                  oncekey_buffer *data,
+                                  uint32_t *found,
+                                  oncekey_error *error);
 
 // Drops the handle and changes nothing. 0 is freed without effect.
 int32_t oncekey_orphan_free(oncekey_orphan orphan);

@@ -66,7 +66,7 @@ impl Payments {
     }
 
     async fn pay(&self, attempt: &Attempt, order: &str) -> Result<String, Box<dyn Error>> {
-        let charge = match attempt.checkpoint() {
+        let charge = match attempt.checkpoint()? {
             // An attempt before this one got so far, and said so.
             Some(charge) => String::from_utf8(charge.to_vec())?,
             None => {
@@ -96,9 +96,15 @@ async fn pay(
     Extension(attempt): Extension<Attempt>,
     order: String,
 ) -> Response {
+    let from = match attempt.checkpoint() {
+        Ok(Some(_)) => "its checkpoint",
+        Ok(None) => "the start",
+        Err(error) => {
+            return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response();
+        }
+    };
     match payments.pay(&attempt, &order).await {
         Ok(charge) => {
-            let from = if attempt.checkpoint().is_some() { "its checkpoint" } else { "the start" };
             let paid = format!("paid in attempt {} from {from}: {charge}", attempt.number());
             (StatusCode::CREATED, paid).into_response()
         }

@@ -198,7 +198,7 @@ fn describe(orphan: &Orphan) -> Value {
         "attempt": orphan.attempt(),
         "sinceMs": since_1970(orphan.since()),
         "ageMs": millis(orphan.age()),
-        "checkpointBytes": orphan.last_checkpoint().map(<[u8]>::len),
+        "checkpointBytes": orphan.checkpoint_len(),
     })
 }
 

@@ -4,8 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
-use oncekey::{Claim, Key, Token};
+use oncekey::{Claim, Key, SharedBytes, Token};
 use parking_lot::Mutex;
 
 /// The execution that a request is part of, in the extensions of every request that runs under an
@@ -28,7 +27,6 @@ pub struct Attempt {
     key: Key,
     number: u32,
     token: Token,
-    checkpoint: Option<Bytes>,
     claim: Arc<HeldClaim>,
 }
 
@@ -39,9 +37,16 @@ impl Attempt {
         self.number
     }
 
-    /// The last checkpoint that an attempt before this one saved.
-    pub fn checkpoint(&self) -> Option<&Bytes> {
-        self.checkpoint.as_ref()
+    /// The last checkpoint that was saved, by this attempt or one before it. Read from the store when it
+    /// is asked for, as fast as a stored response.
+    ///
+    /// # Errors
+    /// When it is damaged, which is never told as none, or the execution has ended.
+    pub fn checkpoint(&self) -> Result<Option<SharedBytes>, CheckpointError> {
+        match &*self.claim.claim.lock() {
+            Some(claim) => claim.last_checkpoint().map_err(CheckpointError::Refused),
+            None => Err(CheckpointError::Ended),
+        }
     }
 
     /// The fencing token of this execution, to hand to systems downstream.
@@ -93,7 +98,6 @@ impl fmt::Debug for Attempt {
         f.debug_struct("Attempt")
             .field("number", &self.number)
             .field("token", &format_args!("{}", self.token))
-            .field("checkpoint", &self.checkpoint.as_ref().map(Bytes::len))
             .finish()
     }
 }
@@ -109,7 +113,7 @@ fn downstream_key(key: &Key, step: &str) -> String {
     hasher.finalize().to_hex()[..32].to_owned()
 }
 
-/// Why a checkpoint was not saved.
+/// Why a checkpoint was not saved, or could not be read.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum CheckpointError {
@@ -123,7 +127,7 @@ impl fmt::Display for CheckpointError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ended => f.write_str("the execution has ended"),
-            Self::Refused(_) => f.write_str("the checkpoint was refused"),
+            Self::Refused(_) => f.write_str("the engine refused the checkpoint"),
         }
     }
 }
@@ -153,10 +157,9 @@ impl Owner {
         let key = claim.key().clone();
         let number = claim.attempt();
         let token = claim.token();
-        let checkpoint = claim.last_checkpoint().map(Bytes::copy_from_slice);
         let claim =
             Arc::new(HeldClaim { claim: Mutex::new(Some(claim)), started: AtomicBool::new(false) });
-        (Self(claim.clone()), Attempt { key, number, token, checkpoint, claim })
+        (Self(claim.clone()), Attempt { key, number, token, claim })
     }
 
     /// The claim, which only this owner takes.

@@ -161,47 +161,28 @@ fn open_files_make_way_when_the_host_has_used_the_rest_up() {
     assert_eq!(sim.disk.faults_fired(), 1);
 }
 
+/// The fold worker loads the filters of runs when the store is open. Opening itself reads no run.
 #[test]
-fn merging_and_loading_without_descriptors_are_put_off() {
-    for files in ["run-", "records-"] {
+fn loading_filters_without_descriptors_is_put_off() {
+    for errno in [Fault::EMFILE, Fault::ENFILE] {
         let sim = Sim::new();
         let engine = sim.open();
-        for round in 0..12 {
-            complete(&engine, &format!("k{round}"), b"x");
-            engine.fold().unwrap();
-        }
+        complete(&engine, "k", b"x");
         engine.close().unwrap();
-        let disk = sim.disk.clone();
+        sim.disk.inject(exhausted(errno).on_path("run-"));
         let engine = sim.open();
-        disk.inject(exhausted(Fault::EMFILE).on_path(files));
-        let held = begin_until_refused(&engine);
-        disk.clear_faults();
-        for claim in held {
-            claim.complete(b"y").wait().unwrap();
+        while !engine.stats().full {
+            assert_eq!(engine.stats().failures, 0);
+            std::thread::yield_now();
         }
-        begin_until_claimed(&engine, "later").complete(b"x").wait().unwrap();
-        for round in 0..12 {
-            replay(&engine, &format!("k{round}"));
-        }
+        assert!(sim.disk.faults_fired() > 0);
+        assert_eq!(begin_error(&engine, "new").kind(), ErrorKind::Overloaded);
+        sim.disk.clear_faults();
+        begin_until_claimed(&engine, "later").complete(b"y").wait().unwrap();
+        replay(&engine, "k");
         assert_eq!(engine.stats().failures, 0);
         engine.close().unwrap();
     }
-}
-
-/// Claims new keys until one is refused, or fifty were granted.
-fn begin_until_refused(engine: &Engine) -> Vec<oncekey::Claim> {
-    let mut held = Vec::new();
-    for number in 0..50 {
-        match engine.begin(&key(format!("new {number}")), body("a")).wait() {
-            Ok(Begin::Claimed(claim)) => held.push(claim),
-            Ok(other) => panic!("{other:?}"),
-            Err(error) => {
-                assert_eq!(error.kind(), ErrorKind::Overloaded, "{error:?}");
-                break;
-            }
-        }
-    }
-    held
 }
 
 #[test]

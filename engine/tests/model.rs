@@ -235,7 +235,8 @@ impl World {
             (Ok(claim), Ok((token, attempt, checkpoint))) => {
                 assert_eq!(claim.attempt(), attempt);
                 let expected = checkpoint.map(|data| [data]);
-                assert_eq!(claim.last_checkpoint(), expected.as_ref().map(|data| &data[..]));
+                let found = claim.last_checkpoint().unwrap();
+                assert_eq!(found.as_deref(), expected.as_ref().map(|data| &data[..]));
                 self.claims.push((key, token, claim));
             }
             (Err(engine), Err(model)) => assert_eq!(engine, model),

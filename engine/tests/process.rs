@@ -117,7 +117,11 @@ fn parse_call(words: &[&str]) -> Call<Token> {
 fn answer_words(answer: &Answer<Token>) -> String {
     match answer {
         Answer::Claimed { token, attempt, checkpoint } => {
-            let checkpoint = checkpoint.map_or("none".to_owned(), |data| data.to_string());
+            let checkpoint = match checkpoint {
+                None => "unread".to_owned(),
+                Some(None) => "none".to_owned(),
+                Some(Some(data)) => data.to_string(),
+            };
             format!("claimed {} {attempt} {checkpoint}", hex(token))
         }
         Answer::Replay(response) => format!("replay {response}"),
@@ -138,7 +142,7 @@ fn parse_answer(words: &[&str]) -> Answer<Token> {
         "claimed" => Answer::Claimed {
             token: unhex(words[1]),
             attempt: words[2].parse().unwrap(),
-            checkpoint: words[3].parse().ok(),
+            checkpoint: (words[3] != "unread").then(|| words[3].parse().ok()),
         },
         "replay" => Answer::Replay(words[1].parse().unwrap()),
         "locked" => Answer::Locked,

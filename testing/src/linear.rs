@@ -62,8 +62,8 @@ pub enum Answer<T> {
         token: T,
         /// What the claim says of the attempts before it.
         attempt: u32,
-        /// The last checkpoint.
-        checkpoint: Option<u8>,
+        /// The last checkpoint; `None` when the caller could not read it.
+        checkpoint: Option<Option<u8>>,
     },
     /// The response.
     Replay(u8),
@@ -349,7 +349,7 @@ impl<T: Clone + Ord + Debug> Possible<T> {
                 return match (begun, answer) {
                     (
                         Begun::Claimed(own),
-                        Answer::Claimed { token, attempt: 1, checkpoint: None },
+                        Answer::Claimed { token, attempt: 1, checkpoint: None | Some(None) },
                     ) => next.named(token, own),
                     (Begun::Orphaned(own), Answer::Orphaned(token)) => next.named(token, own),
                     (Begun::Replay(Some(kept)), Answer::Replay(told)) => {
@@ -370,7 +370,7 @@ impl<T: Clone + Ord + Debug> Possible<T> {
                         Ok((own, number, last)),
                         Some(Answer::Claimed { token, attempt, checkpoint }),
                     ) => {
-                        let told = (*attempt, *checkpoint) == (number, last);
+                        let told = *attempt == number && checkpoint.is_none_or(|read| read == last);
                         told.then(|| next.named(token, own)).flatten()
                     }
                     (Err(refused), Some(answer)) => answer.is(&Err(refused)).then_some(next),
@@ -457,7 +457,7 @@ mod tests {
     const BEGIN: Call<u8> = Call::Begin { body: 0 };
 
     fn claimed(token: u8) -> Answer<u8> {
-        Answer::Claimed { token, attempt: 1, checkpoint: None }
+        Answer::Claimed { token, attempt: 1, checkpoint: Some(None) }
     }
 
     /// A call or its answer; the number names the call.
@@ -532,7 +532,7 @@ mod tests {
             ]);
             history.restart(0);
             let taken = history.call(0, Call::TakeOver { token: 1 });
-            let checkpoint = Some(last);
+            let checkpoint = Some(Some(last));
             history.answer(taken, Answer::Claimed { token: 2, attempt: 2, checkpoint });
             assert_eq!(history.check(1000).is_ok(), expected, "{last}");
         }

@@ -37,8 +37,8 @@ pub struct Answer {
     pub has_data: u32,
     /// Always 0.
     pub reserved: u32,
-    /// REPLAY: the response. CLAIMED, ORPHANED: the last checkpoint. MISMATCH: the labels of the
-    /// parts that differ, each followed by a NUL.
+    /// REPLAY: the response. CLAIMED: the last checkpoint of the attempts before. MISMATCH: the labels of
+    /// the parts that differ, each followed by a NUL.
     pub data: Buffer,
     /// REPLAY: when the operation was completed; ORPHANED: since when it is an orphan. Milliseconds
     /// since 1970, in engine time.
@@ -57,7 +57,7 @@ pub struct Answer {
 pub struct Info {
     /// Which attempt it is, from 1.
     pub attempt: u32,
-    /// Whether any attempt before saved a checkpoint.
+    /// Whether any attempt saved a checkpoint.
     pub has_checkpoint: u32,
     /// The fencing token.
     pub token: Token,
@@ -69,7 +69,7 @@ pub struct Info {
     pub scope: Slice,
     /// The key.
     pub key: Slice,
-    /// The last checkpoint.
+    /// Claims: the last checkpoint. That of an orphan is read by oncekey_orphan_checkpoint.
     pub checkpoint: Slice,
     /// Holds the bytes of the three slices.
     pub data: Buffer,

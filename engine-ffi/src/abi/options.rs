@@ -62,7 +62,7 @@ pub struct Options {
     pub max_clock_gap_ms: u64,
     /// How many files of records may be open. 0: 256; at least 8.
     pub max_open_files: u64,
-    /// How many bytes claims in flight and orphans may take, checkpoints included. 0: 1 GiB.
+    /// How many bytes claims in flight and orphans may take, checkpoints included. 0: 8 GiB.
     pub max_open_bytes: u64,
     /// How fast a backup is written, in bytes per second. 0: 64 MiB; UINT64_MAX: as fast as the disk
     /// allows.

@@ -89,7 +89,9 @@ pub unsafe extern "C" fn oncekey_claim_checkpoint(
     })
 }
 
-/// Key, token, attempt and last checkpoint of a claim. The caller frees `info->data`.
+/// Key, token, attempt and last checkpoint of a claim. May read the store. The caller frees `info->data`.
+/// CORRUPTED: the checkpoint is damaged; FENCED and ALREADY_COMPLETED: the claim was ended otherwise. The
+/// claim stays.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn oncekey_claim_info(
     claim: Claim,
@@ -101,9 +103,14 @@ pub unsafe extern "C" fn oncekey_claim_info(
     let info = caller.out(info);
     entry(Some(caller.out(error)), || {
         let info = info.required("info")?;
-        *info = CLAIMS.with(claim.id, |claim| {
-            Info::new(claim.key(), claim.last_checkpoint(), claim.token(), claim.attempt())
-        })??;
+        // Taken out meanwhile, since reading goes through the engine.
+        let (claim, taken) = CLAIMS.take(claim.id)?;
+        let checkpoint = claim.last_checkpoint();
+        let told = checkpoint.map_err(Failure::from).and_then(|saved| {
+            Info::new(claim.key(), saved.as_deref(), claim.token(), claim.attempt())
+        });
+        taken.give_back(claim);
+        *info = told?;
         Ok(())
     })
 }

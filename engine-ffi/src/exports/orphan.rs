@@ -2,9 +2,10 @@
 
 use crate::abi::answer::{Answer, Info};
 use crate::abi::time::{in_ms, unix_ms};
-use crate::abi::types::{Claim, Error, Orphan, Slice};
+use crate::abi::types::{Buffer, Claim, Error, Orphan, Slice};
 use crate::boundary::convert::Caller;
 use crate::boundary::entry::entry;
+use crate::objects::buffer::Bytes;
 use crate::objects::claim::is_kept;
 use crate::objects::ending::Ending;
 use crate::objects::orphan::ORPHANS;
@@ -68,7 +69,8 @@ pub unsafe extern "C" fn oncekey_orphan_release(orphan: Orphan, error: *mut Erro
     })
 }
 
-/// Key, token, attempt, last checkpoint and age of an orphan. The caller frees `info->data`.
+/// Key, token, attempt and age of an orphan, and whether it has a checkpoint. Reads nothing. The caller
+/// frees `info->data`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn oncekey_orphan_info(
     orphan: Orphan,
@@ -81,12 +83,37 @@ pub unsafe extern "C" fn oncekey_orphan_info(
     entry(Some(caller.out(error)), || {
         let info = info.required("info")?;
         let orphan = ORPHANS.get(orphan.id)?;
-        let checkpoint = orphan.last_checkpoint();
         *info = Info {
             since_ms: unix_ms(orphan.since()),
             age_ms: in_ms(orphan.age()),
-            ..Info::new(orphan.key(), checkpoint, orphan.token(), orphan.attempt())?
+            has_checkpoint: u32::from(orphan.checkpoint_len().is_some()),
+            ..Info::new(orphan.key(), None, orphan.token(), orphan.attempt())?
         };
+        Ok(())
+    })
+}
+
+/// The last checkpoint that any attempt saved. May read the store. `found` is 0 when there is none; the
+/// caller frees `data`.
+///
+/// FENCED and ALREADY_COMPLETED: the orphan was resolved. CORRUPTED: the checkpoint is damaged, and the
+/// orphan can be resolved all the same.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn oncekey_orphan_checkpoint(
+    orphan: Orphan,
+    data: *mut Buffer,
+    found: *mut u32,
+    error: *mut Error,
+) -> i32 {
+    // SAFETY: the caller keeps the contract of the crate.
+    let caller = unsafe { Caller::new() };
+    let (data, found) = (caller.out(data), caller.out(found));
+    entry(Some(caller.out(error)), || {
+        let (data, found) = (data.required("data")?, found.required("found")?);
+        if let Some(saved) = ORPHANS.get(orphan.id)?.last_checkpoint()? {
+            *data = Buffer::new(Bytes::Shared(saved))?;
+            *found = 1;
+        }
         Ok(())
     })
 }

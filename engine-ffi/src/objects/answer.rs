@@ -30,11 +30,12 @@ impl Answer {
         }
     }
 
-    /// A claim that gets no handle, for lack of them, is aborted: its caller never had it.
+    /// A claim that gets no handle, for lack of them or since its checkpoint is damaged, is aborted: its
+    /// caller never had it.
     pub(crate) fn claimed(claim: oncekey::Claim) -> Result<Self, Failure> {
         let abort = |claim: oncekey::Claim| drop(claim.abort());
         let (attempt, token) = (claim.attempt(), Token::new(claim.token()));
-        let (data, has_data) = match checkpoint(claim.last_checkpoint()) {
+        let (data, has_data) = match checkpoint_before(&claim) {
             Ok(data) => data,
             Err(failure) => {
                 abort(claim);
@@ -51,13 +52,10 @@ impl Answer {
     }
 
     fn orphaned(orphan: oncekey::Orphan) -> Result<Self, Failure> {
-        let (data, has_data) = checkpoint(orphan.last_checkpoint())?;
         Ok(Self {
             outcome: ONCEKEY_ORPHANED,
             attempt: orphan.attempt(),
             token: Token::new(orphan.token()),
-            data,
-            has_data,
             since_ms: unix_ms(orphan.since()),
             orphan: Orphan { id: ORPHANS.insert(orphan).map_err(|_| Failure::too_many())? },
             ..Self::NONE
@@ -97,9 +95,13 @@ impl Answer {
     }
 }
 
-fn checkpoint(checkpoint: Option<&[u8]>) -> Result<(Buffer, u32), Failure> {
-    match checkpoint {
-        Some(bytes) => Ok((Buffer::new(Bytes::Owned(bytes.into()))?, 1)),
+/// The last checkpoint of the attempts before a new one. A first attempt has none and reads nothing.
+fn checkpoint_before(claim: &oncekey::Claim) -> Result<(Buffer, u32), Failure> {
+    if claim.attempt() == 1 {
+        return Ok((Buffer::EMPTY, 0));
+    }
+    match claim.last_checkpoint()? {
+        Some(saved) => Ok((Buffer::new(Bytes::Shared(saved))?, 1)),
         None => Ok((Buffer::EMPTY, 0)),
     }
 }

@@ -37,6 +37,9 @@ static void wrong_handle(uint64_t id) {
   IS(bad, oncekey_orphan_complete(orphan, oncekey_str("r"), NULL, NULL));
   IS(bad, oncekey_orphan_release(orphan, NULL));
   IS(bad, oncekey_orphan_info(orphan, &info, NULL));
+  oncekey_buffer saved;
+  uint32_t found;
+  IS(bad, oncekey_orphan_checkpoint(orphan, &saved, &found, NULL));
   IS(bad, oncekey_queue_new(engine, 0, &made, NULL));
   IS(bad, oncekey_queue_submit(queue, &submission, 1, &count, NULL));
   IS(bad, oncekey_queue_poll(queue, &completion, 1, 0, &count, NULL));
@@ -143,6 +146,10 @@ static void nulls(oncekey_engine engine) {
   oncekey_orphan orphan = {0};
   IS(bad, oncekey_orphan_take_over(orphan, NULL, NULL));
   IS(bad, oncekey_orphan_info(orphan, NULL, NULL));
+  oncekey_buffer saved;
+  uint32_t found;
+  IS(bad, oncekey_orphan_checkpoint(orphan, NULL, &found, NULL));
+  IS(bad, oncekey_orphan_checkpoint(orphan, &saved, NULL, NULL));
   IS(bad, oncekey_queue_new(engine, 0, NULL, NULL));
   IS(bad, oncekey_queue_submit(queue, NULL, 1, &count, NULL));
   IS(bad, oncekey_queue_submit(queue, &submission, 1, NULL, NULL));

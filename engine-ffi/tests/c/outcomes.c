@@ -55,18 +55,24 @@ static void orphans(oncekey_engine engine) {
 
   oncekey_answer first = begin_as(engine, "orphan", "b", ONCEKEY_ORPHANED);
   oncekey_answer second = begin_as(engine, "orphan", "b", ONCEKEY_ORPHANED);
-  CHECK(first.has_data && is_text(first.data.ptr, first.data.len, "half way"));
-  OK(oncekey_buffer_free(&first.data));
-  OK(oncekey_buffer_free(&second.data));
+  CHECK(!first.has_data && !second.has_data);
   OK(oncekey_orphan_info(first.orphan, &info, NULL));
-  CHECK(info.has_checkpoint && is_text(info.checkpoint.ptr, info.checkpoint.len, "half way"));
+  CHECK(info.has_checkpoint && info.checkpoint.len == 0);
   CHECK(info.since_ms == first.since_ms);
   OK(oncekey_buffer_free(&info.data));
+
+  oncekey_buffer saved;
+  uint32_t found;
+  OK(oncekey_orphan_checkpoint(first.orphan, &saved, &found, NULL));
+  CHECK(found && is_text(saved.ptr, saved.len, "half way"));
+  OK(oncekey_buffer_free(&saved));
 
   oncekey_claim again;
   OK(oncekey_orphan_take_over(first.orphan, &again, NULL));
   IS(ONCEKEY_INVALID_HANDLE, oncekey_orphan_free(first.orphan));
   oncekey_error error;
+  IS(ONCEKEY_FENCED, oncekey_orphan_checkpoint(second.orphan, &saved, &found, NULL));
+  CHECK(!found && saved.ptr == NULL);
   IS(ONCEKEY_FENCED, oncekey_orphan_release(second.orphan, &error));
   CHECK(oncekey_error_status(error) == ONCEKEY_FENCED);
   CHECK(strstr(oncekey_error_message(error), "fenced") != NULL);

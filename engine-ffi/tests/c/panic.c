@@ -28,6 +28,8 @@ void test(void) {
   stats.size = sizeof stats;
   oncekey_buffer buffer = {NULL, 0, 0};
   size_t count;
+  oncekey_buffer saved;
+  uint32_t found;
   int32_t fd;
   oncekey_error none = {0}, error;
 
@@ -57,6 +59,7 @@ void test(void) {
   PANICS(oncekey_orphan_complete(orphan, oncekey_str("r"), NULL, NULL));
   PANICS(oncekey_orphan_release(orphan, NULL));
   PANICS(oncekey_orphan_info(orphan, &info, NULL));
+  PANICS(oncekey_orphan_checkpoint(orphan, &saved, &found, NULL));
   PANICS(oncekey_orphan_free(orphan));
   PANICS(oncekey_queue_new(engine, 0, &other, NULL));
   PANICS(oncekey_queue_submit(queue, &submission, 1, &count, NULL));

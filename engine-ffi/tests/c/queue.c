@@ -58,7 +58,7 @@ static void operations(oncekey_queue queue) {
   OK(oncekey_claim_free(begun.answer.claim));
 
   oncekey_completion found = result(queue, beginning("k", "b"), ONCEKEY_OK);
-  CHECK(found.answer.outcome == ONCEKEY_ORPHANED && found.answer.has_data);
+  CHECK(found.answer.outcome == ONCEKEY_ORPHANED && !found.answer.has_data);
   oncekey_submission take_over = submission(ONCEKEY_OP_TAKE_OVER, 3);
   take_over.orphan = found.answer.orphan;
   oncekey_completion taken = result(queue, take_over, ONCEKEY_OK);

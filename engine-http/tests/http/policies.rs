@@ -293,7 +293,8 @@ async fn tell(request: Request) -> Response {
         attempt.save_checkpoint(told.as_bytes()).await.unwrap();
         panic!("this panic is part of the test");
     }
-    let before = attempt.checkpoint().map(|data| String::from_utf8_lossy(data).into_owned());
+    let before = attempt.checkpoint().unwrap();
+    let before = before.map(|data| String::from_utf8_lossy(&data).into_owned());
     response(201, format!("{told}\n{}", before.unwrap_or_default()))
 }
 

@@ -8,7 +8,7 @@ use crate::api::pending::Pending;
 use crate::backend::Backend;
 use crate::backend::operation::Request;
 use crate::base::bytes::SharedBytes;
-use crate::base::error::{Error, ErrorKind};
+use crate::base::error::{Error, ErrorKind, Result};
 use crate::semantics::command::{Command, Reply};
 use crate::semantics::key::{Key, KeyHash};
 use crate::semantics::record::Record;
@@ -22,7 +22,6 @@ pub(crate) struct Handle {
     pub(crate) hash: KeyHash,
     pub(crate) token: Token,
     pub(crate) attempt: u32,
-    pub(crate) checkpoint: Option<SharedBytes>,
 }
 
 impl Handle {
@@ -35,7 +34,6 @@ impl Handle {
             hash,
             token: attempt.token,
             attempt: attempt.number,
-            checkpoint: attempt.checkpoint.clone(),
         })
     }
 
@@ -71,6 +69,10 @@ impl Handle {
         let limit = self.backend.settings().max_response;
         let kept = response.filter(|response| response.len() <= limit);
         Command::Complete { token: self.token, response: kept.map(SharedBytes::copy_of), ttl }
+    }
+
+    pub(crate) fn last_checkpoint(&self) -> Result<Option<SharedBytes>> {
+        self.backend.checkpoint(&self.key, self.hash, self.token)
     }
 
     pub(crate) fn request(&self, command: Command) -> Request {

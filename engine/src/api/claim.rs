@@ -10,7 +10,7 @@ use crate::backend::Backend;
 use crate::backend::MIN_TTL;
 use crate::backend::operation::Operation;
 use crate::base::bytes::SharedBytes;
-use crate::base::error::Error;
+use crate::base::error::{Error, Result};
 use crate::semantics::command::{Command, Reply};
 use crate::semantics::key::{Key, KeyHash};
 use crate::semantics::record::{Record, State};
@@ -76,9 +76,15 @@ impl Claim {
         self.handle.attempt
     }
 
-    /// The last checkpoint of the attempts before this one.
-    pub fn last_checkpoint(&self) -> Option<&[u8]> {
-        self.handle.checkpoint.as_deref()
+    /// The last checkpoint that was saved for the operation, by this attempt or one before it. Read from
+    /// the store when it is asked for, which may block.
+    ///
+    /// # Errors
+    /// `Fenced` when somebody took over, `AlreadyCompleted` when the operation was ended otherwise;
+    /// `Corrupted`, never `None`, when the checkpoint is damaged; `OutcomeUnknown`, `Overloaded`, `Io`,
+    /// `Closed`. The claim is not affected.
+    pub fn last_checkpoint(&self) -> Result<Option<SharedBytes>> {
+        self.handle.last_checkpoint()
     }
 
     /// Ends the operation with its response, which every identical begin gets until the TTL is

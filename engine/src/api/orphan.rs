@@ -8,9 +8,11 @@ use crate::api::attempt::{Failed, Handle, Owner};
 use crate::api::claim::{Claim, Completion, completion};
 use crate::api::pending::Pending;
 use crate::backend::Backend;
+use crate::base::bytes::SharedBytes;
+use crate::base::error::Result;
 use crate::semantics::command::Command;
 use crate::semantics::key::{Key, KeyHash};
-use crate::semantics::record::Record;
+use crate::semantics::record::{Checkpoint, Record};
 use crate::semantics::time::Time;
 use crate::semantics::token::Token;
 
@@ -24,6 +26,7 @@ pub struct Orphan {
     handle: Handle,
     since: Time,
     age: Duration,
+    checkpoint_len: Option<usize>,
 }
 
 impl Orphan {
@@ -35,7 +38,9 @@ impl Orphan {
         now: Time,
     ) -> Option<Self> {
         let since = record.orphaned_since(now)?;
-        Some(Self { handle: Handle::new(backend, hash, record)?, since, age: now.since(since) })
+        let checkpoint_len = record.attempt()?.checkpoint.as_ref().map(Checkpoint::len);
+        let handle = Handle::new(backend, hash, record)?;
+        Some(Self { handle, since, age: now.since(since), checkpoint_len })
     }
 
     /// The key of the operation.
@@ -53,9 +58,21 @@ impl Orphan {
         self.handle.attempt
     }
 
-    /// The last checkpoint that any attempt saved.
-    pub fn last_checkpoint(&self) -> Option<&[u8]> {
-        self.handle.checkpoint.as_deref()
+    /// The last checkpoint that any attempt saved. Read from the store when it is asked for, which may
+    /// block.
+    ///
+    /// # Errors
+    /// `Fenced` or `AlreadyCompleted` when the orphan was resolved or has expired; `Corrupted`, never
+    /// `None`, when the checkpoint is damaged: the orphan can be resolved all the same; `OutcomeUnknown`,
+    /// `Overloaded`, `Io`, `Closed`.
+    pub fn last_checkpoint(&self) -> Result<Option<SharedBytes>> {
+        self.handle.last_checkpoint()
+    }
+
+    /// The length of the last checkpoint that was saved when this handle was made, in bytes; `None` when
+    /// there was none. Reads nothing.
+    pub fn checkpoint_len(&self) -> Option<usize> {
+        self.checkpoint_len
     }
 
     /// Since when the operation is an orphan, in engine time.

@@ -14,11 +14,13 @@ use std::time::Duration;
 
 use self::operation::{Operation, Wait};
 use self::reports::{CloseReport, Stats};
+use crate::base::bytes::SharedBytes;
 use crate::base::error::Result;
 use crate::semantics::fingerprint::{Fingerprint, KeyedFingerprint};
 use crate::semantics::key::{Key, KeyHash};
 use crate::semantics::record::Record;
 use crate::semantics::time::Time;
+use crate::semantics::token::Token;
 
 /// A place where records live and commands are decided. All methods may be called from any thread.
 pub(crate) trait Backend: Send + Sync + 'static {
@@ -36,6 +38,14 @@ pub(crate) trait Backend: Send + Sync + 'static {
 
     /// The durable record of a key. Changes nothing; may block for a read of the store.
     fn read(&self, key: &Key) -> Result<Reading<Option<Seen>>>;
+
+    /// The last checkpoint of the attempt that has the token. Changes nothing; may block for a read of the
+    /// store.
+    ///
+    /// # Errors
+    /// `Fenced` when another attempt has begun or the key is free, `AlreadyCompleted` when the operation
+    /// was ended; `Corrupted`, never "none", when the checkpoint is damaged.
+    fn checkpoint(&self, key: &Key, hash: KeyHash, token: Token) -> Result<Option<SharedBytes>>;
 
     /// Records that may count as orphans, in no order. Changes nothing; may block for a read.
     fn open_records(&self) -> Result<Reading<Vec<Seen>>>;

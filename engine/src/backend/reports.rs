@@ -74,7 +74,8 @@ statistics! {
     backup_bytes: u64 as Gauge,
     /// What they have verified and copied so far, in bytes.
     backup_bytes_copied: u64 as Gauge,
-    /// Whether new claims are refused as `StoreFull`.
+    /// Whether new claims are refused for want of space (`StoreFull`), of descriptors (`Overloaded`) or
+    /// since a file could not be made (`Io`, `StoreUnreadable`).
     full: bool as State,
     /// Begins answered `Claimed`.
     claimed: u64 as Counter,

@@ -7,6 +7,7 @@ use crate::api::engine::Engine;
 use crate::backend::operation::{Operation, Wait};
 use crate::backend::reports::{CloseReport, Stats};
 use crate::backend::{Backend, Reading, Seen, Settings, telemetry};
+use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::atomic::Ordering;
 use crate::base::sync::{Mutex, Swap};
@@ -19,6 +20,7 @@ use crate::embedded::threads::Running;
 use crate::semantics::fingerprint::{Fingerprint, KeyedFingerprint};
 use crate::semantics::key::{Key, KeyHash};
 use crate::semantics::secret::Secret;
+use crate::semantics::token::Token;
 
 /// A store directory that this process holds.
 pub(crate) struct Embedded {
@@ -94,6 +96,10 @@ impl Backend for Embedded {
         let record = core.peek(hash, key)?;
         let found = record.map(|record| Seen { hash, record });
         Ok(Reading { found, now: core.now() })
+    }
+
+    fn checkpoint(&self, key: &Key, hash: KeyHash, token: Token) -> Result<Option<SharedBytes>> {
+        self.open_core()?.checkpoint(hash, key, token)
     }
 
     fn open_records(&self) -> Result<Reading<Vec<Seen>>> {

@@ -73,7 +73,7 @@ impl Default for Options {
             max_checkpoint: 64 << 10,
             max_in_flight: 65_536,
             max_orphans: 1_000_000,
-            max_open_bytes: 1 << 30,
+            max_open_bytes: 8 << 30,
             max_queue: 65_536,
             max_waiters: 65_536,
             max_store_bytes: None,
@@ -148,8 +148,8 @@ impl Options {
         self
     }
 
-    /// How many bytes claims in flight and orphans may take, checkpoints included. Default 1 GiB. All of
-    /// it is memory while the store is opened. At the bound `begin` and `checkpoint` are `Overloaded`,
+    /// How many bytes claims in flight and orphans may take, checkpoints included. Default 8 GiB.
+    /// Checkpoints are on disk until they are asked for. At the bound `begin` and `checkpoint` are `Overloaded`,
     /// and the claim stays held. A record that changed counts twice until it is folded.
     pub fn max_open_bytes(mut self, bytes: u64) -> Self {
         self.max_open_bytes = bytes;

@@ -37,7 +37,41 @@ pub(crate) struct Attempt {
     pub(crate) deadline: Option<Time>,
     /// The TTL of a response completed without its own, and of an orphan.
     pub(crate) ttl: Duration,
-    pub(crate) checkpoint: Option<SharedBytes>,
+    pub(crate) checkpoint: Option<Checkpoint>,
+}
+
+/// The last recovery point that an attempt saved.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Checkpoint {
+    /// Not folded yet, as far as the record knows.
+    Here(SharedBytes),
+    /// In the store file, which is read when the checkpoint is asked for.
+    Stored(StoredCheckpoint),
+}
+
+/// Which bytes the store file holds as the checkpoint of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StoredCheckpoint {
+    pub(crate) len: u32,
+    pub(crate) checksum: u64,
+}
+
+impl Checkpoint {
+    /// Its bytes.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Here(data) => data.len(),
+            Self::Stored(stored) => stored.len as usize,
+        }
+    }
+
+    /// Its bytes in memory.
+    fn held(&self) -> usize {
+        match self {
+            Self::Here(data) => data.len(),
+            Self::Stored(_) => 0,
+        }
+    }
 }
 
 /// How an operation ended.
@@ -108,6 +142,22 @@ impl Record {
         }
     }
 
+    /// The same record with its checkpoint in the store file, if that is in memory now.
+    pub(crate) fn without_checkpoint_bytes(
+        &self,
+        stored: impl FnOnce(&Checkpoint) -> StoredCheckpoint,
+    ) -> Option<Self> {
+        let mut record = self.clone();
+        let attempt = match &mut record.state {
+            State::InFlight(attempt) | State::Orphan { attempt, .. } => attempt,
+            State::Completed(_) => return None,
+        };
+        let here =
+            attempt.checkpoint.take_if(|checkpoint| matches!(checkpoint, Checkpoint::Here(_)))?;
+        attempt.checkpoint = Some(Checkpoint::Stored(stored(&here)));
+        Some(record)
+    }
+
     /// From when on a live claim counts as an orphan.
     pub(crate) fn deadline(&self) -> Option<Time> {
         match &self.state {
@@ -126,12 +176,12 @@ impl Record {
         }
     }
 
-    /// The bytes that the record keeps in memory, nearly.
+    /// The bytes that the record keeps in memory, nearly. A checkpoint in the store file is none of them.
     pub(crate) fn weight(&self) -> usize {
         let payload = match &self.state {
             State::Completed(completed) => completed.response.as_ref().map_or(0, |r| r.len()),
             State::InFlight(attempt) | State::Orphan { attempt, .. } => {
-                attempt.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.len())
+                attempt.checkpoint.as_ref().map_or(0, Checkpoint::held)
             }
         };
         size_of::<Self>() + self.key.identity().len() + self.fingerprint.bytes().len() + payload

@@ -11,7 +11,8 @@
 //!
 //! token:    incarnation u64 | epoch u64 | sequence u64
 //! attempt:  token | number u32 | started at u64 | flags u8 (1: deadline, 2: checkpoint)
-//!           | ttl (seconds u64, nanoseconds u32) | [deadline u64] | [checkpoint (length u32, bytes)]
+//!           | ttl (seconds u64, nanoseconds u32) | [deadline u64]
+//!           | [checkpoint (length u32, checksum u64), whose bytes are elsewhere]
 //! ```
 //! The checksum covers everything after it and is seeded with the place of the record too, so that
 //! a record does not validate where another belongs.
@@ -26,7 +27,7 @@ use crate::base::error::{Error, Result};
 use crate::semantics::fingerprint::StoredFingerprint;
 use crate::semantics::key::{Key, KeyHash};
 use crate::semantics::record::Versioned;
-use crate::semantics::record::{Attempt, Completed, Record, State};
+use crate::semantics::record::{Attempt, Checkpoint, Completed, Record, State, StoredCheckpoint};
 use crate::semantics::time::Time;
 use crate::semantics::token::Token;
 
@@ -38,6 +39,9 @@ const COMPLETED_WITH_RESPONSE: u8 = 4;
 const HAS_DEADLINE: u8 = 1;
 const HAS_CHECKPOINT: u8 = 2;
 
+/// Tells a checkpoint from the record of its key.
+const CHECKPOINT_SEED: u64 = 0x6368_6563_6b70_6f69;
+
 /// Bytes before the sequence.
 const HEAD: usize = 12;
 
@@ -46,7 +50,26 @@ pub(crate) fn open_seed(seed: u64, hash: KeyHash) -> u64 {
     seed ^ hash.0 as u64 ^ (hash.0 >> 64) as u64
 }
 
-/// Appends the record to `out`. Gives its checksum.
+impl StoredCheckpoint {
+    /// `seed` is that of the open record.
+    pub(crate) fn of(seed: u64, data: &[u8]) -> Self {
+        // Far below 4 GiB, as `Options::max_checkpoint` is.
+        Self { len: data.len() as u32, checksum: checksum(seed ^ CHECKPOINT_SEED, data) }
+    }
+}
+
+impl Checkpoint {
+    /// What its bytes are in the store file. `seed` is that of the open record.
+    pub(crate) fn stored(&self, seed: u64) -> StoredCheckpoint {
+        match self {
+            Self::Here(data) => StoredCheckpoint::of(seed, data),
+            Self::Stored(stored) => *stored,
+        }
+    }
+}
+
+/// Appends the record to `out`. The bytes of a checkpoint are stored apart.
+/// Gives its checksum.
 pub(crate) fn encode(
     out: &mut (impl Encode + DerefMut<Target = [u8]>),
     seed: u64,
@@ -65,9 +88,9 @@ pub(crate) fn encode(
     out.put_bytes(record.key.identity());
     out.put_bytes(record.fingerprint.bytes());
     match &record.state {
-        State::InFlight(attempt) => encode_attempt(out, attempt),
+        State::InFlight(attempt) => encode_attempt(out, seed, attempt),
         State::Orphan { attempt, since } => {
-            encode_attempt(out, attempt);
+            encode_attempt(out, seed, attempt);
             out.put_u64(since.0);
         }
         State::Completed(completed) => {
@@ -118,11 +141,10 @@ pub(crate) fn decode(bytes: &SharedBytes, seed: u64) -> Result<Stored> {
     let key = Key::from_identity(bytes.part(decoder.bytes()?))?;
     let fingerprint = StoredFingerprint::decode(bytes.part(decoder.bytes()?))?;
     let state = match kind {
-        IN_FLIGHT => State::InFlight(decode_attempt(&mut decoder, bytes)?),
-        ORPHAN => State::Orphan {
-            attempt: decode_attempt(&mut decoder, bytes)?,
-            since: Time(decoder.u64()?),
-        },
+        IN_FLIGHT => State::InFlight(decode_attempt(&mut decoder)?),
+        ORPHAN => {
+            State::Orphan { attempt: decode_attempt(&mut decoder)?, since: Time(decoder.u64()?) }
+        }
         COMPLETED | COMPLETED_WITH_RESPONSE => State::Completed(Completed {
             token: decode_token(&mut decoder)?,
             completed_at: Time(decoder.u64()?),
@@ -158,7 +180,7 @@ fn decode_token(decoder: &mut Decoder<'_>) -> Result<Token> {
     Ok(Token { incarnation: decoder.u64()?, epoch: decoder.u64()?, sequence: decoder.u64()? })
 }
 
-fn encode_attempt(out: &mut impl Encode, attempt: &Attempt) {
+fn encode_attempt(out: &mut impl Encode, seed: u64, attempt: &Attempt) {
     encode_token(out, attempt.token);
     out.put_u32(attempt.number);
     out.put_u64(attempt.started_at.0);
@@ -171,11 +193,13 @@ fn encode_attempt(out: &mut impl Encode, attempt: &Attempt) {
         out.put_u64(deadline.0);
     }
     if let Some(checkpoint) = &attempt.checkpoint {
-        out.put_bytes(checkpoint);
+        let StoredCheckpoint { len, checksum } = checkpoint.stored(seed);
+        out.put_u32(len);
+        out.put_u64(checksum);
     }
 }
 
-fn decode_attempt(decoder: &mut Decoder<'_>, bytes: &SharedBytes) -> Result<Attempt> {
+fn decode_attempt(decoder: &mut Decoder<'_>) -> Result<Attempt> {
     let token = decode_token(decoder)?;
     let (number, started_at, flags) = (decoder.u32()?, Time(decoder.u64()?), decoder.u8()?);
     let (seconds, nanoseconds) = (decoder.u64()?, decoder.u32()?);
@@ -183,14 +207,15 @@ fn decode_attempt(decoder: &mut Decoder<'_>, bytes: &SharedBytes) -> Result<Atte
         return Err(Error::corrupted("an attempt has a field outside its range"));
     }
     let deadline = (flags & HAS_DEADLINE != 0).then(|| decoder.u64()).transpose()?.map(Time);
-    let checkpoint = (flags & HAS_CHECKPOINT != 0).then(|| decoder.bytes()).transpose()?;
+    let mut stored = || Ok(StoredCheckpoint { len: decoder.u32()?, checksum: decoder.u64()? });
+    let checkpoint: Option<Result<_>> = (flags & HAS_CHECKPOINT != 0).then(&mut stored);
     Ok(Attempt {
         token,
         number,
         started_at,
         deadline,
         ttl: Duration::new(seconds, nanoseconds),
-        checkpoint: checkpoint.map(|checkpoint| bytes.part(checkpoint)),
+        checkpoint: checkpoint.transpose()?.map(Checkpoint::Stored),
     })
 }
 
@@ -203,7 +228,7 @@ mod tests {
         let mut with_all = in_flight(&key(5), 9);
         if let State::InFlight(attempt) = &mut with_all.state {
             attempt.deadline = Some(Time(77));
-            attempt.checkpoint = Some(SharedBytes::copy_of(b"point"));
+            attempt.checkpoint = Some(Checkpoint::Stored(StoredCheckpoint::of(42, b"point")));
             attempt.ttl = Duration::new(u64::MAX, 999_999_999);
         }
         let attempt = with_all.attempt().unwrap().clone();
@@ -237,6 +262,24 @@ mod tests {
             );
             assert!(decode(&bytes, 43).is_err());
         }
+    }
+
+    #[test]
+    fn a_checkpoint_is_encoded_as_its_length_and_checksum() {
+        let mut record = in_flight(&key(5), 9);
+        if let State::InFlight(attempt) = &mut record.state {
+            attempt.checkpoint = Some(Checkpoint::Here(SharedBytes::copy_of(&[7; 60_000])));
+        }
+        let mut bytes = Vec::new();
+        encode(&mut bytes, 42, 6, &record);
+        assert!(bytes.len() < 200);
+        let stored = decode(&SharedBytes::copy_of(&bytes), 42).unwrap().record;
+        let expected = record.without_checkpoint_bytes(|checkpoint| checkpoint.stored(42));
+        assert_eq!(Some(&stored), expected.as_ref());
+        assert_eq!(stored.without_checkpoint_bytes(|checkpoint| checkpoint.stored(42)), None);
+        let attempt = stored.attempt().unwrap();
+        assert_eq!(attempt.checkpoint.as_ref().map(Checkpoint::len), Some(60_000));
+        assert_ne!(StoredCheckpoint::of(42, b"a"), StoredCheckpoint::of(43, b"a"));
     }
 
     #[test]

@@ -21,12 +21,13 @@ pub struct Token {
 impl Token {
     /// The incarnation of an opening: greater than the one before, ordered by the time, in ms, and
     /// random behind it. Copies of a store, which know of the same one before, get different ones,
-    /// and the one that was opened later the greater, as long as the clock goes forward.
+    /// and the one that was opened later the greater, as long as the clock goes forward. Where the
+    /// clock is behind, the incarnation is greater than the one before by a random number.
     pub(crate) fn incarnation_after(before: u64, time: Time, random: u64) -> u64 {
         const RANDOM_BITS: u32 = 20;
         let time = time.0.min(u64::MAX >> RANDOM_BITS);
         let random = random & ((1 << RANDOM_BITS) - 1);
-        before.saturating_add(1).max(time << RANDOM_BITS | random)
+        before.saturating_add(1 + random).max(time << RANDOM_BITS | random)
     }
 
     /// The token as 24 bytes, big-endian, which order like the tokens.
@@ -61,7 +62,10 @@ mod tests {
         let later = Token::incarnation_after(first, Time(1_001), 0);
         assert!(later > first);
         let clock_went_back = Token::incarnation_after(later, Time(5), 7);
-        assert_eq!(clock_went_back, later + 1);
+        assert_eq!(clock_went_back, later + 8);
+        // Two copies of one snapshot, both opened where the clock is behind.
+        assert_ne!(Token::incarnation_after(later, Time(5), 8), clock_went_back);
+        assert_eq!(Token::incarnation_after(later, Time(5), 1 << 20), later + 1);
         let copy = Token::incarnation_after(first, Time(1_001), 1);
         assert_ne!(copy, later);
         assert_eq!(Token::incarnation_after(0, Time(u64::MAX), u64::MAX), u64::MAX);

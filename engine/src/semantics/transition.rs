@@ -19,7 +19,7 @@ use crate::base::bytes::SharedBytes;
 use crate::semantics::command::{Change, Command, Reply};
 use crate::semantics::fingerprint::KeyedFingerprint;
 use crate::semantics::key::Key;
-use crate::semantics::record::{Attempt, Completed, Effective, Record, State};
+use crate::semantics::record::{Attempt, Checkpoint, Completed, Effective, Record, State};
 use crate::semantics::time::Time;
 use crate::semantics::token::Token;
 
@@ -184,7 +184,8 @@ pub(crate) fn apply(
             response: response.clone(),
         }),
         Change::Checkpoint { data } => {
-            State::InFlight(Attempt { checkpoint: Some(data.clone()), ..attempt.clone() })
+            let checkpoint = Some(Checkpoint::Here(data.clone()));
+            State::InFlight(Attempt { checkpoint, ..attempt.clone() })
         }
         Change::Orphan { since } => State::Orphan { attempt: attempt.clone(), since: *since },
     };
@@ -240,7 +241,7 @@ mod tests {
             started_at: NOW,
             deadline: None,
             ttl: TTL,
-            checkpoint: Some(bytes("saved")),
+            checkpoint: Some(Checkpoint::Here(bytes("saved"))),
         }
     }
 
@@ -376,7 +377,7 @@ mod tests {
             assert_eq!(reply, Reply::Done);
             let State::Orphan { attempt, since } = after.unwrap().state else { panic!("orphan") };
             assert_eq!((attempt.number, since), (2, NOW));
-            assert_eq!(attempt.checkpoint.as_deref(), Some(&b"saved"[..]));
+            assert_eq!(attempt.checkpoint, Some(Checkpoint::Here(bytes("saved"))));
         }
     }
 
@@ -385,7 +386,7 @@ mod tests {
         let (reply, after) = run(Some(&in_flight(1)), &checkpoint(FIRST));
         assert_eq!(reply, Reply::Done);
         let attempt = after.as_ref().unwrap().attempt().unwrap();
-        assert_eq!(attempt.checkpoint.as_deref(), Some(&b"step"[..]));
+        assert_eq!(attempt.checkpoint, Some(Checkpoint::Here(bytes("step"))));
         assert!(after.unwrap().is_in_flight());
         refused(&orphan(1), &checkpoint(FIRST), Reply::Fenced);
     }
@@ -407,7 +408,7 @@ mod tests {
         assert!(after.is_in_flight());
         let attempt = after.attempt().unwrap();
         assert_eq!((attempt.token, attempt.number), (OTHER, 2));
-        assert_eq!(attempt.checkpoint.as_deref(), Some(&b"saved"[..]));
+        assert_eq!(attempt.checkpoint, Some(Checkpoint::Here(bytes("saved"))));
 
         let (reply, after) = run(Some(&orphan(1)), &complete(FIRST, "found"));
         assert_eq!(reply, Reply::Done);

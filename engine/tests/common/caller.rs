@@ -37,7 +37,8 @@ pub(crate) fn claimed(claim: &Claim) -> Answer<Token> {
     Answer::Claimed {
         token: claim.token().to_bytes(),
         attempt: claim.attempt(),
-        checkpoint: claim.last_checkpoint().map(|data| data[0]),
+        // A claim that the engine lost meanwhile cannot read it any more.
+        checkpoint: claim.last_checkpoint().ok().map(|saved| saved.map(|data| data[0])),
     }
 }
 

@@ -70,6 +70,11 @@ pub(crate) fn orphan(engine: &Engine, name: &str) -> Orphan {
     }
 }
 
+/// The bytes of a checkpoint that was saved.
+pub(crate) fn checkpoint(read: oncekey::Result<Option<oncekey::SharedBytes>>) -> Vec<u8> {
+    read.unwrap().unwrap().to_vec()
+}
+
 pub(crate) fn replay(engine: &Engine, name: &str) -> Recorded {
     match begin(engine, name) {
         Begin::Replay(recorded) => recorded,

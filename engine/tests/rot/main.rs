@@ -146,7 +146,9 @@ fn answer(engine: &Engine, name: &str) -> Result<String, Error> {
     Ok(match engine.get(&key(name))? {
         Lookup::Absent => "absent".into(),
         Lookup::Orphaned(orphan) => {
-            format!("orphan {} {} {:?}", orphan.token(), orphan.attempt(), orphan.last_checkpoint())
+            let saved = orphan.last_checkpoint()?;
+            let saved = saved.as_deref().map(<[u8]>::to_vec);
+            format!("orphan {} {} {saved:?}", orphan.token(), orphan.attempt())
         }
         Lookup::Completed(recorded) => {
             format!("completed {} {:?}", recorded.token(), recorded.response())

@@ -3,6 +3,7 @@
 mod backup;
 mod keys;
 mod latency;
+mod orphans;
 mod turns;
 
 use std::path::PathBuf;
@@ -44,6 +45,8 @@ enum Command {
     Latency(latency::Args),
     /// Pairs/s and latency beside a backup, against those without
     Backup(backup::Args),
+    /// Many orphans with checkpoints: time and memory of opening and listing
+    Orphans(orphans::Args),
     /// Load a store until killed: the child of `keys`
     #[command(hide = true)]
     LoadUntilKilled {
@@ -54,6 +57,9 @@ enum Command {
     /// Print the memory that an open store takes, and its records: another child of `keys`
     #[command(hide = true)]
     OpenAndMeasure { dir: PathBuf },
+    /// Open a store and list its orphans: the child of `orphans`
+    #[command(hide = true)]
+    OpenOrphans { dir: PathBuf },
 }
 
 fn main() -> ExitCode {
@@ -72,7 +78,8 @@ fn run(args: &Args) -> Result<()> {
             return kill::load_until_killed(dir, *response);
         }
         Command::OpenAndMeasure { dir } => return keys::open_and_measure(dir),
-        Command::Keys(_) | Command::Turns(_) | Command::Latency(_) | Command::Backup(_) => {}
+        Command::OpenOrphans { dir } => return orphans::open_and_list(dir),
+        _ => {}
     }
     let dir = WorkDir::create("scale", args.store.as_deref())?;
     if is_in_memory(dir.path())? {
@@ -83,7 +90,10 @@ fn run(args: &Args) -> Result<()> {
         Command::Turns(turns) => write(args, &turns::run(dir.path(), turns)?),
         Command::Latency(latency) => write(args, &latency::run(dir.path(), latency)?),
         Command::Backup(backup) => write(args, &backup::run(dir.path(), backup)?),
-        Command::LoadUntilKilled { .. } | Command::OpenAndMeasure { .. } => Ok(()),
+        Command::Orphans(orphans) => write(args, &orphans::run(dir.path(), orphans)?),
+        Command::LoadUntilKilled { .. }
+        | Command::OpenAndMeasure { .. }
+        | Command::OpenOrphans { .. } => Ok(()),
     }
 }
 

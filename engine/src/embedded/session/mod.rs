@@ -22,6 +22,7 @@ use crate::backend::Seen;
 use crate::backend::operation::{Answer, Operation, Queued, Wait};
 use crate::backend::reports::Stats;
 use crate::backend::telemetry;
+use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 use crate::base::sync::{Instant, after};
@@ -36,9 +37,9 @@ use crate::embedded::store::{CurrentView, View};
 use crate::embedded::worker::Employer;
 use crate::semantics::command::{Command, Reply};
 use crate::semantics::key::{HashMap, Key, KeyHash};
-use crate::semantics::record::Record;
-use crate::semantics::record::Versioned;
+use crate::semantics::record::{Checkpoint, Record, Versioned};
 use crate::semantics::time::Time;
+use crate::semantics::token::Token;
 use crate::semantics::transition::transition;
 
 /// One open of a store, from recovery to close, failure or reopen.
@@ -168,6 +169,41 @@ impl Core {
             }
         }
         self.look_up(hash, key)
+    }
+
+    /// The checkpoint of the attempt that has the token.
+    pub(crate) fn checkpoint(
+        &self,
+        hash: KeyHash,
+        key: &Key,
+        token: Token,
+    ) -> Result<Option<SharedBytes>> {
+        let mut missed = None;
+        loop {
+            let record = self.peek(hash, key)?;
+            let record = record.filter(|record| !record.is_expired(self.now()));
+            let attempt = match record.as_deref().map(|record| (record, record.attempt())) {
+                Some((_, Some(attempt))) if attempt.token == token => attempt,
+                Some((_, None)) => return Err(Error::new(ErrorKind::AlreadyCompleted, "")),
+                _ => return Err(Error::new(ErrorKind::Fenced, "")),
+            };
+            let stored = match &attempt.checkpoint {
+                None => return Ok(None),
+                Some(Checkpoint::Here(data)) => return Ok(Some(data.clone())),
+                Some(Checkpoint::Stored(stored)) => *stored,
+            };
+            // The view is taken after the record was, so it is not older.
+            match self.view().checkpoint(hash, stored)? {
+                Some(data) => return Ok(Some(data)),
+                None if missed == Some(stored) => {
+                    return Err(Error::corrupted(
+                        "a checkpoint is not the one that was stored last",
+                    ));
+                }
+                // A fold may have put a newer one in its place in between.
+                None => missed = Some(stored),
+            }
+        }
     }
 
     /// Answers what can be answered without a change while the engine can not write.

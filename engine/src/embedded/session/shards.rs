@@ -444,6 +444,15 @@ impl Shard {
         std::mem::replace(&mut self.folding, next)
     }
 
+    /// Lets go of the bytes of a checkpoint that was folded: `light` is the live record `folded` without
+    /// them. A newer record stays.
+    pub(crate) fn lighten(&mut self, hash: KeyHash, folded: &Arc<Record>, light: Arc<Record>) {
+        let live = self.slots.get_mut(&hash).and_then(|slot| slot.live.as_mut());
+        if let Some(live) = live.filter(|live| Arc::ptr_eq(live, folded)) {
+            *live = light;
+        }
+    }
+
     /// Puts a record recovered from the journal where a published one would be.
     pub(crate) fn restore(&mut self, hash: KeyHash, versioned: Versioned) {
         self.active.insert(hash, versioned);

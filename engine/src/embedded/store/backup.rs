@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use redb::{Key, ReadOnlyTable, ReadableTable, TableDefinition};
 
-use super::catalog::Catalog;
+use super::catalog::{Catalog, decode_open};
 use super::file_set::{Copied, FileName, Files};
 use super::redb::storage::{Handle, failed};
 use super::run::RunReader;
-use super::schema::{Bytes, OPEN, RUNS, StoreState};
-use super::verify::check_records;
+use super::schema::{Bytes, CHECKPOINTS, OPEN, RUNS, StoreState};
+use super::verify::{check_checkpoint, check_records};
+use super::view::Tables;
 use super::{View, create_file, transact, write_state};
 use crate::base::error::{Error, Result};
 use crate::embedded::disk::Directory;
+use crate::semantics::key::KeyHash;
 
 /// What one transaction of a copy writes, at least.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
@@ -22,7 +24,10 @@ const COPY_CACHE_BYTES: usize = 4 * 1024 * 1024;
 impl View {
     /// The bytes that a copy of the view takes, about.
     pub(crate) fn bytes(&self) -> Result<u64> {
-        self.tables.watch.guarded(|| Ok(Catalog::load(&self.tables)?.file_bytes()))
+        self.tables.watch.guarded(|| {
+            let catalog = Catalog::load(&self.tables)?;
+            Ok(catalog.file_bytes() + catalog.open_bytes)
+        })
     }
 
     /// Copies the view into a new `store.redb` in `target`, with a state that `state_change` has
@@ -44,6 +49,7 @@ impl View {
                 let catalog = Catalog::load(&self.tables)?;
                 copy_rows(&self.tables.runs, database, RUNS)?;
                 copy_rows(&self.tables.open, database, OPEN)?;
+                copy_checkpoints(&self.tables, &catalog, database, copied)?;
                 Ok((catalog, self.files.clone()))
             })?;
             drop(self);
@@ -70,6 +76,40 @@ fn copy_files(
     }
     for (bucket_end, end) in catalog.buckets() {
         files.get(FileName::Records(bucket_end))?.copy_to(target, end, copied)?;
+    }
+    Ok(())
+}
+
+/// Copies the checkpoints of the open records, each verified.
+fn copy_checkpoints(
+    tables: &Tables,
+    catalog: &Catalog,
+    target: &Handle,
+    copied: &mut Copied<'_>,
+) -> Result<()> {
+    let mut hashes: Vec<_> = (catalog.open.iter())
+        .filter(|(_, entry)| entry.has_checkpoint)
+        .map(|(hash, _)| hash.0)
+        .collect();
+    hashes.sort_unstable();
+    let mut hashes = hashes.into_iter().map(KeyHash).peekable();
+    while hashes.peek().is_some() {
+        transact(target, |transaction| {
+            let mut rows = transaction.open_table(CHECKPOINTS).map_err(failed)?;
+            let mut bytes = 0;
+            while bytes < BATCH_BYTES
+                && let Some(hash) = hashes.next()
+            {
+                let row = tables.open.get(hash.0).map_err(failed)?;
+                let row = row.ok_or_else(|| Error::corrupted("an open record is missing"))?;
+                let record = decode_open(hash, row.value(), catalog.state.seed)?.record;
+                let data = check_checkpoint(tables, hash, &record, &catalog.state)?;
+                let Some(data) = data else { continue };
+                rows.insert(hash.0, &data[..]).map_err(failed)?;
+                bytes += data.len();
+            }
+            copied(bytes as u64)
+        })?;
     }
     Ok(())
 }

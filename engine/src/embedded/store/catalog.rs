@@ -4,18 +4,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use redb::{ReadableTable, Table};
+use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::file_set::FileName;
 use super::redb::storage::failed;
 use super::run::filter::Filter;
 use super::run::{self, Starts, Written};
-use super::schema::{Bytes, RunMeta, STATE_KEY, StoreState, Tally};
+use super::schema::{Bytes, CHECKPOINTS, OPEN, RunMeta, STATE_KEY, StoreState, Tally};
 use super::view::Tables;
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::semantics::key::{HashMap, KeyHash};
-use crate::semantics::record::Record;
+use crate::semantics::record::{Checkpoint, Record};
 use crate::semantics::record_codec::{self, Stored};
 use crate::semantics::time::Time;
 
@@ -26,7 +26,7 @@ pub(super) struct Catalog {
     pub(super) runs: BTreeMap<u64, Run>,
     /// Shared with views, hence copied by the first change after one was made.
     pub(super) open: Arc<OpenIndex>,
-    /// The bytes of their rows.
+    /// The bytes of their rows and of their checkpoints.
     pub(super) open_bytes: u64,
 }
 
@@ -67,13 +67,26 @@ pub(super) type OpenIndex = HashMap<OpenEntry>;
 pub(super) struct OpenEntry {
     pub(super) sequence: u64,
     pub(super) checksum: u64,
-    /// Of the row.
+    /// Of the row and of the checkpoint, whose row is another.
     pub(super) bytes: u32,
+    pub(super) has_checkpoint: bool,
     /// `None` while the record is in flight.
     pub(super) expires_at: Option<Time>,
 }
 
 impl OpenEntry {
+    fn new(sequence: u64, checksum: u64, row: usize, record: &Record) -> Self {
+        let checkpoint = record.attempt().and_then(|attempt| attempt.checkpoint.as_ref());
+        Self {
+            sequence,
+            checksum,
+            // Far below 4 GiB: a key, a fingerprint and a checkpoint are limited.
+            bytes: (row + checkpoint.map_or(0, Checkpoint::len)) as u32,
+            has_checkpoint: checkpoint.is_some(),
+            expires_at: record.expires_at(),
+        }
+    }
+
     /// Verifies that `bytes` are the row of this entry.
     pub(super) fn decode(&self, hash: KeyHash, bytes: &[u8], seed: u64) -> Result<Stored> {
         let stored = decode_open(hash, bytes, seed)?;
@@ -91,6 +104,21 @@ pub(super) fn decode_open(hash: KeyHash, bytes: &[u8], seed: u64) -> Result<Stor
         return Err(Error::corrupted("an open record has bytes after its end"));
     }
     Ok(stored)
+}
+
+/// The rows of open records in a transaction.
+pub(super) struct OpenRows<'a> {
+    records: Table<'a, u128, Bytes>,
+    checkpoints: Table<'a, u128, Bytes>,
+}
+
+impl<'a> OpenRows<'a> {
+    pub(super) fn of(transaction: &'a WriteTransaction) -> Result<Self> {
+        Ok(Self {
+            records: transaction.open_table(OPEN).map_err(failed)?,
+            checkpoints: transaction.open_table(CHECKPOINTS).map_err(failed)?,
+        })
+    }
 }
 
 impl Catalog {
@@ -127,17 +155,10 @@ impl Catalog {
             let hash = KeyHash(hash.value());
             let stored = decode_open(hash, value.value(), seed)?;
             tally.add(stored.checksum);
-            catalog.open_bytes += stored.len as u64;
-            open.insert(
-                hash,
-                OpenEntry {
-                    sequence: stored.sequence,
-                    checksum: stored.checksum,
-                    // As long as its length field can say.
-                    bytes: stored.len as u32,
-                    expires_at: stored.record.expires_at(),
-                },
-            );
+            let Stored { sequence, checksum, len, record } = stored;
+            let entry = OpenEntry::new(sequence, checksum, len, &record);
+            catalog.open_bytes += u64::from(entry.bytes);
+            open.insert(hash, entry);
         }
         if tally != catalog.state.open {
             return Err(Error::corrupted("the open records do not add up"));
@@ -189,10 +210,11 @@ impl Catalog {
         Ok(())
     }
 
-    /// Inserts an open record, or replaces it. `buffer` is scratch space.
+    /// Inserts an open record, or replaces it. A checkpoint that is not in memory is in its row already.
+    /// `buffer` is scratch space.
     pub(super) fn put_open(
         &mut self,
-        rows: &mut Table<'_, u128, Bytes>,
+        rows: &mut OpenRows<'_>,
         hash: KeyHash,
         sequence: u64,
         record: &Record,
@@ -201,30 +223,40 @@ impl Catalog {
         buffer.clear();
         let seed = record_codec::open_seed(self.state.seed, hash);
         let checksum = record_codec::encode(buffer, seed, sequence, record);
-        rows.insert(hash.0, buffer.as_slice()).map_err(failed)?;
-        let bytes = buffer.len() as u32;
-        let entry = OpenEntry { sequence, checksum, bytes, expires_at: record.expires_at() };
+        rows.records.insert(hash.0, buffer.as_slice()).map_err(failed)?;
+        let entry = OpenEntry::new(sequence, checksum, buffer.len(), record);
         self.state.open.add(checksum);
-        self.open_bytes += u64::from(bytes);
-        if let Some(replaced) = Arc::make_mut(&mut self.open).insert(hash, entry) {
+        self.open_bytes += u64::from(entry.bytes);
+        let replaced = Arc::make_mut(&mut self.open).insert(hash, entry);
+        match record.attempt().and_then(|attempt| attempt.checkpoint.as_ref()) {
+            Some(Checkpoint::Here(data)) => {
+                rows.checkpoints.insert(hash.0, &data[..]).map_err(failed)?;
+            }
+            Some(Checkpoint::Stored(_)) => {}
+            // Of an earlier life of the key.
+            None if replaced.is_some_and(|replaced| replaced.has_checkpoint) => {
+                rows.checkpoints.remove(hash.0).map_err(failed)?;
+            }
+            None => {}
+        }
+        if let Some(replaced) = replaced {
             self.state.open.remove(replaced.checksum);
             self.open_bytes -= u64::from(replaced.bytes);
         }
         Ok(())
     }
 
-    pub(super) fn remove_open(
-        &mut self,
-        rows: &mut Table<'_, u128, Bytes>,
-        hash: KeyHash,
-    ) -> Result<()> {
+    pub(super) fn remove_open(&mut self, rows: &mut OpenRows<'_>, hash: KeyHash) -> Result<()> {
         // Looked up first: a change copies the index.
         if self.open.contains_key(&hash)
             && let Some(removed) = Arc::make_mut(&mut self.open).remove(&hash)
         {
             self.state.open.remove(removed.checksum);
             self.open_bytes -= u64::from(removed.bytes);
-            rows.remove(hash.0).map_err(failed)?;
+            rows.records.remove(hash.0).map_err(failed)?;
+            if removed.has_checkpoint {
+                rows.checkpoints.remove(hash.0).map_err(failed)?;
+            }
         }
         Ok(())
     }

@@ -5,12 +5,12 @@ use std::time::Duration;
 use redb::WriteTransaction;
 
 use super::Store;
-use super::catalog::Catalog;
+use super::catalog::{Catalog, OpenRows};
 use super::file_set::FileName;
 use super::record_file::Appender;
 use super::redb::storage::failed;
 use super::run::{Entry, Written};
-use super::schema::{OPEN, RUNS, RunMeta};
+use super::schema::{RUNS, RunMeta};
 use crate::base::error::Result;
 use crate::embedded::journal::Position;
 use crate::semantics::key::KeyHash;
@@ -241,7 +241,7 @@ fn list_runs(transaction: &WriteTransaction, next: &mut Catalog, runs: Vec<Writt
 fn remove_expired(transaction: &WriteTransaction, next: &mut Catalog, time: Time) -> Result<u64> {
     /// Bounds the transaction; the next fold goes on.
     const MOST: usize = 16_384;
-    let mut rows = transaction.open_table(OPEN).map_err(failed)?;
+    let mut rows = OpenRows::of(transaction)?;
     let expired: Vec<_> = (next.open.iter())
         .filter(|(_, entry)| entry.expires_at.is_some_and(|expiry| expiry <= time))
         .map(|(hash, _)| *hash)
@@ -258,7 +258,7 @@ fn store_open(
     next: &mut Catalog,
     sorted: &Sorted<'_>,
 ) -> Result<()> {
-    let mut rows = transaction.open_table(OPEN).map_err(failed)?;
+    let mut rows = OpenRows::of(transaction)?;
     let mut buffer = Vec::new();
     for hash in &sorted.closed {
         next.remove_open(&mut rows, *hash)?;

@@ -39,11 +39,14 @@ use self::redb::storage::{Backend, Handle, failed};
 use self::redb::write_buffer::StoreFile;
 use self::run::block_cache::BlockCache;
 use self::run::{RunReader, RunWriter};
-use self::schema::{OPEN, RUNS, RunMeta, STATE, STATE_KEY};
+use self::schema::{CHECKPOINTS, OPEN, RUNS, RunMeta, STATE, STATE_KEY};
 use self::view::Tables;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::embedded::disk::{Caching, Directory, DiskFile};
 use crate::embedded::journal::Reached;
+use crate::semantics::key::KeyHash;
+use crate::semantics::record::Record;
+use crate::semantics::record_codec;
 use crate::semantics::time::Time;
 
 // What the engine needs of this module.
@@ -194,6 +197,21 @@ impl Store {
         self.reached.sequence = sequence;
     }
 
+    /// The records whose checkpoints a fold has stored, without their bytes, each with the one that it
+    /// stands for.
+    pub(crate) fn without_checkpoint_bytes(
+        &self,
+        fold: &Fold,
+    ) -> Vec<(KeyHash, Arc<Record>, Arc<Record>)> {
+        let folded = fold.entries.iter().filter_map(|(hash, versioned)| {
+            let record = versioned.record.as_ref()?;
+            let seed = record_codec::open_seed(self.catalog.state.seed, *hash);
+            let light = record.without_checkpoint_bytes(|checkpoint| checkpoint.stored(seed))?;
+            Some((*hash, record.clone(), Arc::new(light)))
+        });
+        folded.collect()
+    }
+
     pub(crate) fn state(&self) -> StoreState {
         self.catalog.state.clone()
     }
@@ -303,6 +321,7 @@ fn write_state(transaction: &WriteTransaction, state: &StoreState) -> Result<()>
     rows.insert(STATE_KEY, state.encode().as_slice()).map_err(failed)?;
     transaction.open_table(RUNS).map_err(failed)?;
     transaction.open_table(OPEN).map_err(failed)?;
+    transaction.open_table(CHECKPOINTS).map_err(failed)?;
     Ok(())
 }
 

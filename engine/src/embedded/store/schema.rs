@@ -5,10 +5,12 @@
 //! | `state` | 0 | [`StoreState`] |
 //! | `runs` | run | [`RunMeta`] |
 //! | `open` | hash | a record in flight or orphaned ([`crate::semantics::record_codec`]) |
+//! | `checkpoints` | hash | the bytes of the checkpoint of that record, if it has one |
 //!
 //! redb does not verify what it reads, so every value carries a checksum, and every absence is
 //! decided by something that was verified: runs and open rows are counted by the state row, the blocks
-//! of a run by its own.
+//! of a run by its own. A checkpoint has its length and checksum in the record, so that only what asks for
+//! it reads it.
 
 use redb::TableDefinition;
 
@@ -23,6 +25,8 @@ pub(super) type Bytes = &'static [u8];
 pub(super) const STATE: TableDefinition<'_, u64, Bytes> = TableDefinition::new("state");
 pub(super) const RUNS: TableDefinition<'_, u64, Bytes> = TableDefinition::new("runs");
 pub(super) const OPEN: TableDefinition<'_, u128, Bytes> = TableDefinition::new("open");
+pub(super) const CHECKPOINTS: TableDefinition<'_, u128, Bytes> =
+    TableDefinition::new("checkpoints");
 
 /// The key of the only row of `state`.
 pub(super) const STATE_KEY: u64 = 0;

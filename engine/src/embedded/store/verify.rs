@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use redb::ReadableTable;
+use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::catalog::{Catalog, decode_open};
 use super::file_set::{Copied, Files, Opener};
@@ -18,6 +18,7 @@ use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::embedded::disk::Directory;
 use crate::semantics::key::{self, KeyHash};
+use crate::semantics::record::{Checkpoint, Record};
 use crate::semantics::record_codec;
 
 impl super::Store {
@@ -66,6 +67,7 @@ impl super::Store {
         };
         let mut walk = Walk { tables: &tables, state: &catalog.state, found };
         walk.open_records();
+        walk.stray_checkpoints(&catalog);
         let mut files = Files::none(Opener::new(dir.clone(), max_open_files));
         for name in catalog.file_names() {
             if let Err(error) = files.add(name) {
@@ -95,13 +97,34 @@ impl Walk<'_> {
                 let (hash, value) = row.map_err(failed)?;
                 let (hash, bytes) = (KeyHash(hash.value()), value.value());
                 match decode_open(hash, bytes, state.seed) {
-                    Ok(_) => found.records += 1,
+                    Ok(stored) => {
+                        found.records += 1;
+                        if let Err(error) = check_checkpoint(tables, hash, &stored.record, state) {
+                            found.damaged(Some(stored.record.key), &error);
+                        }
+                    }
                     Err(error) => found.damaged(key_of(bytes, hash, state), &error),
                 }
             }
             Ok(())
         });
         self.note(walked);
+    }
+
+    /// Each open record was asked for its own.
+    fn stray_checkpoints(&mut self, catalog: &Catalog) {
+        let tables = self.tables;
+        let counted = tables.watch.guarded(|| {
+            let expected =
+                catalog.open.values().filter(|entry| entry.has_checkpoint).count() as u64;
+            match tables.checkpoints.len().map_err(failed)? {
+                found if found == expected => Ok(()),
+                found => Err(Error::corrupted(format!(
+                    "there are {found} checkpoints, and {expected} records that have one"
+                ))),
+            }
+        });
+        self.note(counted);
     }
 
     /// A run, and the records that it lists. A file that can not be opened was noted.
@@ -140,6 +163,23 @@ impl Walk<'_> {
             self.found.damaged(None, &error);
         }
     }
+}
+
+/// Reads the checkpoint of an open record. Guarded by itself, so that damage to one hits no other.
+pub(super) fn check_checkpoint(
+    tables: &Tables,
+    hash: KeyHash,
+    record: &Record,
+    state: &StoreState,
+) -> Result<Option<SharedBytes>> {
+    let attempt = record.attempt();
+    let Some(Checkpoint::Stored(stored)) = attempt.and_then(|attempt| attempt.checkpoint.as_ref())
+    else {
+        return Ok(None);
+    };
+    let read = tables.watch.guarded(|| tables.checkpoint(hash, *stored, state.seed))?;
+    read.ok_or_else(|| Error::corrupted("a checkpoint is not the one that was stored last"))
+        .map(Some)
 }
 
 fn check_record(

@@ -14,12 +14,13 @@ use super::redb::storage::{Handle, Watch, failed};
 use super::run::block_cache::{BlockCache, BlockId};
 use super::run::filter::part;
 use super::run::{Block, RunReader};
-use super::schema::{Bytes, OPEN, RUNS, STATE};
+use super::schema::{Bytes, CHECKPOINTS, OPEN, RUNS, STATE};
+use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::Swap;
 use crate::semantics::key::{Key, KeyHash};
-use crate::semantics::record::Versioned;
-use crate::semantics::record_codec::Stored;
+use crate::semantics::record::{StoredCheckpoint, Versioned};
+use crate::semantics::record_codec::{self, Stored};
 use crate::semantics::time::Time;
 
 /// The tables of one snapshot.
@@ -27,6 +28,7 @@ pub(super) struct Tables {
     pub(super) state: ReadOnlyTable<u64, Bytes>,
     pub(super) runs: ReadOnlyTable<u64, Bytes>,
     pub(super) open: ReadOnlyTable<u128, Bytes>,
+    pub(super) checkpoints: ReadOnlyTable<u128, Bytes>,
     /// For all that reads them.
     pub(super) watch: Watch,
 }
@@ -43,8 +45,24 @@ impl Tables {
             state,
             runs: snapshot.open_table(RUNS).map_err(failed)?,
             open: snapshot.open_table(OPEN).map_err(failed)?,
+            checkpoints: snapshot.open_table(CHECKPOINTS).map_err(failed)?,
             watch: database.watch().clone(),
         })
+    }
+}
+
+impl Tables {
+    /// The bytes of a checkpoint; `None` when the key has no such one here.
+    pub(super) fn checkpoint(
+        &self,
+        hash: KeyHash,
+        expected: StoredCheckpoint,
+        seed: u64,
+    ) -> Result<Option<SharedBytes>> {
+        let row = self.checkpoints.get(hash.0).map_err(failed)?;
+        let seed = record_codec::open_seed(seed, hash);
+        let found = row.filter(|row| StoredCheckpoint::of(seed, row.value()) == expected);
+        Ok(found.map(|row| SharedBytes::copy_of(row.value())))
     }
 }
 
@@ -103,6 +121,17 @@ impl View {
             };
             self.open.iter().map(record).collect()
         })
+    }
+
+    /// The bytes of a checkpoint; `None` when the view holds no such one: it is damaged, or the key has
+    /// another one by now.
+    pub(crate) fn checkpoint(
+        &self,
+        hash: KeyHash,
+        expected: StoredCheckpoint,
+    ) -> Result<Option<SharedBytes>> {
+        let tables = &self.tables;
+        tables.watch.guarded(|| tables.checkpoint(hash, expected, self.seed))
     }
 
     /// The names of the files that the store cannot do without.

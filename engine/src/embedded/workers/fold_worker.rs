@@ -274,11 +274,16 @@ impl FoldWorker {
             appended => appended?,
         };
         self.store.fold(appended)?;
+        let folded = self.store.without_checkpoint_bytes(&fold);
         // Its records are only held by recent now: who takes them out of it frees them.
         drop(fold);
         // The store gave readers the new view: they find the records there before they stop finding
         // them in recent.
         let evicted: Vec<_> = self.core.table.shards().map(|mut shard| shard.evict()).collect();
+        // Claims that go on find their checkpoints in the view, too.
+        for (hash, record, light) in folded {
+            self.core.table.shard(hash).lighten(hash, &record, light);
+        }
         self.core.carried.store(self.store.view().open_count(), Ordering::Relaxed);
         self.core.recent.evicted();
         // Only now that the fold is durable may its part of the journal be written over.

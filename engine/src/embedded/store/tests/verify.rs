@@ -3,6 +3,9 @@
 use super::damage::{alter, remove_all};
 use super::*;
 use crate::backend::reports::Verification;
+use crate::base::bytes::SharedBytes;
+use crate::embedded::store::schema::CHECKPOINTS;
+use crate::semantics::record::Checkpoint;
 
 #[test]
 fn verification_counts_what_is_whole_and_names_what_is_not() {
@@ -180,4 +183,59 @@ fn verification_survives_a_page_of_noise() {
         }
     }
     assert!(damaged > 5, "{damaged}");
+}
+
+fn saved(key: &Key, sequence: u64, data: &[u8]) -> Record {
+    let mut record = orphan(key, sequence, 7);
+    if let State::Orphan { attempt, .. } = &mut record.state {
+        attempt.checkpoint = Some(Checkpoint::Here(SharedBytes::copy_of(data)));
+    }
+    record
+}
+
+/// Checkpoints are in a table of their own, which has those of the open records and no other.
+#[test]
+fn a_damaged_missing_or_stray_checkpoint_is_found_by_its_key() {
+    let filled = || {
+        let mut fixture = Fixture::new();
+        fixture.fold((0..3).map(|n| (key(n), Some(saved(&key(n), n, b"point")))).collect());
+        let later = vec![
+            (key(1), None),
+            (key(2), Some(in_flight(&key(2), 9))),
+            (key(3), Some(in_flight(&key(3), 9))),
+        ];
+        fixture.fold(later);
+        fixture
+    };
+    let stored = |fixture: &Fixture| match fixture.get(0).unwrap().attempt().unwrap().checkpoint {
+        Some(Checkpoint::Stored(stored)) => stored,
+        ref other => panic!("{other:?}"),
+    };
+    let read = |fixture: &Fixture| {
+        let read = fixture.store.view().checkpoint(hash(&key(0)), stored(fixture)).unwrap();
+        read.map(|data| data.to_vec())
+    };
+    let fixture = filled();
+    assert_eq!(read(&fixture).as_deref(), Some(&b"point"[..]));
+    copied(&fixture).unwrap();
+    assert_eq!(found(fixture).unwrap(), (3, 0));
+
+    let damages: [fn(&WriteTransaction); 2] =
+        [|rows| alter(rows, CHECKPOINTS, |_| 0), |rows| remove_all(rows, CHECKPOINTS)];
+    for damage in damages {
+        let fixture = filled().tamper(damage).unwrap();
+        assert_eq!(read(&fixture), None);
+        assert_eq!(copied(&fixture).unwrap_err().kind(), ErrorKind::Corrupted);
+        let Fixture { dir, store, .. } = fixture;
+        store.close().unwrap();
+        let mut found = Verification::default();
+        Store::verify(&dir.handle(), CACHE, OPEN_FILES, &mut found).unwrap();
+        assert_eq!(found.records(), 3);
+        assert_eq!(found.damage()[0].key(), Some(&key(0)));
+    }
+    let fixture = filled().tamper(|rows| {
+        let mut table = rows.open_table(CHECKPOINTS).unwrap();
+        table.insert(hash(&key(3)).0, &b"stray"[..]).unwrap();
+    });
+    assert_eq!(found(fixture.unwrap()).unwrap(), (3, 1));
 }
