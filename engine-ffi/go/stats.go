@@ -27,7 +27,8 @@ type Stats struct {
 	StoreBytes uint64
 	// Backups that are being written; what they will have copied in the end, and have copied so far.
 	Backups, BackupBytes, BackupBytesCopied uint64
-	// Full: new claims are refused as ErrStoreFull.
+	// Full: new claims are refused for want of space (ErrStoreFull) or descriptors (ErrOverloaded), or since
+	// a file cannot be made.
 	Full bool
 	// Begins by their answers.
 	Claimed, Replayed, Locked, Mismatched, Orphaned uint64

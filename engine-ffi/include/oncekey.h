@@ -343,7 +343,7 @@ typedef struct {
 typedef struct {
   // sizeof(oncekey_stats) of the caller.
   uint32_t size;
-  // 1 while new claims are refused as STORE_FULL.
+  // 1 while new claims are refused for want of space or descriptors, or since a file cannot be made.
   uint32_t full;
   // Claims whose owner lives.
   uint64_t in_flight;

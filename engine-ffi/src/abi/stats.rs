@@ -12,7 +12,7 @@ plain!(Stats);
 pub struct Stats {
     /// sizeof(oncekey_stats) of the caller.
     pub size: u32,
-    /// 1 while new claims are refused as STORE_FULL.
+    /// 1 while new claims are refused for want of space or descriptors, or since a file cannot be made.
     pub full: u32,
     /// Claims whose owner lives.
     pub in_flight: u64,

@@ -74,14 +74,21 @@ fn nothing_is_merged_while_a_fold_waits_for_space() {
     assert_eq!(stepper.fold(), Some(Duty::Merge));
 }
 
-/// It is begun again once there is space, and until then claims are refused and all else goes on.
+/// It is begun again once there is some, and until then claims are refused and all else goes on.
 #[test]
-fn a_merge_that_finds_no_space_is_put_off() {
-    for kind in [OpKind::Create, OpKind::Write, OpKind::Sync] {
+fn a_merge_that_finds_no_space_or_descriptor_is_put_off() {
+    let cases = [
+        (OpKind::Create, Fault::ENOSPC),
+        (OpKind::Write, Fault::ENOSPC),
+        (OpKind::Sync, Fault::ENOSPC),
+        (OpKind::Create, Fault::EMFILE),
+        (OpKind::Create, Fault::ENFILE),
+    ];
+    for (kind, errno) in cases {
         let sim = Sim::new();
         let stepper = Stepper::new(1);
         let engine = with_a_merge_due(&sim, &stepper);
-        sim.disk.inject(Fault::at_kind(kind, 0).errno(Fault::ENOSPC).on_path("run-").forever());
+        sim.disk.inject(Fault::at_kind(kind, 0).errno(errno).on_path("run-").forever());
         assert_eq!(stepper.fold(), Some(Duty::Merge));
         assert!(engine.stats().full);
         while let Some(duty) = stepper.fold() {

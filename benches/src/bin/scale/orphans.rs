@@ -65,7 +65,7 @@ pub(crate) fn run(dir: &Path, args: &Args) -> Result<Report> {
 
 /// Claims, saves and drops in batches, so that groups are shared.
 fn fill(engine: &Engine, args: &Args) -> Result<()> {
-    const BATCH: u64 = 128;
+    const BATCH: u64 = 256;
     let data = noise(args.checkpoint);
     let start = Instant::now();
     for from in (0..args.orphans).step_by(BATCH as usize) {
@@ -83,6 +83,8 @@ fn fill(engine: &Engine, args: &Args) -> Result<()> {
         let saved: Vec<_> = claims.iter().map(|claim| claim.checkpoint(&data)).collect();
         saved.into_iter().try_for_each(|pending| pending.wait())?;
         drop(claims);
+        // A disk that is slow at folding would refuse claims.
+        engine.fold()?;
         if (from / BATCH).is_multiple_of(40) {
             let rate = from as f64 / start.elapsed().as_secs_f64();
             eprintln!("fill: {from} of {} orphans, {rate:.0} orphans/s", args.orphans);
