@@ -147,15 +147,15 @@ impl Record {
         &self,
         stored: impl FnOnce(&Checkpoint) -> StoredCheckpoint,
     ) -> Option<Self> {
-        let mut record = self.clone();
-        let attempt = match &mut record.state {
-            State::InFlight(attempt) | State::Orphan { attempt, .. } => attempt,
+        let mut attempt = self.attempt()?.clone();
+        let here = attempt.checkpoint.filter(|saved| matches!(saved, Checkpoint::Here(_)))?;
+        attempt.checkpoint = Some(Checkpoint::Stored(stored(&here)));
+        let state = match &self.state {
+            State::InFlight(_) => State::InFlight(attempt),
+            State::Orphan { since, .. } => State::Orphan { attempt, since: *since },
             State::Completed(_) => return None,
         };
-        let here =
-            attempt.checkpoint.take_if(|checkpoint| matches!(checkpoint, Checkpoint::Here(_)))?;
-        attempt.checkpoint = Some(Checkpoint::Stored(stored(&here)));
-        Some(record)
+        Some(Self { key: self.key.clone(), fingerprint: self.fingerprint.clone(), state })
     }
 
     /// From when on a live claim counts as an orphan.

@@ -197,14 +197,14 @@ impl Store {
         self.reached.sequence = sequence;
     }
 
-    /// The records whose checkpoints a fold has stored, without their bytes, each with the one that it
-    /// stands for.
+    /// The records in flight whose checkpoints a fold has stored: each as it is in memory, and without the
+    /// bytes.
     pub(crate) fn without_checkpoint_bytes(
         &self,
         fold: &Fold,
     ) -> Vec<(KeyHash, Arc<Record>, Arc<Record>)> {
         let folded = fold.entries.iter().filter_map(|(hash, versioned)| {
-            let record = versioned.record.as_ref()?;
+            let record = versioned.record.as_ref().filter(|record| record.is_in_flight())?;
             let seed = record_codec::open_seed(self.catalog.state.seed, *hash);
             let light = record.without_checkpoint_bytes(|checkpoint| checkpoint.stored(seed))?;
             Some((*hash, record.clone(), Arc::new(light)))
