@@ -62,17 +62,17 @@ static void orphans(oncekey_engine engine) {
   OK(oncekey_buffer_free(&info.data));
 
   oncekey_buffer saved;
-  uint32_t found;
-  OK(oncekey_orphan_checkpoint(first.orphan, &saved, &found, NULL));
-  CHECK(found && is_text(saved.ptr, saved.len, "half way"));
+  uint32_t has_saved;
+  OK(oncekey_orphan_checkpoint(first.orphan, &saved, &has_saved, NULL));
+  CHECK(has_saved && is_text(saved.ptr, saved.len, "half way"));
   OK(oncekey_buffer_free(&saved));
 
   oncekey_claim again;
   OK(oncekey_orphan_take_over(first.orphan, &again, NULL));
   IS(ONCEKEY_INVALID_HANDLE, oncekey_orphan_free(first.orphan));
   oncekey_error error;
-  IS(ONCEKEY_FENCED, oncekey_orphan_checkpoint(second.orphan, &saved, &found, NULL));
-  CHECK(!found && saved.ptr == NULL);
+  IS(ONCEKEY_FENCED, oncekey_orphan_checkpoint(second.orphan, &saved, &has_saved, NULL));
+  CHECK(!has_saved && saved.ptr == NULL);
   IS(ONCEKEY_FENCED, oncekey_orphan_release(second.orphan, &error));
   CHECK(oncekey_error_status(error) == ONCEKEY_FENCED);
   CHECK(strstr(oncekey_error_message(error), "fenced") != NULL);
