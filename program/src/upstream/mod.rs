@@ -21,7 +21,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use oncekey_http::{Attempt, NotExecuted, NotStored, OutcomeUnknown};
+use oncekey_http::{Attempt, CheckpointError, NotExecuted, NotStored, OutcomeUnknown};
 use tokio::sync::Notify;
 use tower_service::Service;
 
@@ -112,7 +112,9 @@ impl UpstreamService {
             started.begin();
         }
         let conduct = &*self.conduct;
-        tell(request.headers_mut(), attempt);
+        if tell(request.headers_mut(), attempt).is_err() {
+            return unread();
+        }
         hygiene::without_upgrade(request.headers_mut());
         let length = http_body::Body::size_hint(request.body()).exact().unwrap_or_default();
         request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
@@ -179,8 +181,9 @@ async fn tunnel(client: hyper::upgrade::OnUpgrade, upstream: hyper::upgrade::OnU
     let _ = tokio::io::copy_bidirectional(&mut client, &mut upstream).await;
 }
 
-/// Tells the upstream of the attempt that it executes.
-fn tell(headers: &mut HeaderMap, attempt: &Attempt) {
+/// Tells the upstream of the attempt that it executes. Only a later attempt has a checkpoint before it.
+fn tell(headers: &mut HeaderMap, attempt: &Attempt) -> Result<(), CheckpointError> {
+    let saved = if attempt.number() == 1 { None } else { attempt.checkpoint()? };
     headers.remove(header::EXPECT);
     headers.insert(ATTEMPT, HeaderValue::from(attempt.number()));
     let mut text = |name, value: String| {
@@ -191,9 +194,20 @@ fn tell(headers: &mut HeaderMap, attempt: &Attempt) {
     };
     text(TOKEN, attempt.token().to_string());
     text(DOWNSTREAM_KEY, attempt.downstream_key(""));
-    if let Some(checkpoint) = attempt.checkpoint().filter(|bytes| bytes.len() <= MAX_CHECKPOINT) {
+    if let Some(checkpoint) = saved.filter(|bytes| bytes.len() <= MAX_CHECKPOINT) {
         text(CHECKPOINT, STANDARD.encode(checkpoint));
     }
+    Ok(())
+}
+
+/// The checkpoint of the attempts before is damaged, or the store cannot be read.
+fn unread() -> Response<Body> {
+    let detail =
+        "The checkpoint of an earlier attempt could not be read. The request was not executed.";
+    let problem = Problem::new(StatusCode::SERVICE_UNAVAILABLE, "checkpoint_unreadable", detail);
+    let mut response = problem.into_response();
+    response.extensions_mut().insert(NotExecuted);
+    response
 }
 
 fn unreachable(why: Why) -> Response<Body> {
