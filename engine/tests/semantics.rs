@@ -591,31 +591,3 @@ fn a_damaged_checkpoint_is_an_error_of_its_own() {
     claim.complete(b"done").wait().unwrap();
     assert_eq!(replay(&engine, "damaged").response(), Some(&b"done"[..]));
 }
-
-/// A fold may put a newer checkpoint in the place of the one that is being read.
-#[test]
-fn a_checkpoint_that_is_replaced_while_it_is_read_is_not_taken_for_damage() {
-    let sim = Sim::new();
-    let engine = sim.open();
-    let claim = claim(&engine, "k");
-    claim.checkpoint(&[0; 4]).wait().unwrap();
-    let done = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        let (claim, done) = (&claim, &done);
-        let reader = scope.spawn(move || {
-            let mut newest = 0;
-            while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                let read: [u8; 4] = checkpoint(claim.last_checkpoint()).try_into().unwrap();
-                let read = u32::from_le_bytes(read);
-                assert!(read >= newest, "{read} after {newest}");
-                newest = read;
-            }
-        });
-        for number in 1..200u32 {
-            claim.checkpoint(&number.to_le_bytes()).wait().unwrap();
-            engine.fold().unwrap();
-        }
-        done.store(true, std::sync::atomic::Ordering::Relaxed);
-        reader.join().unwrap();
-    });
-}

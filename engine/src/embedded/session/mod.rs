@@ -1,6 +1,7 @@
 //! What callers, the committer and the folder of one epoch share.
 
 pub(crate) mod backup_progress;
+mod checkpoint;
 pub(crate) mod deferred_free;
 pub(crate) mod fold_inbox;
 pub(crate) mod fold_progress;
@@ -37,7 +38,7 @@ use crate::embedded::store::{CurrentView, View};
 use crate::embedded::worker::Employer;
 use crate::semantics::command::{Command, Reply};
 use crate::semantics::key::{HashMap, Key, KeyHash};
-use crate::semantics::record::{Checkpoint, Record, Versioned};
+use crate::semantics::record::{Record, Versioned};
 use crate::semantics::time::Time;
 use crate::semantics::token::Token;
 use crate::semantics::transition::transition;
@@ -178,32 +179,16 @@ impl Core {
         key: &Key,
         token: Token,
     ) -> Result<Option<SharedBytes>> {
-        let mut missed = None;
-        loop {
+        let look = || {
             let record = self.peek(hash, key)?;
             let record = record.filter(|record| !record.is_expired(self.now()));
-            let attempt = match record.as_deref().map(|record| (record, record.attempt())) {
-                Some((_, Some(attempt))) if attempt.token == token => attempt,
-                Some((_, None)) => return Err(Error::new(ErrorKind::AlreadyCompleted, "")),
-                _ => return Err(Error::new(ErrorKind::Fenced, "")),
-            };
-            let stored = match &attempt.checkpoint {
-                None => return Ok(None),
-                Some(Checkpoint::Here(data)) => return Ok(Some(data.clone())),
-                Some(Checkpoint::Stored(stored)) => *stored,
-            };
-            // The view is taken after the record was, so it is not older.
-            match self.view().checkpoint(hash, stored)? {
-                Some(data) => return Ok(Some(data)),
-                None if missed == Some(stored) => {
-                    return Err(Error::corrupted(
-                        "a checkpoint is not the one that was stored last",
-                    ));
-                }
-                // A fold may have put a newer one in its place in between.
-                None => missed = Some(stored),
+            match record.as_deref().map(|record| record.attempt()) {
+                Some(Some(attempt)) if attempt.token == token => Ok(attempt.checkpoint.clone()),
+                Some(None) => Err(Error::new(ErrorKind::AlreadyCompleted, "")),
+                _ => Err(Error::new(ErrorKind::Fenced, "")),
             }
-        }
+        };
+        checkpoint::read(look, |stored| self.view().checkpoint(hash, stored))
     }
 
     /// Answers what can be answered without a change while the engine can not write.

@@ -1,0 +1,63 @@
+//! Reading a checkpoint where its record says that it is.
+
+use crate::base::bytes::SharedBytes;
+use crate::base::error::{Error, Result};
+use crate::semantics::record::{Checkpoint, StoredCheckpoint};
+
+/// `look` gives the checkpoint of the newest record; `read` the stored bytes, from a view that is not
+/// older than the look before it, or `None` when the row is missing or another one.
+///
+/// A fold may put a newer checkpoint in the place between a look and its read, so a miss is damage only
+/// when the next look still finds the same.
+pub(super) fn read(
+    mut look: impl FnMut() -> Result<Option<Checkpoint>>,
+    mut read: impl FnMut(StoredCheckpoint) -> Result<Option<SharedBytes>>,
+) -> Result<Option<SharedBytes>> {
+    let mut missed = None;
+    loop {
+        let stored = match look()? {
+            None => return Ok(None),
+            Some(Checkpoint::Here(data)) => return Ok(Some(data)),
+            Some(Checkpoint::Stored(stored)) => stored,
+        };
+        match read(stored)? {
+            Some(data) => return Ok(Some(data)),
+            None if missed == Some(stored) => {
+                return Err(Error::corrupted("a checkpoint is not the one that was stored last"));
+            }
+            None => missed = Some(stored),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::error::ErrorKind;
+
+    fn stored(checksum: u64) -> Checkpoint {
+        Checkpoint::Stored(StoredCheckpoint { len: 3, checksum })
+    }
+
+    /// The looks in order, and the one checkpoint that the store holds.
+    fn read_of(looks: &[Option<Checkpoint>], held: u64) -> Result<Option<Vec<u8>>> {
+        let mut looks = looks.iter();
+        let found = read(
+            || Ok(looks.next().expect("it does not look so often").clone()),
+            |asked| Ok((asked.checksum == held).then(|| SharedBytes::copy_of(b"two"))),
+        );
+        found.map(|found| found.map(|data| data.to_vec()))
+    }
+
+    #[test]
+    fn a_checkpoint_that_was_replaced_meanwhile_is_looked_for_again() {
+        let two = Some(b"two".to_vec());
+        assert_eq!(read_of(&[Some(stored(2))], 2).unwrap(), two);
+        assert_eq!(read_of(&[Some(stored(1)), Some(stored(2))], 2).unwrap(), two);
+        let here = Checkpoint::Here(SharedBytes::copy_of(b"two"));
+        assert_eq!(read_of(&[Some(stored(1)), Some(here)], 9).unwrap(), two);
+        assert_eq!(read_of(&[Some(stored(1)), None], 9).unwrap(), None);
+        let damaged = read_of(&[Some(stored(1)), Some(stored(1))], 9);
+        assert_eq!(damaged.unwrap_err().kind(), ErrorKind::Corrupted);
+    }
+}
