@@ -4,12 +4,13 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::{Method, Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use metrics_exporter_prometheus::PrometheusHandle;
 use oncekey::Engine;
 use tokio::net::TcpListener;
 
@@ -18,6 +19,8 @@ pub(crate) struct Health {
     pub(crate) engine: Engine,
     pub(crate) draining: AtomicBool,
     pub(crate) store_failed: AtomicBool,
+    /// What was counted.
+    pub(crate) measured: Option<PrometheusHandle>,
 }
 
 impl Health {
@@ -35,24 +38,36 @@ impl Health {
     }
 
     fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        let say = |status: StatusCode, json: String| {
-            let mut response = Response::new(Full::from(json));
-            *response.status_mut() = status;
-            let json = header::HeaderValue::from_static("application/json");
-            response.headers_mut().insert(header::CONTENT_TYPE, json);
-            response
-        };
-        match (request.method(), request.uri().path()) {
-            (&Method::GET | &Method::HEAD, "/healthz") => say(StatusCode::OK, "{}".to_owned()),
-            (&Method::GET | &Method::HEAD, "/readyz") => match self.unready() {
-                None => say(StatusCode::OK, "{}".to_owned()),
+        let json = "application/json";
+        if !request.method().is_safe() {
+            return say(StatusCode::METHOD_NOT_ALLOWED, json, "{}".to_owned());
+        }
+        match request.uri().path() {
+            "/healthz" => say(StatusCode::OK, json, "{}".to_owned()),
+            "/readyz" => match self.unready() {
+                None => say(StatusCode::OK, json, "{}".to_owned()),
                 Some(reason) => {
-                    say(StatusCode::SERVICE_UNAVAILABLE, format!("{{\"reason\":\"{reason}\"}}"))
+                    let reason = format!("{{\"reason\":\"{reason}\"}}");
+                    say(StatusCode::SERVICE_UNAVAILABLE, json, reason)
                 }
             },
-            _ => say(StatusCode::NOT_FOUND, "{}".to_owned()),
+            "/metrics" => {
+                // Sets the gauges of the engine.
+                let _ = self.engine.stats();
+                let text = self.measured.as_ref().map(PrometheusHandle::render);
+                say(StatusCode::OK, "text/plain; version=0.0.4", text.unwrap_or_default())
+            }
+            _ => say(StatusCode::NOT_FOUND, json, "{}".to_owned()),
         }
     }
+}
+
+fn say(status: StatusCode, media_type: &'static str, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(media_type));
+    response
 }
 
 /// Answers until the process ends.

@@ -115,7 +115,7 @@ pub(crate) struct Proxy {
     #[arg(long, value_name = "TIME", env = "ONCEKEY_LOCK_WAIT", value_parser = units::duration)]
     lock_wait: Option<Duration>,
 
-    /// Where /healthz and /readyz are: a loopback address [default: nowhere]
+    /// Where /healthz, /readyz and /metrics are: a loopback address [default: nowhere]
     #[arg(long, value_name = "ADDR", env = "ONCEKEY_ADMIN")]
     admin: Option<SocketAddr>,
 

@@ -6,6 +6,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
 
+use crate::metrics;
 use crate::network::Network;
 use crate::problem::Problem;
 
@@ -72,6 +73,9 @@ impl Hygiene {
     /// which reads `_` as `-` takes for others.
     fn strip(&self, headers: &mut HeaderMap) {
         let forged: Vec<_> = headers.keys().filter(|name| self.is_forged(name)).cloned().collect();
+        if !forged.is_empty() {
+            metrics::stripped(forged.len());
+        }
         for name in forged {
             headers.remove(name);
         }

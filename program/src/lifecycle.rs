@@ -18,6 +18,7 @@ use crate::admin::{self, Health};
 use crate::config::Config;
 use crate::exit::Failure;
 use crate::hygiene::Hygiene;
+use crate::metrics;
 use crate::proxy::Proxy;
 use crate::route::Routes;
 use crate::serve::{Current, Server};
@@ -31,6 +32,9 @@ pub(crate) async fn run(
     json: bool,
     configure: impl Fn() -> Result<Config, Failure> + Send + 'static,
 ) -> Result<(), Failure> {
+    // Before the first counter is made.
+    let measured = config.admin.map(|_| metrics::install()).transpose();
+    let measured = measured.map_err(|error| Failure::failed(format!("cannot count: {error}")))?;
     let engine = store::open(&config).await?;
     let maker = Maker {
         layer: IdempotencyLayer::new(engine.clone())
@@ -50,6 +54,7 @@ pub(crate) async fn run(
         engine: engine.clone(),
         draining: AtomicBool::new(false),
         store_failed: AtomicBool::new(false),
+        measured,
     });
     let (stop, stopped) = watch::channel(false);
     let mut accepting = tokio::task::JoinSet::new();
@@ -69,23 +74,8 @@ pub(crate) async fn run(
     greet(&config, &engine, &urls);
     let (layer, drain_delay, timeout) =
         (maker.layer.clone(), config.drain_delay, config.shutdown_timeout);
-    let mut hangup = listen_for(SignalKind::hangup())?;
-    tokio::spawn(async move {
-        while hangup.recv().await.is_some() {
-            match reloaded(&config, &configure, &maker) {
-                Ok(new) => {
-                    proxy.set(new);
-                    tracing::info!("the configuration was reloaded");
-                }
-                Err(lines) => {
-                    tracing::error!(
-                        reason = lines.join("; "),
-                        "the configuration was not reloaded; the old one is in force"
-                    );
-                }
-            }
-        }
-    });
+    let hangup = listen_for(SignalKind::hangup())?;
+    tokio::spawn(reload(hangup, config, configure, maker, proxy));
     wait_for_signal().await?;
     health.draining.store(true, Ordering::Relaxed);
     tokio::time::sleep(drain_delay).await;
@@ -94,6 +84,34 @@ pub(crate) async fn run(
     while accepting.join_next().await.is_some() {}
     drain(&server, &layer, timeout).await;
     store::close(&engine)
+}
+
+/// At each signal puts a new proxy in the place of the one that is in force, if the configuration as
+/// it stands then allows one.
+async fn reload(
+    mut hangup: Signal,
+    running: Config,
+    configure: impl Fn() -> Result<Config, Failure>,
+    maker: Maker,
+    proxy: Arc<Current>,
+) {
+    while hangup.recv().await.is_some() {
+        match reloaded(&running, &configure, &maker) {
+            Ok(new) => {
+                proxy.set(new);
+                metrics::reloaded("done");
+                tracing::info!("the configuration was reloaded");
+            }
+            Err(lines) => {
+                metrics::reloaded("refused");
+                let reason = lines.join("; ");
+                tracing::error!(
+                    reason,
+                    "the configuration was not reloaded; the old one is in force"
+                );
+            }
+        }
+    }
 }
 
 /// Makes proxies that share the store, from one configuration and the next.
@@ -115,7 +133,8 @@ impl Maker {
         let hygiene =
             Hygiene { ours, trusted: config.trusted_proxies.clone(), via: self.via.clone() };
         let access_log = config.log.access.then_some(AccessLog { json: self.json });
-        Ok(Proxy { contract, hygiene, routes, access_log })
+        let counted = config.admin.is_some();
+        Ok(Proxy { contract, hygiene, routes, access_log, counted })
     }
 }
 

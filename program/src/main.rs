@@ -11,6 +11,7 @@ mod exit;
 mod hygiene;
 mod lifecycle;
 mod listen;
+mod metrics;
 mod network;
 mod problem;
 mod proxy;

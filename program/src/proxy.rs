@@ -14,6 +14,7 @@ use tower_service::Service;
 use crate::access_log::{AccessLog, Line};
 use crate::body::{Body, RequestBody};
 use crate::hygiene::Hygiene;
+use crate::metrics;
 use crate::problem::Problem;
 use crate::route::{Route, Routes, Stack, is_keyed};
 use crate::upstream::Started;
@@ -31,6 +32,8 @@ pub(crate) struct Proxy {
     pub(crate) hygiene: Hygiene,
     pub(crate) routes: Routes,
     pub(crate) access_log: Option<AccessLog>,
+    /// Whether anybody reads what is counted.
+    pub(crate) counted: bool,
 }
 
 impl Proxy {
@@ -40,10 +43,10 @@ impl Proxy {
         let (mut parts, body) = request.into_parts();
         let method = parts.method.clone();
         let started = Arc::new(Started::default());
-        let (answer, pattern, outcome) = match self.admit(&mut parts, peer) {
+        let (answer, pattern, keyed, outcome) = match self.admit(&mut parts, peer) {
             Err((problem, pattern)) => {
                 discard(&parts.headers, body).await;
-                (own(problem), pattern, "refused")
+                (own(problem), pattern, false, "refused")
             }
             Ok((route, keyed)) => {
                 if keyed {
@@ -56,18 +59,15 @@ impl Proxy {
                     (true, true) => "executed",
                     (true, false) => "answered",
                 };
-                (answer, Some(&*route.pattern), outcome)
+                (answer, Some(&*route.pattern), keyed, outcome)
             }
         };
+        let (status, took) = (answer.status(), begun.elapsed());
+        if self.counted {
+            metrics::answered(pattern, keyed, outcome, status, took);
+        }
         if let Some(log) = &self.access_log {
-            log.write(&Line {
-                method: &method,
-                route: pattern,
-                status: answer.status(),
-                outcome,
-                took: begun.elapsed(),
-                peer,
-            });
+            log.write(&Line { method: &method, route: pattern, status, outcome, took, peer });
         }
         answer
     }

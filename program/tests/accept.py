@@ -191,6 +191,18 @@ def scope():
         a, b = (call(proxy.port, "POST", "/orders", k, headers={"X-Tenant": t}) for t in "ab")
         check("two scopes: two operations", a[0] == b[0] == 201 and a[2] != b[2], a, b)
         a = call(proxy.port, "POST", "/orders"); check("without a key no scope is asked for", a[0] == 201, a)
+def admin():
+    port = free_port()
+    with Flaky() as up, Proxy([up.port], store(), "--admin", f"127.0.0.1:{port}", "--drain-delay", "60s") as proxy:
+        k = new(); [call(proxy.port, "POST", "/orders", k) for _ in "ab"]; call(proxy.port, "GET", "/count", headers={"Oncekey-Token": "x"})
+        a, b = call(port, "GET", "/healthz"), call(port, "GET", "/readyz"); check("healthz and readyz: 200", a[0] == b[0] == 200, a, b)
+        text = call(port, "GET", "/metrics")[2].decode(); lines = text.splitlines()
+        want = ['oncekey_proxy_requests_total{route="*",keyed="yes",outcome="executed",status="2xx"} 1',
+                'oncekey_proxy_requests_total{route="*",keyed="yes",outcome="answered",status="2xx"} 1',
+                'oncekey_proxy_requests_total{route="*",keyed="no",outcome="passed",status="2xx"} 1', "oncekey_proxy_stripped_headers_total 1"]
+        check("metrics of the proxy and of the engine", all(w in lines for w in want) and "oncekey_sync_seconds_bucket" in text and "oncekey_in_flight 0" in lines, text)
+        proxy.process.send_signal(signal.SIGTERM); c = until(lambda: call(port, "GET", "/readyz"), lambda c: c[0] == 503)
+        check("readyz while it drains: 503, and requests are still served", c[2] == b'{"reason":"draining"}' and call(proxy.port, "POST", "/orders")[0] == 201, c)
 def held():
     where = store()
     with Flaky() as up, Proxy([up.port], where):
@@ -249,6 +261,6 @@ def a15():
         seen = json.loads(out.split(b"\r\n\r\n", 1)[1])["seen"] if " 201 " in line else {}
         check("A15 Connection and underscores: our headers only", seen.get("oncekey-attempt") == "1" and "9" not in seen.values(), line, seen)
 ROWS = {"A1": a1, "A2": a2, "A3": a3, "A4": a4, "A5": a5, "A6": a6, "A8": a8, "A10": a10, "A12": a12, "A13": a13, "A14": a14, "A15": a15,
-        "versions": versions, "scope": scope, "held": held}
+        "versions": versions, "scope": scope, "admin": admin, "held": held}
 for row in sys.argv[2:] or ROWS: ROWS[row]()
 sys.exit(failed > 0)

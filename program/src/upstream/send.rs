@@ -13,6 +13,7 @@ use super::connect::connect;
 use super::pool::{Lease, Pool};
 use super::target::Target;
 use crate::body::{Outgoing, RequestBody};
+use crate::metrics;
 
 /// How long an upstream that could not be reached is passed over.
 const PASSED_OVER: Duration = Duration::from_secs(5);
@@ -123,6 +124,7 @@ impl Upstreams {
                     Ok(sender) => sender,
                     Err(error) => {
                         tracing::warn!(upstream = %upstream.target, %error, "the upstream can not be reached");
+                        metrics::upstream_failed(&upstream.target, false);
                         *upstream.failed.lock() = Some(Instant::now());
                         failed.why = Why::Refused;
                         break;
@@ -132,6 +134,7 @@ impl Upstreams {
                 let answered = tokio::select! {
                     answered = answer => answered,
                     () = silence(&mut sent, give_up_after) => {
+                        metrics::upstream_failed(&upstream.target, true);
                         return Err(Failed { sent: Sent::Maybe, why: Why::Timeout });
                     }
                 };
@@ -146,6 +149,7 @@ impl Upstreams {
                 let given_back = error.take_message();
                 let error = error.into_error();
                 tracing::warn!(upstream = %upstream.target, %error, sent = given_back.is_none(), "a request to the upstream failed");
+                metrics::upstream_failed(&upstream.target, given_back.is_none());
                 let Some(again) = given_back else {
                     return Err(Failed { sent: Sent::Maybe, why: why(&error) });
                 };
