@@ -181,7 +181,11 @@ impl FoldWorker {
             self.about(Duty::Load);
             match self.store.load_next_filter() {
                 Err(error) if error.is_shortage() => self.let_runs_wait(error)?,
-                loaded => self.filters_loaded = !loaded?,
+                loaded => {
+                    self.filters_loaded = !loaded?;
+                    // Claims may have been refused until now.
+                    self.note_space()?;
+                }
             }
             return Ok(true);
         }
