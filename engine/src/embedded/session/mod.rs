@@ -3,8 +3,10 @@
 pub(crate) mod backup_progress;
 mod checkpoint;
 pub(crate) mod deferred_free;
+mod ending;
 pub(crate) mod fold_inbox;
 pub(crate) mod fold_progress;
+mod gate;
 pub(crate) mod health;
 pub(crate) mod presence;
 pub(crate) mod recent;
@@ -22,7 +24,6 @@ use crate::admission::waits::Timers;
 use crate::backend::Seen;
 use crate::backend::operation::{Answer, Operation, Queued, Wait};
 use crate::backend::reports::Stats;
-use crate::backend::telemetry;
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
@@ -32,10 +33,8 @@ use crate::embedded::options::Options;
 use crate::embedded::session::deferred_free::Retired;
 use crate::embedded::session::fold_progress::Folds;
 use crate::embedded::session::recent::RecentSize;
-use crate::embedded::session::shards::{Admission, FollowUp, Gate, LockTable};
+use crate::embedded::session::shards::{Admission, FollowUp, LockTable};
 use crate::embedded::store::{CurrentView, View};
-#[cfg(feature = "stepping")]
-use crate::embedded::worker::Employer;
 use crate::semantics::command::{Command, Reply};
 use crate::semantics::key::{HashMap, Key, KeyHash};
 use crate::semantics::record::{Record, Versioned};
@@ -58,11 +57,11 @@ pub(crate) struct Core {
     pub(crate) views: CurrentView,
     /// Open records of the store file, as of the last fold.
     pub(crate) carried: AtomicUsize,
-    health: Health,
+    pub(super) health: Health,
     /// Why no new claims are granted.
     pub(crate) shortage: Shortage,
     pub(crate) in_flight: AtomicIsize,
-    waiters: AtomicUsize,
+    pub(super) waiters: AtomicUsize,
     pub(crate) timers: Timers,
 }
 
@@ -149,7 +148,7 @@ impl Core {
     ///
     /// The view is taken after recent was looked into: records leave recent only after the view
     /// that holds them was published.
-    fn look_up(&self, hash: KeyHash, key: &Key) -> Result<Option<Arc<Record>>> {
+    pub(super) fn look_up(&self, hash: KeyHash, key: &Key) -> Result<Option<Arc<Record>>> {
         let found = self.views.load().get(hash, key).map_err(|error| self.unreadable(error))?;
         Ok(found.and_then(|versioned| versioned.record))
     }
@@ -247,7 +246,7 @@ impl Core {
         answer.give();
     }
 
-    fn reconsider_at(&self, deadline: Option<Time>, hash: KeyHash) {
+    pub(super) fn reconsider_at(&self, deadline: Option<Time>, hash: KeyHash) {
         if let Some(deadline) = deadline {
             let at = after(deadline.since(self.now()));
             if self.timers.watch_deadline(at, hash) {
@@ -398,177 +397,14 @@ impl Core {
         self.folds.wait(through)
     }
 
-    fn check_health(&self) -> Result<()> {
-        match self.health.impaired() {
-            None => Ok(()),
-            Some(_) => Err(self.refusal()),
-        }
-    }
-
-    pub(crate) fn has_failed(&self) -> bool {
-        matches!(self.health.impaired(), Some(Impaired::Failed(_)))
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        matches!(self.health.impaired(), Some(Impaired::Closed))
-    }
-
-    /// Why commands are refused.
-    pub(crate) fn refusal(&self) -> Error {
-        match self.health.impaired() {
-            Some(Impaired::Failed(cause)) => {
-                Error::caused_by(ErrorKind::Unavailable, cause.to_string(), cause)
-            }
-            Some(Impaired::Closed) => Error::new(ErrorKind::Closed, ""),
-            // Its panic is not noted yet.
-            None => Error::new(ErrorKind::Unavailable, "a thread of the engine ended"),
-        }
-    }
-
     /// What a reader of the store file is told. The file is closed while the engine is reopened, and
     /// stays closed when that fails; neither closes the engine.
     pub(crate) fn unreadable(&self, error: Error) -> Error {
         if error.kind() == ErrorKind::Closed { self.refusal() } else { error }
     }
 
-    /// Latches the engine: from now on it only answers from what is durable.
-    pub(crate) fn fail(&self, error: &Error) {
-        if !self.health.set(Impaired::Failed(error.clone())) {
-            return;
-        }
-        self.counters.failures.fetch_add(1, Ordering::Relaxed);
-        telemetry::failed(error);
-        let refusal = self.refusal();
-        for queued in self.queue.drain() {
-            self.refuse(queued, &refusal);
-        }
-        self.folds.fail(&refusal);
-        self.inbox.refuse();
-    }
-
-    /// A thread of the engine panicked: whatever it worked on is in doubt.
-    pub(crate) fn panicked(&self) {
-        self.fail(&Error::new(ErrorKind::Unavailable, "a thread of the engine panicked"));
-        let answers: Vec<_> =
-            self.table.shards().flat_map(|mut shard| shard.set_busy_unknown(self)).collect();
-        for answer in answers {
-            self.answer(answer);
-        }
-        self.committer_ended();
-    }
-
-    /// Refuses commands while the engine is reopened; those already queued are still carried out.
-    pub(crate) fn suspend(&self) {
-        let cause = Error::new(ErrorKind::Unavailable, "the engine is being reopened");
-        self.health.set(Impaired::Failed(cause));
-        self.queue.stop();
-    }
-
     /// From now on callers are told why the engine is not open again.
     pub(crate) fn not_reopened(&self, error: &Error) {
         self.health.replace(Impaired::Failed(error.clone()));
-    }
-
-    /// Refuses further commands; those already queued are still carried out.
-    pub(crate) fn close(&self) {
-        self.health.replace(Impaired::Closed);
-        self.queue.stop();
-    }
-
-    /// Answers whoever waits for an owner: without a committer nobody watches the ends of waits,
-    /// and no owner can end its claim.
-    pub(crate) fn committer_ended(&self) {
-        let refusal = self.refusal();
-        let answers: Vec<_> = (self.table.shards())
-            .flat_map(|mut shard| shard.refuse_all_parked(&refusal, self))
-            .collect();
-        answers.into_iter().for_each(|answer| self.answer(answer));
-    }
-
-    /// Answers whoever still waits, after the threads have ended.
-    pub(crate) fn refuse_waiters(&self) {
-        let refusal = self.refusal();
-        let answers: Vec<_> =
-            self.table.shards().flat_map(|mut shard| shard.refuse_all(&refusal, self)).collect();
-        for answer in answers {
-            self.answer(answer);
-        }
-    }
-}
-
-#[cfg(feature = "stepping")]
-impl Employer for Core {
-    fn committer_ended(&self) {
-        self.committer_ended();
-    }
-    fn panicked(&self) {
-        self.panicked();
-    }
-    fn has_failed(&self) -> bool {
-        self.has_failed()
-    }
-    fn now(&self) -> Time {
-        self.now()
-    }
-    fn want_fold(&self) {
-        self.folds.want();
-        self.queue.nudge();
-    }
-    fn want_sweep(&self) {
-        drop(self.inbox.sweep());
-    }
-}
-
-impl Gate for Core {
-    fn reserve(&self, command: &Command) -> Result<()> {
-        match command {
-            Command::Checkpoint { data, .. } => return self.reserve_open_bytes(data.len()),
-            Command::Begin { .. } => self.reserve_open_bytes(size_of::<Record>())?,
-            Command::TakeOver { .. } => {}
-            _ => return Ok(()),
-        }
-        let overloaded = |what: &str, limit: usize| {
-            Err(Error::new(ErrorKind::Overloaded, format!("{limit} {what}, the most allowed")))
-        };
-        let options = &self.options;
-        if let Some(why) = self.shortage.why() {
-            let context = format!("no new claims for now: {}", why.context());
-            return Err(Error::caused_by(why.kind(), context, why));
-        }
-        if self.queue.begins() >= options.max_queue {
-            return overloaded("begins wait for the disk", options.max_queue);
-        }
-        if matches!(command, Command::Begin { .. }) && self.orphans_about() >= options.max_orphans {
-            // Resolved orphans are counted until they are folded.
-            self.folds.want();
-            self.queue.nudge();
-            return overloaded("orphans are unresolved", options.max_orphans);
-        }
-        if self.in_flight.fetch_add(1, Ordering::Relaxed)
-            >= isize::try_from(options.max_in_flight).unwrap_or(isize::MAX)
-        {
-            self.in_flight.fetch_sub(1, Ordering::Relaxed);
-            return overloaded("claims are in flight", options.max_in_flight);
-        }
-        Ok(())
-    }
-
-    fn reserve_waiter(&self, command: &Command) -> Result<()> {
-        let limit = self.options.max_waiters;
-        if self.waiters.fetch_add(1, Ordering::Relaxed) >= limit
-            && matches!(command, Command::Begin { .. })
-        {
-            self.waiters.fetch_sub(1, Ordering::Relaxed);
-            let message = format!("{limit} begins wait for an owner, the most allowed");
-            return Err(Error::new(ErrorKind::Overloaded, message));
-        }
-        Ok(())
-    }
-
-    fn release_waiter(&self, op: &Operation) {
-        self.waiters.fetch_sub(1, Ordering::Relaxed);
-        if let Some(wait) = op.wait {
-            self.timers.forget(wait, op.hash);
-        }
     }
 }
