@@ -8,12 +8,12 @@ use crate::semantics::key::KeyHash;
 
 /// Ends of waits, and deadlines of claims that somebody waits for. The committer watches them.
 #[derive(Debug, Default)]
-pub(crate) struct Timers {
+pub(crate) struct Waits {
     /// By time; the number tells waits that end at the same moment, a deadline has none.
     due: Mutex<BTreeSet<(Instant, u64, KeyHash)>>,
 }
 
-impl Timers {
+impl Waits {
     /// Watches the end of a wait; says whether it is due before everything else.
     pub(crate) fn watch(&self, wait: Wait, hash: KeyHash) -> bool {
         self.insert((wait.until, wait.number, hash))

@@ -14,11 +14,11 @@ use crate::embedded::directory::{self, LOCK, UNFINISHED};
 use crate::embedded::disk::{Caching, Directory, Lockable};
 use crate::embedded::journal::{self, JournalId, Position, Reached};
 use crate::embedded::options::Options;
-use crate::embedded::session::Core;
+use crate::embedded::session::Session;
 
 /// The speed of one backup, and its end when the engine ends.
 struct Pace<'a> {
-    core: &'a Core,
+    session: &'a Session,
     started: Instant,
     /// What the backup will copy, and has copied, in bytes.
     bytes: u64,
@@ -26,11 +26,11 @@ struct Pace<'a> {
 }
 
 impl<'a> Pace<'a> {
-    fn start(core: &'a Core, bytes: u64) -> Self {
-        let progress = &core.backups;
+    fn start(session: &'a Session, bytes: u64) -> Self {
+        let progress = &session.backups;
         progress.running.fetch_add(1, Ordering::Relaxed);
         progress.bytes.fetch_add(bytes, Ordering::Relaxed);
-        Self { core, started: Instant::now(), bytes, copied: 0 }
+        Self { session, started: Instant::now(), bytes, copied: 0 }
     }
 
     /// Counts bytes that were verified or copied, and rests when they were so faster than is allowed.
@@ -41,12 +41,12 @@ impl<'a> Pace<'a> {
         /// The longest rest: a close is noticed after it.
         const LONGEST: Duration = Duration::from_millis(100);
         self.copied += bytes;
-        self.core.backups.copied.fetch_add(bytes, Ordering::Relaxed);
+        self.session.backups.copied.fetch_add(bytes, Ordering::Relaxed);
         loop {
-            if self.core.is_closed() {
-                return Err(self.core.refusal());
+            if self.session.is_closed() {
+                return Err(self.session.refusal());
             }
-            let Some(rate) = self.core.options.backup_rate() else { return Ok(()) };
+            let Some(rate) = self.session.options.backup_rate() else { return Ok(()) };
             let due = Duration::from_secs_f64(self.copied as f64 / rate as f64);
             let rest = due.saturating_sub(self.started.elapsed());
             if rest.is_zero() {
@@ -59,7 +59,7 @@ impl<'a> Pace<'a> {
 
 impl Drop for Pace<'_> {
     fn drop(&mut self) {
-        let progress = &self.core.backups;
+        let progress = &self.session.backups;
         progress.running.fetch_sub(1, Ordering::Relaxed);
         progress.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         progress.copied.fetch_sub(self.copied, Ordering::Relaxed);
@@ -68,8 +68,8 @@ impl Drop for Pace<'_> {
 
 /// Copies the store, as of the last fold, into the new or empty directory `path`. A copy that fails
 /// is removed.
-pub(crate) fn back_up(core: &Core, path: &Path) -> Result<()> {
-    let options = &core.options;
+pub(crate) fn back_up(session: &Session, path: &Path) -> Result<()> {
+    let options = &session.options;
     let disk = &options.disk;
     let (target, new) = match directory::open_dir(disk, path)? {
         Some(target) => (target, false),
@@ -87,8 +87,8 @@ pub(crate) fn back_up(core: &Core, path: &Path) -> Result<()> {
     let lock = directory::lock(&*target, path, Lockable::Created(LOCK))?;
     // What a backup left that was killed.
     let copied = remove_parts(&*target)
-        .and_then(|()| copy(core, &target, path))
-        .map_err(|error| core.unreadable(error));
+        .and_then(|()| copy(session, &target, path))
+        .map_err(|error| session.unreadable(error));
     if let Err(error) = copied {
         // Not more than the space would be won by it: the marker stays to the last.
         let removed = remove_parts(&*target);
@@ -121,10 +121,10 @@ fn remove_parts(target: &dyn Directory) -> Result<()> {
     Ok(())
 }
 
-fn copy(core: &Core, target: &Arc<dyn Directory>, path: &Path) -> Result<()> {
-    let options: &Options = &core.options;
+fn copy(session: &Session, target: &Arc<dyn Directory>, path: &Path) -> Result<()> {
+    let options: &Options = &session.options;
     let failed = |error| Error::io("marking a backup", error);
-    let view = core.view();
+    let view = session.view();
     let bytes = view.bytes()?;
     check_space(&**target, bytes + options.segment_bytes, path)?;
     target.create(UNFINISHED, Caching::Buffered).map_err(failed)?;
@@ -133,7 +133,7 @@ fn copy(core: &Core, target: &Arc<dyn Directory>, path: &Path) -> Result<()> {
     // Its journal goes another way than that of the original.
     let identity = directory::random_number(options)?;
     // Every record is read to be verified, then copied.
-    let mut pace = Pace::start(core, 2 * bytes);
+    let mut pace = Pace::start(session, 2 * bytes);
     view.copy_to(target, &mut |bytes| pace.copied(bytes), |state| {
         let id = JournalId::new(identity, &state.secret);
         journal::create(target, id, options.segment_bytes)?;

@@ -17,7 +17,7 @@ use crate::api::pending::Pending;
 use crate::backend::operation::{Operation, Outcome, Queued, Request, Wait};
 use crate::base::error::{Error, Result};
 use crate::base::sync::Instant;
-use crate::embedded::session::shards::{Admission, FollowUp, Gate, LockTable, Open};
+use crate::embedded::session::shards::{Admission, FollowUp, Gate, Open, Shards};
 use crate::semantics::command::{Command, Reply};
 use crate::semantics::fingerprint::{Fingerprint, KeyedFingerprint};
 use crate::semantics::key::{Key, KeyHash};
@@ -238,10 +238,10 @@ impl Gate for Room {
     }
 }
 
-/// The lock table with a queue and what stands for the store file: `Core`, committer and folder
+/// The lock table with a queue and what stands for the store file: `Session`, committer and folder
 /// without their errors.
 struct Table {
-    table: LockTable,
+    table: Shards,
     room: Room,
     queue: Queue,
     file: loom::sync::Mutex<Option<Arc<Record>>>,
@@ -251,7 +251,7 @@ impl Table {
     fn new() -> Arc<Self> {
         let file = loom::sync::Mutex::new(None);
         let room = Room::default();
-        Arc::new(Self { table: LockTable::new(0, 1), room, queue: Queue::default(), file })
+        Arc::new(Self { table: Shards::new(0, 1), room, queue: Queue::default(), file })
     }
 
     fn submit(&self, op: Operation) {
@@ -406,7 +406,7 @@ fn a_wait_that_is_given_up_ends_once_and_makes_room() {
 #[test]
 fn a_lookup_that_fails_tells_everybody() {
     explore(|| {
-        let (table, answers) = (Arc::new(LockTable::new(0, 1)), Seen::default());
+        let (table, answers) = (Arc::new(Shards::new(0, 1)), Seen::default());
         let callers = [(), ()].map(|()| {
             let (table, answers) = (table.clone(), answers.clone());
             let op = op(begin(), &Seen::default());

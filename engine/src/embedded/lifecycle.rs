@@ -15,8 +15,8 @@ use crate::base::wait::block_on;
 use crate::embedded::backup;
 use crate::embedded::directory::{self, StoreDirectory};
 use crate::embedded::options::Options;
-use crate::embedded::session::Core;
-use crate::embedded::threads::Running;
+use crate::embedded::session::Session;
+use crate::embedded::threads::Threads;
 use crate::semantics::fingerprint::{Fingerprint, KeyedFingerprint};
 use crate::semantics::key::{Key, KeyHash};
 use crate::semantics::secret::Secret;
@@ -30,45 +30,45 @@ pub(crate) struct Embedded {
     /// Of the store, whichever session is open.
     secret: Secret,
     /// The session that is open now.
-    core: Swap<Core>,
+    session: Swap<Session>,
     /// `None` once closed. Held while the store is opened, reopened or closed.
-    running: Mutex<Option<Running>>,
+    running: Mutex<Option<Threads>>,
 }
 
 impl Embedded {
     pub(crate) fn open(path: &Path, options: Options, create: bool) -> Result<Engine> {
         options.validate()?;
         let (home, lock) = directory::open(&options, path, create)?;
-        let (core, secret, running) = Running::start(&options, &home, &lock, None)?;
+        let (session, secret, running) = Threads::start(&options, &home, &lock, None)?;
         // What an earlier build, or a copy, left open to others.
         directory::narrow(&home).unwrap_or_else(|error| telemetry::stays_wide(&error));
         let running = Mutex::new(Some(running));
         let settings = options.settings();
-        let core = Swap::new(core);
-        Ok(Engine::over(Arc::new(Self { options, settings, home, secret, core, running })))
+        let session = Swap::new(session);
+        Ok(Engine::over(Arc::new(Self { options, settings, home, secret, session, running })))
     }
 
-    fn core(&self) -> Arc<Core> {
-        self.core.load().clone()
+    fn session(&self) -> Arc<Session> {
+        self.session.load().clone()
     }
 
-    fn open_core(&self) -> Result<Arc<Core>> {
-        let core = self.core();
-        if core.is_closed() { Err(core.refusal()) } else { Ok(core) }
+    fn open_session(&self) -> Result<Arc<Session>> {
+        let session = self.session();
+        if session.is_closed() { Err(session.refusal()) } else { Ok(session) }
     }
 
     /// Ends the threads; `None` when that was done before.
     fn stop(&self, fold: bool) -> Option<Result<CloseReport>> {
         let mut running = self.running.lock();
         let threads = running.take()?;
-        let core = self.core();
-        let folded = if fold { core.fold() } else { Ok(()) };
-        core.close();
-        let lock = threads.join(&core);
+        let session = self.session();
+        let folded = if fold { session.fold() } else { Ok(()) };
+        session.close();
+        let lock = threads.join(&session);
         drop(lock);
         Some(folded.map(|()| CloseReport {
-            in_flight: u64::try_from(core.in_flight.load(Ordering::Relaxed)).unwrap_or(0),
-            folded_through: core.folds.folded_through(),
+            in_flight: u64::try_from(session.in_flight.load(Ordering::Relaxed)).unwrap_or(0),
+            folded_through: session.folds.folded_through(),
         }))
     }
 }
@@ -83,48 +83,48 @@ impl Backend for Embedded {
     }
 
     fn submit(&self, operation: Operation) {
-        self.core.load().submit(operation);
+        self.session.load().submit(operation);
     }
 
     fn withdraw(&self, hash: KeyHash, wait: Wait) {
-        self.core.load().withdraw(hash, wait);
+        self.session.load().withdraw(hash, wait);
     }
 
     fn read(&self, key: &Key) -> Result<Reading<Option<Seen>>> {
-        let core = self.open_core()?;
+        let session = self.open_session()?;
         let hash = KeyHash::of(key, &self.secret);
-        let record = core.peek(hash, key)?;
+        let record = session.peek(hash, key)?;
         let found = record.map(|record| Seen { hash, record });
-        Ok(Reading { found, now: core.now() })
+        Ok(Reading { found, now: session.now() })
     }
 
     fn checkpoint(&self, key: &Key, hash: KeyHash, token: Token) -> Result<Option<SharedBytes>> {
-        self.open_core()?.checkpoint(hash, key, token)
+        self.open_session()?.checkpoint(hash, key, token)
     }
 
     fn open_records(&self) -> Result<Reading<Vec<Seen>>> {
-        let core = self.open_core()?;
-        let found = core.open_records()?;
-        Ok(Reading { found, now: core.now() })
+        let session = self.open_session()?;
+        let found = session.open_records()?;
+        Ok(Reading { found, now: session.now() })
     }
 
     fn stats(&self) -> Stats {
-        self.core().stats()
+        self.session().stats()
     }
 
     fn fold(&self) -> Result<()> {
-        self.core().fold()
+        self.session().fold()
     }
 
     fn sweep(&self) -> Result<u64> {
-        let core = self.open_core()?;
-        block_on(core.inbox.sweep()).unwrap_or_else(|_| Err(core.refusal()))
+        let session = self.open_session()?;
+        block_on(session.inbox.sweep()).unwrap_or_else(|_| Err(session.refusal()))
     }
 
     fn backup_to(&self, path: &Path) -> Result<()> {
         self.fold()?;
-        let core = self.open_core()?;
-        backup::back_up(&core, path)
+        let session = self.open_session()?;
+        backup::back_up(&session, path)
     }
 
     fn reopen(&self) -> Result<()> {
@@ -132,18 +132,18 @@ impl Backend for Embedded {
         let Some(threads) = running.take() else {
             return Err(Error::new(ErrorKind::Closed, ""));
         };
-        let old = self.core();
+        let old = self.session();
         old.suspend();
         let lock = threads.join(&old);
-        match Running::start(&self.options, &self.home, &lock, Some(&self.secret)) {
-            Ok((core, _, threads)) => {
-                drop(self.core.swap(core));
+        match Threads::start(&self.options, &self.home, &lock, Some(&self.secret)) {
+            Ok((session, _, threads)) => {
+                drop(self.session.swap(session));
                 *running = Some(threads);
                 Ok(())
             }
             Err(error) => {
                 old.not_reopened(&error);
-                *running = Some(Running::ended(lock));
+                *running = Some(Threads::ended(lock));
                 Err(error)
             }
         }

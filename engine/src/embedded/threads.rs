@@ -9,8 +9,8 @@ use crate::base::sync::{Instant, thread};
 use crate::embedded::directory::{Lock, StoreDirectory};
 use crate::embedded::options::Options;
 use crate::embedded::recovery::{self, Recovered};
-use crate::embedded::session::Core;
-use crate::embedded::session::fold_progress::Folds;
+use crate::embedded::session::Session;
+use crate::embedded::session::fold_progress::FoldProgress;
 use crate::embedded::session::presence::Presence;
 #[cfg(feature = "stepping")]
 use crate::embedded::worker::Employer;
@@ -19,8 +19,8 @@ use crate::embedded::workers::committer::Committer;
 use crate::embedded::workers::fold_worker::FoldWorker;
 use crate::semantics::secret::Secret;
 
-/// The threads of one core, in the order in which they end, and the lock that they work under.
-pub(crate) struct Running {
+/// The threads of one session, in the order in which they end, and the lock that they work under.
+pub(crate) struct Threads {
     committer: Option<JoinHandle<()>>,
     fold_worker: Option<JoinHandle<()>>,
     #[cfg(feature = "stepping")]
@@ -28,7 +28,7 @@ pub(crate) struct Running {
     lock: Lock,
 }
 
-impl Running {
+impl Threads {
     /// Opens the store file, recovers, and starts the threads. A reopen gives the secret that is
     /// known: records of another store are not taken for this one's.
     pub(crate) fn start(
@@ -36,33 +36,34 @@ impl Running {
         home: &StoreDirectory,
         lock: &Lock,
         known: Option<&Secret>,
-    ) -> Result<(Arc<Core>, Secret, Self)> {
+    ) -> Result<(Arc<Session>, Secret, Self)> {
         let opening = Instant::now();
-        let Opened { core, secret, committer, fold_worker } = recover_core(options, home, known)?;
-        telemetry::opened(&home.path, core.orphans_about(), opening.elapsed());
+        let Opened { session, secret, committer, fold_worker } =
+            recover_session(options, home, known)?;
+        telemetry::opened(&home.path, session.orphans_about(), opening.elapsed());
         let mut running = Self::ended(lock.clone());
         #[cfg(feature = "stepping")]
         if let Some(stepper) = &options.stepper {
-            let employer: Arc<dyn Employer> = core.clone();
+            let employer: Arc<dyn Employer> = session.clone();
             stepper.take_on(Arc::downgrade(&employer), committer, fold_worker);
             running.stepper = Some(stepper.clone());
-            return Ok((core, secret, running));
+            return Ok((session, secret, running));
         }
-        let ended = core.clone();
+        let ended = session.clone();
         let commit = move || {
             committer.run();
             ended.committer_ended();
         };
-        let started = spawn("oncekey-commit", &core, lock, commit)
+        let started = spawn("oncekey-commit", &session, lock, commit)
             .map(|thread| running.committer = Some(thread))
-            .and_then(|()| spawn("oncekey-fold", &core, lock, move || fold_worker.run()))
+            .and_then(|()| spawn("oncekey-fold", &session, lock, move || fold_worker.run()))
             .map(|thread| running.fold_worker = Some(thread));
         if let Err(error) = started {
-            core.close();
-            running.join(&core);
+            session.close();
+            running.join(&session);
             return Err(error);
         }
-        Ok((core, secret, running))
+        Ok((session, secret, running))
     }
 
     /// No threads, but the lock on the directory: before they start, and after a failed reopening.
@@ -77,16 +78,16 @@ impl Running {
     }
 
     /// Joins both threads; the committer first, since it hands work to the fold worker.
-    pub(crate) fn join(self, core: &Core) -> Lock {
+    pub(crate) fn join(self, session: &Session) -> Lock {
         join(self.committer);
         #[cfg(feature = "stepping")]
         self.stepper.iter().for_each(|stepper| stepper.end_committer());
-        core.inbox.stop();
+        session.inbox.stop();
         join(self.fold_worker);
         #[cfg(feature = "stepping")]
         self.stepper.iter().for_each(|stepper| stepper.end_fold_worker());
-        core.refuse_waiters();
-        core.folds.fail(&core.refusal());
+        session.refuse_waiters();
+        session.folds.fail(&session.refusal());
         self.lock
     }
 }
@@ -95,20 +96,20 @@ impl Running {
 fn join(thread: Option<JoinHandle<()>>) {
     let other = thread.filter(|handle| !thread::is_current(handle.thread()));
     if let Some(thread) = other {
-        // A thread that panicked has latched the core before it ended.
+        // A thread that panicked has latched the session before it ended.
         drop(thread.join());
     }
 }
 
 /// A recovered store, before its workers run.
 struct Opened {
-    core: Arc<Core>,
+    session: Arc<Session>,
     secret: Secret,
     committer: Box<dyn Worker>,
     fold_worker: Box<dyn Worker>,
 }
 
-fn recover_core(
+fn recover_session(
     options: &Options,
     home: &StoreDirectory,
     known: Option<&Secret>,
@@ -116,40 +117,40 @@ fn recover_core(
     let Recovered { store, journal, records, clock, incarnation, epoch, time } =
         recovery::recover(options, home, known)?;
     let state = store.state();
-    let folds = Folds::start(state.folded_through, journal.next_sequence() - 1);
-    let core = Arc::new(Core::new(options.clone(), clock, store.views(), folds));
+    let folds = FoldProgress::start(state.folded_through, journal.next_sequence() - 1);
+    let session = Arc::new(Session::new(options.clone(), clock, store.views(), folds));
     for (hash, versioned) in records {
-        core.recent.restored(versioned.record.as_deref());
-        core.table.shard(hash).restore(hash, versioned);
+        session.recent.restored(versioned.record.as_deref());
+        session.table.shard(hash).restore(hash, versioned);
     }
     let pool = journal.pool().clone();
     let committer = Committer::new(
-        core.clone(),
+        session.clone(),
         journal,
         Presence::new(home.handle.clone()),
         incarnation,
         epoch,
         time,
     );
-    let fold_worker = FoldWorker::new(core.clone(), store, pool);
+    let fold_worker = FoldWorker::new(session.clone(), store, pool);
     let (committer, fold_worker) = (Box::new(committer), Box::new(fold_worker));
-    Ok(Opened { core, secret: state.secret, committer, fold_worker })
+    Ok(Opened { session, secret: state.secret, committer, fold_worker })
 }
 
 /// Starts a thread whose panic latches the engine.
 fn spawn(
     name: &str,
-    core: &Arc<Core>,
+    session: &Arc<Session>,
     lock: &Lock,
     body: impl FnOnce() + Send + 'static,
 ) -> Result<JoinHandle<()>> {
     // The directory stays locked while the thread writes, whoever drops the last handle where.
-    let (core, lock) = (core.clone(), lock.clone());
+    let (session, lock) = (session.clone(), lock.clone());
     let run = move || {
         thread::enter();
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
         if result.is_err() {
-            core.panicked();
+            session.panicked();
         }
         drop(lock);
     };

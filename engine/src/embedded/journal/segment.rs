@@ -145,7 +145,7 @@ struct Queues {
     free: Vec<Segment>,
     /// The one whose header could not be written for certain. It may have the next use number on
     /// disk, so no other file may get that one: two of a number can not be opened.
-    numbered: Option<Numbered>,
+    numbered: Option<NumberedSegment>,
     next_use: u64,
     next_slot: u32,
     /// Why the last preparation failed; `None` once one succeeded again.
@@ -154,7 +154,7 @@ struct Queues {
 
 /// A segment that is about to get its header.
 #[derive(Debug)]
-struct Numbered {
+struct NumberedSegment {
     segment: Segment,
     /// Whether the name of its file is yet to be made durable.
     new: bool,
@@ -232,7 +232,7 @@ impl SegmentPool {
 
     /// The segment that gets the next use number: the one that may have it already, else a folded
     /// one, else a new file.
-    fn next_numbered(&self) -> io::Result<Numbered> {
+    fn next_numbered(&self) -> io::Result<NumberedSegment> {
         let (use_number, slot) = {
             let mut queues = self.queues.lock();
             if let Some(numbered) = queues.numbered.take() {
@@ -240,7 +240,7 @@ impl SegmentPool {
             }
             if let Some(folded) = queues.free.pop() {
                 let segment = Segment { use_number: queues.next_use, ..folded };
-                return Ok(Numbered { segment, new: false });
+                return Ok(NumberedSegment { segment, new: false });
             }
             (queues.next_use, queues.next_slot)
         };
@@ -251,7 +251,7 @@ impl SegmentPool {
             let segment = Segment { name, file, use_number, bytes: self.segment_bytes };
             fill_with_zeros(&segment)?;
             segment.file.sync()?;
-            Ok(Numbered { segment, new: true })
+            Ok(NumberedSegment { segment, new: true })
         });
         // Half a segment holds space that somebody needs. If it can not be removed now, recovery
         // does it: without a header it is nobody's.
@@ -266,7 +266,7 @@ impl SegmentPool {
         created
     }
 
-    fn number(&self, numbered: &Numbered) -> io::Result<()> {
+    fn number(&self, numbered: &NumberedSegment) -> io::Result<()> {
         write_header(&numbered.segment, self.id)?;
         if numbered.new { self.dir.sync() } else { Ok(()) }
     }

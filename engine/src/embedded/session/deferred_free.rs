@@ -13,11 +13,11 @@ const FEW: usize = 2;
 type Records = std::collections::hash_map::IntoIter<KeyHash, Versioned>;
 
 #[derive(Default)]
-pub(crate) struct Retired {
+pub(crate) struct DeferredFree {
     maps: Mutex<Vec<Records>>,
 }
 
-impl Retired {
+impl DeferredFree {
     /// Takes what was evicted in, and frees what nobody has freed of the last time: at most one fold's
     /// records are here.
     pub(crate) fn replace(&self, evicted: impl IntoIterator<Item = HashMap<Versioned>>) {
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn each_begin_frees_a_few_until_none_are_left() {
-        let retired = Retired::default();
+        let retired = DeferredFree::default();
         retired.free_few();
         let ((first, mut seen), (second, others)) = (records(3), records(2));
         seen.extend(others);
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn what_nobody_freed_is_freed_when_the_next_come() {
-        let retired = Retired::default();
+        let retired = DeferredFree::default();
         let ((old, old_seen), (new, new_seen)) = (records(10), records(10));
         retired.replace([old]);
         assert_eq!(alive(&old_seen), 10);
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn nobody_waits_for_another_that_frees() {
-        let retired = Retired::default();
+        let retired = DeferredFree::default();
         let (map, seen) = records(10);
         retired.replace([map]);
         let other = retired.maps.lock();

@@ -1,6 +1,6 @@
 //! How a session ends: by failure, by a panic of a worker, for a reopen, or by a close.
 
-use super::Core;
+use super::Session;
 use super::health::Impaired;
 use crate::backend::telemetry;
 use crate::base::error::{Error, ErrorKind, Result};
@@ -10,7 +10,7 @@ use crate::embedded::worker::Employer;
 #[cfg(feature = "stepping")]
 use crate::semantics::time::Time;
 
-impl Core {
+impl Session {
     pub(super) fn check_health(&self) -> Result<()> {
         match self.health.impaired() {
             None => Ok(()),
@@ -99,7 +99,7 @@ impl Core {
 }
 
 #[cfg(feature = "stepping")]
-impl Employer for Core {
+impl Employer for Session {
     fn committer_ended(&self) {
         self.committer_ended();
     }

@@ -21,7 +21,7 @@ pub(crate) struct FoldTask {
 
 /// What others ask of the fold worker.
 #[derive(Default)]
-pub(crate) struct Inbox {
+pub(crate) struct FoldInbox {
     pub(crate) requests: Mutex<Requests>,
     pub(crate) wake: Condvar,
 }
@@ -37,7 +37,7 @@ pub(crate) struct Requests {
     pub(crate) stopped: bool,
 }
 
-impl Inbox {
+impl FoldInbox {
     /// Whether a fold may be handed over.
     pub(crate) fn is_idle(&self) -> bool {
         !self.requests.lock().folding

@@ -6,7 +6,7 @@ use crate::base::sync::{Condvar, Mutex};
 
 /// How far folding has come, for those who wait for it.
 #[derive(Default)]
-pub(crate) struct Folds {
+pub(crate) struct FoldProgress {
     /// The last sequence that was published.
     pub(crate) published: AtomicU64,
     progress: Mutex<Progress>,
@@ -24,7 +24,7 @@ struct Progress {
     error: Option<Error>,
 }
 
-impl Folds {
+impl FoldProgress {
     pub(crate) fn start(folded_through: u64, published: u64) -> Self {
         Self {
             published: AtomicU64::new(published),

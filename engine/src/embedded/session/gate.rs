@@ -1,6 +1,6 @@
 //! Whether a session lets an operation in.
 
-use super::Core;
+use super::Session;
 use super::shards::Gate;
 use crate::backend::operation::Operation;
 use crate::base::error::{Error, ErrorKind, Result};
@@ -8,7 +8,7 @@ use crate::base::sync::atomic::Ordering;
 use crate::semantics::command::Command;
 use crate::semantics::record::Record;
 
-impl Gate for Core {
+impl Gate for Session {
     fn reserve(&self, command: &Command) -> Result<()> {
         match command {
             Command::Checkpoint { data, .. } => return self.reserve_open_bytes(data.len()),

@@ -16,11 +16,11 @@ pub(crate) mod shards;
 use std::sync::Arc;
 
 use self::backup_progress::BackupProgress;
-use self::fold_inbox::Inbox;
+use self::fold_inbox::FoldInbox;
 use self::health::{Health, Impaired, Shortage};
 use crate::admission::counters::Counters;
 use crate::admission::queue::Queue;
-use crate::admission::waits::Timers;
+use crate::admission::waits::Waits;
 use crate::backend::Seen;
 use crate::backend::operation::{Answer, Operation, Queued, Wait};
 use crate::backend::reports::Stats;
@@ -30,10 +30,10 @@ use crate::base::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
 use crate::base::sync::{Instant, after};
 use crate::embedded::clock::EngineClock;
 use crate::embedded::options::Options;
-use crate::embedded::session::deferred_free::Retired;
-use crate::embedded::session::fold_progress::Folds;
+use crate::embedded::session::deferred_free::DeferredFree;
+use crate::embedded::session::fold_progress::FoldProgress;
 use crate::embedded::session::recent::RecentSize;
-use crate::embedded::session::shards::{Admission, FollowUp, LockTable};
+use crate::embedded::session::shards::{Admission, FollowUp, Shards};
 use crate::embedded::store::{CurrentView, View};
 use crate::semantics::command::{Command, Reply};
 use crate::semantics::key::{HashMap, Key, KeyHash};
@@ -43,17 +43,17 @@ use crate::semantics::token::Token;
 use crate::semantics::transition::transition;
 
 /// One open of a store, from recovery to close, failure or reopen.
-pub(crate) struct Core {
+pub(crate) struct Session {
     pub(crate) options: Options,
     pub(crate) clock: EngineClock,
-    pub(crate) table: LockTable,
+    pub(crate) table: Shards,
     pub(crate) queue: Queue,
-    pub(crate) inbox: Inbox,
+    pub(crate) inbox: FoldInbox,
     pub(crate) counters: Counters,
     pub(crate) backups: BackupProgress,
     pub(crate) recent: RecentSize,
-    pub(crate) retired: Retired,
-    pub(crate) folds: Folds,
+    pub(crate) retired: DeferredFree,
+    pub(crate) folds: FoldProgress,
     pub(crate) views: CurrentView,
     /// Open records of the store file, as of the last fold.
     pub(crate) carried: AtomicUsize,
@@ -62,27 +62,27 @@ pub(crate) struct Core {
     pub(crate) shortage: Shortage,
     pub(crate) in_flight: AtomicIsize,
     pub(super) waiters: AtomicUsize,
-    pub(crate) timers: Timers,
+    pub(crate) timers: Waits,
 }
 
-impl Core {
+impl Session {
     pub(crate) fn new(
         options: Options,
         clock: EngineClock,
         views: CurrentView,
-        folds: Folds,
+        folds: FoldProgress,
     ) -> Self {
-        let table = LockTable::new(options.replay_bytes(), options.keep_one_of());
+        let table = Shards::new(options.replay_bytes(), options.keep_one_of());
         Self {
             options,
             clock,
             table,
             queue: Queue::default(),
-            inbox: Inbox::default(),
+            inbox: FoldInbox::default(),
             counters: Counters::default(),
             backups: BackupProgress::default(),
             recent: RecentSize::default(),
-            retired: Retired::default(),
+            retired: DeferredFree::default(),
             folds,
             carried: AtomicUsize::new(views.current().open_count()),
             views,
@@ -90,7 +90,7 @@ impl Core {
             shortage: Shortage::default(),
             in_flight: AtomicIsize::new(0),
             waiters: AtomicUsize::new(0),
-            timers: Timers::default(),
+            timers: Waits::default(),
         }
     }
 
@@ -383,7 +383,7 @@ impl Core {
         self.waiters.load(Ordering::Relaxed)
     }
 
-    /// Folds everything published so far; blocks until that is durable.
+    /// FoldProgress everything published so far; blocks until that is durable.
     pub(crate) fn fold(&self) -> Result<()> {
         self.check_health()?;
         let through = self.folds.published.load(Ordering::Acquire);

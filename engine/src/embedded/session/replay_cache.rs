@@ -11,7 +11,7 @@ use crate::semantics::record::Record;
 /// A bounded cache. What it holds of a key is what the store holds: whoever publishes another
 /// record of the key removes it. One pass over many keys does not drive out those that are asked
 /// for again and again.
-pub(crate) struct Replays {
+pub(crate) struct ReplayCache {
     records: Cache<KeyHash, Arc<Record>, Weight, BuildHasher>,
     keep_one_of: usize,
     offered: usize,
@@ -28,7 +28,7 @@ impl Weighter<KeyHash, Arc<Record>> for Weight {
     }
 }
 
-impl Replays {
+impl ReplayCache {
     /// Takes about `bytes` of memory when it is full; a longer record is never kept. Keeps one of so
     /// many that are offered: what is asked for often soon comes again, and the rest costs nothing.
     pub(crate) fn new(bytes: usize, keep_one_of: usize) -> Self {
@@ -59,7 +59,7 @@ impl Replays {
 }
 
 /// Keeps nothing.
-impl Default for Replays {
+impl Default for ReplayCache {
     fn default() -> Self {
         Self::new(0, 1)
     }
@@ -92,13 +92,13 @@ mod tests {
         })
     }
 
-    fn offer(replays: &mut Replays, hash: KeyHash, record: &Arc<Record>) {
+    fn offer(replays: &mut ReplayCache, hash: KeyHash, record: &Arc<Record>) {
         (0..4).for_each(|_| replays.offer(hash, record));
     }
 
     #[test]
     fn what_is_kept_is_bounded_by_its_bytes() {
-        let mut replays = Replays::new(64 << 10, 4);
+        let mut replays = ReplayCache::new(64 << 10, 4);
         for number in 0..10_000 {
             offer(&mut replays, KeyHash(number), &record(1024));
         }
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_record_that_is_too_long_is_not_kept_and_drives_nothing_out() {
-        let mut replays = Replays::new(64 << 10, 4);
+        let mut replays = ReplayCache::new(64 << 10, 4);
         offer(&mut replays, KeyHash(1), &record(1024));
         offer(&mut replays, KeyHash(2), &record(64 << 10));
         assert!(replays.get(KeyHash(1)).is_some());
@@ -117,7 +117,7 @@ mod tests {
 
     #[test]
     fn one_of_so_many_offers_is_kept() {
-        let mut replays = Replays::new(64 << 10, 4);
+        let mut replays = ReplayCache::new(64 << 10, 4);
         let record = record(1024);
         let mut kept = Vec::new();
         for number in 1..=12 {
@@ -130,14 +130,14 @@ mod tests {
 
     #[test]
     fn without_memory_nothing_is_kept() {
-        let mut replays = Replays::default();
+        let mut replays = ReplayCache::default();
         offer(&mut replays, KeyHash(1), &record(0));
         assert!(replays.get(KeyHash(1)).is_none());
     }
 
     #[test]
     fn what_is_forgotten_is_gone() {
-        let mut replays = Replays::new(64 << 10, 4);
+        let mut replays = ReplayCache::new(64 << 10, 4);
         offer(&mut replays, KeyHash(1), &record(1024));
         replays.forget(KeyHash(1));
         assert!(replays.get(KeyHash(1)).is_none());

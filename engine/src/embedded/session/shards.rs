@@ -20,7 +20,7 @@ use std::sync::Arc;
 use crate::backend::operation::{Answer, Operation, Queued, Wait};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::{Mutex, MutexGuard};
-use crate::embedded::session::replay_cache::Replays;
+use crate::embedded::session::replay_cache::ReplayCache;
 use crate::semantics::command::{Command, Reply};
 use crate::semantics::key::{BuildHasher, HashMap, KeyHash};
 use crate::semantics::record::Record;
@@ -101,7 +101,7 @@ pub(crate) struct Shard {
     /// Records that the folder is writing to the store.
     folding: HashMap<Versioned>,
     /// Some of the records that are in the store and not above.
-    replays: Replays,
+    replays: ReplayCache,
 }
 
 impl Shard {
@@ -477,17 +477,17 @@ fn unknown() -> Error {
 }
 
 /// The shards, by the upper bits of the key hash.
-pub(crate) struct LockTable {
+pub(crate) struct Shards {
     shards: Box<[Mutex<Shard>]>,
 }
 
 const SHARDS: usize = 64;
 
-impl LockTable {
+impl Shards {
     /// `replay_bytes` is memory for records that were replayed from the store; one of `keep_one_of`
     /// is kept.
     pub(crate) fn new(replay_bytes: usize, keep_one_of: usize) -> Self {
-        let replays = || Replays::new(replay_bytes / SHARDS, keep_one_of);
+        let replays = || ReplayCache::new(replay_bytes / SHARDS, keep_one_of);
         let shard = |_| Mutex::new(Shard { replays: replays(), ..Shard::default() });
         Self { shards: (0..SHARDS).map(shard).collect() }
     }

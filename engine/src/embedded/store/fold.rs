@@ -49,7 +49,7 @@ pub(crate) struct FoldReport {
 
 /// A completed record on its way into the file of its bucket.
 #[derive(Clone, Copy)]
-struct Placed<'a> {
+struct PlacedRecord<'a> {
     bucket_end: u64,
     sequence: u64,
     hash: KeyHash,
@@ -60,7 +60,7 @@ struct Placed<'a> {
 #[derive(Default)]
 struct Sorted<'a> {
     /// By bucket, then by sequence.
-    completed: Vec<Placed<'a>>,
+    completed: Vec<PlacedRecord<'a>>,
     expired: u64,
     open: Vec<(KeyHash, u64, &'a Record)>,
     /// Keys that have no open record from now on.
@@ -129,7 +129,7 @@ impl Store {
     }
 
     /// Makes the records and their runs durable, names included.
-    fn append_records(&mut self, completed: &[Placed<'_>]) -> Result<Vec<Written>> {
+    fn append_records(&mut self, completed: &[PlacedRecord<'_>]) -> Result<Vec<Written>> {
         let ends = self.catalog.buckets();
         let mut written = Vec::new();
         for bucket in by_bucket(completed) {
@@ -169,7 +169,7 @@ impl Store {
 
     /// Gives back what a fold took that found too little space: others need it more. What can not be
     /// given back is left as a crash would leave it.
-    fn give_back(&mut self, completed: &[Placed<'_>]) {
+    fn give_back(&mut self, completed: &[PlacedRecord<'_>]) {
         let ends = self.catalog.buckets();
         for bucket_end in by_bucket(completed).map(|bucket| bucket[0].bucket_end) {
             if let Some(end) = ends.get(&bucket_end)
@@ -182,7 +182,9 @@ impl Store {
     }
 }
 
-fn by_bucket<'a, 'b>(completed: &'a [Placed<'b>]) -> impl Iterator<Item = &'a [Placed<'b>]> {
+fn by_bucket<'a, 'b>(
+    completed: &'a [PlacedRecord<'b>],
+) -> impl Iterator<Item = &'a [PlacedRecord<'b>]> {
     completed.chunk_by(|left, right| left.bucket_end == right.bucket_end)
 }
 
@@ -199,7 +201,7 @@ fn sort(fold: &Fold, now: Time) -> Sorted<'_> {
                         sorted.expired += 1;
                         continue;
                     }
-                    sorted.completed.push(Placed {
+                    sorted.completed.push(PlacedRecord {
                         bucket_end: bucket_end(expires_at, now, width),
                         sequence: *sequence,
                         hash: *hash,

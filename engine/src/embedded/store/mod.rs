@@ -94,7 +94,7 @@ pub(crate) struct Store {
     /// A merge failed: its inputs are damaged or the file is. Merges rest until the store is
     /// reopened; answers do not depend on them.
     merge_failed: bool,
-    /// Folds since the store was opened, and which of them last put a run into a bucket.
+    /// FoldProgress since the store was opened, and which of them last put a run into a bucket.
     folds: u64,
     last_fold_of: BTreeMap<u64, u64>,
 }

@@ -12,7 +12,7 @@ use crate::base::sync::atomic::Ordering;
 use crate::base::sync::{Instant, after};
 use crate::embedded::journal::{Group, Journal, Room};
 use crate::embedded::options::Durability;
-use crate::embedded::session::Core;
+use crate::embedded::session::Session;
 use crate::embedded::session::fold_inbox::FoldTask;
 use crate::embedded::session::presence::Presence;
 #[cfg(feature = "stepping")]
@@ -29,7 +29,7 @@ use crate::semantics::transition::{apply, transition};
 const GROUP_BYTES: usize = 1 << 20;
 
 pub(crate) struct Committer {
-    core: Arc<Core>,
+    session: Arc<Session>,
     journal: Journal,
     presence: Presence,
     incarnation: u64,
@@ -54,7 +54,7 @@ struct Written {
 
 impl Committer {
     pub(crate) fn new(
-        core: Arc<Core>,
+        session: Arc<Session>,
         journal: Journal,
         presence: Presence,
         incarnation: u64,
@@ -62,7 +62,7 @@ impl Committer {
         time: Time,
     ) -> Self {
         let mut committer = Self {
-            core,
+            session,
             journal,
             presence,
             incarnation,
@@ -82,7 +82,7 @@ impl Committer {
     fn one_round(&mut self, at_most: Option<Instant>) -> bool {
         let allow_begins = !self.recent_is_full();
         let deadline = self.next_deadline(allow_begins).into_iter().chain(at_most).min();
-        let taken = self.core.queue.take(&mut self.batch, allow_begins, deadline);
+        let taken = self.session.queue.take(&mut self.batch, allow_begins, deadline);
         while !self.batch.is_empty() {
             if let Err(error) = self.commit_group() {
                 self.fail(&error);
@@ -95,15 +95,15 @@ impl Committer {
     }
 
     fn next_deadline(&self, allow_begins: bool) -> Option<Instant> {
-        let timer = self.core.run_timers();
-        let overdue = if allow_begins { None } else { self.core.queue.oldest_begin() }
-            .and_then(|since| since.checked_add(self.core.options.overload_after));
+        let timer = self.session.run_timers();
+        let overdue = if allow_begins { None } else { self.session.queue.oldest_begin() }
+            .and_then(|since| since.checked_add(self.session.options.overload_after));
         [timer, overdue].into_iter().flatten().min()
     }
 
     /// Takes commands from the batch until the group is large enough, and makes it durable.
     fn commit_group(&mut self) -> Result<()> {
-        let now = self.core.now().max(self.time);
+        let now = self.session.now().max(self.time);
         self.time = now;
         self.group.clear();
         let limit = GROUP_BYTES.min(self.journal.segment_bytes() as usize / 4);
@@ -126,14 +126,14 @@ impl Committer {
             written.push(Written { op, base, reply, versioned: Versioned { sequence, record } });
         }
         for (queued, reply) in unchanged {
-            self.core.publish_unchanged(queued, Ok(reply), now);
+            self.session.publish_unchanged(queued, Ok(reply), now);
         }
         if written.is_empty() {
             return Ok(());
         }
         if let Err(error) = self.make_room() {
             for Written { op, base, .. } in written {
-                self.core.publish_unchanged(Queued { op, base }, Err(error.clone()), now);
+                self.session.publish_unchanged(Queued { op, base }, Err(error.clone()), now);
             }
             return Ok(());
         }
@@ -143,19 +143,19 @@ impl Committer {
     /// Makes sure that the group fits, waiting for the folder if it must: nothing is written yet,
     /// so a full disk refuses this group without failing the engine.
     fn make_room(&mut self) -> Result<()> {
-        let deadline = after(self.core.options.overload_after);
+        let deadline = after(self.session.options.overload_after);
         loop {
             match self.journal.make_room(&self.group) {
                 Room::Here => return Ok(()),
                 Room::NextSegment => {
-                    self.core.inbox.nudge();
+                    self.session.inbox.nudge();
                     return Ok(());
                 }
                 Room::None => {
-                    if self.core.inbox.is_idle() {
+                    if self.session.inbox.is_idle() {
                         self.rotate();
                     }
-                    self.core.inbox.nudge();
+                    self.session.inbox.nudge();
                     self.journal.wait_for_segment(deadline).map_err(|error| {
                         let context = format!("the journal has no room: {}", error.context());
                         Error::caused_by(error.kind(), context, error)
@@ -173,12 +173,12 @@ impl Committer {
         }
         let bytes = self.journal.position().offset - position.offset;
         self.bytes_since_rotation += bytes;
-        let late = match self.core.options.durability {
+        let late = match self.session.options.durability {
             Durability::Strict => written,
             Durability::Relaxed => {
                 // These answers come before the sync, not before the files are known to be there.
-                let Self { core, journal, presence, .. } = self;
-                if let Err(error) = caught(|| presence.check(journal, &core.views)) {
+                let Self { session, journal, presence, .. } = self;
+                if let Err(error) = caught(|| presence.check(journal, &session.views)) {
                     return Err(self.unknown(written, error));
                 }
                 let (early, late) = (written.into_iter())
@@ -188,49 +188,50 @@ impl Committer {
             }
         };
         let syncing = Instant::now();
-        let Self { core, journal, presence, .. } = self;
-        let synced = caught(|| journal.sync().and_then(|()| presence.check(journal, &core.views)));
+        let Self { session, journal, presence, .. } = self;
+        let synced =
+            caught(|| journal.sync().and_then(|()| presence.check(journal, &session.views)));
         if let Err(error) = synced {
             return Err(self.unknown(late, error));
         }
         telemetry::group_synced(self.group.entries(), bytes, syncing.elapsed());
-        let counters = &self.core.counters;
+        let counters = &self.session.counters;
         counters.groups.fetch_add(1, Ordering::Relaxed);
         counters.entries.fetch_add(self.group.entries(), Ordering::Relaxed);
         let last = self.journal.next_sequence() - 1;
-        self.core.folds.published.store(last, Ordering::Release);
+        self.session.folds.published.store(last, Ordering::Release);
         self.publish(late, now);
         Ok(())
     }
 
     fn publish(&self, written: Vec<Written>, now: Time) {
         for Written { op, reply, versioned, .. } in written {
-            self.core.publish(op, reply, versioned, now);
+            self.session.publish(op, reply, versioned, now);
         }
     }
 
     /// A group that may or may not be on disk. Latches first: nobody may be told that a key is free
     /// or locked once its outcome is in doubt.
     fn unknown(&self, written: Vec<Written>, error: Error) -> Error {
-        self.core.fail(&error);
+        self.session.fail(&error);
         for Written { op, .. } in written {
-            self.core.publish_unknown(op, &error.as_outcome_unknown());
+            self.session.publish_unknown(op, &error.as_outcome_unknown());
         }
         error
     }
 
     fn fail(&mut self, error: &Error) {
-        self.core.fail(error);
+        self.session.fail(error);
         while let Some(queued) = self.batch.pop() {
             let refusal =
                 Error::caused_by(ErrorKind::Unavailable, error.to_string(), error.clone());
-            self.core.refuse(queued, &refusal);
+            self.session.refuse(queued, &refusal);
         }
     }
 
     fn recent_is_full(&self) -> bool {
-        let recent = &self.core.recent;
-        recent.active.load(Ordering::Relaxed) >= self.core.options.recent_bytes / 2
+        let recent = &self.session.recent;
+        recent.active.load(Ordering::Relaxed) >= self.session.options.recent_bytes / 2
             && recent.folding.load(Ordering::Relaxed) > 0
     }
 
@@ -239,25 +240,25 @@ impl Committer {
         if !self.recent_is_full() {
             return;
         }
-        let Some(limit) = Instant::now().checked_sub(self.core.options.overload_after) else {
+        let Some(limit) = Instant::now().checked_sub(self.session.options.overload_after) else {
             return;
         };
         let message = "folding does not keep up with what is written";
-        for queued in self.core.queue.take_begins_before(limit) {
-            self.core.refuse(queued, &Error::new(ErrorKind::Overloaded, message));
+        for queued in self.session.queue.take_begins_before(limit) {
+            self.session.refuse(queued, &Error::new(ErrorKind::Overloaded, message));
         }
     }
 
     fn rotate_if_due(&mut self) {
         // Asked first: once the folder is idle, what it was asked for is no longer wished for, and
         // only this thread makes it busy.
-        if !self.core.inbox.is_idle() {
+        if !self.session.inbox.is_idle() {
             return;
         }
-        let half = self.core.options.recent_bytes / 2;
-        if self.core.recent.active.load(Ordering::Relaxed) >= half
+        let half = self.session.options.recent_bytes / 2;
+        if self.session.recent.active.load(Ordering::Relaxed) >= half
             || self.bytes_since_rotation >= 2 * self.journal.segment_bytes()
-            || self.core.folds.wants()
+            || self.session.folds.wants()
         {
             self.rotate();
         }
@@ -266,12 +267,12 @@ impl Committer {
     /// Hands the active records to the folder, which has finished with the ones before. Between two
     /// groups, so that the fold holds exactly what the journal holds before `replay_from`.
     fn rotate(&mut self) {
-        for mut shard in self.core.table.shards() {
+        for mut shard in self.session.table.shards() {
             shard.rotate();
         }
-        self.core.recent.rotate();
+        self.session.recent.rotate();
         self.bytes_since_rotation = 0;
-        self.core.inbox.fold(FoldTask {
+        self.session.inbox.fold(FoldTask {
             through: self.journal.next_sequence() - 1,
             replay_from: self.journal.position(),
             incarnation: self.incarnation,

@@ -10,7 +10,7 @@ use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::atomic::Ordering;
 use crate::base::sync::{Instant, after, oneshot};
 use crate::embedded::journal::SegmentPool;
-use crate::embedded::session::Core;
+use crate::embedded::session::Session;
 use crate::embedded::session::fold_inbox::FoldTask;
 use crate::embedded::store::{Fold, Store};
 use crate::embedded::worker::{Duty, RoundEnd, Worker};
@@ -21,7 +21,7 @@ use crate::semantics::record::Versioned;
 const MERGE_ENTRIES: usize = 1 << 13;
 /// Run entries to merge for each record that is folded, so that merging keeps pace whatever the load.
 const MERGED_PER_RECORD: usize = 4;
-/// Folds go before merging until it is so many run entries behind.
+/// FoldProgress go before merging until it is so many run entries behind.
 const MOST_OWED: usize = 1 << 20;
 /// Between two pieces of space that are given back.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -33,7 +33,7 @@ const RETRY: Duration = Duration::from_secs(1);
 const NICENESS: i32 = 10;
 
 pub(crate) struct FoldWorker {
-    core: Arc<Core>,
+    session: Arc<Session>,
     store: Store,
     pool: Arc<SegmentPool>,
     next_sweep: Instant,
@@ -58,13 +58,13 @@ pub(crate) struct FoldWorker {
 /// ORDER: a request that comes later is refused, too, so that nobody waits for a worker that does
 /// not look again.
 struct Departure {
-    core: Arc<Core>,
+    session: Arc<Session>,
     pool: Arc<SegmentPool>,
 }
 
 impl Departure {
     fn tell(&self) {
-        self.core.inbox.refuse();
+        self.session.inbox.refuse();
         self.pool.end();
     }
 }
@@ -76,11 +76,11 @@ impl Drop for Departure {
 }
 
 impl FoldWorker {
-    pub(crate) fn new(core: Arc<Core>, store: Store, pool: Arc<SegmentPool>) -> Self {
-        let next_sweep = after(core.options.sweep_interval);
-        let departure = Departure { core: core.clone(), pool: pool.clone() };
+    pub(crate) fn new(session: Arc<Session>, store: Store, pool: Arc<SegmentPool>) -> Self {
+        let next_sweep = after(session.options.sweep_interval);
+        let departure = Departure { session: session.clone(), pool: pool.clone() };
         Self {
-            core,
+            session,
             store,
             pool,
             next_sweep,
@@ -105,14 +105,14 @@ impl FoldWorker {
                 RoundEnd::Idle => return self.close(),
                 RoundEnd::Failed => {
                     self.departure.tell();
-                    return self.core.inbox.wait_for_stop();
+                    return self.session.inbox.wait_for_stop();
                 }
             }
         }
     }
 
     fn one_round(&mut self) -> RoundEnd {
-        if self.core.has_failed() {
+        if self.session.has_failed() {
             self.sweeping = None;
             return RoundEnd::Failed;
         }
@@ -120,7 +120,7 @@ impl FoldWorker {
             Ok(true) => RoundEnd::Worked,
             Ok(false) => RoundEnd::Idle,
             Err(error) => {
-                self.core.fail(&error);
+                self.session.fail(&error);
                 RoundEnd::Worked
             }
         }
@@ -129,7 +129,7 @@ impl FoldWorker {
     /// Tells tests what comes next.
     #[cfg(feature = "stepping")]
     fn about(&self, duty: Duty) {
-        if let Some(stepper) = &self.core.options.stepper {
+        if let Some(stepper) = &self.session.options.stepper {
             stepper.about(duty);
         }
     }
@@ -141,19 +141,19 @@ impl FoldWorker {
     #[cfg(feature = "stepping")]
     fn wait_no_time(&mut self) -> bool {
         self.retry();
-        !self.core.inbox.requests.lock().stopped
+        !self.session.inbox.requests.lock().stopped
     }
 
     /// The orderly end, after which the next open has nothing to repair.
     fn close(self) {
         if let Err(error) = self.store.close() {
-            self.core.fail(&error);
+            self.session.fail(&error);
         }
     }
 
     /// Does the most urgent thing; says whether there was one.
     fn step(&mut self) -> Result<bool> {
-        self.store.journal_reached(self.core.folds.published.load(Ordering::Acquire));
+        self.store.journal_reached(self.session.folds.published.load(Ordering::Acquire));
         if self.pool.wants_segment() && self.pool.failure().is_none() {
             // A failure is kept by the pool and refuses claims; it does not fail the engine.
             self.about(Duty::Prepare);
@@ -168,13 +168,13 @@ impl FoldWorker {
         }
         let kept = if self.resting { None } else { self.kept.take() };
         let task =
-            kept.map(|(task, _)| task).or_else(|| self.core.inbox.requests.lock().fold.take());
+            kept.map(|(task, _)| task).or_else(|| self.session.inbox.requests.lock().fold.take());
         if let Some(task) = task {
             self.about(Duty::Fold);
             self.fold(task)?;
             return Ok(true);
         }
-        if self.core.inbox.requests.lock().stopped {
+        if self.session.inbox.requests.lock().stopped {
             return Ok(false);
         }
         if !self.filters_loaded && self.runs_wait.is_none() {
@@ -221,7 +221,7 @@ impl FoldWorker {
 
     /// Waits for a request, a retry or the next sweep; `false` when the folder is to stop.
     fn wait(&mut self) -> bool {
-        let mut requests = self.core.inbox.requests.lock();
+        let mut requests = self.session.inbox.requests.lock();
         loop {
             // A fold is still carried out; what else was asked for is refused by the end.
             if requests.stopped && requests.fold.is_none() {
@@ -233,7 +233,7 @@ impl FoldWorker {
             }
             let retry = self.shortage().is_some().then(|| Instant::now() + RETRY);
             let until = retry.map_or(self.next_sweep, |retry| retry.min(self.next_sweep));
-            if self.core.inbox.wake.wait_until(&mut requests, until).timed_out() {
+            if self.session.inbox.wake.wait_until(&mut requests, until).timed_out() {
                 break;
             }
         }
@@ -258,7 +258,7 @@ impl FoldWorker {
     fn fold(&mut self, task: FoldTask) -> Result<()> {
         let started = Instant::now();
         let entries: Vec<(KeyHash, Versioned)> = self
-            .core
+            .session
             .table
             .shards()
             .flat_map(|shard| shard.folding().collect::<Vec<_>>())
@@ -270,7 +270,7 @@ impl FoldWorker {
             incarnation: task.incarnation,
             epoch: task.epoch,
             time: task.time,
-            bucket_width: bucket_width(self.core.options.ttl),
+            bucket_width: bucket_width(self.session.options.ttl),
             entries,
         };
         let appended = match self.store.append(&fold) {
@@ -283,23 +283,23 @@ impl FoldWorker {
         drop(fold);
         // The store gave readers the new view: they find the records there before they stop finding
         // them in recent.
-        let evicted: Vec<_> = self.core.table.shards().map(|mut shard| shard.evict()).collect();
+        let evicted: Vec<_> = self.session.table.shards().map(|mut shard| shard.evict()).collect();
         // Claims that go on find their checkpoints in the view, too.
         for (hash, record, light) in folded {
-            self.core.table.shard(hash).lighten(hash, &record, light);
+            self.session.table.shard(hash).lighten(hash, &record, light);
         }
-        self.core.carried.store(self.store.view().open_count(), Ordering::Relaxed);
-        self.core.recent.evicted();
+        self.session.carried.store(self.store.view().open_count(), Ordering::Relaxed);
+        self.session.recent.evicted();
         // Only now that the fold is durable may its part of the journal be written over.
         self.pool.recycle(task.replay_from);
-        self.core.folds.folded(task.through);
+        self.session.folds.folded(task.through);
         // After the wish for this fold was met, for which the committer would fold again.
-        self.core.inbox.requests.lock().folding = false;
-        self.core.counters.folds.fetch_add(1, Ordering::Relaxed);
+        self.session.inbox.requests.lock().folding = false;
+        self.session.counters.folds.fetch_add(1, Ordering::Relaxed);
         telemetry::folded(count, started.elapsed());
-        self.core.queue.nudge();
+        self.session.queue.nudge();
         // What is left of the last fold is freed, which takes a while: only now that nobody waits.
-        self.core.retired.replace(evicted);
+        self.session.retired.replace(evicted);
         self.owed += MERGED_PER_RECORD * count;
         self.note_space()
     }
@@ -310,26 +310,26 @@ impl FoldWorker {
         self.resting = true;
         self.note_space()?;
         // They wait for the memory that this fold was to free.
-        for queued in self.core.queue.take_begins_before(Instant::now()) {
-            self.core.refuse(queued, &shortage);
+        for queued in self.session.queue.take_begins_before(Instant::now()) {
+            self.session.refuse(queued, &shortage);
         }
-        self.core.folds.put_off(shortage);
+        self.session.folds.put_off(shortage);
         Ok(())
     }
 
     fn sweep(&mut self) -> Result<bool> {
-        let now = self.core.now();
+        let now = self.session.now();
         if self.sweeping.is_none() {
-            let requested = std::mem::take(&mut self.core.inbox.requests.lock().sweeps);
+            let requested = std::mem::take(&mut self.session.inbox.requests.lock().sweeps);
             let mut due = !requested.is_empty();
             if Instant::now() >= self.next_sweep {
                 // A full disk is written to only for the space that this gives back.
                 due |= self.shortage().is_none() || self.store.has_expired_files(now);
-                self.next_sweep = after(self.core.options.sweep_interval);
+                self.next_sweep = after(self.session.options.sweep_interval);
             }
             if due {
                 let report = self.store.sweep(now)?;
-                self.core.counters.swept.fetch_add(report.completed, Ordering::Relaxed);
+                self.session.counters.swept.fetch_add(report.completed, Ordering::Relaxed);
                 self.sweeping = Some((report.completed, requested));
                 return Ok(true);
             }
@@ -337,7 +337,7 @@ impl FoldWorker {
         if let Some(left) = self.store.give_back_removed()? {
             if left {
                 // Whoever syncs meanwhile waits for the filesystem: in between nobody does.
-                self.core.inbox.rest(PAUSE);
+                self.session.inbox.rest(PAUSE);
             }
             return Ok(true);
         }
@@ -346,8 +346,8 @@ impl FoldWorker {
         };
         if self.store.view().has_expired_orphans(now) {
             // Their space comes back with the next fold.
-            self.core.folds.want();
-            self.core.queue.nudge();
+            self.session.folds.want();
+            self.session.queue.nudge();
         }
         telemetry::swept(swept);
         self.note_space()?;
@@ -360,15 +360,15 @@ impl FoldWorker {
     /// Decides whether new claims fit: the disk, and the size that the options allow.
     fn note_space(&self) -> Result<()> {
         let bytes = self.store.file_bytes()? + self.pool.bytes();
-        self.core.counters.store_bytes.store(bytes, Ordering::Relaxed);
-        let over = self.core.options.max_store_bytes.is_some_and(|limit| bytes >= limit);
+        self.session.counters.store_bytes.store(bytes, Ordering::Relaxed);
+        let over = self.session.options.max_store_bytes.is_some_and(|limit| bytes >= limit);
         let over = over.then(|| Error::new(ErrorKind::StoreFull, "max_store_bytes is reached"));
         let why = over.or_else(|| self.shortage());
         let full = why.is_some();
-        if self.core.shortage.set(why) != full {
+        if self.session.shortage.set(why) != full {
             telemetry::full_changed(full);
         }
-        telemetry::gauges(|| self.core.stats());
+        telemetry::gauges(|| self.session.stats());
         Ok(())
     }
 }
