@@ -1,4 +1,4 @@
-//! The arrows between the folders of `engine/src` point downward.
+//! The arrows between the folders of `engine/src` point downward, and no two files import each other.
 //!
 //! docs/architecture.md has the picture. The tests of a file may look anywhere.
 #![allow(missing_docs, clippy::unwrap_used)]
@@ -104,4 +104,22 @@ fn every_folder_has_its_place() {
     let folders: BTreeSet<_> = imports().keys().map(|module| folder(module).to_owned()).collect();
     let known = MAY_USE.iter().map(|(name, _)| (*name).to_owned()).chain(["lib".to_owned()]);
     assert_eq!(folders, known.collect());
+}
+
+#[test]
+fn no_two_files_import_each_other() {
+    let imports = imports();
+    let mut reach: BTreeMap<_, BTreeSet<String>> = imports.clone();
+    loop {
+        let before: usize = reach.values().map(BTreeSet::len).sum();
+        for module in imports.keys() {
+            let next: Vec<_> = reach[module].iter().flat_map(|to| reach[to].clone()).collect();
+            reach.get_mut(module).unwrap().extend(next);
+        }
+        if before == reach.values().map(BTreeSet::len).sum::<usize>() {
+            break;
+        }
+    }
+    let cycles: Vec<_> = reach.iter().filter(|(m, to)| to.contains(*m)).map(|(m, _)| m).collect();
+    assert!(cycles.is_empty(), "{cycles:#?}");
 }

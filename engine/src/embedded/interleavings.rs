@@ -238,7 +238,7 @@ impl Gate for Room {
     }
 }
 
-/// The lock table with a queue and what stands for the store file: `Session`, committer and folder
+/// The lock table with a queue and what stands for the store file: session, committer and fold worker
 /// without their errors.
 struct Table {
     table: Shards,

@@ -2,7 +2,7 @@
 //! they are told to, so that a run of the whole engine is a function of who is told when.
 //!
 //! What blocks a caller until a thread has done something, as `fold` and `sweep` do, or waiting for
-//! a `Pending`, blocks for ever: ask with [`Stepper::want_fold`], poll, and step. Waits go by the
+//! a `Pending`, blocks for ever: ask with [`Stepper::want_fold`], poll, and step. Timers go by the
 //! machine's clock, and are best set far beyond the end of a test.
 
 use std::fmt;

@@ -383,7 +383,7 @@ impl Session {
         self.waiters.load(Ordering::Relaxed)
     }
 
-    /// FoldProgress everything published so far; blocks until that is durable.
+    /// Folds everything published so far; blocks until that is durable.
     pub(crate) fn fold(&self) -> Result<()> {
         self.check_health()?;
         let through = self.folds.published.load(Ordering::Acquire);

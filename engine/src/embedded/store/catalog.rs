@@ -8,10 +8,10 @@ use redb::{ReadableTable, Table, WriteTransaction};
 
 use super::file_set::FileName;
 use super::redb::storage::failed;
+use super::redb::tables::Tables;
 use super::run::filter::Filter;
 use super::run::{self, Starts, Written};
 use super::schema::{Bytes, CHECKPOINTS, OPEN, RunMeta, STATE_KEY, StoreState, Tally};
-use super::view::Tables;
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::semantics::key::{HashMap, KeyHash};

@@ -36,11 +36,11 @@ use self::catalog::{Catalog, FilterSlot};
 use self::file_set::{FileName, Files, Removed};
 use self::merge::MergeJob;
 use self::redb::storage::{Backend, Handle, failed};
+use self::redb::tables::Tables;
 use self::redb::write_buffer::StoreFile;
 use self::run::block_cache::BlockCache;
 use self::run::{RunReader, RunWriter};
 use self::schema::{CHECKPOINTS, OPEN, RUNS, RunMeta, STATE, STATE_KEY};
-use self::view::Tables;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::embedded::disk::{Caching, Directory, DiskFile};
 use crate::embedded::journal::Reached;
@@ -94,7 +94,7 @@ pub(crate) struct Store {
     /// A merge failed: its inputs are damaged or the file is. Merges rest until the store is
     /// reopened; answers do not depend on them.
     merge_failed: bool,
-    /// FoldProgress since the store was opened, and which of them last put a run into a bucket.
+    /// Folds since the store was opened, and which of them last put a run into a bucket.
     folds: u64,
     last_fold_of: BTreeMap<u64, u64>,
 }

@@ -4,67 +4,22 @@ use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use redb::{ReadOnlyTable, ReadableDatabase, TableError};
-
 use super::FILE;
 use super::catalog::{Catalog, FilterSlot, OpenEntry, OpenIndex, Run};
 use super::file_set::{FileName, Files};
 use super::record_file::{Locator, Records};
-use super::redb::storage::{Handle, Watch, failed};
+use super::redb::storage::failed;
+use super::redb::tables::Tables;
 use super::run::block_cache::{BlockCache, BlockId};
 use super::run::filter::part;
 use super::run::{Block, RunReader};
-use super::schema::{Bytes, CHECKPOINTS, OPEN, RUNS, STATE};
 use crate::base::bytes::SharedBytes;
-use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::error::{Error, Result};
 use crate::base::sync::Swap;
 use crate::semantics::key::{Key, KeyHash};
 use crate::semantics::record::{StoredCheckpoint, Versioned};
-use crate::semantics::record_codec::{self, Stored};
+use crate::semantics::record_codec::Stored;
 use crate::semantics::time::Time;
-
-/// The tables of one snapshot.
-pub(super) struct Tables {
-    pub(super) state: ReadOnlyTable<u64, Bytes>,
-    pub(super) runs: ReadOnlyTable<u64, Bytes>,
-    pub(super) open: ReadOnlyTable<u128, Bytes>,
-    pub(super) checkpoints: ReadOnlyTable<u128, Bytes>,
-    /// For all that reads them.
-    pub(super) watch: Watch,
-}
-
-impl Tables {
-    pub(super) fn open(database: &Handle) -> Result<Self> {
-        let snapshot = database.begin_read().map_err(failed)?;
-        // The tables are created together: without this one it is no store of ours.
-        let state = snapshot.open_table(STATE).map_err(|error| match error {
-            TableError::Storage(_) => failed(error),
-            other => Error::new(ErrorKind::StoreForeign, other.to_string()),
-        })?;
-        Ok(Self {
-            state,
-            runs: snapshot.open_table(RUNS).map_err(failed)?,
-            open: snapshot.open_table(OPEN).map_err(failed)?,
-            checkpoints: snapshot.open_table(CHECKPOINTS).map_err(failed)?,
-            watch: database.watch().clone(),
-        })
-    }
-}
-
-impl Tables {
-    /// The bytes of a checkpoint; `None` when the key has no such one here.
-    pub(super) fn checkpoint(
-        &self,
-        hash: KeyHash,
-        expected: StoredCheckpoint,
-        seed: u64,
-    ) -> Result<Option<SharedBytes>> {
-        let row = self.checkpoints.get(hash.0).map_err(failed)?;
-        let seed = record_codec::open_seed(seed, hash);
-        let found = row.filter(|row| StoredCheckpoint::of(seed, row.value()) == expected);
-        Ok(found.map(|row| SharedBytes::copy_of(row.value())))
-    }
-}
 
 /// The store as one commit left it. Never changes; any number of threads may read it.
 ///

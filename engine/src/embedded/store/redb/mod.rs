@@ -2,4 +2,5 @@
 
 mod quiet_panics;
 pub(crate) mod storage;
+pub(crate) mod tables;
 pub(crate) mod write_buffer;
