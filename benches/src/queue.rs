@@ -27,7 +27,7 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Ends whoever takes, once everything is taken.
+    /// Ends those who take, once everything is taken.
     pub fn stop(&self) {
         self.inner.lock().stopped = true;
         self.wake.notify_one();

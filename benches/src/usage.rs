@@ -30,7 +30,7 @@ impl Usage {
     /// to a clock tick.
     ///
     /// # Errors
-    /// No such process, or one of somebody else.
+    /// No such process, or one of another user.
     pub fn of(process: u32) -> Result<Self> {
         let stat = std::fs::read_to_string(format!("/proc/{process}/stat"))?;
         // The second field is the name, in parentheses, and may hold anything.

@@ -41,7 +41,7 @@ type Recorded struct {
 	ExpiresAt time.Time
 }
 
-// InFlight is an operation that somebody else is executing. Try again later.
+// InFlight is an operation that another caller is executing. Try again later.
 type InFlight struct {
 	// Attempt that is executing, from 1.
 	Attempt int

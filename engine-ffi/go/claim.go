@@ -110,9 +110,9 @@ func freeClaim(claim C.oncekey_claim) {
 // over. kept is false when the response was longer than MaxResponse: the operation is completed all the
 // same. Durable when the error is nil.
 //
-// After ErrFenced (somebody took over) and ErrAlreadyCompleted the claim is ended; after any other error
+// After ErrFenced (someone took over) and ErrAlreadyCompleted the claim is ended; after any other error
 // of the engine it is still held, to try again or to close. When the context ends first the completion
-// goes on, and the claim can not be used any more.
+// goes on, and the claim cannot be used any more.
 func (c *Claim) Complete(ctx context.Context, response []byte) (kept bool, err error) {
 	return c.complete(ctx, response, 0, 0)
 }
@@ -151,7 +151,7 @@ func (c *Claim) Abort(ctx context.Context) error {
 	return err
 }
 
-// SaveCheckpoint saves a recovery point: whoever resolves the orphan that this claim may become gets the
+// SaveCheckpoint saves a recovery point: the one who resolves the orphan that this claim may become gets the
 // last one. Durable when the error is nil.
 func (c *Claim) SaveCheckpoint(ctx context.Context, checkpoint []byte) error {
 	defer runtime.KeepAlive(c)

@@ -5,7 +5,7 @@
 //
 // [Engine.Begin] asks for the right to execute the operation that a [Key] names, and gives one of
 // five answers: a [Claim] to execute under, the [Recorded] response of an earlier execution, or why
-// it can not execute now ([InFlight], [Mismatch], [Orphan]).
+// it cannot execute now ([InFlight], [Mismatch], [Orphan]).
 //
 // Contexts bound how long a call waits, never what happens to the operation: a completion whose
 // context ends is made durable all the same. The one exception is Begin: a claim that was won but

@@ -14,7 +14,7 @@ type Kind int32
 const (
 	// ErrInvalidInput: a key, scope, response, checkpoint or option is outside its limits. Nothing happened.
 	ErrInvalidInput Kind = C.ONCEKEY_INVALID_INPUT
-	// ErrFenced: the token is not the newest for its key: somebody took over, or the record expired or was freed.
+	// ErrFenced: the token is not the newest for its key: someone took over, or the record expired or was freed.
 	ErrFenced Kind = C.ONCEKEY_FENCED
 	// ErrAlreadyCompleted: the key was already completed, with other bytes or by another token.
 	ErrAlreadyCompleted Kind = C.ONCEKEY_ALREADY_COMPLETED
@@ -41,9 +41,9 @@ const (
 	ErrStoreForeign Kind = C.ONCEKEY_STORE_FOREIGN
 	// ErrStoreNewerFormat: the store was written by a newer version of oncekey. It was left untouched.
 	ErrStoreNewerFormat Kind = C.ONCEKEY_STORE_NEWER_FORMAT
-	// ErrStoreUnreadable: the store can not be read or written with the rights of this process.
+	// ErrStoreUnreadable: the store cannot be read or written with the rights of this process.
 	ErrStoreUnreadable Kind = C.ONCEKEY_STORE_UNREADABLE
-	// ErrNetworkFilesystem: the store lies on a network filesystem, whose locks and syncs can not be trusted.
+	// ErrNetworkFilesystem: the store lies on a network filesystem, whose locks and syncs cannot be trusted.
 	ErrNetworkFilesystem Kind = C.ONCEKEY_NETWORK_FILESYSTEM
 	// ErrCorrupted: stored bytes fail their checksum, or something that must exist is missing.
 	ErrCorrupted Kind = C.ONCEKEY_CORRUPTED

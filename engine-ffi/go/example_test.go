@@ -76,7 +76,7 @@ func ExampleOrphan() {
 	}
 	fmt.Printf("%s: attempt %d died after %q\n", orphan.Key.Key, orphan.Attempt, saved)
 	if _, err := orphan.Complete(ctx, []byte("money given")); errors.Is(err, oncekey.ErrFenced) {
-		fmt.Println("somebody else resolved it")
+		fmt.Println("another caller resolved it")
 	}
 	// Output: transfer: attempt 1 died after "money taken"
 }

@@ -64,7 +64,7 @@ func (f *Fingerprint) isSmall() bool {
 	return total <= small
 }
 
-// handle hashes the parts. Whoever gets the handle frees it.
+// handle hashes the parts. The one who gets the handle frees it.
 func (f *Fingerprint) handle() (C.oncekey_fingerprint, error) {
 	var made C.oncekey_fingerprint
 	apart := 0

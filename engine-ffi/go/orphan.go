@@ -11,7 +11,7 @@ import (
 
 // Orphan is an operation whose owner is gone without saying how it ended: its outcome is unknown. It is
 // resolved by [Orphan.TakeOver], [Orphan.Complete] or [Orphan.Release]. It stands for the attempt that it
-// saw: once somebody else resolved that one, everything here is ErrFenced. Closing it changes nothing.
+// saw: once another caller resolved that one, everything here is ErrFenced. Closing it changes nothing.
 type Orphan struct {
 	// Key of the operation.
 	Key Key
@@ -73,7 +73,7 @@ func freeOrphan(orphan C.oncekey_orphan) {
 	C.oncekey_orphan_free(orphan)
 }
 
-// TakeOver claims the operation: a new token, one attempt more, the last checkpoint. Whoever takes over
+// TakeOver claims the operation: a new token, one attempt more, the last checkpoint. The one who takes over
 // executes what may have happened before: at least once, not exactly once.
 //
 // After ErrFenced and ErrAlreadyCompleted the orphan was resolved otherwise; after any other error of
@@ -89,7 +89,7 @@ func (o *Orphan) TakeOver(ctx context.Context) (*Claim, error) {
 	return o.held.engine.newClaim(o.Key, &result.answer), nil
 }
 
-// Complete ends the operation with a response, for somebody who found out that it happened.
+// Complete ends the operation with a response, for someone who found out that it happened.
 func (o *Orphan) Complete(ctx context.Context, response []byte) (kept bool, err error) {
 	defer runtime.KeepAlive(o)
 	c := newCall(C.ONCEKEY_OP_ORPHAN_COMPLETE)
@@ -98,7 +98,7 @@ func (o *Orphan) Complete(ctx context.Context, response []byte) (kept bool, err 
 	return result.kept != 0, err
 }
 
-// Release frees the key, for somebody who found out that the operation did not happen, or who wants it
+// Release frees the key, for someone who found out that the operation did not happen, or who wants it
 // executed again.
 func (o *Orphan) Release(ctx context.Context) error {
 	defer runtime.KeepAlive(o)

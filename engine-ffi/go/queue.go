@@ -172,7 +172,7 @@ func (q *queue) submitAll() {
 	defer q.stopped.Done()
 	spare := new(batch)
 	for range q.kick {
-		// Whoever is ready to run adds its call first: one call of C for all of them.
+		// The one who is ready to run adds its call first: one call of C for all of them.
 		runtime.Gosched()
 		q.mu.Lock()
 		full := q.waiting
@@ -227,7 +227,7 @@ func (q *queue) submit(b *batch) {
 		}
 		rest = rest[1:]
 	}
-	// Whoever gave up did so after it was added, here or to an earlier batch.
+	// The one who gave up did so after it was added, here or to an earlier batch.
 	for _, number := range b.cancels {
 		C.oncekey_queue_cancel(q.handle, number)
 	}
@@ -313,7 +313,7 @@ func (q *queue) settled(count int) {
 	}
 }
 
-// deliver hands a result to whoever waits for it. When nobody does, what it holds is given back.
+// deliver hands a result to those who wait for it. When nobody does, what it holds is given back.
 func (q *queue) deliver(c *call, result *completion) {
 	if c.settled.CompareAndSwap(false, true) {
 		c.result = *result

@@ -61,7 +61,7 @@
 // A key, scope, response, checkpoint, option or pointer is outside its limits. Nothing happened.
 #define ONCEKEY_INVALID_INPUT 1
 
-// The token is not the newest for its key: somebody took over, or the record expired or was freed.
+// The token is not the newest for its key: someone took over, or the record expired or was freed.
 #define ONCEKEY_FENCED 2
 
 // The key was already completed, with other bytes or by another token.
@@ -101,10 +101,10 @@
 // The store was written by a newer version of oncekey. It was left untouched.
 #define ONCEKEY_STORE_NEWER_FORMAT 14
 
-// The store can not be read or written with the rights of this process. It was left untouched.
+// The store cannot be read or written with the rights of this process. It was left untouched.
 #define ONCEKEY_STORE_UNREADABLE 15
 
-// The store lies on a network filesystem, whose locks and syncs can not be trusted.
+// The store lies on a network filesystem, whose locks and syncs cannot be trusted.
 #define ONCEKEY_NETWORK_FILESYSTEM 16
 
 // Stored bytes fail their checksum, or something that must exist is missing.
@@ -522,7 +522,7 @@ int32_t oncekey_buffer_free(oncekey_buffer *buffer);
 // response longer than `max_response` is not kept, and `kept`, which may be NULL, becomes 0. Waits for
 // the disk; durable when the status is OK.
 //
-// The claim is gone after OK, FENCED (somebody took over) and ALREADY_COMPLETED. After OUTCOME_UNKNOWN,
+// The claim is gone after OK, FENCED (someone took over) and ALREADY_COMPLETED. After OUTCOME_UNKNOWN,
 // UNAVAILABLE, STORE_FULL, CLOSED and all others it is still the caller's, to try again or to free.
 int32_t oncekey_claim_complete(oncekey_claim claim,
                                oncekey_slice response,
@@ -544,7 +544,7 @@ int32_t oncekey_claim_complete_with(oncekey_claim claim,
 int32_t oncekey_claim_abort(oncekey_claim claim,
                             oncekey_error *error);
 
-// Saves a recovery point: whoever resolves the orphan that this claim may become gets the last one. At
+// Saves a recovery point: the one who resolves the orphan that this claim may become gets the last one. At
 // most `max_checkpoint` bytes. Waits for the disk; durable when the status is OK. The claim stays.
 //
 // Fails with INVALID_INPUT when it is too long, FENCED, ALREADY_COMPLETED, OUTCOME_UNKNOWN, UNAVAILABLE,
@@ -675,7 +675,7 @@ int32_t oncekey_fingerprint_from_request(const oncekey_request *request,
 // Frees a fingerprint. 0 is freed without effect.
 int32_t oncekey_fingerprint_free(oncekey_fingerprint fingerprint);
 
-// Claims the operation: a new token, one attempt more, the last checkpoint (oncekey_claim_info). Whoever
+// Claims the operation: a new token, one attempt more, the last checkpoint (oncekey_claim_info). The one who
 // takes over executes what may have happened before: at least once. Waits for the disk; durable when the
 // status is OK.
 //
@@ -685,7 +685,7 @@ int32_t oncekey_orphan_take_over(oncekey_orphan orphan,
                                  oncekey_claim *claim,
                                  oncekey_error *error);
 
-// Ends the operation with a response, for somebody who found out that it happened. `kept` may be NULL.
+// Ends the operation with a response, for someone who found out that it happened. `kept` may be NULL.
 // Waits for the disk; durable when the status is OK. Whether the orphan is gone is as with
 // oncekey_orphan_take_over.
 int32_t oncekey_orphan_complete(oncekey_orphan orphan,
@@ -693,7 +693,7 @@ int32_t oncekey_orphan_complete(oncekey_orphan orphan,
                                 uint32_t *kept,
                                 oncekey_error *error);
 
-// Frees the key, for somebody who found out that the operation did not happen, or who wants it executed
+// Frees the key, for someone who found out that the operation did not happen, or who wants it executed
 // again. Waits for the disk; durable when the status is OK. Whether the orphan is gone is as with
 // oncekey_orphan_take_over.
 int32_t oncekey_orphan_release(oncekey_orphan orphan,

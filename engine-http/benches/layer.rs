@@ -130,7 +130,7 @@ async fn answer(service: &mut IdempotencyService<Inner>, key: String, status: St
     assert_eq!(response.status(), status);
 }
 
-/// Two syncs, as the engine makes them for whoever calls it directly.
+/// Two syncs, as the engine makes them for the one who calls it directly.
 async fn pair(engine: &Engine, key: &str, response: &[u8]) {
     let fingerprint = Fingerprint::builder().part("body", "two").finish();
     match engine.begin(&Key::new("", key).unwrap(), fingerprint).await.unwrap() {

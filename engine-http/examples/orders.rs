@@ -117,7 +117,7 @@ async fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let engine = oncekey::Options::new()
         .ttl(ttl)
         .open(&store)
-        .map_err(|error| Failure::new(format!("can not open {}", store.display()), error))?;
+        .map_err(|error| Failure::new(format!("cannot open {}", store.display()), error))?;
     let recovery = match recovery {
         OnCrash::Hold => Recovery::Hold,
         OnCrash::Retry => Recovery::Retry,
@@ -133,7 +133,7 @@ async fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
 
     let listener = TcpListener::bind(listen)
         .await
-        .map_err(|error| Failure::new(format!("can not listen on {listen}"), error))?;
+        .map_err(|error| Failure::new(format!("cannot listen on {listen}"), error))?;
     let address = listener.local_addr()?;
     let waiting = engine.orphans()?.len();
     let stop = asked_to_stop()?;
@@ -172,7 +172,7 @@ async fn create(
     match new.outcome {
         None => {}
         Some(Outcome::Unprocessable) => {
-            let problem = json!({"error": "these items can not be ordered together"});
+            let problem = json!({"error": "these items cannot be ordered together"});
             return (StatusCode::UNPROCESSABLE_ENTITY, Json(problem)).into_response();
         }
         Some(Outcome::Internal) => {
@@ -212,7 +212,7 @@ async fn show(State(orders): State<Arc<Orders>>, Path(id): Path<String>) -> Resp
     }
 }
 
-/// Unlike those of any other run of this program, so that a second execution can not hide.
+/// Unlike those of any other run of this program, so that a second execution cannot hide.
 fn order_id(execution: u64) -> String {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     format!("ord-{:x}-{execution}", now.as_micros())

@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let store = arguments.next().unwrap_or_else(|| "./plain-hyper-store".to_owned());
 
     let service = ServiceBuilder::new()
-        // hyper's body can not be made from bytes, which the layer has read: this one can.
+        // hyper's body cannot be made from bytes, which the layer has read: this one can.
         .map_request(|request: Request<Incoming>| request.map(RequestBody::new))
         .layer(IdempotencyLayer::new(oncekey::Engine::open(store)?))
         .service_fn(handler);

@@ -78,7 +78,7 @@ impl Attempt {
         downstream_key(&self.key, step)
     }
 
-    /// Saves a recovery point: when this attempt dies, whoever takes over gets the last one. It is
+    /// Saves a recovery point: when this attempt dies, the one who takes over gets the last one. It is
     /// durable when the answer is Ok. At most
     /// [`max_checkpoint`](oncekey::Options::max_checkpoint) bytes.
     ///

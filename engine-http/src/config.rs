@@ -25,7 +25,7 @@ use crate::running::Running;
 use crate::stats::Counters;
 
 /// How often a request tries to take an orphan over while others resolve it first. Each time
-/// somebody else made progress, so that the next begin is answered otherwise.
+/// another caller made progress, so that the next begin is answered otherwise.
 const TAKE_OVER_TRIES: usize = 3;
 
 /// A task that runs one handler to its end.
@@ -133,7 +133,7 @@ impl Config {
             match orphan.take_over().await {
                 Ok(claim) => return Ruling::Execute(claim),
                 Err(failed) => match failed.kind() {
-                    // Somebody else resolved it first: begin again.
+                    // Another caller resolved it first: begin again.
                     ErrorKind::Fenced | ErrorKind::AlreadyCompleted => {}
                     _ => return Ruling::Refuse(self.begin_failed(failed.error())),
                 },
@@ -174,7 +174,7 @@ impl Config {
                 }
                 response
             }
-            // The engine vouches for its bytes: somebody else wrote them. The operation was
+            // The engine vouches for its bytes: another caller wrote them. The operation was
             // completed all the same, and must not run again.
             Err(error) => {
                 self.counters.undecodable.add();

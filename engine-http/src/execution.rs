@@ -38,7 +38,7 @@ pub(crate) struct Runnable<S, B> {
     pub(crate) room: Allowance,
 }
 
-/// Starts an execution. How it ended is sent after its claim has ended, so that whoever learns of
+/// Starts an execution. How it ended is sent after its claim has ended, so that the one who learns of
 /// it finds the key in its final state.
 pub(crate) fn start<S, B, R>(
     config: &Arc<Config>,

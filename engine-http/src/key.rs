@@ -35,7 +35,7 @@ impl fmt::Display for InvalidKey {
 
 /// The key in one of the headers `names`; `None` when there is none.
 ///
-/// A key that is sent twice, under one name or two, is refused even when both values are the same: whoever sees only
+/// A key that is sent twice, under one name or two, is refused even when both values are the same: the one who sees only
 /// one of them (a proxy, a log) would disagree about the operation.
 pub(crate) fn parse<'a>(
     headers: &'a HeaderMap,
@@ -67,7 +67,7 @@ pub(crate) fn parse<'a>(
 }
 
 /// What a String denotes, given what follows its opening quote. Nothing may follow the closing one:
-/// whoever ignores a parameter and whoever does not would disagree about the operation. Source:
+/// a server that ignores a parameter and one that does not would disagree about the operation. Source:
 /// RFC 8941, section 4.2.5.
 fn unquote(mut rest: &[u8]) -> Result<Vec<u8>, InvalidKey> {
     let mut key = Vec::with_capacity(rest.len());

@@ -40,7 +40,7 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 /// A response as the store holds it: what an identical retry gets.
 ///
 /// The layer encodes and decodes by itself. This type is for tools that look into a store
-/// ([`Engine::get`](oncekey::Engine::get)), and for whoever finds out how an orphan ended and
+/// ([`Engine::get`](oncekey::Engine::get)), and for an operator who finds out how an orphan ended and
 /// completes it ([`Orphan::complete`](oncekey::Orphan::complete)) with the response that its client
 /// shall get.
 ///

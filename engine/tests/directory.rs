@@ -49,7 +49,7 @@ fn a_store_that_is_no_store_is_refused_by_its_own_kind_and_left_untouched() {
         (ErrorKind::StoreEmpty, |disk| disk.truncate(STORE, 0)),
         (ErrorKind::StoreTruncated, |disk| disk.truncate(STORE, 8192)),
         (ErrorKind::StoreTruncated, |disk| disk.truncate(JOURNAL, 8192)),
-        (ErrorKind::StoreForeign, |disk| disk.put_file(STORE, b"somebody's notes")),
+        (ErrorKind::StoreForeign, |disk| disk.put_file(STORE, b"someone's notes")),
         (ErrorKind::StoreForeign, |disk| {
             let other = Sim::new();
             other.open().close().unwrap();

@@ -158,7 +158,7 @@ fn without_space_to_fold_only_claims_are_refused() {
     assert_eq!(begin_error(&engine, "new").kind(), ErrorKind::StoreFull);
     held.checkpoint(b"half").wait().unwrap();
     held.complete(b"done").wait().unwrap();
-    // Whoever waits for a fold is told, each time.
+    // Those who wait for a fold are told, each time.
     assert_eq!(engine.fold().unwrap_err().kind(), ErrorKind::StoreFull);
     assert_eq!(engine.backup_to("/copy").unwrap_err().kind(), ErrorKind::StoreFull);
     engine.sweep().unwrap();

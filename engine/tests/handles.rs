@@ -206,7 +206,7 @@ fn verify_of_a_store_whose_lock_file_was_removed_says_that_it_is_in_use() {
 #[test]
 fn an_unprivileged_process_cannot_keep_the_engine_out() {
     if !is_root() {
-        println!("left out: needs root to become somebody else");
+        println!("left out: needs root to become another user");
         return;
     }
     let directory = scratch();

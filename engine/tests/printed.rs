@@ -66,7 +66,7 @@ fn requests_and_keys_are_printed_by_their_lengths() {
         [&value[..]].into_iter()
     });
     prints_nothing(&of_http);
-    // A digest without a key tells a short value to whoever tries all of them.
+    // A digest without a key tells a short value to the one who tries all of them.
     let digest = format!("{:?}", Fingerprint::builder().part("pin", "1234").finish());
     assert_eq!(digest, r#"Fingerprint(["pin"])"#);
 }

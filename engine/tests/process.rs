@@ -297,7 +297,7 @@ fn remount(dir: &Path, how: &str) {
 fn a_full_filesystem_that_grows_is_used_again() {
     let scratch = Scratch::new("grows");
     let Some(_mount) = Mount::tmpfs(&scratch.0, "size=3m") else {
-        return eprintln!("skipped: a small filesystem can not be mounted here");
+        return eprintln!("skipped: a small filesystem cannot be mounted here");
     };
     let engine = options().open(scratch.0.join("store")).unwrap();
     let (acknowledged, full) = fill(&engine);
@@ -320,7 +320,7 @@ fn a_full_filesystem_that_grows_is_used_again() {
 fn a_full_filesystem_refuses_claims_and_keeps_what_was_acknowledged() {
     let scratch = Scratch::new("full");
     let Some(_mount) = Mount::tmpfs(&scratch.0, "size=3m") else {
-        return eprintln!("skipped: a small filesystem can not be mounted here");
+        return eprintln!("skipped: a small filesystem cannot be mounted here");
     };
     let dir = scratch.0.join("store");
     let engine = options().open(&dir).unwrap();
@@ -354,7 +354,7 @@ fn a_full_filesystem_refuses_claims_and_keeps_what_was_acknowledged() {
 fn a_read_only_filesystem_is_refused_and_left_untouched() {
     let scratch = Scratch::new("read-only");
     let Some(_mount) = Mount::tmpfs(&scratch.0, "size=8m") else {
-        return eprintln!("skipped: a small filesystem can not be mounted here");
+        return eprintln!("skipped: a small filesystem cannot be mounted here");
     };
     let dir = scratch.0.join("store");
     let engine = options().open(&dir).unwrap();

@@ -558,7 +558,7 @@ fn a_checkpoint_goes_where_its_record_goes() {
     assert!(sim.options().verify("/store").unwrap().is_sound());
 }
 
-/// Rot of a checkpoint hits whoever asks for it and nobody else.
+/// Rot of a checkpoint hits the one who asks for it and nobody else.
 #[test]
 fn a_damaged_checkpoint_is_an_error_of_its_own() {
     const NOTE: &[u8; 600] = &[0xa7; 600];

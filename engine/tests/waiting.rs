@@ -264,7 +264,7 @@ fn begins_wait_for_memory_and_are_overloaded_when_folding_does_not_keep_up() {
     replay(&engine, "owner 39");
 }
 
-/// A store whose folder has nothing to do, and a key that expired in its record file: whoever looks
+/// A store whose folder has nothing to do, and a key that expired in its record file: the one who looks
 /// the key up must read.
 fn cold() -> Stalled {
     let sim = Sim::new();

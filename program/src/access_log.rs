@@ -22,7 +22,7 @@ pub(crate) struct Line<'a> {
 }
 
 impl AccessLog {
-    /// Writes to standard error. A line that can not be written is lost.
+    /// Writes to standard error. A line that cannot be written is lost.
     pub(crate) fn write(&self, line: &Line<'_>) {
         let text = if self.json { line.json() } else { line.text() };
         let _ = std::io::stderr().lock().write_all(text.as_bytes());

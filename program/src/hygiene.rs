@@ -27,7 +27,7 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// The rules for requests.
 pub(crate) struct Hygiene {
-    /// Names that `Connection` can not remove and whose spellings with an underscore are removed:
+    /// Names that `Connection` cannot remove and whose spellings with an underscore are removed:
     /// the headers of keys and of the scope.
     pub(crate) ours: Vec<HeaderName>,
     /// Peers whose `Forwarded` and `X-Forwarded-*` are believed.

@@ -75,7 +75,7 @@ impl Server {
                     drop(permit);
                 }),
                 Err(error) => {
-                    tracing::warn!(%error, "a connection can not be accepted");
+                    tracing::warn!(%error, "a connection cannot be accepted");
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 }

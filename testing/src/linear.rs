@@ -195,7 +195,7 @@ impl<T: Clone + Ord + Debug> History<T> {
     /// Whether every key's calls can be put in order, from an empty store with this TTL.
     ///
     /// # Errors
-    /// The first key whose calls can not.
+    /// The first key whose calls cannot.
     pub fn check(&self, ttl: u64) -> Result<(), Violation> {
         let inner = self.inner.lock();
         let of_keys = inner.events.iter().filter(|event| !event.is_for_all());

@@ -2,7 +2,7 @@
 //!
 //! Bytes written are those of the whole disk. A process's own `write_bytes` will not do: newer
 //! kernels count a whole large folio for each small change in it, which charges engines that write
-//! scattered pages through the page cache many times what reaches the disk. The price: whoever else
+//! scattered pages through the page cache many times what reaches the disk. The price: others who
 //! writes is counted too, so the machine has to be quiet.
 
 use std::fs::File;

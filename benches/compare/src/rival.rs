@@ -74,7 +74,7 @@ pub struct Side {
     rival: Arc<dyn Rival>,
     ids: Arc<Ids>,
     disk: Arc<Disk>,
-    /// Keys that were answered, when somebody wants to look for them later.
+    /// Keys that were answered, when someone wants to look for them later.
     answered: Option<Arc<Mutex<Vec<Id>>>>,
 }
 

@@ -32,7 +32,7 @@ func FromContext(ctx context.Context) *Attempt {
 	return attempt
 }
 
-// SaveCheckpoint saves a recovery point: when this attempt dies, whoever takes over gets the last one. It
+// SaveCheckpoint saves a recovery point: when this attempt dies, the one who takes over gets the last one. It
 // is durable when the error is nil; oncekey.ErrEnded when the handler has answered already.
 func (a *Attempt) SaveCheckpoint(ctx context.Context, checkpoint []byte) error {
 	return a.claim.SaveCheckpoint(ctx, checkpoint)
@@ -40,7 +40,7 @@ func (a *Attempt) SaveCheckpoint(ctx context.Context, checkpoint []byte) error {
 
 // NotExecuted says that nothing happened: the key is freed, and the next request with it runs the handler.
 // To be called before the first byte of a response that is sent as it comes. Only the first attempt can
-// free a key; a later one can not vouch for those before it.
+// free a key; a later one cannot vouch for those before it.
 func (a *Attempt) NotExecuted() {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -50,7 +50,7 @@
 //     connection), and one after [Attempt.NotStored] are sent as they come; their operation is completed
 //     without a response.
 //
-// When a response can not be stored because the store failed, the client gets it all the same, and the
+// When a response cannot be stored because the store failed, the client gets it all the same, and the
 // failure is logged and counted.
 package oncekeyhttp
 
@@ -71,7 +71,7 @@ import (
 type Recovery int
 
 const (
-	// Hold refuses it with 409 idempotency_outcome_unknown, until somebody resolves the orphan or it
+	// Hold refuses it with 409 idempotency_outcome_unknown, until someone resolves the orphan or it
 	// expires. The handler runs at most once.
 	Hold Recovery = iota
 	// Retry takes the operation over and runs the handler again, which learns from its [Attempt] that it is
@@ -110,7 +110,7 @@ type Options struct {
 	Logger *slog.Logger
 }
 
-// Stats is what a middleware did that the engine can not count.
+// Stats is what a middleware did that the engine cannot count.
 type Stats struct {
 	// Running handlers, with the storing of their responses.
 	Running int64
@@ -299,7 +299,7 @@ func (m *Middleware) exchange(w http.ResponseWriter, r *http.Request, next http.
 }
 
 // takeOverTries is how often a request tries to take an orphan over while others resolve it first. Each
-// time somebody else made progress, so that the next begin is answered otherwise.
+// time another caller made progress, so that the next begin is answered otherwise.
 const takeOverTries = 3
 
 // rule says what is to be done: execute a claim, replay a response, or refuse.
@@ -324,7 +324,7 @@ func (m *Middleware) rule(ctx context.Context, key oncekey.Key, fingerprint once
 				return claim, nil
 			}
 			found.Close()
-			// Somebody else resolved it first: begin again.
+			// Another caller resolved it first: begin again.
 			if !errors.Is(err, oncekey.ErrFenced) && !errors.Is(err, oncekey.ErrAlreadyCompleted) {
 				return nil, m.beginFailed(ctx, err)
 			}
@@ -353,10 +353,10 @@ func (m *Middleware) replay(w http.ResponseWriter, recorded *oncekey.Recorded) {
 	}
 	response, err := DecodeResponse(recorded.Response)
 	if err != nil {
-		// The engine vouches for its bytes: somebody else wrote them. The operation was completed all the
+		// The engine vouches for its bytes: another caller wrote them. The operation was completed all the
 		// same, and must not run again.
 		m.counters.undecodable.Add(1)
-		m.options.Logger.Error("oncekey: a stored response can not be decoded", "error", err)
+		m.options.Logger.Error("oncekey: a stored response cannot be decoded", "error", err)
 		responseNotStored().write(w)
 		return
 	}

@@ -13,7 +13,7 @@ import (
 const maxKey = 255
 
 // parseKey returns the key among the values of its header; "" when there is none. A header that is sent
-// twice is refused even when both values are the same: whoever sees only one of them would disagree
+// twice is refused even when both values are the same: the one who sees only one of them would disagree
 // about the operation. The reason never shows the key, which may be a secret of its sender.
 func parseKey(values []string) (string, *rejection) {
 	if len(values) == 0 {
@@ -60,7 +60,7 @@ func fingerprintedHeaders(names []string) []fingerprinted {
 	for i, name := range names {
 		lower[i] = strings.ToLower(name)
 	}
-	// The order of parts counts for the engine, but must not for whoever configures this.
+	// The order of parts counts for the engine, but must not for the one who configures this.
 	slices.Sort(lower)
 	lower = slices.Compact(lower)
 	// The authority is a part of every fingerprint.

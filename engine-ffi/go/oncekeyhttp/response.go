@@ -12,7 +12,7 @@ import (
 )
 
 // Response is a response as the store holds it: what an identical retry gets. The middleware encodes and
-// decodes by itself; this is for tools that look into a store, and for whoever finds out how an orphan
+// decodes by itself; this is for tools that look into a store, and for an operator who finds out how an orphan
 // ended and completes it with the response that its client shall get.
 //
 // The bytes are those of the Rust layer. Version 1, integers big-endian:

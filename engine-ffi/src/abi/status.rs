@@ -17,7 +17,7 @@ pub const ONCEKEY_VERSION_PATCH: u32 = 0;
 pub const ONCEKEY_OK: i32 = 0;
 /// A key, scope, response, checkpoint, option or pointer is outside its limits. Nothing happened.
 pub const ONCEKEY_INVALID_INPUT: i32 = 1;
-/// The token is not the newest for its key: somebody took over, or the record expired or was freed.
+/// The token is not the newest for its key: someone took over, or the record expired or was freed.
 pub const ONCEKEY_FENCED: i32 = 2;
 /// The key was already completed, with other bytes or by another token.
 pub const ONCEKEY_ALREADY_COMPLETED: i32 = 3;
@@ -44,9 +44,9 @@ pub const ONCEKEY_STORE_TRUNCATED: i32 = 12;
 pub const ONCEKEY_STORE_FOREIGN: i32 = 13;
 /// The store was written by a newer version of oncekey. It was left untouched.
 pub const ONCEKEY_STORE_NEWER_FORMAT: i32 = 14;
-/// The store can not be read or written with the rights of this process. It was left untouched.
+/// The store cannot be read or written with the rights of this process. It was left untouched.
 pub const ONCEKEY_STORE_UNREADABLE: i32 = 15;
-/// The store lies on a network filesystem, whose locks and syncs can not be trusted.
+/// The store lies on a network filesystem, whose locks and syncs cannot be trusted.
 pub const ONCEKEY_NETWORK_FILESYSTEM: i32 = 16;
 /// Stored bytes fail their checksum, or something that must exist is missing.
 pub const ONCEKEY_CORRUPTED: i32 = 17;

@@ -20,7 +20,7 @@ impl Signal {
         let (reader, writer) =
             pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).map_err(failed)?;
         // In a process that closed its standard descriptors the numbers 0 to 2 are written to by
-        // whoever logs.
+        // the one who logs.
         let above = |end: OwnedFd| {
             if end.as_raw_fd() > 2 { Ok(end) } else { fcntl_dupfd_cloexec(&end, 3).map_err(failed) }
         };
@@ -32,7 +32,7 @@ impl Signal {
     }
 
     /// The pipe holds at most one byte, so that neither call can block; a failure could only mean
-    /// that somebody closed the descriptor.
+    /// that someone closed the descriptor.
     pub(crate) fn set(&mut self, raised: bool) {
         if raised == self.raised {
             return;

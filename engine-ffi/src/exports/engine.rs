@@ -83,7 +83,7 @@ pub unsafe extern "C" fn oncekey_engine_close(
 pub extern "C" fn oncekey_engine_free(engine: Engine) -> i32 {
     entry(None, || {
         if let Some(engine) = ENGINES.remove(engine.id)? {
-            // Whoever wants to know how it ended calls close.
+            // The one who wants to know how it ended calls close.
             let _ = engine.close();
         }
         Ok(())

@@ -81,7 +81,7 @@ static void orphans(oncekey_engine engine) {
   OK(oncekey_claim_info(again, &info, NULL));
   CHECK(info.attempt == 2 && is_text(info.checkpoint.ptr, info.checkpoint.len, "half way"));
   OK(oncekey_buffer_free(&info.data));
-  /* A later attempt can not vouch for the first: the orphan is back. */
+  /* A later attempt cannot vouch for the first: the orphan is back. */
   OK(oncekey_claim_abort(again, NULL));
 
   oncekey_orphan found[4];

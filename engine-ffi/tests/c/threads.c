@@ -11,7 +11,7 @@ static atomic_int executed[KEYS];
 static _Atomic uint64_t shared_claim;
 static atomic_int ended;
 
-/* Whoever is claimed executes; everybody else is given the response in the end. */
+/* The one who is claimed executes; everybody else is given the response in the end. */
 static void *work(void *unused) {
   (void)unused;
   oncekey_fingerprint fingerprint = of("b");

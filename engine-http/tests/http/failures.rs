@@ -144,7 +144,7 @@ async fn when_the_store_is_unavailable_nothing_runs() {
 
     server.store.disk.clear_faults();
     server.store.engine.reopen().unwrap();
-    // The claim may have reached the disk, and the engine can not know that nobody used it.
+    // The claim may have reached the disk, and the engine cannot know that nobody used it.
     server.post("k", "").await.assert_problem(409, "idempotency_outcome_unknown");
     assert_eq!(server.post("another", "").await.status, 201);
     server.post("stored", "").await.assert_same(&stored);
@@ -190,7 +190,7 @@ async fn a_response_that_was_recorded_after_all_is_replayed() {
     assert_eq!(server.runs(), 1);
 }
 
-/// Somebody else stores other things under the same keys.
+/// Another caller stores other things under the same keys.
 #[tokio::test]
 async fn a_stored_response_that_can_not_be_decoded_is_not_executed_again() {
     let server = Server::start(created).await;
@@ -237,7 +237,7 @@ async fn with_retry_a_dead_attempt_is_taken_over_with_its_checkpoint() {
     assert_eq!(server.runs(), 3);
 }
 
-/// An attempt that took over can not vouch for the one before it.
+/// An attempt that took over cannot vouch for the one before it.
 #[tokio::test]
 async fn with_retry_not_executed_leaves_the_outcome_unknown() {
     let runs = Arc::new(AtomicUsize::new(0));

@@ -327,11 +327,11 @@ fn what_it_can_not_do_it_says_in_words() {
     let said = fails(command(store.path()).args(["--listen", "127.0.0.1:0"]));
     assert!(said.contains("the store is in use"), "{said}");
     let said = fails(command(other.path()).args(["--listen", &orders.address]));
-    assert!(said.contains(&format!("can not listen on {}: ", orders.address)), "{said}");
+    assert!(said.contains(&format!("cannot listen on {}: ", orders.address)), "{said}");
     let said = fails(command(other.path()).args(["--listen", "127.0.0.1:0", "--ttl", "soon"]));
     assert!(said.contains("--ttl"), "{said}");
     let file = other.path().join("file");
     std::fs::write(&file, "not a store").unwrap();
     let said = fails(command(&file).args(["--listen", "127.0.0.1:0"]));
-    assert!(said.contains(&format!("can not open {}: ", file.display())), "{said}");
+    assert!(said.contains(&format!("cannot open {}: ", file.display())), "{said}");
 }

@@ -276,7 +276,7 @@ impl Gate {
         self.open.acquire().await.unwrap().forget();
     }
 
-    /// Waits for somebody to stand at the gate.
+    /// Waits for someone to stand at the gate.
     pub(crate) async fn entered(&self) {
         self.entered.acquire().await.unwrap().forget();
     }

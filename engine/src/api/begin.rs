@@ -33,7 +33,7 @@ pub enum Begin {
 }
 
 impl Begin {
-    /// The answer that an outcome is to whoever began.
+    /// The answer that an outcome is to the one who began.
     pub(crate) fn answer(
         backend: &Arc<dyn Backend>,
         hash: KeyHash,
@@ -113,7 +113,7 @@ impl Recorded {
     }
 }
 
-/// An operation that somebody else is executing.
+/// An operation that another caller is executing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InFlight {
     running_for: Duration,
@@ -167,7 +167,7 @@ impl Mismatch {
 pub enum Lookup {
     /// Nothing, or only what has expired.
     Absent,
-    /// Somebody is executing the operation.
+    /// Someone is executing the operation.
     InFlight(InFlight),
     /// An attempt died without saying how it ended.
     Orphaned(Orphan),

@@ -24,7 +24,7 @@ use crate::semantics::token::Token;
 ///
 /// The claim needs no renewal. It may be sent to another thread.
 ///
-/// A finished claim can not be finished again:
+/// A finished claim cannot be finished again:
 ///
 /// ```compile_fail
 /// # fn f(claim: oncekey::Claim) {
@@ -35,7 +35,7 @@ use crate::semantics::token::Token;
 #[must_use = "a claim that is dropped becomes an orphan"]
 pub struct Claim {
     handle: Handle,
-    /// Whether the caller ever held the claim; before that its operation can not have run.
+    /// Whether the caller ever held the claim; before that its operation cannot have run.
     delivered: bool,
     /// Whether dropping the claim must tell the engine.
     armed: bool,
@@ -80,7 +80,7 @@ impl Claim {
     /// the store when it is asked for, which may block.
     ///
     /// # Errors
-    /// `Fenced` when somebody took over, `AlreadyCompleted` when the operation was ended otherwise;
+    /// `Fenced` when someone took over, `AlreadyCompleted` when the operation was ended otherwise;
     /// `Corrupted`, never `None`, when the checkpoint is damaged; `OutcomeUnknown`, `Overloaded`, `Io`,
     /// `Closed`. The claim is not affected.
     pub fn last_checkpoint(&self) -> Result<Option<SharedBytes>> {
@@ -94,7 +94,7 @@ impl Claim {
     /// Durable when the answer is Ok, whatever the [`Durability`](crate::Durability).
     ///
     /// # Errors
-    /// `Fenced` when somebody took over, `AlreadyCompleted` when it was ended otherwise.
+    /// `Fenced` when someone took over, `AlreadyCompleted` when it was ended otherwise.
     /// `OutcomeUnknown`, `Unavailable`, `StoreFull` and `Closed` give the claim back, so that the
     /// response can be tried again after [`reopen`](crate::Engine::reopen).
     pub fn complete(self, response: &[u8]) -> Pending<Completion, Failed<Claim>> {
@@ -122,7 +122,7 @@ impl Claim {
     }
 
     /// Says that nothing happened in this attempt. The first attempt frees the key; a later one
-    /// leaves the orphan that it took over, checkpoint kept, since it can not vouch for the
+    /// leaves the orphan that it took over, checkpoint kept, since it cannot vouch for the
     /// attempts before it.
     ///
     /// Durable when the answer is Ok.
@@ -135,7 +135,7 @@ impl Claim {
         handle.finish(self, command, |_| Some(()))
     }
 
-    /// Saves a recovery point: whoever resolves the orphan that this claim may become gets the last
+    /// Saves a recovery point: the one who resolves the orphan that this claim may become gets the last
     /// one. At most [`max_checkpoint`](crate::Options::max_checkpoint) bytes.
     ///
     /// Durable when the answer is Ok.

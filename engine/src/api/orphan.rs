@@ -19,7 +19,7 @@ use crate::semantics::token::Token;
 /// An operation whose owner is gone without saying how it ended: its outcome is unknown.
 ///
 /// Resolved by [`take_over`](Self::take_over), [`complete`](Self::complete) or
-/// [`release`](Self::release). The handle stands for the attempt that it saw: once somebody else
+/// [`release`](Self::release). The handle stands for the attempt that it saw: once another caller
 /// resolved that one, everything here is `Fenced`. Dropping the handle changes nothing.
 #[derive(Clone)]
 pub struct Orphan {
@@ -85,7 +85,7 @@ impl Orphan {
         self.age
     }
 
-    /// Claims the operation: a new token, one attempt more, the last checkpoint. Whoever takes over
+    /// Claims the operation: a new token, one attempt more, the last checkpoint. The one who takes over
     /// executes what may have happened before: at least once, not exactly once.
     ///
     /// Durable when the answer is Ok.
@@ -103,7 +103,7 @@ impl Orphan {
             .on_delivery(Claim::delivered)
     }
 
-    /// Ends the operation with a response, for somebody who found out that it happened.
+    /// Ends the operation with a response, for someone who found out that it happened.
     ///
     /// Durable when the answer is Ok.
     ///
@@ -116,7 +116,7 @@ impl Orphan {
         handle.finish(self, command, completion)
     }
 
-    /// Frees the key, for somebody who found out that the operation did not happen, or who wants it
+    /// Frees the key, for someone who found out that the operation did not happen, or who wants it
     /// executed again.
     ///
     /// Durable when the answer is Ok.

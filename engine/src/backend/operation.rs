@@ -23,14 +23,14 @@ pub(crate) struct Request {
     pub(crate) wait: Option<Wait>,
 }
 
-/// A submitted operation: one allocation of whoever submitted it, which goes from hand to hand and
+/// A submitted operation: one allocation of the one who submitted it, which goes from hand to hand and
 /// back with the answer.
 ///
 /// A thread that answers hundreds of callers at once should free nothing that they allocated, or it
 /// would contend with them for it, call by call, with most allocators; and should move little.
 pub(crate) struct Operation(Box<dyn Recipient>);
 
-/// A request, and whoever is told its outcome.
+/// A request, and the one who is told its outcome.
 pub(crate) trait Recipient: Send {
     fn request(&self) -> &Request;
     /// Tells the outcome. What is left of the operation is to end where the answer is taken.
@@ -42,7 +42,7 @@ impl Operation {
         Self(Box::new(caller))
     }
 
-    /// For whoever does not care.
+    /// For a caller who does not care.
     pub(crate) fn untold(request: Request) -> Self {
         Self::telling(request, |_| {})
     }

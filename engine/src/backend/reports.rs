@@ -161,7 +161,7 @@ pub struct Damage {
 }
 
 impl Damage {
-    /// The key of the damaged record; `None` when it can not be told any more, or when something
+    /// The key of the damaged record; `None` when it cannot be told any more, or when something
     /// else than a record is damaged: an index, or a page of the file.
     pub fn key(&self) -> Option<&Key> {
         self.key.as_ref()

@@ -85,7 +85,7 @@ pub(crate) fn full_changed(full: bool) {
     let _ = full;
 }
 
-/// Sets the gauges. The snapshot is only taken when somebody looks at them.
+/// Sets the gauges. The snapshot is only taken when someone looks at them.
 pub(crate) fn gauges(stats: impl FnOnce() -> Stats) {
     #[cfg(feature = "metrics")]
     {

@@ -2,7 +2,7 @@
 //! bytes, read without panicking and without allocating more than the input holds.
 //!
 //! A hand-written layout, not a derived one: the format is a promise to files on disk, and here a
-//! reordered struct field can not change it by accident.
+//! reordered struct field cannot change it by accident.
 
 use crate::base::error::{Error, Result};
 

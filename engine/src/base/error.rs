@@ -31,7 +31,7 @@ macro_rules! kinds {
 kinds! {
     /// A key, scope, response, checkpoint or option is outside its documented limits. Nothing happened.
     InvalidInput: "invalid input",
-    /// The token is not the newest for its key: somebody took over, or the record expired or was freed.
+    /// The token is not the newest for its key: someone took over, or the record expired or was freed.
     Fenced: "fenced: this token is no longer the newest for its key",
     /// The key was already completed, with other bytes or by another token.
     AlreadyCompleted: "the key was already completed",
@@ -61,9 +61,9 @@ kinds! {
     StoreForeign: "not a oncekey store",
     /// The store was written by a newer version of oncekey. It was left untouched.
     StoreNewerFormat: "the store was written by a newer version of oncekey",
-    /// The store can not be read or written with the rights of this process. It was left untouched.
-    StoreUnreadable: "the store can not be accessed",
-    /// The store lies on a network filesystem, whose locks and syncs can not be trusted.
+    /// The store cannot be read or written with the rights of this process. It was left untouched.
+    StoreUnreadable: "the store cannot be accessed",
+    /// The store lies on a network filesystem, whose locks and syncs cannot be trusted.
     NetworkFilesystem: "the store lies on a network filesystem",
     /// Stored bytes fail their checksum, or something that must exist is missing.
     Corrupted: "the store is corrupted",
@@ -148,7 +148,7 @@ impl Error {
         matches!(self.kind(), ErrorKind::StoreFull | ErrorKind::Overloaded)
     }
 
-    /// The same failure, seen by somebody whose write was under way.
+    /// The same failure, seen by someone whose write was under way.
     pub(crate) fn as_outcome_unknown(&self) -> Self {
         Self::caused_by(ErrorKind::OutcomeUnknown, "the group was not made durable", self.clone())
     }

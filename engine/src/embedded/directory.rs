@@ -162,7 +162,7 @@ fn refuse_network_filesystem(options: &Options, path: &Path) -> Result<()> {
             Ok(None) => return Ok(()),
             Ok(Some(name)) => {
                 let message = format!(
-                    "{} is on {name}, whose locks and syncs can not be trusted; use a local disk, \
+                    "{} is on {name}, whose locks and syncs cannot be trusted; use a local disk, \
                      or override with `allow_network_filesystem(true)`",
                     path.display()
                 );

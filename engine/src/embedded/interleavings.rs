@@ -352,7 +352,7 @@ fn an_abort_lets_one_of_those_who_wait_claim() {
             thread::spawn(move || table.submit(op))
         });
         table.commit_next();
-        // The claim of whoever waited, or came later.
+        // The claim of those who waited, or came later.
         table.commit_next();
         callers.into_iter().for_each(|caller| caller.join().unwrap());
         let replies = replies.lock().unwrap();

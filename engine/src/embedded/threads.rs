@@ -144,7 +144,7 @@ fn spawn(
     lock: &Lock,
     body: impl FnOnce() + Send + 'static,
 ) -> Result<JoinHandle<()>> {
-    // The directory stays locked while the thread writes, whoever drops the last handle where.
+    // The directory stays locked while the thread writes, whichever thread drops the last handle.
     let (session, lock) = (session.clone(), lock.clone());
     let run = move || {
         thread::enter();

@@ -75,7 +75,7 @@ impl Fingerprint {
         FingerprintBuilder { parts: Vec::new() }
     }
 
-    /// Checks the limits that [`FingerprintBuilder::finish`] can not report.
+    /// Checks the limits that [`FingerprintBuilder::finish`] cannot report.
     pub(crate) fn validate(&self) -> Result<()> {
         if self.parts.len() > MAX_PARTS {
             return Err(Error::invalid(format!(

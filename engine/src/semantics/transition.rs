@@ -48,7 +48,7 @@ pub(crate) fn transition(
             complete(&effective, *token, response.as_ref(), *ttl, now)
         }
         Command::Abort { token } => owned(&effective, *token, |attempt| {
-            // A later attempt can not vouch for the one before it.
+            // A later attempt cannot vouch for the one before it.
             if attempt.number == 1 { Change::Remove } else { Change::Orphan { since: now } }
         }),
         Command::Checkpoint { token, data } => match record.map(|record| &record.state) {
@@ -139,7 +139,7 @@ fn refused(effective: &Effective<'_>) -> (Option<Change>, Reply) {
     }
 }
 
-/// A change met a record that it can not have been decided on: the journal is not whole.
+/// A change met a record that it cannot have been decided on: the journal is not whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Inapplicable;
 

@@ -1,7 +1,7 @@
 //! The whole engine as a function of a seed: no threads; the seed says when the committer and the
 //! folder do a round, what callers ask and drop meanwhile, how time goes, where the disk fails,
 //! panics or loses power, and when the engine is reopened. What callers are told must have an order
-//! that the model allows, and whoever asked is answered.
+//! that the model allows, and the one who asked is answered.
 //!
 //! `ONCEKEY_SEEDS=0..100000 cargo test --release -p oncekey --test stepped` runs the campaign.
 #![allow(missing_docs, clippy::unwrap_used)]

@@ -30,7 +30,7 @@ pub(crate) struct Outcomes(pub(crate) BTreeMap<u16, Outcome>);
 
 impl Default for Outcomes {
     /// 401, 425 and 429 come before anything is done. 502 and 504 are a gateway's words about
-    /// somebody else, or an application's about its own upstream: neither knows.
+    /// another caller, or an application's about its own upstream: neither knows.
     fn default() -> Self {
         let freed = [401, 425, 429].map(|status| (status, Outcome::Freed));
         let unknown = [502, 504].map(|status| (status, Outcome::Unknown));

@@ -96,7 +96,7 @@ impl Upstreams {
 
     /// Sends a request and waits for the head of its response, for `give_up_after` from the moment
     /// that the request is sent; zero waits for ever. It is sent again only after [`Sent::No`]: on
-    /// the next upstream when one can not be reached, on a new connection when an old one gave it
+    /// the next upstream when one cannot be reached, on a new connection when an old one gave it
     /// back.
     pub(crate) async fn send(
         &self,
@@ -123,7 +123,7 @@ impl Upstreams {
                 let mut sender = match connected {
                     Ok(sender) => sender,
                     Err(error) => {
-                        tracing::warn!(upstream = %upstream.target, %error, "the upstream can not be reached");
+                        tracing::warn!(upstream = %upstream.target, %error, "the upstream cannot be reached");
                         metrics::upstream_failed(&upstream.target, false);
                         *upstream.failed.lock() = Some(Instant::now());
                         failed.why = Why::Refused;

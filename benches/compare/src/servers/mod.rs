@@ -134,7 +134,7 @@ fn children(parent: u32) -> Result<Vec<u32>> {
     Ok(list.split_ascii_whitespace().filter_map(|id| id.parse().ok()).collect())
 }
 
-/// A command that runs as `user`, if this program runs as root, else as whoever runs this.
+/// A command that runs as `user`, if this program runs as root, else as its own user.
 fn as_user(user: &str, options: &[&str]) -> Command {
     let mut command = Command::new("setpriv");
     if rustix::process::geteuid().is_root() {

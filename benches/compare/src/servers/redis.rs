@@ -49,7 +49,7 @@ impl Redis {
             "--auto-aof-rewrite-percentage", "0", "--no-appendfsync-on-rewrite", "no",
             "--maxclients", "2048",
         ];
-        // As whoever runs this program, root or not: its files are in this run's directory.
+        // As the user of this program, root or not: its files are in this run's directory.
         let user = if rustix::process::geteuid().is_root() { "root" } else { "" };
         let mut server = Server::start(&command, user, Signal::TERM, &dir.join("log"))?;
         server.wait_until(|| {
@@ -209,7 +209,7 @@ impl Queue {
             std::mem::swap(&mut inner.bytes, &mut bytes);
             drop(inner);
             if connection.write_all(&bytes).is_err() {
-                // The reader ends too, and drops whoever waits.
+                // The reader ends too, and drops those who wait.
                 return;
             }
         }

@@ -67,7 +67,7 @@ pub(crate) fn run(name: &str, store: &Path, counted: Counted, keep: Option<&Path
     let status = command
         .stdout(Stdio::null())
         .status()
-        .map_err(|error| format!("valgrind can not be run: {error}"))?;
+        .map_err(|error| format!("valgrind cannot be run: {error}"))?;
     if !status.success() {
         return Err(format!("{name}: {status}").into());
     }

@@ -1,4 +1,4 @@
-//! A gate that noise can not fool: how many instructions the hot paths take under callgrind,
+//! A gate that noise cannot fool: how many instructions the hot paths take under callgrind,
 //! compared with what is committed in `benches/instructions.txt`.
 //!
 //! A path runs in a child process. The calling thread is counted while it is in the operations. The

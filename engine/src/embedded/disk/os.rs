@@ -161,7 +161,7 @@ impl OsDirectory {
             }
             if opened.st_size == 0 && create == OFlags::CREATE {
                 // Whatever the umask of the process took away from a new file. An older one that
-                // belongs to somebody else stays as it is.
+                // belongs to another user stays as it is.
                 let _ = rustix::fs::fchmod(&file, OWNER_FILE);
             }
             flock(&file)?;

@@ -144,7 +144,7 @@ struct Queues {
     /// Folded: to be prepared again.
     free: Vec<Segment>,
     /// The one whose header could not be written for certain. It may have the next use number on
-    /// disk, so no other file may get that one: two of a number can not be opened.
+    /// disk, so no other file may get that one: two of a number cannot be opened.
     numbered: Option<NumberedSegment>,
     next_use: u64,
     next_slot: u32,
@@ -253,7 +253,7 @@ impl SegmentPool {
             segment.file.sync()?;
             Ok(NumberedSegment { segment, new: true })
         });
-        // Half a segment holds space that somebody needs. If it can not be removed now, recovery
+        // Half a segment holds space that someone needs. If it cannot be removed now, recovery
         // does it: without a header it is nobody's.
         let removed = created.is_err()
             && match self.dir.remove(&name) {
@@ -283,7 +283,7 @@ impl SegmentPool {
         self.queues.lock().ready.pop_front()
     }
 
-    /// No segment is prepared any more: whoever waits for one is told.
+    /// No segment is prepared any more: those who wait for one are told.
     pub(crate) fn end(&self) {
         let mut queues = self.queues.lock();
         let ended =

@@ -26,7 +26,7 @@ impl DeferredFree {
         drop(rest);
     }
 
-    /// Frees a few records, unless somebody else is about to.
+    /// Frees a few records, unless another caller is about to.
     pub(crate) fn free_few(&self) {
         let mut few: [Option<Versioned>; FEW] = std::array::from_fn(|_| None);
         if let Some(mut maps) = self.maps.try_lock() {

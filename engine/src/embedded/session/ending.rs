@@ -77,7 +77,7 @@ impl Session {
         self.queue.stop();
     }
 
-    /// Answers whoever waits for an owner: without a committer nobody watches the ends of waits,
+    /// Answers those who wait for an owner: without a committer nobody watches the ends of waits,
     /// and no owner can end its claim.
     pub(crate) fn committer_ended(&self) {
         let refusal = self.refusal();
@@ -87,7 +87,7 @@ impl Session {
         answers.into_iter().for_each(|answer| self.answer(answer));
     }
 
-    /// Answers whoever still waits, after the threads have ended.
+    /// Answers those who still wait, after the threads have ended.
     pub(crate) fn refuse_waiters(&self) {
         let refusal = self.refusal();
         let answers: Vec<_> =

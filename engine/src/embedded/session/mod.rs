@@ -190,7 +190,7 @@ impl Session {
         checkpoint::read(look, |stored| self.view().checkpoint(hash, stored))
     }
 
-    /// Answers what can be answered without a change while the engine can not write.
+    /// Answers what can be answered without a change while the engine cannot write.
     fn submit_unhealthy(&self, op: Operation, refused: Error) {
         let now = self.now();
         let outcome = match self.peek(op.hash, &op.key) {
@@ -255,7 +255,7 @@ impl Session {
         }
     }
 
-    /// Answers whoever waited long enough; returns when to look again.
+    /// Answers those who waited long enough; returns when to look again.
     pub(crate) fn run_timers(&self) -> Option<Instant> {
         loop {
             match self.timers.next(Instant::now()) {
@@ -268,7 +268,7 @@ impl Session {
         }
     }
 
-    /// Makes a durable change known and answers its caller and whoever waited for it.
+    /// Makes a durable change known and answers its caller and those who waited for it.
     pub(crate) fn publish(&self, op: Operation, reply: Reply, versioned: Versioned, now: Time) {
         let (hash, record) = (op.hash, versioned.record.clone());
         let reserved = isize::from(op.command.starts_execution());

@@ -8,7 +8,7 @@ use quick_cache::unsync::{Cache, DefaultLifecycle};
 use crate::semantics::key::{BuildHasher, KeyHash};
 use crate::semantics::record::Record;
 
-/// A bounded cache. What it holds of a key is what the store holds: whoever publishes another
+/// A bounded cache. What it holds of a key is what the store holds: the one who publishes another
 /// record of the key removes it. One pass over many keys does not drive out those that are asked
 /// for again and again.
 pub(crate) struct ReplayCache {

@@ -4,9 +4,9 @@
 //! the recent records that are not yet folded. Rules that everything else stands on:
 //!
 //! - A command that may change a record first makes the key's slot *busy*; while it is, every other
-//!   such command waits in the slot. So the record that a command was decided on can not change
+//!   such command waits in the slot. So the record that a command was decided on cannot change
 //!   before the command is published.
-//! - A slot without a live record is a *marker*: somebody is looking the key up or making it
+//! - A slot without a live record is a *marker*: someone is looking the key up or making it
 //!   durable. Begins wait for it and are never answered from it.
 //! - Publishing puts the record into `active` and frees the slot under the same lock: nobody can
 //!   miss both.
@@ -57,7 +57,7 @@ struct Slot {
     /// The durable in-flight record; `None` makes the slot a marker.
     live: Option<Arc<Record>>,
     busy: bool,
-    /// The command that made the slot busy ends the claim. Its owner has spoken: whoever comes now
+    /// The command that made the slot busy ends the claim. Its owner has spoken: the one who comes now
     /// waits for the end instead of being told `Locked`.
     ending: bool,
     /// The outcome of the last command is not known, since its group failed.
@@ -89,7 +89,7 @@ pub(crate) enum Admission {
 pub(crate) struct FollowUp {
     pub(crate) answers: Vec<Answer>,
     pub(crate) queued: Option<Queued>,
-    /// Somebody waits for a claim that counts as an orphan from then on.
+    /// Someone waits for a claim that counts as an orphan from then on.
     pub(crate) reconsider_at: Option<Time>,
 }
 
@@ -182,7 +182,7 @@ impl Shard {
     }
 
     /// The end of a lookup that [`admit`](Self::admit) asked for: decides the operation and, when
-    /// it changes nothing, whoever waited for the marker.
+    /// it changes nothing, those who waited for the marker.
     pub(crate) fn resolved(
         &mut self,
         op: Operation,
@@ -213,7 +213,7 @@ impl Shard {
         follow_up
     }
 
-    /// Makes a change known: the record into `active`, the slot free, whoever waited answered.
+    /// Makes a change known: the record into `active`, the slot free, those who waited answered.
     /// Returns by how many in-flight records the shard grew, with what is to be done unlocked.
     pub(crate) fn publish(
         &mut self,
@@ -262,7 +262,7 @@ impl Shard {
     }
 
     /// The key has the durable record `record` and nobody works on it: frees its slot, or keeps it
-    /// for a live record, and decides whoever waits, up to the first that needs a change.
+    /// for a live record, and decides those who wait, up to the first that needs a change.
     fn settle(
         &mut self,
         hash: KeyHash,
@@ -308,7 +308,7 @@ impl Shard {
         }
     }
 
-    /// Looks again at whoever waits at a key: a wait may be over, a deadline may have passed.
+    /// Looks again at those who wait at a key: a wait may be over, a deadline may have passed.
     pub(crate) fn reconsider(&mut self, hash: KeyHash, now: Time, gate: &dyn Gate) -> FollowUp {
         let mut follow_up = FollowUp::default();
         let Some(slot) = self.slots.get_mut(&hash) else { return follow_up };
@@ -316,7 +316,7 @@ impl Shard {
             self.settle(hash, Some(record), now, gate, &mut follow_up);
             return follow_up;
         }
-        // Somebody works on the key: only answer those whose time is over and who may be answered
+        // Someone works on the key: only answer those whose time is over and who may be answered
         // from the live record.
         let Some(record) = slot.live.clone() else { return follow_up };
         let mut still_waiting = VecDeque::new();
@@ -334,7 +334,7 @@ impl Shard {
     }
 
     /// Takes a waiting operation out: its caller does not wait any more. `None` when it does not wait
-    /// here, since it was answered or is about to be. The slot stays with whoever works on the key, or
+    /// here, since it was answered or is about to be. The slot stays with the one who works on the key, or
     /// for its live record.
     pub(crate) fn withdraw(
         &mut self,
@@ -349,7 +349,7 @@ impl Shard {
         Some(op)
     }
 
-    /// A lookup failed: the marker goes, and whoever waited for it learns why.
+    /// A lookup failed: the marker goes, and those who waited for it learn why.
     fn refuse_waiting(
         &mut self,
         hash: KeyHash,
@@ -380,7 +380,7 @@ impl Shard {
         follow_up
     }
 
-    /// Every key that somebody works on is in doubt: a thread of the engine panicked.
+    /// Every key that someone works on is in doubt: a thread of the engine panicked.
     pub(crate) fn set_busy_unknown(&mut self, gate: &dyn Gate) -> Vec<Answer> {
         let mut follow_up = FollowUp::default();
         let busy: Vec<_> =
@@ -392,7 +392,7 @@ impl Shard {
         follow_up.answers
     }
 
-    /// Answers whoever waits at a key and leaves its slot to whoever works on it.
+    /// Answers those who wait at a key and leaves its slot to the one who works on it.
     pub(crate) fn refuse_parked(
         &mut self,
         hash: KeyHash,

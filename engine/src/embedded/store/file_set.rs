@@ -20,7 +20,7 @@ use crate::embedded::disk::{AlignedBuffer, BLOCK, Caching, Directory, DiskFile};
 const COPY_BYTES: u64 = 1 << 20;
 /// What is freed of a removed file at once, at least: about a millisecond's work of a filesystem.
 const SHRINK_BYTES: u64 = 4 << 20;
-/// In so many steps or fewer half of all that is to be freed is freed, so that it can not pile up.
+/// In so many steps or fewer half of all that is to be freed is freed, so that it cannot pile up.
 const SHRINK_STEPS: u64 = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -355,7 +355,7 @@ impl Removed {
     /// Gives some space back, and whether some of the same file is left; `None` when none can be given
     /// back now.
     ///
-    /// Freed all at once, a large file takes its filesystem long, and holds up whoever syncs another.
+    /// Freed all at once, a large file takes its filesystem long, and holds up the one who syncs another.
     pub(super) fn shrink(&mut self) -> Result<Option<bool>> {
         // Through a view that was made before, another thread may read the file still.
         let Some(unread) = self.0.iter().position(|file| Arc::strong_count(file) == 1) else {

@@ -167,7 +167,7 @@ impl Store {
         Ok(written)
     }
 
-    /// Gives back what a fold took that found too little space: others need it more. What can not be
+    /// Gives back what a fold took that found too little space: others need it more. What cannot be
     /// given back is left as a crash would leave it.
     fn give_back(&mut self, completed: &[PlacedRecord<'_>]) {
         let ends = self.catalog.buckets();

@@ -78,7 +78,7 @@ impl InspectedStore {
     /// The files that nothing lists, given where the journal ends.
     ///
     /// # Errors
-    /// `Corrupted` when one of them can not be left over from work that was interrupted.
+    /// `Corrupted` when one of them cannot be left over from work that was interrupted.
     pub(crate) fn leftovers(&self, last_sequence: u64) -> Result<Leftovers> {
         let Store { dir, catalog, .. } = &self.store;
         Listing::of(catalog).leftovers(&**dir, last_sequence)

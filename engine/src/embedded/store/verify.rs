@@ -127,7 +127,7 @@ impl Walk<'_> {
         self.note(counted);
     }
 
-    /// A run, and the records that it lists. A file that can not be opened was noted.
+    /// A run, and the records that it lists. A file that cannot be opened was noted.
     fn run(&mut self, files: &Files, meta: &RunMeta) {
         let Ok(reader) = RunReader::of(files, meta, self.state.seed) else { return };
         self.note(reader.filter().map(drop));

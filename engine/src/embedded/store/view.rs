@@ -48,7 +48,7 @@ impl View {
         Self { tables, seed, runs, files, blocks, open, open_bytes: catalog.open_bytes }
     }
 
-    /// The newest record of the key, whatever its expiry. What can not be verified is an error,
+    /// The newest record of the key, whatever its expiry. What cannot be verified is an error,
     /// never "absent".
     pub(crate) fn get(&self, hash: KeyHash, key: &Key) -> Result<Option<Versioned>> {
         self.tables.watch.guarded(|| {

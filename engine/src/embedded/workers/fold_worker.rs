@@ -336,7 +336,7 @@ impl FoldWorker {
         }
         if let Some(left) = self.store.give_back_removed()? {
             if left {
-                // Whoever syncs meanwhile waits for the filesystem: in between nobody does.
+                // The one who syncs meanwhile waits for the filesystem: in between nobody does.
                 self.session.inbox.rest(PAUSE);
             }
             return Ok(true);
@@ -394,7 +394,7 @@ impl Worker for FoldWorker {
     }
 }
 
-/// Lets the committer and whoever embeds the engine run first when all of them want a processor:
+/// Lets the committer and the host of the engine run first when all of them want a processor:
 /// callers wait for those, and for this thread only when memory runs out. Affects the calling thread
 /// alone.
 fn yield_to_others() {

@@ -149,7 +149,7 @@ fn a_folded_segment_whose_header_may_be_written_is_the_one_that_gets_it_again() 
     assert_eq!(recover_from(&dir, start).unwrap().1.len(), 1);
 }
 
-/// What can not be read is neither unfinished nor empty: it would be removed, or created over.
+/// What cannot be read is neither unfinished nor empty: it would be removed, or created over.
 #[test]
 fn a_segment_that_can_not_be_read_is_an_error_and_stays() {
     let dir = Dir::new();

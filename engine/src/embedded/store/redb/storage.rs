@@ -247,7 +247,7 @@ struct Watched {
 
 impl Watch {
     /// Runs `work`, which reads the store, and makes a panic of redb an error. Once the store was closed,
-    /// whose files somebody else may have by then, nothing is read any more.
+    /// whose files another process may have by then, nothing is read any more.
     ///
     /// redb says of itself that reading a file altered since it wrote it may panic. Neither a caller
     /// that looks a key up nor the folder should die of that. `work` must not leave anything changed

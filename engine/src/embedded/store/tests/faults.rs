@@ -63,7 +63,7 @@ fn a_swept_file_that_is_gone_already_is_fine_and_one_that_stays_is_an_error() {
         let file = &fixture.dir.record_files()[0];
         std::fs::remove_file(file).unwrap();
         if !gone {
-            // No file, so that it can not be removed as one.
+            // No file, so that it cannot be removed as one.
             std::fs::create_dir(file).unwrap();
         }
         fixture.store.sweep(Time(fixture.time)).unwrap();
