@@ -39,7 +39,7 @@ pub(crate) struct Proxy {
     #[arg(long, value_name = "ADDR", env = "ONCEKEY_LISTEN", value_delimiter = ',', value_parser = Listen::parse)]
     listen: Vec<Listen>,
 
-    /// The server behind: http://HOST:PORT[/BASE] or unix:/path; several take turns
+    /// The server behind: http://HOST:PORT[/BASE], https://… or unix:/path; several take turns
     #[arg(long, value_name = "URL", env = "ONCEKEY_UPSTREAM", value_delimiter = ',', value_parser = Target::parse)]
     upstream: Vec<Target>,
 

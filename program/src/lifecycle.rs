@@ -125,8 +125,7 @@ impl Maker {
     fn proxy(&self, config: &Config) -> Result<Proxy, String> {
         let contract = config.contract();
         let layer = self.layer.clone().contract(contract.clone());
-        let upstream = &config.upstream;
-        let upstreams = Upstreams::new(&upstream.urls, upstream.idle, upstream.connect_timeout);
+        let upstreams = Upstreams::new(&config.upstream)?;
         let routes = Routes::new(config, &layer, &Arc::new(upstreams))?;
         let mut ours = contract.headers.clone();
         ours.extend(config.policies().filter_map(|policy| policy.scope.header().cloned()));

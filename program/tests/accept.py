@@ -2,7 +2,7 @@
 """usage: accept.py BINARY [ROW…]    e.g. accept.py target/debug/oncekey A1 A3
 Starts flaky.py and `oncekey proxy` for each row of the table in docs/proxy.md and prints a line a
 check. Exit status 1 when one failed. Needs python3 alone."""
-import http.client, json, os, signal, socket, subprocess, sys, tempfile, threading, time, uuid
+import http.client, json, os, signal, socket, ssl, subprocess, sys, tempfile, threading, time, uuid
 BINARY = os.path.abspath(sys.argv[1]); HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "accept")
 failed = 0
 def check(name, ok, *saw):
@@ -102,10 +102,12 @@ def a8():
     with Flaky() as up, Proxy([free_port(), up.port], store()) as proxy:
         answers = [call(proxy.port, "POST", "/orders", new())[0] for _ in range(100)]
         check("A8 one of two upstreams dead: 100 x 201, each once", answers == [201] * 100 and up.count("/orders") == 100, answers)
-def serve(handle):
+def serve(handle, wrap=lambda c: c):
     """A server of raw sockets: calls handle(connection, head of the first request) for each connection."""
     listener = socket.create_server(("127.0.0.1", 0))
     def one(c):
+        try: c = wrap(c)
+        except OSError: return c.close()
         with c:
             head = b""
             while b"\r\n\r\n" not in head:
@@ -203,6 +205,20 @@ def admin():
         check("metrics of the proxy and of the engine", all(w in lines for w in want) and "oncekey_sync_seconds_bucket" in text and "oncekey_in_flight 0" in lines, text)
         proxy.process.send_signal(signal.SIGTERM); c = until(lambda: call(port, "GET", "/readyz"), lambda c: c[0] == 503)
         check("readyz while it drains: 503, and requests are still served", c[2] == b'{"reason":"draining"}' and call(proxy.port, "POST", "/orders")[0] == 201, c)
+CERTIFICATE = "[req]\ndistinguished_name=d\n[d]\n[e]\nsubjectAltName=IP:127.0.0.1\nbasicConstraints=critical,CA:FALSE\n"
+def tls():
+    with tempfile.TemporaryDirectory() as d:
+        conf, key, crt, toml = (os.path.join(d, n) for n in ("conf", "key", "crt", "toml")); open(conf, "w").write(CERTIFICATE)
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", crt, "-days", "2", "-subj", "/CN=x", "-config", conf, "-extensions", "e"], check=True, capture_output=True)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER); context.load_cert_chain(crt, key); ran = []
+        def handle(c, head): ran.append(head); c.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 3\r\nConnection: close\r\n\r\ntls")
+        with serve(handle, lambda c: context.wrap_socket(c, server_side=True)) as listener:
+            for ca, name in ((f'ca = "{crt}"', "believed: stored, replayed"), ("", "not believed: 502 upstream_unreachable, freed")):
+                port = free_port(); open(toml, "w").write(f'[upstream]\nurls = ["https://127.0.0.1:{listener.getsockname()[1]}"]\n{ca}\n')
+                proxy = Process(); proxy.start([BINARY, "proxy", "--config", toml, "--listen", f"127.0.0.1:{port}", "--store", store()], port)
+                with proxy:
+                    k = new(); n = len(ran); a, b = (call(port, "POST", "/x", k) for _ in "ab"); n = len(ran) - n
+                    check("TLS to the upstream, " + name, (a[0], b[0], n) == (201, 201, 1) if ca else (code(a), code(b), n) == ("upstream_unreachable",) * 2 + (0,), a, b, n)
 def held():
     where = store()
     with Flaky() as up, Proxy([up.port], where):
@@ -261,6 +277,6 @@ def a15():
         seen = json.loads(out.split(b"\r\n\r\n", 1)[1])["seen"] if " 201 " in line else {}
         check("A15 Connection and underscores: our headers only", seen.get("oncekey-attempt") == "1" and "9" not in seen.values(), line, seen)
 ROWS = {"A1": a1, "A2": a2, "A3": a3, "A4": a4, "A5": a5, "A6": a6, "A8": a8, "A10": a10, "A12": a12, "A13": a13, "A14": a14, "A15": a15,
-        "versions": versions, "scope": scope, "admin": admin, "held": held}
+        "versions": versions, "scope": scope, "admin": admin, "tls": tls, "held": held}
 for row in sys.argv[2:] or ROWS: ROWS[row]()
 sys.exit(failed > 0)

@@ -54,6 +54,7 @@ fn root(config: &mut Config, mut root: Section<'_>, flags: impl Fn(&mut Policy))
         section.flag("gateway", &mut upstream.gateway);
         section.text("connect_timeout", &mut upstream.connect_timeout, units::duration);
         section.text("idle", &mut upstream.idle, units::duration);
+        section.text("ca", &mut upstream.ca, |text| Ok(Some(text.into())));
         section.text("body_idle", &mut upstream.body_idle, units::duration);
     }
     if let Some(mut section) = root.section("policy") {

@@ -58,6 +58,8 @@ pub(crate) struct Upstream {
     pub(crate) connect_timeout: Duration,
     pub(crate) idle: Duration,
     pub(crate) body_idle: Duration,
+    /// Certificates that an https upstream is believed by; `None`: those of the system.
+    pub(crate) ca: Option<PathBuf>,
 }
 
 /// What holds for the requests of a route.
@@ -134,6 +136,7 @@ impl Default for Config {
                 connect_timeout: seconds(2),
                 idle: seconds(1),
                 body_idle: seconds(60),
+                ca: None,
             },
             policy: Policy::default(),
             routes: Vec::new(),

@@ -38,6 +38,9 @@ pub(crate) fn print(config: &Config) -> String {
     line(&mut out, "connect_timeout", time(upstream.connect_timeout));
     line(&mut out, "idle", time(upstream.idle));
     line(&mut out, "body_idle", time(upstream.body_idle));
+    if let Some(ca) = &upstream.ca {
+        line(&mut out, "ca", quoted(&ca.display()));
+    }
     out.push_str("\n[policy]\n");
     policy(&mut out, &config.policy);
     for route in &config.routes {

@@ -10,25 +10,33 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::pool::Sender;
 use super::target::{Address, Target};
+use super::tls::Tls;
 
 /// The longest head of a response that an upstream may send.
 const MAX_HEAD: usize = 64 << 10;
 const MAX_HEADERS: usize = 256;
 
 /// Connects within `timeout`.
-pub(crate) async fn connect(target: &Target, timeout: Duration) -> io::Result<Sender> {
-    match tokio::time::timeout(timeout, dial(target)).await {
+pub(crate) async fn connect(
+    target: &Target,
+    tls: Option<&Tls>,
+    timeout: Duration,
+) -> io::Result<Sender> {
+    match tokio::time::timeout(timeout, dial(target, tls)).await {
         Ok(connected) => connected,
         Err(_) => Err(io::ErrorKind::TimedOut.into()),
     }
 }
 
-async fn dial(target: &Target) -> io::Result<Sender> {
+async fn dial(target: &Target, connector: Option<&Tls>) -> io::Result<Sender> {
     match &target.address {
-        Address::Tcp { host, port } => {
+        Address::Tcp { host, port, tls } => {
             let stream = TcpStream::connect((host.as_str(), *port)).await?;
             stream.set_nodelay(true)?;
-            handshake(stream).await
+            match connector.filter(|_| *tls) {
+                Some(connector) => handshake(connector.connect(host, stream).await?).await,
+                None => handshake(stream).await,
+            }
         }
         Address::Unix(path) => handshake(UnixStream::connect(path).await?).await,
     }

@@ -6,6 +6,7 @@ mod outcome;
 mod pool;
 mod send;
 mod target;
+mod tls;
 
 use std::convert::Infallible;
 use std::future::Future;

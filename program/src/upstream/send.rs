@@ -12,7 +12,9 @@ use tokio::time::Instant;
 use super::connect::connect;
 use super::pool::{Lease, Pool};
 use super::target::Target;
+use super::tls::Tls;
 use crate::body::{Outgoing, RequestBody};
+use crate::config;
 use crate::metrics;
 
 /// How long an upstream that could not be reached is passed over.
@@ -72,17 +74,23 @@ pub(crate) struct Upstreams {
     list: Vec<Upstream>,
     next: AtomicUsize,
     connect_timeout: Duration,
+    /// There when one of them speaks TLS.
+    tls: Option<Tls>,
 }
 
 impl Upstreams {
-    pub(crate) fn new(targets: &[Target], idle: Duration, connect_timeout: Duration) -> Self {
+    /// # Errors
+    /// When one speaks TLS and there is no certificate to believe it by.
+    pub(crate) fn new(config: &config::Upstream) -> Result<Self, String> {
         let upstream = |target: &Target| Upstream {
             target: target.clone(),
-            pool: Pool::new(idle),
+            pool: Pool::new(config.idle),
             failed: Mutex::default(),
         };
-        let list = targets.iter().map(upstream).collect();
-        Self { list, next: AtomicUsize::new(0), connect_timeout }
+        let list = config.urls.iter().map(upstream).collect();
+        let tls = config.urls.iter().any(Target::is_tls).then(|| Tls::new(config.ca.as_deref()));
+        let (tls, connect_timeout) = (tls.transpose()?, config.connect_timeout);
+        Ok(Self { list, next: AtomicUsize::new(0), connect_timeout, tls })
     }
 
     /// Every upstream once: those that could be reached lately first, each time from another one on.
@@ -118,7 +126,9 @@ impl Upstreams {
                 let was_pooled = pooled.is_some();
                 let connected = match pooled {
                     Some(sender) => Ok(sender),
-                    None => connect(&upstream.target, self.connect_timeout).await,
+                    None => {
+                        connect(&upstream.target, self.tls.as_ref(), self.connect_timeout).await
+                    }
                 };
                 let mut sender = match connected {
                     Ok(sender) => sender,

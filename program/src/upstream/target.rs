@@ -16,12 +16,12 @@ pub(crate) struct Target {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
-    Tcp { host: String, port: u16 },
+    Tcp { host: String, port: u16, tls: bool },
     Unix(PathBuf),
 }
 
 impl Target {
-    /// Reads `http://host[:port][/base]` or `unix:/path`.
+    /// Reads `http://host[:port][/base]`, `https://…` or `unix:/path`.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let of = |address, base: &str| Self {
             address,
@@ -35,13 +35,14 @@ impl Target {
             };
         }
         let uri: Uri = text.parse().map_err(|error| format!("{text:?} is no URL: {error}"))?;
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some(scheme @ ("https" | "h2c")) => {
-                return Err(format!("{text:?}: {scheme} to an upstream is not supported yet"));
+        let tls = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            Some("h2c") => {
+                return Err(format!("{text:?}: h2c to an upstream is not supported yet"));
             }
             _ => return Err(format!("{text:?}: write http://HOST:PORT or unix:/PATH")),
-        }
+        };
         if uri.query().is_some() || uri.authority().is_some_and(|a| a.as_str().contains('@')) {
             return Err(format!("{text:?}: an upstream has no query and no user"));
         }
@@ -50,7 +51,12 @@ impl Target {
         if host.is_empty() {
             return Err(format!("{text:?} has no host"));
         }
-        Ok(of(Address::Tcp { host, port: uri.port_u16().unwrap_or(80) }, uri.path()))
+        let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        Ok(of(Address::Tcp { host, port, tls }, uri.path()))
+    }
+
+    pub(crate) fn is_tls(&self) -> bool {
+        matches!(self.address, Address::Tcp { tls: true, .. })
     }
 
     /// The target of a request as it is sent: in origin form, below the base.
@@ -78,7 +84,9 @@ mod tests {
     #[test]
     fn the_forms_of_an_upstream() {
         let tcp = |text: &str| match Target::parse(text).unwrap() {
-            Target { address: Address::Tcp { host, port }, base, .. } => (host, port, base),
+            Target { address: Address::Tcp { host, port, tls: false }, base, .. } => {
+                (host, port, base)
+            }
             other => panic!("{other:?}"),
         };
         assert_eq!(tcp("http://127.0.0.1:3000"), ("127.0.0.1".into(), 3000, String::new()));
@@ -86,6 +94,8 @@ mod tests {
         assert_eq!(tcp("http://[::1]:3000/a/b/"), ("::1".into(), 3000, "/a/b".into()));
         let unix = Target::parse("unix:/run/app.sock").unwrap();
         assert_eq!(unix.address, Address::Unix("/run/app.sock".into()));
+        let tls = Target::parse("https://app").unwrap().address;
+        assert_eq!(tls, Address::Tcp { host: "app".into(), port: 443, tls: true });
         for wrong in ["127.0.0.1:3000", "ftp://h", "unix:app", "http://u@h", "http://h?q", ""] {
             assert!(Target::parse(wrong).is_err(), "{wrong}");
         }
