@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::access_log::AccessLog;
 use crate::admin::{self, Health};
 use crate::config::Config;
+use crate::control::Control;
 use crate::exit::Failure;
 use crate::hygiene::Hygiene;
 use crate::metrics;
@@ -42,6 +44,7 @@ pub(crate) async fn run(
             .body_idle(config.limits.request_body_idle),
         via: via(),
         json,
+        control: control(config.control).await?,
     };
     let proxy = Current::new(maker.proxy(&config).map_err(Failure::usage)?);
     let server = Arc::new(Server {
@@ -119,6 +122,7 @@ struct Maker {
     layer: IdempotencyLayer,
     via: HeaderValue,
     json: bool,
+    control: Option<Arc<Control>>,
 }
 
 impl Maker {
@@ -126,7 +130,7 @@ impl Maker {
         let contract = config.contract();
         let layer = self.layer.clone().contract(contract.clone());
         let upstreams = Upstreams::new(&config.upstream)?;
-        let routes = Routes::new(config, &layer, &Arc::new(upstreams))?;
+        let routes = Routes::new(config, &layer, &Arc::new(upstreams), self.control.as_ref())?;
         let mut ours = contract.headers.clone();
         ours.extend(config.policies().filter_map(|policy| policy.scope.header().cloned()));
         let hygiene =
@@ -149,6 +153,17 @@ fn reloaded(
         return Err(vec![format!("a restart is needed to change {}", fixed.join(", "))]);
     }
     maker.proxy(&config).map_err(|error| vec![error])
+}
+
+/// The place for checkpoints, if there is one.
+async fn control(address: Option<SocketAddr>) -> Result<Option<Arc<Control>>, Failure> {
+    let Some(address) = address else { return Ok(None) };
+    let listener = TcpListener::bind(address).await;
+    let listener = listener.map_err(|error| cannot_listen(&address, &error))?;
+    let control = Control::new(&listener).map_err(|error| cannot_listen(&address, &error))?;
+    let control = Arc::new(control);
+    tokio::spawn(control.clone().serve(listener));
+    Ok(Some(control))
 }
 
 fn cannot_listen(address: &impl Display, error: &io::Error) -> Failure {

@@ -7,6 +7,7 @@ mod admin;
 mod body;
 mod cli;
 mod config;
+mod control;
 mod exit;
 mod hygiene;
 mod lifecycle;

@@ -9,6 +9,7 @@ use oncekey_http::{Contract, IdempotencyLayer, IdempotencyService, Stored};
 use tower_layer::Layer;
 
 use crate::config::{Config, Policy};
+use crate::control::Control;
 use crate::scope::{Scope, Scoped};
 use crate::upstream::{Conduct, Outcome, Outcomes, UpstreamService, Upstreams};
 
@@ -62,13 +63,14 @@ impl Routes {
         config: &Config,
         layer: &IdempotencyLayer,
         upstreams: &Arc<Upstreams>,
+        control: Option<&Arc<Control>>,
     ) -> Result<Self, String> {
         let route = |pattern: &str, policy: &Policy| {
             Arc::new(Route {
                 pattern: pattern.to_owned(),
                 scope: policy.scope.clone(),
                 answer_within: policy.answer_within,
-                stack: stack(config, policy, layer, upstreams),
+                stack: stack(config, policy, layer, upstreams, control),
             })
         };
         let mut grouped: Vec<(&str, Vec<Entry>)> = Vec::new();
@@ -100,6 +102,7 @@ fn stack(
     policy: &Policy,
     layer: &IdempotencyLayer,
     upstreams: &Arc<Upstreams>,
+    control: Option<&Arc<Control>>,
 ) -> Stack {
     let conduct = Conduct {
         outcomes: outcomes(config, policy),
@@ -107,7 +110,8 @@ fn stack(
         give_up_after: policy.give_up_after,
         body_idle: config.upstream.body_idle,
     };
-    let upstream = UpstreamService { upstreams: upstreams.clone(), conduct: Arc::new(conduct) };
+    let (upstreams, control) = (upstreams.clone(), control.cloned());
+    let upstream = UpstreamService { upstreams, conduct: Arc::new(conduct), control };
     if !policy.keys {
         return Stack::Plain(upstream);
     }

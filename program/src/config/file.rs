@@ -1,5 +1,7 @@
 //! The configuration file.
 
+use std::net::SocketAddr;
+
 use http::{HeaderName, Method};
 use oncekey::Durability;
 use oncekey_http::Recovery;
@@ -80,9 +82,10 @@ fn root(config: &mut Config, mut root: Section<'_>, flags: impl Fn(&mut Policy))
         section.text("request_body_idle", &mut config.limits.request_body_idle, units::duration);
     }
     if let Some(mut section) = root.section("admin") {
-        section.text("listen", &mut config.admin, |text| {
-            text.parse().map(Some).map_err(|_| format!("{text:?} is no address"))
-        });
+        section.text("listen", &mut config.admin, address);
+    }
+    if let Some(mut section) = root.section("control") {
+        section.text("listen", &mut config.control, address);
     }
     if let Some(mut section) = root.section("log") {
         section.text("format", &mut config.log.format, log_format);
@@ -166,6 +169,14 @@ fn outcome(outcomes: &mut Outcomes, statuses: &str, what: &str) -> Result<(), St
         outcomes.0.insert(status, outcome);
     }
     Ok(())
+}
+
+/// Reads an address; an empty one is none.
+fn address(text: &str) -> Result<Option<SocketAddr>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| format!("{text:?} is no address"))
 }
 
 fn header_name(text: &str) -> Result<HeaderName, String> {

@@ -38,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) engine: Engine,
     pub(crate) limits: Limits,
     pub(crate) admin: Option<SocketAddr>,
+    /// Where upstreams save checkpoints; `None`: they cannot.
+    pub(crate) control: Option<SocketAddr>,
     pub(crate) log: Log,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) drain_delay: Duration,
@@ -152,6 +154,7 @@ impl Default for Config {
                 request_body_idle: seconds(30),
             },
             admin: None,
+            control: None,
             log: Log { format: LogFormat::Auto, level: tracing::Level::INFO, access: true },
             shutdown_timeout: seconds(30),
             drain_delay: Duration::ZERO,
@@ -212,10 +215,12 @@ impl Config {
                 "a store in PostgreSQL is not supported yet: --store takes a directory".to_owned()
             );
         }
-        if let Some(admin) = self.admin.filter(|admin| !admin.ip().is_loopback()) {
-            return Err(format!(
-                "--admin {admin} is not a loopback address: that is not supported yet"
-            ));
+        for (what, address) in [("[admin]", self.admin), ("[control]", self.control)] {
+            if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
+                return Err(format!(
+                    "{what} {address} is not a loopback address: that is not supported yet"
+                ));
+            }
         }
         Ok(())
     }
@@ -238,6 +243,7 @@ impl Config {
             ("[engine]", self.engine != other.engine),
             ("[limits]", self.limits != other.limits),
             ("[admin]", self.admin != other.admin),
+            ("[control]", self.control != other.control),
             ("[log] format", self.log.format != other.log.format),
             ("[log] level", self.log.level != other.log.level),
             // The journal was laid out for the longest response.

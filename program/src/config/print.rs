@@ -76,6 +76,10 @@ fn rest(out: &mut String, config: &Config) {
         out.push_str("\n[admin]\n");
         line(out, "listen", quoted(&admin));
     }
+    if let Some(control) = config.control {
+        out.push_str("\n[control]\n");
+        line(out, "listen", quoted(&control));
+    }
     out.push_str("\n[log]\n");
     let format = match config.log.format {
         LogFormat::Auto => "auto",

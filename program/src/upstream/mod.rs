@@ -27,6 +27,7 @@ use tokio::sync::Notify;
 use tower_service::Service;
 
 use crate::body::{Body, RequestBody, Streaming};
+use crate::control::{Control, Reachable};
 use crate::hygiene;
 use crate::problem::Problem;
 use collect::BodyFailed;
@@ -75,6 +76,8 @@ pub(crate) struct Conduct {
 pub(crate) struct UpstreamService {
     pub(crate) upstreams: Arc<Upstreams>,
     pub(crate) conduct: Arc<Conduct>,
+    /// Where the upstream saves checkpoints, if it may.
+    pub(crate) control: Option<Arc<Control>>,
 }
 
 /// The longest checkpoint that goes into a header.
@@ -83,6 +86,7 @@ const MAX_CHECKPOINT: usize = 4 << 10;
 const ATTEMPT: HeaderName = HeaderName::from_static("oncekey-attempt");
 const TOKEN: HeaderName = HeaderName::from_static("oncekey-token");
 const DOWNSTREAM_KEY: HeaderName = HeaderName::from_static("oncekey-downstream-key");
+const CONTROL: HeaderName = HeaderName::from_static("oncekey-control");
 const CHECKPOINT: HeaderName = HeaderName::from_static("oncekey-checkpoint");
 
 impl Service<Request<RequestBody>> for UpstreamService {
@@ -115,6 +119,17 @@ impl UpstreamService {
         let conduct = &*self.conduct;
         if tell(request.headers_mut(), attempt).is_err() {
             return unread();
+        }
+        let reachable = self.control.as_ref().map(|control| control.reach(attempt)).transpose();
+        // The system has no random bytes: the upstream does without a place for checkpoints.
+        let reachable = reachable.unwrap_or_else(|error| {
+            tracing::error!(%error, "an attempt has no Oncekey-Control");
+            None
+        });
+        if let Some(url) = reachable.as_ref().map(Reachable::url)
+            && let Ok(url) = HeaderValue::try_from(url)
+        {
+            request.headers_mut().insert(CONTROL, url);
         }
         hygiene::without_upgrade(request.headers_mut());
         let length = http_body::Body::size_hint(request.body()).exact().unwrap_or_default();
