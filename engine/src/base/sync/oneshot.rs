@@ -55,6 +55,13 @@ impl<T> Drop for Sender<T> {
     }
 }
 
+impl<T> Receiver<T> {
+    /// The message, if it is there already.
+    pub(crate) fn try_recv(&self) -> Result<T, ()> {
+        self.0.state.lock().message.take().ok_or(())
+    }
+}
+
 impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
         let mut state = self.0.state.lock();
