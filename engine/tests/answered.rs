@@ -13,6 +13,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use common::stalled::{Stalled, stalled};
 use common::*;
 use oncekey::{Begin, Engine, ErrorKind};
 use oncekey_testing::{Fault, OpKind, Ops};
@@ -167,5 +168,40 @@ fn when_the_last_clone_is_dropped() {
         let Ok(ended) = owner.complete(b"late").wait_timeout(HANGS) else { panic!("hangs") };
         assert_eq!(ended.unwrap_err().kind(), ErrorKind::Closed);
         dropping.join().unwrap();
+    }
+}
+
+/// A begin is queued behind a sync, the engine is being ended, and only then the sync fails.
+#[test]
+fn what_is_queued_when_the_disk_fails_while_the_engine_ends() {
+    for name in ["close", "reopen", "drop"] {
+        let Stalled { sim, held, engine } = stalled(|options| options);
+        // A close has nothing to fold, and comes to its end beside the sync.
+        engine.fold().unwrap();
+        held.hold();
+        let syncing = engine.begin(&key("syncing"), body("a"));
+        held.wait_for_sync();
+        let queued = engine.begin(&key("queued"), body("a"));
+        // Of a dropped engine this one knows nothing, and keeps nothing open.
+        let other = (name != "drop").then(|| engine.clone());
+        let ending = thread::spawn(move || match name {
+            "close" => drop(engine.close()),
+            "reopen" => drop(engine.reopen()),
+            _ => drop(engine),
+        });
+        match &other {
+            // Refused at once from the moment on at which the queue is stopped.
+            Some(other) => while other.fold().is_ok() {},
+            None => thread::sleep(Duration::from_millis(20)),
+        }
+        sim.disk.inject(Fault::at_kind(OpKind::Sync, 0).on_path("journal"));
+        held.release();
+        for pending in [syncing, queued] {
+            let answered = pending.wait_timeout(HANGS);
+            let answered = answered.unwrap_or_else(|_| panic!("{name}: no answer"));
+            answered.expect_err("the sync failed");
+        }
+        sim.disk.clear_faults();
+        ending.join().unwrap();
     }
 }

@@ -148,6 +148,37 @@ fn a_backup_goes_into_an_empty_directory_and_into_no_other() {
     holds_all(&sim.options().open_existing("/volume").unwrap());
 }
 
+/// Files that every volume or desktop has are no reason to refuse, and are left alone.
+#[test]
+fn a_backup_goes_into_the_empty_directory_of_a_volume_again_and_again() {
+    let (sim, engine) = filled();
+    for other in ["lost+found", ".DS_Store"] {
+        sim.disk.put_file(format!("/volume/{other}"), b"");
+    }
+    // The directory is not the backup's own, and stays when it fails: so may its lock.
+    sim.disk.inject(Fault::new(Ops::Changes, 3).on_path("/volume/records-").errno(Fault::EIO));
+    engine.backup_to("/volume").unwrap_err();
+    sim.disk.clear_faults();
+    engine.backup_to("/volume").unwrap();
+    holds_all(&sim.options().open_existing("/volume").unwrap());
+    assert!(names(&sim.disk, "/volume").contains(&"/volume/lost+found".to_owned()));
+}
+
+/// One of them is told that it is done, and what it made stays.
+#[test]
+fn of_two_backups_into_one_directory_one_wins() {
+    for round in 0..40 {
+        let (sim, engine) = filled();
+        let back_up = |engine: &Engine| engine.backup_to(format!("/copy-{round}")).is_ok();
+        let done = thread::scope(|scope| {
+            let others = [(); 3].map(|()| scope.spawn(|| back_up(&engine)));
+            others.map(|other| other.join().unwrap()).into_iter().filter(|done| *done).count()
+        });
+        assert_eq!(done, 1, "round {round}");
+        holds_all(&sim.options().open_existing(format!("/copy-{round}")).unwrap());
+    }
+}
+
 fn real() -> Options {
     Options::new().segment_bytes(4 << 20).recent_bytes(1 << 20)
 }
@@ -195,6 +226,27 @@ fn a_backup_holds_up_nobody_and_ends_with_the_engine() {
     let stats = engine.stats();
     assert_eq!((stats.backups, stats.backup_bytes, stats.backup_bytes_copied), (0, 0, 0));
     assert!(!directory.path().join("copy").exists());
+}
+
+/// The files that it reads belong to the reopened store, which may give their space back.
+#[test]
+fn a_reopening_ends_a_backup() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = real().backup_bytes_per_second(Some(1));
+    let engine = options.open(directory.path().join("store")).unwrap();
+    fill(&engine, 0..500);
+    let copying = thread::spawn({
+        let (engine, target) = (engine.clone(), directory.path().join("copy"));
+        move || engine.backup_to(target)
+    });
+    while engine.stats().backup_bytes_copied == 0 {
+        assert!(!copying.is_finished());
+        thread::sleep(Duration::from_millis(1));
+    }
+    engine.reopen().unwrap();
+    assert_eq!(copying.join().unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
+    assert!(!directory.path().join("copy").exists());
+    fill(&engine, 500..600);
 }
 
 /// The copy is that of the moment at which it was asked for.

@@ -39,6 +39,11 @@ fn cases() -> Vec<(String, Set)> {
         sizes("max_queue", Options::max_queue),
         sizes("max_waiters", Options::max_waiters),
         sizes("max_store_bytes", |options, value| options.max_store_bytes(Some(value as u64))),
+        sizes("max_open_files", Options::max_open_files),
+        sizes("max_open_bytes", |options, value| options.max_open_bytes(value as u64)),
+        sizes("backup_bytes_per_second", |options, value| {
+            options.backup_bytes_per_second(Some(value as u64))
+        }),
         sizes("recent_bytes", Options::recent_bytes),
         sizes("cache_bytes", Options::cache_bytes),
         sizes("segment_bytes", |options, value| options.segment_bytes(value as u64)),

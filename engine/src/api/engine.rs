@@ -187,11 +187,11 @@ impl Engine {
     ///
     /// Opened, the copy knows everything that was acknowledged before this call, and claims in
     /// flight are orphans there. Until it is whole the directory opens as no store. A copy that fails,
-    /// or whose engine is closed, is removed; what a killed process left, the next backup to the same
-    /// path replaces.
+    /// or whose engine is closed or reopened, is removed; what a killed process left, the next backup
+    /// to the same path replaces. Files that volumes and desktops have (`lost+found`) may be there.
     ///
     /// # Errors
-    /// `InvalidInput` when `path` is not empty; `StoreInUse` when another backup writes there;
+    /// `InvalidInput` when `path` holds anything else; `StoreInUse` when another backup writes there;
     /// `StoreFull` when there is too little space, before any is taken; `Io`, `Corrupted`,
     /// `Unavailable`, `Closed`.
     pub fn backup_to(&self, path: impl AsRef<Path>) -> Result<()> {

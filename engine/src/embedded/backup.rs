@@ -36,14 +36,15 @@ impl<'a> Pace<'a> {
     /// Counts bytes that were verified or copied, and rests when they were so faster than is allowed.
     ///
     /// # Errors
-    /// `Closed` when the engine was closed meanwhile.
+    /// `Closed` when the engine was closed meanwhile, `Unavailable` when it was reopened: the files
+    /// that the view reads are those of another session then, which gives their space back.
     fn copied(&mut self, bytes: u64) -> Result<()> {
         /// The longest rest: a close is noticed after it.
         const LONGEST: Duration = Duration::from_millis(100);
         self.copied += bytes;
         self.session.backups.copied.fetch_add(bytes, Ordering::Relaxed);
         loop {
-            if self.session.is_closed() {
+            if self.session.is_over() {
                 return Err(self.session.refusal());
             }
             let Some(rate) = self.session.options.backup_rate() else { return Ok(()) };
@@ -75,30 +76,52 @@ pub(crate) fn back_up(session: &Session, path: &Path) -> Result<()> {
         Some(target) => (target, false),
         None => (directory::create_dir(disk, path)?, true),
     };
-    let names = directory::list(&*target, path)?;
-    let is_rest = names.iter().any(|name| name == UNFINISHED);
-    if let Some(other) = names.iter().find(|name| !(is_rest && is_part(name))) {
-        let message = format!(
-            "{} is not empty, it holds {other:?}; a backup needs a new directory",
-            path.display()
-        );
-        return Err(Error::invalid(message));
-    }
+    refuse_occupied(&*target, path)?;
     let lock = directory::lock(&*target, path, Lockable::Created(LOCK))?;
-    // What a backup left that was killed.
-    let copied = remove_parts(&*target)
-        .and_then(|()| copy(session, &target, path))
-        .map_err(|error| session.unreadable(error));
+    // ORDER: the holder of the lock before may have made a store, which is not to be removed.
+    refuse_occupied(&*target, path)?;
+    let copied = mark(&*target).and_then(|()| copy(session, &target, path));
     if let Err(error) = copied {
-        // Not more than the space would be won by it: the marker stays to the last.
-        let removed = remove_parts(&*target);
+        // ORDER: the marker goes last; without it, the rest could become a store.
+        let removed = remove_parts(&*target).and_then(|()| remove(&*target, UNFINISHED));
         drop(lock);
         if new && removed.is_ok() && target.remove(LOCK).is_ok() {
             disk.remove_dir(path).ok();
         }
-        return Err(error);
+        // Whatever went wrong with files that are another session's by now.
+        return Err(if session.is_over() { session.refusal() } else { session.unreadable(error) });
     }
     Ok(())
+}
+
+/// Refuses a directory that holds anything but what a killed backup left, or what others leave in
+/// every directory.
+fn refuse_occupied(target: &dyn Directory, path: &Path) -> Result<()> {
+    let names = directory::list(target, path)?;
+    let is_rest = names.iter().any(|name| name == UNFINISHED);
+    let may_stay = |name: &str| {
+        name == LOCK
+            || (is_rest && is_part(name))
+            || (directory::may_stand_beside(name) && !directory::is_ours(name))
+    };
+    let Some(other) = names.iter().find(|name| !may_stay(name)) else { return Ok(()) };
+    let message = format!(
+        "{} is not empty, it holds {other:?}; a backup needs a new directory",
+        path.display()
+    );
+    Err(Error::invalid(message))
+}
+
+/// Puts the marker up, then removes what a killed backup left.
+fn mark(target: &dyn Directory) -> Result<()> {
+    let failed = |error| Error::io("marking a backup", error);
+    match target.create(UNFINISHED, Caching::Buffered) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+        _ => {}
+    }
+    // DURABLE: before anything that looks like a store.
+    target.sync().map_err(failed)?;
+    remove_parts(target)
 }
 
 /// Whether a backup makes a file of this name.
@@ -106,30 +129,27 @@ fn is_part(name: &str) -> bool {
     name == UNFINISHED || directory::is_ours(name)
 }
 
-/// Removes what a backup made, the marker last, and not the lock.
+/// Removes what a backup made, but for the marker and the lock.
 fn remove_parts(target: &dyn Directory) -> Result<()> {
-    let failed = |error| Error::io("removing an unfinished backup", error);
-    let mut names = target.list().map_err(failed)?;
-    names.retain(|name| is_part(name) && name != LOCK);
-    names.sort_by_key(|name| name == UNFINISHED);
-    for name in names {
-        match target.remove(&name) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
+    let mut names = target.list().map_err(|error| Error::io("an unfinished backup", error))?;
+    names.retain(|name| directory::is_ours(name) && name != LOCK);
+    names.iter().try_for_each(|name| remove(target, name))
+}
+
+fn remove(target: &dyn Directory, name: &str) -> Result<()> {
+    match target.remove(name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io(format!("removing {name} of an unfinished backup"), error))
         }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 fn copy(session: &Session, target: &Arc<dyn Directory>, path: &Path) -> Result<()> {
     let options: &Options = &session.options;
-    let failed = |error| Error::io("marking a backup", error);
     let view = session.view();
     let bytes = view.bytes()?;
     check_space(&**target, bytes + options.segment_bytes, path)?;
-    target.create(UNFINISHED, Caching::Buffered).map_err(failed)?;
-    // DURABLE: before anything that looks like a store.
-    target.sync().map_err(failed)?;
     // Its journal goes another way than that of the original.
     let identity = directory::random_number(options)?;
     // Every record is read to be verified, then copied.
@@ -142,6 +162,7 @@ fn copy(session: &Session, target: &Arc<dyn Directory>, path: &Path) -> Result<(
         state.reached = Reached { sequence: state.folded_through, epoch: state.epoch };
         Ok(())
     })?;
+    let failed = |error| Error::io("finishing a backup", error);
     // DURABLE: after everything else; the copy is a store from here on.
     target.remove(UNFINISHED).map_err(failed)?;
     target.sync().map_err(failed)

@@ -41,13 +41,7 @@ pub(crate) fn open(options: &Options, path: &Path, create: bool) -> Result<(Stor
     let opened = open_dir(disk, path)?;
     let names = opened.as_ref().map_or(Ok(Vec::new()), |handle| list(&**handle, path))?;
     let has_store = names.iter().any(|name| name == store::FILE);
-    if names.iter().any(|name| name == UNFINISHED) {
-        let message = format!(
-            "{} is a backup that was not finished; remove it and take another",
-            path.display()
-        );
-        return Err(Error::new(ErrorKind::StoreForeign, message));
-    }
+    refuse_unfinished(&names, path)?;
     if !has_store && !create {
         return Err(Error::new(ErrorKind::StoreMissing, path.display().to_string()));
     }
@@ -71,12 +65,22 @@ pub(crate) fn open(options: &Options, path: &Path, create: bool) -> Result<(Stor
     // the store, and the store file not without replacing it. The directory comes before the
     // creation, which removes the leftovers of another one.
     let mut locks = vec![locked?, lock(&*handle, path, Lockable::Directory)?];
-    // Check again: the previous holder of the lock may have created the store.
+    // Check again: the previous holder of the lock may have created the store, or begun a backup.
+    refuse_unfinished(&list(&*handle, path)?, path)?;
     if !has_store && !Store::exists(&*handle)? {
         create_store(options, &handle)?;
     }
     locks.push(lock(&*handle, path, Lockable::File(store::FILE))?);
     Ok((StoreDirectory { handle, path: path.to_owned() }, Arc::new(locks)))
+}
+
+fn refuse_unfinished(names: &[String], path: &Path) -> Result<()> {
+    if !names.iter().any(|name| name == UNFINISHED) {
+        return Ok(());
+    }
+    let message =
+        format!("{} is a backup that was not finished; remove it and take another", path.display());
+    Err(Error::new(ErrorKind::StoreForeign, message))
 }
 
 /// `None` when there is nothing at `path`.
@@ -105,7 +109,7 @@ pub(crate) fn is_ours(name: &str) -> bool {
 
 /// Whether a store may be created beside a file of this name: one of ours, or one that
 /// filesystems, desktops, editors and version control leave in a directory.
-fn may_stand_beside(name: &str) -> bool {
+pub(crate) fn may_stand_beside(name: &str) -> bool {
     const LEFT_BY_OTHERS: [&str; 18] = [
         "lost+found",
         ".snapshot",

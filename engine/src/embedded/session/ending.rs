@@ -1,7 +1,6 @@
 //! How a session ends: by failure, by a panic of a worker, for a reopen, or by a close.
 
 use super::Session;
-use super::health::Impaired;
 use crate::backend::telemetry;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::atomic::Ordering;
@@ -12,35 +11,30 @@ use crate::semantics::time::Time;
 
 impl Session {
     pub(super) fn check_health(&self) -> Result<()> {
-        match self.health.impaired() {
-            None => Ok(()),
-            Some(_) => Err(self.refusal()),
-        }
+        if self.health.is_impaired() { Err(self.refusal()) } else { Ok(()) }
     }
 
     pub(crate) fn has_failed(&self) -> bool {
-        matches!(self.health.impaired(), Some(Impaired::Failed(_)))
+        self.health.has_failed()
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        matches!(self.health.impaired(), Some(Impaired::Closed))
+        self.health.is_closed()
+    }
+
+    /// Whether the session is closed or makes room for another.
+    pub(crate) fn is_over(&self) -> bool {
+        self.health.is_over()
     }
 
     /// Why commands are refused.
     pub(crate) fn refusal(&self) -> Error {
-        match self.health.impaired() {
-            Some(Impaired::Failed(cause)) => {
-                Error::caused_by(ErrorKind::Unavailable, cause.to_string(), cause)
-            }
-            Some(Impaired::Closed) => Error::new(ErrorKind::Closed, ""),
-            // Its panic is not noted yet.
-            None => Error::new(ErrorKind::Unavailable, "a thread of the engine ended"),
-        }
+        self.health.refusal()
     }
 
     /// Latches the engine: from now on it only answers from what is durable.
     pub(crate) fn fail(&self, error: &Error) {
-        if !self.health.set(Impaired::Failed(error.clone())) {
+        if !self.health.fail(error) {
             return;
         }
         self.counters.failures.fetch_add(1, Ordering::Relaxed);
@@ -66,14 +60,13 @@ impl Session {
 
     /// Refuses commands while the engine is reopened; those already queued are still carried out.
     pub(crate) fn suspend(&self) {
-        let cause = Error::new(ErrorKind::Unavailable, "the engine is being reopened");
-        self.health.set(Impaired::Failed(cause));
+        self.health.suspend();
         self.queue.stop();
     }
 
     /// Refuses further commands; those already queued are still carried out.
     pub(crate) fn close(&self) {
-        self.health.replace(Impaired::Closed);
+        self.health.close();
         self.queue.stop();
     }
 

@@ -1,45 +1,85 @@
 //! Whether a session carries commands out.
 
-use crate::base::error::Error;
+use crate::base::error::{Error, ErrorKind};
 use crate::base::sync::Mutex;
 use crate::base::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether commands are carried out. Healthy until it is impaired, which no later failure changes; a
-/// failed reopening and the close do.
+/// Whether commands are carried out. A close, a reopening and a failure are each noted, since a session
+/// may fail while it is closed or reopened; none is taken back.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     /// Read by every command, hence no lock.
     impaired: AtomicBool,
-    state: Mutex<Option<Impaired>>,
+    state: Mutex<State>,
 }
 
-#[derive(Clone, Debug)]
-pub(crate) enum Impaired {
-    Failed(Error),
-    Closed,
+#[derive(Debug, Default)]
+struct State {
+    closed: bool,
+    suspended: bool,
+    failed: Option<Error>,
 }
 
 impl Health {
-    /// Sets the first state; says whether this call did.
-    pub(crate) fn set(&self, impaired: Impaired) -> bool {
+    /// Notes a failure; says whether it is the first. Later ones are its consequences.
+    pub(crate) fn fail(&self, error: &Error) -> bool {
         let mut state = self.state.lock();
-        let first = state.is_none();
-        state.get_or_insert(impaired);
+        let first = state.failed.is_none();
+        state.failed.get_or_insert_with(|| error.clone());
         self.impaired.store(true, Ordering::Release);
         first
     }
 
-    /// Sets the state whatever it was before, unless that was the close.
-    pub(crate) fn replace(&self, impaired: Impaired) {
-        let mut state = self.state.lock();
-        if !matches!(*state, Some(Impaired::Closed)) {
-            *state = Some(impaired);
-        }
+    /// Notes that the store is being reopened.
+    pub(crate) fn suspend(&self) {
+        self.state.lock().suspended = true;
         self.impaired.store(true, Ordering::Release);
     }
 
-    pub(crate) fn impaired(&self) -> Option<Impaired> {
-        if self.impaired.load(Ordering::Acquire) { self.state.lock().clone() } else { None }
+    /// Notes why a reopening failed, whatever the failure before it was.
+    pub(crate) fn not_reopened(&self, error: &Error) {
+        self.state.lock().failed = Some(error.clone());
+    }
+
+    pub(crate) fn close(&self) {
+        self.state.lock().closed = true;
+        self.impaired.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_impaired(&self) -> bool {
+        self.impaired.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_impaired() && self.state.lock().closed
+    }
+
+    /// Whether the session is closed or makes room for another.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_impaired() && {
+            let state = self.state.lock();
+            state.closed || state.suspended
+        }
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.is_impaired() && self.state.lock().failed.is_some()
+    }
+
+    /// Why commands are refused.
+    pub(crate) fn refusal(&self) -> Error {
+        let state = self.state.lock();
+        match &state.failed {
+            _ if state.closed => Error::new(ErrorKind::Closed, ""),
+            Some(cause) => {
+                Error::caused_by(ErrorKind::Unavailable, cause.to_string(), cause.clone())
+            }
+            None if state.suspended => {
+                Error::new(ErrorKind::Unavailable, "the engine is being reopened")
+            }
+            // Its panic is not noted yet.
+            None => Error::new(ErrorKind::Unavailable, "a thread of the engine ended"),
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use self::backup_progress::BackupProgress;
 use self::fold_inbox::FoldInbox;
-use self::health::{Health, Impaired, Shortage};
+use self::health::{Health, Shortage};
 use crate::admission::counters::Counters;
 use crate::admission::queue::Queue;
 use crate::admission::waits::Waits;
@@ -405,6 +405,6 @@ impl Session {
 
     /// From now on callers are told why the engine is not open again.
     pub(crate) fn not_reopened(&self, error: &Error) {
-        self.health.replace(Impaired::Failed(error.clone()));
+        self.health.not_reopened(error);
     }
 }
