@@ -133,7 +133,7 @@ where
     let answer = service.call(request);
     drop(room);
     let (parts, body) = answer.await?.into_parts();
-    let ttl = parts.extensions.get::<Ttl>().map(|Ttl(ttl)| *ttl).or(policy.ttl);
+    let ttl = parts.extensions.get::<Ttl>().copied().or(policy.ttl.map(Ttl)).map(Ttl::in_engine);
     let verdict = if parts.extensions.get::<OutcomeUnknown>().is_some() {
         Verdict::Unknown("the response says so")
     } else if policy.stored.frees_the_key(&parts) {

@@ -45,8 +45,8 @@ pub struct OutcomeUnknown;
 pub struct NotStored;
 
 /// Sets, in the extensions of a response, how long it is replayed before its key is new again, instead
-/// of [`Policy::ttl`](crate::Policy::ttl). Counted from the completion of the operation. Zero makes
-/// the key new at once: a retry runs the handler again.
+/// of [`Policy::ttl`](crate::Policy::ttl). Counted from the completion of the operation. Less than a
+/// millisecond counts as one, after which a retry runs the handler again.
 ///
 /// ```
 /// use std::time::Duration;
@@ -55,3 +55,10 @@ pub struct NotStored;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ttl(pub Duration);
+
+impl Ttl {
+    /// As the engine takes it, which knows no shorter one.
+    pub(crate) fn in_engine(self) -> Duration {
+        self.0.max(Duration::from_millis(1))
+    }
+}

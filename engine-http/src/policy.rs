@@ -166,7 +166,7 @@ impl Policy {
 
     /// How long a response is replayed before its key is new again, counted from its completion.
     /// Default: the engine's [`ttl`](oncekey::Options::ttl), which is also that of orphans. A
-    /// response can have its own, see [`Ttl`](crate::Ttl).
+    /// response can have its own, see [`Ttl`](crate::Ttl), and neither is shorter than a millisecond.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self

@@ -60,6 +60,7 @@ async fn the_ttl_is_that_of_the_response_or_the_policy_or_the_engine() {
         let mut answer = response(201, "created");
         match request.uri().path() {
             "/minute" => _ = answer.extensions_mut().insert(Ttl(Duration::from_secs(60))),
+            "/no-time" => _ = answer.extensions_mut().insert(Ttl(Duration::ZERO)),
             "/two-hours" => _ = answer.extensions_mut().insert(Ttl(2 * HOUR)),
             "/large" => {
                 answer.extensions_mut().insert(NotStored);
@@ -72,8 +73,12 @@ async fn the_ttl_is_that_of_the_response_or_the_policy_or_the_engine() {
     let default = Server::start(handler).await;
     let policy = Policy::new().ttl(HOUR);
     let hourly = Server::with(Store::new(), |layer| layer.policy(policy), handler).await;
+    let policy = Policy::new().ttl(Duration::ZERO);
+    let at_once = Server::with(Store::new(), |layer| layer.policy(policy), handler).await;
     for (server, path, ttl) in [
         (&default, "/default", 24 * HOUR),
+        (&default, "/no-time", Duration::from_millis(1)),
+        (&at_once, "/at-once", Duration::from_millis(1)),
         (&default, "/minute", HOUR / 60),
         (&hourly, "/hourly", HOUR),
         (&hourly, "/minute", HOUR / 60),
