@@ -15,6 +15,8 @@ mod api;
 mod backend;
 mod base;
 mod embedded;
+#[doc(hidden)]
+pub mod fleet;
 mod semantics;
 
 pub use api::attempt::Failed;

@@ -71,6 +71,13 @@ kinds! {
     ClockJump: "the wall clock jumped forward",
     /// The operating system reported an error that no other kind describes.
     Io: "input/output error",
+    /// The settings of a shared server cannot keep what the engine promises. Nothing was written.
+    UnsafeStore: "the settings of the server are not safe for a store",
+    /// A shared server lacks changes that it had acknowledged: it was replaced by one that did not
+    /// have them. Nothing is granted until that is accepted.
+    HistoryLost: "the server lost changes that it had acknowledged",
+    /// This kind of store has no such thing.
+    Unsupported: "not supported by this kind of store",
 }
 
 /// A failure: its [`kind`](Error::kind) for programs, its `Display` for people, which is one line, its

@@ -242,6 +242,10 @@ impl StoredFingerprint {
         &self.bytes
     }
 
+    pub(crate) fn shared_bytes(&self) -> SharedBytes {
+        self.bytes.clone()
+    }
+
     pub(crate) fn decode(bytes: SharedBytes) -> Result<Self> {
         let mut decoder = Decoder::new(&bytes);
         let version = decoder.u8()?;

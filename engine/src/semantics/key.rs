@@ -74,6 +74,10 @@ impl Key {
         &self.identity
     }
 
+    pub(crate) fn identity_bytes(&self) -> SharedBytes {
+        self.identity.clone()
+    }
+
     pub(crate) fn from_identity(identity: SharedBytes) -> Result<Self> {
         let (scope_len, rest) =
             identity.split_first().ok_or_else(|| Error::corrupted("a stored key has no bytes"))?;

@@ -1,0 +1,32 @@
+//! Fleets: the engine of `oncekey` on a PostgreSQL that any number of processes share.
+#![forbid(unsafe_code)]
+
+mod connection;
+mod handshake;
+mod options;
+mod rows;
+mod statements;
+mod store;
+mod tls;
+mod upkeep;
+
+pub use store::PostgresStore;
+pub use options::Options;
+
+/// The group statements and those that read rows, with the names of their types: for tests of their plans.
+#[doc(hidden)]
+pub fn gated_statements(schema: &str) -> Vec<(&'static str, String, Vec<String>)> {
+    let all = statements::Statements::new(schema);
+    [
+        ("claim", all.claim),
+        ("change", all.change),
+        ("claims", all.claims),
+        ("changes", all.changes),
+        ("group", all.group),
+        ("read", all.read),
+        ("orphans", all.orphans),
+    ]
+    .into_iter()
+    .map(|(name, sql)| (name, sql.text, sql.types.iter().map(|of| of.name().to_owned()).collect()))
+    .collect()
+}

@@ -1,0 +1,164 @@
+//! How a fleet is opened.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use oncekey::fleet::store::error;
+use oncekey::{ErrorKind, Result};
+use tokio_postgres::Config;
+use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
+
+use crate::connection::STATEMENT_TIMEOUT;
+
+/// Options of a fleet: where its database is, and how this engine takes part.
+///
+/// Passwords come with the URL; nothing of it is shown by `Debug` or an error.
+#[derive(Clone)]
+pub struct Options {
+    pub(crate) settings: Settings,
+}
+
+impl Options {
+    /// The database that `url` names: `postgres://user:password@host,host/database?…`, as libpq reads it.
+    /// Of several hosts, that is used which takes writes.
+    pub fn new(url: impl AsRef<str>) -> Self {
+        Self { settings: Settings::new(url.as_ref()) }
+    }
+
+    /// The schema that holds the tables. Default `oncekey`.
+    pub fn schema(mut self, schema: impl Into<String>) -> Self {
+        self.settings.schema = schema.into();
+        self
+    }
+
+    /// Whether tables are made where there are none. Default no: an operator runs the text that
+    /// [`creation_sql`](Self::creation_sql) gives.
+    pub fn create(mut self, create: bool) -> Self {
+        self.settings.create = create;
+        self
+    }
+
+    /// Whether a server without `synchronous_standby_names` is refused. Default no.
+    pub fn replication_required(mut self, required: bool) -> Self {
+        self.settings.replication_required = required;
+        self
+    }
+
+    /// Whether settings are sent when a connection begins. Default yes. A pooler may refuse them; then
+    /// the role must have them, as docs/fleet.md lists.
+    pub fn startup_options(mut self, sent: bool) -> Self {
+        self.settings.startup_options = sent;
+        self
+    }
+
+    /// Trusts these certificates (PEM) instead of those of the system.
+    pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.settings.root_certificates = Some(pem.into());
+        self
+    }
+
+    /// The text that makes an empty store, for those who run their migrations themselves.
+    pub fn creation_sql(&self) -> String {
+        crate::statements::Statements::new(&self.settings.schema).creation().to_owned()
+    }
+
+    /// The store alone, without an engine.
+    ///
+    /// # Errors
+    /// `InvalidInput`: not a URL, or no certificates.
+    #[doc(hidden)]
+    pub fn store(&self) -> Result<crate::PostgresStore> {
+        crate::PostgresStore::start(self.settings.clone())
+    }
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Options({})", self.settings.location())
+    }
+}
+
+/// What the connections of a store need to know.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) url: String,
+    pub(crate) schema: String,
+    pub(crate) create: bool,
+    pub(crate) replication_required: bool,
+    pub(crate) startup_options: bool,
+    pub(crate) synchronous_commit: &'static str,
+    pub(crate) root_certificates: Option<Vec<u8>>,
+    pub(crate) bucket_ms: u64,
+}
+
+/// Plans are made for one server and many tables of any size: without these, a plan that was made while
+/// a table was small would scan it when it is large.
+const PLANS: &str = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off \
+                     -c plan_cache_mode=force_generic_plan";
+
+impl Settings {
+    pub(crate) fn new(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            schema: "oncekey".to_owned(),
+            create: false,
+            replication_required: false,
+            startup_options: true,
+            synchronous_commit: "on",
+            root_certificates: None,
+            bucket_ms: 6 * 3_600_000,
+        }
+    }
+
+    /// What the client needs to connect.
+    ///
+    /// # Errors
+    /// `InvalidInput`: not a URL of PostgreSQL. The error shows nothing of it.
+    pub(crate) fn config(&self) -> Result<Config> {
+        let invalid = |source: tokio_postgres::Error| {
+            error(ErrorKind::InvalidInput, "the URL of the database", Some(source.into()))
+        };
+        // The client checks certificates always, and knows no other word for it.
+        let url = self.url.replace("sslmode=verify-full", "sslmode=require");
+        let mut config: Config = url.parse().map_err(invalid)?;
+        if config.get_hosts().is_empty() {
+            return Err(error(ErrorKind::InvalidInput, "the URL of the database names no host", None));
+        }
+        if !url.contains("sslmode=") {
+            let local = config.get_hosts().iter().all(is_local);
+            config.ssl_mode(if local { SslMode::Disable } else { SslMode::Require });
+        }
+        if config.get_application_name().is_none() {
+            config.application_name("oncekey");
+        }
+        if self.startup_options {
+            let given = config.get_options().unwrap_or_default().to_owned();
+            let timeout = STATEMENT_TIMEOUT.as_millis();
+            config.options(format!("{given} {PLANS} -c statement_timeout={timeout}").trim());
+        }
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(Duration::from_secs(5));
+        }
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        Ok(config)
+    }
+
+    /// The hosts, the database and the schema: nothing that is secret.
+    pub(crate) fn location(&self) -> String {
+        let Ok(config) = self.config() else { return "postgres".to_owned() };
+        let hosts: Vec<_> = config.get_hosts().iter().map(|host| match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(path) => path.display().to_string(),
+        }).collect();
+        let hosts = hosts.join(",");
+        format!("postgres://{hosts}/{}#{}", config.get_dbname().unwrap_or_default(), self.schema)
+    }
+}
+
+fn is_local(host: &Host) -> bool {
+    match host {
+        Host::Unix(_) => true,
+        Host::Tcp(name) if name == "localhost" => true,
+        Host::Tcp(name) => name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()),
+    }
+}

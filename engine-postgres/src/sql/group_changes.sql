@@ -1,0 +1,32 @@
+, l AS MATERIALIZED (                            -- never waits: a row that somebody holds is told as not applied
+  SELECT k.hash FROM i JOIN oncekey.key k ON k.hash = i.hash AND k.version = i.expected
+  WHERE i.expected > 0 FOR UPDATE OF k SKIP LOCKED
+), n AS MATERIALIZED (                           -- the version is drawn behind the row lock: versions of a row grow
+  SELECT i.*, nextval('oncekey.version') AS v,
+         CASE WHEN i.state = 1 THEN NULL WHEN i.state = 2 THEN least(i.since, i.now) ELSE i.now END AS at
+  FROM i JOIN l USING (hash)
+), upd AS (
+  UPDATE oncekey.key k SET
+    version    = n.v, writer = n.writer, op = n.op, state = n.state, attempt = n.attempt, ttl_ms = n.ttl_ms,
+    token      = CASE WHEN n.grants THEN n.v ELSE k.token END,
+    owner      = CASE WHEN n.grants THEN $2 ELSE k.owner END,
+    started_at = CASE WHEN n.grants THEN n.now ELSE k.started_at END,
+    deadline   = CASE WHEN n.grants THEN n.now + n.deadline_in ELSE k.deadline END,
+    since      = n.at,
+    expires_at = n.at + n.expires_in,
+    leaf       = CASE WHEN n.at IS NULL THEN NULL
+                      WHEN (n.at + n.expires_in) / n.bucket_ms - n.now / n.bucket_ms BETWEEN 0 AND n.leaves - 3
+                      THEN ((n.at + n.expires_in) / n.bucket_ms % n.leaves)::smallint ELSE n.leaves END,
+    fingerprint = coalesce(n.fingerprint, k.fingerprint),
+    checkpoint  = CASE WHEN n.state IN (1, 2) AND NOT (n.grants AND n.attempt = 1) THEN coalesce(n.checkpoint, k.checkpoint) END
+  FROM n WHERE k.hash = n.hash AND k.version = n.expected
+  RETURNING k.hash, k.version, k.state, k.since, k.expires_at, k.leaf
+), res AS (
+  INSERT INTO oncekey.response (leaf, version, expires_at, hash, body)
+  SELECT u.leaf, u.version, u.expires_at, u.hash, i.body FROM upd u JOIN i USING (hash) WHERE u.state <> 1
+), orp AS (
+  INSERT INTO oncekey.orphan (hash, since) SELECT hash, since FROM upd WHERE state = 2
+  ON CONFLICT (hash) DO UPDATE SET since = excluded.since
+), unorp AS (
+  DELETE FROM oncekey.orphan o USING upd u JOIN i USING (hash) WHERE i.resolves AND u.state <> 2 AND o.hash = u.hash
+)

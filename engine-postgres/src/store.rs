@@ -1,0 +1,527 @@
+//! The [`Store`] over PostgreSQL: one thread with two lanes, each a connection that is made anew when it
+//! breaks. Groups go on one, so that a heartbeat never queues behind them; everything else on the other;
+//! upkeep opens a third for as long as it takes.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use oncekey::fleet::store::{
+    Done, Failure, Group, GroupAnswer, NewInstance, Opened, Registered, Renewal, Rows, Store, Upkeep, error,
+};
+use oncekey::{ErrorKind, Result};
+use tokio::sync::mpsc;
+use tokio_postgres::Config;
+
+use crate::connection::{Connection, unavailable};
+use crate::handshake::{self, Known, Met};
+use crate::options::Settings;
+use crate::rows::{self, Gate, Hash, Params, Shut, signed, unsigned};
+use crate::statements::{Sql, Statements};
+use crate::tls::{self, Tls};
+use crate::upkeep;
+
+/// A gated read is not bound to a time: it changes nothing.
+const ANY_TIME: u64 = i64::MAX as u64;
+
+type Answered<T> = Result<T, Failure>;
+
+/// What a lane is asked for.
+enum Request {
+    Open(NewInstance, Done<Opened>),
+    Register(NewInstance, Done<Registered>),
+    Group(Group, Done<GroupAnswer>),
+    Read(u64, Vec<u128>, Done<Rows>),
+    Renew(u64, Done<Renewal>),
+    End(u64, Vec<u64>, Done<Vec<u64>>),
+    Orphans(u64, Option<u128>, usize, Done<Rows>),
+    Upkeep(u64, Duration, Done<Upkeep>),
+    Close(u64, Done<()>),
+}
+
+/// A store that PostgreSQL keeps.
+pub struct PostgresStore {
+    groups: mpsc::UnboundedSender<Request>,
+    control: mpsc::UnboundedSender<Request>,
+    upkeep: mpsc::UnboundedSender<Request>,
+    settings: Arc<Settings>,
+    known: Arc<Known>,
+    thread: std::sync::Mutex<Option<JoinHandle<()>>>,
+}
+
+/// One connection and what is needed to make it again.
+pub(crate) struct Lane {
+    common: Rc<Common>,
+    connection: Option<Connection>,
+    /// The store as this connection met it.
+    met: Option<Met>,
+}
+
+/// What the lanes of a store share.
+struct Common {
+    settings: Arc<Settings>,
+    config: Config,
+    statements: Statements,
+    tls: Option<Tls>,
+    known: Arc<Known>,
+    named: Arc<AtomicBool>,
+    /// The store that was opened; every connection must meet the same.
+    first: RefCell<Option<Met>>,
+}
+
+impl PostgresStore {
+    /// A store that is not opened yet.
+    ///
+    /// # Errors
+    /// `InvalidInput`, and those of starting a thread.
+    pub(crate) fn start(settings: Settings) -> Result<Self> {
+        let settings = Arc::new(settings);
+        let known = Arc::new(Known::default());
+        let common = (settings.clone(), settings.config()?, tls::make(&settings)?, known.clone());
+        let (groups, group_requests) = mpsc::unbounded_channel();
+        let (control, control_requests) = mpsc::unbounded_channel();
+        let (upkeep, upkeep_requests) = mpsc::unbounded_channel();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|source| error(ErrorKind::Io, "starting the runtime", Some(source.into())))?;
+        let thread = std::thread::Builder::new()
+            .name("oncekey-postgres".to_owned())
+            .spawn(move || {
+                let (settings, config, tls, known) = common;
+                let common = Rc::new(Common {
+                    statements: Statements::new(&settings.schema),
+                    named: Arc::new(AtomicBool::new(true)),
+                    first: RefCell::default(),
+                    settings,
+                    config,
+                    tls,
+                    known,
+                });
+                let lane = |requests, keeps| serve(Lane::new(common.clone()), requests, keeps);
+                let tasks = tokio::task::LocalSet::new();
+                tasks.block_on(&runtime, async {
+                    let lanes = [
+                        tokio::task::spawn_local(lane(group_requests, true)),
+                        tokio::task::spawn_local(lane(control_requests, true)),
+                        tokio::task::spawn_local(lane(upkeep_requests, false)),
+                    ];
+                    for lane in lanes {
+                        let _panicked = lane.await;
+                    }
+                });
+            })
+            .map_err(|source| error(ErrorKind::Io, "starting a thread", Some(source.into())))?;
+        let thread = std::sync::Mutex::new(Some(thread));
+        Ok(Self { groups, control, upkeep, settings, known, thread })
+    }
+
+    /// Whether the server lacks something that it had acknowledged to this process.
+    pub fn history_lost(&self) -> bool {
+        self.known.lost.load(Ordering::SeqCst)
+    }
+
+    /// Goes on with a server that lost history.
+    pub fn accept_lost_history(&self) {
+        self.known.lost.store(false, Ordering::SeqCst);
+    }
+
+    fn wait<T: Send + 'static>(&self, request: impl FnOnce(Done<T>) -> Request) -> Result<T> {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        send(&self.control, request(Box::new(move |answer| drop(sender.send(answer)))));
+        match receiver.recv() {
+            Ok(answer) => answer.map_err(|failure| failure.error().clone()),
+            Err(_) => Err(error(ErrorKind::Closed, "", None)),
+        }
+    }
+}
+
+fn send(lane: &mpsc::UnboundedSender<Request>, request: Request) {
+    if let Err(mpsc::error::SendError(request)) = lane.send(request) {
+        request.fail();
+    }
+}
+
+impl Request {
+    async fn run(self, lane: &mut Lane) {
+        match self {
+            Self::Open(new, done) => done(lane.open(&new).await),
+            Self::Register(new, done) => done(lane.register(&new).await),
+            Self::Group(group, done) => done(lane.group(&group).await),
+            Self::Read(instance, hashes, done) => done(lane.read(instance, hashes).await),
+            Self::Renew(instance, done) => done(lane.renew(instance).await),
+            Self::End(by, others, done) => done(lane.end(by, &others).await),
+            Self::Orphans(instance, after, most, done) => {
+                done(lane.orphans(instance, after, most).await);
+            }
+            Self::Upkeep(by, interval, done) => done(upkeep::round(lane, by, interval).await),
+            Self::Close(instance, done) => done(lane.close(instance).await),
+        }
+    }
+
+    /// The thread has ended.
+    fn fail(self) {
+        let closed = Failure::Refused(error(ErrorKind::Closed, "", None));
+        match self {
+            Self::Open(_, done) => done(Err(closed)),
+            Self::Register(_, done) => done(Err(closed)),
+            Self::Group(_, done) => done(Err(closed)),
+            Self::Read(.., done) | Self::Orphans(.., done) => done(Err(closed)),
+            Self::Renew(_, done) => done(Err(closed)),
+            Self::End(.., done) => done(Err(closed)),
+            Self::Upkeep(.., done) => done(Err(closed)),
+            Self::Close(_, done) => done(Err(closed)),
+        }
+    }
+}
+
+async fn serve(mut lane: Lane, mut requests: mpsc::UnboundedReceiver<Request>, keeps: bool) {
+    while let Some(request) = requests.recv().await {
+        request.run(&mut lane).await;
+        if !keeps {
+            lane.connection = None;
+        }
+    }
+}
+
+impl Store for PostgresStore {
+    fn open(&self, new: &NewInstance) -> Result<Opened> {
+        self.wait(|done| Request::Open(new.clone(), done))
+    }
+
+    fn register(&self, new: NewInstance, done: Done<Registered>) {
+        send(&self.control, Request::Register(new, done));
+    }
+
+    fn group(&self, group: Group, done: Done<GroupAnswer>) {
+        send(&self.groups, Request::Group(group, done));
+    }
+
+    fn read(&self, instance: u64, hashes: Vec<u128>, done: Done<Rows>) {
+        send(&self.control, Request::Read(instance, hashes, done));
+    }
+
+    fn renew(&self, instance: u64, done: Done<Renewal>) {
+        send(&self.control, Request::Renew(instance, done));
+    }
+
+    fn end(&self, by: u64, others: Vec<u64>, done: Done<Vec<u64>>) {
+        send(&self.control, Request::End(by, others, done));
+    }
+
+    fn orphans(&self, instance: u64, after: Option<u128>, most: usize, done: Done<Rows>) {
+        send(&self.control, Request::Orphans(instance, after, most, done));
+    }
+
+    fn upkeep(&self, by: u64, interval: Duration, done: Done<Upkeep>) {
+        send(&self.upkeep, Request::Upkeep(by, interval, done));
+    }
+
+    fn close(&self, instance: u64) -> Result<()> {
+        self.wait(|done| Request::Close(instance, done))
+    }
+
+    fn location(&self) -> String {
+        self.settings.location()
+    }
+}
+
+impl Lane {
+    fn new(common: Rc<Common>) -> Self {
+        Self { common, connection: None, met: None }
+    }
+
+    async fn open(&mut self, new: &NewInstance) -> Answered<Opened> {
+        self.create().await?;
+        let met = self.connect().await?;
+        let registered = self.register(new).await?;
+        Ok(Opened { registered, secret: met.secret, incarnation: met.incarnation })
+    }
+
+    async fn close(&mut self, instance: u64) -> Answered<()> {
+        self.run(|statements| &statements.close, &vec![Box::new(signed(instance))]).await?;
+        Ok(())
+    }
+
+    async fn read(&mut self, instance: u64, hashes: Vec<u128>) -> Answered<Rows> {
+        let hashes: Vec<Hash> = hashes.into_iter().map(Hash).collect();
+        self.rows(instance, |statements| &statements.read, vec![Box::new(hashes)]).await
+    }
+
+    async fn orphans(&mut self, instance: u64, after: Option<u128>, most: usize) -> Answered<Rows> {
+        let params: Params<'_> = vec![Box::new(after.map(Hash)), Box::new(signed(most as u64))];
+        self.rows(instance, |statements| &statements.orphans, params).await
+    }
+
+    /// Empties a leaf. One round trip, one implicit transaction: nothing stays open behind a pooler.
+    pub(crate) async fn truncate(&mut self, leaf: i16) -> Answered<()> {
+        self.connect().await?;
+        let common = self.common.clone();
+        let Some(connection) = &self.connection else {
+            return Err(Failure::NotCarriedOut(unavailable("no connection")));
+        };
+        let truncate = &common.statements.upkeep_truncate[leaf as usize];
+        let text = format!("SELECT set_config('lock_timeout', '100ms', true); {truncate}");
+        connection.batch(&text).await.map_err(|(failure, _)| failure)
+    }
+
+    /// A connection that passed the handshake; the one that is there, if it is one.
+    pub(crate) async fn connect(&mut self) -> Answered<Met> {
+        let common = self.common.clone();
+        if common.known.lost.load(Ordering::SeqCst) {
+            let context = "the server lacks changes that it had acknowledged";
+            return Err(Failure::Refused(error(ErrorKind::HistoryLost, context, None)));
+        }
+        if let (Some(connection), Some(met)) = (&self.connection, &self.met)
+            && !connection.is_closed()
+        {
+            return Ok(met.clone());
+        }
+        self.connection = None;
+        let opened = Connection::open(&common.config, common.tls.clone(), common.named.clone()).await;
+        let mut connection = opened?;
+        let required = common.settings.replication_required;
+        handshake::settings(&mut connection, &common.statements, required).await?;
+        let first = common.first.borrow().clone();
+        let mark = || i64::from_le_bytes(random());
+        let met = handshake::store(&mut connection, &common.statements, &common.known, first.as_ref(), mark);
+        let met = met.await?;
+        *common.first.borrow_mut() = Some(met.clone());
+        (self.connection, self.met) = (Some(connection), Some(met.clone()));
+        if common.known.lost.load(Ordering::SeqCst) {
+            return Box::pin(self.connect()).await;
+        }
+        // A commit that a standby acknowledged vouches for all that this server shows: DURABLE.
+        let instance = common.known.instance.load(Ordering::SeqCst);
+        if instance != 0 {
+            self.renew_here(instance).await?;
+        }
+        Ok(met)
+    }
+
+    /// Makes the tables, if the options say so and there are none.
+    async fn create(&mut self) -> Answered<()> {
+        let common = self.common.clone();
+        if !common.settings.create {
+            return Ok(());
+        }
+        let opened = Connection::open(&common.config, common.tls.clone(), common.named.clone()).await;
+        let mut connection = opened?;
+        handshake::settings(&mut connection, &common.statements, false).await?;
+        match connection.run(&common.statements.store, &vec![]).await {
+            Ok(rows) if !rows.is_empty() => return Ok(()),
+            Ok(_) => {}
+            Err((failure, _)) if failure.error().kind() == ErrorKind::StoreMissing => {
+                // Another process may be at it: whoever is later finds the tables.
+                let made = connection.batch(&format!("BEGIN; {}; COMMIT", common.statements.creation())).await;
+                if let Err((failure, _)) = made {
+                    let _ended = connection.batch("ROLLBACK").await;
+                    let there = connection.run(&common.statements.store, &vec![]).await;
+                    there.map_err(|_| failure)?;
+                }
+            }
+            Err((failure, _)) => return Err(failure),
+        }
+        let secret: [u8; 64] = random();
+        let params: Params<'_> = vec![
+            Box::new(i64::from_le_bytes(random())),
+            Box::new(secret.to_vec()),
+            Box::new(signed(common.settings.bucket_ms)),
+            Box::new(crate::statements::LEAVES),
+        ];
+        connection.run(&common.statements.create, &params).await.map_err(|(failure, _)| failure)?;
+        Ok(())
+    }
+
+    /// Runs a statement that is not gated.
+    pub(crate) async fn run(
+        &mut self,
+        sql: impl Fn(&Statements) -> &Sql,
+        params: &Params<'_>,
+    ) -> Answered<Vec<tokio_postgres::Row>> {
+        self.connect().await?;
+        self.run_here(sql, params).await
+    }
+
+    async fn run_here(
+        &mut self,
+        sql: impl Fn(&Statements) -> &Sql,
+        params: &Params<'_>,
+    ) -> Answered<Vec<tokio_postgres::Row>> {
+        let common = self.common.clone();
+        self.run_sql(sql(&common.statements), params).await
+    }
+
+    async fn run_sql(&mut self, sql: &Sql, params: &Params<'_>) -> Answered<Vec<tokio_postgres::Row>> {
+        let Some(connection) = &mut self.connection else {
+            return Err(Failure::NotCarriedOut(unavailable("no connection")));
+        };
+        match connection.run(sql, params).await {
+            Ok(rows) => Ok(rows),
+            Err((failure, spent)) => {
+                if spent {
+                    self.connection = None;
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    async fn register(&mut self, new: &NewInstance) -> Answered<Registered> {
+        let lease = signed(new.lease.as_millis() as u64);
+        let params: Params<'_> =
+            vec![Box::new(new.name.clone()), Box::new(lease), Box::new(new.build.clone())];
+        let rows = self.run(|statements| &statements.register, &params).await?;
+        let row = rows.first().ok_or_else(|| Failure::NotCarriedOut(unavailable("no instance")))?;
+        let number = |at: usize| unsigned(row.try_get(at).unwrap_or(0));
+        let registered = Registered { instance: number(0), lease_until: number(1), now: number(2) };
+        self.common.known.acknowledged.store(0, Ordering::SeqCst);
+        self.common.known.instance.store(registered.instance, Ordering::SeqCst);
+        Ok(registered)
+    }
+
+    /// A renewal that the server acknowledged without a warning makes all before it certain.
+    async fn renew_here(&mut self, instance: u64) -> Answered<Renewal> {
+        loop {
+            let (Some(connection), Some(met)) = (&self.connection, &self.met) else {
+                return Err(Failure::NotCarriedOut(unavailable("no connection")));
+            };
+            let warnings = connection.warnings();
+            let params: Params<'_> =
+                vec![Box::new(signed(instance)), Box::new(met.generation), Box::new(met.boot)];
+            let rows = self.run_here(|statements| &statements.renew, &params).await?;
+            if self.connection.as_ref().is_some_and(|connection| connection.warnings() != warnings) {
+                // The wait for the standby was cancelled: the commit may be lost with this server.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            }
+            let row = rows.first().ok_or_else(|| Failure::NotCarriedOut(unavailable("no store")))?;
+            match row.try_get::<_, i16>(0).unwrap_or(2) {
+                0 => {}
+                3 => return Err(clock_jump()),
+                _ => {
+                    self.connection = None;
+                    return Err(Failure::NotCarriedOut(unavailable("the server is another one now")));
+                }
+            }
+            let now = unsigned(row.try_get(1).unwrap_or(0));
+            return Ok(match row.try_get::<_, Option<i64>>(3).unwrap_or(None) {
+                Some(lease_until) => Renewal::Renewed { lease_until: unsigned(lease_until), now },
+                None => Renewal::Ended { now },
+            });
+        }
+    }
+
+    async fn renew(&mut self, instance: u64) -> Answered<Renewal> {
+        self.connect().await?;
+        self.renew_here(instance).await
+    }
+
+    pub(crate) async fn end(&mut self, by: u64, others: &[u64]) -> Answered<Vec<u64>> {
+        let others: Vec<i64> = others.iter().copied().map(signed).collect();
+        let params: Params<'_> = vec![Box::new(signed(by)), Box::new(others)];
+        let rows = self.run(|statements| &statements.end, &params).await?;
+        Ok(rows.iter().filter_map(|row| row.try_get(0).ok()).map(unsigned).collect())
+    }
+
+    fn gate(&self, met: &Met, instance: u64, valid_until: u64, number: u64, durable: bool) -> Gate {
+        Gate {
+            synchronous_commit: if durable { self.common.settings.synchronous_commit } else { "off" },
+            instance,
+            valid_until,
+            generation: met.generation,
+            boot: met.boot,
+            number,
+        }
+    }
+
+    async fn rows(
+        &mut self,
+        instance: u64,
+        sql: impl Fn(&Statements) -> &Sql,
+        more: Params<'_>,
+    ) -> Answered<Rows> {
+        let met = self.connect().await?;
+        let mut params = self.gate(&met, instance, ANY_TIME, 0, true).params();
+        params.extend(more);
+        let rows = self.run_here(sql, &params).await?;
+        match rows::answer(&rows, met.generation)? {
+            Ok(answer) => Ok(answer.found),
+            Err(shut) => Err(self.shut(shut)),
+        }
+    }
+
+    async fn group(&mut self, group: &Group) -> Answered<GroupAnswer> {
+        let met = self.connect().await?;
+        let gate = self.gate(&met, group.instance, group.valid_until, group.number, group.durable);
+        let common = self.common.clone();
+        let (sql, images) = rows::group(&common.statements, group);
+        let mut params = gate.params();
+        params.extend(images);
+        let warnings = self.connection.as_ref().map_or(0, Connection::warnings);
+        let rows = self.run_sql(sql, &params).await?;
+        let answer = match rows::answer(&rows, met.generation)? {
+            Ok(answer) => answer,
+            Err(shut) => return Err(self.shut(shut)),
+        };
+        if group.durable {
+            if self.connection.as_ref().is_some_and(|connection| connection.warnings() != warnings) {
+                // DURABLE: answers wait for a commit behind this one that the standby acknowledged.
+                let renewed = self.renew_here(group.instance).await;
+                renewed.map_err(|failure| Failure::Unknown(failure.error().clone()))?;
+            }
+            if !answer.applied.is_empty() && group.instance == common.known.instance.load(Ordering::SeqCst) {
+                common.known.acknowledged.store(group.number, Ordering::SeqCst);
+            }
+        }
+        Ok(answer)
+    }
+
+    fn shut(&mut self, shut: Shut) -> Failure {
+        match shut {
+            Shut::Late => Failure::NotCarriedOut(unavailable("the statement came too late")),
+            Shut::Elsewhere => {
+                self.connection = None;
+                Failure::NotCarriedOut(unavailable("the server is another one now"))
+            }
+            Shut::ClockJump => clock_jump(),
+        }
+    }
+}
+
+/// Random bytes of the operating system.
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    let filled = rustls::crypto::ring::default_provider().secure_random.fill(&mut bytes);
+    // It fails only where the system has no such source, and TLS would not work either.
+    filled.expect("the system gives random bytes");
+    bytes
+}
+
+fn clock_jump() -> Failure {
+    let context = "the clock of the server went ahead by more than 30 days";
+    Failure::Refused(error(ErrorKind::ClockJump, context, None))
+}
+
+impl Drop for PostgresStore {
+    fn drop(&mut self) {
+        // Closing the channels ends the lanes, and they the thread.
+        let (closed, _) = mpsc::unbounded_channel();
+        self.groups = closed.clone();
+        self.control = closed.clone();
+        self.upkeep = closed;
+        if let Some(thread) = self.thread.get_mut().ok().and_then(Option::take) {
+            let _panicked = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PostgresStore({})", self.settings.location())
+    }
+}

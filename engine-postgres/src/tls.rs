@@ -1,0 +1,48 @@
+//! TLS, by rustls with ring.
+
+use std::sync::Arc;
+
+use oncekey::fleet::store::error;
+use oncekey::{ErrorKind, Result};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use tokio_postgres::config::SslMode;
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::options::Settings;
+
+/// How connections are secured.
+pub(crate) type Tls = MakeRustlsConnect;
+
+/// A certificate must be signed by one of the roots, and name the host. `None` for a server of this
+/// machine, and where the URL says so.
+pub(crate) fn make(settings: &Settings) -> Result<Option<Tls>> {
+    if settings.config()?.get_ssl_mode() == SslMode::Disable {
+        return Ok(None);
+    }
+    let mut roots = RootCertStore::empty();
+    match &settings.root_certificates {
+        Some(pem) => {
+            for certificate in CertificateDer::pem_slice_iter(pem) {
+                let certificate = certificate.map_err(|source| invalid(source.into()))?;
+                roots.add(certificate).map_err(|source| invalid(source.into()))?;
+            }
+        }
+        None => {
+            let native = rustls_native_certs::load_native_certs();
+            roots.add_parsable_certificates(native.certs);
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|source| invalid(source.into()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Some(MakeRustlsConnect::new(config)))
+}
+
+fn invalid(source: Box<dyn std::error::Error + Send + Sync>) -> oncekey::Error {
+    error(ErrorKind::InvalidInput, "the root certificates cannot be used", Some(source))
+}

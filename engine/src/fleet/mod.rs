@@ -1,0 +1,8 @@
+//! Many processes, one shared store: the part of a fleet that is the same for every [`store::Store`].
+//!
+//! For the crates of this repository; nothing here is promised to stay as it is.
+
+pub mod store;
+
+mod clock;
+mod image;

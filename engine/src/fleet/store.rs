@@ -1,0 +1,331 @@
+//! The trait [`Store`]: a shared place of rows that is changed by compare-and-swap.
+//!
+//! A store knows hashes, versions, times and bytes, and nothing of claims. It can do four things: insert
+//! a row where none is, swap a row whose version is the expected one, free a row, and give the row that
+//! is there. A group of such changes is one atomic step. What a change means is decided by
+//! [`transition`](crate::semantics::transition) before it comes here.
+
+use std::fmt::Debug;
+use std::time::Duration;
+
+use crate::base::bytes::SharedBytes;
+use crate::base::error::{Error, ErrorKind, Result};
+
+/// The bits of a version below the generation.
+pub const GENERATION_SHIFT: u32 = 44;
+
+/// A time or a span beyond this many milliseconds counts as this: sums of three stay within `i64`.
+pub const MAX_MILLIS: u64 = i64::MAX as u64 / 4;
+
+/// How long a freed row stands at least, in milliseconds. Longer than any statement lingers.
+pub const TOMBSTONE_MS: u64 = 60_000;
+
+/// Called once with the answer, on any thread.
+pub type Done<T> = Box<dyn FnOnce(Result<T, Failure>) + Send>;
+
+/// Why there is no answer.
+#[derive(Clone, Debug)]
+pub enum Failure {
+    /// Nothing changed. Sent again, it may be carried out.
+    NotCarriedOut(Error),
+    /// It may have been carried out, now or a little later. Sent again, the rows tell.
+    Unknown(Error),
+    /// Nothing changed, and sent again it would fail again.
+    Refused(Error),
+}
+
+impl Failure {
+    /// What went wrong.
+    pub fn error(&self) -> &Error {
+        match self {
+            Self::NotCarriedOut(error) | Self::Unknown(error) | Self::Refused(error) => error,
+        }
+    }
+}
+
+/// An error of a store.
+pub fn error(
+    kind: ErrorKind,
+    context: impl Into<String>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+) -> Error {
+    match source {
+        Some(source) => Error::caused_by(kind, context, source),
+        None => Error::new(kind, context),
+    }
+}
+
+/// Bytes of a row.
+pub fn bytes(bytes: &[u8]) -> SharedBytes {
+    SharedBytes::copy_of(bytes)
+}
+
+/// The shared place of rows. All methods may be called from any thread.
+pub trait Store: Debug + Send + Sync + 'static {
+    /// Connects, checks the store and registers an instance; blocks.
+    ///
+    /// # Errors
+    /// Those of an open: `StoreMissing`, `StoreNewerFormat`, `StoreUnreadable`, `Unavailable`.
+    fn open(&self, new: &NewInstance) -> Result<Opened>;
+    /// Registers another instance: the one before has ended.
+    fn register(&self, new: NewInstance, done: Done<Registered>);
+    /// Carries out a group. Answers say that a change happened only after it is durable.
+    fn group(&self, group: Group, done: Done<GroupAnswer>);
+    /// The rows with these hashes.
+    fn read(&self, instance: u64, hashes: Vec<u128>, done: Done<Rows>);
+    /// Renews the lease of an instance.
+    fn renew(&self, instance: u64, done: Done<Renewal>);
+    /// Ends those instances whose lease is over, if `by` may say so. Gives those that it ended.
+    fn end(&self, by: u64, others: Vec<u64>, done: Done<Vec<u64>>);
+    /// Orphans by hash, behind `after`, at most `most`.
+    fn orphans(&self, instance: u64, after: Option<u128>, most: usize, done: Done<Rows>);
+    /// One round of upkeep, unless another instance did one within `interval`.
+    fn upkeep(&self, by: u64, interval: Duration, done: Done<Upkeep>);
+    /// Ends the instance and the connections; blocks.
+    ///
+    /// # Errors
+    /// `Unavailable`: its lease ends it.
+    fn close(&self, instance: u64) -> Result<()>;
+    /// The place, for people. Holds no secret.
+    fn location(&self) -> String;
+}
+
+/// An instance that is to be registered.
+#[derive(Clone, Debug)]
+pub struct NewInstance {
+    /// Ends the living instance of the same name, when it is not empty.
+    pub name: String,
+    /// How long it counts as living after each renewal.
+    pub lease: Duration,
+    /// The build, for people.
+    pub build: String,
+}
+
+/// A store that was opened.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// The new instance.
+    pub registered: Registered,
+    /// The secret of the store.
+    pub secret: [u8; 64],
+    /// Of all its tokens.
+    pub incarnation: u64,
+}
+
+/// An instance that was registered.
+#[derive(Clone, Copy, Debug)]
+pub struct Registered {
+    /// Its number, never used again.
+    pub instance: u64,
+    /// The end of its lease.
+    pub lease_until: u64,
+    /// The store's time.
+    pub now: u64,
+}
+
+/// What a renewal found.
+#[derive(Clone, Copy, Debug)]
+pub enum Renewal {
+    /// The lease runs until then.
+    Renewed {
+        /// The end of the lease.
+        lease_until: u64,
+        /// The store's time.
+        now: u64,
+    },
+    /// The instance was ended.
+    Ended {
+        /// The store's time.
+        now: u64,
+    },
+}
+
+/// Changes that are carried out in one atomic step, at most one of each row.
+#[derive(Clone, Debug)]
+pub struct Group {
+    /// Who sends it; owns the claims that it grants.
+    pub instance: u64,
+    /// Counts the groups of the instance, from 1.
+    pub number: u64,
+    /// From this store time on it changes nothing.
+    pub valid_until: u64,
+    /// Whether it waits until it is durable.
+    pub durable: bool,
+    /// The changes.
+    pub images: Vec<RowImage>,
+}
+
+/// A row as a change leaves it, with holes that the store fills: its version and its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowImage {
+    /// Which row.
+    pub hash: u128,
+    /// The version that it must have; 0: there must be no row.
+    pub expected: u64,
+    /// The instance that sent the change first; with `op` it names the change for ever.
+    pub writer: u64,
+    /// The number of the change, never used again by its process.
+    pub op: u64,
+    /// The state that it leaves.
+    pub state: RowState,
+    /// The attempt that it leaves, from 1.
+    pub attempt: u32,
+    /// Whether it grants a claim: token, owner, start and deadline are set.
+    pub grants: bool,
+    /// Whether the row counted as an orphan before.
+    pub resolves: bool,
+    /// The TTL of the record.
+    pub ttl: u64,
+    /// From the store's time to the deadline of the claim.
+    pub deadline_in: Option<u64>,
+    /// The latest time that an orphan is dated at; the store's time if that is earlier.
+    pub since: Option<u64>,
+    /// From the end to the expiry; none in flight.
+    pub expires_in: Option<u64>,
+    /// Whole key; unchanged by swaps.
+    pub identity: SharedBytes,
+    /// `None`: as it was.
+    pub fingerprint: Option<SharedBytes>,
+    /// `None`: as it was, where the state keeps one.
+    pub checkpoint: Option<SharedBytes>,
+    /// The response, only when completed.
+    pub body: Option<SharedBytes>,
+}
+
+/// What a row says of its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RowState {
+    /// Absent; the row keeps older inserts and older versions away.
+    Free = 0,
+    /// Claimed.
+    InFlight = 1,
+    /// Given up by its owner.
+    Orphan = 2,
+    /// Completed, with its response.
+    Completed = 3,
+    /// Completed, and the response was not kept.
+    WithoutResponse = 4,
+}
+
+impl RowState {
+    /// The state of this number.
+    pub fn from_number(number: i64) -> Option<Self> {
+        [Self::Free, Self::InFlight, Self::Orphan, Self::Completed, Self::WithoutResponse]
+            .into_iter()
+            .find(|state| *state as i64 == number)
+    }
+}
+
+/// A row as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub struct Row {
+    pub hash: u128,
+    /// Of its last change.
+    pub version: u64,
+    /// The version that granted its claim.
+    pub token: u64,
+    /// The instance that holds its claim.
+    pub owner: u64,
+    pub writer: u64,
+    pub op: u64,
+    pub state: RowState,
+    pub attempt: u32,
+    pub started_at: u64,
+    pub ttl: u64,
+    pub deadline: Option<u64>,
+    /// Orphan since, or completed at.
+    pub since: Option<u64>,
+    pub expires_at: Option<u64>,
+    pub identity: SharedBytes,
+    pub fingerprint: SharedBytes,
+    pub checkpoint: Option<SharedBytes>,
+    /// The response of a completed row; `None` when its place holds nothing.
+    pub body: Option<SharedBytes>,
+    /// When the owner ended, in flight: at the latest now, at the earliest when it started.
+    pub owner_ended: Option<u64>,
+    /// In flight, and the lease of the owner is over, but nobody declared its end.
+    pub owner_lapsed: bool,
+}
+
+/// Rows, and the store's time when they were read.
+#[derive(Clone, Debug, Default)]
+pub struct Rows {
+    /// Only those that are there.
+    pub rows: Vec<Row>,
+    /// The store's time.
+    pub now: u64,
+    /// The generation that the store is in.
+    pub generation: u64,
+}
+
+/// What became of a group. A change that is neither applied nor has a row met a row that it could not
+/// see yet, or none: it is to be read, and never means that the key is absent.
+#[derive(Clone, Debug, Default)]
+pub struct GroupAnswer {
+    /// Hashes of the changes that were carried out, with the new version.
+    pub applied: Vec<(u128, u64)>,
+    /// The rows of the others, as the group began.
+    pub found: Rows,
+    /// The instance has ended: claims were not granted.
+    pub ended: bool,
+}
+
+/// What a round of upkeep did.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Upkeep {
+    /// Whether it was this instance's turn.
+    pub elected: bool,
+    /// How many instances it ended.
+    pub ended: u64,
+    /// How many rows it removed.
+    pub removed: u64,
+    /// How many orphans are listed.
+    pub orphans: u64,
+    /// The size of the store, in bytes.
+    pub bytes: u64,
+}
+
+impl RowImage {
+    /// The row that the change leaves. The same as the statement of a store makes: a property test
+    /// compares them.
+    pub fn filled(&self, before: Option<&Row>, instance: u64, version: u64, now: u64) -> Row {
+        let at = match self.state {
+            RowState::InFlight => None,
+            RowState::Orphan => Some(self.since.map_or(now, |since| since.min(now))),
+            _ => Some(now),
+        };
+        let first = self.grants && self.attempt == 1;
+        let keeps = matches!(self.state, RowState::InFlight | RowState::Orphan) && !first;
+        let kept = before.and_then(|row| row.checkpoint.clone());
+        Row {
+            hash: self.hash,
+            version,
+            token: if self.grants { version } else { before.map_or(0, |row| row.token) },
+            owner: if self.grants { instance } else { before.map_or(0, |row| row.owner) },
+            writer: self.writer,
+            op: self.op,
+            state: self.state,
+            attempt: self.attempt,
+            started_at: if self.grants { now } else { before.map_or(0, |row| row.started_at) },
+            ttl: self.ttl,
+            deadline: match self.grants {
+                true => self.deadline_in.map(|span| now + span),
+                false => before.and_then(|row| row.deadline),
+            },
+            since: at,
+            expires_at: at.and_then(|at| self.expires_in.map(|span| at + span)),
+            identity: before.map_or(&self.identity, |row| &row.identity).clone(),
+            fingerprint: match (&self.fingerprint, before) {
+                (Some(fingerprint), _) => fingerprint.clone(),
+                (None, Some(row)) => row.fingerprint.clone(),
+                (None, None) => SharedBytes::copy_of(&[]),
+            },
+            checkpoint: if keeps { self.checkpoint.clone().or(kept) } else { None },
+            body: self.body.clone(),
+            owner_ended: None,
+            owner_lapsed: false,
+        }
+    }
+}
