@@ -5,4 +5,8 @@
 pub mod store;
 
 mod clock;
+mod deciding;
 mod image;
+mod machine;
+mod replays;
+mod slot;

@@ -1,0 +1,121 @@
+//! What a process knows of one key, and what it does there.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::store::{Row, RowImage};
+use crate::backend::operation::{Operation, Outcome};
+use crate::base::sync::Instant;
+use crate::semantics::command::{Command, Reply};
+use crate::semantics::key::Key;
+use crate::semantics::record::Record;
+
+/// One key. It is forgotten when nothing is known and nothing is done.
+#[derive(Default)]
+pub(crate) struct Slot {
+    /// The row of a claim that this process holds, as it wrote it last.
+    pub(crate) live: Option<Known>,
+    /// The one operation that is decided now.
+    pub(crate) work: Option<Work>,
+    /// Operations behind it, in order.
+    pub(crate) queue: VecDeque<Operation>,
+    /// Begins that wait for the owner.
+    pub(crate) waiters: VecDeque<Operation>,
+    /// How often the waiters looked at an owner elsewhere.
+    pub(crate) looks: u32,
+}
+
+impl Slot {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.live.is_none()
+            && self.work.is_none()
+            && self.queue.is_empty()
+            && self.waiters.is_empty()
+    }
+}
+
+/// A row with the record that it holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub(crate) row: Row,
+    pub(crate) record: Arc<Record>,
+}
+
+/// An operation that is being decided.
+pub(crate) struct Work {
+    pub(crate) key: Key,
+    pub(crate) command: Command,
+    /// Who is told; `None` once somebody was told that it is unknown, or when nobody asked.
+    pub(crate) asker: Option<Operation>,
+    pub(crate) since: Instant,
+    pub(crate) stage: Stage,
+    /// Whether the owner of the row was asked to be declared ended.
+    pub(crate) declared: bool,
+}
+
+impl Work {
+    pub(crate) fn new(asker: Operation, since: Instant) -> Self {
+        let (key, command) = (asker.key.clone(), asker.command.clone());
+        Self { key, command, asker: Some(asker), since, stage: Stage::Read, declared: false }
+    }
+
+    /// Whether some sending of the change may have been carried out.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        matches!(&self.stage, Stage::Change(change) if change.doubtful)
+    }
+}
+
+/// How far an operation is.
+pub(crate) enum Stage {
+    /// Its row is to be read.
+    Read,
+    /// The owner of its row is to be declared ended, then it is read again.
+    Declare { owner: u64 },
+    /// A change that is to be carried out.
+    Change(Box<Changing>),
+    /// A claim that came too late for its instance, or for whoever asked, is given back; then the
+    /// begin starts anew, if somebody still asks.
+    GiveBack(Box<Changing>),
+}
+
+/// A change on its way.
+pub(crate) struct Changing {
+    pub(crate) image: RowImage,
+    /// The row that it was decided on.
+    pub(crate) before: Option<Row>,
+    /// The answer, once it is carried out.
+    pub(crate) reply: Reply,
+    /// Store time of the first sending, at the latest.
+    pub(crate) sent_at: Option<u64>,
+    /// Whether a sending ended without an answer.
+    pub(crate) doubtful: bool,
+    /// Whether it is in the group that is under way.
+    pub(crate) under_way: bool,
+    /// Not sent again before.
+    pub(crate) not_before: Option<Instant>,
+    /// Sent in a group of its own: one that it was in was refused.
+    pub(crate) alone: bool,
+    pub(crate) tries: u32,
+}
+
+impl Changing {
+    pub(crate) fn new(image: RowImage, before: Option<Row>, reply: Reply) -> Self {
+        Self {
+            image,
+            before,
+            reply,
+            sent_at: None,
+            doubtful: false,
+            under_way: false,
+            not_before: None,
+            alone: false,
+            tries: 0,
+        }
+    }
+}
+
+/// An answer that is given outside of the machine.
+pub(crate) struct Told {
+    pub(crate) asker: Operation,
+    pub(crate) outcome: Outcome,
+}
