@@ -47,6 +47,8 @@ pub enum Call<T> {
     Get,
     /// The `Pending` of a begin was dropped: a claim that nobody heard of is aborted.
     Withdraw,
+    /// The instance that holds the claim was declared ended.
+    Lapse,
     /// Time goes by for every key.
     Elapse {
         millis: u64,
@@ -405,6 +407,10 @@ impl<T: Clone + Ord + Debug> Possible<T> {
                 let unheard =
                     model.in_flight(0).filter(|own| !self.names.values().any(|n| n == own));
                 unheard.map_or(Ok(()), |own| model.abort(0, own))
+            }
+            Call::Lapse => {
+                model.lapse(0);
+                Ok(())
             }
             Call::Elapse { millis } => {
                 model.now += millis;

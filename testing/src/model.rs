@@ -183,6 +183,17 @@ impl Model {
         }
     }
 
+    /// The instance that holds the claim of `key` ended, if there is one: it counts as an orphan from now
+    /// on, and the owner, should it live, may still end it.
+    pub fn lapse(&mut self, key: u8) {
+        let now = self.now;
+        if let Some(entry) = self.entry(key)
+            && let State::InFlight { deadline } = &mut entry.state
+        {
+            *deadline = Some(deadline.map_or(now, |deadline| deadline.min(now)));
+        }
+    }
+
     /// See `Orphan::take_over`: the new token, the attempt, the last checkpoint.
     pub fn take_over(&mut self, key: u8, token: u64) -> Result<(u64, u32, Option<u8>), Refused> {
         let Entry { body, attempt, checkpoint, .. } = *self.orphan(key, token)?;

@@ -1,6 +1,8 @@
 , l AS MATERIALIZED (                            -- never waits: a row that somebody holds is told as not applied
   SELECT k.hash FROM i JOIN oncekey.key k ON k.hash = i.hash AND k.version = i.expected
-  WHERE i.expected > 0 FOR UPDATE OF k SKIP LOCKED
+  WHERE i.expected > 0
+    AND (i.grants OR k.expires_at IS NULL OR k.expires_at > i.now)  -- what expired on the way is only claimed anew
+  FOR UPDATE OF k SKIP LOCKED
 ), n AS MATERIALIZED (                           -- the version is drawn behind the row lock: versions of a row grow
   SELECT i.*, nextval('oncekey.version') AS v,
          CASE WHEN i.state = 1 THEN NULL WHEN i.state = 2 THEN least(i.since, i.now) ELSE i.now END AS at

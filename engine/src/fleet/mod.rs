@@ -8,5 +8,9 @@ mod clock;
 mod deciding;
 mod image;
 mod machine;
+#[cfg(test)]
+mod memory;
 mod replays;
+#[cfg(test)]
+mod simulation;
 mod slot;
