@@ -1,10 +1,11 @@
 //! How a fleet is opened.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use oncekey::fleet::store::error;
-use oncekey::{ErrorKind, Result};
+use oncekey::fleet::store::{MAX_MILLIS, error};
+use oncekey::{Engine, ErrorKind, Result};
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
@@ -16,13 +17,14 @@ use crate::connection::STATEMENT_TIMEOUT;
 #[derive(Clone)]
 pub struct Options {
     pub(crate) settings: Settings,
+    engine: oncekey::fleet::Options,
 }
 
 impl Options {
     /// The database that `url` names: `postgres://user:password@host,host/database?…`, as libpq reads it.
     /// Of several hosts, that is used which takes writes.
     pub fn new(url: impl AsRef<str>) -> Self {
-        Self { settings: Settings::new(url.as_ref()) }
+        Self { settings: Settings::new(url.as_ref()), engine: Default::default() }
     }
 
     /// The schema that holds the tables. Default `oncekey`.
@@ -62,13 +64,52 @@ impl Options {
         crate::statements::Statements::new(&self.settings.schema).creation().to_owned()
     }
 
+    /// How long this instance counts as living after each renewal: so long after its death another one
+    /// may call what it ran an orphan. Default 15 s, 1 s to 10 min.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.engine.lease = lease;
+        self
+    }
+
+    /// A name that no other living instance has, such as that of a pod: at open it ends its predecessor,
+    /// whose claims are orphans at once. Default none.
+    pub fn instance_name(mut self, name: impl Into<String>) -> Self {
+        self.engine.instance_name = name.into();
+        self
+    }
+
+    /// How long a completed response is replayed, and how long an orphan stands. Default 24 hours.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.engine.ttl = ttl;
+        self
+    }
+
+    /// Bounds and durations of the engine.
+    pub fn engine(mut self, options: oncekey::fleet::Options) -> Self {
+        self.engine = options;
+        self
+    }
+
+    /// Opens an engine.
+    ///
+    /// # Errors
+    /// `InvalidInput`; `StoreMissing` where no tables are and [`create`](Self::create) was not asked for;
+    /// `UnsafeStore`, `StoreNewerFormat`, `StoreUnreadable`, `Unavailable`.
+    pub fn open(&self) -> Result<Engine> {
+        oncekey::fleet::open(Arc::new(self.store()?), self.engine.clone())
+    }
+
     /// The store alone, without an engine.
     ///
     /// # Errors
     /// `InvalidInput`: not a URL, or no certificates.
     #[doc(hidden)]
     pub fn store(&self) -> Result<crate::PostgresStore> {
-        crate::PostgresStore::start(self.settings.clone())
+        let mut settings = self.settings.clone();
+        // Five buckets reach beyond the TTL.
+        let quarter = u64::try_from(self.engine.ttl.as_millis() / 4).unwrap_or(u64::MAX);
+        settings.bucket_ms = quarter.clamp(60_000, MAX_MILLIS);
+        crate::PostgresStore::start(settings)
     }
 }
 

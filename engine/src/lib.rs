@@ -15,6 +15,7 @@ mod api;
 mod backend;
 mod base;
 mod embedded;
+#[cfg(not(any(oncekey_loom, oncekey_shuttle)))]
 #[doc(hidden)]
 pub mod fleet;
 mod semantics;

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use super::clock::StoreClock;
 use super::replays::Replays;
-use super::slot::{Changing, Slot, Stage, Told, Work};
+use super::slot::{Changing, Slot, Stage, Work};
 use super::store::{
     Failure, Group, GroupAnswer, NewInstance, Registered, Renewal, Rows, Upkeep,
 };
-use crate::backend::operation::{Operation, Wait};
+use crate::backend::operation::{Answer, Operation, Outcome, Wait};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::sync::Instant;
 use crate::semantics::command::{Command, Reply};
@@ -57,7 +57,8 @@ pub(crate) enum Event {
     Registered(Result<Registered, Failure>),
     Ended(Result<Vec<u64>, Failure>),
     Kept(Result<Upkeep, Failure>),
-    Tick,
+    /// The instance was ended by its own process: another one begins.
+    Reopened,
     /// Refuses what is submitted from now on.
     Stop,
 }
@@ -70,7 +71,7 @@ pub(crate) enum Action {
     Register(NewInstance),
     End(u64, Vec<u64>),
     Upkeep(u64),
-    Answer(Told),
+    Answer(Answer),
 }
 
 /// When to look at a slot again.
@@ -164,8 +165,8 @@ impl Machine {
         }
     }
 
-    /// Takes an event, and gives what is to be done.
-    pub(crate) fn handle(&mut self, now: Instant, event: Event) -> Vec<Action> {
+    /// Takes an event in. What comes of it is done by [`act`](Self::act), once for all that came.
+    pub(crate) fn take_in(&mut self, now: Instant, event: Event) {
         match event {
             Event::Submit(op) => self.submit(op, now),
             Event::Withdraw(hash, wait) => self.withdraw(hash, wait),
@@ -175,9 +176,13 @@ impl Machine {
             Event::Registered(result) => self.registered(result, now),
             Event::Ended(result) => self.ended(&result, now),
             Event::Kept(_) => self.keeping = false,
-            Event::Tick => {}
-            Event::Stop => self.stopped = true,
+            Event::Reopened => self.current = None,
+            Event::Stop => self.stop(now),
         }
+    }
+
+    /// What is to be done now.
+    pub(crate) fn act(&mut self, now: Instant) -> Vec<Action> {
         self.run_timers(now);
         self.ask(now);
         std::mem::take(&mut self.actions)
@@ -190,11 +195,31 @@ impl Machine {
         retries.chain(timer).fold(self.next_renewal, Instant::min)
     }
 
-    /// Whether nobody waits for anything.
+    /// Whether nobody waits for an answer.
     pub(crate) fn is_idle(&self) -> bool {
         self.slots.values().all(|slot| {
-            slot.work.is_none() && slot.queue.is_empty() && slot.waiters.is_empty()
+            let waits = slot.work.as_ref().is_some_and(|work| work.asker.is_some());
+            !waits && slot.queue.is_empty() && slot.waiters.is_empty()
         })
+    }
+
+    /// Claims that this process holds, and begins that wait for the store and for an owner.
+    pub(crate) fn numbers(&self) -> [u64; 3] {
+        [self.in_flight, self.begins, self.waiting].map(|number| number as u64)
+    }
+
+    /// Refuses those who wait for an owner, and everything that comes.
+    fn stop(&mut self, now: Instant) {
+        self.stopped = true;
+        for hash in self.slots.keys().copied().collect::<Vec<_>>() {
+            let Some(slot) = self.slots.get_mut(&hash) else { continue };
+            let waiters = std::mem::take(&mut slot.waiters);
+            self.waiting -= waiters.len();
+            for op in waiters {
+                self.tell(op, Err(Error::new(ErrorKind::Closed, "")));
+            }
+            self.next(hash, now);
+        }
     }
 
     /// The instance that this process is now.
@@ -264,13 +289,15 @@ impl Machine {
         Some(work)
     }
 
-    pub(super) fn tell(&mut self, asker: Operation, outcome: crate::backend::operation::Outcome) {
-        self.actions.push(Action::Answer(Told { asker, outcome }));
+    pub(super) fn tell(&mut self, asker: Operation, outcome: Outcome) {
+        self.actions.push(Action::Answer(Answer::new(asker, outcome)));
     }
 
     /// A begin that met an owner waits, if it may.
     pub(super) fn park(&mut self, op: Operation, now: Instant) -> Option<Operation> {
-        let Some(wait) = op.wait.filter(|wait| now < wait.until) else { return Some(op) };
+        let Some(wait) = op.wait.filter(|wait| now < wait.until && !self.stopped) else {
+            return Some(op);
+        };
         if self.waiting >= self.rules.max_waiters {
             return Some(op);
         }

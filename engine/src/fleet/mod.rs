@@ -6,11 +6,16 @@ pub mod store;
 
 mod clock;
 mod deciding;
+mod driver;
 mod image;
 mod machine;
 #[cfg(test)]
 mod memory;
+mod options;
 mod replays;
 #[cfg(test)]
 mod simulation;
 mod slot;
+
+pub use driver::open;
+pub use options::Options;

@@ -166,13 +166,15 @@ impl World {
         }
     }
 
-    fn handle(&mut self, at: usize, event: Event) {
+    fn handle(&mut self, at: usize, event: Option<Event>) {
         let now = self.now();
-        let actions = self.processes[at].machine.handle(now, event);
+        let machine = &mut self.processes[at].machine;
+        event.into_iter().for_each(|event| machine.take_in(now, event));
+        let actions = machine.act(now);
         let life = self.processes[at].life;
         for action in actions {
             match action {
-                Action::Answer(told) => told.asker.tell(told.outcome),
+                Action::Answer(answer) => answer.give(),
                 Action::Upkeep(_) => {}
                 request => self.messages.push((at, life, Message::Request(request))),
             }
@@ -251,7 +253,7 @@ impl World {
                 })
             }
         };
-        self.handle(at, Event::Submit(op));
+        self.handle(at, Some(Event::Submit(op)));
     }
 
     /// A caller does something.
@@ -317,7 +319,7 @@ impl World {
             Message::Answer(event) if self.processes[at].paused => {
                 self.messages.push((at, life, Message::Answer(event)));
             }
-            Message::Answer(event) => self.handle(at, event),
+            Message::Answer(event) => self.handle(at, Some(event)),
             Message::Stray(group) => drop(self.group(life, &group)),
             Message::Request(action) => self.request(at, life, action),
         }
@@ -427,7 +429,7 @@ impl World {
         for at in 0..self.processes.len() {
             let process = &self.processes[at];
             if !process.paused && process.machine.next_tick() <= now {
-                self.handle(at, Event::Tick);
+                self.handle(at, None);
             }
         }
     }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::store::{Row, RowImage};
-use crate::backend::operation::{Operation, Outcome};
+use crate::backend::operation::Operation;
 use crate::base::sync::Instant;
 use crate::semantics::command::{Command, Reply};
 use crate::semantics::key::Key;
@@ -112,10 +112,4 @@ impl Changing {
             tries: 0,
         }
     }
-}
-
-/// An answer that is given outside of the machine.
-pub(crate) struct Told {
-    pub(crate) asker: Operation,
-    pub(crate) outcome: Outcome,
 }

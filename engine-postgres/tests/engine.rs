@@ -1,0 +1,291 @@
+//! The engine over PostgreSQL, as its users hold it: several engines on one database, each a process.
+
+mod common;
+
+use std::time::Duration;
+
+use common::cluster;
+use oncekey::{Begin, Claim, Engine, ErrorKind, Fingerprint, Key, Lookup, Orphan};
+use oncekey_postgres::Options;
+
+fn fingerprint(body: &str) -> Fingerprint {
+    Fingerprint::builder().part("body", body).finish()
+}
+
+fn key(name: &str) -> Key {
+    Key::new("scope", name).unwrap()
+}
+
+fn begin(engine: &Engine, name: &str) -> Begin {
+    engine.begin(&key(name), fingerprint("body")).wait().unwrap()
+}
+
+fn claim(engine: &Engine, name: &str) -> Claim {
+    match begin(engine, name) {
+        Begin::Claimed(claim) => claim,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn orphan(engine: &Engine, name: &str) -> Orphan {
+    match begin(engine, name) {
+        Begin::Orphaned(orphan) => orphan,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn replay(engine: &Engine, name: &str) -> Vec<u8> {
+    match begin(engine, name) {
+        Begin::Replay(recorded) => recorded.response().unwrap().to_vec(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Two engines on a new database.
+fn fleet(more: impl Fn(Options) -> Options) -> Option<[Engine; 2]> {
+    let cluster = cluster()?;
+    let database = cluster.database();
+    let open = || more(cluster.options(&database, "")).open().unwrap();
+    Some([open(), open()])
+}
+
+#[test]
+fn the_five_answers_are_the_same_at_every_engine_of_the_fleet() {
+    let Some([one, other]) = fleet(|options| options) else { return };
+    let first = claim(&one, "a");
+    assert_eq!((first.attempt(), first.last_checkpoint()), (1, None));
+    for engine in [&one, &other] {
+        assert!(matches!(begin(engine, "a"), Begin::Locked(_)));
+        match engine.begin(&key("a"), fingerprint("else")).wait().unwrap() {
+            Begin::Mismatch(mismatch) => assert_eq!(mismatch.parts(), ["body"]),
+            other => panic!("{other:?}"),
+        }
+        assert!(matches!(engine.get(&key("a")).unwrap(), Lookup::InFlight(_)));
+    }
+    first.checkpoint(b"half").wait().unwrap();
+    drop(first);
+    for engine in [&other, &one] {
+        let orphan = orphan(engine, "a");
+        assert_eq!(orphan.last_checkpoint(), Some(&b"half"[..]));
+        assert_eq!(engine.orphans().unwrap().len(), 1);
+    }
+    let (mine, late) = (orphan(&one, "a"), orphan(&other, "a"));
+    let second = mine.take_over().wait().unwrap();
+    assert_eq!((second.attempt(), second.last_checkpoint()), (2, Some(&b"half"[..])));
+    assert_eq!(late.release().wait().unwrap_err().kind(), ErrorKind::Fenced);
+    assert!(second.complete(b"done").wait().unwrap().response_kept());
+    for engine in [&other, &one, &other] {
+        assert_eq!(replay(engine, "a"), b"done");
+    }
+    assert!(one.orphans().unwrap().is_empty());
+}
+
+#[test]
+fn an_aborted_and_a_released_key_is_new_with_a_greater_token() {
+    let Some([one, other]) = fleet(|options| options) else { return };
+    let first = claim(&one, "a");
+    let oldest = first.token();
+    first.abort().wait().unwrap();
+    let second = claim(&other, "a");
+    assert!(second.token() > oldest);
+    drop(second);
+    let dropped = orphan(&one, "a");
+    let token = dropped.token();
+    dropped.release().wait().unwrap();
+    assert!(claim(&other, "a").token() > token);
+    assert!(matches!(one.get(&key("b")).unwrap(), Lookup::Absent));
+}
+
+#[test]
+fn a_later_attempt_that_aborts_leaves_the_orphan_and_an_orphan_may_be_completed() {
+    let Some([one, other]) = fleet(|options| options) else { return };
+    drop(claim(&one, "a"));
+    orphan(&other, "a").take_over().wait().unwrap().abort().wait().unwrap();
+    let left = orphan(&one, "a");
+    assert_eq!(left.attempt(), 2);
+    left.complete(b"found out").wait().unwrap();
+    assert_eq!(replay(&other, "a"), b"found out");
+}
+
+#[test]
+fn expired_is_new_again_everywhere() {
+    let Some([one, other]) = fleet(|options| options.ttl(Duration::from_millis(1_500))) else { return };
+    claim(&one, "a").complete(b"done").wait().unwrap();
+    assert_eq!(replay(&other, "a"), b"done");
+    drop(claim(&one, "b"));
+    std::thread::sleep(Duration::from_millis(1_600));
+    claim(&other, "a").complete(b"again").wait().unwrap();
+    assert_eq!(replay(&one, "a"), b"again");
+    claim(&one, "b").complete(b"new").wait().unwrap();
+}
+
+#[test]
+fn a_begin_that_waits_is_answered_by_the_end_at_another_engine() {
+    let Some([one, other]) = fleet(|options| options) else { return };
+    let long = Duration::from_secs(60);
+    for (name, what) in [("complete", 0), ("abort", 1), ("drop", 2)] {
+        let held = claim(&one, name);
+        let pending: Vec<_> = [&one, &other, &other]
+            .map(|engine| engine.begin_waiting(&key(name), fingerprint("body"), long))
+            .into();
+        match what {
+            0 => drop(held.complete(b"done").wait().unwrap()),
+            1 => held.abort().wait().unwrap(),
+            _ => drop(held),
+        }
+        let mut claims = 0;
+        for pending in pending {
+            match (pending.wait().unwrap(), what) {
+                (Begin::Replay(_), _) | (Begin::Orphaned(_), 2) => {}
+                (Begin::Claimed(claim), 1) => {
+                    claims += 1;
+                    claim.complete(b"by a waiter").wait().unwrap();
+                }
+                (other, _) => panic!("{name}: {other:?}"),
+            }
+        }
+        assert_eq!(claims, usize::from(what == 1), "{name}");
+    }
+    let _held = claim(&one, "bound");
+    for engine in [&one, &other] {
+        let short = Duration::from_millis(50);
+        let waited = engine.begin_waiting(&key("bound"), fingerprint("body"), short).wait().unwrap();
+        assert!(matches!(waited, Begin::Locked(_)));
+    }
+}
+
+#[test]
+fn closed_engines_leave_orphans_at_once_and_answer_closed() {
+    let Some([one, other]) = fleet(|options| options) else { return };
+    let held = claim(&one, "a");
+    assert_eq!(one.close().unwrap().in_flight, 1);
+    assert_eq!(one.begin(&key("b"), fingerprint("body")).wait().unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(one.close().unwrap_err().kind(), ErrorKind::Closed);
+    let orphan = orphan(&other, "a");
+    let failed = held.complete(b"late").wait().unwrap_err();
+    assert_eq!(failed.kind(), ErrorKind::Closed);
+    orphan.take_over().wait().unwrap().complete(b"done").wait().unwrap();
+    assert_eq!(other.backup_to("/nowhere").unwrap_err().kind(), ErrorKind::Unsupported);
+    other.fold().unwrap();
+    other.sweep().unwrap();
+    assert_eq!(other.stats().taken_over, 1);
+}
+
+#[test]
+fn a_reopened_engine_leaves_orphans_that_their_owners_may_complete() {
+    let Some([one, other]) = fleet(|options| options) else { return };
+    let held = claim(&one, "a");
+    one.reopen().unwrap();
+    assert!(matches!(begin(&other, "a"), Begin::Orphaned(_)));
+    assert!(matches!(begin(&one, "a"), Begin::Orphaned(_)));
+    held.complete(b"late").wait().unwrap();
+    assert_eq!(replay(&other, "a"), b"late");
+    claim(&one, "b").complete(b"new").wait().unwrap();
+}
+
+#[test]
+fn a_name_that_comes_again_ends_its_predecessor_which_goes_on_without_it() {
+    let Some(cluster) = cluster() else { return };
+    let database = cluster.database();
+    let open = |lease| {
+        let options = cluster.options(&database, "").instance_name("pod-3");
+        options.lease(Duration::from_secs(lease)).open().unwrap()
+    };
+    let first = open(1);
+    let held = claim(&first, "a");
+    let second = open(600);
+    assert!(matches!(begin(&second, "a"), Begin::Orphaned(_)), "no lease is waited for");
+    held.complete(b"it lived").wait().unwrap();
+    assert_eq!(replay(&second, "a"), b"it lived");
+    // It notices, and is another instance from then on.
+    let other = loop {
+        match first.begin(&key("b"), fingerprint("body")).wait() {
+            Ok(Begin::Claimed(claim)) => break claim,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(matches!(begin(&second, "b"), Begin::Locked(_)));
+    other.complete(b"done").wait().unwrap();
+    drop(open(600));
+}
+
+#[test]
+fn an_instance_that_dies_leaves_orphans_after_its_lease() {
+    let Some(cluster) = cluster() else { return };
+    let database = cluster.database();
+    let living = cluster.options(&database, "").lease(Duration::from_secs(1)).open().unwrap();
+    // As a process that was killed: its instance is there, and nobody renews it.
+    let dead = cluster.open(&database, "", Duration::from_secs(1));
+    let image = dead.claim(7);
+    dead.surely(vec![image]);
+    let start = std::time::Instant::now();
+    while living.orphans().unwrap().is_empty() {
+        living.sweep().unwrap();
+        assert!(start.elapsed() < Duration::from_secs(60), "nobody declared it ended");
+    }
+}
+
+#[test]
+fn cut_connections_cost_no_answer_and_no_second_execution() {
+    let Some(cluster) = cluster() else { return };
+    let database = cluster.database();
+    let [one, other] = [(); 2].map(|()| cluster.options(&database, "").open().unwrap());
+    let raw = cluster.raw("postgres");
+    let cut = format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'oncekey' AND datname = '{database}'"
+    );
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = [&one, &other]
+            .into_iter()
+            .enumerate()
+            .map(|(at, engine)| {
+                scope.spawn(move || {
+                    for number in 0..60 {
+                        let name = format!("{at}-{number}");
+                        claim(engine, &name).complete(name.as_bytes()).wait().unwrap();
+                    }
+                })
+            })
+            .collect();
+        // Connections are cut wherever a statement happens to be.
+        while workers.iter().any(|worker| !worker.is_finished()) {
+            raw.run(&cut);
+            std::thread::sleep(Duration::from_millis(30));
+        }
+    });
+    for (at, engine) in [&other, &one].into_iter().enumerate() {
+        for number in 0..60 {
+            let name = format!("{at}-{number}");
+            assert_eq!(replay(engine, &name), name.as_bytes());
+        }
+    }
+}
+
+#[test]
+fn many_callers_and_few_keys_run_each_operation_once() {
+    let Some([one, other]) = fleet(|options| options) else { return };
+    let runs = std::sync::Mutex::new(std::collections::BTreeMap::<String, u32>::new());
+    std::thread::scope(|scope| {
+        for at in 0..8 {
+            let engine = if at % 2 == 0 { &one } else { &other };
+            let runs = &runs;
+            scope.spawn(move || {
+                for number in 0..40 {
+                    let name = format!("k{}", number % 20);
+                    let wait = Duration::from_secs(60);
+                    match engine.begin_waiting(&key(&name), fingerprint("body"), wait).wait().unwrap() {
+                        Begin::Claimed(claim) => {
+                            *runs.lock().unwrap().entry(name.clone()).or_default() += 1;
+                            claim.complete(name.as_bytes()).wait().unwrap();
+                        }
+                        Begin::Replay(recorded) => assert_eq!(recorded.response(), Some(name.as_bytes())),
+                        other => panic!("{other:?}"),
+                    }
+                }
+            });
+        }
+    });
+    let runs = runs.into_inner().unwrap();
+    assert_eq!(runs.len(), 20);
+    assert!(runs.values().all(|runs| *runs == 1), "{runs:?}");
+}

@@ -1,0 +1,361 @@
+//! The thread that owns the machine, and the engine's backend over it.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::image;
+use super::machine::{Action, Event, Machine, Rules};
+use super::options::Options;
+use super::store::{Done, Failure, NewInstance, Rows, Store, Upkeep};
+use crate::admission::counters::Counters;
+use crate::api::engine::Engine;
+use crate::backend::operation::{Operation, Wait};
+use crate::backend::reports::{CloseReport, Stats};
+use crate::backend::{Backend, Reading, Seen, Settings};
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::sync::thread::JoinHandle;
+use crate::base::sync::{Condvar, Instant, Mutex};
+use crate::semantics::fingerprint::{Fingerprint, KeyedFingerprint};
+use crate::semantics::key::{Key, KeyHash};
+use crate::semantics::secret::Secret;
+use crate::semantics::time::Time;
+
+/// Orphans that are asked for at a time.
+const PAGE: usize = 1_000;
+
+/// Opens an engine over a shared store.
+///
+/// # Errors
+/// `InvalidInput`, and those of [`Store::open`].
+pub fn open(store: Arc<dyn Store>, options: Options) -> Result<Engine> {
+    options.validate()?;
+    let sent = Instant::now();
+    let new = NewInstance {
+        name: options.instance_name.clone(),
+        lease: options.lease,
+        build: options.build.clone(),
+    };
+    let opened = store.open(&new)?;
+    let rules = Rules {
+        incarnation: opened.incarnation,
+        name: options.instance_name.clone(),
+        build: options.build.clone(),
+        lease: options.lease,
+        overload_after: options.overload_after,
+        settle_for: options.settle_for,
+        upkeep_interval: options.upkeep_interval,
+        max_in_flight: options.max_in_flight,
+        max_queue: options.max_queue,
+        max_waiters: options.max_waiters,
+        replay_bytes: options.replay_bytes,
+        durable_claims: options.durable_claims,
+    };
+    let machine = Machine::new(rules, opened.registered, sent, Instant::now());
+    let shared = Arc::new(Shared {
+        store,
+        events: Mutex::new(Events::default()),
+        wake: Condvar::new(),
+        counters: Counters::default(),
+        instance: AtomicU64::new(opened.registered.instance),
+        numbers: Default::default(),
+        orphans: AtomicU64::new(0),
+    });
+    let driver = Driver { shared: shared.clone(), machine };
+    let thread = crate::base::sync::thread::Builder::new()
+        .name("oncekey-fleet".to_owned())
+        .spawn(move || driver.run())
+        .map_err(|source| Error::io("starting a thread", source))?;
+    Ok(Engine::over(Arc::new(Fleet {
+        settings: options.settings(),
+        secret: Secret(opened.secret),
+        incarnation: opened.incarnation,
+        thread: Mutex::new(Some(thread)),
+        shared,
+    })))
+}
+
+/// What the thread and the callers share.
+struct Shared {
+    store: Arc<dyn Store>,
+    events: Mutex<Events>,
+    wake: Condvar,
+    counters: Counters,
+    instance: AtomicU64,
+    /// Claims, begins that wait for the store, begins that wait for an owner.
+    numbers: [AtomicU64; 3],
+    orphans: AtomicU64,
+}
+
+#[derive(Default)]
+struct Events {
+    queue: VecDeque<Event>,
+    sleeping: bool,
+    /// The thread has ended, or will without a look at the queue.
+    ended: bool,
+}
+
+impl Shared {
+    /// Gives the event back when nobody would take it.
+    fn push(&self, event: Event) -> Option<Event> {
+        let mut events = self.events.lock();
+        if events.ended {
+            return Some(event);
+        }
+        events.queue.push_back(event);
+        if std::mem::take(&mut events.sleeping) {
+            self.wake.notify_one();
+        }
+        None
+    }
+
+    fn take(&self, until: Instant) -> VecDeque<Event> {
+        let mut events = self.events.lock();
+        if events.queue.is_empty() {
+            events.sleeping = true;
+            let _timed_out = self.wake.wait_until(&mut events, until);
+            events.sleeping = false;
+        }
+        std::mem::take(&mut events.queue)
+    }
+}
+
+struct Driver {
+    shared: Arc<Shared>,
+    machine: Machine,
+}
+
+impl Driver {
+    fn run(mut self) {
+        crate::base::sync::thread::enter();
+        let mut stopping = false;
+        loop {
+            let events = self.shared.take(self.machine.next_tick());
+            let now = Instant::now();
+            for event in events {
+                stopping |= matches!(event, Event::Stop);
+                self.machine.take_in(now, event);
+            }
+            for action in self.machine.act(now) {
+                self.perform(action);
+            }
+            self.publish();
+            if stopping && self.machine.is_idle() && self.leave() {
+                return;
+            }
+        }
+    }
+
+    /// Ends, unless something came meanwhile.
+    fn leave(&self) -> bool {
+        let mut events = self.shared.events.lock();
+        events.ended = events.queue.is_empty();
+        events.ended
+    }
+
+    fn publish(&self) {
+        self.shared.instance.store(self.machine.instance(), Ordering::SeqCst);
+        for (gauge, number) in self.shared.numbers.iter().zip(self.machine.numbers()) {
+            gauge.store(number, Ordering::Relaxed);
+        }
+    }
+
+    fn perform(&self, action: Action) {
+        let store = &self.shared.store;
+        match action {
+            Action::Answer(answer) => {
+                self.shared.counters.count(&answer);
+                answer.give();
+            }
+            Action::Group(group) => {
+                self.shared.counters.groups.fetch_add(1, Ordering::Relaxed);
+                let images = group.images.len() as u64;
+                self.shared.counters.entries.fetch_add(images, Ordering::Relaxed);
+                store.group(group, self.event(Event::GroupDone));
+            }
+            Action::Read(by, hashes) => store.read(by, hashes, self.event(Event::ReadDone)),
+            Action::Renew(id) => store.renew(id, self.event(Event::Renewed)),
+            Action::Register(new) => store.register(new, self.event(Event::Registered)),
+            Action::End(by, others) => store.end(by, others, self.event(Event::Ended)),
+            Action::Upkeep(by) => {
+                let shared = self.shared.clone();
+                let done: Done<Upkeep> = Box::new(move |result| {
+                    if let Ok(upkeep) = &result
+                        && upkeep.elected
+                    {
+                        shared.counters.swept.fetch_add(upkeep.removed, Ordering::Relaxed);
+                        shared.counters.store_bytes.store(upkeep.bytes, Ordering::Relaxed);
+                        shared.orphans.store(upkeep.orphans, Ordering::Relaxed);
+                    }
+                    drop(shared.push(Event::Kept(result)));
+                });
+                // The machine paces its own rounds; the interval keeps those of others apart.
+                store.upkeep(by, Duration::from_secs(30), done);
+            }
+        }
+    }
+
+    fn event<T: 'static>(
+        &self,
+        event: impl FnOnce(Result<T, Failure>) -> Event + Send + 'static,
+    ) -> Done<T> {
+        let shared = self.shared.clone();
+        Box::new(move |result| {
+            if let Err(failure) = &result {
+                shared.counters.failures.fetch_add(1, Ordering::Relaxed);
+                let _ = failure;
+            }
+            drop(shared.push(event(result)));
+        })
+    }
+}
+
+/// An open store of a fleet, as the engine sees it.
+struct Fleet {
+    settings: Settings,
+    secret: Secret,
+    incarnation: u64,
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Fleet {
+    fn instance(&self) -> u64 {
+        self.shared.instance.load(Ordering::SeqCst)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.shared.events.lock().ended
+    }
+
+    /// Asks the store on the caller's thread, and waits.
+    fn ask<T: Send + 'static>(&self, ask: impl FnOnce(&dyn Store, Done<T>)) -> Result<T> {
+        if self.is_closed() {
+            return Err(Error::new(ErrorKind::Closed, ""));
+        }
+        let (sender, receiver) = std::sync::mpsc::channel();
+        ask(&*self.shared.store, Box::new(move |answer| drop(sender.send(answer))));
+        match receiver.recv() {
+            Ok(answer) => answer.map_err(|failure| failure.error().clone()),
+            Err(_) => Err(Error::new(ErrorKind::Closed, "")),
+        }
+    }
+
+    fn seen(&self, rows: &Rows) -> Result<Vec<Seen>> {
+        let mut seen = Vec::new();
+        for row in &rows.rows {
+            if let Some(record) = image::record(row, self.incarnation, rows.now)? {
+                seen.push(Seen { hash: KeyHash(row.hash), record: Arc::new(record) });
+            }
+        }
+        Ok(seen)
+    }
+
+    /// Ends the thread; `None` when that was done before.
+    fn stop(&self) -> Option<Result<CloseReport>> {
+        let thread = self.thread.lock().take()?;
+        drop(self.shared.push(Event::Stop));
+        if thread.thread().id() != std::thread::current().id() {
+            let _panicked = thread.join();
+        }
+        let in_flight = self.shared.numbers[0].load(Ordering::Relaxed);
+        let ended = self.shared.store.close(self.instance());
+        Some(ended.map(|()| CloseReport { in_flight, folded_through: 0 }))
+    }
+}
+
+impl Backend for Fleet {
+    fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn identify(&self, key: &Key, fingerprint: Fingerprint) -> (KeyHash, KeyedFingerprint) {
+        (KeyHash::of(key, &self.secret), KeyedFingerprint::new(fingerprint, &self.secret))
+    }
+
+    fn submit(&self, operation: Operation) {
+        if let Some(Event::Submit(operation)) = self.shared.push(Event::Submit(operation)) {
+            operation.tell(Err(Error::new(ErrorKind::Closed, "")));
+        }
+    }
+
+    fn withdraw(&self, hash: KeyHash, wait: Wait) {
+        drop(self.shared.push(Event::Withdraw(hash, wait)));
+    }
+
+    fn read(&self, key: &Key) -> Result<Reading<Option<Seen>>> {
+        let hash = KeyHash::of(key, &self.secret);
+        let by = self.instance();
+        let rows = self.ask(|store, done| store.read(by, vec![hash.0], done))?;
+        Ok(Reading { found: self.seen(&rows)?.pop(), now: Time(rows.now) })
+    }
+
+    fn open_records(&self) -> Result<Reading<Vec<Seen>>> {
+        let by = self.instance();
+        let (mut found, mut after, mut now) = (Vec::new(), None, 0);
+        loop {
+            let rows = self.ask(|store, done| store.orphans(by, after, PAGE, done))?;
+            now = rows.now.max(now);
+            found.extend(self.seen(&rows)?);
+            match rows.rows.iter().map(|row| row.hash).max() {
+                Some(last) => after = Some(last),
+                None => return Ok(Reading { found, now: Time(now) }),
+            }
+        }
+    }
+
+    fn stats(&self) -> Stats {
+        let mut stats = Stats::default();
+        self.shared.counters.fill(&mut stats);
+        let [in_flight, queued, waiters] =
+            [0, 1, 2].map(|at: usize| self.shared.numbers[at].load(Ordering::Relaxed));
+        (stats.in_flight, stats.queued, stats.waiters) = (in_flight, queued, waiters);
+        stats.orphans = self.shared.orphans.load(Ordering::Relaxed);
+        stats
+    }
+
+    fn fold(&self) -> Result<()> {
+        match self.is_closed() {
+            true => Err(Error::new(ErrorKind::Closed, "")),
+            // Everything acknowledged lies in its final place.
+            false => Ok(()),
+        }
+    }
+
+    fn sweep(&self) -> Result<u64> {
+        let by = self.instance();
+        let upkeep = self.ask(|store, done| store.upkeep(by, Duration::ZERO, done))?;
+        Ok(upkeep.removed)
+    }
+
+    fn backup_to(&self, _: &Path) -> Result<()> {
+        Err(Error::new(ErrorKind::Unsupported, "use the backups of the server"))
+    }
+
+    fn reopen(&self) -> Result<()> {
+        if self.is_closed() {
+            return Err(Error::new(ErrorKind::Closed, ""));
+        }
+        let old = self.instance();
+        self.shared.store.close(old)?;
+        drop(self.shared.push(Event::Reopened));
+        while self.instance() == old && !self.is_closed() {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    fn close(&self) -> Result<CloseReport> {
+        self.stop().unwrap_or_else(|| Err(Error::new(ErrorKind::Closed, "")))
+    }
+
+    fn end(&self) {
+        self.stop();
+    }
+
+    fn location(&self) -> String {
+        self.shared.store.location()
+    }
+}
