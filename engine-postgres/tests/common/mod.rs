@@ -273,7 +273,8 @@ pub fn claim(instance: u64, hash: u128) -> RowImage {
         since: None,
         expires_in: None,
         identity: bytes(b"\x00key"),
-        fingerprint: Some(bytes(b"fingerprint")),
+        // Version 1, a total, no parts.
+        fingerprint: Some(bytes(&[&[1], &[7; 16][..], &[0]].concat())),
         checkpoint: None,
         body: None,
     }
