@@ -90,11 +90,18 @@ impl Connection {
     ///
     /// # Errors
     /// What became of it; with `true` the connection is of no use any more.
-    pub(crate) async fn run(&mut self, sql: &Sql, params: &Params<'_>) -> Result<Vec<Row>, (Failure, bool)> {
+    pub(crate) async fn run(
+        &mut self,
+        sql: &Sql,
+        params: &Params<'_>,
+    ) -> Result<Vec<Row>, (Failure, bool)> {
         let answer = match tokio::time::timeout(PATIENCE, self.query(sql, params)).await {
             Ok(answer) => answer,
             Err(_) => {
-                return Err((Failure::Unknown(unavailable("the server did not answer in time")), true));
+                return Err((
+                    Failure::Unknown(unavailable("the server did not answer in time")),
+                    true,
+                ));
             }
         };
         answer.map_err(|source| {
@@ -107,7 +114,11 @@ impl Connection {
         })
     }
 
-    async fn query(&mut self, sql: &Sql, params: &Params<'_>) -> Result<Vec<Row>, tokio_postgres::Error> {
+    async fn query(
+        &mut self,
+        sql: &Sql,
+        params: &Params<'_>,
+    ) -> Result<Vec<Row>, tokio_postgres::Error> {
         if !self.named.load(Ordering::Relaxed) {
             let typed: Vec<(&(dyn ToSql + Sync), Type)> = (params.iter())
                 .zip(&sql.types)
@@ -133,7 +144,9 @@ impl Connection {
     pub(crate) async fn batch(&self, text: &str) -> Result<(), (Failure, bool)> {
         match tokio::time::timeout(PATIENCE, self.client.batch_execute(text)).await {
             Ok(answer) => answer.map_err(|source| failed(source, true)),
-            Err(_) => Err((Failure::Unknown(unavailable("the server did not answer in time")), true)),
+            Err(_) => {
+                Err((Failure::Unknown(unavailable("the server did not answer in time")), true))
+            }
         }
     }
 }
@@ -160,18 +173,23 @@ pub(crate) fn failed(source: tokio_postgres::Error, sent: bool) -> (Failure, boo
         return (failure, true);
     };
     let (class, text) = (&code.code()[..2], code.code().to_owned());
-    let wrap = |kind, context: &str| error(kind, format!("{context} ({text})"), Some(source.into()));
+    let wrap =
+        |kind, context: &str| error(kind, format!("{context} ({text})"), Some(source.into()));
     match (class, code.code()) {
-        (_, "40001" | "40P01" | "55P03" | "57014") => {
-            (Failure::NotCarriedOut(wrap(ErrorKind::Unavailable, "the server asks to try again")), false)
-        }
+        (_, "40001" | "40P01" | "55P03" | "57014") => (
+            Failure::NotCarriedOut(wrap(ErrorKind::Unavailable, "the server asks to try again")),
+            false,
+        ),
         (_, "25006") => {
             (Failure::NotCarriedOut(wrap(ErrorKind::Unavailable, "the server is read-only")), true)
         }
-        (_, "53100") => (Failure::NotCarriedOut(wrap(ErrorKind::StoreFull, "the disk of the server")), false),
-        ("53", _) => {
-            (Failure::NotCarriedOut(wrap(ErrorKind::Overloaded, "the server lacks a resource")), true)
+        (_, "53100") => {
+            (Failure::NotCarriedOut(wrap(ErrorKind::StoreFull, "the disk of the server")), false)
         }
+        ("53", _) => (
+            Failure::NotCarriedOut(wrap(ErrorKind::Overloaded, "the server lacks a resource")),
+            true,
+        ),
         ("57" | "08" | "58" | "XX", _) if sent => {
             (Failure::Unknown(wrap(ErrorKind::Unavailable, "the server went away")), true)
         }

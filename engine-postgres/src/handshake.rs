@@ -48,14 +48,18 @@ pub(crate) async fn settings(
     statements: &Statements,
     replication_required: bool,
 ) -> Result<(), Failure> {
-    let rows = connection.run(&statements.settings, &vec![]).await.map_err(|(failure, _)| failure)?;
+    let rows =
+        connection.run(&statements.settings, &vec![]).await.map_err(|(failure, _)| failure)?;
     let row = rows.first().ok_or_else(|| Failure::NotCarriedOut(unavailable("no settings")))?;
     let get = |at: usize| row.try_get::<_, bool>(at).unwrap_or(false);
     let version: i32 = row.try_get(0).unwrap_or(0);
     let timeout: i64 = row.try_get(5).unwrap_or(0);
-    let unsafe_store = |context: String| Err(Failure::Refused(error(ErrorKind::UnsafeStore, context, None)));
+    let unsafe_store =
+        |context: String| Err(Failure::Refused(error(ErrorKind::UnsafeStore, context, None)));
     if version < OLDEST_SERVER {
-        return unsafe_store(format!("the server is version {version}, at least {OLDEST_SERVER} is needed"));
+        return unsafe_store(format!(
+            "the server is version {version}, at least {OLDEST_SERVER} is needed"
+        ));
     }
     if get(1) {
         return Err(Failure::NotCarriedOut(unavailable("the server is a standby or read-only")));
@@ -64,7 +68,9 @@ pub(crate) async fn settings(
         return unsafe_store("fsync is off: a crash of the server would forget answers".to_owned());
     }
     if replication_required && !get(4) {
-        return unsafe_store("synchronous_standby_names is empty, and replication is required".to_owned());
+        return unsafe_store(
+            "synchronous_standby_names is empty, and replication is required".to_owned(),
+        );
     }
     if timeout == 0 || timeout > LONGEST_STATEMENT_MS {
         return unsafe_store(format!(
@@ -111,10 +117,15 @@ pub(crate) async fn store(
     Err(Failure::NotCarriedOut(unavailable("the generation keeps being raised")))
 }
 
-async fn read(connection: &mut Connection, statements: &Statements) -> Result<(Met, Option<i64>), Failure> {
+async fn read(
+    connection: &mut Connection,
+    statements: &Statements,
+) -> Result<(Met, Option<i64>), Failure> {
     let rows = connection.run(&statements.store, &vec![]).await.map_err(|(failure, _)| failure)?;
     let refused = |kind, context: &str| Failure::Refused(error(kind, context, None));
-    let row = rows.first().ok_or_else(|| refused(ErrorKind::StoreMissing, "the table `store` is empty"))?;
+    let row = rows
+        .first()
+        .ok_or_else(|| refused(ErrorKind::StoreMissing, "the table `store` is empty"))?;
     let min_format: i32 = row.try_get(1).unwrap_or(i32::MAX);
     if min_format > FORMAT {
         return Err(refused(ErrorKind::StoreNewerFormat, ""));
@@ -122,13 +133,15 @@ async fn read(connection: &mut Connection, statements: &Statements) -> Result<(M
     if row.try_get::<_, i16>(6).ok() != Some(LEAVES) {
         return Err(refused(ErrorKind::StoreForeign, "the store has another number of leaves"));
     }
-    let secret = row.try_get::<_, &[u8]>(4).ok().and_then(|secret| <[u8; 64]>::try_from(secret).ok());
+    let secret =
+        row.try_get::<_, &[u8]>(4).ok().and_then(|secret| <[u8; 64]>::try_from(secret).ok());
     let number = |at: usize| row.try_get::<_, i64>(at).unwrap_or(0);
     let met = Met {
         generation: number(3),
         boot: 0,
         incarnation: number(2) as u64,
-        secret: secret.ok_or_else(|| refused(ErrorKind::StoreForeign, "the secret has another length"))?,
+        secret: secret
+            .ok_or_else(|| refused(ErrorKind::StoreForeign, "the secret has another length"))?,
         now: unsigned(number(8)).max(unsigned(number(7))),
     };
     Ok((met, row.try_get(9).unwrap_or(None)))

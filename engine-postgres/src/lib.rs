@@ -10,8 +10,8 @@ mod store;
 mod tls;
 mod upkeep;
 
-pub use store::PostgresStore;
 pub use options::Options;
+pub use store::PostgresStore;
 
 /// The group statements and those that read rows, with the names of their types: for tests of their plans.
 #[doc(hidden)]

@@ -163,7 +163,11 @@ impl Settings {
         let url = self.url.replace("sslmode=verify-full", "sslmode=require");
         let mut config: Config = url.parse().map_err(invalid)?;
         if config.get_hosts().is_empty() {
-            return Err(error(ErrorKind::InvalidInput, "the URL of the database names no host", None));
+            return Err(error(
+                ErrorKind::InvalidInput,
+                "the URL of the database names no host",
+                None,
+            ));
         }
         if !url.contains("sslmode=") {
             let local = config.get_hosts().iter().all(is_local);
@@ -187,10 +191,14 @@ impl Settings {
     /// The hosts, the database and the schema: nothing that is secret.
     pub(crate) fn location(&self) -> String {
         let Ok(config) = self.config() else { return "postgres".to_owned() };
-        let hosts: Vec<_> = config.get_hosts().iter().map(|host| match host {
-            Host::Tcp(name) => name.clone(),
-            Host::Unix(path) => path.display().to_string(),
-        }).collect();
+        let hosts: Vec<_> = config
+            .get_hosts()
+            .iter()
+            .map(|host| match host {
+                Host::Tcp(name) => name.clone(),
+                Host::Unix(path) => path.display().to_string(),
+            })
+            .collect();
         let hosts = hosts.join(",");
         format!("postgres://{hosts}/{}#{}", config.get_dbname().unwrap_or_default(), self.schema)
     }

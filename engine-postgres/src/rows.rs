@@ -3,8 +3,12 @@
 use std::error::Error as StdError;
 
 use oncekey::ErrorKind;
-use oncekey::fleet::store::{Failure, Group, GroupAnswer, Row, RowImage, RowState, Rows, bytes, error};
-use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, accepts, private::BytesMut, to_sql_checked};
+use oncekey::fleet::store::{
+    Failure, Group, GroupAnswer, Row, RowImage, RowState, Rows, bytes, error,
+};
+use tokio_postgres::types::{
+    FromSql, IsNull, ToSql, Type, accepts, private::BytesMut, to_sql_checked,
+};
 
 use crate::statements::{Sql, Statements};
 
@@ -13,7 +17,11 @@ use crate::statements::{Sql, Statements};
 pub(crate) struct Hash(pub(crate) u128);
 
 impl ToSql for Hash {
-    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
+    fn to_sql(
+        &self,
+        _: &Type,
+        out: &mut BytesMut,
+    ) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
         out.extend_from_slice(&self.0.to_be_bytes());
         Ok(IsNull::No)
     }

@@ -11,7 +11,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use oncekey::fleet::store::{
-    Done, Failure, Group, GroupAnswer, NewInstance, Opened, Registered, Renewal, Rows, Store, Upkeep, error,
+    Done, Failure, Group, GroupAnswer, NewInstance, Opened, Registered, Renewal, Rows, Store,
+    Upkeep, error,
 };
 use oncekey::{ErrorKind, Result};
 use tokio::sync::mpsc;
@@ -282,13 +283,20 @@ impl Lane {
             return Ok(met.clone());
         }
         self.connection = None;
-        let opened = Connection::open(&common.config, common.tls.clone(), common.named.clone()).await;
+        let opened =
+            Connection::open(&common.config, common.tls.clone(), common.named.clone()).await;
         let mut connection = opened?;
         let required = common.settings.replication_required;
         handshake::settings(&mut connection, &common.statements, required).await?;
         let first = common.first.borrow().clone();
         let mark = || i64::from_le_bytes(random());
-        let met = handshake::store(&mut connection, &common.statements, &common.known, first.as_ref(), mark);
+        let met = handshake::store(
+            &mut connection,
+            &common.statements,
+            &common.known,
+            first.as_ref(),
+            mark,
+        );
         let met = met.await?;
         *common.first.borrow_mut() = Some(met.clone());
         (self.connection, self.met) = (Some(connection), Some(met.clone()));
@@ -309,7 +317,8 @@ impl Lane {
         if !common.settings.create {
             return Ok(());
         }
-        let opened = Connection::open(&common.config, common.tls.clone(), common.named.clone()).await;
+        let opened =
+            Connection::open(&common.config, common.tls.clone(), common.named.clone()).await;
         let mut connection = opened?;
         handshake::settings(&mut connection, &common.statements, false).await?;
         match connection.run(&common.statements.store, &vec![]).await {
@@ -317,7 +326,9 @@ impl Lane {
             Ok(_) => {}
             Err((failure, _)) if failure.error().kind() == ErrorKind::StoreMissing => {
                 // Another process may be at it: whoever is later finds the tables.
-                let made = connection.batch(&format!("BEGIN; {}; COMMIT", common.statements.creation())).await;
+                let made = connection
+                    .batch(&format!("BEGIN; {}; COMMIT", common.statements.creation()))
+                    .await;
                 if let Err((failure, _)) = made {
                     let _ended = connection.batch("ROLLBACK").await;
                     let there = connection.run(&common.statements.store, &vec![]).await;
@@ -356,7 +367,11 @@ impl Lane {
         self.run_sql(sql(&common.statements), params).await
     }
 
-    async fn run_sql(&mut self, sql: &Sql, params: &Params<'_>) -> Answered<Vec<tokio_postgres::Row>> {
+    async fn run_sql(
+        &mut self,
+        sql: &Sql,
+        params: &Params<'_>,
+    ) -> Answered<Vec<tokio_postgres::Row>> {
         let Some(connection) = &mut self.connection else {
             return Err(Failure::NotCarriedOut(unavailable("no connection")));
         };
@@ -394,18 +409,22 @@ impl Lane {
             let params: Params<'_> =
                 vec![Box::new(signed(instance)), Box::new(met.generation), Box::new(met.boot)];
             let rows = self.run_here(|statements| &statements.renew, &params).await?;
-            if self.connection.as_ref().is_some_and(|connection| connection.warnings() != warnings) {
+            if self.connection.as_ref().is_some_and(|connection| connection.warnings() != warnings)
+            {
                 // The wait for the standby was cancelled: the commit may be lost with this server.
                 tokio::time::sleep(Duration::from_millis(10)).await;
                 continue;
             }
-            let row = rows.first().ok_or_else(|| Failure::NotCarriedOut(unavailable("no store")))?;
+            let row =
+                rows.first().ok_or_else(|| Failure::NotCarriedOut(unavailable("no store")))?;
             match row.try_get::<_, i16>(0).unwrap_or(2) {
                 0 => {}
                 3 => return Err(clock_jump()),
                 _ => {
                     self.connection = None;
-                    return Err(Failure::NotCarriedOut(unavailable("the server is another one now")));
+                    return Err(Failure::NotCarriedOut(unavailable(
+                        "the server is another one now",
+                    )));
                 }
             }
             let now = unsigned(row.try_get(1).unwrap_or(0));
@@ -430,7 +449,11 @@ impl Lane {
 
     fn gate(&self, met: &Met, instance: u64, valid_until: u64, number: u64, durable: bool) -> Gate {
         Gate {
-            synchronous_commit: if durable { self.common.settings.synchronous_commit } else { "off" },
+            synchronous_commit: if durable {
+                self.common.settings.synchronous_commit
+            } else {
+                "off"
+            },
             instance,
             valid_until,
             generation: met.generation,
@@ -469,12 +492,15 @@ impl Lane {
             Err(shut) => return Err(self.shut(shut)),
         };
         if group.durable {
-            if self.connection.as_ref().is_some_and(|connection| connection.warnings() != warnings) {
+            if self.connection.as_ref().is_some_and(|connection| connection.warnings() != warnings)
+            {
                 // DURABLE: answers wait for a commit behind this one that the standby acknowledged.
                 let renewed = self.renew_here(group.instance).await;
                 renewed.map_err(|failure| Failure::Unknown(failure.error().clone()))?;
             }
-            if !answer.applied.is_empty() && group.instance == common.known.instance.load(Ordering::SeqCst) {
+            if !answer.applied.is_empty()
+                && group.instance == common.known.instance.load(Ordering::SeqCst)
+            {
                 common.known.acknowledged.store(group.number, Ordering::SeqCst);
             }
         }

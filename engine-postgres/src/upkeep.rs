@@ -68,10 +68,16 @@ async fn scan(lane: &mut Lane, whole: bool, upkeep: &mut Upkeep) -> Result<(), F
 }
 
 /// Removes the keys that a leaf lists. Says whether the leaf holds entries and all of them are spent.
-async fn expire(lane: &mut Lane, leaf: i16, spare: bool, upkeep: &mut Upkeep) -> Result<bool, Failure> {
+async fn expire(
+    lane: &mut Lane,
+    leaf: i16,
+    spare: bool,
+    upkeep: &mut Upkeep,
+) -> Result<bool, Failure> {
     let (mut after, mut any, mut spent) = (0_i64, false, true);
     loop {
-        let params: Params<'_> = vec![Box::new(leaf), Box::new(after), Box::new(SLICE), Box::new(spare)];
+        let params: Params<'_> =
+            vec![Box::new(leaf), Box::new(after), Box::new(SLICE), Box::new(spare)];
         let rows = lane.run(|statements| &statements.upkeep_expire, &params).await?;
         let Some(row) = rows.first() else { return Ok(false) };
         let number = |at: usize| row.try_get::<_, Option<i64>>(at).unwrap_or(None).unwrap_or(0);

@@ -111,7 +111,9 @@ fn a_later_attempt_that_aborts_leaves_the_orphan_and_an_orphan_may_be_completed(
 
 #[test]
 fn expired_is_new_again_everywhere() {
-    let Some([one, other]) = fleet(|options| options.ttl(Duration::from_millis(1_500))) else { return };
+    let Some([one, other]) = fleet(|options| options.ttl(Duration::from_millis(1_500))) else {
+        return;
+    };
     claim(&one, "a").complete(b"done").wait().unwrap();
     assert_eq!(replay(&other, "a"), b"done");
     drop(claim(&one, "b"));
@@ -152,7 +154,8 @@ fn a_begin_that_waits_is_answered_by_the_end_at_another_engine() {
     let _held = claim(&one, "bound");
     for engine in [&one, &other] {
         let short = Duration::from_millis(50);
-        let waited = engine.begin_waiting(&key("bound"), fingerprint("body"), short).wait().unwrap();
+        let waited =
+            engine.begin_waiting(&key("bound"), fingerprint("body"), short).wait().unwrap();
         assert!(matches!(waited, Begin::Locked(_)));
     }
 }
@@ -162,7 +165,10 @@ fn closed_engines_leave_orphans_at_once_and_answer_closed() {
     let Some([one, other]) = fleet(|options| options) else { return };
     let held = claim(&one, "a");
     assert_eq!(one.close().unwrap().in_flight, 1);
-    assert_eq!(one.begin(&key("b"), fingerprint("body")).wait().unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(
+        one.begin(&key("b"), fingerprint("body")).wait().unwrap_err().kind(),
+        ErrorKind::Closed
+    );
     assert_eq!(one.close().unwrap_err().kind(), ErrorKind::Closed);
     let orphan = orphan(&other, "a");
     let failed = held.complete(b"late").wait().unwrap_err();
@@ -276,12 +282,18 @@ fn many_callers_and_few_keys_run_each_operation_once() {
                 for number in 0..40 {
                     let name = format!("k{}", number % 20);
                     let wait = Duration::from_secs(60);
-                    match engine.begin_waiting(&key(&name), fingerprint("body"), wait).wait().unwrap() {
+                    match engine
+                        .begin_waiting(&key(&name), fingerprint("body"), wait)
+                        .wait()
+                        .unwrap()
+                    {
                         Begin::Claimed(claim) => {
                             *runs.lock().unwrap().entry(name.clone()).or_default() += 1;
                             claim.complete(name.as_bytes()).wait().unwrap();
                         }
-                        Begin::Replay(recorded) => assert_eq!(recorded.response(), Some(name.as_bytes())),
+                        Begin::Replay(recorded) => {
+                            assert_eq!(recorded.response(), Some(name.as_bytes()))
+                        }
                         other => panic!("{other:?}"),
                     }
                 }

@@ -24,7 +24,8 @@ fn drift_a_row_is_what_its_image_says_whatever_the_shape_of_the_group() {
         println!("isolation {isolation}, seed {seed}");
         let mut random = oorandom::Rand64::new(seed);
         let database = cluster.database();
-        let set = format!("ALTER DATABASE {database} SET default_transaction_isolation = '{isolation}'");
+        let set =
+            format!("ALTER DATABASE {database} SET default_transaction_isolation = '{isolation}'");
         cluster.raw("postgres").run(&set);
         let opened = cluster.open(&database, "", LEASE);
         let mut rows: std::collections::BTreeMap<u128, Row> = Default::default();
@@ -64,7 +65,13 @@ fn drift_a_row_is_what_its_image_says_whatever_the_shape_of_the_group() {
 fn image(random: &mut oorandom::Rand64, instance: u64, hash: u128, row: Option<&Row>) -> RowImage {
     let mut coin = |of: u64| random.rand_range(0..of) == 0;
     let version = row.map_or(0, |row| row.version);
-    let state = [RowState::Free, RowState::InFlight, RowState::Orphan, RowState::Completed, RowState::WithoutResponse];
+    let state = [
+        RowState::Free,
+        RowState::InFlight,
+        RowState::Orphan,
+        RowState::Completed,
+        RowState::WithoutResponse,
+    ];
     let claims = version == 0 || coin(5);
     let mut image = claim(instance, hash);
     image.expected = if coin(8) { 0 } else { version };
@@ -91,21 +98,21 @@ fn two_claims_of_one_key_are_one_claim_and_the_loser_is_never_told_absent() {
     let one = cluster.store();
     let other = cluster.open(&one.database, "", LEASE);
     let claimed = |opened: &common::Opened| {
-            (0..200)
-                .filter(|hash| {
-                    let image = opened.claim(*hash);
-                    loop {
-                        let answer = opened.surely(vec![image.clone()]);
-                        match (answer.applied.len(), answer.found.rows.len()) {
-                            (1, 0) => return true,
-                            (0, 1) => return false,
-                            // It lost to an insert that its snapshot did not see: it is read again.
-                            (0, 0) => assert_eq!(opened.read(*hash).rows.len(), 1),
-                            other => panic!("{other:?}"),
-                        }
+        (0..200)
+            .filter(|hash| {
+                let image = opened.claim(*hash);
+                loop {
+                    let answer = opened.surely(vec![image.clone()]);
+                    match (answer.applied.len(), answer.found.rows.len()) {
+                        (1, 0) => return true,
+                        (0, 1) => return false,
+                        // It lost to an insert that its snapshot did not see: it is read again.
+                        (0, 0) => assert_eq!(opened.read(*hash).rows.len(), 1),
+                        other => panic!("{other:?}"),
                     }
-                })
-                .count()
+                }
+            })
+            .count()
     };
     std::thread::scope(|scope| {
         let there = scope.spawn(|| claimed(&other));
@@ -239,7 +246,8 @@ fn declare_ends_whose_lease_is_over_and_nobody_else() {
     assert!(row.owner_ended.unwrap() >= row.started_at && !row.owner_lapsed);
     assert!(matches!(other.renew(), Renewal::Ended { .. }));
     // It gets no claims any more, and its late completion is accepted.
-    let answer = other.surely(vec![other.claim(2), change(&image, row.version, RowState::Completed)]);
+    let answer =
+        other.surely(vec![other.claim(2), change(&image, row.version, RowState::Completed)]);
     assert!(answer.ended);
     assert_eq!(answer.applied.iter().map(|(hash, _)| *hash).collect::<Vec<_>>(), [1]);
 }
@@ -255,7 +263,11 @@ fn declare_needs_an_asker_whose_own_lease_runs_and_who_renewed_without_a_gap() {
     assert_eq!(me.end(&[other.instance]).unwrap(), [], "its own lease is over");
     // Its renewal begins anew: the gap was longer than half a lease.
     assert!(matches!(me.renew(), Renewal::Renewed { .. }));
-    assert_eq!(me.end(&[other.instance]).unwrap(), [], "after an outage nobody is ended within a lease");
+    assert_eq!(
+        me.end(&[other.instance]).unwrap(),
+        [],
+        "after an outage nobody is ended within a lease"
+    );
     assert!(matches!(other.renew(), Renewal::Renewed { .. }));
     // A longer lease of the other counts.
     let long = cluster.open(&me.database, "", Duration::from_secs(3_000));
@@ -310,7 +322,11 @@ fn a_missing_instance_row_is_an_ended_instance() {
     assert_eq!(only(me.read(1)).owner_ended, None);
     me.raw.run(&format!("DELETE FROM oncekey.instance WHERE id = {}", other.instance));
     let rows = me.read(1);
-    assert_eq!(only(rows.clone()).owner_ended, Some(rows.now), "since now, never absent by a guess");
+    assert_eq!(
+        only(rows.clone()).owner_ended,
+        Some(rows.now),
+        "since now, never absent by a guess"
+    );
     assert!(other.surely(vec![other.claim(2)]).ended);
 }
 
@@ -325,8 +341,14 @@ fn a_named_instance_ends_its_predecessor() {
     };
     let first = ask(|done| me.store.register(new.clone(), done)).unwrap();
     let second = ask(|done| me.store.register(new, done)).unwrap();
-    assert!(matches!(ask(|done| me.store.renew(first.instance, done)).unwrap(), Renewal::Ended { .. }));
-    assert!(matches!(ask(|done| me.store.renew(second.instance, done)).unwrap(), Renewal::Renewed { .. }));
+    assert!(matches!(
+        ask(|done| me.store.renew(first.instance, done)).unwrap(),
+        Renewal::Ended { .. }
+    ));
+    assert!(matches!(
+        ask(|done| me.store.renew(second.instance, done)).unwrap(),
+        Renewal::Renewed { .. }
+    ));
     assert!(matches!(me.renew(), Renewal::Renewed { .. }), "it has no name");
 }
 
@@ -399,7 +421,11 @@ fn an_enormous_ttl_fails_nobody() {
     opened.surely(vec![complete]);
     let row = only(opened.read(1));
     assert_eq!(row.body.as_deref(), Some(&b"response"[..]));
-    assert_eq!(opened.raw.number("SELECT leaf FROM oncekey.response"), 8, "beyond the ring: the spare leaf");
+    assert_eq!(
+        opened.raw.number("SELECT leaf FROM oncekey.response"),
+        8,
+        "beyond the ring: the spare leaf"
+    );
 }
 
 /// A completed row that expired two buckets ago: its leaf is over.
@@ -463,7 +489,9 @@ fn upkeep_a_leaf_that_somebody_reads_is_emptied_later() {
 fn upkeep_expires_tombstones_orphans_and_what_has_no_response_by_the_same_entries() {
     let Some(cluster) = cluster() else { return };
     let opened = cluster.store();
-    for (hash, state) in [(1, RowState::Free), (2, RowState::Orphan), (3, RowState::WithoutResponse)] {
+    for (hash, state) in
+        [(1, RowState::Free), (2, RowState::Orphan), (3, RowState::WithoutResponse)]
+    {
         let image = opened.claim(hash);
         let version = opened.surely(vec![image.clone()]).applied[0].1;
         opened.surely(vec![change(&image, version, state)]);
@@ -478,7 +506,11 @@ fn upkeep_expires_tombstones_orphans_and_what_has_no_response_by_the_same_entrie
     );
     assert_eq!(opened.upkeep().removed, 3);
     for table in ["key", "orphan", "response"] {
-        assert_eq!(opened.raw.number(&format!("SELECT count(*) FROM oncekey.{table}")), 0, "{table}");
+        assert_eq!(
+            opened.raw.number(&format!("SELECT count(*) FROM oncekey.{table}")),
+            0,
+            "{table}"
+        );
     }
 }
 
@@ -535,13 +567,23 @@ fn plans_no_statement_scans_or_hashes_whatever_the_size_of_the_table() {
 #[test]
 fn unsafe_settings_and_foreign_places_are_refused() {
     let Some(cluster) = cluster() else { return };
-    let new = oncekey::fleet::store::NewInstance { name: String::new(), lease: LEASE, build: String::new() };
-    let kind = |options: oncekey_postgres::Options| options.store().unwrap().open(&new).unwrap_err().kind();
+    let new = oncekey::fleet::store::NewInstance {
+        name: String::new(),
+        lease: LEASE,
+        build: String::new(),
+    };
+    let kind = |options: oncekey_postgres::Options| {
+        options.store().unwrap().open(&new).unwrap_err().kind()
+    };
     let database = cluster.database();
     let options = || cluster.options(&database, "");
     assert_eq!(kind(options().create(false)), ErrorKind::StoreMissing);
     assert_eq!(kind(options().replication_required(true)), ErrorKind::UnsafeStore);
-    assert_eq!(kind(options().startup_options(false)), ErrorKind::UnsafeStore, "no statement_timeout");
+    assert_eq!(
+        kind(options().startup_options(false)),
+        ErrorKind::UnsafeStore,
+        "no statement_timeout"
+    );
     assert_eq!(kind(cluster.options("nowhere", "")), ErrorKind::StoreMissing);
     options().store().unwrap().open(&new).unwrap();
     let raw = cluster.raw(&database);

@@ -404,8 +404,7 @@ impl<T: Clone + Ord + Debug> Possible<T> {
                 };
             }
             Call::Withdraw => {
-                let unheard =
-                    model.in_flight(0).filter(|own| !self.names.values().any(|n| n == own));
+                let unheard = model.held(0).filter(|own| !self.names.values().any(|n| n == own));
                 unheard.map_or(Ok(()), |own| model.abort(0, own))
             }
             Call::Lapse => {

@@ -229,6 +229,15 @@ impl Model {
             .map(|entry| entry.token)
     }
 
+    /// The token of a claim that its owner did not end: in flight, or an orphan although the owner lives.
+    pub fn held(&mut self, key: u8) -> Option<u64> {
+        self.entry(key)
+            .filter(|entry| {
+                matches!(entry.state, State::InFlight { .. } | State::Orphan { overdue: true, .. })
+            })
+            .map(|entry| entry.token)
+    }
+
     /// The tokens of all orphans, by key.
     pub fn orphans(&mut self) -> BTreeMap<u8, u64> {
         let keys: Vec<_> = self.entries.keys().copied().collect();

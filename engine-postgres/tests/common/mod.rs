@@ -71,7 +71,14 @@ impl Cluster {
                 .arg(postgres)
                 .arg("-D")
                 .arg(start_dir.join("data"))
-                .args(["-c", "listen_addresses=", "-c", "max_connections=100", "-c", "shared_buffers=64MB"])
+                .args([
+                    "-c",
+                    "listen_addresses=",
+                    "-c",
+                    "max_connections=100",
+                    "-c",
+                    "shared_buffers=64MB",
+                ])
                 .args(["-c", "autovacuum=off", "-c"])
                 .arg(format!("unix_socket_directories={}", start_dir.display()))
                 .current_dir(&start_dir)
@@ -117,8 +124,11 @@ impl Cluster {
     }
 
     fn try_raw(&self, database: &str) -> Option<Raw> {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
         let url = self.url(database);
         let connecting = tokio_postgres::connect(&url, tokio_postgres::NoTls);
         let (client, connection) = runtime.block_on(connecting).ok()?;
@@ -165,7 +175,9 @@ impl Raw {
         messages
             .iter()
             .filter_map(|message| match message {
-                tokio_postgres::SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("NULL").to_owned()),
+                tokio_postgres::SimpleQueryMessage::Row(row) => {
+                    Some(row.get(0).unwrap_or("NULL").to_owned())
+                }
                 _ => None,
             })
             .collect()

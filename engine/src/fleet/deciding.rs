@@ -252,7 +252,8 @@ impl Machine {
             // It begins anew, with what is there now.
             (Command::Begin { .. }, Some(_)) => self.read(hash),
             _ => {
-                let error = Error::new(ErrorKind::OutcomeUnknown, "the lease of this engine was over");
+                let error =
+                    Error::new(ErrorKind::OutcomeUnknown, "the lease of this engine was over");
                 self.finish(hash, Err(error), None, now);
             }
         }
@@ -324,7 +325,10 @@ impl Machine {
                 }
             }
             // The claim has ended, or somebody else ended it.
-            _ if mine && (is_end(command) || is_refusal(reply)) && !matches!(reply, Reply::Locked) => {
+            _ if mine
+                && (is_end(command) || is_refusal(reply))
+                && !matches!(reply, Reply::Locked) =>
+            {
                 let ended = matches!(reply, Reply::Done) || is_refusal(reply);
                 let own = slot.live.as_ref().and_then(|live| live.record.attempt());
                 let asked = token_of(command);
@@ -366,8 +370,15 @@ fn settled(change: &Changing, command: &Command, row: &Row, at: u64) -> Option<R
     let moved_on = row.state == RowState::Free
         || change.before.as_ref().is_some_and(|before| before.token < row.token);
     match command {
-        Command::Abort { .. } | Command::Release { .. } | Command::OwnerGone { .. } => {
-            moved_on.then_some(Ok(Reply::Done))
+        Command::Abort { .. } | Command::Release { .. } | Command::OwnerGone { .. } if moved_on => {
+            // A first attempt follows a freed key. A later one follows an orphan: this one, that was taken
+            // over and never freed, or one that came long after.
+            let freed = change.image.state == RowState::Free;
+            let told = match freed && row.state != RowState::Free && row.attempt > 1 {
+                true => Err(Error::new(ErrorKind::OutcomeUnknown, "somebody took over")),
+                false => Ok(Reply::Done),
+            };
+            Some(told)
         }
         Command::Complete { .. } if moved_on => {
             // Its record would still stand, unless it was carried out and has expired.
@@ -376,7 +387,9 @@ fn settled(change: &Changing, command: &Command, row: &Row, at: u64) -> Option<R
             let drift = millis(Duration::from_secs(1));
             match at < sent_at.saturating_add(ttl).saturating_sub(drift) {
                 true => None,
-                false => Some(Err(Error::new(ErrorKind::OutcomeUnknown, "its time to live is over"))),
+                false => {
+                    Some(Err(Error::new(ErrorKind::OutcomeUnknown, "its time to live is over")))
+                }
             }
         }
         _ => None,

@@ -10,9 +10,7 @@ use std::time::Duration;
 use super::clock::StoreClock;
 use super::replays::Replays;
 use super::slot::{Changing, Slot, Stage, Work};
-use super::store::{
-    Failure, Group, GroupAnswer, NewInstance, Registered, Renewal, Rows, Upkeep,
-};
+use super::store::{Failure, Group, GroupAnswer, NewInstance, Registered, Renewal, Rows, Upkeep};
 use crate::backend::operation::{Answer, Operation, Outcome, Wait};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::sync::Instant;
@@ -374,14 +372,16 @@ impl Machine {
         if now < work.since + patience {
             return;
         }
-        let sent = matches!(&work.stage, Stage::Change(change) if change.under_way || change.doubtful);
+        let sent =
+            matches!(&work.stage, Stage::Change(change) if change.under_way || change.doubtful);
         let Some(asker) = work.asker.take() else { return };
         let kind = match (begins, sent) {
             (false, true) => ErrorKind::OutcomeUnknown,
             _ => ErrorKind::Unavailable,
         };
         self.tell(asker, Err(Error::new(kind, "the store did not answer in time")));
-        let settles = sent || matches!(self.slots[&hash].work, Some(Work { stage: Stage::GiveBack(_), .. }));
+        let settles =
+            sent || matches!(self.slots[&hash].work, Some(Work { stage: Stage::GiveBack(_), .. }));
         if !settles {
             // Never sent: it is as if it had not been asked.
             self.end_work(hash);
@@ -647,7 +647,12 @@ impl Machine {
     }
 
     /// The change of a slot's work is to be sent.
-    pub(super) fn send(&mut self, hash: KeyHash, stage: impl FnOnce(Box<Changing>) -> Stage, change: Changing) {
+    pub(super) fn send(
+        &mut self,
+        hash: KeyHash,
+        stage: impl FnOnce(Box<Changing>) -> Stage,
+        change: Changing,
+    ) {
         if let Some(work) = self.slots.get_mut(&hash).and_then(|slot| slot.work.as_mut()) {
             work.stage = stage(Box::new(change));
             self.changes.push_back(hash);

@@ -71,7 +71,8 @@ impl MemoryStore {
         if self.now >= group.valid_until {
             return None;
         }
-        let mut answer = GroupAnswer { ended: self.has_ended(group.instance), ..Default::default() };
+        let mut answer =
+            GroupAnswer { ended: self.has_ended(group.instance), ..Default::default() };
         let mut others = Vec::new();
         for image in &group.images {
             let before = self.rows.get(&image.hash).cloned();
@@ -136,7 +137,8 @@ impl MemoryStore {
 
     pub(crate) fn end(&mut self, by: u64, others: &[u64]) -> Vec<u64> {
         let now = self.now;
-        let me = self.instances.get(&by).filter(|me| me.ended_at.is_none() && me.lease_until >= now);
+        let me =
+            self.instances.get(&by).filter(|me| me.ended_at.is_none() && me.lease_until >= now);
         let Some(me) = me.cloned() else { return Vec::new() };
         let mut ended = Vec::new();
         for other in others.iter().filter(|other| **other != by) {
@@ -154,7 +156,8 @@ impl MemoryStore {
 
     /// The keys of claims that an instance holds.
     pub(crate) fn held_by(&self, owner: u64) -> Vec<u128> {
-        let held = self.rows.values().filter(|row| row.state == RowState::InFlight && row.owner == owner);
+        let held =
+            self.rows.values().filter(|row| row.state == RowState::InFlight && row.owner == owner);
         held.map(|row| row.hash).collect()
     }
 }

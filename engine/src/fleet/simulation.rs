@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use oncekey_testing::{Answer, Call, CallId, History};
 
+use super::image::token;
 use super::machine::{Action, Event, Machine, Rules};
 use super::memory::MemoryStore;
-use super::image::token;
 use super::store::{Failure, Group, NewInstance, RowState};
 use crate::backend::operation::{Operation, Outcome, Request, Wait};
 use crate::base::bytes::SharedBytes;
@@ -23,7 +23,7 @@ use crate::semantics::record::State;
 use crate::semantics::samples::{Noise, SECRET, hash};
 use crate::semantics::token::Token;
 
-const LEASE_MS: u64 = 1_000;
+const LEASE_MS: u64 = 2_000;
 const KEYS: u8 = 2;
 
 /// How a simulation is made.
@@ -37,6 +37,8 @@ struct Plan {
     pauses: u64,
     /// Of a hundred requests.
     lost: u64,
+    /// How long callers are patient, in milliseconds.
+    patience: u64,
 }
 
 /// What a caller holds.
@@ -93,14 +95,14 @@ struct World {
     untold: BTreeMap<Token, (usize, CallId)>,
 }
 
-fn rules() -> Rules {
+fn rules(patience: u64) -> Rules {
     Rules {
         incarnation: 1,
         name: String::new(),
         build: String::new(),
         lease: Duration::from_millis(LEASE_MS),
-        overload_after: Duration::from_secs(5),
-        settle_for: Duration::from_secs(30),
+        overload_after: Duration::from_millis(patience),
+        settle_for: Duration::from_millis(6 * patience),
         upkeep_interval: Duration::from_secs(3600),
         max_in_flight: 100,
         max_queue: 100,
@@ -155,7 +157,7 @@ impl World {
         self.lives += 1;
         let registered = self.store.register("", LEASE_MS);
         let now = self.now();
-        let machine = Machine::new(rules(), registered, now, now);
+        let machine = Machine::new(rules(self.plan.patience), registered, now, now);
         Process {
             machine,
             life: self.lives,
@@ -196,7 +198,9 @@ impl World {
                 }
                 self.count("failed");
                 return match (error.kind(), begins) {
-                    (ErrorKind::OutcomeUnknown, _) | (_, true) => self.history.answer(id, Answer::Unknown),
+                    (ErrorKind::OutcomeUnknown, _) | (_, true) => {
+                        self.history.answer(id, Answer::Unknown)
+                    }
                     (ErrorKind::Unavailable, false) => self.history.answer(id, Answer::Refused),
                     (kind, _) => panic!("{kind:?} {error}"),
                 };
@@ -212,7 +216,10 @@ impl World {
                 }
                 handles.push(Handle::Claim(key, attempt.token));
                 let checkpoint = attempt.checkpoint.as_ref().map(|bytes| bytes[0]);
-                ("claimed", Answer::Claimed { token: attempt.token, attempt: attempt.number, checkpoint })
+                (
+                    "claimed",
+                    Answer::Claimed { token: attempt.token, attempt: attempt.number, checkpoint },
+                )
             }
             Reply::Orphaned => {
                 let token = attempt.expect("an orphan has an attempt").token;
@@ -239,7 +246,14 @@ impl World {
         *self.told.entry(name).or_default() += 1;
     }
 
-    fn submit(&mut self, at: usize, number: u8, call: Call<Token>, command: Command, wait: Option<Wait>) {
+    fn submit(
+        &mut self,
+        at: usize,
+        number: u8,
+        call: Call<Token>,
+        command: Command,
+        wait: Option<Wait>,
+    ) {
         let id = self.history.call(number, call.clone());
         let (key, inbox) = (key(number), self.processes[at].inbox.clone());
         let request = Request { hash: hash(&key), key, command: command.clone(), wait };
@@ -286,7 +300,9 @@ impl World {
             (Handle::Claim(number, token), 0..=3) | (Handle::Orphan(number, token), 0..=1) => {
                 (number, Call::Complete { token, response }, complete(token))
             }
-            (Handle::Claim(number, token), 4) => (number, Call::Abort { token }, Command::Abort { token }),
+            (Handle::Claim(number, token), 4) => {
+                (number, Call::Abort { token }, Command::Abort { token })
+            }
             (Handle::Claim(number, token), 5) => {
                 (number, Call::Drop { token }, Command::OwnerGone { token })
             }
@@ -382,7 +398,7 @@ impl World {
                 // Of a claim that was told to nobody, or to those who met it as an orphan.
                 self.history.call(number, Call::Withdraw);
                 let token = token(1, row.token);
-                if self.untold.contains_key(&token) {
+                if self.untold.remove(&token).is_some() {
                     self.history.call(number, Call::Abort { token });
                 }
             }
@@ -442,16 +458,21 @@ impl World {
             self.count("killed");
             // What it asked for was not answered, and may have happened: that is enough.
             let life = self.processes[at].life;
-            for (_, id) in self.untold.extract_if(.., |_, (of, _)| *of == life).map(|(_, v)| v).collect::<Vec<_>>() {
+            for (_, id) in self
+                .untold
+                .extract_if(.., |_, (of, _)| *of == life)
+                .map(|(_, v)| v)
+                .collect::<Vec<_>>()
+            {
                 self.history.answer(id, Answer::Refused);
             }
             self.processes[at] = self.process();
         } else if chance < kills + pauses {
             self.processes[at].paused = !self.processes[at].paused;
-        } else if chance < 300 && !self.processes[at].paused {
+        } else if chance < 200 && !self.processes[at].paused {
             self.call(at);
-        } else if chance < 450 {
-            let millis = [1, 20, 150, 700][self.below(4) as usize];
+        } else if chance < 400 {
+            let millis = [1, 50, 200, 700][self.below(4) as usize];
             self.elapse(millis);
         } else {
             self.deliver();
@@ -488,7 +509,9 @@ fn simulate(name: &str, plan: Plan, default_seeds: u64) {
         let world = World::new(seed, plan);
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));
         match result {
-            Ok(counts) => counts.into_iter().for_each(|(what, n)| *told.entry(what).or_default() += n),
+            Ok(counts) => {
+                counts.into_iter().for_each(|(what, n)| *told.entry(what).or_default() += n)
+            }
             Err(panic) => {
                 println!("{name}: ONCEKEY_SEED={seed} ONCEKEY_SEEDS=1 shows it");
                 std::panic::resume_unwind(panic);
@@ -502,24 +525,35 @@ const LONG: u64 = 1_000_000_000;
 
 #[test]
 fn a_quiet_network_gives_the_answers_of_the_model() {
-    let plan = Plan { machines: 2, steps: 100, ttl: LONG, kills: 0, pauses: 0, lost: 0 };
+    let plan =
+        Plan { machines: 2, steps: 200, ttl: LONG, kills: 0, pauses: 0, lost: 0, patience: LONG };
     simulate("quiet", plan, 60);
 }
 
 #[test]
 fn lost_late_and_repeated_statements_are_settled() {
-    let plan = Plan { machines: 2, steps: 100, ttl: LONG, kills: 0, pauses: 0, lost: 6 };
+    let plan =
+        Plan { machines: 2, steps: 160, ttl: LONG, kills: 0, pauses: 0, lost: 6, patience: LONG };
     simulate("lossy", plan, 60);
 }
 
 #[test]
 fn instances_that_die_and_stand_still_leave_orphans_and_no_second_execution() {
-    let plan = Plan { machines: 3, steps: 120, ttl: LONG, kills: 8, pauses: 20, lost: 4 };
+    let plan =
+        Plan { machines: 3, steps: 250, ttl: LONG, kills: 8, pauses: 20, lost: 3, patience: LONG };
     simulate("dying", plan, 60);
 }
 
 #[test]
+fn callers_that_lose_patience_leave_no_claim_behind() {
+    let plan =
+        Plan { machines: 2, steps: 120, ttl: LONG, kills: 0, pauses: 0, lost: 5, patience: 1_500 };
+    simulate("impatient", plan, 60);
+}
+
+#[test]
 fn what_expires_is_new_again() {
-    let plan = Plan { machines: 2, steps: 120, ttl: 900, kills: 0, pauses: 0, lost: 0 };
+    let plan =
+        Plan { machines: 2, steps: 200, ttl: 900, kills: 0, pauses: 0, lost: 0, patience: LONG };
     simulate("expiring", plan, 60);
 }
