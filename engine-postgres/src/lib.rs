@@ -8,9 +8,11 @@ mod rows;
 mod statements;
 mod store;
 mod tls;
+mod transaction;
 mod upkeep;
 
 pub use options::Options;
+pub use transaction::{CompleteIn, Completed, Connection};
 pub use store::PostgresStore;
 
 /// The group statements and those that read rows, with the names of their types: for tests of their plans.

@@ -27,6 +27,7 @@ pub(crate) struct Statements {
     pub(crate) end: Sql,
     pub(crate) close: Sql,
     pub(crate) create: Sql,
+    pub(crate) complete_in: Sql,
     pub(crate) upkeep_elect: Sql,
     pub(crate) upkeep_scan: Sql,
     pub(crate) upkeep_expire: Sql,
@@ -146,6 +147,10 @@ impl Statements {
             end: sql(include_str!("sql/end.sql"), &[T::INT8, T::INT8_ARRAY]),
             close: sql(include_str!("sql/close.sql"), &[T::INT8]),
             create: sql(include_str!("sql/create.sql"), &[T::INT8, T::BYTEA, T::INT8, T::INT2]),
+            complete_in: sql(
+                include_str!("sql/complete_in.sql"),
+                &[T::TEXT, T::INT8, T::UUID, T::INT8, T::BYTEA],
+            ),
             upkeep_elect: sql(include_str!("sql/upkeep_elect.sql"), &[T::INT8]),
             upkeep_scan: sql(include_str!("sql/upkeep_scan.sql"), &[T::INT8]),
             upkeep_expire: sql(
@@ -189,6 +194,7 @@ impl Statements {
             &mut self.end,
             &mut self.close,
             &mut self.create,
+            &mut self.complete_in,
             &mut self.upkeep_elect,
             &mut self.upkeep_scan,
             &mut self.upkeep_expire,

@@ -2,6 +2,7 @@
 //! breaks. Groups go on one, so that a heartbeat never queues behind them; everything else on the other;
 //! upkeep opens a third for as long as it takes.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::fmt;
 use std::rc::Rc;
@@ -49,7 +50,7 @@ pub struct PostgresStore {
     groups: mpsc::UnboundedSender<Request>,
     control: mpsc::UnboundedSender<Request>,
     upkeep: mpsc::UnboundedSender<Request>,
-    settings: Arc<Settings>,
+    pub(crate) settings: Arc<Settings>,
     known: Arc<Known>,
     thread: std::sync::Mutex<Option<JoinHandle<()>>>,
 }
@@ -228,6 +229,10 @@ impl Store for PostgresStore {
 
     fn location(&self) -> String {
         self.settings.location()
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
     }
 }
 

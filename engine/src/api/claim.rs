@@ -160,6 +160,12 @@ impl Claim {
         pending
     }
 
+    /// What the claim stands for.
+    #[cfg(not(any(oncekey_loom, oncekey_shuttle)))]
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     /// Called when the claim reaches its caller.
     pub(crate) fn delivered(&mut self) {
         self.delivered = true;

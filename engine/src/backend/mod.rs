@@ -74,6 +74,12 @@ pub(crate) trait Backend: Send + Sync + 'static {
 
     /// The place of the store, for people.
     fn location(&self) -> String;
+
+    /// The shared store of a fleet, for what its crate adds to a claim.
+    #[cfg(not(any(oncekey_loom, oncekey_shuttle)))]
+    fn shared_store(&self) -> Option<&Arc<dyn crate::fleet::store::Store>> {
+        None
+    }
 }
 
 /// The shortest time that a record may be kept for.

@@ -358,4 +358,8 @@ impl Backend for Fleet {
     fn location(&self) -> String {
         self.shared.store.location()
     }
+
+    fn shared_store(&self) -> Option<&Arc<dyn Store>> {
+        Some(&self.shared.store)
+    }
 }

@@ -5,6 +5,7 @@
 pub mod store;
 
 mod clock;
+mod completing;
 mod deciding;
 mod driver;
 mod image;
@@ -17,5 +18,6 @@ mod replays;
 mod simulation;
 mod slot;
 
+pub use completing::{Completing, failed};
 pub use driver::open;
 pub use options::Options;

@@ -5,6 +5,7 @@
 //! is there. A group of such changes is one atomic step. What a change means is decided by
 //! [`transition`](crate::semantics::transition) before it comes here.
 
+use std::any::Any;
 use std::fmt::Debug;
 use std::time::Duration;
 
@@ -88,6 +89,8 @@ pub trait Store: Debug + Send + Sync + 'static {
     fn close(&self, instance: u64) -> Result<()>;
     /// The place, for people. Holds no secret.
     fn location(&self) -> String;
+    /// The store as what it is, for the crate that made it.
+    fn as_any(&self) -> &dyn Any;
 }
 
 /// An instance that is to be registered.

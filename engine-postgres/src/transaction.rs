@@ -1,0 +1,179 @@
+//! Completing a claim in the caller's own transaction.
+
+use std::fmt;
+use std::future::Future;
+
+use oncekey::fleet::store::{Store, error};
+use oncekey::fleet::{Completing, failed};
+use oncekey::{Claim, Error, ErrorKind, Failed};
+use tokio_postgres::types::{ToSql, Type};
+
+use crate::connection;
+use crate::rows::Hash;
+use crate::statements::Statements;
+use crate::store::PostgresStore;
+
+/// A connection of the caller with an open transaction, of one of the clients that this crate knows.
+pub trait Connection: Send {
+    /// Runs the statement that completes a claim, and says how many rows it gave.
+    fn complete(&mut self, statement: &Statement) -> impl Future<Output = Result<usize, Error>> + Send;
+}
+
+/// The statement that completes a claim, with its parameters in order: for clients that
+/// [`Connection`] is implemented for.
+#[derive(Debug)]
+pub struct Statement {
+    text: String,
+    synchronous_commit: &'static str,
+    incarnation: i64,
+    hash: u128,
+    token: i64,
+    body: Option<Vec<u8>>,
+}
+
+/// Adds [`complete_in`](Self::complete_in) to a claim.
+pub trait CompleteIn: Sized {
+    /// Completes the claim within `transaction`, which must be one of the database that the store lies in.
+    /// What the transaction changed and the response become durable by one commit, or neither does: the
+    /// effects happen exactly once, even when the claim is taken over and run again.
+    ///
+    /// Commit the transaction, then call [`Completed::committed`]. On an error roll it back.
+    ///
+    /// # Errors
+    /// `Fenced`, `AlreadyCompleted`: somebody resolved the claim; nothing of the transaction may stay.
+    /// `InvalidInput`: the transaction cannot see the claim, as one in REPEATABLE READ that began before it,
+    /// or belongs to another database; the claim comes back. `Unsupported`: the engine is not one of a fleet.
+    fn complete_in(
+        self,
+        transaction: &mut impl Connection,
+        response: &[u8],
+    ) -> impl Future<Output = Result<Completed, Failed<Claim>>> + Send;
+}
+
+/// A claim whose completion is part of a transaction that was not committed yet.
+///
+/// Dropped, it tells the engine to look at the row again: a transaction that was rolled back leaves an
+/// orphan at once, one that was committed a completed operation.
+#[must_use = "commit the transaction, then call `committed`"]
+pub struct Completed {
+    claim: Claim,
+}
+
+impl Completed {
+    /// The transaction was committed: those who wait here are told.
+    pub fn committed(self) {}
+
+    /// The transaction was rolled back: the claim is held as before.
+    pub fn rolled_back(self) -> Claim {
+        self.claim
+    }
+}
+
+impl fmt::Debug for Completed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Completed({:?})", self.claim)
+    }
+}
+
+impl CompleteIn for Claim {
+    async fn complete_in(
+        self,
+        transaction: &mut impl Connection,
+        response: &[u8],
+    ) -> Result<Completed, Failed<Claim>> {
+        let completing = Completing::of(&self, response);
+        let store = Completing::store(&self).and_then(|store| store.as_any().downcast_ref());
+        let Some(store) = store else {
+            let context = "the store of this claim is not one of PostgreSQL";
+            return Err(failed(error(ErrorKind::Unsupported, context, None), Some(self)));
+        };
+        let statement = statement(store, &completing);
+        match transaction.complete(&statement).await {
+            Ok(0) => {}
+            Ok(_) => return Ok(Completed { claim: self }),
+            Err(error) => return Err(failed(error, Some(self))),
+        }
+        let why_not = look(store, &completing).await;
+        Err(match why_not {
+            Ok(()) => {
+                let context = "the transaction cannot see the claim: it began before it, or elsewhere";
+                failed(error(ErrorKind::InvalidInput, context, None), Some(self))
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::Fenced | ErrorKind::AlreadyCompleted) => {
+                // The end of the claim is known; its drop tells the engine nothing that it would not see.
+                failed(error, None)
+            }
+            Err(error) => failed(error, Some(self)),
+        })
+    }
+}
+
+fn statement(store: &PostgresStore, completing: &Completing) -> Statement {
+    Statement {
+        text: Statements::new(&store.settings.schema).complete_in.text,
+        synchronous_commit: store.settings.synchronous_commit,
+        incarnation: completing.incarnation as i64,
+        hash: completing.hash,
+        token: completing.token as i64,
+        body: completing.body.as_ref().map(|body| body.to_vec()),
+    }
+}
+
+/// Looks at the row outside of the transaction.
+async fn look(store: &PostgresStore, completing: &Completing) -> Result<(), Error> {
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let done = Box::new(move |rows| drop(sender.send(rows)));
+    store.read(0, vec![completing.hash], done);
+    let closed = || error(ErrorKind::Closed, "", None);
+    let rows = receiver.await.map_err(|_| closed())?.map_err(|failure| failure.error().clone())?;
+    completing.why_not(rows.rows.first())
+}
+
+impl Connection for tokio_postgres::Transaction<'_> {
+    async fn complete(&mut self, statement: &Statement) -> Result<usize, Error> {
+        let hash = Hash(statement.hash);
+        let params: [(&(dyn ToSql + Sync), Type); 5] = [
+            (&statement.synchronous_commit, Type::TEXT),
+            (&statement.incarnation, Type::INT8),
+            (&hash, Type::UUID),
+            (&statement.token, Type::INT8),
+            (&statement.body, Type::BYTEA),
+        ];
+        let rows = self.query_typed(&statement.text, &params).await;
+        Ok(rows.map_err(|source| connection::failed(source, true).0.error().clone())?.len())
+    }
+}
+
+/// A connection in whose transaction, begun by a statement of the caller, the claim is completed.
+impl Connection for tokio_postgres::Client {
+    async fn complete(&mut self, statement: &Statement) -> Result<usize, Error> {
+        let hash = Hash(statement.hash);
+        let params: [(&(dyn ToSql + Sync), Type); 5] = [
+            (&statement.synchronous_commit, Type::TEXT),
+            (&statement.incarnation, Type::INT8),
+            (&hash, Type::UUID),
+            (&statement.token, Type::INT8),
+            (&statement.body, Type::BYTEA),
+        ];
+        let rows = self.query_typed(&statement.text, &params).await;
+        Ok(rows.map_err(|source| connection::failed(source, true).0.error().clone())?.len())
+    }
+}
+
+#[cfg(feature = "sqlx")]
+impl Connection for sqlx::PgConnection {
+    async fn complete(&mut self, statement: &Statement) -> Result<usize, Error> {
+        let rows = sqlx::query(&statement.text)
+            .bind(statement.synchronous_commit)
+            .bind(statement.incarnation)
+            .bind(sqlx::types::Uuid::from_u128(statement.hash))
+            .bind(statement.token)
+            .bind(statement.body.as_deref())
+            .fetch_all(self)
+            .await;
+        let wrap = |source: sqlx::Error| {
+            error(ErrorKind::Unavailable, "completing in a transaction", Some(source.into()))
+        };
+        Ok(rows.map_err(wrap)?.len())
+    }
+}

@@ -1,0 +1,63 @@
+//! A claim that is completed by somebody else's statement.
+
+use super::store::{GENERATION_SHIFT, Row, RowState, Store};
+use crate::api::attempt::{Failed, refusal};
+use crate::api::claim::Claim;
+use crate::base::bytes::SharedBytes;
+use crate::base::error::{Error, Result};
+use crate::semantics::command::Reply;
+
+/// What a statement needs to complete a claim.
+#[derive(Clone, Debug)]
+pub struct Completing {
+    /// The row of the claim.
+    pub hash: u128,
+    /// The version that granted it.
+    pub token: u64,
+    /// The store that it belongs to.
+    pub incarnation: u64,
+    /// The response; `None` when it is longer than the engine keeps.
+    pub body: Option<SharedBytes>,
+}
+
+impl Completing {
+    /// Of a claim with its response.
+    pub fn of(claim: &Claim, response: &[u8]) -> Self {
+        let handle = claim.handle();
+        let kept = response.len() <= handle.backend.settings().max_response;
+        Self {
+            hash: handle.hash.0,
+            token: handle.token.epoch << GENERATION_SHIFT | handle.token.sequence,
+            incarnation: handle.token.incarnation,
+            body: kept.then(|| SharedBytes::copy_of(response)),
+        }
+    }
+
+    /// The shared store that a claim lives in, if it does.
+    pub fn store(claim: &Claim) -> Option<&dyn Store> {
+        claim.handle().backend.shared_store().map(|store| &**store)
+    }
+
+    /// Why a statement found nothing to complete; `Ok`: the claim stands, so that its transaction is one
+    /// that cannot see it.
+    ///
+    /// # Errors
+    /// `Fenced`, `AlreadyCompleted`.
+    pub fn why_not(&self, row: Option<&Row>) -> Result<()> {
+        match row {
+            Some(row) if matches!(row.state, RowState::Completed | RowState::WithoutResponse) => {
+                Err(refusal(&Reply::AlreadyCompleted))
+            }
+            Some(row) if row.token == self.token && row.state != RowState::Free => Ok(()),
+            _ => Err(refusal(&Reply::Fenced)),
+        }
+    }
+}
+
+/// A failure, with the handle where the call can be tried again.
+pub fn failed<H>(error: Error, handle: Option<H>) -> Failed<H> {
+    match handle {
+        Some(handle) => Failed::giving_back(error, handle),
+        None => error.into(),
+    }
+}
