@@ -25,7 +25,6 @@ pub(crate) struct Met {
     pub(crate) boot: i64,
     pub(crate) incarnation: u64,
     pub(crate) secret: [u8; 64],
-    pub(crate) now: u64,
 }
 
 /// What this process was told by the server, to be found again behind every handshake.
@@ -142,7 +141,6 @@ async fn read(
         incarnation: number(2) as u64,
         secret: secret
             .ok_or_else(|| refused(ErrorKind::StoreForeign, "the secret has another length"))?,
-        now: unsigned(number(8)).max(unsigned(number(7))),
     };
     Ok((met, row.try_get(9).unwrap_or(None)))
 }

@@ -12,8 +12,8 @@ mod transaction;
 mod upkeep;
 
 pub use options::Options;
-pub use transaction::{CompleteIn, Completed, Connection};
 pub use store::PostgresStore;
+pub use transaction::{CompleteIn, Completed, Connection};
 
 /// The group statements and those that read rows, with the names of their types: for tests of their plans.
 #[doc(hidden)]

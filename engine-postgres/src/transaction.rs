@@ -16,7 +16,10 @@ use crate::store::PostgresStore;
 /// A connection of the caller with an open transaction, of one of the clients that this crate knows.
 pub trait Connection: Send {
     /// Runs the statement that completes a claim, and says how many rows it gave.
-    fn complete(&mut self, statement: &Statement) -> impl Future<Output = Result<usize, Error>> + Send;
+    fn complete(
+        &mut self,
+        statement: &Statement,
+    ) -> impl Future<Output = Result<usize, Error>> + Send;
 }
 
 /// The statement that completes a claim, with its parameters in order: for clients that
@@ -96,10 +99,13 @@ impl CompleteIn for Claim {
         let why_not = look(store, &completing).await;
         Err(match why_not {
             Ok(()) => {
-                let context = "the transaction cannot see the claim: it began before it, or elsewhere";
+                let context =
+                    "the transaction cannot see the claim: it began before it, or elsewhere";
                 failed(error(ErrorKind::InvalidInput, context, None), Some(self))
             }
-            Err(error) if matches!(error.kind(), ErrorKind::Fenced | ErrorKind::AlreadyCompleted) => {
+            Err(error)
+                if matches!(error.kind(), ErrorKind::Fenced | ErrorKind::AlreadyCompleted) =>
+            {
                 // The end of the claim is known; its drop tells the engine nothing that it would not see.
                 failed(error, None)
             }

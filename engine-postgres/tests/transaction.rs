@@ -45,7 +45,8 @@ fn shop(test: impl AsyncFnOnce(Shop)) {
     let database = cluster.database();
     cluster.raw(&database).run("CREATE TABLE orders (name text NOT NULL)");
     let [one, other] = [(); 2].map(|()| cluster.options(&database, "").open().unwrap());
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let url = cluster.url(&database);
     runtime.block_on(async {
         let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
@@ -125,7 +126,9 @@ fn a_second_attempt_fences_the_transaction_of_the_first() {
     shop(async |Shop { one, other, mut client }| {
         let held = claim(&one, "a").await;
         one.reopen().unwrap();
-        let Begin::Orphaned(orphan) = begin(&other, "a").await else { panic!("its instance ended") };
+        let Begin::Orphaned(orphan) = begin(&other, "a").await else {
+            panic!("its instance ended")
+        };
         let second = orphan.take_over().await.unwrap();
         let mut transaction = client.transaction().await.unwrap();
         transaction.execute(ORDER, &[]).await.unwrap();
@@ -149,7 +152,8 @@ fn a_transaction_that_cannot_see_the_claim_gives_it_back() {
         let mut transaction = old.start().await.unwrap();
         transaction.query("SELECT 1 FROM orders", &[]).await.unwrap();
         let held = claim(&one, "a").await;
-        let (error, held) = held.complete_in(&mut transaction, b"no").await.unwrap_err().into_parts();
+        let (error, held) =
+            held.complete_in(&mut transaction, b"no").await.unwrap_err().into_parts();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         transaction.rollback().await.unwrap();
         held.unwrap().complete(b"yes").await.unwrap();

@@ -89,7 +89,7 @@ impl Machine {
     pub(super) fn was_read(&mut self, hash: KeyHash, row: Option<&Row>, at: u64, now: Instant) {
         let Some(slot) = self.slots.get_mut(&hash) else { return };
         let Some(work) = &mut slot.work else { return };
-        if !matches!(work.stage, Stage::Read | Stage::Declare { .. }) {
+        if !matches!(work.stage, Stage::Read | Stage::Declare) {
             return;
         }
         // A claim of this process that the store no longer shows so is not its any more.
@@ -105,7 +105,7 @@ impl Machine {
             && asks_for_an_orphan(&work.command)
         {
             work.declared = true;
-            work.stage = Stage::Declare { owner: row.owner };
+            work.stage = Stage::Declare;
             self.lapsed.entry(row.owner).or_default().insert(hash);
             return;
         }

@@ -178,7 +178,7 @@ impl Driver {
             Action::Read(by, hashes) => store.read(by, hashes, self.event(Event::ReadDone)),
             Action::Renew(id) => store.renew(id, self.event(Event::Renewed)),
             Action::Register(new) => store.register(new, self.event(Event::Registered)),
-            Action::End(by, others) => store.end(by, others, self.event(Event::Ended)),
+            Action::End(by, others) => store.end(by, others, self.event(|_| Event::Ended)),
             Action::Upkeep(by) => {
                 let shared = self.shared.clone();
                 let done: Done<Upkeep> = Box::new(move |result| {
@@ -189,7 +189,7 @@ impl Driver {
                         shared.counters.store_bytes.store(upkeep.bytes, Ordering::Relaxed);
                         shared.orphans.store(upkeep.orphans, Ordering::Relaxed);
                     }
-                    drop(shared.push(Event::Kept(result)));
+                    drop(shared.push(Event::Kept));
                 });
                 // The machine paces its own rounds; the interval keeps those of others apart.
                 store.upkeep(by, Duration::from_secs(30), done);
@@ -203,9 +203,8 @@ impl Driver {
     ) -> Done<T> {
         let shared = self.shared.clone();
         Box::new(move |result| {
-            if let Err(failure) = &result {
+            if result.is_err() {
                 shared.counters.failures.fetch_add(1, Ordering::Relaxed);
-                let _ = failure;
             }
             drop(shared.push(event(result)));
         })

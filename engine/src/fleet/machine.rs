@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::clock::StoreClock;
 use super::replays::Replays;
 use super::slot::{Changing, Slot, Stage, Work};
-use super::store::{Failure, Group, GroupAnswer, NewInstance, Registered, Renewal, Rows, Upkeep};
+use super::store::{Failure, Group, GroupAnswer, NewInstance, Registered, Renewal, Rows};
 use crate::backend::operation::{Answer, Operation, Outcome, Wait};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::sync::Instant;
@@ -53,8 +53,8 @@ pub(crate) enum Event {
     ReadDone(Result<Rows, Failure>),
     Renewed(Result<Renewal, Failure>),
     Registered(Result<Registered, Failure>),
-    Ended(Result<Vec<u64>, Failure>),
-    Kept(Result<Upkeep, Failure>),
+    Ended,
+    Kept,
     /// The instance was ended by its own process: another one begins.
     Reopened,
     /// Refuses what is submitted from now on.
@@ -172,8 +172,8 @@ impl Machine {
             Event::ReadDone(result) => self.read_done(result, now),
             Event::Renewed(result) => self.renewed(result, now),
             Event::Registered(result) => self.registered(result, now),
-            Event::Ended(result) => self.ended(&result, now),
-            Event::Kept(_) => self.keeping = false,
+            Event::Ended => self.ended(),
+            Event::Kept => self.keeping = false,
             Event::Reopened => self.current = None,
             Event::Stop => self.stop(now),
         }
@@ -402,7 +402,7 @@ impl Machine {
             if self.reading.is_none() && !self.reads.is_empty() {
                 let hashes: Vec<_> = self.reads.iter().copied().take(GROUP_IMAGES).collect();
                 let asked = hashes.iter().map(|hash| hash.0).collect();
-                hashes.iter().for_each(|hash| drop(self.reads.remove(hash)));
+                self.reads.retain(|hash| !hashes.contains(hash));
                 self.reading = Some((hashes, now));
                 self.actions.push(Action::Read(current.id, asked));
             }
@@ -631,8 +631,7 @@ impl Machine {
         }
     }
 
-    fn ended(&mut self, result: &Result<Vec<u64>, Failure>, now: Instant) {
-        let _ = (result, now);
+    fn ended(&mut self) {
         for owner in self.ending.take().unwrap_or_default() {
             // Ended or not, now or before: the rows tell.
             self.reads.extend(self.lapsed.remove(&owner).unwrap_or_default());

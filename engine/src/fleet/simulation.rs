@@ -364,7 +364,7 @@ impl World {
                 Action::Read(..) => Event::ReadDone(Err(refused())),
                 Action::Renew(_) => Event::Renewed(Err(refused())),
                 Action::Register(_) => Event::Registered(Err(refused())),
-                Action::End(..) => Event::Ended(Err(refused())),
+                Action::End(..) => Event::Ended,
                 Action::Upkeep(_) | Action::Answer(_) => return,
             },
             false => match self.execute(life, &action) {
@@ -432,7 +432,7 @@ impl World {
                         self.history.answer(id, Answer::Done);
                     }
                 }
-                Event::Ended(Ok(ended))
+                Event::Ended
             }
             Action::Upkeep(_) | Action::Answer(_) => return None,
         })

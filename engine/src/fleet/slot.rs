@@ -70,7 +70,7 @@ pub(crate) enum Stage {
     /// Its row is to be read.
     Read,
     /// The owner of its row is to be declared ended, then it is read again.
-    Declare { owner: u64 },
+    Declare,
     /// A change that is to be carried out.
     Change(Box<Changing>),
     /// A claim that came too late for its instance, or for whoever asked, is given back; then the
