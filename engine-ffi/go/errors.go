@@ -51,6 +51,12 @@ const (
 	ErrClockJump Kind = C.ONCEKEY_CLOCK_JUMP
 	// ErrIO: the operating system reported an error that no other kind describes.
 	ErrIO Kind = C.ONCEKEY_IO
+	// ErrUnsafeStore: the settings of a shared server cannot keep what the engine promises. Nothing was written.
+	ErrUnsafeStore Kind = C.ONCEKEY_UNSAFE_STORE
+	// ErrHistoryLost: a shared server lacks changes that it had acknowledged. Nothing is granted until that is accepted.
+	ErrHistoryLost Kind = C.ONCEKEY_HISTORY_LOST
+	// ErrUnsupported: this kind of store has no such thing.
+	ErrUnsupported Kind = C.ONCEKEY_UNSUPPORTED
 	// ErrEnded: the claim or orphan was ended before, or another call is ending it.
 	ErrEnded Kind = C.ONCEKEY_INVALID_HANDLE
 	// ErrForked: this process was forked from one that had opened an engine.
@@ -67,7 +73,7 @@ var kinds = map[Kind]bool{
 	ErrUnavailable: true, ErrOverloaded: true, ErrStoreFull: true, ErrClosed: true, ErrStoreMissing: true,
 	ErrStoreInUse: true, ErrStoreEmpty: true, ErrStoreTruncated: true, ErrStoreForeign: true,
 	ErrStoreNewerFormat: true, ErrStoreUnreadable: true, ErrNetworkFilesystem: true, ErrCorrupted: true,
-	ErrClockJump: true, ErrIO: true, ErrEnded: true, ErrForked: true, ErrPanic: true, ErrUnknown: true,
+	ErrClockJump: true, ErrIO: true, ErrUnsafeStore: true, ErrHistoryLost: true, ErrUnsupported: true, ErrEnded: true, ErrForked: true, ErrPanic: true, ErrUnknown: true,
 }
 
 func (k Kind) name() string {

@@ -116,6 +116,15 @@
 // The operating system reported an error that no other status describes.
 #define ONCEKEY_IO 19
 
+// The settings of a shared server cannot keep what the engine promises. Nothing was written.
+#define ONCEKEY_UNSAFE_STORE 20
+
+// A shared server lacks changes that it had acknowledged. Nothing is granted until that is accepted.
+#define ONCEKEY_HISTORY_LOST 21
+
+// This kind of store has no such thing.
+#define ONCEKEY_UNSUPPORTED 22
+
 // The handle was never given out, was freed, or is of another kind. Nothing happened.
 #define ONCEKEY_INVALID_HANDLE 100
 

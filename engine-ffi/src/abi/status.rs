@@ -54,6 +54,12 @@ pub const ONCEKEY_CORRUPTED: i32 = 17;
 pub const ONCEKEY_CLOCK_JUMP: i32 = 18;
 /// The operating system reported an error that no other status describes.
 pub const ONCEKEY_IO: i32 = 19;
+/// The settings of a shared server cannot keep what the engine promises. Nothing was written.
+pub const ONCEKEY_UNSAFE_STORE: i32 = 20;
+/// A shared server lacks changes that it had acknowledged. Nothing is granted until that is accepted.
+pub const ONCEKEY_HISTORY_LOST: i32 = 21;
+/// This kind of store has no such thing.
+pub const ONCEKEY_UNSUPPORTED: i32 = 22;
 /// The handle was never given out, was freed, or is of another kind. Nothing happened.
 pub const ONCEKEY_INVALID_HANDLE: i32 = 100;
 /// Another call is using the claim or orphan. Nothing happened.
@@ -69,7 +75,7 @@ pub const ONCEKEY_CANCELLED: i32 = 104;
 pub const ONCEKEY_UNKNOWN_ERROR: i32 = 199;
 
 /// Every status with its name.
-const NAMES: [(i32, &CStr); 26] = [
+const NAMES: [(i32, &CStr); 29] = [
     (ONCEKEY_OK, c"OK"),
     (ONCEKEY_INVALID_INPUT, c"INVALID_INPUT"),
     (ONCEKEY_FENCED, c"FENCED"),
@@ -90,6 +96,9 @@ const NAMES: [(i32, &CStr); 26] = [
     (ONCEKEY_CORRUPTED, c"CORRUPTED"),
     (ONCEKEY_CLOCK_JUMP, c"CLOCK_JUMP"),
     (ONCEKEY_IO, c"IO"),
+    (ONCEKEY_UNSAFE_STORE, c"UNSAFE_STORE"),
+    (ONCEKEY_HISTORY_LOST, c"HISTORY_LOST"),
+    (ONCEKEY_UNSUPPORTED, c"UNSUPPORTED"),
     (ONCEKEY_INVALID_HANDLE, c"INVALID_HANDLE"),
     (ONCEKEY_BUSY, c"BUSY"),
     (ONCEKEY_FORKED, c"FORKED"),
@@ -120,6 +129,9 @@ pub(crate) fn of(kind: ErrorKind) -> i32 {
         ErrorKind::Corrupted => ONCEKEY_CORRUPTED,
         ErrorKind::ClockJump => ONCEKEY_CLOCK_JUMP,
         ErrorKind::Io => ONCEKEY_IO,
+        ErrorKind::UnsafeStore => ONCEKEY_UNSAFE_STORE,
+        ErrorKind::HistoryLost => ONCEKEY_HISTORY_LOST,
+        ErrorKind::Unsupported => ONCEKEY_UNSUPPORTED,
         _ => ONCEKEY_UNKNOWN_ERROR,
     }
 }
