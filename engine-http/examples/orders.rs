@@ -3,7 +3,6 @@
 
 use std::error::Error;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
 use clap::{Parser, ValueEnum};
+use oncekey::Engine;
 use oncekey_http::{Attempt, IdempotencyLayer, Policy, Recovery};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -33,9 +33,10 @@ struct Arguments {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
 
-    /// The directory that keeps keys and responses; created when there is none
-    #[arg(long, value_name = "DIRECTORY", default_value = "./orders-store")]
-    store: PathBuf,
+    /// What keeps keys and responses: a directory, for this process alone, or the URL of a PostgreSQL that
+    /// any number of processes share, such as postgres://user@host/database; created when there is none
+    #[arg(long, value_name = "DIRECTORY|URL", default_value = "./orders-store")]
+    store: String,
 
     /// How long a response is replayed before its key is new again
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = humantime::parse_duration)]
@@ -112,12 +113,33 @@ async fn main() -> ExitCode {
     }
 }
 
+/// Opens the store. The URL may hold a password: an error does not show it.
+fn open(store: &str, ttl: Duration) -> Result<Engine, Failure> {
+    if is_url(store) {
+        let options = oncekey_postgres::Options::new(store).create(true).ttl(ttl);
+        return options
+            .open()
+            .map_err(|error| Failure::new("cannot open the database".to_owned(), error));
+    }
+    let options = oncekey::Options::new().ttl(ttl);
+    options.open(store).map_err(|error| Failure::new(format!("cannot open {store}"), error))
+}
+
+fn is_url(store: &str) -> bool {
+    store.starts_with("postgres://") || store.starts_with("postgresql://")
+}
+
+/// The store, for people: of a URL what stands behind user and password.
+fn place(store: &str) -> &str {
+    match store.rsplit_once('@') {
+        Some((_, place)) if is_url(store) => place,
+        _ => store,
+    }
+}
+
 async fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let Arguments { listen, store, ttl, recovery } = arguments;
-    let engine = oncekey::Options::new()
-        .ttl(ttl)
-        .open(&store)
-        .map_err(|error| Failure::new(format!("cannot open {}", store.display()), error))?;
+    let engine = open(&store, ttl)?;
     let recovery = match recovery {
         OnCrash::Hold => Recovery::Hold,
         OnCrash::Retry => Recovery::Retry,
@@ -140,7 +162,7 @@ async fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     println!("orders: listening on http://{address}");
     println!(
         "orders: store {}, ttl {}, {waiting} keys with unknown outcome",
-        store.display(),
+        place(&store),
         humantime::format_duration(ttl)
     );
     print!("{}", instructions(address));

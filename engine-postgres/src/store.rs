@@ -27,6 +27,9 @@ use crate::statements::{Sql, Statements};
 use crate::tls::{self, Tls};
 use crate::upkeep;
 
+/// How often an open is tried again that was not carried out.
+const OPEN_TRIES: u64 = 10;
+
 /// A gated read is not bound to a time: it changes nothing.
 const ANY_TIME: u64 = i64::MAX as u64;
 
@@ -241,10 +244,27 @@ impl Lane {
         Self { common, connection: None, met: None }
     }
 
+    /// Of many that open at once one may raise the generation under the others, and one makes the tables.
     async fn open(&mut self, new: &NewInstance) -> Answered<Opened> {
+        let mut tries = 0;
+        loop {
+            match self.open_once(new).await {
+                Err(Failure::NotCarriedOut(_)) if tries < OPEN_TRIES => {
+                    tries += 1;
+                    tokio::time::sleep(Duration::from_millis(20 * tries)).await;
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    async fn open_once(&mut self, new: &NewInstance) -> Answered<Opened> {
         self.create().await?;
-        let met = self.connect().await?;
+        self.connect().await?;
         let registered = self.register(new).await?;
+        // Behind the first renewal: the server is the one that the handshake spoke to.
+        self.renew(registered.instance).await?;
+        let met = self.connect().await?;
         Ok(Opened { registered, secret: met.secret, incarnation: met.incarnation })
     }
 

@@ -193,6 +193,22 @@ fn a_reopened_engine_leaves_orphans_that_their_owners_may_complete() {
 }
 
 #[test]
+fn many_that_open_a_new_store_at_once_share_it() {
+    let Some(cluster) = cluster() else { return };
+    let database = cluster.database();
+    let engines: Vec<Engine> = std::thread::scope(|scope| {
+        let opening: Vec<_> = (0..6)
+            .map(|_| scope.spawn(|| cluster.options(&database, "").open().unwrap()))
+            .collect();
+        opening.into_iter().map(|opening| opening.join().unwrap()).collect()
+    });
+    claim(&engines[0], "a").complete(b"done").wait().unwrap();
+    for engine in &engines {
+        assert_eq!(replay(engine, "a"), b"done");
+    }
+}
+
+#[test]
 fn a_name_that_comes_again_ends_its_predecessor_which_goes_on_without_it() {
     let Some(cluster) = cluster() else { return };
     let database = cluster.database();
