@@ -1,0 +1,196 @@
+//! The engine behind a pooler, under another isolation, with few rights, and over TLS.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Cluster, cluster};
+use oncekey::{Begin, Engine, ErrorKind, Fingerprint, Key, Lookup};
+use oncekey_postgres::Options;
+
+fn begin(engine: &Engine, name: &str) -> Begin {
+    let fingerprint = Fingerprint::builder().part("body", "body").finish();
+    let long = Duration::from_secs(60);
+    engine.begin_waiting(&Key::new("scope", name).unwrap(), fingerprint, long).wait().unwrap()
+}
+
+/// Every statement there is, from both engines.
+fn everything(one: &Engine, other: &Engine) {
+    let Begin::Claimed(claim) = begin(one, "a") else { panic!() };
+    claim.checkpoint(b"half").wait().unwrap();
+    drop(claim);
+    let Begin::Orphaned(orphan) = begin(other, "a") else { panic!() };
+    assert_eq!(other.orphans().unwrap().len(), 1);
+    let claim = orphan.take_over().wait().unwrap();
+    assert_eq!(claim.last_checkpoint(), Some(&b"half"[..]));
+    claim.complete(b"done").wait().unwrap();
+    assert!(matches!(begin(one, "a"), Begin::Replay(_)));
+    let Begin::Claimed(claim) = begin(one, "b") else { panic!() };
+    claim.abort().wait().unwrap();
+    std::thread::scope(|scope| {
+        for engine in [one, other] {
+            scope.spawn(move || {
+                let pending: Vec<_> = (0..60)
+                    .map(|number| {
+                        let fingerprint = Fingerprint::builder().part("body", "body").finish();
+                        let key = Key::new("many", format!("{number}")).unwrap();
+                        engine.begin_waiting(&key, fingerprint, Duration::from_secs(60))
+                    })
+                    .collect();
+                for pending in pending {
+                    match pending.wait().unwrap() {
+                        Begin::Claimed(claim) => drop(claim.complete(b"done").wait().unwrap()),
+                        Begin::Replay(_) => {}
+                        other => panic!("{other:?}"),
+                    }
+                }
+            });
+        }
+    });
+    other.sweep().unwrap();
+    one.reopen().unwrap();
+    assert!(matches!(one.get(&Key::new("scope", "a").unwrap()).unwrap(), Lookup::Completed(_)));
+    assert_eq!(one.stats().failures + other.stats().failures < 1_000, true);
+}
+
+fn two(open: impl Fn() -> Options) -> [Engine; 2] {
+    [(); 2].map(|()| open().open().unwrap())
+}
+
+/// What a role needs where startup options are refused.
+fn settings_of(cluster: &Cluster, whose: &str) {
+    for setting in [
+        "statement_timeout = '10s'",
+        "enable_seqscan = off",
+        "enable_hashjoin = off",
+        "enable_mergejoin = off",
+        "jit = off",
+        "plan_cache_mode = force_generic_plan",
+    ] {
+        cluster.raw("postgres").run(&format!("ALTER {whose} SET {setting}"));
+    }
+}
+
+struct Pooler(Child, PathBuf);
+
+impl Drop for Pooler {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+        std::fs::remove_dir_all(&self.1).unwrap();
+    }
+}
+
+fn pooler(cluster: &Cluster, mode: &str) -> Option<Pooler> {
+    if !Path::new("/usr/sbin/pgbouncer").exists() {
+        println!("LEFT OUT: pgbouncer is not installed");
+        return None;
+    }
+    let dir = std::env::temp_dir().join(format!("oncekey-pool-{mode}-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let at = dir.display();
+    let config = format!(
+        "[databases]\n* = host={}\n[pgbouncer]\nlisten_addr =\nunix_socket_dir = {at}\nlisten_port = 6432\n\
+         auth_type = any\npool_mode = {mode}\nlogfile = {at}/log\nignore_startup_parameters = extra_float_digits\n\
+         default_pool_size = 3\n",
+        cluster.dir.display()
+    );
+    // It takes the user of the server from the connection string of each database.
+    let config = config.replace("* = host", "* = user=postgres host");
+    std::fs::write(dir.join("ini"), config).unwrap();
+    let mut command = Command::new("setpriv");
+    if rustix::process::geteuid().is_root() {
+        assert!(Command::new("chown").args(["-R", "postgres"]).arg(&dir).status().unwrap().success());
+        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
+    }
+    let child = command
+        .args(["--", "/usr/sbin/pgbouncer"])
+        .arg(dir.join("ini"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    while !dir.join(".s.PGSQL.6432").exists() {
+        assert!(start.elapsed() < Duration::from_secs(30), "the pooler did not start");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    Some(Pooler(child, dir))
+}
+
+#[test]
+fn behind_a_pooler_in_transaction_and_in_statement_mode() {
+    let Some(cluster) = cluster() else { return };
+    for mode in ["transaction", "statement"] {
+        let Some(pooler) = pooler(cluster, mode) else { return };
+        let database = cluster.database();
+        settings_of(cluster, &format!("DATABASE {database}"));
+        drop(cluster.options(&database, "").open().unwrap());
+        let url = format!("host={} port=6432 user=postgres dbname={database}", pooler.1.display());
+        let refused = Options::new(&url).open().unwrap_err();
+        assert_ne!(refused.kind(), ErrorKind::StoreMissing, "startup options are refused: {refused:?}");
+        let [one, other] = two(|| Options::new(&url).startup_options(false));
+        everything(&one, &other);
+        drop([one, other]);
+    }
+}
+
+#[test]
+fn serializable_and_repeatable_read_as_defaults_of_the_database() {
+    let Some(cluster) = cluster() else { return };
+    for isolation in ["serializable", "repeatable read"] {
+        let database = cluster.database();
+        let set = format!("ALTER DATABASE {database} SET default_transaction_isolation = '{isolation}'");
+        cluster.raw("postgres").run(&set);
+        let [one, other] = two(|| cluster.options(&database, ""));
+        everything(&one, &other);
+    }
+}
+
+#[test]
+fn a_role_with_the_rights_that_the_documentation_lists() {
+    let Some(cluster) = cluster() else { return };
+    let database = cluster.database();
+    let raw = cluster.raw(&database);
+    raw.run("CREATE ROLE app LOGIN");
+    let url = format!("host={} user=app dbname={database}", cluster.dir.display());
+    let kind = |create| Options::new(&url).create(create).open().unwrap_err().kind();
+    assert_eq!(kind(false), ErrorKind::StoreMissing);
+    assert_eq!(kind(true), ErrorKind::StoreUnreadable);
+    drop(cluster.options(&database, "").open().unwrap());
+    assert_eq!(kind(false), ErrorKind::StoreUnreadable);
+    raw.run(
+        "GRANT USAGE ON SCHEMA oncekey TO app; GRANT USAGE, UPDATE ON SEQUENCE oncekey.version TO app;
+         GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA oncekey TO app;
+         GRANT DELETE ON oncekey.key, oncekey.orphan, oncekey.instance, oncekey.mark, oncekey.response TO app",
+    );
+    for leaf in 0..8 {
+        raw.run(&format!("GRANT TRUNCATE ON oncekey.response_{leaf} TO app"));
+    }
+    let [one, other] = two(|| Options::new(&url));
+    everything(&one, &other);
+}
+
+#[test]
+fn a_schema_with_another_name() {
+    let Some(cluster) = cluster() else { return };
+    let database = cluster.database();
+    let [one, other] = two(|| cluster.options(&database, "").schema("once \"key\""));
+    everything(&one, &other);
+    assert!(cluster.raw(&database).texts("SELECT 1 FROM pg_namespace WHERE nspname = 'oncekey'").is_empty());
+}
+
+#[test]
+fn a_url_and_its_password_are_shown_by_nothing() {
+    let options = Options::new("postgres://user:hunter2@127.0.0.1:1/shop");
+    let error = options.open().unwrap_err();
+    for text in [format!("{options:?}"), format!("{error:?}"), error.to_string()] {
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    let wrong = Options::new("postgres://user:hunter2@host:port/shop").open().unwrap_err();
+    assert_eq!(wrong.kind(), ErrorKind::InvalidInput);
+    assert!(!format!("{wrong:?}").contains("hunter2"));
+    assert_eq!(Options::new("").open().unwrap_err().kind(), ErrorKind::InvalidInput);
+}
