@@ -1,5 +1,7 @@
 //! Waits for a standby that does not come: one server, one test.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The statements, each against the hazard that it was written for.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! `complete_in`: the caller's own rows and the response in one commit.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::time::Duration;

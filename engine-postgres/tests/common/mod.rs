@@ -1,6 +1,6 @@
 //! A PostgreSQL of the tests' own: in a temporary directory, as a user without rights, ended with the
 //! process that started it.
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
