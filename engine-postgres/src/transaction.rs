@@ -85,7 +85,7 @@ impl CompleteIn for Claim {
         response: &[u8],
     ) -> Result<Completed, Failed<Claim>> {
         let completing = Completing::of(&self, response);
-        let store = Completing::store(&self).and_then(|store| store.as_any().downcast_ref());
+        let store = Completing::store(&self).and_then(|store| store.downcast_ref());
         let Some(store) = store else {
             let context = "the store of this claim is not one of PostgreSQL";
             return Err(failed(error(ErrorKind::Unsupported, context, None), Some(self)));

@@ -161,7 +161,7 @@ fn a_transaction_that_cannot_see_the_claim_gives_it_back() {
         held.unwrap().complete(b"yes").await.unwrap();
         // Completed, it is not completed again.
         let other = claim(&one, "b").await;
-        let mut transaction = client.transaction().await.unwrap();
+        let transaction = client.transaction().await.unwrap();
         transaction.execute("UPDATE oncekey.key SET state = 4, since = 1, expires_at = 9000000000000, leaf = 8 WHERE state = 1", &[]).await.unwrap();
         transaction.commit().await.unwrap();
         let mut transaction = client.transaction().await.unwrap();

@@ -7,13 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Each folder with those that it may use.
-const MAY_USE: [(&str, &[&str]); 6] = [
+const MAY_USE: [(&str, &[&str]); 7] = [
     ("base", &[]),
     ("semantics", &["base"]),
     ("backend", &["semantics", "base"]),
     ("api", &["backend", "semantics", "base"]),
     ("admission", &["backend", "semantics", "base"]),
     ("embedded", &["api", "admission", "backend", "semantics", "base"]),
+    ("fleet", &["api", "admission", "backend", "semantics", "base"]),
 ];
 
 /// The module of a file, as `crate::` paths name it: `embedded::store::view`.

@@ -95,7 +95,9 @@ fn call_words(call: &Call<Token>) -> String {
         Call::Drop { token } => format!("drop {}", hex(token)),
         Call::TakeOver { token } => format!("take {}", hex(token)),
         Call::Release { token } => format!("release {}", hex(token)),
-        Call::Get | Call::Withdraw | Call::Elapse { .. } => unreachable!("a worker makes none"),
+        Call::Get | Call::Withdraw | Call::Lapse | Call::Elapse { .. } => {
+            unreachable!("a worker makes none")
+        }
     }
 }
 

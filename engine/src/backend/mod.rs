@@ -8,6 +8,7 @@ pub(crate) mod operation;
 pub(crate) mod reports;
 pub(crate) mod telemetry;
 
+use std::any::Any;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,9 +76,8 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// The place of the store, for people.
     fn location(&self) -> String;
 
-    /// The shared store of a fleet, for what its crate adds to a claim.
-    #[cfg(not(any(oncekey_loom, oncekey_shuttle)))]
-    fn shared_store(&self) -> Option<&Arc<dyn crate::fleet::store::Store>> {
+    /// The shared store of a fleet, as what it is, for what its crate adds to a claim.
+    fn shared_store(&self) -> Option<&dyn Any> {
         None
     }
 }

@@ -1,6 +1,8 @@
 //! A claim that is completed by somebody else's statement.
 
-use super::store::{GENERATION_SHIFT, Row, RowState, Store};
+use std::any::Any;
+
+use super::store::{GENERATION_SHIFT, Row, RowState};
 use crate::api::attempt::{Failed, refusal};
 use crate::api::claim::Claim;
 use crate::base::bytes::SharedBytes;
@@ -34,8 +36,8 @@ impl Completing {
     }
 
     /// The shared store that a claim lives in, if it does.
-    pub fn store(claim: &Claim) -> Option<&dyn Store> {
-        claim.handle().backend.shared_store().map(|store| &**store)
+    pub fn store(claim: &Claim) -> Option<&dyn Any> {
+        claim.handle().backend.shared_store()
     }
 
     /// Why a statement found nothing to complete; `Ok`: the claim stands, so that its transaction is one

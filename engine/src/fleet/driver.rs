@@ -1,5 +1,6 @@
 //! The thread that owns the machine, and the engine's backend over it.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
@@ -358,7 +359,7 @@ impl Backend for Fleet {
         self.shared.store.location()
     }
 
-    fn shared_store(&self) -> Option<&Arc<dyn Store>> {
-        Some(&self.shared.store)
+    fn shared_store(&self) -> Option<&dyn Any> {
+        Some(self.shared.store.as_any())
     }
 }
