@@ -93,10 +93,11 @@ fn pooler(cluster: &Cluster, mode: &str) -> Option<Pooler> {
     std::fs::create_dir_all(&dir).unwrap();
     let at = dir.display();
     let config = format!(
-        "[databases]\n* = host={}\n[pgbouncer]\nlisten_addr =\nunix_socket_dir = {at}\nlisten_port = 6432\n\
+        "[databases]\n* = host={} port={}\n[pgbouncer]\nlisten_addr =\nunix_socket_dir = {at}\nlisten_port = 6432\n\
          auth_type = any\npool_mode = {mode}\nlogfile = {at}/log\nignore_startup_parameters = extra_float_digits\n\
          default_pool_size = 3\n",
-        cluster.dir.display()
+        cluster.dir.display(),
+        cluster.port
     );
     // It takes the user of the server from the connection string of each database.
     let config = config.replace("* = host", "* = user=postgres host");
@@ -163,7 +164,8 @@ fn a_role_with_the_rights_that_the_documentation_lists() {
     let database = cluster.database();
     let raw = cluster.raw(&database);
     raw.run("CREATE ROLE app LOGIN");
-    let url = format!("host={} user=app dbname={database}", cluster.dir.display());
+    let url =
+        format!("host={} port={} user=app dbname={database}", cluster.dir.display(), cluster.port);
     let kind = |create| Options::new(&url).create(create).open().unwrap_err().kind();
     assert_eq!(kind(false), ErrorKind::StoreMissing);
     assert_eq!(kind(true), ErrorKind::StoreUnreadable);
@@ -193,6 +195,74 @@ fn a_schema_with_another_name() {
             .texts("SELECT 1 FROM pg_namespace WHERE nspname = 'oncekey'")
             .is_empty()
     );
+}
+
+fn openssl(dir: &Path, arguments: &str) {
+    let mut command = Command::new("openssl");
+    let output = command.args(arguments.split(' ')).current_dir(dir).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn tls_with_the_wrong_authority_the_wrong_name_or_none_is_refused() {
+    let Some(cluster) = cluster() else { return };
+    let data = cluster.dir.join("data");
+    for authority in ["ca", "other"] {
+        openssl(
+            &data,
+            &format!(
+                "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={authority} -keyout {authority}.key -out {authority}.pem"
+            ),
+        );
+    }
+    openssl(
+        &data,
+        "req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr",
+    );
+    std::fs::write(data.join("ext"), "subjectAltName=DNS:localhost").unwrap();
+    openssl(
+        &data,
+        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile ext -out server.crt",
+    );
+    Command::new("chmod").arg("600").arg(data.join("server.key")).status().unwrap();
+    if rustix::process::geteuid().is_root() {
+        for file in ["server.key", "server.crt"] {
+            Command::new("chown").arg("postgres").arg(data.join(file)).status().unwrap();
+        }
+    }
+    let database = cluster.database();
+    let raw = cluster.raw(&database);
+    let tls = |on| {
+        raw.run(&format!("ALTER SYSTEM SET ssl = {on}"));
+        raw.run("SELECT pg_reload_conf()");
+        while cluster.raw(&database).text("SHOW ssl") != on {
+            std::thread::yield_now();
+        }
+    };
+    tls("on");
+    let pem = |authority: &str| std::fs::read(data.join(format!("{authority}.pem"))).unwrap();
+    let options = |host: &str, authority: &str| {
+        let url = format!(
+            "host={host} port={} user=postgres dbname={database} sslmode=verify-full",
+            cluster.port
+        );
+        Options::new(url).create(true).root_certificates(pem(authority))
+    };
+    let engine = options("localhost", "ca").open().unwrap();
+    assert!(matches!(begin(&engine, "a"), Begin::Claimed(_)));
+    let secured = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE ssl AND application_name = 'oncekey'";
+    assert!(raw.number(secured) >= 2);
+    drop(engine);
+    for (host, authority) in [("localhost", "other"), ("127.0.0.1", "ca")] {
+        let refused = options(host, authority).open().unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::Unavailable, "{host} {authority}");
+    }
+    let wrong = options("localhost", "ca")
+        .root_certificates("-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----");
+    assert_eq!(wrong.open().unwrap_err().kind(), ErrorKind::InvalidInput);
+    // A server without TLS is not spoken to in clear.
+    tls("off");
+    assert!(options("localhost", "ca").open().is_err());
 }
 
 #[test]

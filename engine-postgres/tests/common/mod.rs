@@ -14,6 +14,7 @@ use tokio::runtime::Runtime;
 
 pub struct Cluster {
     pub dir: PathBuf,
+    pub port: u16,
     databases: AtomicU64,
 }
 
@@ -62,6 +63,9 @@ impl Cluster {
             .output()
             .unwrap();
         assert!(initdb.status.success(), "{}", String::from_utf8_lossy(&initdb.stderr));
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        drop(free);
         let (postgres, start_dir) = (programs.join("postgres"), dir.clone());
         // The kernel ends the server with the thread that started it: one that stays as long as we do.
         std::thread::spawn(move || {
@@ -73,7 +77,7 @@ impl Cluster {
                 .arg(start_dir.join("data"))
                 .args([
                     "-c",
-                    "listen_addresses=",
+                    "listen_addresses=127.0.0.1",
                     "-c",
                     "max_connections=100",
                     "-c",
@@ -81,6 +85,7 @@ impl Cluster {
                 ])
                 .args(["-c", "autovacuum=off", "-c"])
                 .arg(format!("unix_socket_directories={}", start_dir.display()))
+                .args(["-c", &format!("port={port}")])
                 .current_dir(&start_dir)
                 .stdin(Stdio::null())
                 .stdout(log.try_clone().unwrap())
@@ -89,7 +94,7 @@ impl Cluster {
                 .unwrap();
             server.wait().unwrap();
         });
-        let cluster = Self { dir, databases: AtomicU64::new(0) };
+        let cluster = Self { dir, port, databases: AtomicU64::new(0) };
         let start = Instant::now();
         while cluster.try_raw("postgres").is_none() {
             assert!(start.elapsed() < Duration::from_secs(60), "the server did not start");
@@ -106,7 +111,7 @@ impl Cluster {
     }
 
     pub fn url(&self, database: &str) -> String {
-        format!("host={} user=postgres dbname={database}", self.dir.display())
+        format!("host={} port={} user=postgres dbname={database}", self.dir.display(), self.port)
     }
 
     /// A new store with an instance.

@@ -278,6 +278,12 @@ impl Machine {
         };
         self.keep(hash, &outcome, known, &work.command);
         let waits = matches!(&outcome, Ok((Reply::Locked, ..)));
+        // The owner goes on; those who wait for it wait on.
+        let stays = match &outcome {
+            Ok((Reply::Mismatch(_), ..)) | Err(_) => true,
+            Ok((Reply::Done, ..)) => matches!(work.command, Command::Checkpoint { .. }),
+            _ => false,
+        };
         if let Some(mut asker) = work.asker {
             if waits {
                 match self.park(asker, now) {
@@ -287,7 +293,7 @@ impl Machine {
             }
             self.tell(asker, outcome);
         }
-        if !waits {
+        if !waits && !stays {
             self.wake(hash);
         }
         self.next(hash, now);

@@ -27,6 +27,9 @@ use crate::semantics::time::Time;
 /// Orphans that are asked for at a time.
 const PAGE: usize = 1_000;
 
+/// How long a reopen waits for its new instance.
+const REOPEN_PATIENCE: Duration = Duration::from_secs(30);
+
 /// Opens an engine over a shared store.
 ///
 /// # Errors
@@ -341,7 +344,11 @@ impl Backend for Fleet {
         let old = self.instance();
         self.shared.store.close(old)?;
         drop(self.shared.push(Event::Reopened));
+        let start = Instant::now();
         while self.instance() == old && !self.is_closed() {
+            if start.elapsed() > REOPEN_PATIENCE {
+                return Err(Error::new(ErrorKind::Unavailable, "the store gave no instance"));
+            }
             std::thread::sleep(Duration::from_millis(2));
         }
         Ok(())

@@ -45,6 +45,13 @@ pub(crate) struct Rules {
     pub(crate) durable_claims: bool,
 }
 
+impl Rules {
+    /// How long somebody who asks for this waits for the store.
+    fn patience(&self, command: &Command) -> Duration {
+        if command.starts_execution() { self.overload_after } else { self.settle_for }
+    }
+}
+
 /// Something happened.
 pub(crate) enum Event {
     Submit(Operation),
@@ -120,6 +127,8 @@ pub(crate) struct Machine {
     timers: BTreeSet<(Instant, KeyHash, Timer)>,
     /// Who numbers the operations of this process: its first instance.
     pub(super) writer: u64,
+    /// Its newest instance.
+    last: u64,
     pub(super) ops: u64,
     groups: u64,
     pub(super) in_flight: usize,
@@ -153,6 +162,7 @@ impl Machine {
             failures: 0,
             timers: BTreeSet::new(),
             writer: registered.instance,
+            last: registered.instance,
             ops: 0,
             groups: 0,
             in_flight: 0,
@@ -174,7 +184,10 @@ impl Machine {
             Event::Registered(result) => self.registered(result, now),
             Event::Ended => self.ended(),
             Event::Kept => self.keeping = false,
-            Event::Reopened => self.current = None,
+            Event::Reopened => {
+                self.current = None;
+                self.next_renewal = now;
+            }
             Event::Stop => self.stop(now),
         }
     }
@@ -220,9 +233,9 @@ impl Machine {
         }
     }
 
-    /// The instance that this process is now.
+    /// The instance that this process is now, or was last.
     pub(crate) fn instance(&self) -> u64 {
-        self.current.map_or(self.writer, |current| current.id)
+        self.current.map_or(self.last, |current| current.id)
     }
 
     fn submit(&mut self, op: Operation, now: Instant) {
@@ -251,10 +264,7 @@ impl Machine {
         if op.command.starts_execution() {
             self.begins += 1;
         }
-        let patience = match op.command.starts_execution() {
-            true => self.rules.overload_after,
-            false => self.rules.settle_for,
-        };
+        let patience = self.rules.patience(&op.command);
         slot.work = Some(Work::new(op, now));
         self.timers.insert((now + patience, hash, Timer::Patience));
         self.start(hash, now);
@@ -283,6 +293,8 @@ impl Machine {
         if work.command.starts_execution() {
             self.begins -= 1;
         }
+        let patience = self.rules.patience(&work.command);
+        self.timers.remove(&(work.since + patience, hash, Timer::Patience));
         self.reads.remove(&hash);
         Some(work)
     }
@@ -305,7 +317,10 @@ impl Machine {
         slot.waiters.push_back(op);
         self.waiting += 1;
         self.timers.insert((wait.until, hash, Timer::Wait(wait.number)));
-        self.timers.insert((now + step, hash, Timer::Look));
+        // One look is enough for all who wait here.
+        if !std::mem::replace(&mut slot.looks_soon, true) {
+            self.timers.insert((now + step, hash, Timer::Look));
+        }
         None
     }
 
@@ -354,10 +369,18 @@ impl Machine {
     /// One of those who wait looks at the owner.
     fn look(&mut self, hash: KeyHash, now: Instant) {
         let Some(slot) = self.slots.get_mut(&hash) else { return };
-        if slot.work.is_none()
-            && let Some(op) = slot.waiters.pop_front()
-        {
-            slot.looks += 1;
+        if slot.waiters.is_empty() {
+            slot.looks_soon = false;
+            return;
+        }
+        if slot.work.is_some() {
+            // Its end wakes those who wait, or not; then they look.
+            self.timers.insert((now + Duration::from_millis(20), hash, Timer::Look));
+            return;
+        }
+        slot.looks_soon = false;
+        slot.looks += 1;
+        if let Some(op) = slot.waiters.pop_front() {
             self.waiting -= 1;
             self.take(op, now);
         }
@@ -368,7 +391,7 @@ impl Machine {
             return;
         };
         let begins = work.command.starts_execution();
-        let patience = if begins { self.rules.overload_after } else { self.rules.settle_for };
+        let patience = self.rules.patience(&work.command);
         if now < work.since + patience {
             return;
         }
@@ -627,6 +650,7 @@ impl Machine {
             self.heard(registered.now, sent, now);
             let lease_until = registered.lease_until;
             self.current = Some(Current { id: registered.instance, lease_until });
+            self.last = registered.instance;
             self.next_renewal = now + self.rules.lease / 5;
         }
     }

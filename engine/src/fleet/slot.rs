@@ -23,6 +23,8 @@ pub(crate) struct Slot {
     pub(crate) waiters: VecDeque<Operation>,
     /// How often the waiters looked at an owner elsewhere.
     pub(crate) looks: u32,
+    /// Whether a look is timed.
+    pub(crate) looks_soon: bool,
 }
 
 impl Slot {
