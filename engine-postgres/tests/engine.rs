@@ -251,7 +251,16 @@ fn an_instance_that_dies_leaves_orphans_after_its_lease() {
 fn cut_connections_cost_no_answer_and_no_second_execution() {
     let Some(cluster) = cluster() else { return };
     let database = cluster.database();
-    let [one, other] = [(); 2].map(|()| cluster.options(&database, "").open().unwrap());
+    // However slow the machine is, nobody loses patience.
+    let patient = Duration::from_secs(120);
+    let [one, other] = [(); 2].map(|()| {
+        let engine = oncekey::fleet::Options {
+            overload_after: patient,
+            settle_for: patient,
+            ..Default::default()
+        };
+        cluster.options(&database, "").engine(engine).open().unwrap()
+    });
     let raw = cluster.raw("postgres");
     let cut = format!(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'oncekey' AND datname = '{database}'"
@@ -270,9 +279,11 @@ fn cut_connections_cost_no_answer_and_no_second_execution() {
             })
             .collect();
         // Connections are cut wherever a statement happens to be.
+        let mut pause = 30;
         while workers.iter().any(|worker| !worker.is_finished()) {
             raw.run(&cut);
-            std::thread::sleep(Duration::from_millis(30));
+            pause = (pause * 7 / 6).min(500);
+            std::thread::sleep(Duration::from_millis(pause));
         }
     });
     for (at, engine) in [&other, &one].into_iter().enumerate() {
