@@ -12,17 +12,22 @@ use super::machine::{Action, Event, Machine, Rules};
 use super::options::Options;
 use super::store::{Done, Failure, NewInstance, Rows, Store, Upkeep};
 use crate::admission::counters::Counters;
+use crate::api::attempt::refusal;
 use crate::api::engine::Engine;
 use crate::backend::operation::{Operation, Wait};
 use crate::backend::reports::{CloseReport, Stats};
 use crate::backend::{Backend, Reading, Seen, Settings};
+use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::thread::JoinHandle;
 use crate::base::sync::{Condvar, Instant, Mutex};
+use crate::semantics::command::Reply;
 use crate::semantics::fingerprint::{Fingerprint, KeyedFingerprint};
 use crate::semantics::key::{Key, KeyHash};
+use crate::semantics::record::{Checkpoint, State};
 use crate::semantics::secret::Secret;
 use crate::semantics::time::Time;
+use crate::semantics::token::Token;
 
 /// Orphans that are asked for at a time.
 const PAGE: usize = 1_000;
@@ -293,6 +298,22 @@ impl Backend for Fleet {
         let by = self.instance();
         let rows = self.ask(|store, done| store.read(by, vec![hash.0], done))?;
         Ok(Reading { found: self.seen(&rows)?.pop(), now: Time(rows.now) })
+    }
+
+    fn checkpoint(&self, key: &Key, hash: KeyHash, token: Token) -> Result<Option<SharedBytes>> {
+        let Reading { found, now } = self.read(key)?;
+        let record = found.filter(|seen| seen.hash == hash && !seen.record.is_expired(now));
+        match record.as_ref().map(|seen| (&seen.record.state, seen.record.attempt())) {
+            Some((State::Completed(_), _)) => Err(refusal(&Reply::AlreadyCompleted)),
+            Some((_, Some(attempt))) if attempt.token == token => match &attempt.checkpoint {
+                Some(Checkpoint::Here(data)) => Ok(Some(data.clone())),
+                Some(Checkpoint::Stored(_)) => {
+                    Err(Error::corrupted("a row without its checkpoint"))
+                }
+                None => Ok(None),
+            },
+            _ => Err(refusal(&Reply::Fenced)),
+        }
     }
 
     fn open_records(&self) -> Result<Reading<Vec<Seen>>> {

@@ -7,7 +7,7 @@ use crate::base::error::{Error, Result};
 use crate::semantics::command::{Change, Command};
 use crate::semantics::fingerprint::StoredFingerprint;
 use crate::semantics::key::{Key, KeyHash};
-use crate::semantics::record::{Attempt, Completed, Record, State};
+use crate::semantics::record::{Attempt, Checkpoint, Completed, Record, State};
 use crate::semantics::time::{Time, millis};
 use crate::semantics::token::Token;
 
@@ -66,7 +66,7 @@ fn attempt(row: &Row, incarnation: u64) -> Attempt {
         started_at: Time(row.started_at),
         deadline: deadline.map(Time),
         ttl: Duration::from_millis(row.ttl),
-        checkpoint: row.checkpoint.clone(),
+        checkpoint: row.checkpoint.clone().map(Checkpoint::Here),
     }
 }
 

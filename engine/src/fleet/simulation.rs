@@ -19,7 +19,7 @@ use crate::base::sync::Instant;
 use crate::semantics::command::{Command, Reply};
 use crate::semantics::fingerprint::{Fingerprint, KeyedFingerprint};
 use crate::semantics::key::{Key, KeyHash};
-use crate::semantics::record::State;
+use crate::semantics::record::{Checkpoint, State};
 use crate::semantics::samples::{Noise, SECRET, hash};
 use crate::semantics::token::Token;
 
@@ -215,7 +215,10 @@ impl World {
                     self.history.answer(begin, Answer::Refused);
                 }
                 handles.push(Handle::Claim(key, attempt.token));
-                let checkpoint = attempt.checkpoint.as_ref().map(|bytes| bytes[0]);
+                let checkpoint = attempt.checkpoint.as_ref().map(|saved| match saved {
+                    Checkpoint::Here(bytes) => bytes[0],
+                    Checkpoint::Stored(_) => panic!("a row holds its checkpoint"),
+                });
                 (
                     "claimed",
                     Answer::Claimed { token: attempt.token, attempt: attempt.number, checkpoint },
