@@ -221,7 +221,11 @@ impl World {
                 });
                 (
                     "claimed",
-                    Answer::Claimed { token: attempt.token, attempt: attempt.number, checkpoint },
+                    Answer::Claimed {
+                        token: attempt.token,
+                        attempt: attempt.number,
+                        checkpoint: Some(checkpoint),
+                    },
                 )
             }
             Reply::Orphaned => {
