@@ -130,8 +130,10 @@ impl Pair {
     fn options(&self) -> Options {
         let at = self.dir.display();
         let url = format!("host={at}/0,{at}/1 user=postgres dbname=postgres");
-        let mut engine = oncekey::fleet::Options::default();
-        engine.overload_after = Duration::from_secs(60);
+        let engine = oncekey::fleet::Options {
+            overload_after: Duration::from_secs(60),
+            ..Default::default()
+        };
         Options::new(url).engine(engine).create(true)
     }
 }

@@ -244,7 +244,7 @@ fn declare_ends_whose_lease_is_over_and_nobody_else() {
     assert!(only(me.read(1)).owner_lapsed);
     assert_eq!(me.end(&[other.instance]).unwrap(), [other.instance]);
     let row = only(me.read(1));
-    assert_eq!(row.owner_ended.is_some(), true);
+    assert!(row.owner_ended.is_some());
     assert!(row.owner_ended.unwrap() >= row.started_at && !row.owner_lapsed);
     assert!(matches!(other.renew(), Renewal::Ended { .. }));
     // It gets no claims any more, and its late completion is accepted.
