@@ -240,7 +240,7 @@ fn declare_ends_whose_lease_is_over_and_nobody_else() {
     let me = cluster.store();
     let other = cluster.open(&me.database, "", LEASE);
     old(&me.raw, me.instance);
-    assert_eq!(me.end(&[other.instance, me.instance]).unwrap(), [], "its lease runs");
+    assert_eq!(me.end(&[other.instance, me.instance]).unwrap(), [0u64; 0], "its lease runs");
     let image = other.claim(1);
     other.surely(vec![image.clone()]);
     lapse(&me.raw, other.instance, 1);
@@ -264,14 +264,14 @@ fn declare_needs_an_asker_whose_own_lease_runs_and_who_renewed_without_a_gap() {
     let me = cluster.store();
     let other = cluster.open(&me.database, "", LEASE);
     lapse(&me.raw, other.instance, 1_000);
-    assert_eq!(me.end(&[other.instance]).unwrap(), [], "it was not here for a whole lease");
+    assert_eq!(me.end(&[other.instance]).unwrap(), [0u64; 0], "it was not here for a whole lease");
     lapse(&me.raw, me.instance, 45_000);
-    assert_eq!(me.end(&[other.instance]).unwrap(), [], "its own lease is over");
+    assert_eq!(me.end(&[other.instance]).unwrap(), [0u64; 0], "its own lease is over");
     // Its renewal begins anew: the gap was longer than half a lease.
     assert!(matches!(me.renew(), Renewal::Renewed { .. }));
     assert_eq!(
         me.end(&[other.instance]).unwrap(),
-        [],
+        [0u64; 0],
         "after an outage nobody is ended within a lease"
     );
     assert!(matches!(other.renew(), Renewal::Renewed { .. }));
@@ -279,7 +279,7 @@ fn declare_needs_an_asker_whose_own_lease_runs_and_who_renewed_without_a_gap() {
     let long = cluster.open(&me.database, "", Duration::from_secs(3_000));
     old(&me.raw, me.instance);
     lapse(&me.raw, long.instance, 1_000);
-    assert_eq!(me.end(&[long.instance]).unwrap(), []);
+    assert_eq!(me.end(&[long.instance]).unwrap(), [0u64; 0]);
 }
 
 #[test]
@@ -301,7 +301,7 @@ fn lapse_unsaid_a_heartbeat_under_way_wins_against_a_declaration() {
         std::thread::sleep(Duration::from_millis(100));
         heartbeat.run("COMMIT");
         let ended = declaring.join().unwrap().unwrap_or_default();
-        assert_eq!(ended, [], "the lease that it sees was renewed meanwhile");
+        assert_eq!(ended, [0u64; 0], "the lease that it sees was renewed meanwhile");
     });
     assert!(matches!(other.renew(), Renewal::Renewed { .. }));
 }
@@ -314,7 +314,7 @@ fn clock_back_a_lease_lasts_no_longer_than_one_lease() {
     old(&me.raw, me.instance);
     let far = "UPDATE oncekey.instance SET lease_until = lease_until + 3600000 WHERE id = ";
     me.raw.run(&format!("{far}{}", other.instance));
-    assert_eq!(me.end(&[other.instance]).unwrap(), []);
+    assert_eq!(me.end(&[other.instance]).unwrap(), [0u64; 0]);
     let left = "SELECT lease_until - (extract(epoch FROM clock_timestamp())*1000)::bigint FROM oncekey.instance WHERE id = ";
     assert!(me.raw.number(&format!("{left}{}", other.instance)) <= 15_000);
 }

@@ -3,7 +3,7 @@
 //! A store knows hashes, versions, times and bytes, and nothing of claims. It can do four things: insert
 //! a row where none is, swap a row whose version is the expected one, free a row, and give the row that
 //! is there. A group of such changes is one atomic step. What a change means is decided by
-//! [`transition`](crate::semantics::transition) before it comes here.
+//! `transition` before it comes here.
 
 use std::any::Any;
 use std::fmt::Debug;
