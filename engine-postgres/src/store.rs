@@ -350,7 +350,7 @@ impl Lane {
             Ok(rows) if !rows.is_empty() => return Ok(()),
             Ok(_) => {}
             Err((failure, _)) if failure.error().kind() == ErrorKind::StoreMissing => {
-                // Another process may be at it: whoever is later finds the tables.
+                // Another process may be at it: the later one finds the tables.
                 let made = connection
                     .batch(&format!("BEGIN; {}; COMMIT", common.statements.creation()))
                     .await;

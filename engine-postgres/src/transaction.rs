@@ -43,7 +43,7 @@ pub trait CompleteIn: Sized {
     /// Commit the transaction, then call [`Completed::committed`]. On an error roll it back.
     ///
     /// # Errors
-    /// `Fenced`, `AlreadyCompleted`: somebody resolved the claim; nothing of the transaction may stay.
+    /// `Fenced`, `AlreadyCompleted`: another owner resolved the claim; nothing of the transaction may stay.
     /// `InvalidInput`: the transaction cannot see the claim, as one in REPEATABLE READ that began before it,
     /// or belongs to another database; the claim comes back. `Unsupported`: the engine is not one of a fleet.
     fn complete_in(

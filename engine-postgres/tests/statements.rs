@@ -164,7 +164,7 @@ fn on_conflict_does_not_wait_for_an_open_transaction_and_neither_does_a_swap() {
     let version = opened.surely(vec![image.clone()]).applied[0].1;
     let user = cluster.raw(&opened.database);
     user.run("BEGIN; UPDATE oncekey.key SET checkpoint = NULL");
-    // While the user's transaction is open: not carried out would mean that somebody waited.
+    // While the user's transaction is open: not carried out would mean that a caller waited.
     let answer = opened.group(vec![opened.claim(1), opened.claim(2)]).unwrap();
     assert_eq!((answer.applied.len(), answer.found.rows[0].version), (1, version));
     let complete = change(&image, version, RowState::Completed);

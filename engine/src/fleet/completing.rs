@@ -1,4 +1,4 @@
-//! A claim that is completed by somebody else's statement.
+//! A claim that is completed by a statement of the caller's own.
 
 use std::any::Any;
 

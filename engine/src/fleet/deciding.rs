@@ -160,14 +160,14 @@ impl Machine {
                     self.was_ended(now);
                 };
             }
-            // Somebody holds its lock for a moment.
+            // Another transaction holds its lock for a moment.
             change.tries = (change.tries + 1).min(6);
             change.not_before = Some(now + Duration::from_millis(1 << change.tries));
             self.changes.push_back(hash);
             return;
         }
         if gives_back {
-            // Somebody took it over already.
+            // Another owner took it over already.
             return self.given_back(hash, now);
         }
         if change.doubtful
