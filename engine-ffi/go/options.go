@@ -59,7 +59,7 @@ type Options struct {
 	MaxOpenFiles int
 	// MaxOpenBytes: how many bytes claims in flight and orphans may take, checkpoints included. Default 8 GiB.
 	MaxOpenBytes int64
-	// BackupBytesPerSecond: how fast a backup is written. Default 64 MiB; math.MaxInt64 is as fast as the disk
+	// BackupBytesPerSecond: how fast a backup verifies and copies. Default 48 MiB; math.MaxInt64 is as fast as the disk
 	// allows.
 	BackupBytesPerSecond int64
 	// AcceptClockJump: open although the clock stands further ahead than MaxClockGap.

@@ -334,8 +334,8 @@ typedef struct {
   uint64_t max_open_files;
   // How many bytes claims in flight and orphans may take, checkpoints included. 0: 8 GiB.
   uint64_t max_open_bytes;
-  // How fast a backup is written, in bytes per second. 0: 64 MiB; UINT64_MAX: as fast as the disk
-  // allows.
+  // How fast a backup verifies and copies, in bytes per second. 0: 48 MiB; UINT64_MAX: as
+  // fast as the disk allows.
   uint64_t backup_bytes_per_second;
 } oncekey_options;
 

@@ -64,7 +64,7 @@ pub struct Options {
     pub max_open_files: u64,
     /// How many bytes claims in flight and orphans may take, checkpoints included. 0: 8 GiB.
     pub max_open_bytes: u64,
-    /// How fast a backup is written, in bytes per second. 0: 64 MiB; UINT64_MAX: as fast as the disk
-    /// allows.
+    /// How fast a backup verifies and copies, in bytes per second. 0: 48 MiB; UINT64_MAX: as
+    /// fast as the disk allows.
     pub backup_bytes_per_second: u64,
 }

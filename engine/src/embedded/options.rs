@@ -83,7 +83,7 @@ impl Default for Options {
             segment_bytes: 32 << 20,
             max_open_files: 256,
             sweep_interval: Duration::from_secs(60),
-            backup_bytes_per_second: Some(128 << 20),
+            backup_bytes_per_second: Some(48 << 20),
             max_clock_gap: Duration::from_secs(30 * 24 * 60 * 60),
             accept_clock_jump: false,
             #[cfg(feature = "stepping")]
@@ -247,7 +247,7 @@ impl Options {
 
     /// How fast [`backup_to`](crate::Engine::backup_to) verifies and copies, in bytes per second, so
     /// that the journal gets its share of the disk. Each record is read to be verified, then copied, so a
-    /// store of 1 GiB takes 2 GiB. Default 128 MiB; `None` as fast as the disk allows.
+    /// store of 1 GiB takes 2 GiB. Default 48 MiB; `None` as fast as the disk allows.
     pub fn backup_bytes_per_second(mut self, rate: Option<u64>) -> Self {
         self.backup_bytes_per_second = rate;
         self
