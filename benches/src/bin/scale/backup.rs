@@ -22,9 +22,15 @@ pub(crate) struct Args {
     /// Bytes of each response
     #[arg(long, default_value_t = 1024)]
     response: usize,
-    /// Seconds of one slice: two before the backup, as many as it takes beside it, two after
+    /// Seconds of one slice
     #[arg(long, default_value_t = 5)]
     slice: u64,
+    /// Slices before each backup, and after the last
+    #[arg(long, default_value_t = 4)]
+    slices: usize,
+    /// Backups, one after another
+    #[arg(long, default_value_t = 2)]
+    backups: usize,
     /// How fast the backup copies, in megabytes a second [default: that of the engine]
     #[arg(long)]
     rate: Option<u64>,
@@ -35,8 +41,8 @@ pub(crate) struct Report {
     callers: usize,
     response: usize,
     store_bytes: u64,
-    backup_seconds: f64,
-    /// Medians of the slices without a backup, half of them before it and half after.
+    backup_seconds: Vec<f64>,
+    /// Medians of the slices without a backup: those before each of them, and after the last.
     without: Medians,
     during: Medians,
     rate_to_without: f64,
@@ -75,33 +81,37 @@ pub(crate) fn run(dir: &Path, args: &Args) -> Result<Report> {
     let side = Side::engine(engine.clone(), args.response, &Keys::new());
     fill(&side, args.megabytes * 1_000_000 / args.response as u64)?;
     side.quiesce()?;
-    let (length, callers) = (Duration::from_secs(args.slice), Callers::Tasks(args.callers));
-
-    let backup = {
-        let (engine, target) = (engine.clone(), dir.join("backup"));
-        move || -> Result<Duration> {
-            let started = Instant::now();
-            engine.backup_to(target)?;
-            Ok(started.elapsed())
-        }
-    };
-    eprintln!("before the backup");
-    let mut without = vec![slice(&side, callers, length)?, slice(&side, callers, length)?];
-    let copying = std::thread::spawn(backup);
-    let mut during = Vec::new();
-    while !copying.is_finished() || during.is_empty() {
-        during.push(slice(&side, callers, length)?);
+    let measured = |what: &str| -> Result<Slice> {
+        let length = Duration::from_secs(args.slice);
+        let slice = slice(&side, Callers::Tasks(args.callers), length)?;
         let stats = engine.stats();
-        eprintln!("backup: {} of {} MB", stats.backup_bytes_copied >> 20, stats.backup_bytes >> 20);
+        let (copied, bytes) = (stats.backup_bytes_copied >> 20, stats.backup_bytes >> 20);
+        eprintln!("{what}: {:.0} pairs/s; {copied} of {bytes} MiB copied", slice.rate());
+        Ok(slice)
+    };
+    let (mut without, mut during, mut backup_seconds) = (Vec::new(), Vec::new(), Vec::new());
+    for number in 0..args.backups {
+        for _ in 0..args.slices {
+            without.push(measured("without")?);
+        }
+        let (copier, target) = (engine.clone(), dir.join(format!("backup-{number}")));
+        let started = Instant::now();
+        let copying = std::thread::spawn(move || {
+            copier.backup_to(target).map(|()| started.elapsed().as_secs_f64())
+        });
+        let mut beside = Vec::new();
+        while !copying.is_finished() {
+            beside.push(measured("during")?);
+        }
+        backup_seconds.push(copying.join().map_err(|_| "the backup panicked")??);
+        // The last one may have outlived the backup.
+        if beside.len() > 1 {
+            beside.pop();
+        }
+        during.append(&mut beside);
     }
-    let took = copying.join().map_err(|_| "the backup panicked")??;
-    // The last one may have outlived the backup.
-    if during.len() > 1 {
-        during.pop();
-    }
-    eprintln!("after the backup");
-    for _ in 0..2 {
-        without.push(slice(&side, callers, length)?);
+    for _ in 0..args.slices {
+        without.push(measured("without")?);
     }
     let store_bytes = engine.stats().store_bytes;
     let (without, during) = (Medians::of(&without), Medians::of(&during));
@@ -109,7 +119,7 @@ pub(crate) fn run(dir: &Path, args: &Args) -> Result<Report> {
         callers: args.callers,
         response: args.response,
         store_bytes,
-        backup_seconds: took.as_secs_f64(),
+        backup_seconds,
         rate_to_without: during.pairs_per_second / without.pairs_per_second,
         p99_to_without: during.p99_us / without.p99_us,
         without,
