@@ -3,10 +3,78 @@
 //! crashes and power loss.
 //!
 //! A server calls [`Engine::begin`] with a [`Key`] and the [`Fingerprint`] of a request. One caller
-//! gets a [`Claim`], executes, and [completes](Claim::complete) it with the response; everybody else
-//! gets that response, or is told why not. See [`Begin`] for the five answers.
+//! gets a [`Claim`], executes, and [completes](Claim::complete) it with the response. Every other caller
+//! gets that response, or is told why not.
 //!
-//! Everything that was answered is on disk, in a directory that one process holds at a time.
+//! Everything that was answered is on disk, in a directory that one process holds at a time. Servers
+//! over HTTP take the layer of the crate `oncekey-http`, which answers as the contract says; many
+//! processes that share their keys take the crate `oncekey-postgres`, which opens the same [`Engine`]
+//! over a database.
+//!
+//! # A request, its retry, and the death of its owner
+//!
+//! ```
+//! use oncekey::{Begin, Engine, Fingerprint, Key};
+//!
+//! /// Charges a card, at most once for each key.
+//! fn charge(engine: &Engine, key: &Key, amount: &str) -> Result<String, oncekey::Error> {
+//!     let request = Fingerprint::builder().part("amount", amount).finish();
+//!     Ok(match engine.begin(key, request).wait()? {
+//!         Begin::Claimed(claim) => {
+//!             let response = format!("charged {amount}"); // the card is charged here
+//!             claim.complete(response.as_bytes()).wait()?;
+//!             response
+//!         }
+//!         Begin::Replay(recorded) => {
+//!             String::from_utf8_lossy(recorded.response().unwrap_or_default()).into_owned()
+//!         }
+//!         Begin::Locked(in_flight) => format!("try again in {:?}", in_flight.retry_after()),
+//!         Begin::Mismatch(mismatch) => format!("another {:?} was charged", mismatch.parts()),
+//!         Begin::Orphaned(orphan) => format!("attempt {}: outcome unknown", orphan.attempt()),
+//!     })
+//! }
+//!
+//! # let dir = std::env::temp_dir().join(format!("oncekey-doc-guide-{}", std::process::id()));
+//! let engine = Engine::open(&dir)?;
+//! let key = Key::new("tenant-7", "order-1")?;
+//! assert_eq!(charge(&engine, &key, "20 EUR")?, "charged 20 EUR");
+//! assert_eq!(charge(&engine, &key, "20 EUR")?, "charged 20 EUR"); // the retry: no second charge
+//! assert_eq!(charge(&engine, &key, "99 EUR")?, r#"another ["amount"] was charged"#);
+//!
+//! // An owner that dies in the middle leaves an orphan, which nobody executes by accident.
+//! let key = Key::new("tenant-7", "order-2")?;
+//! let request = Fingerprint::builder().part("amount", "5 EUR").finish();
+//! let Begin::Claimed(claim) = engine.begin(&key, request).wait()? else { unreachable!() };
+//! drop(claim);
+//! assert_eq!(charge(&engine, &key, "5 EUR")?, "attempt 1: outcome unknown");
+//! # engine.close()?;
+//! # std::fs::remove_dir_all(&dir).ok();
+//! # Ok::<(), oncekey::Error>(())
+//! ```
+//!
+//! # What the answers mean
+//!
+//! | [`Begin`] | the operation | the caller |
+//! |---|---|---|
+//! | [`Claimed`](Begin::Claimed) | is new, or its record expired | executes, then completes, or aborts when nothing happened |
+//! | [`Replay`](Begin::Replay) | was completed | gives the recorded response |
+//! | [`Locked`](Begin::Locked) | is being executed | tries again later, or [waits](Engine::begin_waiting) |
+//! | [`Mismatch`](Begin::Mismatch) | the key belongs to another request | refuses |
+//! | [`Orphaned`](Begin::Orphaned) | may have happened: its owner is gone | finds out, then [resolves](Orphan) the orphan |
+//!
+//! [`ErrorKind`] says what to do after an error, and whether a claim is still held.
+//!
+//! # Where to read on
+//!
+//! - [`Options`]: TTL, durability, bounds. [`Durability`]: what survives a power loss.
+//! - [`Claim`], [`Orphan`], [`Pending`]: what a caller holds. Any thread or task may hold them.
+//! - [`Stats`] and the features `metrics` and `tracing`: what an operator sees.
+//! - [`verify`], [`Engine::backup_to`]: keeping a store.
+//!
+//! # Features
+//!
+//! None is on by default. `metrics` reports to the facade `metrics`, `tracing` to `tracing`;
+//! `stepping` is for the tests of this crate and promises nothing.
 //!
 #![forbid(unsafe_code)]
 

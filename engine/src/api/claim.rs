@@ -138,7 +138,29 @@ impl Claim {
     /// Saves a recovery point: the one who resolves the orphan that this claim may become gets the last
     /// one. At most [`max_checkpoint`](crate::Options::max_checkpoint) bytes.
     ///
-    /// Durable when the answer is Ok.
+    /// Durable when the answer is Ok. Save it after the step that it names, before the next:
+    ///
+    /// ```
+    /// # use oncekey::{Begin, Engine, Fingerprint, Key};
+    /// # let dir = std::env::temp_dir().join(format!("oncekey-doc-checkpoint-{}", std::process::id()));
+    /// # let engine = Engine::open(&dir)?;
+    /// # let key = Key::new("tenant-7", "order-1")?;
+    /// # let request = || Fingerprint::builder().part("body", "two of these").finish();
+    /// # let Begin::Claimed(claim) = engine.begin(&key, request()).wait()? else { unreachable!() };
+    /// // The card was charged; then this process dies before the mail is sent.
+    /// claim.checkpoint(b"charged as ch_123").wait()?;
+    /// drop(claim);
+    ///
+    /// let Begin::Orphaned(orphan) = engine.begin(&key, request()).wait()? else { unreachable!() };
+    /// let claim = orphan.take_over().wait()?;
+    /// match claim.last_checkpoint()?.as_deref() {
+    ///     Some(b"charged as ch_123") => println!("only the mail is left to do"),
+    ///     _ => println!("ask the provider whether the card was charged"),
+    /// }
+    /// claim.complete(b"201 created").wait()?;
+    /// # drop(engine); std::fs::remove_dir_all(&dir).ok();
+    /// # Ok::<(), oncekey::Error>(())
+    /// ```
     ///
     /// # Errors
     /// `InvalidInput` when it is too long, `Overloaded` at

@@ -88,6 +88,27 @@ impl Engine {
     /// (`Replay`), its abort (this or another waiter is `Claimed`) or its end (`Orphaned`). Past the
     /// bound the answer is `Locked`. Dropping the [`Pending`] ends the wait.
     ///
+    /// A waiter may become the owner: it must be ready to execute.
+    ///
+    /// ```
+    /// # use oncekey::{Begin, Engine, Fingerprint, Key};
+    /// # use std::time::Duration;
+    /// # let dir = std::env::temp_dir().join(format!("oncekey-doc-waiting-{}", std::process::id()));
+    /// # let engine = Engine::open(&dir)?;
+    /// # let key = Key::new("tenant-7", "order-1")?;
+    /// # let request = || Fingerprint::builder().part("body", "two of these").finish();
+    /// let Begin::Claimed(claim) = engine.begin(&key, request()).wait()? else { unreachable!() };
+    /// let duplicate = engine.begin_waiting(&key, request(), Duration::from_secs(30));
+    /// claim.complete(b"201 created").wait()?;
+    /// match duplicate.wait()? {
+    ///     Begin::Replay(recorded) => assert_eq!(recorded.response(), Some(&b"201 created"[..])),
+    ///     Begin::Claimed(claim) => drop(claim), // had the owner aborted: execute here
+    ///     other => println!("told why not: {other:?}"),
+    /// }
+    /// # drop(engine); std::fs::remove_dir_all(&dir).ok();
+    /// # Ok::<(), oncekey::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// Those of [`begin`](Self::begin).
     pub fn begin_waiting(
@@ -127,6 +148,25 @@ impl Engine {
     }
 
     /// What the store holds under `key`, without asking for the right to execute.
+    ///
+    /// [`Lookup::Absent`] is no right to execute: another caller may begin at this moment. Only
+    /// [`Begin::Claimed`] is one.
+    ///
+    /// ```
+    /// # use oncekey::{Begin, Engine, Fingerprint, Key, Lookup};
+    /// # let dir = std::env::temp_dir().join(format!("oncekey-doc-get-{}", std::process::id()));
+    /// # let engine = Engine::open(&dir)?;
+    /// # let key = Key::new("tenant-7", "order-1")?;
+    /// match engine.get(&key)? {
+    ///     Lookup::Absent => println!("never begun, or expired"),
+    ///     Lookup::InFlight(owner) => println!("attempt {} is executing", owner.attempt()),
+    ///     Lookup::Orphaned(orphan) => println!("outcome unknown for {:?}", orphan.age()),
+    ///     Lookup::Completed(recorded) => println!("completed at {:?}", recorded.completed_at()),
+    ///     _ => println!("a state that this version of the program does not know"),
+    /// }
+    /// # drop(engine); std::fs::remove_dir_all(&dir).ok();
+    /// # Ok::<(), oncekey::Error>(())
+    /// ```
     ///
     /// # Errors
     /// `OutcomeUnknown`, `Unavailable`, `Closed`, `Corrupted`, `Io`.
@@ -190,6 +230,18 @@ impl Engine {
     /// or whose engine is closed or reopened, is removed; what a killed process left, the next backup
     /// to the same path replaces. Files that volumes and desktops have (`lost+found`) may be there.
     ///
+    /// A store that is opened from a copy forgets what came after it: operations of that time run
+    /// again when they are retried.
+    ///
+    /// ```
+    /// # let dir = std::env::temp_dir().join(format!("oncekey-doc-backup-{}", std::process::id()));
+    /// # let engine = oncekey::Engine::open(dir.join("store"))?;
+    /// engine.backup_to(dir.join("copy"))?;
+    /// assert!(oncekey::verify(dir.join("copy"))?.is_sound());
+    /// # drop(engine); std::fs::remove_dir_all(&dir).ok();
+    /// # Ok::<(), oncekey::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// `InvalidInput` when `path` holds anything else; `StoreInUse` when another backup writes there;
     /// `StoreFull` when there is too little space, before any is taken; `Io`, `Corrupted`,
@@ -201,6 +253,37 @@ impl Engine {
     /// Recovers in place after a failure, as a restart of the process would: a new epoch, every
     /// claim of the old one an orphan, which its owner may still complete. Also works on a healthy
     /// engine, whose queue is drained first.
+    ///
+    /// A `complete` that failed gives the claim back, and is tried again afterwards. The operation is
+    /// not:
+    ///
+    /// ```
+    /// use oncekey::{Claim, Completion, Engine, Error, ErrorKind};
+    ///
+    /// fn complete(engine: &Engine, mut claim: Claim, response: &[u8]) -> Result<Completion, Error> {
+    ///     loop {
+    ///         let (error, held) = match claim.complete(response).wait() {
+    ///             Ok(completion) => return Ok(completion),
+    ///             Err(failed) => failed.into_parts(),
+    ///         };
+    ///         let failed = matches!(error.kind(), ErrorKind::OutcomeUnknown | ErrorKind::Unavailable);
+    ///         match held {
+    ///             Some(held) if failed => claim = held,
+    ///             _ => return Err(error), // spent (fenced), or for the caller to try later
+    ///         }
+    ///         engine.reopen()?;
+    ///     }
+    /// }
+    /// # use oncekey::{Begin, Fingerprint, Key};
+    /// # let dir = std::env::temp_dir().join(format!("oncekey-doc-reopen-{}", std::process::id()));
+    /// # let engine = Engine::open(&dir)?;
+    /// # let begin = engine.begin(&Key::new("", "k")?, Fingerprint::builder().finish()).wait()?;
+    /// # let Begin::Claimed(claim) = begin else { unreachable!() };
+    /// # engine.reopen()?;
+    /// # assert!(complete(&engine, claim, b"201").unwrap().response_kept());
+    /// # drop(engine); std::fs::remove_dir_all(&dir).ok();
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// Those of [`Options::open`](crate::Options::open): the engine stays unavailable and may be reopened again.

@@ -21,6 +21,42 @@ use crate::semantics::token::Token;
 /// Resolved by [`take_over`](Self::take_over), [`complete`](Self::complete) or
 /// [`release`](Self::release). The handle stands for the attempt that it saw: once another caller
 /// resolved that one, everything here is `Fenced`. Dropping the handle changes nothing.
+///
+/// Find out first what happened, for instance at the payment provider, by the key of the operation:
+///
+/// ```
+/// use oncekey::{Engine, Error, Orphan};
+///
+/// enum Found { Happened(Vec<u8>), DidNotHappen, CannotTell }
+///
+/// fn resolve(orphan: Orphan, found: Found) -> Result<(), Error> {
+///     match found {
+///         // The next retry gets this response.
+///         Found::Happened(response) => drop(orphan.complete(&response).wait()?),
+///         // The next retry runs the operation.
+///         Found::DidNotHappen => orphan.release().wait()?,
+///         // A second run is harmless here: execute again, and complete the claim.
+///         Found::CannotTell => drop(orphan.take_over().wait()?.complete(b"200 ok").wait()?),
+///     }
+///     Ok(())
+/// }
+/// # use oncekey::{Begin, Fingerprint, Key, Lookup};
+/// # let dir = std::env::temp_dir().join(format!("oncekey-doc-orphan-{}", std::process::id()));
+/// # let engine = Engine::open(&dir)?;
+/// # let outcomes = [Found::Happened(b"201".to_vec()), Found::DidNotHappen, Found::CannotTell];
+/// # for (number, found) in outcomes.into_iter().enumerate() {
+/// #     let key = Key::new("", format!("order-{number}"))?;
+/// #     let begin = || engine.begin(&key, Fingerprint::builder().finish()).wait();
+/// #     drop(begin()?);
+/// #     let Begin::Orphaned(orphan) = begin()? else { unreachable!() };
+/// #     let released = matches!(found, Found::DidNotHappen);
+/// #     resolve(orphan, found)?;
+/// #     assert_eq!(matches!(engine.get(&key)?, Lookup::Absent), released);
+/// #     assert_eq!(matches!(engine.get(&key)?, Lookup::Completed(_)), !released);
+/// # }
+/// # drop(engine); std::fs::remove_dir_all(&dir).ok();
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Orphan {
     handle: Handle,

@@ -8,6 +8,36 @@ macro_rules! kinds {
     ($($(#[$meaning:meta])* $kind:ident: $sentence:literal,)*) => {
         /// What went wrong, for programs. Ordinary outcomes of [`begin`](crate::Engine::begin) are
         /// values, never errors; every kind here means that something failed or was refused.
+        ///
+        /// | after this kind | a begin | the end of a claim (`complete`, `abort`) |
+        /// |---|---|---|
+        /// | `InvalidInput` | correct the call | the claim comes back: correct the call |
+        /// | `Overloaded`, `StoreFull` | try again later | the claim comes back: try again later |
+        /// | `OutcomeUnknown`, `Unavailable` | [reopen](crate::Engine::reopen), then begin again | the claim comes back: reopen, then end it again |
+        /// | `Fenced`, `AlreadyCompleted` | | the claim is spent: another caller decided, give nobody this response |
+        /// | `Closed` | give up; the next open knows all that was acknowledged | the claim comes back, and is an orphan at the next open |
+        /// | `Corrupted` | give up this key, look at the store with [`verify`](crate::verify) | as for a begin |
+        /// | `HistoryLost`, `UnsafeStore` | an operator decides | the claim comes back |
+        ///
+        /// No begin that failed may execute. The kinds that opening alone reports (`StoreMissing` to
+        /// `NetworkFilesystem`, `ClockJump`) leave the store untouched.
+        ///
+        /// ```
+        /// use oncekey::ErrorKind;
+        ///
+        /// enum Next { TryLater, Reopen, GiveUp }
+        ///
+        /// fn after(kind: ErrorKind) -> Next {
+        ///     match kind {
+        ///         ErrorKind::Overloaded | ErrorKind::StoreFull => Next::TryLater,
+        ///         ErrorKind::OutcomeUnknown | ErrorKind::Unavailable => Next::Reopen,
+        ///         _ => Next::GiveUp,
+        ///     }
+        /// }
+        /// # assert!(matches!(after(ErrorKind::Overloaded), Next::TryLater));
+        /// # assert!(matches!(after(ErrorKind::Unavailable), Next::Reopen));
+        /// # assert!(matches!(after(ErrorKind::Fenced), Next::GiveUp));
+        /// ```
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[non_exhaustive]
         pub enum ErrorKind {
