@@ -11,8 +11,9 @@ use std::thread;
 use std::time::Duration;
 
 use common::*;
+use oncekey::disk::Disk;
 use oncekey::{Begin, Engine, ErrorKind, Fingerprint, Key, Options};
-use oncekey_testing::{CrashMode, Fault, Ops, SimDisk};
+use oncekey_testing::{CrashMode, Fault, OpKind, Ops, SimDisk};
 
 fn names(disk: &SimDisk, folder: &str) -> Vec<String> {
     let names = disk.files().into_iter().map(|(path, _)| path.display().to_string());
@@ -40,10 +41,11 @@ fn holds_all(engine: &Engine) {
     }
 }
 
-/// The power fails at each operation of a backup: what is there then is no store, or all of it.
+/// The power fails at each operation of a backup: what is there then is nothing, no store and none that
+/// could be created, or all of it. Another backup takes its place.
 #[test]
 fn a_backup_that_was_interrupted_anywhere_is_refused_or_whole() {
-    let (mut refused, mut whole) = (0, 0);
+    let (mut missing, mut refused, mut whole) = (0, 0, 0);
     for nth in 0.. {
         let (sim, engine) = filled();
         sim.disk.inject(Fault::new(Ops::Changes, nth).power_off());
@@ -67,29 +69,62 @@ fn a_backup_that_was_interrupted_anywhere_is_refused_or_whole() {
                     whole += 1;
                     holds_all(&copy);
                 }
+                Err(error) if error.kind() == ErrorKind::StoreMissing => {
+                    missing += 1;
+                    let listed = image.disk.list("/copies/first".as_ref());
+                    assert_eq!(listed.unwrap_err().kind(), std::io::ErrorKind::NotFound, "{nth}");
+                    another_takes_the_place(&image);
+                }
                 Err(error) => {
                     refused += 1;
-                    let kind = error.kind();
-                    assert!(
-                        matches!(kind, ErrorKind::StoreMissing | ErrorKind::StoreForeign),
-                        "{error}"
-                    );
-                    if kind == ErrorKind::StoreForeign {
-                        assert!(error.to_string().contains("not finished"), "{error}");
-                        // Nor is an empty store created there.
-                        let again = image.options().open("/copies/first").unwrap_err();
-                        assert_eq!(again.kind(), ErrorKind::StoreForeign);
+                    assert_eq!(error.kind(), ErrorKind::StoreForeign, "{error}");
+                    assert!(error.to_string().contains("not finished"), "{error}");
+                    // Nor is an empty store created there.
+                    let again = image.options().open("/copies/first").unwrap_err();
+                    assert_eq!(again.kind(), ErrorKind::StoreForeign);
+                    if nth % 16 == 0 {
+                        another_takes_the_place(&image);
                     }
                 }
             }
             holds_all(&image.open());
-            // Another one goes where the first did not come to its end.
-            let engine = image.options().open("/store");
-            drop(engine);
         }
     }
-    println!("{refused} refused, {whole} whole");
-    assert!(refused > 100 && whole > 0);
+    println!("{missing} missing, {refused} refused, {whole} whole");
+    assert!(missing > 5 && refused > 100 && whole > 0);
+}
+
+fn another_takes_the_place(image: &Sim) {
+    image.open().backup_to("/copies/first").unwrap();
+    holds_all(&image.options().open_existing("/copies/first").unwrap());
+    assert!(!names(&image.disk, "/copies").iter().any(|name| name.contains("unfinished")));
+}
+
+/// The power fails at each operation of a backup into an empty directory, which stays an empty
+/// directory until it is marked.
+#[test]
+fn a_backup_into_a_volume_that_was_interrupted_anywhere_is_refused_or_whole() {
+    let is_refused = |error: &oncekey::Error| error.kind() == ErrorKind::StoreForeign;
+    for nth in 0.. {
+        let (sim, engine) = filled();
+        sim.disk.create_dir("/volume".as_ref()).unwrap();
+        sim.disk.sync_all();
+        sim.disk.inject(Fault::new(Ops::Changes, nth).power_off());
+        let _cut = engine.backup_to("/volume");
+        if !sim.disk.is_powered_off() {
+            break;
+        }
+        drop(engine);
+        let image = sim.on(sim.disk.crash(CrashMode::PowerLoss { seed: nth }));
+        let names = names(&image.disk, "/volume");
+        match image.options().open_existing("/volume") {
+            Ok(copy) => holds_all(&copy),
+            Err(error) if names.iter().all(|name| name == "/volume/LOCK") => {
+                assert_eq!(error.kind(), ErrorKind::StoreMissing);
+            }
+            Err(error) => assert!(is_refused(&error), "{nth}: {error}"),
+        }
+    }
 }
 
 #[test]
@@ -106,15 +141,20 @@ fn a_backup_takes_the_place_of_one_that_was_killed() {
 
 #[test]
 fn a_backup_that_fails_is_removed_and_may_be_tried_again() {
-    for part in
-        ["/copy/store.redb", "/copy/records-", "/copy/run-", "/copy/journal", "/copy/backup"]
-    {
+    let parts =
+        ["/copy/store.redb", "/copy/records-", "/copy/run-", "/copy/journal", "/backup.unfinished"];
+    let renaming = Fault::at_kind(OpKind::RenameDir, 0);
+    let faults = parts.map(|part| Fault::new(Ops::Changes, 1).on_path(part));
+    for fault in faults.into_iter().chain([renaming.clone(), renaming.applied()]) {
         let (sim, engine) = filled();
-        sim.disk.inject(Fault::new(Ops::Changes, 1).on_path(part).errno(Fault::EIO));
+        sim.disk.inject(fault.clone().errno(Fault::EIO));
         engine.backup_to("/copy").unwrap_err();
-        assert!(sim.disk.faults_fired() > 0, "{part}");
+        assert!(sim.disk.faults_fired() > 0, "{fault:?}");
         sim.disk.clear_faults();
-        assert_eq!(names(&sim.disk, "/copy"), [] as [String; 0], "{part}");
+        assert_eq!(names(&sim.disk, "/copy"), [] as [String; 0], "{fault:?}");
+        for directory in ["/copy", "/copy.unfinished"] {
+            sim.disk.open_dir(directory.as_ref()).unwrap_err();
+        }
         holds_all(&engine);
         complete(&engine, "after", b"the engine goes on");
         engine.backup_to("/copy").unwrap();
@@ -132,6 +172,35 @@ fn a_backup_that_does_not_fit_is_refused_before_it_takes_space() {
     assert!(error.to_string().contains("needs"), "{error}");
     assert_eq!(sim.disk.used_bytes(), used);
     assert_eq!(names(&sim.disk, "/copy"), [] as [String; 0]);
+}
+
+/// Space for what the check asks for is enough, whatever redb makes of the checkpoints.
+#[test]
+fn a_backup_that_the_check_of_space_lets_begin_fits() {
+    for checkpoint in [0, 150, 700, 1400, 2100, 4096, 4500, 40_000, 65_536] {
+        let sim = Sim::new();
+        let options = sim.options().max_checkpoint(65_536).segment_bytes(256 << 10);
+        let engine = options.recent_bytes(8 << 20).open("/store").unwrap();
+        let mut claims = Vec::new();
+        for number in 0..200 {
+            let claim = claim(&engine, &format!("k{number}"));
+            claim.checkpoint(&vec![7; checkpoint]).wait().unwrap();
+            claims.push(claim);
+        }
+        engine.fold().unwrap();
+        engine.sweep().unwrap();
+        let used = sim.disk.used_bytes();
+        sim.disk.set_capacity(Some(used));
+        let error = engine.backup_to("/copy").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::StoreFull);
+        let message = error.to_string();
+        let needs = message.split("needs ").nth(1).unwrap().split(' ').next().unwrap();
+        let pages = needs.parse::<u64>().unwrap().next_multiple_of(4096);
+        sim.disk.set_capacity(Some(used + pages));
+        engine.backup_to("/copy").unwrap_or_else(|error| panic!("{checkpoint}: {error}"));
+        let took = sim.disk.used_bytes() - used;
+        println!("checkpoints of {checkpoint}: {needs} asked for, {took} taken");
+    }
 }
 
 #[test]

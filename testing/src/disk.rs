@@ -25,7 +25,7 @@ use fault::{Effect, Faults, power_off_error};
 pub use fault::{Fault, Op, OpKind, Ops, is_power_off};
 use file::File;
 use sim_file::SimFile;
-use tree::{Tree, error, normal};
+use tree::{NodeId, Tree, error};
 
 /// A filesystem in memory that knows what is durable. Clones are the same disk.
 ///
@@ -52,7 +52,8 @@ struct State {
     operations: u64,
     trace: Option<Vec<Op>>,
     album: Option<Album>,
-    locks: BTreeSet<PathBuf>,
+    /// The files and directories that are locked.
+    locks: BTreeSet<NodeId>,
     powered_off: bool,
 }
 
@@ -342,28 +343,26 @@ impl SimDisk {
     pub fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
         self.on_path(OpKind::Lock, path, |state| {
             state.check_writable()?;
-            let name = normal(path)?;
-            match state.tree.lookup_file(&name) {
+            let file = match state.tree.lookup_file(path) {
                 Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
-                    state.tree.create_file(&name)?;
+                    state.tree.create_file(path)?
                 }
-                result => {
-                    result?;
-                }
-            }
-            self.take_lock(state, name)
+                found => found?,
+            };
+            self.take_lock(state, file, path)
         })
     }
 
     fn take_lock(
         &self,
         state: &mut State,
-        name: PathBuf,
+        node: NodeId,
+        path: &Path,
     ) -> io::Result<Box<dyn Any + Send + Sync>> {
-        if !state.locks.insert(name.clone()) {
-            return Err(error(io::ErrorKind::WouldBlock, &name));
+        if !state.locks.insert(node) {
+            return Err(error(io::ErrorKind::WouldBlock, path));
         }
-        Ok(Box::new(LockGuard { disk: self.clone(), path: name }))
+        Ok(Box::new(LockGuard { disk: self.clone(), node }))
     }
 }
 
@@ -381,7 +380,15 @@ impl Disk for SimDisk {
     fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Directory>> {
         self.on_path(OpKind::OpenDir, path, |state| {
             state.tree.list(path)?;
-            Ok(Arc::new(SimDirectory { disk: self.clone(), path: path.to_owned() }) as _)
+            let node = state.tree.lookup(path)?;
+            Ok(Arc::new(SimDirectory { disk: self.clone(), node, opened_at: path.to_owned() }) as _)
+        })
+    }
+
+    fn rename_dir(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.on_path(OpKind::RenameDir, from, |state| {
+            state.check_writable()?;
+            state.tree.rename_dir(from, to)
         })
     }
 
@@ -409,60 +416,77 @@ impl Disk for SimDisk {
     }
 }
 
-/// A directory of a [`SimDisk`], which is never moved.
+/// A directory of a [`SimDisk`], wherever it was moved to.
 #[derive(Clone, Debug)]
 struct SimDirectory {
     disk: SimDisk,
-    path: PathBuf,
+    node: NodeId,
+    opened_at: PathBuf,
+}
+
+impl SimDirectory {
+    fn path(&self) -> io::Result<PathBuf> {
+        let tree = &self.disk.state.lock().tree;
+        if tree.lookup(&self.opened_at).is_ok_and(|found| found == self.node) {
+            return Ok(self.opened_at.clone());
+        }
+        tree.path_of(self.node).ok_or_else(|| error(io::ErrorKind::NotFound, &self.opened_at))
+    }
+
+    fn entry(&self, name: &str) -> io::Result<PathBuf> {
+        Ok(self.path()?.join(name))
+    }
 }
 
 impl Directory for SimDirectory {
     fn list(&self) -> io::Result<Vec<String>> {
-        self.disk.list(&self.path)
+        self.disk.list(&self.path()?)
     }
 
     fn open(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
-        self.disk.open(&self.path.join(name), caching)
+        self.disk.open(&self.entry(name)?, caching)
     }
 
     fn file_len(&self, name: &str) -> io::Result<u64> {
-        self.disk.on_path(OpKind::Len, &self.path.join(name), |state| {
-            let node = state.tree.lookup_file(&self.path.join(name))?;
+        let path = self.entry(name)?;
+        self.disk.on_path(OpKind::Len, &path, |state| {
+            let node = state.tree.lookup_file(&path)?;
             Ok(state.tree.file(node).seen.len())
         })
     }
 
     fn create(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
-        self.disk.create(&self.path.join(name), caching)
+        self.disk.create(&self.entry(name)?, caching)
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.disk.rename(&self.path.join(from), &self.path.join(to))
+        self.disk.rename(&self.entry(from)?, &self.entry(to)?)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.disk.remove(&self.path.join(name))
+        self.disk.remove(&self.entry(name)?)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.disk.sync_dir(&self.path)
+        self.disk.sync_dir(&self.path()?)
     }
 
     fn lock(&self, what: Lockable<'_>) -> io::Result<Box<dyn Any + Send + Sync>> {
         match what {
-            Lockable::Created(name) => self.disk.lock(&self.path.join(name)),
+            Lockable::Created(name) => self.disk.lock(&self.entry(name)?),
             Lockable::File(name) => {
-                let path = self.path.join(name);
+                let path = self.entry(name)?;
                 self.disk.on_path(OpKind::Lock, &path, |state| {
-                    let name = normal(&path)?;
-                    state.tree.lookup_file(&name)?;
-                    self.disk.take_lock(state, name)
+                    let file = state.tree.lookup_file(&path)?;
+                    self.disk.take_lock(state, file, &path)
                 })
             }
-            Lockable::Directory => self.disk.on_path(OpKind::Lock, &self.path, |state| {
-                let name = normal(&self.path)?;
-                self.disk.take_lock(state, name)
-            }),
+            Lockable::Directory => {
+                let path = self.path()?;
+                self.disk.on_path(OpKind::Lock, &path, |state| {
+                    self.disk.take_lock(state, self.node, &path)
+                })
+            }
         }
     }
 
@@ -488,11 +512,11 @@ impl Directory for SimDirectory {
 #[derive(Debug)]
 struct LockGuard {
     disk: SimDisk,
-    path: PathBuf,
+    node: NodeId,
 }
 
 impl Drop for LockGuard {
     fn drop(&mut self) {
-        self.disk.state.lock().locks.remove(&self.path);
+        self.disk.state.lock().locks.remove(&self.node);
     }
 }

@@ -127,6 +127,9 @@ impl Disk for HeldDisk {
         let (part, gate) = (self.part, self.gate.clone());
         Ok(Arc::new(HeldDirectory { directory: self.disk.open_dir(path)?, part, gate }))
     }
+    fn rename_dir(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.disk.rename_dir(from, to)
+    }
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
         self.disk.remove_dir(path)
     }

@@ -4,14 +4,14 @@
 //! readable, whatever the fold worker does meanwhile. Nothing of the engine waits for the copy.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::embedded::directory::{self, LOCK, UNFINISHED};
-use crate::embedded::disk::{Caching, Directory, Lockable};
+use crate::embedded::disk::{Caching, Directory, Disk, Lockable};
 use crate::embedded::journal::{self, JournalId, Position, Reached};
 use crate::embedded::options::Options;
 use crate::embedded::session::Session;
@@ -69,29 +69,93 @@ impl Drop for Pace<'_> {
 
 /// Copies the store, as of the last fold, into the new or empty directory `path`. A copy that fails
 /// is removed.
+///
+/// A directory that is there is marked as unfinished before anything is copied. One that is not there
+/// gets its name with the mark inside: an unmarked directory of that name would open as a new store.
 pub(crate) fn back_up(session: &Session, path: &Path) -> Result<()> {
-    let options = &session.options;
-    let disk = &options.disk;
-    let (target, new) = match directory::open_dir(disk, path)? {
-        Some(target) => (target, false),
-        None => (directory::create_dir(disk, path)?, true),
-    };
-    refuse_occupied(&*target, path)?;
-    let lock = directory::lock(&*target, path, Lockable::Created(LOCK))?;
+    let disk = &session.options.disk;
+    let place = Place::of(disk, path)?;
+    refuse_occupied(&*place.target, path)?;
+    let lock = directory::lock(&*place.target, place.built_at(), Lockable::Created(LOCK))?;
     // ORDER: the holder of the lock before may have made a store, which is not to be removed.
-    refuse_occupied(&*target, path)?;
-    let copied = mark(&*target).and_then(|()| copy(session, &target, path));
+    refuse_occupied(&*place.target, path)?;
+    let copied = mark(&*place.target)
+        .and_then(|()| place.name(disk))
+        .and_then(|()| copy(session, &place.target, path));
     if let Err(error) = copied {
         // ORDER: the marker goes last; without it, the rest could become a store.
-        let removed = remove_parts(&*target).and_then(|()| remove(&*target, UNFINISHED));
+        let removed =
+            remove_parts(&*place.target).and_then(|()| remove(&*place.target, UNFINISHED));
         drop(lock);
-        if new && removed.is_ok() && target.remove(LOCK).is_ok() {
-            disk.remove_dir(path).ok();
+        if removed.is_ok() {
+            place.remove_if_new(disk);
         }
         // Whatever went wrong with files that are another session's by now.
         return Err(if session.is_over() { session.refusal() } else { session.unreadable(error) });
     }
     Ok(())
+}
+
+/// The directory that a backup goes to.
+struct Place<'a> {
+    target: Arc<dyn Directory>,
+    path: &'a Path,
+    /// The name that a new directory has until it is marked.
+    unmarked: Option<PathBuf>,
+}
+
+impl<'a> Place<'a> {
+    fn of(disk: &Arc<dyn Disk>, path: &'a Path) -> Result<Self> {
+        if let Some(target) = directory::open_dir(disk, path)? {
+            return Ok(Self { target, path, unmarked: None });
+        }
+        let name = path.file_name().ok_or_else(|| {
+            Error::invalid(format!("{} does not name a directory", path.display()))
+        })?;
+        let mut unmarked = name.to_owned();
+        unmarked.push(".unfinished");
+        let unmarked = path.with_file_name(unmarked);
+        // What a backup left here that was killed before its mark is used again.
+        let target = directory::create_dir(disk, &unmarked)?;
+        Ok(Self { target, path, unmarked: Some(unmarked) })
+    }
+
+    fn built_at(&self) -> &Path {
+        self.unmarked.as_deref().unwrap_or(self.path)
+    }
+
+    /// Gives a marked new directory its name.
+    fn name(&self, disk: &Arc<dyn Disk>) -> Result<()> {
+        let Some(unmarked) = &self.unmarked else { return Ok(()) };
+        match disk.rename_dir(unmarked, self.path) {
+            Err(error) if is_taken(&error) => {
+                let message = format!("{} was created meanwhile", self.path.display());
+                return Err(Error::invalid(message));
+            }
+            result => result,
+        }
+        .and_then(|()| disk.sync_dir(directory::parent(self.path)))
+        .map_err(|error| Error::io(format!("naming {}", self.path.display()), error))
+    }
+
+    /// Removes the directory if it is the backup's own and empty but for its lock.
+    fn remove_if_new(&self, disk: &Arc<dyn Disk>) {
+        let Some(unmarked) = &self.unmarked else { return };
+        if self.target.remove(LOCK).is_ok() {
+            // A renaming that was reported as failed may have happened.
+            disk.remove_dir(self.path).or_else(|_| disk.remove_dir(unmarked)).ok();
+        }
+    }
+}
+
+/// Whether a directory cannot get a name because something else has it.
+fn is_taken(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::AlreadyExists
+            | io::ErrorKind::DirectoryNotEmpty
+            | io::ErrorKind::NotADirectory
+    )
 }
 
 /// Refuses a directory that holds anything but what a killed backup left, or what others leave in
@@ -148,12 +212,12 @@ fn remove(target: &dyn Directory, name: &str) -> Result<()> {
 fn copy(session: &Session, target: &Arc<dyn Directory>, path: &Path) -> Result<()> {
     let options: &Options = &session.options;
     let view = session.view();
-    let bytes = view.bytes()?;
-    check_space(&**target, bytes + options.segment_bytes, path)?;
+    let size = view.size()?;
+    check_space(&**target, size.on_disk + options.segment_bytes, path)?;
     // Its journal goes another way than that of the original.
     let identity = directory::random_number(options)?;
     // Every record is read to be verified, then copied.
-    let mut pace = Pace::start(session, 2 * bytes);
+    let mut pace = Pace::start(session, 2 * size.bytes);
     view.copy_to(target, &mut |bytes| pace.copied(bytes), |state| {
         let id = JournalId::new(identity, &state.secret);
         journal::create(target, id, options.segment_bytes)?;

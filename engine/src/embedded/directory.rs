@@ -188,10 +188,14 @@ pub(crate) fn create_dir(disk: &Arc<dyn Disk>, path: &Path) -> Result<Arc<dyn Di
         .collect();
     disk.create_dir(path).map_err(failed)?;
     for created in missing {
-        let parent = created.parent().filter(|parent| *parent != Path::new(""));
-        disk.sync_dir(parent.unwrap_or(Path::new("."))).map_err(failed)?;
+        disk.sync_dir(parent(created)).map_err(failed)?;
     }
     disk.open_dir(path).map_err(failed)
+}
+
+/// The directory that names `path`.
+pub(crate) fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."))
 }
 
 /// Makes the names of the directory and of those above it durable, before the first epoch of a

@@ -36,6 +36,9 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// Opens an existing directory. The handle goes on meaning that directory when it is moved, when
     /// another is put in its place, and when the process changes its working directory.
     fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Directory>>;
+    /// Renames a directory within its parent. `to` must not exist, or be an empty directory, which is replaced. Durable
+    /// only after [`sync_dir`](Self::sync_dir) of the parent.
+    fn rename_dir(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes an empty directory.
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
     /// Makes the entries of the directory at `path` durable.

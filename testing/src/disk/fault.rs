@@ -14,6 +14,7 @@ pub enum OpKind {
     Open,
     Create,
     Rename,
+    RenameDir,
     Remove,
     RemoveDir,
     SyncDir,

@@ -108,6 +108,35 @@ impl Tree {
         Ok(())
     }
 
+    /// `to` must not exist or be an empty directory.
+    pub(super) fn rename_dir(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        let node = self.lookup(from)?;
+        self.names(node, from)?;
+        let (from, target) = (self.entry(from)?, self.entry(to)?);
+        if self.names(target.0, to)?.contains_key(&target.1) && !self.list(to)?.is_empty() {
+            return Err(error(io::ErrorKind::DirectoryNotEmpty, to));
+        }
+        self.change(vec![(from, None), (target, Some(node))]);
+        Ok(())
+    }
+
+    /// Where a directory is now. `None` when it was removed.
+    pub(super) fn path_of(&self, directory: NodeId) -> Option<PathBuf> {
+        let mut dirs = vec![(PathBuf::from("/"), ROOT)];
+        while let Some((path, dir)) = dirs.pop() {
+            if dir == directory {
+                return Some(path);
+            }
+            if let Node::Dir { seen, .. } = &self.nodes[&dir] {
+                let inside = seen.iter().map(|(name, node)| (path.join(name), *node));
+                dirs.extend(
+                    inside.filter(|(_, node)| matches!(self.nodes[node], Node::Dir { .. })),
+                );
+            }
+        }
+        None
+    }
+
     pub(super) fn remove(&mut self, path: &Path) -> io::Result<()> {
         self.lookup_file(path)?;
         let entry = self.entry(path)?;
@@ -371,11 +400,6 @@ fn names(path: &Path) -> io::Result<Vec<String>> {
         }
     }
     Ok(names)
-}
-
-/// One spelling for a path, for comparing paths.
-pub(super) fn normal(path: &Path) -> io::Result<PathBuf> {
-    Ok(Path::new("/").join(names(path)?.iter().collect::<PathBuf>()))
 }
 
 pub(super) fn error(kind: io::ErrorKind, path: &Path) -> io::Error {

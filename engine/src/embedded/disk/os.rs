@@ -45,6 +45,10 @@ impl Disk for OsDisk {
         Ok(Arc::new(OsDirectory(above_standard_streams(open)?)))
     }
 
+    fn rename_dir(&self, from: &Path, to: &Path) -> io::Result<()> {
+        Ok(rustix::fs::rename(from, to)?)
+    }
+
     fn remove_dir(&self, path: &Path) -> io::Result<()> {
         Ok(rustix::fs::rmdir(path)?)
     }

@@ -21,12 +21,26 @@ const BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// Pages of the copy that are kept while it is written.
 const COPY_CACHE_BYTES: usize = 4 * 1024 * 1024;
 
+/// What a copy of a view takes, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CopySize {
+    /// What is read, verified and written.
+    pub(crate) bytes: u64,
+    /// The space that the copy needs at most, but for its journal.
+    pub(crate) on_disk: u64,
+}
+
 impl View {
-    /// The bytes that a copy of the view takes, about.
-    pub(crate) fn bytes(&self) -> Result<u64> {
+    /// What a copy of the view takes.
+    pub(crate) fn size(&self) -> Result<CopySize> {
+        /// What redb takes for an empty file and for the tables that are being written.
+        const REDB_BYTES: u64 = 1 << 20;
         self.tables.watch.guarded(|| {
             let catalog = Catalog::load(&self.tables)?;
-            Ok(catalog.file_bytes() + catalog.open_bytes)
+            let (files, open) = (catalog.file_bytes(), catalog.open_bytes);
+            // redb gives a value a power of two of bytes, and leaves that are filled in order stay half
+            // empty. Rows are at least as long as a record in flight with its key.
+            Ok(CopySize { bytes: files + open, on_disk: files + 2 * open + REDB_BYTES })
         })
     }
 

@@ -59,6 +59,34 @@ fn a_rename_is_atomic() {
 }
 
 #[test]
+fn a_directory_is_renamed_with_what_is_in_it_and_stays_open_and_locked() {
+    let disk = SimDisk::new();
+    disk.create_dir(path("/old")).unwrap();
+    let directory = disk.open_dir(path("/old")).unwrap();
+    let lock = directory.lock(Lockable::Created("LOCK")).unwrap();
+    directory.sync().unwrap();
+    disk.create_dir(path("/empty")).unwrap();
+    disk.sync_dir(path("/")).unwrap();
+    disk.rename_dir(path("/old"), path("/empty")).unwrap();
+    assert_eq!(directory.list().unwrap(), ["LOCK"]);
+    let moved = disk.open_dir(path("/empty")).unwrap();
+    let taken = moved.lock(Lockable::Created("LOCK")).unwrap_err();
+    assert_eq!(taken.kind(), io::ErrorKind::WouldBlock);
+    drop(lock);
+    drop(moved.lock(Lockable::Created("LOCK")).unwrap());
+    disk.create_dir(path("/other")).unwrap();
+    let occupied = disk.rename_dir(path("/other"), path("/empty")).unwrap_err();
+    assert_eq!(occupied.kind(), io::ErrorKind::DirectoryNotEmpty);
+    // Not durable before the parent is synced.
+    let lost = disk.crash(CrashMode::LoseAllUnsynced);
+    assert_eq!(lost.list(path("/old")).unwrap(), ["LOCK"]);
+    disk.sync_dir(path("/")).unwrap();
+    let kept = disk.crash(CrashMode::LoseAllUnsynced);
+    assert_eq!(kept.list(path("/empty")).unwrap(), ["LOCK"]);
+    assert_eq!(kept.list(path("/old")).unwrap_err().kind(), io::ErrorKind::NotFound);
+}
+
+#[test]
 fn a_rename_into_another_directory_waits_for_both() {
     for first in ["/from", "/to"] {
         let disk = SimDisk::new();
