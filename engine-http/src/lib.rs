@@ -111,7 +111,7 @@ mod service;
 mod stats;
 
 #[cfg(feature = "admin")]
-pub use admin::Admin;
+pub use admin::{Access, Admin, Caller, ControlSocket};
 pub use attempt::{Attempt, CheckpointError};
 pub use body::{RequestBody, ResponseBody};
 pub use config::Task;

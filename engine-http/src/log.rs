@@ -25,6 +25,17 @@ mod enabled {
         warn!(target: TARGET, "a request with a key and a cookie came to a layer without a scope; users that share a key and a body share a response");
     }
 
+    /// A change of an operator, where no file was set up for the audit log.
+    #[cfg(feature = "admin")]
+    pub(crate) fn audited(line: &str) {
+        tracing::info!(target: TARGET, line, "audit");
+    }
+
+    #[cfg(feature = "admin")]
+    pub(crate) fn audit_incomplete(error: &std::io::Error) {
+        error!(target: TARGET, %error, "the result of a change is missing in the audit log");
+    }
+
     pub(crate) fn undecodable(error: DecodeError) {
         error!(target: TARGET, %error, "a stored response cannot be replayed");
     }
@@ -39,6 +50,10 @@ mod enabled {
     pub(crate) fn abandoned(_: &str) {}
     pub(crate) fn unscoped_cookie() {}
     pub(crate) fn undecodable(_: DecodeError) {}
+    #[cfg(feature = "admin")]
+    pub(crate) fn audited(_: &str) {}
+    #[cfg(feature = "admin")]
+    pub(crate) fn audit_incomplete(_: &std::io::Error) {}
 }
 
 pub(crate) use enabled::*;

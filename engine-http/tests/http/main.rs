@@ -3,6 +3,8 @@
 
 #[cfg(feature = "admin")]
 mod admin;
+#[cfg(feature = "admin")]
+mod admin_api;
 mod bodies;
 mod buffers;
 mod contract;

@@ -1,0 +1,71 @@
+//! What all requests of operators share.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::extract::State;
+use oncekey::Engine;
+use serde_json::{Map, Value};
+
+use super::audit::Audit;
+use super::jobs::Jobs;
+use super::series::{self, Series};
+use super::sessions::Sessions;
+use crate::layer::IdempotencyLayer;
+
+/// What an embedder does when an operator asks for it. `Err` has the reasons, a line each.
+pub(crate) type Hook =
+    Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), Vec<String>>> + Send>> + Send + Sync>;
+
+/// How an [`Admin`](crate::Admin) is set up.
+#[derive(Clone, Default)]
+pub(crate) struct Settings {
+    pub(crate) backups: Option<PathBuf>,
+    pub(crate) audit: Audit,
+    pub(crate) read_only: bool,
+    pub(crate) show_responses: bool,
+    /// Members of `GET info`.
+    pub(crate) about: Map<String, Value>,
+    pub(crate) configuration: Option<Arc<dyn Fn() -> Value + Send + Sync>>,
+    pub(crate) reload: Option<Hook>,
+    pub(crate) drain: Option<Hook>,
+}
+
+/// What the clones of an [`Admin`](crate::Admin) have in common.
+#[derive(Debug)]
+pub(crate) struct Common {
+    pub(crate) layer: IdempotencyLayer,
+    pub(crate) started: SystemTime,
+    pub(crate) sessions: Sessions,
+    pub(crate) jobs: Jobs,
+    pub(crate) series: Series,
+}
+
+/// The state of a router.
+pub(crate) struct Desk {
+    pub(crate) common: Arc<Common>,
+    pub(crate) settings: Settings,
+    /// What a browser behind an embedder's authentication repeats in `Oncekey-Csrf`.
+    pub(crate) csrf: Option<String>,
+}
+
+pub(crate) type Shared = State<Arc<Desk>>;
+
+impl Desk {
+    pub(crate) fn engine(&self) -> &Engine {
+        self.common.layer.engine()
+    }
+
+    /// Begins to sample, unless a clone has begun, or there is no runtime yet to do it.
+    pub(crate) fn begin_sampling(&self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if self.common.series.begin() {
+            let sampled = Arc::downgrade(&self.common);
+            let sample = |common: &Common| common.series.sample(&common.layer);
+            runtime.spawn(series::keep_sampling(sampled, sample));
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! Who may pass: the middleware before each request, and what handlers ask of their callers.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::request::Parts;
+use http::{HeaderMap, Method, StatusCode, header};
+use serde::de::DeserializeOwned;
+
+use super::access::Access;
+use super::caller::{Caller, Role};
+use super::desk::Desk;
+use super::refusal::Refusal;
+
+/// The header that other sites cannot make a browser send.
+const CSRF: &str = "oncekey-csrf";
+
+/// The cookie of a session; browsers take the second name by TLS alone.
+pub(crate) const COOKIE: &str = "oncekey_session";
+pub(crate) const SECURE_COOKIE: &str = "__Host-oncekey_session";
+
+/// For the router behind an embedder's own authentication: whom it let in without saying who that is,
+/// is an operator. A bearer token is sent by programs, everything else by browsers, too, which send it
+/// along whoever wrote the page.
+pub(crate) async fn behind(
+    State(desk): State<Arc<Desk>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let known = request.extensions_mut().remove::<Caller>();
+    let mut caller = known.unwrap_or_else(|| Caller::operator("operator"));
+    caller.peer = caller.peer.or_else(|| peer(&request).map(|peer| peer.to_string()));
+    if bearer(request.headers()).is_none() {
+        caller.csrf.clone_from(&desk.csrf);
+    }
+    admit(caller, request, next).await
+}
+
+/// For the guarded router: a token or a session, at a name of this host.
+pub(crate) async fn guard(
+    State((desk, access)): State<(Arc<Desk>, Access)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if !access.allows(request.headers()) {
+        let message = "this server is not for that host; name it in [admin] hosts";
+        return Refusal::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", message)
+            .into_response();
+    }
+    match authenticate(&desk, &access, &request) {
+        Ok(caller) => admit(caller, request, next).await,
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+fn authenticate(desk: &Desk, access: &Access, request: &Request) -> Result<Caller, Refusal> {
+    let peer = peer(request);
+    let sessions = &desk.common.sessions;
+    let mut caller = if let Some(token) = bearer(request.headers()) {
+        if sessions.is_shut_out(peer) {
+            return Err(too_many());
+        }
+        let role = access.role_of(token).ok_or_else(|| {
+            sessions.guessed(peer);
+            unauthorized()
+        })?;
+        of_token(role)
+    } else {
+        let cookie = cookie(request.headers(), access);
+        cookie.and_then(|cookie| sessions.find(cookie)).ok_or_else(unauthorized)?
+    };
+    caller.peer = peer.map(|peer| peer.to_string());
+    Ok(caller)
+}
+
+/// Who has the token of a role.
+pub(crate) fn of_token(role: Role) -> Caller {
+    match role {
+        Role::Viewer => Caller::viewer("viewer token"),
+        Role::Operator => Caller::operator("operator token"),
+    }
+}
+
+pub(crate) fn unauthorized() -> Refusal {
+    Refusal::new(StatusCode::UNAUTHORIZED, "unauthorized", "sign in, or send a token")
+}
+
+pub(crate) fn too_many() -> Refusal {
+    let message = "too many wrong tokens from this address; wait a minute";
+    Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too_many_tries", message)
+}
+
+/// Passes a caller's request on, unless another site made the browser send it.
+pub(crate) async fn admit(caller: Caller, mut request: Request, next: Next) -> Response {
+    if let Some(csrf) = &caller.csrf
+        && !request.method().is_safe()
+        && !(is_of_our_page(&request) && says(request.headers(), csrf))
+    {
+        let message = "a change asked for by a browser needs Content-Type: application/json, the \
+            header Oncekey-Csrf as GET info gives it, and a page of this server";
+        return Refusal::forbidden("csrf", message).into_response();
+    }
+    request.extensions_mut().insert(caller);
+    next.run(request).await
+}
+
+/// Whether a browser would ask the server for leave before it lets another site send this.
+pub(crate) fn is_of_our_page(request: &Request) -> bool {
+    let headers = request.headers();
+    let json = headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+        let media_type = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+        media_type.trim_ascii().eq_ignore_ascii_case(b"application/json")
+    });
+    let site = headers.get("sec-fetch-site").is_none_or(|site| site == "same-origin");
+    // Without a body there is no type; the method itself asks for leave.
+    site && (json || request.method() == Method::DELETE)
+}
+
+fn says(headers: &HeaderMap, csrf: &str) -> bool {
+    use super::secret::Digest;
+    headers
+        .get(CSRF)
+        .is_some_and(|value| Digest::of(value.as_bytes()) == Digest::of(csrf.as_bytes()))
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let value = headers.get(header::AUTHORIZATION)?.as_bytes();
+    let (scheme, token) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
+}
+
+/// The cookie of a session.
+pub(crate) fn cookie<'a>(headers: &'a HeaderMap, access: &Access) -> Option<&'a [u8]> {
+    let name = if access.is_secure() { SECURE_COOKIE } else { COOKIE };
+    headers
+        .get_all(header::COOKIE)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b';'))
+        .find_map(|pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+}
+
+pub(crate) fn peer(request: &Request) -> Option<IpAddr> {
+    request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip())
+}
+
+/// A caller who may look.
+pub(crate) struct Viewing(pub(crate) Caller);
+
+/// A caller who may act.
+pub(crate) struct Operating(pub(crate) Caller);
+
+impl FromRequestParts<Arc<Desk>> for Viewing {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Desk>) -> Result<Self, Refusal> {
+        parts.extensions.get().cloned().map(Self).ok_or_else(unauthorized)
+    }
+}
+
+impl FromRequestParts<Arc<Desk>> for Operating {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, desk: &Arc<Desk>) -> Result<Self, Refusal> {
+        let Viewing(caller) = Viewing::from_request_parts(parts, desk).await?;
+        if caller.role != Role::Operator {
+            return Err(Refusal::forbidden("forbidden", "this takes an operator"));
+        }
+        if desk.settings.read_only && !parts.method.is_safe() {
+            return Err(Refusal::forbidden("read_only", "this server is read only"));
+        }
+        Ok(Self(caller))
+    }
+}
+
+/// A body of JSON, refused as everything else is.
+pub(crate) struct Said<T>(pub(crate) T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<Desk>> for Said<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, desk: &Arc<Desk>) -> Result<Self, Refusal> {
+        let Json(said) = Json::<T>::from_request(request, desk).await?;
+        Ok(Self(said))
+    }
+}

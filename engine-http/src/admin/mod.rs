@@ -1,0 +1,280 @@
+//! Routers for operators: what stands unresolved, and what to do about it.
+
+mod access;
+mod audit;
+mod backups;
+mod caller;
+mod desk;
+mod gate;
+mod jobs;
+mod refusal;
+mod reports;
+mod resolving;
+mod secret;
+mod series;
+mod sessions;
+mod signing;
+mod socket;
+mod text;
+mod upkeep;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request};
+use axum::middleware::from_fn_with_state;
+use axum::response::IntoResponse;
+use axum::routing::{Route, delete, get, post};
+use http::StatusCode;
+use serde_json::Value;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::layer::IdempotencyLayer;
+use audit::Audit;
+use desk::{Common, Desk, Settings};
+use refusal::Refusal;
+
+pub use access::Access;
+pub use caller::Caller;
+pub use socket::ControlSocket;
+
+/// The longest body of a request: a response of 16 MiB in base64, and more.
+const MAX_BODY: usize = 32 << 20;
+
+/// What an operator may see and do: list and resolve orphans, look a key up, read the statistics, take
+/// a backup. docs/operations.md lists the requests.
+///
+/// There is no way to get the router without a layer around it that authenticates the operator.
+///
+/// ```
+/// use axum::{Router, extract::Request, http::StatusCode, middleware::{Next, from_fn}};
+/// use axum::response::Response;
+/// use oncekey_http::{Admin, IdempotencyLayer};
+///
+/// async fn operators_only(request: Request, next: Next) -> Result<Response, StatusCode> {
+///     # fn is_operator(_: &http::HeaderMap) -> bool { false }
+///     if is_operator(request.headers()) {
+///         Ok(next.run(request).await)
+///     } else {
+///         Err(StatusCode::UNAUTHORIZED)
+///     }
+/// }
+///
+/// # fn app(layer: IdempotencyLayer) -> Router {
+/// Router::new().nest("/admin", Admin::new(layer).router(from_fn(operators_only)))
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Admin {
+    common: Arc<Common>,
+    settings: Settings,
+    beside: Router,
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admin").field("layer", &self.common.layer).finish_non_exhaustive()
+    }
+}
+
+impl Admin {
+    /// For the engine of `layer`, and the counters of the layer and its clones. Clones share
+    /// sessions, jobs and the course of the statistics.
+    pub fn new(layer: IdempotencyLayer) -> Self {
+        let common = Common {
+            layer,
+            started: SystemTime::now(),
+            sessions: Default::default(),
+            jobs: Default::default(),
+            series: Default::default(),
+        };
+        Self { common: Arc::new(common), settings: Settings::default(), beside: Router::new() }
+    }
+
+    /// Lets operators take backups, each into a new directory below this one. Default: they cannot.
+    pub fn backups(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.settings.backups = Some(directory.into());
+        self
+    }
+
+    /// Writes a line of JSON to this file before each change that is asked for below `/api/v1`, and
+    /// syncs it, and one after it with the result; a change whose first line cannot be written is
+    /// not made. Default: the lines are logged.
+    pub fn audit_log(mut self, file: impl Into<PathBuf>) -> Self {
+        self.settings.audit = Audit(Some(file.into()));
+        self
+    }
+
+    /// Whether nobody may change anything below `/api/v1`. Default: no.
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.settings.read_only = read_only;
+        self
+    }
+
+    /// Whether operators may read stored responses. Default: no.
+    pub fn show_responses(mut self, shown: bool) -> Self {
+        self.settings.show_responses = shown;
+        self
+    }
+
+    /// A member of `GET info`: `store` says where the store is, `contract` what clients see,
+    /// `console` at which URL the console is.
+    pub fn about(mut self, member: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.settings.about.insert(member.into(), value.into());
+        self
+    }
+
+    /// What `GET config` answers, without secrets. Default: 404.
+    pub fn configuration(mut self, tell: impl Fn() -> Value + Send + Sync + 'static) -> Self {
+        self.settings.configuration = Some(Arc::new(tell));
+        self
+    }
+
+    /// Carries out `POST reload`; `Err` says why not, a line each. Default: 501.
+    pub fn on_reload<F>(mut self, reload: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<(), Vec<String>>> + Send + 'static,
+    {
+        self.settings.reload = Some(Arc::new(move || Box::pin(reload())));
+        self
+    }
+
+    /// Carries out `POST drain`, which ends this process in order. Default: 501.
+    pub fn on_drain<F>(mut self, drain: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<(), Vec<String>>> + Send + 'static,
+    {
+        self.settings.drain = Some(Arc::new(move || Box::pin(drain())));
+        self
+    }
+
+    /// A further figure of `GET series`, read each second on a thread of the runtime.
+    pub fn measure(
+        self,
+        name: &'static str,
+        read: impl Fn() -> Option<f64> + Send + Sync + 'static,
+    ) -> Self {
+        self.common.series.add(name, Box::new(read));
+        self
+    }
+
+    /// Routes that need no authentication, such as those of health checks: on the
+    /// [guarded](Self::guarded) router and the [control socket](Self::control_socket).
+    pub fn beside(mut self, routes: Router) -> Self {
+        self.beside = self.beside.merge(routes);
+        self
+    }
+
+    /// The router, to be nested where it shall be found. `authentication` is around all of it,
+    /// requests to paths that do not exist included; it may leave a [`Caller`] in the extensions.
+    ///
+    /// Needs a tokio runtime: the engine's files are read on its threads for blocking work.
+    pub fn router<L>(self, authentication: L) -> Router
+    where
+        L: Layer<Route> + Clone + Send + Sync + 'static,
+        L::Service: Service<Request> + Clone + Send + Sync + 'static,
+        <L::Service as Service<Request>>::Response: IntoResponse + 'static,
+        <L::Service as Service<Request>>::Error: Into<Infallible> + 'static,
+        <L::Service as Service<Request>>::Future: Send + 'static,
+    {
+        // Without randomness nobody knows the value, and no browser changes anything.
+        let csrf = secret::random().unwrap_or_default();
+        let desk = self.desk(Some(csrf));
+        Router::new()
+            .route("/stats", get(reports::stats))
+            .route("/orphans", get(reports::orphans))
+            .route("/orphans/release", post(resolving::release))
+            .route("/orphans/complete", post(resolving::complete))
+            .route("/keys", get(reports::look_up))
+            .route("/backups", post(backups::back_up))
+            .nest("/api/v1", api().layer(from_fn_with_state(desk.clone(), gate::behind)))
+            .fallback(async || StatusCode::NOT_FOUND)
+            .layer(authentication)
+            .with_state(desk)
+    }
+
+    /// The router with an authentication of its own, for a listener of its own: everything below
+    /// `/api/v1`, and what is [beside](Self::beside) it. The server must put
+    /// `axum::extract::ConnectInfo<SocketAddr>` into the extensions of requests, or nothing holds up
+    /// those who guess tokens.
+    ///
+    /// Needs a tokio runtime, as [`router`](Self::router) does.
+    pub fn guarded(self, access: Access) -> Router {
+        let desk = self.desk(None);
+        let guarded = (desk.clone(), access);
+        let signing = Router::new()
+            .route("/api/v1/session", delete(signing::sign_out))
+            .layer(from_fn_with_state(guarded.clone(), gate::guard))
+            .route("/api/v1/session", post(signing::sign_in))
+            .with_state(guarded.clone());
+        let api = api().layer(from_fn_with_state(guarded, gate::guard)).with_state(desk);
+        Router::new().nest("/api/v1", api).merge(signing).merge(self.beside)
+    }
+
+    /// Serves the same routes on a Unix socket with mode 0600 at `path`, until the socket is dropped.
+    /// The user that runs this process and root are operators; nobody else is answered.
+    /// [`ControlSocket::default_path`] is where the command line looks.
+    ///
+    /// ```no_run
+    /// # async fn run(layer: oncekey_http::IdempotencyLayer) -> std::io::Result<()> {
+    /// use oncekey_http::{Admin, ControlSocket};
+    /// let path = ControlSocket::default_path("./idempotency")?;
+    /// let socket = Admin::new(layer).control_socket(path)?;
+    /// # drop(socket); Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    /// When the socket cannot be bound.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn control_socket(self, path: impl Into<PathBuf>) -> io::Result<ControlSocket> {
+        let desk = self.desk(None);
+        let router = Router::new().nest("/api/v1", api().with_state(desk)).merge(self.beside);
+        ControlSocket::serve(path.into(), router)
+    }
+
+    fn desk(&self, csrf: Option<String>) -> Arc<Desk> {
+        let desk = Desk { common: self.common.clone(), settings: self.settings.clone(), csrf };
+        desk.begin_sampling();
+        Arc::new(desk)
+    }
+}
+
+/// Everything below `/api/v1`; docs/operations.md lists the requests.
+fn api() -> Router<Arc<Desk>> {
+    Router::new()
+        .route("/info", get(reports::info))
+        .route("/stats", get(reports::stats))
+        .route("/series", get(reports::series))
+        .route("/orphans", get(reports::orphans))
+        .route("/orphans/checkpoint", get(reports::checkpoint))
+        .route("/orphans/release", post(resolving::release_for_a_reason))
+        .route("/orphans/complete", post(resolving::complete_for_a_reason))
+        .route("/orphans/resolve", post(resolving::resolve_many))
+        .route("/keys", get(reports::look_up))
+        .route("/keys/response", get(reports::response))
+        .route("/backups", get(backups::list).post(backups::begin))
+        .route("/backups/{name}/verify", post(backups::verify))
+        .route("/jobs/{id}", get(backups::job))
+        .route("/fold", post(upkeep::fold))
+        .route("/sweep", post(upkeep::sweep))
+        .route("/reopen", post(upkeep::reopen))
+        .route("/reload", post(upkeep::reload))
+        .route("/drain", post(upkeep::drain))
+        .route("/config", get(reports::configuration))
+        .route("/session/link", post(signing::link))
+        .fallback(async || Refusal::not_found("there is no such request"))
+        .method_not_allowed_fallback(async || {
+            let status = StatusCode::METHOD_NOT_ALLOWED;
+            Refusal::new(status, "invalid", "this path takes another method")
+        })
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+}

@@ -1,0 +1,243 @@
+//! What an operator sees.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::{StatusCode, header};
+use oncekey::{Key, Lookup, Orphan, Statistic};
+use serde_json::{Map, Value, json};
+use std::time::Duration;
+
+use super::desk::Shared;
+use super::gate::{Operating, Viewing};
+use super::refusal::{Refusal, blocking};
+use super::text::{camel, millis, parameter, parsed, percent_encode, since_1970};
+use crate::recorded::StoredResponse;
+
+pub(crate) type Answer = Result<Json<Value>, Refusal>;
+
+/// The longest window of a series.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+pub(crate) async fn info(State(desk): Shared, Viewing(caller): Viewing) -> Json<Value> {
+    let settings = &desk.settings;
+    let mut info = settings.about.clone();
+    let members = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "pid": std::process::id(),
+        "startedMs": since_1970(desk.common.started),
+        "readOnly": settings.read_only,
+        "showResponses": settings.show_responses,
+        "backups": settings.backups.is_some(),
+        "role": caller.role.as_str(),
+        "name": caller.name,
+        "csrf": caller.csrf,
+    });
+    if let Value::Object(members) = members {
+        info.extend(members);
+    }
+    for member in ["store", "contract", "console"] {
+        info.entry(member).or_insert(Value::Null);
+    }
+    Json(Value::Object(info))
+}
+
+pub(crate) async fn stats(State(desk): Shared) -> Json<Value> {
+    let engine = desk.engine().stats();
+    let engine: Map<_, _> = engine.fields().into_iter().map(member).collect();
+    let layer = desk.common.layer.stats();
+    Json(json!({
+        "engine": engine,
+        "layer": {
+            "running": layer.running,
+            "keyRefused": layer.key_refused,
+            "bufferedBytes": layer.buffered_bytes,
+            "bodyRefused": layer.body_refused,
+            "bodyOverloaded": layer.body_overloaded,
+            "storeUnavailable": layer.store_unavailable,
+            "completeFailed": layer.complete_failed,
+            "notStored": layer.not_stored,
+            "notExecuted": layer.not_executed,
+            "abandoned": layer.abandoned,
+            "undecodable": layer.undecodable,
+            "unscopedCookies": layer.unscoped_cookies,
+        },
+    }))
+}
+
+/// A statistic of the engine as a member of a JSON object.
+fn member((name, statistic): (&str, Statistic)) -> (String, Value) {
+    let name = camel(name);
+    match statistic {
+        Statistic::Gauge(number) | Statistic::Counter(number) => (name, json!(number)),
+        Statistic::State(is) => (name, json!(is)),
+        Statistic::Age(age) => (name + "Ms", json!(age.map(millis))),
+    }
+}
+
+pub(crate) async fn series(State(desk): Shared, uri: Uri) -> Answer {
+    // A router may be made before its runtime is.
+    desk.begin_sampling();
+    let window = parsed(&uri, "window", window)?.unwrap_or(Duration::from_secs(15 * 60));
+    Ok(Json(desk.common.series.show(window)))
+}
+
+/// Reads `90s`, `15m`, `24h`: at most a day.
+fn window(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let factor = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        _ => return None,
+    };
+    let seconds = digits.parse::<u64>().ok()?.checked_mul(factor)?;
+    Some(Duration::from_secs(seconds))
+        .filter(|window| (1..=DAY.as_secs()).contains(&window.as_secs()))
+}
+
+pub(crate) async fn orphans(State(desk): Shared, uri: Uri) -> Answer {
+    let limit = parsed(&uri, "limit", |limit| limit.parse().ok())?.unwrap_or(100);
+    blocking(move || {
+        let orphans = desk.engine().orphans()?;
+        let listed: Vec<_> = orphans.iter().take(limit).map(describe).collect();
+        Ok(Json(json!({ "total": orphans.len(), "orphans": listed })))
+    })
+    .await
+}
+
+pub(crate) fn describe(orphan: &Orphan) -> Value {
+    json!({
+        "scope": percent_encode(orphan.key().scope()),
+        "key": percent_encode(orphan.key().key()),
+        "token": orphan.token().to_string(),
+        "attempt": orphan.attempt(),
+        "sinceMs": since_1970(orphan.since()),
+        "ageMs": millis(orphan.age()),
+        "checkpointBytes": orphan.checkpoint_len(),
+    })
+}
+
+/// The key that a query names.
+fn key_of(uri: &Uri) -> Result<Key, Refusal> {
+    let scope = parameter(uri, "scope")?.unwrap_or_default();
+    let key = parameter(uri, "key")?.ok_or_else(|| Refusal::bad("key is missing"))?;
+    Ok(Key::new(scope, key)?)
+}
+
+/// What a key stands for. Of a response it tells how it looks, not what it says.
+pub(crate) async fn look_up(State(desk): Shared, uri: Uri) -> Answer {
+    let key = key_of(&uri)?;
+    let found = blocking(move || Ok(desk.engine().get(&key)?)).await?;
+    Ok(Json(match found {
+        Lookup::InFlight(in_flight) => json!({
+            "state": "inFlight",
+            "attempt": in_flight.attempt(),
+            "runningForMs": millis(in_flight.running_for()),
+        }),
+        Lookup::Orphaned(orphan) => {
+            let mut found = describe(&orphan);
+            found["state"] = json!("orphaned");
+            found
+        }
+        Lookup::Completed(recorded) => {
+            let stored = recorded.response().map(|bytes| StoredResponse::decode(bytes.to_vec()));
+            let stored = stored.map(|stored| match stored {
+                Ok(stored) => json!({
+                    "status": stored.status().as_u16(),
+                    "bodyBytes": stored.body().len(),
+                }),
+                Err(error) => json!({ "error": error.to_string() }),
+            });
+            json!({
+                "state": "completed",
+                "token": recorded.token().to_string(),
+                "completedAtMs": since_1970(recorded.completed_at()),
+                "expiresAtMs": since_1970(recorded.expires_at()),
+                "response": stored,
+            })
+        }
+        _ => json!({ "state": "absent" }),
+    }))
+}
+
+/// The body of a stored response; its status and headers are members of `Oncekey-Response`, as JSON.
+pub(crate) async fn response(
+    State(desk): Shared,
+    Operating(_): Operating,
+    uri: Uri,
+) -> Result<Response, Refusal> {
+    if !desk.settings.show_responses {
+        let message = "responses are not shown here; see show_responses";
+        return Err(Refusal::forbidden("not_shown", message));
+    }
+    let key = key_of(&uri)?;
+    let found = blocking(move || Ok(desk.engine().get(&key)?)).await?;
+    let Lookup::Completed(recorded) = found else {
+        return Err(Refusal::not_found("there is no response of this key"));
+    };
+    let Some(bytes) = recorded.response() else {
+        return Err(Refusal::not_found("the operation was completed without a response"));
+    };
+    let stored = StoredResponse::decode(bytes.to_vec());
+    let stored = stored.map_err(|error| Refusal::failed(error.to_string()))?;
+    let mut shown = download(stored.body().clone(), "response.bin");
+    let headers: Vec<_> = stored
+        .headers()
+        .iter()
+        .map(|(name, value)| json!([name.as_str(), String::from_utf8_lossy(value.as_bytes())]))
+        .collect();
+    let head = json!({ "status": stored.status().as_u16(), "headers": headers });
+    if let Ok(head) = percent_encode(head.to_string().as_bytes()).parse() {
+        shown.headers_mut().insert("oncekey-response", head);
+    }
+    Ok(shown)
+}
+
+pub(crate) async fn checkpoint(
+    State(desk): Shared,
+    Operating(_): Operating,
+    uri: Uri,
+) -> Result<Response, Refusal> {
+    let key = key_of(&uri)?;
+    let saved = blocking(move || match desk.engine().get(&key)? {
+        Lookup::Orphaned(orphan) => Ok(orphan.last_checkpoint()?),
+        _ => Err(Refusal::not_found("the key is no orphan")),
+    });
+    let saved = saved.await?.ok_or_else(|| Refusal::not_found("it saved no checkpoint"))?;
+    Ok(download(Bytes::copy_from_slice(&saved), "checkpoint.bin"))
+}
+
+/// Bytes that no browser shows.
+fn download(bytes: Bytes, name: &'static str) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
+        (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{name}\"")),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
+    ];
+    (StatusCode::OK, headers, bytes).into_response()
+}
+
+/// What the embedder says of its configuration.
+pub(crate) async fn configuration(State(desk): Shared, Operating(_): Operating) -> Answer {
+    let configuration = desk.settings.configuration.as_ref();
+    configuration
+        .map(|tell| Json(tell()))
+        .ok_or_else(|| Refusal::not_found("this server shows no configuration"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_durations_up_to_a_day() {
+        assert_eq!(window("15m"), Some(Duration::from_secs(900)));
+        assert_eq!((window("24h"), window("1s")), (Some(DAY), Some(Duration::from_secs(1))));
+        for bad in ["", "m", "0s", "25h", "-1m", "15", "15d", "1\u{fc}"] {
+            assert_eq!(window(bad), None, "{bad}");
+        }
+    }
+}
