@@ -2,11 +2,24 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use crate::orders::example;
+/// Cargo builds the examples of a package before its tests run, unless it is told to build only
+/// some targets.
+fn example(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let profile = test.parent().and_then(Path::parent).unwrap();
+    let program =
+        profile.join("examples").join(name).with_extension(std::env::consts::EXE_EXTENSION);
+    assert!(
+        program.exists(),
+        "{} is not built: run `cargo test -p oncekey-http` without `--test`, or build the example",
+        program.display()
+    );
+    program
+}
 
 /// A running example that says where it listens. Dropped, it is killed with `kill -9`.
 struct Server {

@@ -13,7 +13,6 @@ mod edges;
 mod examples;
 mod failures;
 mod keys;
-mod orders;
 mod policies;
 mod presets;
 mod support;

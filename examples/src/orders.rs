@@ -13,7 +13,6 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Extension, Json, Router};
-use clap::{Parser, ValueEnum};
 use oncekey::Engine;
 use oncekey_http::{Attempt, IdempotencyLayer, Policy, Recovery};
 use serde::{Deserialize, Serialize};
@@ -21,38 +20,69 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 
-/// An order service with idempotency keys.
-///
-/// `POST /api/v2/orders` creates an order and `GET /api/v2/orders` lists those that this process
-/// created. A POST with the header X-Idempotency-Key runs once, however often it is sent, across
-/// crashes and restarts. On start it prints curl lines to try.
-#[derive(Parser)]
-#[command(name = "orders")]
+const HELP: &str = "An order service with idempotency keys.
+
+POST /api/v2/orders creates an order and GET /api/v2/orders lists those that this process created.
+A POST with the header X-Idempotency-Key runs once, however often it is sent, across crashes and
+restarts. On start it prints curl lines to try.
+
+  --listen ADDRESS       where to listen; port 0 takes a free one [default: 127.0.0.1:8080]
+  --store DIRECTORY|URL  what keeps keys and responses: a directory, for this process alone, or, with
+                         the cargo feature `postgres`, the URL of a PostgreSQL that any number of
+                         processes share, such as postgres://user@host/database
+                         [default: ./orders-store]
+  --ttl SECONDS          how long a response is replayed before its key is new again
+                         [default: 86400, which is 24 hours]
+  --recovery hold|retry  what becomes of a key whose request died half way, say by kill -9: hold
+                         refuses it with 409 `idempotency_outcome_unknown` (at most once), retry runs
+                         it again (at least once) [default: hold]
+  --help                 this text
+";
+
 struct Arguments {
-    /// Where to listen; port 0 takes a free one
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-
-    /// What keeps keys and responses: a directory, for this process alone, or the URL of a PostgreSQL that
-    /// any number of processes share, such as postgres://user@host/database; created when there is none
-    #[arg(long, value_name = "DIRECTORY|URL", default_value = "./orders-store")]
     store: String,
-
-    /// How long a response is replayed before its key is new again
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = humantime::parse_duration)]
     ttl: Duration,
-
-    /// What becomes of a key whose request died half way, say by kill -9
-    #[arg(long, value_enum, default_value_t = OnCrash::Hold)]
-    recovery: OnCrash,
+    recovery: Recovery,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum OnCrash {
-    /// Refuse it with 409 `idempotency_outcome_unknown`: at most once
-    Hold,
-    /// Run it again: at least once
-    Retry,
+impl Arguments {
+    /// `None` asks for the help.
+    fn parse(mut given: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
+        let mut arguments = Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            store: "./orders-store".to_owned(),
+            ttl: Duration::from_secs(24 * 60 * 60),
+            recovery: Recovery::Hold,
+        };
+        while let Some(name) = given.next() {
+            if matches!(name.as_str(), "--help" | "-h") {
+                return Ok(None);
+            }
+            let value = given.next().ok_or_else(|| format!("{name} needs a value; see --help"))?;
+            let wrong = |wanted| format!("{name} {value}: {wanted} is expected; see --help");
+            match name.as_str() {
+                "--listen" => {
+                    let address = value.parse();
+                    arguments.listen = address.map_err(|_| wrong("an address with a port"))?;
+                }
+                "--store" => arguments.store = value,
+                "--ttl" => {
+                    let seconds = value.parse().map_err(|_| wrong("a number of seconds"))?;
+                    arguments.ttl = Duration::from_secs(seconds);
+                }
+                "--recovery" => {
+                    arguments.recovery = match value.as_str() {
+                        "hold" => Recovery::Hold,
+                        "retry" => Recovery::Retry,
+                        _ => return Err(wrong("hold or retry")),
+                    }
+                }
+                _ => return Err(format!("{name} is unknown; see --help")),
+            }
+        }
+        Ok(Some(arguments))
+    }
 }
 
 /// The body of a POST.
@@ -99,9 +129,17 @@ struct Orders {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    // What the layer logs goes to standard error.
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+    let arguments = match Arguments::parse(std::env::args().skip(1)) {
+        Ok(Some(arguments)) => arguments,
+        Ok(None) => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => {
+            eprintln!("orders: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
     match serve(arguments).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -113,16 +151,28 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Opens the store. The URL may hold a password: an error does not show it.
+/// Opens the store.
 fn open(store: &str, ttl: Duration) -> Result<Engine, Failure> {
     if is_url(store) {
-        let options = oncekey_postgres::Options::new(store).create(true).ttl(ttl);
-        return options
-            .open()
-            .map_err(|error| Failure::new("cannot open the database".to_owned(), error));
+        return open_shared(store, ttl);
     }
     let options = oncekey::Options::new().ttl(ttl);
     options.open(store).map_err(|error| Failure::new(format!("cannot open {store}"), error))
+}
+
+/// The URL may hold a password: an error does not show it.
+#[cfg(feature = "postgres")]
+fn open_shared(url: &str, ttl: Duration) -> Result<Engine, Failure> {
+    let options = oncekey_postgres::Options::new(url).create(true).ttl(ttl);
+    options.open().map_err(|error| Failure::new("cannot open the database".to_owned(), error))
+}
+
+#[cfg(not(feature = "postgres"))]
+fn open_shared(_: &str, _: Duration) -> Result<Engine, Failure> {
+    let missing = std::io::Error::other(
+        "this build lacks it: add `--features postgres` to cargo's arguments",
+    );
+    Err(Failure::new("cannot open the database".to_owned(), missing))
 }
 
 fn is_url(store: &str) -> bool {
@@ -140,10 +190,6 @@ fn place(store: &str) -> &str {
 async fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let Arguments { listen, store, ttl, recovery } = arguments;
     let engine = open(&store, ttl)?;
-    let recovery = match recovery {
-        OnCrash::Hold => Recovery::Hold,
-        OnCrash::Retry => Recovery::Retry,
-    };
     let policy = Policy::new().recovery(recovery);
     let layer = IdempotencyLayer::new(engine.clone()).policy(policy);
     let orders = Arc::new(Orders::default());
@@ -161,9 +207,9 @@ async fn serve(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let stop = asked_to_stop()?;
     println!("orders: listening on http://{address}");
     println!(
-        "orders: store {}, ttl {}, {waiting} keys with unknown outcome",
+        "orders: store {}, ttl {} s, {waiting} keys with unknown outcome",
         place(&store),
-        humantime::format_duration(ttl)
+        ttl.as_secs()
     );
     print!("{}", instructions(address));
 

@@ -1,8 +1,9 @@
-//! The example `orders` as a process of its own, which is killed and started again.
+//! The orders service as a process of its own, which is killed and started again.
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails as the test itself does")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -12,23 +13,8 @@ use serde_json::{Value, json};
 /// Longer than any machine takes for what is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Cargo builds the examples of a package before its tests run, unless it is told to build only
-/// some targets.
-pub(crate) fn example(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.parent().and_then(Path::parent).unwrap();
-    let program =
-        profile.join("examples").join(name).with_extension(std::env::consts::EXE_EXTENSION);
-    assert!(
-        program.exists(),
-        "{} is not built: run `cargo test -p oncekey-http` without `--test`, or build the example",
-        program.display()
-    );
-    program
-}
-
 fn command(store: &Path) -> Command {
-    let mut command = Command::new(example("orders"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_orders"));
     command.arg("--store").arg(store);
     command
 }
@@ -321,7 +307,7 @@ fn fails(command: &mut Command) -> String {
 }
 
 #[test]
-fn what_it_can_not_do_it_says_in_words() {
+fn what_it_cannot_do_it_says_in_words() {
     let (store, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let orders = Orders::start(store.path(), &[]);
     let said = fails(command(store.path()).args(["--listen", "127.0.0.1:0"]));
@@ -330,6 +316,14 @@ fn what_it_can_not_do_it_says_in_words() {
     assert!(said.contains(&format!("cannot listen on {}: ", orders.address)), "{said}");
     let said = fails(command(other.path()).args(["--listen", "127.0.0.1:0", "--ttl", "soon"]));
     assert!(said.contains("--ttl"), "{said}");
+    let said = fails(command(other.path()).args(["--colour", "blue"]));
+    assert!(said.contains("--colour is unknown"), "{said}");
+    #[cfg(not(feature = "postgres"))]
+    {
+        let said =
+            fails(Command::new(env!("CARGO_BIN_EXE_orders")).args(["--store", "postgres://h/d"]));
+        assert!(said.contains("--features postgres"), "{said}");
+    }
     let file = other.path().join("file");
     std::fs::write(&file, "not a store").unwrap();
     let said = fails(command(&file).args(["--listen", "127.0.0.1:0"]));
