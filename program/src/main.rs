@@ -2,35 +2,23 @@
 //! of `oncekey-http` around an upstream. docs/proxy.md says what that means.
 #![forbid(unsafe_code)]
 
-mod access_log;
-mod admin;
-mod body;
-mod cli;
+mod base;
+mod command;
 mod config;
-mod control;
-mod exit;
-mod hygiene;
-mod lifecycle;
-mod listen;
-mod metrics;
-mod network;
-mod problem;
-mod proxy;
-mod route;
-mod scope;
-mod serve;
-mod store;
-mod units;
+mod front;
+mod life;
+mod report;
 mod upstream;
+mod wire;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Cli, Command};
+use base::exit::Failure;
+use command::{Cli, Command};
 use config::{Config, LogFormat};
-use exit::Failure;
 
 fn main() -> ExitCode {
     let Command::Proxy(arguments) = Cli::parse().command;
@@ -40,7 +28,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn proxy(arguments: cli::Proxy) -> Result<(), Failure> {
+fn proxy(arguments: command::Proxy) -> Result<(), Failure> {
     let config = configuration(&arguments)?;
     if arguments.check {
         if arguments.print {
@@ -58,13 +46,13 @@ fn proxy(arguments: cli::Proxy) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime =
         runtime.map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))?;
-    let ended = runtime.block_on(lifecycle::run(config, json, move || configuration(&arguments)));
+    let ended = runtime.block_on(life::run(config, json, move || configuration(&arguments)));
     // What still runs after the shutdown timeout is dropped.
     runtime.shutdown_background();
     ended
 }
 
-fn configuration(arguments: &cli::Proxy) -> Result<Config, Failure> {
+fn configuration(arguments: &command::Proxy) -> Result<Config, Failure> {
     let mut config = Config::default();
     if let Some(path) = &arguments.config {
         let name = path.display().to_string();

@@ -7,12 +7,13 @@ use oncekey::Durability;
 use oncekey_http::Recovery;
 use toml::de::DeTable;
 
+use super::listen::Listen;
+use super::model::{Config, ContractName, LogFormat, Policy, Route, marker};
+use super::outcomes::{Outcome, Outcomes};
+use super::scope::Scope;
 use super::section::{Mistakes, Section};
-use super::{Config, ContractName, LogFormat, Policy, Route, marker};
-use crate::listen::Listen;
-use crate::scope::Scope;
-use crate::units;
-use crate::upstream::{Outcome, Outcomes, Target};
+use super::target::Target;
+use crate::base::units;
 
 /// Reads `text`, the file `name`, over `config`. `flags` changes the policy that routes start from.
 ///

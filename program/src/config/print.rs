@@ -5,10 +5,10 @@ use std::fmt::Write;
 use oncekey::Durability;
 use oncekey_http::Recovery;
 
-use super::{Config, ContractName, LogFormat, Policy};
-use crate::scope::Scope;
-use crate::units;
-use crate::upstream::Outcome;
+use super::model::{Config, ContractName, LogFormat, Policy};
+use super::outcomes::Outcome;
+use super::scope::Scope;
+use crate::base::units;
 
 /// A file that says what `config` says.
 pub(crate) fn print(config: &Config) -> String {
@@ -106,7 +106,7 @@ fn policy(out: &mut String, policy: &Policy) {
         Scope::BasicUser => "basic-user".to_owned(),
     };
     line(out, "scope", quoted(&scope));
-    line(out, "fingerprint_headers", list(&crate::route::fingerprinted(policy)));
+    line(out, "fingerprint_headers", list(&policy.fingerprinted()));
     line(out, "drop_headers", list(&policy.drop_headers));
     line(out, "max_request_body", size(policy.max_request_body as u64));
     line(out, "max_response", size(policy.max_response as u64));

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::time::Duration;
 
-use crate::body::{Body, Streaming};
+use crate::wire::body::{Body, Streaming};
 
 /// Why a response body ended before its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

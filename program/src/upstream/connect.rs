@@ -8,9 +8,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
-use super::pool::Sender;
-use super::target::{Address, Target};
 use super::tls::Tls;
+use crate::config::{Address, Target};
+use crate::wire::pool::Sender;
 
 /// The longest head of a response that an upstream may send.
 const MAX_HEAD: usize = 64 << 10;

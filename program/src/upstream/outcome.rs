@@ -1,10 +1,11 @@
 //! What a response of the upstream makes of its key.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, StatusCode, response};
+use http::{HeaderMap, HeaderName, response};
 use oncekey_http::{NotExecuted, NotStored, OutcomeUnknown, Ttl};
+
+use crate::config::{Outcome, Outcomes};
 
 const OUTCOME: HeaderName = HeaderName::from_static("oncekey-outcome");
 const STORE: HeaderName = HeaderName::from_static("oncekey-store");
@@ -12,37 +13,6 @@ const TTL: HeaderName = HeaderName::from_static("oncekey-ttl");
 
 /// The longest TTL that an upstream may ask for: a year.
 const MAX_TTL: u64 = 31_536_000;
-
-/// What becomes of the key of a request that the upstream answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// The response is stored, and a retry gets it.
-    Stored,
-    /// Nothing happened: the next request with the key runs.
-    Freed,
-    /// Nobody knows: the response is passed on, a retry is told so.
-    Unknown,
-}
-
-/// Which statuses are not [`Outcome::Stored`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Outcomes(pub(crate) BTreeMap<u16, Outcome>);
-
-impl Default for Outcomes {
-    /// 401, 425 and 429 come before anything is done. 502 and 504 are a gateway's words about
-    /// another caller, or an application's about its own upstream: neither knows.
-    fn default() -> Self {
-        let freed = [401, 425, 429].map(|status| (status, Outcome::Freed));
-        let unknown = [502, 504].map(|status| (status, Outcome::Unknown));
-        Self(freed.into_iter().chain(unknown).collect())
-    }
-}
-
-impl Outcomes {
-    fn of(&self, status: StatusCode) -> Outcome {
-        self.0.get(&status.as_u16()).copied().unwrap_or(Outcome::Stored)
-    }
-}
 
 /// What the upstream says of an execution in its own headers.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -132,6 +102,7 @@ fn is_stream(response: &response::Parts) -> bool {
 mod tests {
     use super::*;
     use http::Response;
+    use http::StatusCode;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let pair = |(name, value): &(&'static str, &'static str)| {

@@ -10,12 +10,11 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::connect::connect;
-use super::pool::{Lease, Pool};
-use super::target::Target;
 use super::tls::Tls;
-use crate::body::{Outgoing, RequestBody};
-use crate::config;
-use crate::metrics;
+use crate::config::{self, Target};
+use crate::report::metrics;
+use crate::wire::outgoing::{Outgoing, RequestBody};
+use crate::wire::pool::{Lease, Pool};
 
 /// How long an upstream that could not be reached is passed over.
 const PASSED_OVER: Duration = Duration::from_secs(5);

@@ -6,62 +6,29 @@ use http::header::{self, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 
-use crate::problem::Problem;
+use crate::config::Scope;
+use crate::wire::problem::Problem;
 
 /// The longest scope, in bytes.
 const MAX: usize = 255;
-
-/// Where the scope of a key comes from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Scope {
-    /// All keys share one.
-    #[default]
-    None,
-    /// The value of a header.
-    Header(HeaderName),
-    /// The user of Basic authentication.
-    BasicUser,
-}
 
 /// The scope of a request, in its extensions, for the layer's policy.
 #[derive(Clone, Default)]
 pub(crate) struct Scoped(pub(crate) Vec<u8>);
 
-impl Scope {
-    /// Reads the specification of the configuration.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        match text.split_once(':') {
-            None if text.is_empty() || text == "none" => Ok(Self::None),
-            None if text == "basic-user" => Ok(Self::BasicUser),
-            Some(("header", name)) => match HeaderName::from_bytes(name.as_bytes()) {
-                Ok(name) => Ok(Self::Header(name)),
-                Err(_) => Err(format!("scope {text:?}: {name:?} is no name of a header")),
-            },
-            _ => Err(format!("scope {text:?} is none of none, header:NAME, basic-user")),
+/// Puts the scope of a request into its extensions, or says why there is none.
+pub(crate) fn resolve(scope: &Scope, parts: &mut Parts) -> Result<(), Problem> {
+    let scope = match scope {
+        Scope::None => return Ok(()),
+        Scope::Header(name) => one(&parts.headers, name).map(<[u8]>::to_vec),
+        Scope::BasicUser => basic_user(&parts.headers),
+    };
+    match scope.filter(|scope| (1..=MAX).contains(&scope.len())) {
+        Some(scope) => {
+            parts.extensions.insert(Scoped(scope));
+            Ok(())
         }
-    }
-
-    pub(crate) fn header(&self) -> Option<&HeaderName> {
-        match self {
-            Self::Header(name) => Some(name),
-            Self::None | Self::BasicUser => None,
-        }
-    }
-
-    /// Puts the scope of a request into its extensions, or says why there is none.
-    pub(crate) fn resolve(&self, parts: &mut Parts) -> Result<(), Problem> {
-        let scope = match self {
-            Self::None => return Ok(()),
-            Self::Header(name) => one(&parts.headers, name).map(<[u8]>::to_vec),
-            Self::BasicUser => basic_user(&parts.headers),
-        };
-        match scope.filter(|scope| (1..=MAX).contains(&scope.len())) {
-            Some(scope) => {
-                parts.extensions.insert(Scoped(scope));
-                Ok(())
-            }
-            None => Err(missing()),
-        }
+        None => Err(missing()),
     }
 }
 
@@ -99,7 +66,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
-        Scope::parse(scope).unwrap().resolve(&mut parts).ok()?;
+        resolve(&Scope::parse(scope).unwrap(), &mut parts).ok()?;
         Some(parts.extensions.remove::<Scoped>().unwrap_or_default().0)
     }
 

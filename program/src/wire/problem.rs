@@ -3,7 +3,7 @@
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value};
 
-use crate::body::Body;
+use crate::wire::body::Body;
 
 /// A problem document to be sent.
 pub(crate) struct Problem {

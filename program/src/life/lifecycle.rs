@@ -14,19 +14,20 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 
-use crate::access_log::AccessLog;
-use crate::admin::{self, Health};
+use super::admin::{self, Health};
+use super::store;
+use crate::base::exit::Failure;
+use crate::base::units;
 use crate::config::Config;
-use crate::control::Control;
-use crate::exit::Failure;
-use crate::hygiene::Hygiene;
-use crate::metrics;
-use crate::proxy::Proxy;
-use crate::route::Routes;
-use crate::serve::{Current, Server};
-use crate::store;
-use crate::units;
+use crate::front::listener;
+use crate::front::proxy::Proxy;
+use crate::front::route::Routes;
+use crate::front::serve::{Current, Server};
+use crate::report::access_log::AccessLog;
+use crate::report::metrics;
+use crate::upstream::Control;
 use crate::upstream::Upstreams;
+use crate::wire::hygiene::Hygiene;
 
 /// Runs the proxy until a signal ends it. `configure` reads the configuration anew, for SIGHUP.
 pub(crate) async fn run(
@@ -63,7 +64,8 @@ pub(crate) async fn run(
     let mut accepting = tokio::task::JoinSet::new();
     let mut urls = Vec::new();
     for listen in &config.listen {
-        let listener = listen.bind().await.map_err(|error| cannot_listen(listen, &error))?;
+        let listener =
+            listener::bind(listen).await.map_err(|error| cannot_listen(listen, &error))?;
         urls.push(listener.url());
         let (server, stopped) = (server.clone(), stopped.clone());
         accepting.spawn(async move { server.accept(listener, stopped).await });

@@ -11,13 +11,15 @@ use hyper::body::Incoming;
 use oncekey_http::{Contract, ResponseBody};
 use tower_service::Service;
 
-use crate::access_log::{AccessLog, Line};
-use crate::body::{Body, RequestBody};
-use crate::hygiene::Hygiene;
-use crate::metrics;
-use crate::problem::Problem;
-use crate::route::{Route, Routes, Stack, is_keyed};
+use super::route::{Route, Routes, Stack, is_keyed};
+use super::scope;
+use crate::report::access_log::{AccessLog, Line};
+use crate::report::metrics;
 use crate::upstream::Started;
+use crate::wire::body::Body;
+use crate::wire::hygiene::Hygiene;
+use crate::wire::outgoing::RequestBody;
+use crate::wire::problem::Problem;
 
 /// How much of the body of a refused request is read, and for how long.
 const DISCARD_AT_MOST: usize = 8 << 20;
@@ -83,7 +85,7 @@ impl Proxy {
         let route = self.routes.find(parts);
         let keyed = matches!(route.stack, Stack::Keyed(_)) && is_keyed(&self.contract, parts);
         if keyed {
-            let resolved = route.scope.resolve(parts);
+            let resolved = scope::resolve(&route.scope, parts);
             resolved.map_err(|problem| (problem, Some(&*route.pattern)))?;
         }
         Ok((route, keyed))

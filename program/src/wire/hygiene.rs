@@ -6,9 +6,9 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode};
 
-use crate::metrics;
-use crate::network::Network;
-use crate::problem::Problem;
+use crate::base::network::Network;
+use crate::report::metrics;
+use crate::wire::problem::Problem;
 
 /// Headers about one connection. Source: RFC 9110, section 7.6.1, and RFC 2616, section 13.5.1.
 const HOP_BY_HOP: [HeaderName; 7] = [

@@ -8,9 +8,9 @@ use oncekey::{Engine, ErrorKind, Options};
 use oncekey_http::IdempotencyLayer;
 use tokio::time::Instant;
 
-use crate::admin::Health;
+use super::admin::Health;
+use crate::base::exit::Failure;
 use crate::config::Config;
-use crate::exit::Failure;
 
 /// How often a store that another process holds is tried again.
 const LOCK_TRY: Duration = Duration::from_millis(100);

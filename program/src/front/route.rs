@@ -3,28 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
 use http::request::Parts;
-use http::{HeaderName, Method};
 use oncekey_http::{Contract, IdempotencyLayer, IdempotencyService, Stored};
 use tower_layer::Layer;
 
-use crate::config::{Config, Policy};
-use crate::control::Control;
-use crate::scope::{Scope, Scoped};
-use crate::upstream::{Conduct, Outcome, Outcomes, UpstreamService, Upstreams};
-
-/// The headers that a fingerprint counts when nothing else is said: those of
-/// [`oncekey::FingerprintedHeaders`].
-const FINGERPRINTED: [&str; 8] = [
-    "authorization",
-    "content-encoding",
-    "content-type",
-    "if-match",
-    "if-none-match",
-    "if-unmodified-since",
-    "x-api-key",
-    "x-http-method-override",
-];
+use super::scope::Scoped;
+use crate::config::{Config, Outcome, Outcomes, Policy, Scope};
+use crate::upstream::{Conduct, Control, UpstreamService, Upstreams};
 
 /// What holds for the requests of one route.
 pub(crate) struct Route {
@@ -122,7 +108,7 @@ fn stack(
         .wait(policy.wait)
         // The service below says of each response what becomes of its key.
         .stored(Stored::AtLeastOnceUnless(Arc::new(|_| true)))
-        .fingerprint_headers(fingerprinted(policy))
+        .fingerprint_headers(policy.fingerprinted())
         .drop_headers(policy.drop_headers.iter().cloned())
         .max_request_body(policy.max_request_body)
         .max_response(policy.max_response);
@@ -142,16 +128,6 @@ fn outcomes(config: &Config, policy: &Policy) -> Outcomes {
     outcomes
 }
 
-/// The headers that count for a fingerprint. Who authenticates is the scope then, and a token that is
-/// refreshed between two tries would make them two requests.
-pub(crate) fn fingerprinted(policy: &Policy) -> Vec<HeaderName> {
-    if let Some(headers) = &policy.fingerprint_headers {
-        return headers.clone();
-    }
-    let counts = |name: &&str| policy.scope != Scope::BasicUser || *name != "authorization";
-    FINGERPRINTED.iter().copied().filter(counts).map(HeaderName::from_static).collect()
-}
-
 /// Whether the layer takes a request for one with a key.
 pub(crate) fn is_keyed(contract: &Contract, parts: &Parts) -> bool {
     !parts.method.is_safe()
@@ -160,23 +136,4 @@ pub(crate) fn is_keyed(contract: &Contract, parts: &Parts) -> bool {
             _ => true,
         }
         && contract.headers.iter().any(|name| parts.headers.contains_key(name))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_headers_that_are_printed_are_those_that_count() {
-        let names = fingerprinted(&Policy::default());
-        let names: Vec<_> = names.iter().map(HeaderName::as_str).collect();
-        let printed = oncekey::FingerprintedHeaders::new(names).unwrap();
-        assert_eq!(printed, oncekey::FingerprintedHeaders::default());
-    }
-
-    #[test]
-    fn the_user_is_no_part_of_the_fingerprint_when_it_is_the_scope() {
-        let policy = Policy { scope: Scope::BasicUser, ..Policy::default() };
-        assert!(!fingerprinted(&policy).contains(&http::header::AUTHORIZATION));
-    }
 }

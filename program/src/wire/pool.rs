@@ -7,7 +7,7 @@ use hyper::client::conn::http1::SendRequest;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::body::Outgoing;
+use super::outgoing::Outgoing;
 
 pub(crate) type Sender = SendRequest<Outgoing>;
 

@@ -13,8 +13,8 @@ use parking_lot::RwLock;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Semaphore, watch};
 
-use crate::listen::{Accepted, Listener};
-use crate::proxy::Proxy;
+use super::listener::{Accepted, Listener};
+use super::proxy::Proxy;
 
 /// The longest head of a request.
 const MAX_HEAD: usize = 64 << 10;

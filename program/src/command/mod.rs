@@ -7,11 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use http::{HeaderName, HeaderValue};
 
-use crate::config::{Config, ContractName, LogFormat, marker};
-use crate::listen::Listen;
-use crate::scope::Scope;
-use crate::units;
-use crate::upstream::Target;
+use crate::base::units;
+use crate::config::{Config, ContractName, Listen, LogFormat, Scope, Target, marker};
 
 /// Idempotency keys for any HTTP server: a request sent twice runs once, and the second caller gets
 /// the first response, across crashes and restarts.

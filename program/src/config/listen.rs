@@ -1,0 +1,57 @@
+//! Where clients connect, as it is written.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+/// An address to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Listen {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl Listen {
+    /// Reads `127.0.0.1:8080`, `:8080` for all interfaces, `localhost:8080`, `unix:/path`.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        if let Some(path) = text.strip_prefix("unix:") {
+            return match path.starts_with('/') {
+                true => Ok(Self::Unix(path.into())),
+                false => Err(format!("{text:?}: the path of a socket begins with /")),
+            };
+        }
+        let wrong = || format!("{text:?} is no address, write 127.0.0.1:8080, :8080 or unix:/path");
+        if let Some(port) = text.strip_prefix(':') {
+            let port = port.parse().map_err(|_| wrong())?;
+            return Ok(Self::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)));
+        }
+        let mut resolved = text.to_socket_addrs().map_err(|_| wrong())?;
+        resolved.next().map(Self::Tcp).ok_or_else(wrong)
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_forms_of_an_address() {
+        let tcp = |text: &str| Listen::Tcp(text.parse().unwrap());
+        assert_eq!(Listen::parse("127.0.0.1:80"), Ok(tcp("127.0.0.1:80")));
+        assert_eq!(Listen::parse(":80"), Ok(tcp("0.0.0.0:80")));
+        assert_eq!(Listen::parse("[::1]:80"), Ok(tcp("[::1]:80")));
+        assert_eq!(Listen::parse("unix:/run/x"), Ok(Listen::Unix("/run/x".into())));
+        for wrong in ["", "80", "unix:x", ":http", "127.0.0.1:99999"] {
+            assert!(Listen::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! What goes over the wire: bodies, connections, the hygiene of heads, answers of our own.
+
+pub(crate) mod body;
+pub(crate) mod hygiene;
+pub(crate) mod outgoing;
+pub(crate) mod pool;
+pub(crate) mod problem;
