@@ -62,6 +62,8 @@ type Options struct {
 	// BackupBytesPerSecond: how fast a backup verifies and copies. Default 48 MiB; math.MaxInt64 is as fast as the disk
 	// allows.
 	BackupBytesPerSecond int64
+	// LockWait: how long an open waits for a store that another process holds. Default 0: not at all.
+	LockWait time.Duration
 	// AcceptClockJump: open although the clock stands further ahead than MaxClockGap.
 	AcceptClockJump bool
 	// AllowNetworkFilesystem: open a store on a network filesystem.
@@ -91,6 +93,7 @@ func (o *Options) toC() (C.oncekey_options, error) {
 		&c.overload_after_ms: o.OverloadAfter,
 		&c.sweep_interval_ms: o.SweepInterval,
 		&c.max_clock_gap_ms:  o.MaxClockGap,
+		&c.lock_wait_ms:      o.LockWait,
 	}
 	for field, duration := range times {
 		if duration < 0 || duration > 0 && duration < time.Millisecond {

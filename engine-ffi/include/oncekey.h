@@ -337,6 +337,8 @@ typedef struct {
   // How fast a backup verifies and copies, in bytes per second. 0: 48 MiB; UINT64_MAX: as
   // fast as the disk allows.
   uint64_t backup_bytes_per_second;
+  // How long an open waits for a store that another process holds. 0: not at all.
+  uint64_t lock_wait_ms;
 } oncekey_options;
 
 // What oncekey_engine_close left behind.

@@ -12,8 +12,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use oncekey::fleet::store::{
-    Done, Failure, Group, GroupAnswer, NewInstance, Opened, Registered, Renewal, Rows, Store,
-    Upkeep, error,
+    Done, Expiring, Failure, Group, GroupAnswer, NewInstance, Opened, Registered, Renewal, Rows,
+    Store, Upkeep, error,
 };
 use oncekey::{ErrorKind, Result};
 use tokio::sync::mpsc;
@@ -44,6 +44,8 @@ enum Request {
     Renew(u64, Done<Renewal>),
     End(u64, Vec<u64>, Done<Vec<u64>>),
     Orphans(u64, Option<u128>, usize, Done<Rows>),
+    Scan(u64, u128, usize, Done<Rows>),
+    Expiring(Done<Vec<Expiring>>),
     Upkeep(u64, Duration, Done<Upkeep>),
     Close(u64, Done<()>),
 }
@@ -163,6 +165,8 @@ impl Request {
             Self::Orphans(instance, after, most, done) => {
                 done(lane.orphans(instance, after, most).await);
             }
+            Self::Scan(instance, from, most, done) => done(lane.scan(instance, from, most).await),
+            Self::Expiring(done) => done(lane.expiring().await),
             Self::Upkeep(by, interval, done) => done(upkeep::round(lane, by, interval).await),
             Self::Close(instance, done) => done(lane.close(instance).await),
         }
@@ -175,7 +179,10 @@ impl Request {
             Self::Open(_, done) => done(Err(closed)),
             Self::Register(_, done) => done(Err(closed)),
             Self::Group(_, done) => done(Err(closed)),
-            Self::Read(.., done) | Self::Orphans(.., done) => done(Err(closed)),
+            Self::Read(.., done) | Self::Orphans(.., done) | Self::Scan(.., done) => {
+                done(Err(closed));
+            }
+            Self::Expiring(done) => done(Err(closed)),
             Self::Renew(_, done) => done(Err(closed)),
             Self::End(.., done) => done(Err(closed)),
             Self::Upkeep(.., done) => done(Err(closed)),
@@ -220,6 +227,14 @@ impl Store for PostgresStore {
 
     fn orphans(&self, instance: u64, after: Option<u128>, most: usize, done: Done<Rows>) {
         send(&self.control, Request::Orphans(instance, after, most, done));
+    }
+
+    fn scan(&self, instance: u64, from: u128, most: usize, done: Done<Rows>) {
+        send(&self.control, Request::Scan(instance, from, most, done));
+    }
+
+    fn expiring(&self, done: Done<Vec<Expiring>>) {
+        send(&self.upkeep, Request::Expiring(done));
     }
 
     fn upkeep(&self, by: u64, interval: Duration, done: Done<Upkeep>) {
@@ -281,6 +296,20 @@ impl Lane {
     async fn orphans(&mut self, instance: u64, after: Option<u128>, most: usize) -> Answered<Rows> {
         let params: Params<'_> = vec![Box::new(after.map(Hash)), Box::new(signed(most as u64))];
         self.rows(instance, |statements| &statements.orphans, params).await
+    }
+
+    async fn scan(&mut self, instance: u64, from: u128, most: usize) -> Answered<Rows> {
+        let params: Params<'_> = vec![Box::new(Hash(from)), Box::new(signed(most as u64))];
+        self.rows(instance, |statements| &statements.scan, params).await
+    }
+
+    async fn expiring(&mut self) -> Answered<Vec<Expiring>> {
+        let rows = self.run(|statements| &statements.expiring, &vec![]).await?;
+        let expiring = rows.iter().map(|row| {
+            let number = |at: usize| unsigned(row.try_get(at).unwrap_or(0));
+            Expiring { end: number(0), records: number(1), bytes: number(2) }
+        });
+        Ok(expiring.collect())
     }
 
     /// Empties a leaf. One round trip, one implicit transaction: nothing stays open behind a pooler.

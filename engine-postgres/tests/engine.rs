@@ -331,3 +331,62 @@ fn many_callers_and_few_keys_run_each_operation_once() {
     assert_eq!(runs.len(), 20);
     assert!(runs.values().all(|runs| *runs == 1), "{runs:?}");
 }
+
+/// Pages by key, over rows of every state; the same walk at each engine.
+#[test]
+fn a_walk_through_the_store_meets_every_record_once() {
+    let Some([one, other]) = fleet(|options| options) else { return };
+    let mut expected = std::collections::BTreeMap::new();
+    for number in 0..130 {
+        let name = format!("k{number}");
+        claim(&one, &name).complete(format!("response {number}").as_bytes()).wait().unwrap();
+        expected.insert(name, "completed");
+    }
+    claim(&one, "gone").abort().wait().unwrap();
+    drop(claim(&one, "orphan"));
+    drop(orphan(&other, "orphan"));
+    let held = claim(&other, "held");
+    expected.extend([("orphan".to_owned(), "orphaned"), ("held".to_owned(), "in flight")]);
+    for (engine, limit) in [(&one, 7), (&other, 10_000)] {
+        let (mut after, mut met) = (None, std::collections::BTreeMap::new());
+        loop {
+            let (page, next) = engine.scan(after, limit).unwrap();
+            assert!(page.len() <= limit);
+            for listed in page {
+                let word = match listed.lookup() {
+                    Lookup::Completed(recorded) => {
+                        assert!(recorded.response().unwrap().starts_with(b"response"));
+                        "completed"
+                    }
+                    Lookup::Orphaned(_) => "orphaned",
+                    Lookup::InFlight(_) => "in flight",
+                    other => panic!("{other:?}"),
+                };
+                let name = String::from_utf8(listed.key().key().to_vec()).unwrap();
+                assert_eq!(met.insert(name, word), None);
+            }
+            assert!(next.is_none() || next > after);
+            after = next;
+            if after.is_none() {
+                break;
+            }
+        }
+        assert_eq!(met, expected);
+        assert_eq!(engine.scan(Some([255; 16]), 10).unwrap().0.len(), 0);
+    }
+    drop(held);
+}
+
+#[test]
+fn buckets_tell_what_expires_when() {
+    let Some([one, other]) = fleet(|options| options) else { return };
+    assert_eq!(one.buckets().unwrap(), []);
+    for number in 0..5 {
+        claim(&one, &format!("k{number}")).complete(&[b'r'; 100]).wait().unwrap();
+    }
+    let buckets = other.buckets().unwrap();
+    assert_eq!(buckets.iter().map(|bucket| bucket.records).sum::<u64>(), 5);
+    assert_eq!(buckets.iter().map(|bucket| bucket.bytes).sum::<u64>(), 500);
+    let Lookup::Completed(recorded) = one.get(&key("k0")).unwrap() else { panic!("completed") };
+    assert!(buckets.last().unwrap().end > recorded.expires_at());
+}

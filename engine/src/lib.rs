@@ -69,7 +69,7 @@
 //! - [`Options`]: TTL, durability, bounds. [`Durability`]: what survives a power loss.
 //! - [`Claim`], [`Orphan`], [`Pending`]: what a caller holds. Any thread or task may hold them.
 //! - [`Stats`] and the features `metrics` and `tracing`: what an operator sees.
-//! - [`verify`], [`Engine::backup_to`]: keeping a store.
+//! - [`verify`], [`Engine::backup_to`]: keeping a store. [`Reader`], [`owner`]: looking into one from outside.
 //!
 //! # Features
 //!
@@ -92,9 +92,10 @@ pub use api::attempt::Failed;
 pub use api::begin::{Begin, InFlight, Lookup, Mismatch, Recorded};
 pub use api::claim::{Claim, Completion};
 pub use api::engine::Engine;
+pub use api::listed::Listed;
 pub use api::orphan::Orphan;
 pub use api::pending::Pending;
-pub use backend::reports::{CloseReport, Damage, Statistic, Stats, Verification};
+pub use backend::reports::{Bucket, CloseReport, Damage, Statistic, Stats, Verification};
 pub use base::bytes::SharedBytes;
 pub use base::error::{Error, ErrorKind, Result};
 pub use embedded::clock::{Clock, OsClock};
@@ -103,6 +104,8 @@ pub use embedded::disk;
 pub use embedded::fuzzing;
 pub use embedded::open::verify;
 pub use embedded::options::{Durability, Options};
+pub use embedded::owner::owner;
+pub use embedded::reader::Reader;
 #[cfg(feature = "stepping")]
 #[doc(hidden)]
 pub use embedded::stepper as stepping;

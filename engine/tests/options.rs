@@ -32,6 +32,8 @@ fn cases() -> Vec<(String, Set)> {
         durations("overload_after", Options::overload_after),
         durations("sweep_interval", Options::sweep_interval),
         durations("max_clock_gap", Options::max_clock_gap),
+        durations("lock_wait", Options::lock_wait),
+        sizes("owner_note", |options, value| options.owner_note(vec![b'n'; value.min(1 << 20)])),
         sizes("max_response", Options::max_response),
         sizes("max_checkpoint", Options::max_checkpoint),
         sizes("max_in_flight", Options::max_in_flight),

@@ -67,4 +67,6 @@ pub struct Options {
     /// How fast a backup verifies and copies, in bytes per second. 0: 48 MiB; UINT64_MAX: as
     /// fast as the disk allows.
     pub backup_bytes_per_second: u64,
+    /// How long an open waits for a store that another process holds. 0: not at all.
+    pub lock_wait_ms: u64,
 }

@@ -46,6 +46,7 @@ impl Options {
             max_open_files,
             max_open_bytes,
             backup_bytes_per_second,
+            lock_wait_ms,
         } = self;
         if flags & !KNOWN_FLAGS != 0 || reserved != 0 {
             return Err(Failure::invalid("the options have flags that this library does not know"));
@@ -61,6 +62,7 @@ impl Options {
             .time(overload_after_ms, To::overload_after)
             .time(sweep_interval_ms, To::sweep_interval)
             .time(max_clock_gap_ms, To::max_clock_gap)
+            .time(lock_wait_ms, To::lock_wait)
             .count(max_response, To::max_response)
             .count(max_checkpoint, To::max_checkpoint)
             .count(max_in_flight, To::max_in_flight)
@@ -168,16 +170,17 @@ mod tests {
             max_open_files: 1016,
             max_open_bytes: 1017,
             backup_bytes_per_second: 1018,
+            lock_wait_ms: 1019,
         };
         let changed = printed(&changed.to_engine().unwrap());
         let defaults = printed(&oncekey::Options::new());
         assert_eq!(changed.keys().collect::<Vec<_>>(), defaults.keys().collect::<Vec<_>>());
         let unset: Vec<_> = defaults.iter().filter(|(name, of)| changed[*name] == **of).collect();
-        // Files and clocks of tests are not for C.
+        // Files and clocks of tests are not for C, nor is a note of where the owner can be asked.
         let unset: Vec<_> = unset.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(
             unset.iter().filter(|name| **name != "stepper").collect::<Vec<_>>(),
-            [&"clock", &"disk"]
+            [&"clock", &"disk", &"owner_note"]
         );
         // Each value reached the option that it is for.
         for (name, number) in
@@ -185,11 +188,11 @@ mod tests {
         {
             assert!(changed[name].contains(number), "{name}");
         }
-        let numbers = (1001..=1018).filter(|number| {
+        let numbers = (1001..=1019).filter(|number| {
             let ms = format!("{:?}", Duration::from_millis(*number));
             let has = |text: &String| text.contains(&number.to_string()) || text.contains(&ms);
             changed.values().filter(|text| has(text)).count() == 1
         });
-        assert_eq!(numbers.count(), 18);
+        assert_eq!(numbers.count(), 19);
     }
 }

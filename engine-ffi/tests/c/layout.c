@@ -59,7 +59,7 @@ AT(oncekey_completion, error, 16);
 AT(oncekey_completion, kept, 24);
 AT(oncekey_completion, answer, 32);
 /* These may grow. */
-SIZE(oncekey_options, 160);
+SIZE(oncekey_options, 168);
 AT(oncekey_options, flags, 4);
 AT(oncekey_options, durability, 8);
 AT(oncekey_options, ttl_ms, 16);
@@ -68,6 +68,7 @@ AT(oncekey_options, max_clock_gap_ms, 128);
 AT(oncekey_options, max_open_files, 136);
 AT(oncekey_options, max_open_bytes, 144);
 AT(oncekey_options, backup_bytes_per_second, 152);
+AT(oncekey_options, lock_wait_ms, 160);
 SIZE(oncekey_stats, 248);
 AT(oncekey_stats, in_flight, 8);
 AT(oncekey_stats, claimed, 80);

@@ -7,16 +7,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::api::begin::{Begin, Lookup};
+use crate::api::listed::Listed;
 use crate::api::orphan::Orphan;
 use crate::api::pending::Pending;
 use crate::backend::operation::{Request, Wait};
-use crate::backend::reports::{CloseReport, Stats};
-use crate::backend::{Backend, Reading, Seen, Settings, telemetry};
+use crate::backend::reports::{Bucket, CloseReport, Stats};
+use crate::backend::{Backend, Reading, ScanPage, Seen, Settings, telemetry};
 use crate::base::error::Result;
 use crate::base::sync::after;
 use crate::semantics::command::Command;
 use crate::semantics::fingerprint::Fingerprint;
-use crate::semantics::key::Key;
+use crate::semantics::key::{Key, KeyHash};
+use crate::semantics::time::Time;
 
 /// An open store. Clones are cheap and share it; all methods may be called from any thread.
 ///
@@ -172,12 +174,7 @@ impl Engine {
     /// `OutcomeUnknown`, `Unavailable`, `Closed`, `Corrupted`, `Io`.
     pub fn get(&self, key: &Key) -> Result<Lookup> {
         let Reading { found, now } = self.backend().read(key)?;
-        Ok(found.map_or(Lookup::Absent, |Seen { hash, record }| {
-            match Orphan::new(self.backend(), hash, &record, now) {
-                Some(orphan) => Lookup::Orphaned(orphan),
-                None => Lookup::new(&record, now),
-            }
-        }))
+        Ok(found.map_or(Lookup::Absent, |seen| self.lookup(&seen, now)))
     }
 
     /// The orphans that stand unresolved, oldest first, as handles that resolve them.
@@ -192,6 +189,66 @@ impl Engine {
             .collect();
         orphans.sort_by_key(|orphan| (orphan.since(), orphan.token()));
         Ok(orphans)
+    }
+
+    fn lookup(&self, seen: &Seen, now: Time) -> Lookup {
+        match Orphan::new(self.backend(), seen.hash, &seen.record, now) {
+            Some(orphan) => Lookup::Orphaned(orphan),
+            None => Lookup::new(&seen.record, now),
+        }
+    }
+
+    /// Some of the records behind the place `after`, and the place to go on from: a walk through the
+    /// whole store, in an order that means nothing and stays. `None` is the beginning, and the end.
+    ///
+    /// A page has at most `limit` records (1 to 10,000) and about 4 MiB. It may be empty although
+    /// more follow: expired records count until they are swept. Nothing is locked between two
+    /// pages: a record that stands during the whole walk is met once, one that comes or goes may be.
+    ///
+    /// ```
+    /// # use oncekey::{Begin, Engine, Fingerprint, Key};
+    /// # let dir = std::env::temp_dir().join(format!("oncekey-doc-scan-{}", std::process::id()));
+    /// # let engine = Engine::open(&dir)?;
+    /// # let begin = engine.begin(&Key::new("", "k")?, Fingerprint::builder().finish()).wait()?;
+    /// # let Begin::Claimed(claim) = begin else { unreachable!() };
+    /// let (mut after, mut met) = (None, 0);
+    /// loop {
+    ///     let (page, next) = engine.scan(after, 100)?;
+    ///     met += page.len();
+    ///     after = next;
+    ///     if after.is_none() {
+    ///         break;
+    ///     }
+    /// }
+    /// assert_eq!(met, 1);
+    /// # drop((claim, engine)); std::fs::remove_dir_all(&dir).ok();
+    /// # Ok::<(), oncekey::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `Corrupted` when a record of the page, or its index, is damaged; `Unavailable`, `Closed`, `Io`.
+    pub fn scan(
+        &self,
+        after: Option<[u8; 16]>,
+        limit: usize,
+    ) -> Result<(Vec<Listed>, Option<[u8; 16]>)> {
+        const MOST: usize = 10_000;
+        let after = after.map(|place| KeyHash(u128::from_be_bytes(place)));
+        let Reading { found, now } = self.backend().scan(after, limit.clamp(1, MOST))?;
+        let ScanPage { seen, through } = found;
+        let listed = seen
+            .iter()
+            .filter_map(|seen| Listed::new(seen.record.key.clone(), self.lookup(seen, now)));
+        Ok((listed.collect(), through.map(|hash| hash.0.to_be_bytes())))
+    }
+
+    /// How many completed records expire when, the first to expire first. Those of the last moments,
+    /// which are not folded yet, may be missing.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Closed`, `Io`.
+    pub fn buckets(&self) -> Result<Vec<Bucket>> {
+        self.backend().buckets()
     }
 
     /// A snapshot of counters and gauges. Cheap enough to be scraped. With the feature `metrics` it

@@ -7,5 +7,6 @@ pub(crate) mod attempt;
 pub(crate) mod begin;
 pub(crate) mod claim;
 pub(crate) mod engine;
+pub(crate) mod listed;
 pub(crate) mod orphan;
 pub(crate) mod pending;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::operation::{Operation, Wait};
-use self::reports::{CloseReport, Stats};
+use self::reports::{Bucket, CloseReport, Stats};
 use crate::base::bytes::SharedBytes;
 use crate::base::error::Result;
 use crate::semantics::fingerprint::{Fingerprint, KeyedFingerprint};
@@ -50,6 +50,14 @@ pub(crate) trait Backend: Send + Sync + 'static {
 
     /// Records that may count as orphans, in no order. Changes nothing; may block for a read.
     fn open_records(&self) -> Result<Reading<Vec<Seen>>>;
+
+    /// Records behind `after` in the order of their hashes: about `most`, and only so many as take a
+    /// bounded time and memory. Changes nothing; may block for reads of the store; holds no lock from one
+    /// page to the next.
+    fn scan(&self, after: Option<KeyHash>, most: usize) -> Result<Reading<ScanPage>>;
+
+    /// Which records expire when; may block for a read of the store.
+    fn buckets(&self) -> Result<Vec<Bucket>>;
 
     /// A snapshot of counters and gauges.
     fn stats(&self) -> Stats;
@@ -103,6 +111,15 @@ pub(crate) struct Settings {
 pub(crate) struct Seen {
     pub(crate) hash: KeyHash,
     pub(crate) record: Arc<Record>,
+}
+
+/// Some records in the order of their hashes.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ScanPage {
+    /// Expired ones may be among them.
+    pub(crate) seen: Vec<Seen>,
+    /// All records up to this one were seen; `None` when there are no more.
+    pub(crate) through: Option<KeyHash>,
 }
 
 /// What was read, and the engine time that it counts at.

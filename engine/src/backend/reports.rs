@@ -1,7 +1,7 @@
 //! What a backend says of itself: plain data, which knows no backend.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::base::error::Error;
 use crate::semantics::key::Key;
@@ -121,6 +121,25 @@ pub struct CloseReport {
     pub in_flight: u64,
     /// The last journal sequence that is in the store file. The next open has nothing to replay.
     pub folded_through: u64,
+}
+
+/// Completed records that expire at about the same time, as [`Engine::buckets`](crate::Engine::buckets)
+/// lists them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Bucket {
+    /// All of them are expired from then on, in engine time, and their space is given back.
+    pub end: SystemTime,
+    /// How many there are, earlier lives of a key included.
+    pub records: u64,
+    /// What they take, in bytes.
+    pub bytes: u64,
+}
+
+impl Bucket {
+    pub(crate) fn new(end: SystemTime, records: u64, bytes: u64) -> Self {
+        Self { end, records, bytes }
+    }
 }
 
 /// What [`verify`](crate::verify) found.

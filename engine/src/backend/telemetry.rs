@@ -67,6 +67,13 @@ pub(crate) fn stays_wide(error: &Error) {
     let _ = error;
 }
 
+/// The note of the owner cannot be written: other processes cannot find it.
+pub(crate) fn not_noted(error: &Error) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(target: "oncekey", %error, "the owner is not noted in the store");
+    let _ = error;
+}
+
 /// A store was opened, or reopened in place.
 pub(crate) fn opened(path: &Path, orphans: usize, took: Duration) {
     #[cfg(feature = "tracing")]

@@ -9,9 +9,11 @@ use std::any::Any;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::embedded::disk::{Directory, Disk, Lockable};
+use crate::base::sync::{Instant, after};
+use crate::embedded::disk::{Caching, Directory, Disk, Lockable};
 use crate::embedded::journal::{self, JournalId, Position};
 use crate::embedded::options::Options;
 use crate::embedded::store::{self, Store, StoreState};
@@ -31,6 +33,57 @@ pub(crate) struct StoreDirectory {
     pub(crate) handle: Arc<dyn Directory>,
     /// As it was given, for people: the directory may have moved since.
     pub(crate) path: PathBuf,
+}
+
+impl StoreDirectory {
+    /// Makes `note` all that the file `LOCK` holds, which the caller has locked. Writes nothing when
+    /// there is no note and none is left.
+    pub(crate) fn set_note(&self, note: &[u8]) -> Result<()> {
+        let failed = |error| Error::io("the note of the owner", error);
+        if note.is_empty() && self.handle.file_len(LOCK).map_err(failed)? == 0 {
+            return Ok(());
+        }
+        let file = self.handle.open(LOCK, Caching::Buffered).map_err(failed)?;
+        file.set_len(0).and_then(|()| file.write_at(0, note)).map_err(failed)
+    }
+}
+
+/// How often a directory that another holds is tried again.
+const LOCK_TRY: Duration = Duration::from_millis(20);
+
+/// Tries `open` until the directory is not in use any more, as long as the options say.
+pub(crate) fn when_free<T>(options: &Options, open: impl Fn() -> Result<T>) -> Result<T> {
+    let until = after(options.lock_wait);
+    loop {
+        match open() {
+            Err(error) if error.kind() == ErrorKind::StoreInUse && Instant::now() < until => {
+                std::thread::sleep(LOCK_TRY.min(options.lock_wait));
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// Locks the directory of a store to read it: takes every lock that [`open`] takes, and changes
+/// nothing. Where the file `LOCK` is missing, the locks on the directory and on the store file keep
+/// every open out.
+pub(crate) fn open_to_read(options: &Options, path: &Path) -> Result<(StoreDirectory, Lock)> {
+    let missing = || Error::new(ErrorKind::StoreMissing, path.display().to_string());
+    let handle = open_dir(&options.disk, path)?.ok_or_else(missing)?;
+    let names = list(&*handle, path)?;
+    refuse_unfinished(&names, path)?;
+    if !names.iter().any(|name| name == store::FILE) {
+        return Err(missing());
+    }
+    refuse_network_filesystem(options, path)?;
+    let mut locks = Vec::new();
+    if names.iter().any(|name| name == LOCK) {
+        locks.push(lock(&*handle, path, Lockable::File(LOCK))?);
+    }
+    for what in [Lockable::Directory, Lockable::File(store::FILE)] {
+        locks.push(lock(&*handle, path, what)?);
+    }
+    Ok((StoreDirectory { handle, path: path.to_owned() }, Arc::new(locks)))
 }
 
 /// Opens and locks the directory, creating the store if there is none and `create` allows it.

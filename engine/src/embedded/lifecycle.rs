@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::api::engine::Engine;
 use crate::backend::operation::{Operation, Wait};
-use crate::backend::reports::{CloseReport, Stats};
-use crate::backend::{Backend, Reading, Seen, Settings, telemetry};
+use crate::backend::reports::{Bucket, CloseReport, Stats};
+use crate::backend::{Backend, Reading, ScanPage, Seen, Settings, telemetry};
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::atomic::Ordering;
@@ -38,10 +38,14 @@ pub(crate) struct Embedded {
 impl Embedded {
     pub(crate) fn open(path: &Path, options: Options, create: bool) -> Result<Engine> {
         options.validate()?;
-        let (home, lock) = directory::open(&options, path, create)?;
+        let open = || directory::open(&options, path, create);
+        let (home, lock) = directory::when_free(&options, open)?;
+        // That of an owner who was killed.
+        set_note(&home, b"");
         let (session, secret, running) = Threads::start(&options, &home, &lock, None)?;
         // What an earlier build, or a copy, left open to others.
         directory::narrow(&home).unwrap_or_else(|error| telemetry::stays_wide(&error));
+        set_note(&home, &options.owner_note);
         let running = Mutex::new(Some(running));
         let settings = options.settings();
         let session = Swap::new(session);
@@ -65,12 +69,20 @@ impl Embedded {
         let folded = if fold { session.fold() } else { Ok(()) };
         session.close();
         let lock = threads.join(&session);
+        if !self.options.owner_note.is_empty() {
+            set_note(&self.home, b"");
+        }
         drop(lock);
         Some(folded.map(|()| CloseReport {
             in_flight: u64::try_from(session.in_flight.load(Ordering::Relaxed)).unwrap_or(0),
             folded_through: session.folds.folded_through(),
         }))
     }
+}
+
+/// An owner without a note is an owner all the same.
+fn set_note(home: &StoreDirectory, note: &[u8]) {
+    home.set_note(note).unwrap_or_else(|error| telemetry::not_noted(&error));
 }
 
 impl Backend for Embedded {
@@ -106,6 +118,16 @@ impl Backend for Embedded {
         let session = self.open_session()?;
         let found = session.open_records()?;
         Ok(Reading { found, now: session.now() })
+    }
+
+    fn scan(&self, after: Option<KeyHash>, most: usize) -> Result<Reading<ScanPage>> {
+        let session = self.open_session()?;
+        let found = session.scan(after, most)?;
+        Ok(Reading { found, now: session.now() })
+    }
+
+    fn buckets(&self) -> Result<Vec<Bucket>> {
+        Ok(self.open_session()?.view().buckets())
     }
 
     fn stats(&self) -> Stats {

@@ -12,6 +12,8 @@ pub(crate) mod journal;
 pub(crate) mod lifecycle;
 pub(crate) mod open;
 pub(crate) mod options;
+pub(crate) mod owner;
+pub(crate) mod reader;
 pub(crate) mod recovery;
 pub(crate) mod session;
 #[cfg(feature = "stepping")]

@@ -57,6 +57,8 @@ pub struct Options {
     #[cfg(feature = "stepping")]
     pub(crate) stepper: Option<crate::embedded::stepper::Stepper>,
     pub(crate) allow_network_filesystem: bool,
+    pub(crate) lock_wait: Duration,
+    pub(crate) owner_note: Vec<u8>,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -89,6 +91,8 @@ impl Default for Options {
             #[cfg(feature = "stepping")]
             stepper: None,
             allow_network_filesystem: false,
+            lock_wait: Duration::ZERO,
+            owner_note: Vec::new(),
             disk: Arc::new(OsDisk),
             clock: Arc::new(OsClock),
         }
@@ -290,6 +294,23 @@ impl Options {
         self
     }
 
+    /// How long an open waits for a store that another process or engine holds, before it is `StoreInUse`.
+    /// Default 0. A rolling restart starts the next process before the last one has ended.
+    pub fn lock_wait(mut self, wait: Duration) -> Self {
+        self.lock_wait = wait;
+        self
+    }
+
+    /// A note of the owner of the store, which [`owner`](crate::owner) gives to other processes while
+    /// the engine is open: where it can be asked, for instance. Default: none. At most 4096 bytes.
+    ///
+    /// It lies in the file `LOCK`, which means nothing to recovery. An engine that cannot write it
+    /// is open all the same.
+    pub fn owner_note(mut self, note: impl Into<Vec<u8>>) -> Self {
+        self.owner_note = note.into();
+        self
+    }
+
     /// The filesystem. Default [`OsDisk`]; tests put one that fails in its place.
     pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
         self.disk = disk;
@@ -316,6 +337,7 @@ impl Options {
     pub(crate) fn validate(&self) -> Result<()> {
         const MAX_PAYLOAD: usize = 16 << 20;
         const MAX_CACHE: usize = 1 << 40;
+        const MAX_NOTE: usize = 4096;
         let segment = self.segment_bytes;
         let payload = 2 * self.max_response.max(self.max_checkpoint).min(MAX_PAYLOAD) as u64;
         let least_segment = payload + (64 << 10);
@@ -333,6 +355,7 @@ impl Options {
         at_least("max_open_files", self.max_open_files, LEAST_OPEN_FILES)?;
         at_least("backup_bytes_per_second", self.backup_bytes_per_second.unwrap_or(1), 1)?;
         at_most("cache_bytes", self.cache_bytes, MAX_CACHE)?;
+        at_most("the bytes of owner_note", self.owner_note.len(), MAX_NOTE)?;
         if !segment.is_multiple_of(BLOCK as u64) {
             return Err(Error::invalid(format!(
                 "segment_bytes is {segment}, a multiple of {BLOCK} is needed"

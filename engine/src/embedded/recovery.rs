@@ -1,6 +1,8 @@
 //! From a store directory to the records as they were acknowledged: what the store file carries,
 //! then the journal's changes on top of it, then a new epoch.
 
+use std::collections::BTreeMap;
+
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::embedded::clock::EngineClock;
 use crate::embedded::directory::{self, StoreDirectory};
@@ -38,6 +40,25 @@ pub(crate) fn recover(
     known: Option<&Secret>,
 ) -> Result<Recovered> {
     inspect(options, home, known)?.settle(options, home)
+}
+
+/// Reads the store, as [`recover`] does before it writes.
+pub(crate) fn read(options: &Options, home: &StoreDirectory) -> Result<ReadStore> {
+    let Inspected { store, journal: _, leftovers: _, rebuild, clock } =
+        inspect(options, home, None)?;
+    let Rebuild { records, time, .. } = rebuild;
+    let records = records.into_iter().collect();
+    Ok(ReadStore { store, records, time, clock })
+}
+
+/// A store that was read and not touched.
+pub(crate) struct ReadStore {
+    pub(crate) store: InspectedStore,
+    /// Records newer than the store file.
+    pub(crate) records: BTreeMap<KeyHash, Versioned>,
+    /// The last time that the store holds.
+    pub(crate) time: Time,
+    pub(crate) clock: EngineClock,
 }
 
 /// A directory that was read and verified, and not touched.

@@ -5,14 +5,19 @@ use std::sync::Arc;
 
 use crate::backend::reports::Verification;
 use crate::base::error::{ErrorKind, Result};
-use crate::embedded::directory;
+use crate::embedded::directory::{self, StoreDirectory};
 use crate::embedded::disk::Directory;
 use crate::embedded::journal;
 use crate::embedded::options::Options;
 use crate::embedded::store::{Listing, Store, StoreState};
 
 pub(crate) fn verify_with(options: &Options, path: &Path) -> Result<Verification> {
-    let (home, _lock) = directory::open(options, path, false)?;
+    let (home, _lock) = directory::open_to_read(options, path)?;
+    verify_held(options, &home)
+}
+
+/// Verifies a directory that the caller has locked.
+pub(crate) fn verify_held(options: &Options, home: &StoreDirectory) -> Result<Verification> {
     let mut found = Verification::default();
     let read =
         Store::verify(&home.handle, options.store_cache_bytes(), options.open_files(), &mut found)?;

@@ -10,13 +10,13 @@ use std::time::Duration;
 use super::image;
 use super::machine::{Action, Event, Machine, Rules};
 use super::options::Options;
-use super::store::{Done, Failure, NewInstance, Rows, Store, Upkeep};
+use super::store::{Done, Expiring, Failure, NewInstance, Rows, Store, Upkeep};
 use crate::admission::counters::Counters;
 use crate::api::attempt::refusal;
 use crate::api::engine::Engine;
 use crate::backend::operation::{Operation, Wait};
-use crate::backend::reports::{CloseReport, Stats};
-use crate::backend::{Backend, Reading, Seen, Settings};
+use crate::backend::reports::{Bucket, CloseReport, Stats};
+use crate::backend::{Backend, Reading, ScanPage, Seen, Settings};
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::thread::JoinHandle;
@@ -31,6 +31,9 @@ use crate::semantics::token::Token;
 
 /// Orphans that are asked for at a time.
 const PAGE: usize = 1_000;
+
+/// Rows of a scan that are asked for at a time, with their responses: renewals wait behind them.
+const SCAN_PAGE: usize = 100;
 
 /// How long a reopen waits for its new instance.
 const REOPEN_PATIENCE: Duration = Duration::from_secs(30);
@@ -328,6 +331,26 @@ impl Backend for Fleet {
                 None => return Ok(Reading { found, now: Time(now) }),
             }
         }
+    }
+
+    fn scan(&self, after: Option<KeyHash>, most: usize) -> Result<Reading<ScanPage>> {
+        let from = after.map_or(Some(0), |after| after.0.checked_add(1));
+        let Some(from) = from else {
+            return Ok(Reading { found: ScanPage::default(), now: Time(0) });
+        };
+        let (by, most) = (self.instance(), most.min(SCAN_PAGE));
+        let rows = self.ask(|store, done| store.scan(by, from, most, done))?;
+        let last = rows.rows.iter().map(|row| KeyHash(row.hash)).max();
+        let through = last.filter(|_| rows.rows.len() == most);
+        let mut seen = self.seen(&rows)?;
+        seen.sort_by_key(|seen| seen.hash);
+        Ok(Reading { found: ScanPage { seen, through }, now: Time(rows.now) })
+    }
+
+    fn buckets(&self) -> Result<Vec<Bucket>> {
+        let buckets = self.ask(|store, done| store.expiring(done))?;
+        let bucket = |of: Expiring| Bucket::new(Time(of.end).to_wall(), of.records, of.bytes);
+        Ok(buckets.into_iter().map(bucket).collect())
     }
 
     fn stats(&self) -> Stats {

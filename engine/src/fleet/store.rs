@@ -80,6 +80,10 @@ pub trait Store: Debug + Send + Sync + 'static {
     fn end(&self, by: u64, others: Vec<u64>, done: Done<Vec<u64>>);
     /// Orphans by hash, behind `after`, at most `most`.
     fn orphans(&self, instance: u64, after: Option<u128>, most: usize, done: Done<Rows>);
+    /// Rows by hash from `from` on, at most `most`; fewer only when there are no more.
+    fn scan(&self, instance: u64, from: u128, most: usize, done: Done<Rows>);
+    /// What expires when, by the buckets of the store, the first to expire first. May take long.
+    fn expiring(&self, done: Done<Vec<Expiring>>);
     /// One round of upkeep, unless another instance did one within `interval`.
     fn upkeep(&self, by: u64, interval: Duration, done: Done<Upkeep>);
     /// Ends the instance and the connections; blocks.
@@ -273,6 +277,17 @@ pub struct GroupAnswer {
     pub found: Rows,
     /// The instance has ended: claims were not granted.
     pub ended: bool,
+}
+
+/// Entries that expire in one bucket of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expiring {
+    /// The end of the bucket.
+    pub end: u64,
+    /// How many entries there are.
+    pub records: u64,
+    /// The bytes of their responses.
+    pub bytes: u64,
 }
 
 /// What a round of upkeep did.

@@ -1,15 +1,27 @@
 //! Reading a checkpoint where its record says that it is.
 
 use crate::base::bytes::SharedBytes;
-use crate::base::error::{Error, Result};
-use crate::semantics::record::{Checkpoint, StoredCheckpoint};
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::semantics::record::{Checkpoint, Record, StoredCheckpoint};
+use crate::semantics::time::Time;
+use crate::semantics::token::Token;
+
+/// The checkpoint of the attempt that has the token, as the newest record of its key tells it.
+pub(crate) fn of(record: Option<&Record>, token: Token, now: Time) -> Result<Option<Checkpoint>> {
+    let record = record.filter(|record| !record.is_expired(now));
+    match record.map(|record| record.attempt()) {
+        Some(Some(attempt)) if attempt.token == token => Ok(attempt.checkpoint.clone()),
+        Some(None) => Err(Error::new(ErrorKind::AlreadyCompleted, "")),
+        _ => Err(Error::new(ErrorKind::Fenced, "")),
+    }
+}
 
 /// `look` gives the checkpoint of the newest record; `read` the stored bytes, from a view that is not
 /// older than the look before it, or `None` when the row is missing or another one.
 ///
 /// A fold may put a newer checkpoint in the place between a look and its read, so a miss is damage only
 /// when the next look still finds the same.
-pub(super) fn read(
+pub(crate) fn read(
     mut look: impl FnMut() -> Result<Option<Checkpoint>>,
     mut read: impl FnMut(StoredCheckpoint) -> Result<Option<SharedBytes>>,
 ) -> Result<Option<SharedBytes>> {
@@ -33,7 +45,6 @@ pub(super) fn read(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::error::ErrorKind;
 
     fn stored(checksum: u64) -> Checkpoint {
         Checkpoint::Stored(StoredCheckpoint { len: 3, checksum })

@@ -1,7 +1,7 @@
 //! What callers, the committer and the folder of one epoch share.
 
 pub(crate) mod backup_progress;
-mod checkpoint;
+pub(crate) mod checkpoint;
 pub(crate) mod deferred_free;
 mod ending;
 pub(crate) mod fold_inbox;
@@ -21,9 +21,9 @@ use self::health::{Health, Shortage};
 use crate::admission::counters::Counters;
 use crate::admission::queue::Queue;
 use crate::admission::waits::Waits;
-use crate::backend::Seen;
 use crate::backend::operation::{Answer, Operation, Queued, Wait};
 use crate::backend::reports::Stats;
+use crate::backend::{ScanPage, Seen};
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
@@ -180,12 +180,7 @@ impl Session {
     ) -> Result<Option<SharedBytes>> {
         let look = || {
             let record = self.peek(hash, key)?;
-            let record = record.filter(|record| !record.is_expired(self.now()));
-            match record.as_deref().map(|record| record.attempt()) {
-                Some(Some(attempt)) if attempt.token == token => Ok(attempt.checkpoint.clone()),
-                Some(None) => Err(Error::new(ErrorKind::AlreadyCompleted, "")),
-                _ => Err(Error::new(ErrorKind::Fenced, "")),
-            }
+            checkpoint::of(record.as_deref(), token, self.now())
         };
         checkpoint::read(look, |stored| self.view().checkpoint(hash, stored))
     }
@@ -377,6 +372,15 @@ impl Session {
             versioned.record.map(|record| Seen { hash, record })
         };
         Ok(records.into_iter().filter_map(seen).collect())
+    }
+
+    /// The durable records behind `after` in the order of their hashes. Those whose last change is
+    /// unsettled are seen as they were before it.
+    pub(crate) fn scan(&self, after: Option<KeyHash>, most: usize) -> Result<ScanPage> {
+        // ORDER: recent before the view, as every reader does; recent knows the newer record.
+        let (recent, through) = self.table.recent_behind(after, most);
+        let stored = self.view().scan(after, through, most, self.now());
+        Ok(stored.map_err(|error| self.unreadable(error))?.under(recent, most))
     }
 
     pub(crate) fn waiters(&self) -> usize {

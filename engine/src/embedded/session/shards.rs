@@ -13,8 +13,8 @@
 //! - Replies are never given, and operations never dropped, while a shard is locked: a reply may
 //!   drop a claim, which comes back here.
 
-use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::backend::operation::{Answer, Operation, Queued, Wait};
@@ -482,6 +482,11 @@ pub(crate) struct Shards {
 }
 
 const SHARDS: usize = 64;
+const SHARD_SHIFT: u32 = 128 - SHARDS.ilog2();
+
+fn shard_of(hash: KeyHash) -> usize {
+    (hash.0 >> SHARD_SHIFT) as usize
+}
 
 impl Shards {
     /// `replay_bytes` is memory for records that were replayed from the store; one of `keep_one_of`
@@ -493,7 +498,28 @@ impl Shards {
     }
 
     pub(crate) fn shard(&self, hash: KeyHash) -> MutexGuard<'_, Shard> {
-        self.shards[(hash.0 >> 122) as usize].lock()
+        self.shards[shard_of(hash)].lock()
+    }
+
+    /// The recent records behind `after`, newest of each key, at least `most` of them if there are so
+    /// many; and the hash up to which they are all. Locks one shard at a time.
+    pub(crate) fn recent_behind(
+        &self,
+        after: Option<KeyHash>,
+        most: usize,
+    ) -> (BTreeMap<KeyHash, Versioned>, KeyHash) {
+        let mut recent = BTreeMap::new();
+        let first = after.map_or(0, shard_of);
+        for (number, shard) in self.shards.iter().enumerate().skip(first) {
+            let shard = shard.lock();
+            let behind = shard.recents().filter(|(hash, _)| Some(**hash) > after);
+            recent.extend(behind.map(|(hash, versioned)| (*hash, versioned.clone())));
+            if recent.len() >= most {
+                let last = (number as u128) << SHARD_SHIFT | u128::MAX >> (128 - SHARD_SHIFT);
+                return (recent, KeyHash(last));
+            }
+        }
+        (recent, KeyHash(u128::MAX))
     }
 
     pub(crate) fn shards(&self) -> impl Iterator<Item = MutexGuard<'_, Shard>> {

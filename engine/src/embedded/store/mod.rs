@@ -19,6 +19,7 @@ mod opening;
 pub(crate) mod record_file;
 mod redb;
 mod run;
+mod scan;
 mod schema;
 mod sweep;
 #[cfg(test)]
@@ -55,6 +56,7 @@ pub(crate) use self::{
     fold::{Appended, Fold, FoldReport},
     leftovers::{Leftovers, Listing},
     opening::InspectedStore,
+    scan::StoredPage,
     schema::StoreState,
     sweep::SweepReport,
     view::{CurrentView, View},

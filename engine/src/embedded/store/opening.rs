@@ -75,6 +75,11 @@ impl InspectedStore {
         self.store.view()
     }
 
+    /// The bytes of the store file and of the files that it lists.
+    pub(crate) fn file_bytes(&self) -> Result<u64> {
+        self.store.file_bytes()
+    }
+
     /// The files that nothing lists, given where the journal ends.
     ///
     /// # Errors

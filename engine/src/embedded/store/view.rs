@@ -1,6 +1,6 @@
 //! Reading: an immutable view of the store as one commit left it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -12,7 +12,8 @@ use super::redb::storage::failed;
 use super::redb::tables::Tables;
 use super::run::block_cache::{BlockCache, BlockId};
 use super::run::filter::part;
-use super::run::{Block, RunReader};
+use super::run::{self, Block, RunReader};
+use crate::backend::reports::Bucket;
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, Result};
 use crate::base::sync::Swap;
@@ -28,11 +29,11 @@ pub(crate) struct View {
     pub(super) tables: Arc<Tables>,
     pub(super) seed: u64,
     /// Newest first.
-    runs: Vec<Run>,
+    pub(super) runs: Vec<Run>,
     /// At least those that are listed.
     pub(super) files: Arc<Files>,
     blocks: Arc<BlockCache>,
-    open: Arc<OpenIndex>,
+    pub(super) open: Arc<OpenIndex>,
     open_bytes: u64,
 }
 
@@ -111,6 +112,22 @@ impl View {
         self.open.values().any(|entry| entry.expires_at.is_some_and(|expiry| expiry <= now))
     }
 
+    /// The completed records by the end of their bucket.
+    pub(crate) fn buckets(&self) -> Vec<Bucket> {
+        // Of each bucket the records, the end of its record file, and the bytes of its runs.
+        let mut buckets: BTreeMap<u64, (u64, u64, u64)> = BTreeMap::new();
+        for Run { meta, .. } in &self.runs {
+            let (records, end, runs) = buckets.entry(meta.bucket_end).or_default();
+            *records += u64::from(meta.entries);
+            *end = meta.end.max(*end);
+            *runs += run::file_len(meta);
+        }
+        let bucket = |(end, (records, file, runs)): (u64, (u64, u64, u64))| {
+            Bucket::new(Time(end).to_wall(), records, file + runs)
+        };
+        buckets.into_iter().map(bucket).collect()
+    }
+
     /// The entries of all runs: completed records, expired ones not yet swept included.
     pub(crate) fn entries(&self) -> u64 {
         self.runs.iter().map(|run| u64::from(run.meta.entries)).sum()
@@ -121,8 +138,13 @@ impl View {
     }
 
     fn newest_completed(&self, hash: KeyHash) -> Result<Option<Stored>> {
+        self.newest_of(&self.entries_of(hash)?)
+    }
+
+    /// The newest of the records that these entries of one hash list.
+    pub(super) fn newest_of(&self, entries: &[(u64, Locator)]) -> Result<Option<Stored>> {
         let mut newest: Option<Stored> = None;
-        for (bucket_end, locator) in self.entries_of(hash)? {
+        for &(bucket_end, locator) in entries {
             let stored = Records::of(&self.files, bucket_end, self.seed)?.record(locator)?;
             if newest.as_ref().is_none_or(|newest| newest.sequence < stored.sequence) {
                 newest = Some(stored);
@@ -144,10 +166,7 @@ impl View {
             let meta = &run.meta;
             let found = self.block(run, part(hash, meta.blocks))?.find(hash, meta.blocks);
             let Some(locator) = found else { continue };
-            match entries.iter_mut().find(|(bucket_end, _)| *bucket_end == meta.bucket_end) {
-                Some((_, newest)) => *newest = locator.max(*newest),
-                None => entries.push((meta.bucket_end, locator)),
-            }
+            add_entry(&mut entries, meta.bucket_end, locator);
         }
         Ok(entries)
     }
@@ -157,16 +176,36 @@ impl View {
         if let Some(block) = self.blocks.get(id) {
             return Ok(block);
         }
-        let reader = RunReader::of(&self.files, &run.meta, self.seed)?;
-        let block = Arc::new(reader.block(number, run.starts.as_ref())?);
+        let block = self.read_block(run, number)?;
         self.blocks.insert(id, block.clone());
         Ok(block)
+    }
+
+    /// A block that is not kept: the one who scans comes by once.
+    pub(super) fn passing_block(&self, run: &Run, number: u32) -> Result<Arc<Block>> {
+        if let Some(block) = self.blocks.get(BlockId(run.meta.id, number)) {
+            return Ok(block);
+        }
+        self.read_block(run, number)
+    }
+
+    fn read_block(&self, run: &Run, number: u32) -> Result<Arc<Block>> {
+        let reader = RunReader::of(&self.files, &run.meta, self.seed)?;
+        Ok(Arc::new(reader.block(number, run.starts.as_ref())?))
     }
 
     fn open_record(&self, hash: KeyHash, entry: &OpenEntry) -> Result<Stored> {
         let row = self.tables.open.get(hash.0).map_err(failed)?;
         let row = row.ok_or_else(|| Error::corrupted("an open record is missing"))?;
         entry.decode(hash, row.value(), self.seed)
+    }
+}
+
+/// Of the entries of one hash in a bucket the newest counts.
+pub(super) fn add_entry(entries: &mut Vec<(u64, Locator)>, bucket_end: u64, locator: Locator) {
+    match entries.iter_mut().find(|(of, _)| *of == bucket_end) {
+        Some((_, newest)) => *newest = locator.max(*newest),
+        None => entries.push((bucket_end, locator)),
     }
 }
 

@@ -102,6 +102,10 @@ impl Block {
         near.filter(|entry| entry.hash == hash).map(|entry| entry.locator)
     }
 
+    pub(crate) fn entry(&self, position: usize) -> Option<Entry> {
+        self.slice().get(position).map(entry_of)
+    }
+
     pub(crate) fn entries(&self) -> impl Iterator<Item = Entry> {
         self.slice().iter().map(entry_of)
     }

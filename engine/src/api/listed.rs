@@ -1,0 +1,33 @@
+//! A record that a walk through the store met.
+
+use crate::api::begin::Lookup;
+use crate::semantics::key::Key;
+
+/// A key and what the store holds under it, as [`Engine::scan`](crate::Engine::scan) lists it.
+#[derive(Debug)]
+pub struct Listed {
+    key: Key,
+    lookup: Lookup,
+}
+
+impl Listed {
+    /// `None` when the key counts as absent.
+    pub(crate) fn new(key: Key, lookup: Lookup) -> Option<Self> {
+        (!matches!(lookup, Lookup::Absent)).then_some(Self { key, lookup })
+    }
+
+    /// The key.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// What the store holds; never [`Lookup::Absent`].
+    pub fn lookup(&self) -> &Lookup {
+        &self.lookup
+    }
+
+    /// Both.
+    pub fn into_parts(self) -> (Key, Lookup) {
+        (self.key, self.lookup)
+    }
+}

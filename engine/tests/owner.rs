@@ -1,0 +1,93 @@
+//! The note of the owner counts while the owner holds the store; an open may wait for that to end.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use oncekey::{Engine, ErrorKind, Options, owner};
+
+#[test]
+fn a_note_is_there_from_open_to_close() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    assert_eq!(owner(&store), None);
+    let engine = Options::new().owner_note("pid 7\n").open(&store).unwrap();
+    assert_eq!(owner(&store).as_deref(), Some(&b"pid 7\n"[..]));
+    engine.reopen().unwrap();
+    assert_eq!(owner(&store).as_deref(), Some(&b"pid 7\n"[..]));
+    engine.close().unwrap();
+    assert_eq!(std::fs::read(store.join("LOCK")).unwrap(), b"");
+    // A shorter one after a longer one, and the last handle dropped instead of closed.
+    for note in ["a long note", "short"] {
+        let engine = Options::new().owner_note(note).open(&store).unwrap();
+        assert_eq!(owner(&store).as_deref(), Some(note.as_bytes()));
+        drop(engine);
+        assert_eq!(owner(&store), None);
+    }
+    let engine = Engine::open(&store).unwrap();
+    assert_eq!(owner(&store), None);
+    drop(engine);
+    let long = Options::new().owner_note(vec![b'n'; 4097]).open(&store).unwrap_err();
+    assert_eq!(long.kind(), ErrorKind::InvalidInput);
+}
+
+/// Holds a store with a note until it is killed.
+#[test]
+#[ignore = "run by the tests of this file"]
+fn child() {
+    let dir = std::env::var("ONCEKEY_OWNED").unwrap();
+    let engine = Options::new().owner_note("child").open(dir).unwrap();
+    println!("open");
+    std::thread::sleep(Duration::from_secs(60));
+    drop(engine);
+}
+
+#[test]
+fn the_note_of_a_killed_owner_is_none_and_is_no_hindrance() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["child", "--exact", "--ignored", "--nocapture"])
+        .env("ONCEKEY_OWNED", &store)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut said, mut byte) = (Vec::new(), [0]);
+    let mut from = child.stdout.take().unwrap();
+    while !said.ends_with(b"open\n") {
+        from.read_exact(&mut byte).unwrap();
+        said.push(byte[0]);
+    }
+    assert_eq!(owner(&store).as_deref(), Some(&b"child"[..]));
+    assert_eq!(Engine::open(&store).unwrap_err().kind(), ErrorKind::StoreInUse);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(std::fs::read(store.join("LOCK")).unwrap(), b"child");
+    assert_eq!(owner(&store), None);
+    // The next owner has no note: the one that is left is not taken for its own.
+    let engine = Engine::open(&store).unwrap();
+    assert_eq!(owner(&store), None);
+    drop(engine);
+}
+
+#[test]
+fn an_open_waits_for_the_lock_as_long_as_it_was_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let engine = Engine::open(&store).unwrap();
+    let waiting = |wait| Options::new().lock_wait(Duration::from_millis(wait));
+    for error in [waiting(30).open(&store).unwrap_err(), waiting(30).read(&store).unwrap_err()] {
+        assert_eq!(error.kind(), ErrorKind::StoreInUse);
+    }
+    let (open, path) = (waiting(60_000), store.clone());
+    let next = std::thread::spawn(move || open.open(path).map(drop));
+    let (read, path) = (waiting(60_000), store.clone());
+    let last = std::thread::spawn(move || read.read(path).map(drop));
+    std::thread::sleep(Duration::from_millis(50));
+    assert!(!next.is_finished() && !last.is_finished());
+    engine.close().unwrap();
+    next.join().unwrap().unwrap();
+    last.join().unwrap().unwrap();
+    assert!(store.join("LOCK").exists());
+}
