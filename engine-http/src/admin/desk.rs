@@ -30,6 +30,8 @@ pub(crate) struct Settings {
     /// Members of `GET info`.
     pub(crate) about: Map<String, Value>,
     pub(crate) configuration: Option<Arc<dyn Fn() -> Value + Send + Sync>>,
+    pub(crate) unready: Option<Arc<dyn Fn() -> Option<&'static str> + Send + Sync>>,
+    pub(crate) console: bool,
     pub(crate) reload: Option<Hook>,
     pub(crate) drain: Option<Hook>,
 }

@@ -47,14 +47,24 @@ pub(crate) async fn guard(
     next: Next,
 ) -> Response {
     if !access.allows(request.headers()) {
-        let message = "this server is not for that host; name it in [admin] hosts";
-        return Refusal::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", message)
-            .into_response();
+        return wrong_host().into_response();
     }
     match authenticate(&desk, &access, &request) {
         Ok(caller) => admit(caller, request, next).await,
         Err(refusal) => refusal.into_response(),
     }
+}
+
+/// For what everybody may read at a name of this host: the page that asks for a token.
+pub(crate) async fn at_this_host(
+    State(access): State<Access>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if !access.allows(request.headers()) {
+        return wrong_host().into_response();
+    }
+    next.run(request).await
 }
 
 fn authenticate(desk: &Desk, access: &Access, request: &Request) -> Result<Caller, Refusal> {
@@ -87,6 +97,11 @@ pub(crate) fn of_token(role: Role) -> Caller {
 
 pub(crate) fn unauthorized() -> Refusal {
     Refusal::new(StatusCode::UNAUTHORIZED, "unauthorized", "sign in, or send a token")
+}
+
+pub(crate) fn wrong_host() -> Refusal {
+    let message = "this server is not for that host; name it in [admin] hosts";
+    Refusal::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", message)
 }
 
 pub(crate) fn too_many() -> Refusal {

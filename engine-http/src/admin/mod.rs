@@ -4,6 +4,7 @@ mod access;
 mod audit;
 mod backups;
 mod caller;
+mod console;
 mod desk;
 mod gate;
 mod jobs;
@@ -28,7 +29,7 @@ use std::time::SystemTime;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::IntoResponse;
 use axum::routing::{Route, delete, get, post};
 use http::StatusCode;
@@ -38,6 +39,7 @@ use tower_service::Service;
 
 use crate::layer::IdempotencyLayer;
 use audit::Audit;
+use console::Place;
 use desk::{Common, Desk, Settings};
 use refusal::Refusal;
 
@@ -165,6 +167,26 @@ impl Admin {
         self
     }
 
+    /// Why no request should come here at the moment, as `health` of `GET info` has it: `draining`,
+    /// `store_failed`, `upstream_down`. `None` is `ok`. Default: `store_full` while the engine takes
+    /// no new claims.
+    pub fn unready(
+        mut self,
+        reason: impl Fn() -> Option<&'static str> + Send + Sync + 'static,
+    ) -> Self {
+        self.settings.unready = Some(Arc::new(reason));
+        self
+    }
+
+    /// Serves the console for browsers, too: at `/` of the [guarded](Self::guarded) router, and at
+    /// `/console/` of the [router](Self::router) behind an authentication of the embedder, the page
+    /// included. It asks for nothing but what is below `/api/v1` beside it, by relative URLs, so that
+    /// it works under any prefix. Default: no console.
+    pub fn console(mut self) -> Self {
+        self.settings.console = true;
+        self
+    }
+
     /// Routes that need no authentication, such as those of health checks: on the
     /// [guarded](Self::guarded) router and the [control socket](Self::control_socket).
     pub fn beside(mut self, routes: Router) -> Self {
@@ -195,13 +217,14 @@ impl Admin {
             .route("/keys", get(reports::look_up))
             .route("/backups", post(backups::back_up))
             .nest("/api/v1", api().layer(from_fn_with_state(desk.clone(), gate::behind)))
+            .merge(self.pages(Place::Below))
             .fallback(async || StatusCode::NOT_FOUND)
             .layer(authentication)
             .with_state(desk)
     }
 
     /// The router with an authentication of its own, for a listener of its own: everything below
-    /// `/api/v1`, and what is [beside](Self::beside) it. The server must put
+    /// `/api/v1`, the [console](Self::console), whose page asks for a token, and what is [beside](Self::beside) it. The server must put
     /// `axum::extract::ConnectInfo<SocketAddr>` into the extensions of requests, or nothing holds up
     /// those who guess tokens.
     ///
@@ -214,8 +237,10 @@ impl Admin {
             .layer(from_fn_with_state(guarded.clone(), gate::guard))
             .route("/api/v1/session", post(signing::sign_in))
             .with_state(guarded.clone());
+        let pages = self.pages(Place::Root);
+        let pages = pages.layer(from_fn_with_state(guarded.1.clone(), gate::at_this_host));
         let api = api().layer(from_fn_with_state(guarded, gate::guard)).with_state(desk);
-        Router::new().nest("/api/v1", api).merge(signing).merge(self.beside)
+        Router::new().nest("/api/v1", api).merge(signing).merge(pages).merge(self.beside)
     }
 
     /// Serves the same routes on a Unix socket with mode 0600 at `path`, until the socket is dropped.
@@ -239,6 +264,11 @@ impl Admin {
         let desk = self.desk(None);
         let router = Router::new().nest("/api/v1", api().with_state(desk)).merge(self.beside);
         ControlSocket::serve(path.into(), router)
+    }
+
+    /// The routes of the console, if there is one.
+    fn pages<S: Clone + Send + Sync + 'static>(&self, place: Place) -> Router<S> {
+        if self.settings.console { console::routes(place) } else { Router::new() }
     }
 
     fn desk(&self, csrf: Option<String>) -> Arc<Desk> {
@@ -277,4 +307,5 @@ fn api() -> Router<Arc<Desk>> {
             Refusal::new(status, "invalid", "this path takes another method")
         })
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(map_response(console::unkept))
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, StatusCode, header};
+use http::{HeaderMap, header};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -32,8 +32,7 @@ pub(crate) async fn sign_in(
     request: Request,
 ) -> Result<Response, Refusal> {
     if !access.allows(request.headers()) {
-        let message = "this server is not for that host; name it in [admin] hosts";
-        return Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, "wrong_host", message));
+        return Err(gate::wrong_host());
     }
     if !gate::is_of_our_page(&request) {
         let message = "sign in with Content-Type: application/json, from a page of this server";
