@@ -20,3 +20,18 @@ BEGIN
   RETURN NULL;
 END $$;
 CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON oncekey.key FOR EACH ROW EXECUTE FUNCTION oncekey.audit();
+
+-- The history holds none of these: each count is 0.
+CREATE VIEW oncekey.violation AS
+SELECT 'a token was granted twice' AS what,
+  (SELECT count(*) FROM (SELECT token FROM oncekey.audit WHERE version = token GROUP BY token HAVING count(*) > 1) t) AS number
+UNION ALL SELECT 'a later claim has the smaller token',
+  (SELECT count(*) FROM oncekey.audit WHERE op = 'U' AND (token < oldtoken OR version <= oldversion))
+UNION ALL SELECT 'a live claim was taken over',
+  (SELECT count(*) FROM oncekey.audit WHERE op = 'U' AND token <> oldtoken AND oldstate = 1 AND NOT oldowner_ended)
+UNION ALL SELECT 'a live record was claimed anew',
+  (SELECT count(*) FROM oncekey.audit WHERE op = 'U' AND token <> oldtoken AND attempt = 1 AND oldstate IN (2, 3, 4) AND oldexpires > at)
+UNION ALL SELECT 'a completed record changed',
+  (SELECT count(*) FROM oncekey.audit WHERE op = 'U' AND oldstate IN (3, 4) AND oldexpires > at)
+UNION ALL SELECT 'a row was deleted within a minute of its expiry',
+  (SELECT count(*) FROM oncekey.audit WHERE op = 'D' AND oldexpires + 59000 > at);

@@ -6,6 +6,7 @@ use oncekey::ErrorKind;
 use oncekey::fleet::store::{Failure, error};
 
 use crate::connection::{Connection, STATEMENT_TIMEOUT, unavailable};
+use crate::options::Settings;
 use crate::rows::{Params, signed, unsigned};
 use crate::statements::{LEAVES, Statements};
 
@@ -89,10 +90,14 @@ pub(crate) async fn settings(
 pub(crate) async fn store(
     connection: &mut Connection,
     statements: &Statements,
-    known: &Known,
+    (settings, known): (&Settings, &Known),
     expected: Option<&Met>,
     mark: impl Fn() -> i64,
 ) -> Result<Met, Failure> {
+    if expected.is_none() && settings.accept_clock_jump {
+        let accepted = connection.run(&statements.accept_clock, &vec![]).await;
+        accepted.map_err(|(failure, _)| failure)?;
+    }
     for _ in 0..8 {
         let met = match read(connection, statements).await? {
             (met, Some(boot)) => Met { boot, ..met },
@@ -108,7 +113,8 @@ pub(crate) async fn store(
                 return Err(Failure::Refused(error(ErrorKind::StoreForeign, context, None)));
             }
             if (expected.generation, expected.boot) != (met.generation, met.boot) {
-                compare(connection, statements, known, &met).await?;
+                let accept = settings.accept_lost_history;
+                compare(connection, statements, known, &met, accept).await?;
             }
         }
         return Ok(met);
@@ -152,6 +158,7 @@ async fn compare(
     statements: &Statements,
     known: &Known,
     met: &Met,
+    accept: bool,
 ) -> Result<(), Failure> {
     let instance = known.instance.load(Ordering::SeqCst);
     if instance == 0 {
@@ -161,8 +168,12 @@ async fn compare(
         vec![Box::new(signed(instance)), Box::new(met.generation), Box::new(met.boot)];
     let rows = connection.run(&statements.renew, &params).await.map_err(|(failure, _)| failure)?;
     let number: Option<i64> = rows.first().and_then(|row| row.try_get(4).ok()).flatten();
-    if number.map_or(0, unsigned) < known.acknowledged.load(Ordering::SeqCst) {
-        known.lost.store(true, Ordering::SeqCst);
+    let number = number.map_or(0, unsigned);
+    if number < known.acknowledged.load(Ordering::SeqCst) {
+        match accept {
+            true => known.acknowledged.store(number, Ordering::SeqCst),
+            false => known.lost.store(true, Ordering::SeqCst),
+        }
     }
     Ok(())
 }

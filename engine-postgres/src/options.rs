@@ -53,6 +53,22 @@ impl Options {
         self
     }
 
+    /// Opens a store whose server's clock stands more than 30 days ahead of the last time that the store saw:
+    /// after a rest as long as that, or once the clock was looked at. Default no, which is `ClockJump`:
+    /// believing a wrong clock expires everything, for all processes of the fleet.
+    pub fn accept_clock_jump(mut self, accept: bool) -> Self {
+        self.settings.accept_clock_jump = accept;
+        self
+    }
+
+    /// Goes on when the server lacks changes that it had acknowledged to this process: after the promotion
+    /// of a standby that lagged behind. Default no, which is `HistoryLost` until the process is started
+    /// again. Keys whose claim or response was lost are new then, and their operations run again.
+    pub fn accept_lost_history(mut self, accept: bool) -> Self {
+        self.settings.accept_lost_history = accept;
+        self
+    }
+
     /// Trusts these certificates (PEM) instead of those of the system.
     pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.settings.root_certificates = Some(pem.into());
@@ -127,6 +143,8 @@ pub(crate) struct Settings {
     pub(crate) create: bool,
     pub(crate) replication_required: bool,
     pub(crate) startup_options: bool,
+    pub(crate) accept_clock_jump: bool,
+    pub(crate) accept_lost_history: bool,
     pub(crate) synchronous_commit: &'static str,
     pub(crate) root_certificates: Option<Vec<u8>>,
     pub(crate) bucket_ms: u64,
@@ -145,6 +163,8 @@ impl Settings {
             create: false,
             replication_required: false,
             startup_options: true,
+            accept_clock_jump: false,
+            accept_lost_history: false,
             synchronous_commit: "on",
             root_certificates: None,
             bucket_ms: 6 * 3_600_000,

@@ -56,7 +56,6 @@ pub struct PostgresStore {
     control: mpsc::UnboundedSender<Request>,
     upkeep: mpsc::UnboundedSender<Request>,
     pub(crate) settings: Arc<Settings>,
-    known: Arc<Known>,
     thread: std::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -74,7 +73,7 @@ struct Common {
     config: Config,
     statements: Statements,
     tls: Option<Tls>,
-    known: Arc<Known>,
+    known: Known,
     named: Arc<AtomicBool>,
     /// The store that was opened; every connection must meet the same.
     first: RefCell<Option<Met>>,
@@ -87,8 +86,7 @@ impl PostgresStore {
     /// `InvalidInput`, and those of starting a thread.
     pub(crate) fn start(settings: Settings) -> Result<Self> {
         let settings = Arc::new(settings);
-        let known = Arc::new(Known::default());
-        let common = (settings.clone(), settings.config()?, tls::make(&settings)?, known.clone());
+        let common = (settings.clone(), settings.config()?, tls::make(&settings)?);
         let (groups, group_requests) = mpsc::unbounded_channel();
         let (control, control_requests) = mpsc::unbounded_channel();
         let (upkeep, upkeep_requests) = mpsc::unbounded_channel();
@@ -99,7 +97,7 @@ impl PostgresStore {
         let thread = std::thread::Builder::new()
             .name("oncekey-postgres".to_owned())
             .spawn(move || {
-                let (settings, config, tls, known) = common;
+                let (settings, config, tls) = common;
                 let common = Rc::new(Common {
                     statements: Statements::new(&settings.schema),
                     named: Arc::new(AtomicBool::new(true)),
@@ -107,7 +105,7 @@ impl PostgresStore {
                     settings,
                     config,
                     tls,
-                    known,
+                    known: Known::default(),
                 });
                 let lane = |requests, keeps| serve(Lane::new(common.clone()), requests, keeps);
                 let tasks = tokio::task::LocalSet::new();
@@ -124,17 +122,7 @@ impl PostgresStore {
             })
             .map_err(|source| error(ErrorKind::Io, "starting a thread", Some(source.into())))?;
         let thread = std::sync::Mutex::new(Some(thread));
-        Ok(Self { groups, control, upkeep, settings, known, thread })
-    }
-
-    /// Whether the server lacks something that it had acknowledged to this process.
-    pub fn history_lost(&self) -> bool {
-        self.known.lost.load(Ordering::SeqCst)
-    }
-
-    /// Goes on with a server that lost history.
-    pub fn accept_lost_history(&self) {
-        self.known.lost.store(false, Ordering::SeqCst);
+        Ok(Self { groups, control, upkeep, settings, thread })
     }
 
     fn wait<T: Send + 'static>(&self, request: impl FnOnce(Done<T>) -> Request) -> Result<T> {
@@ -347,7 +335,7 @@ impl Lane {
         let met = handshake::store(
             &mut connection,
             &common.statements,
-            &common.known,
+            (&common.settings, &common.known),
             first.as_ref(),
             mark,
         );

@@ -18,7 +18,7 @@ const PAGES: i64 = 1_000;
 pub(crate) async fn round(lane: &mut Lane, by: u64, interval: Duration) -> Result<Upkeep, Failure> {
     let interval = signed(interval.as_millis() as u64);
     let rows = lane.run(|statements| &statements.upkeep_elect, &vec![Box::new(interval)]).await?;
-    let Some(row) = rows.first() else { return Ok(Upkeep::default()) };
+    let Some(row) = rows.first() else { return size(lane, Upkeep::default()).await };
     let number = |at: usize| row.try_get::<_, i64>(at).unwrap_or(1).max(1);
     let bucket = number(0) / number(1);
     let lapsed: Vec<i64> = row.try_get(3).unwrap_or_default();
@@ -42,6 +42,11 @@ pub(crate) async fn round(lane: &mut Lane, by: u64, interval: Duration) -> Resul
     }
     expire(lane, LEAVES, true, &mut upkeep).await?;
     lane.run(|statements| &statements.upkeep_forget, &vec![]).await?;
+    size(lane, upkeep).await
+}
+
+/// Counts what is there: every process knows the bounds of the store.
+async fn size(lane: &mut Lane, mut upkeep: Upkeep) -> Result<Upkeep, Failure> {
     let rows = lane.run(|statements| &statements.upkeep_size, &vec![]).await?;
     if let Some(row) = rows.first() {
         upkeep.orphans = unsigned(row.try_get(0).unwrap_or(0));

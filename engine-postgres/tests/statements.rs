@@ -388,8 +388,19 @@ fn history_lost_is_noticed_by_a_process_that_lives_through_it() {
     };
     let Err(Failure::Refused(error)) = refused else { panic!("{refused:?}") };
     assert_eq!(error.kind(), ErrorKind::HistoryLost);
-    assert!(opened.store.history_lost());
-    opened.store.accept_lost_history();
+    // Until the process is started again, whatever the server says later.
+    opened.raw.run("UPDATE oncekey.mark SET number = 1000");
+    assert!(matches!(opened.group(vec![opened.claim(3)]), Err(Failure::Refused(_))));
+}
+
+#[test]
+fn history_lost_and_accepted_the_process_goes_on() {
+    let Some(cluster) = cluster() else { return };
+    let database = cluster.database();
+    let opened = cluster.open_with(&database, |options| options.accept_lost_history(true), LEASE);
+    opened.surely(vec![opened.claim(1)]);
+    opened.surely(vec![opened.claim(2)]);
+    opened.raw.run("DELETE FROM oncekey.boot; UPDATE oncekey.mark SET number = 1");
     assert_eq!(opened.surely(vec![opened.claim(3)]).applied.len(), 1);
 }
 
@@ -401,6 +412,12 @@ fn clock_jump_a_clock_that_went_30_days_ahead_changes_nothing() {
     let Err(Failure::Refused(error)) = opened.group(vec![opened.claim(1)]) else { panic!() };
     assert_eq!(error.kind(), ErrorKind::ClockJump);
     assert!(opened.raw.texts("SELECT hash FROM oncekey.key").is_empty());
+    // Accepted by one, it is right for all.
+    let open = |accept| cluster.options(&opened.database, "").accept_clock_jump(accept).open();
+    assert_eq!(open(false).unwrap_err().kind(), ErrorKind::ClockJump);
+    open(true).unwrap();
+    open(false).unwrap();
+    assert_eq!(opened.surely(vec![opened.claim(1)]).applied.len(), 1);
 }
 
 #[test]

@@ -2,6 +2,8 @@
 //! process that started it.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod proxy;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -121,6 +123,16 @@ impl Cluster {
 
     pub fn open(&self, database: &str, more: &str, lease: Duration) -> Opened {
         let store = self.options(database, more).store().unwrap();
+        Opened::of(self, store, database, lease)
+    }
+
+    pub fn open_with(
+        &self,
+        database: &str,
+        with: impl FnOnce(Options) -> Options,
+        lease: Duration,
+    ) -> Opened {
+        let store = with(self.options(database, "")).store().unwrap();
         Opened::of(self, store, database, lease)
     }
 

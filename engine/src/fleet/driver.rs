@@ -194,9 +194,7 @@ impl Driver {
             Action::Upkeep(by) => {
                 let shared = self.shared.clone();
                 let done: Done<Upkeep> = Box::new(move |result| {
-                    if let Ok(upkeep) = &result
-                        && upkeep.elected
-                    {
+                    if let Ok(upkeep) = &result {
                         shared.counters.swept.fetch_add(upkeep.removed, Ordering::Relaxed);
                         shared.counters.store_bytes.store(upkeep.bytes, Ordering::Relaxed);
                         shared.orphans.store(upkeep.orphans, Ordering::Relaxed);

@@ -397,12 +397,16 @@ impl Machine {
         }
         let sent =
             matches!(&work.stage, Stage::Change(change) if change.under_way || change.doubtful);
-        let Some(asker) = work.asker.take() else { return };
-        let kind = match (begins, sent) {
-            (false, true) => ErrorKind::OutcomeUnknown,
-            _ => ErrorKind::Unavailable,
+        let lacks =
+            |error: &Error| matches!(error.kind(), ErrorKind::StoreFull | ErrorKind::Overloaded);
+        let late = |kind| Error::new(kind, "the store did not answer in time");
+        let error = match &work.stage {
+            _ if sent && !begins => Some(late(ErrorKind::OutcomeUnknown)),
+            Stage::Change(change) => change.refused_for.clone().filter(lacks),
+            _ => None,
         };
-        self.tell(asker, Err(Error::new(kind, "the store did not answer in time")));
+        let Some(asker) = work.asker.take() else { return };
+        self.tell(asker, Err(error.unwrap_or_else(|| late(ErrorKind::Unavailable))));
         let settles =
             sent || matches!(self.slots[&hash].work, Some(Work { stage: Stage::GiveBack(_), .. }));
         if !settles {
@@ -566,10 +570,19 @@ impl Machine {
         let Some(work) = slot.work.as_mut() else { return };
         let (Stage::Change(change) | Stage::GiveBack(change)) = &mut work.stage else { return };
         change.under_way = false;
+        let full = |error: &Error| error.kind() == ErrorKind::StoreFull;
+        let begins = work.command.starts_execution();
         match failure {
-            Failure::NotCarriedOut(_) => {}
             Failure::Unknown(_) => change.doubtful = true,
-            Failure::Refused(error) if single => {
+            Failure::NotCarriedOut(error) if !full(error) => {
+                change.refused_for = Some(error.clone());
+            }
+            // The end of a claim waits for room; a new one does not.
+            Failure::NotCarriedOut(error) if !single || !begins || change.doubtful => {
+                change.refused_for = Some(error.clone());
+                change.alone = true;
+            }
+            Failure::Refused(error) | Failure::NotCarriedOut(error) if single => {
                 let doubtful = change.doubtful;
                 let error = if doubtful { error.as_outcome_unknown() } else { error.clone() };
                 if let Some(work) = self.end_work(hash)
@@ -581,7 +594,7 @@ impl Machine {
                 return;
             }
             // One of them is to blame: each goes alone.
-            Failure::Refused(_) => change.alone = true,
+            Failure::Refused(_) | Failure::NotCarriedOut(_) => change.alone = true,
         }
         let nobody_asks = work.asker.is_none();
         if nobody_asks && !work.is_doubtful() && matches!(work.stage, Stage::Change(_)) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::store::{Row, RowImage};
 use crate::backend::operation::Operation;
+use crate::base::error::Error;
 use crate::base::sync::Instant;
 use crate::semantics::command::{Command, Reply};
 use crate::semantics::key::Key;
@@ -97,6 +98,8 @@ pub(crate) struct Changing {
     pub(crate) not_before: Option<Instant>,
     /// Sent in a group of its own: one that it was in was refused.
     pub(crate) alone: bool,
+    /// Why the last sending was not carried out.
+    pub(crate) refused_for: Option<Error>,
     pub(crate) tries: u32,
 }
 
@@ -111,6 +114,7 @@ impl Changing {
             under_way: false,
             not_before: None,
             alone: false,
+            refused_for: None,
             tries: 0,
         }
     }

@@ -84,7 +84,7 @@ pub trait Store: Debug + Send + Sync + 'static {
     fn scan(&self, instance: u64, from: u128, most: usize, done: Done<Rows>);
     /// What expires when, by the buckets of the store, the first to expire first. May take long.
     fn expiring(&self, done: Done<Vec<Expiring>>);
-    /// One round of upkeep, unless another instance did one within `interval`.
+    /// One round of upkeep, unless another instance did one within `interval`; counts in any case.
     fn upkeep(&self, by: u64, interval: Duration, done: Done<Upkeep>);
     /// Ends the instance and the connections; blocks.
     ///
