@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::image::{self, Decided};
-use super::machine::{Machine, asks_for_an_orphan, is_refusal};
+use super::machine::{Machine, asks_for_an_orphan, is_refusal, overloaded};
 use super::slot::{Changing, Known, Stage, Work};
 use super::store::{GroupAnswer, Row, RowState};
 use crate::base::error::{Error, ErrorKind, Result};
@@ -34,7 +34,9 @@ impl Machine {
         let Some(work) = &slot.work else { return };
         if let Some(live) = &slot.live {
             let certain = self.stands(live, now);
-            if !certain && asks_for_an_orphan(&work.command) {
+            // An orphan is dated by the end of its instance, when that was the earlier.
+            let dates = matches!(work.command, Command::OwnerGone { .. });
+            if !certain && (dates || asks_for_an_orphan(&work.command)) {
                 return self.read(hash);
             }
             let (row, record) = (Some(live.row.clone()), Some(live.record.clone()));
@@ -50,6 +52,10 @@ impl Machine {
                 return self.decide(hash, ground, now);
             }
             self.replays.forget(hash);
+            return self.read(hash);
+        }
+        if self.is_full() {
+            // No claim would be granted; whether one is needed only the row tells.
             return self.read(hash);
         }
         self.decide(hash, Ground { row: None, record: None, at: lo, certain: true }, now);
@@ -78,6 +84,9 @@ impl Machine {
             let known = known.map(|(row, record)| Known { row, record });
             return self.finish(hash, Ok((reply, ground.record, ground.at)), known, now);
         };
+        if work.command.starts_execution() && self.is_full() {
+            return self.finish(hash, Err(overloaded("claims in flight")), None, now);
+        }
         self.ops += 1;
         let version = ground.row.as_ref().map_or(0, |row| row.version);
         let decided = Decided { record, version, at: ground.at };
@@ -175,6 +184,7 @@ impl Machine {
         {
             return self.finish(hash, outcome.map(|reply| (reply, None, Time(at))), None, now);
         }
+        work.doubted |= change.doubtful;
         work.stage = Stage::Read;
         self.was_read(hash, Some(row), at, now);
     }
@@ -286,7 +296,7 @@ impl Machine {
         };
         if let Some(mut asker) = work.asker {
             if waits {
-                match self.park(asker, now) {
+                match self.park(asker, work.waited, now) {
                     None => return self.next(hash, now),
                     Some(refused) => asker = refused,
                 }
@@ -373,6 +383,11 @@ fn token_of(command: &Command) -> Option<crate::semantics::token::Token> {
 /// What became of a change that may have been carried out, when another row is there now. `None`: it is
 /// to be decided again on that row.
 fn settled(change: &Changing, command: &Command, row: &Row, at: u64) -> Option<Result<Reply>> {
+    let same_life = change.before.as_ref().is_some_and(|before| before.token == row.token);
+    if row.state == RowState::Free && same_life {
+        // Another change freed the key that this one was to free.
+        return None;
+    }
     let moved_on = row.state == RowState::Free
         || change.before.as_ref().is_some_and(|before| before.token < row.token);
     match command {

@@ -150,10 +150,10 @@ impl Driver {
                 stopping |= matches!(event, Event::Stop);
                 self.machine.take_in(now, event);
             }
-            for action in self.machine.act(now) {
-                self.perform(action);
-            }
+            let actions = self.machine.act(now);
+            // A caller who was answered sees it in the statistics.
             self.publish();
+            actions.into_iter().for_each(|action| self.perform(action));
             if stopping && self.machine.is_idle() && self.leave() {
                 return;
             }

@@ -239,12 +239,12 @@ impl Machine {
     }
 
     fn submit(&mut self, op: Operation, now: Instant) {
-        let full = |bound: &str| Some(Error::new(ErrorKind::Overloaded, bound));
         let refusal = match &op.command {
             _ if self.stopped => Some(Error::new(ErrorKind::Closed, "")),
             command if !command.starts_execution() => None,
-            _ if self.in_flight >= self.rules.max_in_flight => full("claims in flight"),
-            _ if self.begins >= self.rules.max_queue => full("begins that wait for the store"),
+            _ if self.begins >= self.rules.max_queue => {
+                Some(overloaded("begins that wait for the store"))
+            }
             _ => None,
         };
         match refusal {
@@ -255,17 +255,20 @@ impl Machine {
 
     /// Starts an operation, or queues it behind the one that is decided now.
     pub(super) fn take(&mut self, op: Operation, now: Instant) {
-        let hash = op.hash;
-        let slot = self.slots.entry(hash).or_default();
-        if slot.work.is_some() {
-            slot.queue.push_back(op);
-            return;
+        match self.slots.entry(op.hash).or_default() {
+            slot if slot.work.is_some() => slot.queue.push_back(op),
+            _ => self.begin_work(op, false, now),
         }
+    }
+
+    fn begin_work(&mut self, op: Operation, waited: bool, now: Instant) {
+        let hash = op.hash;
         if op.command.starts_execution() {
             self.begins += 1;
         }
         let patience = self.rules.patience(&op.command);
-        slot.work = Some(Work::new(op, now));
+        let work = Work { waited, ..Work::new(op, now) };
+        self.slots.entry(hash).or_default().work = Some(work);
         self.timers.insert((now + patience, hash, Timer::Patience));
         self.start(hash, now);
     }
@@ -303,13 +306,15 @@ impl Machine {
         self.actions.push(Action::Answer(Answer::new(asker, outcome)));
     }
 
-    /// A begin that met an owner waits, if it may.
-    pub(super) fn park(&mut self, op: Operation, now: Instant) -> Option<Operation> {
+    /// A begin that met an owner waits, if it asked to and its time is not over; otherwise it comes back.
+    /// One that `waited` before keeps its place.
+    pub(super) fn park(&mut self, op: Operation, waited: bool, now: Instant) -> Option<Operation> {
         let Some(wait) = op.wait.filter(|wait| now < wait.until && !self.stopped) else {
             return Some(op);
         };
-        if self.waiting >= self.rules.max_waiters {
-            return Some(op);
+        if !waited && self.waiting >= self.rules.max_waiters {
+            self.tell(op, Err(overloaded("begins that wait for an owner")));
+            return None;
         }
         let hash = op.hash;
         let slot = self.slots.entry(hash).or_default();
@@ -382,7 +387,7 @@ impl Machine {
         slot.looks += 1;
         if let Some(op) = slot.waiters.pop_front() {
             self.waiting -= 1;
-            self.take(op, now);
+            self.begin_work(op, true, now);
         }
     }
 
@@ -547,6 +552,10 @@ impl Machine {
                     self.not_carried_out(*hash, &failure, single, now);
                 }
                 if !matches!(failure, Failure::Refused(_)) {
+                    if self.failures == 0 {
+                        // The store may be another one by now, whose clock makes every group late.
+                        self.next_renewal = now;
+                    }
                     self.failures = (self.failures + 1).min(6);
                     // Spread by the number of the instance, so that many do not come at once.
                     let jitter = self.writer.wrapping_mul(31).wrapping_add(self.groups) % 8;
@@ -675,6 +684,11 @@ impl Machine {
         }
     }
 
+    /// Whether there are as many claims as there may be.
+    pub(super) fn is_full(&self) -> bool {
+        self.in_flight >= self.rules.max_in_flight
+    }
+
     /// Whether this instance counts as living beyond doubt.
     pub(super) fn is_current(&self, instance: u64, now: Instant) -> bool {
         self.current.is_some_and(|current| {
@@ -702,6 +716,11 @@ impl Machine {
             self.reads.insert(hash);
         }
     }
+}
+
+/// The refusal of a bound.
+pub(super) fn overloaded(bound: &str) -> Error {
+    Error::new(ErrorKind::Overloaded, format!("as many {bound} as there may be"))
 }
 
 /// Whether a command is one that only an orphan, or nothing, is asked with.

@@ -1,11 +1,18 @@
 //! A store in memory that does what a shared one does, at once and one at a time; the simulation makes it
-//! late, forgetful and repetitive.
+//! late, forgetful and repetitive. For tests.
 
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::store::{
-    GENERATION_SHIFT, Group, GroupAnswer, Registered, Renewal, Row, RowState, Rows,
+    Done, Failure, GENERATION_SHIFT, Group, GroupAnswer, NewInstance, Opened, Registered, Renewal,
+    Row, RowState, Rows, Store, Upkeep, error,
 };
+use crate::base::error::{ErrorKind, Result};
+use crate::base::sync::Mutex;
+use crate::semantics::time::millis;
 
 /// One instance.
 #[derive(Clone, Debug)]
@@ -154,10 +161,116 @@ impl MemoryStore {
         ended
     }
 
+    /// Ends an instance of its own accord.
+    fn close(&mut self, id: u64) {
+        let now = self.now;
+        if let Some(instance) = self.instances.get_mut(&id) {
+            instance.ended_at.get_or_insert(now);
+        }
+    }
+
+    /// Rows that count as orphans.
+    fn orphans(&self) -> impl Iterator<Item = Row> {
+        self.rows.values().map(|row| self.seen(row)).filter(|row| match row.state {
+            RowState::Orphan => true,
+            RowState::InFlight => {
+                row.owner_ended.is_some() || row.deadline.is_some_and(|at| at <= self.now)
+            }
+            _ => false,
+        })
+    }
+
     /// The keys of claims that an instance holds.
+    #[cfg(test)]
     pub(crate) fn held_by(&self, owner: u64) -> Vec<u128> {
         let held =
             self.rows.values().filter(|row| row.state == RowState::InFlight && row.owner == owner);
         held.map(|row| row.hash).collect()
+    }
+}
+
+/// A [`MemoryStore`] that engines share. Its time stands still until it is moved.
+#[derive(Clone, Debug)]
+pub struct SharedMemory(Arc<Mutex<MemoryStore>>);
+
+impl SharedMemory {
+    /// An empty store.
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
+        /// 2026-01-01T00:00:00Z.
+        const START: u64 = 1_767_225_600_000;
+        Self(Arc::new(Mutex::new(MemoryStore::new(START))))
+    }
+
+    /// Moves the time of the store ahead.
+    pub fn advance(&self, by: Duration) {
+        self.0.lock().now += millis(by);
+    }
+}
+
+impl Store for SharedMemory {
+    fn open(&self, new: &NewInstance) -> Result<Opened> {
+        let registered = self.0.lock().register(&new.name, millis(new.lease));
+        Ok(Opened { registered, secret: [7; 64], incarnation: 1 })
+    }
+
+    fn register(&self, new: NewInstance, done: Done<Registered>) {
+        let registered = self.0.lock().register(&new.name, millis(new.lease));
+        done(Ok(registered));
+    }
+
+    fn group(&self, group: Group, done: Done<GroupAnswer>) {
+        let answer = self.0.lock().group(&group);
+        let late = || error(ErrorKind::Unavailable, "the group came too late", None);
+        done(answer.ok_or_else(|| Failure::NotCarriedOut(late())));
+    }
+
+    fn read(&self, _: u64, hashes: Vec<u128>, done: Done<Rows>) {
+        let rows = self.0.lock().read(&hashes);
+        done(Ok(rows));
+    }
+
+    fn renew(&self, instance: u64, done: Done<Renewal>) {
+        let renewal = self.0.lock().renew(instance);
+        done(Ok(renewal));
+    }
+
+    fn end(&self, by: u64, others: Vec<u64>, done: Done<Vec<u64>>) {
+        let ended = self.0.lock().end(by, &others);
+        done(Ok(ended));
+    }
+
+    fn orphans(&self, _: u64, after: Option<u128>, most: usize, done: Done<Rows>) {
+        let rows = {
+            let store = self.0.lock();
+            let behind = store.orphans().filter(|row| after.is_none_or(|after| row.hash > after));
+            let rows = behind.take(most).collect();
+            Rows { rows, now: store.now, generation: store.generation }
+        };
+        done(Ok(rows));
+    }
+
+    fn upkeep(&self, by: u64, _: Duration, done: Done<Upkeep>) {
+        let upkeep = {
+            let mut store = self.0.lock();
+            let others: Vec<_> = store.instances.keys().copied().collect();
+            let ended = store.end(by, &others).len() as u64;
+            let orphans = store.orphans().count() as u64;
+            Upkeep { elected: true, ended, removed: 0, orphans, bytes: 0 }
+        };
+        done(Ok(upkeep));
+    }
+
+    fn close(&self, instance: u64) -> Result<()> {
+        self.0.lock().close(instance);
+        Ok(())
+    }
+
+    fn location(&self) -> String {
+        "memory".to_owned()
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
     }
 }

@@ -10,8 +10,8 @@ mod deciding;
 mod driver;
 mod image;
 mod machine;
-#[cfg(test)]
-mod memory;
+#[cfg(any(test, feature = "stepping"))]
+pub mod memory;
 mod options;
 mod replays;
 #[cfg(test)]

@@ -52,6 +52,10 @@ pub(crate) struct Work {
     pub(crate) asker: Option<Operation>,
     pub(crate) since: Instant,
     pub(crate) stage: Stage,
+    /// Whether it is a begin that waited for an owner and looks again.
+    pub(crate) waited: bool,
+    /// Whether a change that may have been carried out was given up for another decision.
+    pub(crate) doubted: bool,
     /// Whether the owner of the row was asked to be declared ended.
     pub(crate) declared: bool,
 }
@@ -59,12 +63,14 @@ pub(crate) struct Work {
 impl Work {
     pub(crate) fn new(asker: Operation, since: Instant) -> Self {
         let (key, command) = (asker.key.clone(), asker.command.clone());
-        Self { key, command, asker: Some(asker), since, stage: Stage::Read, declared: false }
+        let (stage, asker) = (Stage::Read, Some(asker));
+        let (waited, doubted, declared) = (false, false, false);
+        Self { key, command, asker, since, stage, waited, doubted, declared }
     }
 
     /// Whether some sending of the change may have been carried out.
     pub(crate) fn is_doubtful(&self) -> bool {
-        matches!(&self.stage, Stage::Change(change) if change.doubtful)
+        self.doubted || matches!(&self.stage, Stage::Change(change) if change.doubtful)
     }
 }
 
