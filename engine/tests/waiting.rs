@@ -1,5 +1,4 @@
-//! "Waiting for the sync": what is answered before a group is durable, and what is not; and the
-//! bounds that only a stalled disk reaches.
+//! "Waiting for the sync": the suite that every backend passes, and what an embedded store adds to it.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
@@ -9,58 +8,24 @@ use std::time::Duration;
 
 use common::stalled::*;
 use common::*;
-use oncekey::{Begin, Durability, Engine, ErrorKind, Lookup, Pending};
+use oncekey::{Begin, Durability, ErrorKind, Lookup, Pending};
+use oncekey_testing::conformance::Embedded;
 use oncekey_testing::{CrashMode, Fault, HeldDisk, OpKind};
 
-fn submit(engine: &Engine, name: &str) -> Pending<Begin> {
-    engine.begin(&key(name), body("a"))
-}
+oncekey_testing::waiting!(Embedded);
 
 #[test]
-fn a_claim_waits_for_its_sync_and_others_wait_for_the_claim() {
+fn a_power_loss_before_the_sync_forgets_a_claim_that_nobody_was_told_of() {
     let Stalled { sim, held, engine } = stalled(|options| options);
     held.hold();
     let first = submit(&engine, "k");
     held.wait_for_sync();
-    // Written, not synced: nobody is answered, not even with Locked or Mismatch.
     let first = unanswered(first);
-    let second = unanswered(submit(&engine, "k"));
-    let other = unanswered(engine.begin(&key("k"), body("b")));
     let lost = sim.disk.crash(CrashMode::LoseAllUnsynced);
     held.release();
     assert!(matches!(first.wait().unwrap(), Begin::Claimed(_)));
-    assert!(matches!(second.wait().unwrap(), Begin::Locked(_) | Begin::Orphaned(_)));
-    assert!(matches!(other.wait().unwrap(), Begin::Mismatch(_)));
     // After a power loss at that moment the key is new, and nobody was told otherwise.
     let _claim = claim(&sim.on(lost).open(), "k");
-}
-
-#[test]
-fn every_end_waits_for_its_sync() {
-    let Stalled { held, engine, .. } = stalled(|options| options);
-    let [one, two, three] = ["one", "two", "three"].map(|name| claim(&engine, name));
-    drop(claim(&engine, "four"));
-    drop(claim(&engine, "five"));
-    let (four, five) = (orphan(&engine, "four"), orphan(&engine, "five"));
-    held.hold();
-    let completed = one.complete(b"x");
-    let aborted = two.abort();
-    let saved = three.checkpoint(b"half");
-    let taken = four.take_over();
-    let released = five.release();
-    held.wait_for_sync();
-    let completed = unanswered(completed);
-    // The owner has spoken: a begin waits for the end, it is not told Locked.
-    let replayed = unanswered(submit(&engine, "one"));
-    let (aborted, saved) = (unanswered(aborted), unanswered(saved));
-    let (taken, released) = (unanswered(taken), unanswered(released));
-    held.release();
-    completed.wait().unwrap();
-    aborted.wait().unwrap();
-    saved.wait().unwrap();
-    drop(taken.wait().unwrap());
-    released.wait().unwrap();
-    assert!(matches!(replayed.wait().unwrap(), Begin::Replay(_)));
 }
 
 #[test]
@@ -113,75 +78,6 @@ fn a_token_that_a_power_loss_forgot_is_not_issued_again() {
 }
 
 #[test]
-fn a_key_in_flight_is_answered_without_the_disk() {
-    let Stalled { held, engine, .. } = stalled(|options| options);
-    let _owner = claim(&engine, "k");
-    held.hold();
-    let _stuck = submit(&engine, "other");
-    held.wait_for_sync();
-    locked(&engine, "k");
-    let mismatch = engine.begin(&key("k"), body("b")).wait().unwrap();
-    assert!(matches!(mismatch, Begin::Mismatch(_)));
-    held.release();
-}
-
-#[test]
-fn the_queue_is_bounded_for_begins_and_open_for_ends() {
-    let Stalled { held, engine, .. } = stalled(|options| options.max_queue(2));
-    let owner = claim(&engine, "owner");
-    held.hold();
-    // One group is being synced, two begins wait for the next.
-    let stuck = submit(&engine, "stuck");
-    held.wait_for_sync();
-    let queued = [submit(&engine, "q1"), submit(&engine, "q2")];
-    let refused = begin_error(&engine, "q3");
-    assert_eq!(refused.kind(), ErrorKind::Overloaded, "{refused:?}");
-    let completed = owner.complete(b"x");
-    held.release();
-    completed.wait().unwrap();
-    for pending in queued.into_iter().chain([stuck]) {
-        assert!(matches!(pending.wait().unwrap(), Begin::Claimed(_)));
-    }
-    // Nothing happened to the refused one.
-    let _claim = claim(&engine, "q3");
-}
-
-#[test]
-fn waiters_are_bounded() {
-    let Stalled { engine, .. } = stalled(|options| options.max_waiters(2));
-    let owner = claim(&engine, "k");
-    let wait = || engine.begin_waiting(&key("k"), body("a"), Duration::from_secs(600));
-    let waiting = [wait(), wait()];
-    assert_eq!(wait().wait().unwrap_err().kind(), ErrorKind::Overloaded);
-    owner.complete(b"x").wait().unwrap();
-    for pending in waiting {
-        assert!(matches!(pending.wait().unwrap(), Begin::Replay(_)));
-    }
-}
-
-#[test]
-fn claims_in_flight_are_bounded() {
-    let Stalled { engine, .. } = stalled(|options| options.max_in_flight(2));
-    let one = claim(&engine, "one");
-    let _two = claim(&engine, "two");
-    assert_eq!(begin_error(&engine, "three").kind(), ErrorKind::Overloaded);
-    locked(&engine, "one");
-    one.complete(b"x").wait().unwrap();
-    let three = claim(&engine, "three");
-    // Each way to end a claim gives its place back.
-    drop(three);
-    orphan(&engine, "three");
-    let four = claim(&engine, "four");
-    let refused = orphan(&engine, "three").take_over().wait().unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::Overloaded);
-    four.abort().wait().unwrap();
-    let taken = refused.into_handle().unwrap().take_over().wait().unwrap();
-    taken.abort().wait().unwrap();
-    assert_eq!(engine.stats().in_flight, 1);
-    let _five = claim(&engine, "five");
-}
-
-#[test]
 fn orphans_are_bounded() {
     let Stalled { engine, .. } = stalled(|options| options.max_orphans(2));
     for name in ["one", "two"] {
@@ -194,24 +90,6 @@ fn orphans_are_bounded() {
     while engine.begin(&key("three"), body("a")).wait().is_err() {
         std::thread::yield_now();
     }
-}
-
-#[test]
-fn responses_and_checkpoints_at_their_limit_and_one_past_it() {
-    let Stalled { engine, .. } = stalled(|options| options.max_response(100).max_checkpoint(10));
-    let at = claim(&engine, "at").complete(&[1; 100]).wait().unwrap();
-    assert!(at.response_kept());
-    // Completed all the same, and the caller is told.
-    let past = claim(&engine, "past").complete(&[1; 101]).wait().unwrap();
-    assert!(!past.response_kept());
-    assert_eq!(replay(&engine, "past").response(), None);
-
-    let owner = claim(&engine, "k");
-    owner.checkpoint(&[1; 10]).wait().unwrap();
-    let refused = owner.checkpoint(&[2; 11]).wait().unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
-    drop(owner);
-    assert_eq!(checkpoint(orphan(&engine, "k").last_checkpoint()), [1; 10]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Twins of the outside world for the tests of oncekey: a disk that loses power, fails and rots
-//! on demand, and a clock that is moved by hand. Both are deterministic.
+//! on demand, and a clock that is moved by hand. Both are deterministic. With the feature
+//! `conformance`, the suites that every backend passes.
 //!
 //! ```
 //! use oncekey::disk::{Caching, Disk, DiskFile};
@@ -21,14 +22,20 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod caller;
+pub mod calls;
 mod clock;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod disk;
 mod held;
 mod linear;
 mod model;
+mod random;
 
 pub use clock::ManualClock;
 pub use disk::{CrashMode, Fault, Op, OpKind, Ops, SimDisk, is_power_off};
 pub use held::HeldDisk;
 pub use linear::{Answer, Call, CallId, History, Violation};
 pub use model::{Begun, Model, Refused};
+pub use random::{Random, Seed, seeds};

@@ -87,6 +87,8 @@ pub enum Answer<T> {
     Unknown,
     /// Nothing is stored.
     Absent,
+    /// The claim stands no more: by this change, or by another while the answer to this one was lost.
+    Gone,
     /// Nobody heard the answer of a begin, but it is decided.
     Unheard,
 }
@@ -448,7 +450,8 @@ impl<T> Answer<T> {
     fn is(&self, result: &Result<(), Refused>) -> bool {
         matches!(
             (self, result),
-            (Self::Done, Ok(()))
+            (Self::Done | Self::Gone, Ok(()))
+                | (Self::Gone, Err(Refused::Fenced))
                 | (Self::Fenced, Err(Refused::Fenced))
                 | (Self::AlreadyCompleted, Err(Refused::AlreadyCompleted))
         )

@@ -238,6 +238,12 @@ impl Model {
             .map(|entry| entry.token)
     }
 
+    /// Whether the record of this claim counts as absent by its time, and no other took its place.
+    pub fn has_expired(&self, key: u8, token: u64) -> bool {
+        self.entries.get(&key).is_some_and(|entry| entry.token == token)
+            && self.clone().entry(key).is_none()
+    }
+
     /// The tokens of all orphans, by key.
     pub fn orphans(&mut self) -> BTreeMap<u8, u64> {
         let keys: Vec<_> = self.entries.keys().copied().collect();

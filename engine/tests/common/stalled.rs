@@ -1,10 +1,11 @@
-//! An engine whose disk can be stopped at a sync, and what has no answer until it goes on.
+//! An engine whose disk can be stopped at a sync.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use oncekey::{Engine, Error, Options, Pending};
+use oncekey::{Engine, Options};
 use oncekey_testing::HeldDisk;
+#[allow(unused_imports)]
+pub(crate) use oncekey_testing::calls::unanswered;
 
 use super::Sim;
 
@@ -27,12 +28,4 @@ pub(crate) fn stalled_at(part: &'static str, change: impl FnOnce(Options) -> Opt
     // a test waits for.
     engine.sweep().unwrap();
     Stalled { sim, held, engine }
-}
-
-/// There is no answer yet. Not for as long as it takes: for a moment.
-pub(crate) fn unanswered<T, E: From<Error>>(pending: Pending<T, E>) -> Pending<T, E> {
-    match pending.wait_timeout(Duration::from_millis(20)) {
-        Err(pending) => pending,
-        Ok(_) => panic!("answered before the sync"),
-    }
 }

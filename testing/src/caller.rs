@@ -1,17 +1,21 @@
 //! A caller that does everything a caller can, at random, and tells all of it.
+#![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
 
 use oncekey::{Begin, Claim, Engine, ErrorKind, Orphan};
-use oncekey_testing::{Answer, Call, CallId, History};
 
-use super::{Random, body};
+use crate::calls::body;
+use crate::{Answer, Call, CallId, History, Random};
 
-pub(crate) type Token = [u8; 24];
+/// A token as a caller can send it on.
+pub type Token = [u8; 24];
 
 /// Where a caller tells what it asks and what it is told.
-pub(crate) trait Sink {
+pub trait Sink {
+    /// Before the engine is asked.
     fn call(&self, key: u8, call: Call<Token>) -> CallId;
+    /// Once it has answered.
     fn answer(&self, id: CallId, answer: Answer<Token>);
 }
 
@@ -25,15 +29,18 @@ impl Sink for History<Token> {
 }
 
 /// One thread's caller.
-pub(crate) struct Caller<'a, S> {
-    pub(crate) engine: &'a Engine,
-    pub(crate) sink: &'a S,
-    pub(crate) random: Random,
-    pub(crate) keys: u8,
-    pub(crate) claims: Vec<(u8, Claim)>,
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub struct Caller<'a, S> {
+    pub engine: &'a Engine,
+    pub sink: &'a S,
+    pub random: Random,
+    pub keys: u8,
+    pub claims: Vec<(u8, Claim)>,
 }
 
-pub(crate) fn claimed(claim: &Claim) -> Answer<Token> {
+/// The answer that a claim is.
+pub fn claimed(claim: &Claim) -> Answer<Token> {
     Answer::Claimed {
         token: claim.token().to_bytes(),
         attempt: claim.attempt(),
@@ -43,7 +50,7 @@ pub(crate) fn claimed(claim: &Claim) -> Answer<Token> {
 }
 
 /// What an error says of the call.
-pub(crate) fn failed(kind: ErrorKind) -> Answer<Token> {
+pub fn failed(kind: ErrorKind) -> Answer<Token> {
     match kind {
         ErrorKind::Fenced => Answer::Fenced,
         ErrorKind::AlreadyCompleted => Answer::AlreadyCompleted,
@@ -59,12 +66,13 @@ pub(crate) fn failed(kind: ErrorKind) -> Answer<Token> {
 
 impl<S: Sink> Caller<'_, S> {
     /// Random steps; gives the claims that are still held.
-    pub(crate) fn run(mut self, steps: u64) -> Vec<(u8, Claim)> {
+    pub fn run(mut self, steps: u64) -> Vec<(u8, Claim)> {
         (0..steps).for_each(|_| self.step());
         self.claims
     }
 
-    pub(crate) fn step(&mut self) {
+    /// One random step.
+    pub fn step(&mut self) {
         match self.random.below(10) {
             0..=4 => self.begin(),
             5 if !self.claims.is_empty() => self.checkpoint(),
@@ -80,8 +88,10 @@ impl<S: Sink> Caller<'_, S> {
         let id = self.sink.call(key, Call::Begin { body: u8::from(other) });
         let body = body(if other { "b" } else { "a" });
         let begun = match self.random.below(3) {
-            0 => self.engine.begin_waiting(&super::key([key]), body, Duration::from_millis(2)),
-            _ => self.engine.begin(&super::key([key]), body),
+            0 => {
+                self.engine.begin_waiting(&crate::calls::key([key]), body, Duration::from_millis(2))
+            }
+            _ => self.engine.begin(&crate::calls::key([key]), body),
         };
         let begun = begun.wait();
         let answer = match &begun {

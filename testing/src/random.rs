@@ -1,0 +1,63 @@
+//! Randomness of tests: seeds that are named, replayed and chosen from outside.
+#![allow(clippy::unwrap_used)]
+
+/// All that is random in a test: a tape of bytes, then a linear congruential generator by its seed.
+#[derive(Clone, Debug)]
+pub struct Random {
+    state: u64,
+    tape: std::vec::IntoIter<u8>,
+}
+
+impl Random {
+    /// What the generator of this seed decides.
+    pub fn new(seed: u64) -> Self {
+        let mut random = Self { state: seed, tape: Vec::new().into_iter() };
+        random.below(1);
+        random
+    }
+
+    /// What a fuzzer decides.
+    pub fn taped(tape: Vec<u8>) -> Self {
+        Self { state: 0, tape: tape.into_iter() }
+    }
+
+    /// Whether the tape goes on.
+    pub fn is_taped(&self) -> bool {
+        self.tape.len() > 0
+    }
+
+    /// A number from 0 on, less than `limit`.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        if let Some(byte) = self.tape.next() {
+            let more = if limit > 256 { self.tape.next().unwrap_or(0) } else { 0 };
+            return (u64::from(byte) | u64::from(more) << 8) % limit;
+        }
+        self.state = self
+            .state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.state >> 33) % limit
+    }
+}
+
+/// The seeds to run: `default`, or what `ONCEKEY_SEEDS` says.
+///
+/// # Panics
+/// It says something else than a range.
+pub fn seeds(default: std::ops::Range<u64>) -> std::ops::Range<u64> {
+    let Ok(given) = std::env::var("ONCEKEY_SEEDS") else { return default };
+    let (start, end) = given.split_once("..").expect("ONCEKEY_SEEDS is like 0..1000");
+    start.parse().unwrap()..end.parse().unwrap()
+}
+
+/// Names the seed of a failure.
+#[derive(Debug)]
+pub struct Seed(pub u64);
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("replay this failure with ONCEKEY_SEEDS={}..{}", self.0, self.0 + 1);
+        }
+    }
+}
