@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::store::{
-    Done, Failure, GENERATION_SHIFT, Group, GroupAnswer, NewInstance, Opened, Registered, Renewal,
-    Row, RowState, Rows, Store, Upkeep, error,
+    Done, Expiring, Failure, GENERATION_SHIFT, Group, GroupAnswer, NewInstance, Opened, Registered,
+    Renewal, Row, RowState, Rows, Store, Upkeep, error,
 };
 use crate::base::error::{ErrorKind, Result};
 use crate::base::sync::Mutex;
@@ -248,6 +248,32 @@ impl Store for SharedMemory {
             Rows { rows, now: store.now, generation: store.generation }
         };
         done(Ok(rows));
+    }
+
+    fn scan(&self, _: u64, from: u128, most: usize, done: Done<Rows>) {
+        let rows = {
+            let store = self.0.lock();
+            let rows = store.rows.range(from..).take(most).map(|(_, row)| store.seen(row));
+            Rows { rows: rows.collect(), now: store.now, generation: store.generation }
+        };
+        done(Ok(rows));
+    }
+
+    fn expiring(&self, done: Done<Vec<Expiring>>) {
+        const BUCKET: u64 = 60_000;
+        let mut buckets = BTreeMap::<u64, (u64, u64)>::new();
+        {
+            let store = self.0.lock();
+            let live = |row: &&Row| row.expires_at.is_some_and(|at| at > store.now);
+            for row in store.rows.values().filter(live) {
+                let end = (row.expires_at.unwrap_or_default() / BUCKET + 1) * BUCKET;
+                let (records, bytes) = buckets.entry(end).or_default();
+                *records += 1;
+                *bytes += row.body.as_ref().map_or(0, |body| body.len() as u64);
+            }
+        }
+        let expiring = |(end, (records, bytes))| Expiring { end, records, bytes };
+        done(Ok(buckets.into_iter().map(expiring).collect()));
     }
 
     fn upkeep(&self, by: u64, _: Duration, done: Done<Upkeep>) {

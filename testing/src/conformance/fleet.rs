@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use oncekey::fleet::memory::SharedMemory;
 use oncekey::fleet::store::{
-    Done, Failure, Group, GroupAnswer, NewInstance, Opened, Registered, Renewal, Rows, Store,
-    Upkeep, error,
+    Done, Expiring, Failure, Group, GroupAnswer, NewInstance, Opened, Registered, Renewal, Rows,
+    Store, Upkeep, error,
 };
 use oncekey::fleet::{Options, open};
 use oncekey::{Begin, Engine, ErrorKind, Fingerprint, Key, Result};
@@ -295,6 +295,18 @@ impl Store for Wire {
     fn orphans(&self, instance: u64, after: Option<u128>, most: usize, done: Done<Rows>) {
         if let Some(done) = self.open(done) {
             self.store.orphans(instance, after, most, done);
+        }
+    }
+
+    fn scan(&self, instance: u64, from: u128, most: usize, done: Done<Rows>) {
+        if let Some(done) = self.open(done) {
+            self.store.scan(instance, from, most, done);
+        }
+    }
+
+    fn expiring(&self, done: Done<Vec<Expiring>>) {
+        if let Some(done) = self.open(done) {
+            self.store.expiring(done);
         }
     }
 
