@@ -396,6 +396,7 @@ function timeChart({ title, kind, parts, format, how = "mean", base }) {
 		const series = state.series;
 		const all = parts.map((part) => series && part.values(series));
 		figure.hidden = !!series && all.every((values) => !values);
+		parts.forEach((_, i) => { view.legend.children[i].hidden = !!series && !all[i]; });
 		const length = series ? Math.max(0, ...all.map((values) => values?.length ?? 0)) : 0;
 		const count = Math.min(length, 300);
 		const lines = all.map((values) => thinned(values ?? [], count, how));
@@ -422,14 +423,15 @@ function timeChart({ title, kind, parts, format, how = "mean", base }) {
 			const ticks = width < 380 ? 3 : 5;
 			for (const tick of range(ticks)) {
 				const i = Math.round((tick / (ticks - 1)) * (count - 1));
-				svg.append(s("text", { class: "axis", x: x(i), y: height - 5, "text-anchor": tick === 0 ? "start" : tick === ticks - 1 ? "end" : "middle" }, clock(time(i), false)));
+				svg.append(s("text", { class: "axis", x: x(i), y: height - 5, "text-anchor": tick === 0 ? "start" : tick === ticks - 1 ? "end" : "middle" }, clock(time(i), length * series.stepMs < 6e5)));
 			}
 		}
 		if (at !== null && count) svg.append(s("line", { class: "cursor", x1: x(at), x2: x(at), y1: 6, y2: height - 22 }));
-		const words = (i) => `${clock(time(i))}  ·  ${parts.map((part, j) => `${part.label} ${lines[j][i] == null ? "–" : format(lines[j][i])}`).join("  ·  ")}`;
+		const shownAs = (value) => (value == null ? "–" : format(value));
+		const words = (i) => `${clock(time(i))}  ·  ${parts.map((part, j) => (all[j] ? `${part.label} ${shownAs(lines[j][i])}` : "")).filter(Boolean).join("  ·  ")}`;
 		const table = () => {
 			const rows = all.map((values) => thinned(values ?? [], Math.min(length, 15), how));
-			return range(Math.min(length, 15)).reverse().map((i) => [clock(time(i, Math.min(length, 15))), ...rows.map((row) => (row[i] == null ? "–" : format(row[i])))]);
+			return range(Math.min(length, 15)).reverse().map((i) => [clock(time(i, Math.min(length, 15))), ...rows.map((row) => shownAs(row[i]))]);
 		};
 		return { svg, count, words, head: ["Until", ...parts.map((part) => part.label)], table };
 	});
@@ -458,6 +460,7 @@ const CHARTS = [
 function overview() {
 	const view = template("t-overview");
 	const charts = CHARTS.map(timeChart);
+	let oldest = [];
 	view.charts.append(...charts.map((chart) => chart.figure));
 	const choose = (window) => {
 		state.window = window;
@@ -467,8 +470,9 @@ function overview() {
 		load().then(draw, poll);
 	};
 	const load = async () => {
-		const window = state.window, series = await api(`series?window=${window}`);
+		const window = state.window, [series, listed] = await Promise.all([api(`series?window=${window}`), api("orphans?limit=3")]);
 		if (window === state.window) state.series = series;
+		oldest = listed.orphans;
 	};
 	view.short.addEventListener("click", () => choose("15m"));
 	view.long.addEventListener("click", () => choose("24h"));
@@ -479,7 +483,7 @@ function overview() {
 	const draw = () => {
 		const engine = state.stats?.engine;
 		if (!engine) return;
-		verdict(view, engine);
+		verdict(view, engine, oldest);
 		if (state.paused) return;
 		const last = (values) => values?.at(-1), series = state.series, line = (values) => (series && values(series)?.length ? values(series) : null);
 		const total = line((series) => OUTCOMES.map((part) => part.values(series) ?? []).reduce((sum, values) => values.map((value, i) => (value ?? 0) + (sum[i] ?? 0)), []));
@@ -499,7 +503,7 @@ function overview() {
 }
 
 /** Whether an operator has to act, in a sentence. */
-function verdict(view, engine) {
+function verdict(view, engine, oldest) {
 	const [level, word, because] = health(), unknown = engine.orphans;
 	let [word2, why, shade] = ["All is well.", "Nothing is unresolved.", "ok"];
 	if (level !== "ok") [word2, why, shade] = [`${word[0].toUpperCase()}${word.slice(1)}.`, because + (unknown ? ` ${plural(unknown, "outcome is", "outcomes are")} unknown.` : ""), level];
@@ -507,6 +511,7 @@ function verdict(view, engine) {
 	view.verdict.className = `verdict ${shade}`;
 	say(view.word, word2);
 	say(view.because, why);
+	patch(view.oldest, unknown ? oldest : [], identity, (orphan) => h("li", {}, h("b"), link(orphan, label(orphan))), (line, orphan) => say(line.firstChild, duration(Date.now() - orphan.sinceMs)));
 	view.decide.hidden = !unknown;
 	say(view.decide, operator() ? "Decide" : "Show them");
 }
@@ -514,6 +519,9 @@ function verdict(view, engine) {
 // ---- Orphans ----
 
 const identity = (orphan) => `${orphan.scope} ${orphan.key} ${orphan.token}`;
+const link = ({ scope, key }, text = key) => h("a", { href: `#/lookup?scope=${encodeURIComponent(scope)}&key=${encodeURIComponent(key)}`, className: "mono" }, text);
+/** A key with its scope in front. */
+const label = ({ scope, key }) => (scope ? `${scope} / ${key}` : key);
 const tail = (token) => token.slice(-4);
 const STEP = 200, AT_ONCE = 100;
 /** A table as tables are, also where narrow pages lay it out as cards. */
@@ -526,7 +534,7 @@ const cell = (name, className = "") => h("td", { role: "cell", className, "data-
 
 function orphans() {
 	const view = template("t-orphans"), chosen = new Map();
-	let listed = null, total = 0, at = 0, seen = 0, limit = STEP, shown = [];
+	let listed = null, total = 0, at = 0, limit = STEP, shown = [];
 	const may = operator();
 	const all = h("input", { type: "checkbox", ariaLabel: `Select all that are shown, at most ${AT_ONCE}` });
 	if (may) {
@@ -537,8 +545,10 @@ function orphans() {
 	const load = async (force) => {
 		// A long list is not asked for at every turn.
 		if (!force && listed && total > 500 && Date.now() - at < 15_000) return;
-		const answer = await api("orphans?limit=100000");
-		[listed, total, at, seen] = [answer.orphans, answer.total, Date.now(), seen + 1];
+		// The first screenful at once, then the rest.
+		const answer = await api(`orphans?limit=${listed ? 100_000 : STEP}`);
+		if (!listed && answer.total > STEP) setTimeout(again);
+		[listed, total, at] = [answer.orphans, answer.total, Date.now()];
 		const there = new Set(listed.map(identity));
 		for (const key of chosen.keys()) if (!there.has(key)) chosen.delete(key);
 	};
@@ -557,7 +567,7 @@ function orphans() {
 		const [age, scope, key, attempt, checkpoint, token] = row.cells_;
 		age.title = new Date(orphan.sinceMs).toISOString().replace("T", " ").slice(0, 19) + " UTC";
 		say(scope, orphan.scope || "–");
-		key.append(h("a", { href: `#/lookup?scope=${encodeURIComponent(orphan.scope)}&key=${encodeURIComponent(orphan.key)}` }, orphan.key));
+		key.append(link(orphan));
 		say(attempt, number(orphan.attempt));
 		say(checkpoint, orphan.checkpointBytes ? bytes(orphan.checkpointBytes) : "–");
 		say(token, tail(orphan.token));
@@ -623,7 +633,7 @@ function resolve(targets, done) {
 		const checkpoint = one.checkpointBytes ? h("a", { href: `${API}orphans/checkpoint?${query}`, download: "" }, `${bytes(one.checkpointBytes)}, download`) : "none";
 		view.what.append(details([["Scope", one.scope || "none", "mono"], ["Key", one.key, "mono"], ["Attempt", number(one.attempt)], ["Since", moment(one.sinceMs)], ["Age", duration(one.ageMs)], ["Checkpoint", checkpoint], ["Token", one.token, "mono"]]));
 	} else {
-		view.what.append(h("details", {}, h("summary", {}, "Which ones"), h("ul", { className: "results mono" }, ...targets.map((target) => h("li", {}, `${target.scope ? target.scope + " / " : ""}${target.key}`)))));
+		view.what.append(h("details", {}, h("summary", {}, "Which ones"), h("ul", { className: "results mono" }, ...targets.map((target) => h("li", {}, label(target))))));
 	}
 	const wanted = one ? tail(one.token) : String(targets.length);
 	view.confirmLabel.textContent = one ? `To confirm, type the last four characters of the token: ${wanted}` : `To confirm, type the number of orphans: ${wanted}`;
@@ -667,7 +677,7 @@ function resolve(targets, done) {
 		problems[0]?.focus();
 		return problems.length === 0;
 	};
-	const result = (target, level, text) => h("li", { className: level }, h("b", {}, text), ` ${target.scope ? target.scope + " / " : ""}${target.key}`);
+	const result = (target, level, text) => h("li", { className: level }, h("b", {}, text), " " + label(target));
 	const act = async () => {
 		const way = choice(), reason = view.reason.value.trim();
 		const response = way === "complete" ? { status: Number(view.status.value), headers: lines(), body: view.body.value } : {};
