@@ -140,7 +140,7 @@ function login(note) {
 	document.querySelectorAll("dialog").forEach((dialog) => dialog.remove());
 	Object.assign(state, { info: null, stats: null, series: null, frame: null, screen: null, failures: 0, lostSince: null });
 	document.title = "oncekey";
-	remember("entered", "no");
+	enter(false);
 	const view = template("t-login");
 	if (note) { view.note.textContent = note; view.note.hidden = false; }
 	const token = view.form.elements.token;
@@ -151,7 +151,7 @@ function login(note) {
 		if (!token.value.trim()) return fail("Enter the token.");
 		try {
 			await api("session", { method: "POST", body: { token: token.value.trim() } });
-			remember("entered", "yes");
+			enter(true);
 			await start();
 		} catch (error) {
 			if (error.status === 429) fail("Too many wrong tokens. Wait a minute.");
@@ -164,14 +164,18 @@ function login(note) {
 }
 
 /** Whether this browser logged in: asked without a session, the server's no would be an error in the log. */
-const entered = () => LOGIN === "own" || remembered("entered", "") === "yes";
+const entered = () => LOGIN === "own" || state.entered || remembered("entered", "") === "yes";
+function enter(is) {
+	state.entered = is;
+	remember("entered", is ? "yes" : "no");
+}
 
 async function start() {
 	// A link of `oncekey console` brings a token that is good once.
 	const link = location.hash.match(/^#token=(.+)$/);
 	if (link) {
 		history.replaceState(null, "", location.pathname + location.search + "#/overview");
-		await api("session", { method: "POST", body: { token: decodeURIComponent(link[1]) } }).then(() => remember("entered", "yes"), () => {});
+		await api("session", { method: "POST", body: { token: decodeURIComponent(link[1]) } }).then(() => enter(true), () => {});
 	}
 	if (!entered()) return login();
 	try {
@@ -963,7 +967,7 @@ function about() {
 		if (info.role !== "operator" || view.config.textContent) return;
 		let config = null;
 		try { config = await api("config"); } catch (error) { if (!error.status || error.status === 401) throw error; return; }
-		view.config.textContent = typeof config === "string" ? config : JSON.stringify(config, null, 2);
+		view.config.textContent = config?.toml ?? JSON.stringify(config, null, 2);
 		view.configCard.hidden = false;
 	};
 	return { root: view.root, load };
