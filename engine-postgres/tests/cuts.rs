@@ -137,7 +137,7 @@ fn audited(fleet: &Fleet) {
 fn cut_at_each_message_of_each_command_every_outcome_is_settled() {
     let Some(cluster) = cluster() else { return };
     let fleet = Fleet::start(cluster, &cluster.database(), 2 * LONG);
-    fleet.raw.run(include_str!("../examples/audit.sql"));
+    fleet.raw.run(include_str!("audit.sql"));
     for command in COMMANDS {
         // The statements are prepared before the messages are counted.
         run(&fleet, command, &format!("{command} undisturbed"), || {});
@@ -165,7 +165,7 @@ fn cut_at_each_message_of_each_command_every_outcome_is_settled() {
 fn cut_at_each_message_of_a_connection_from_its_first_on() {
     let Some(cluster) = cluster() else { return };
     let fleet = Fleet::start(cluster, &cluster.database(), 2 * LONG);
-    fleet.raw.run(include_str!("../examples/audit.sql"));
+    fleet.raw.run(include_str!("audit.sql"));
     for from in [From::Client, From::Server] {
         let mut number = 0;
         loop {
@@ -191,7 +191,7 @@ fn silence_at_each_message_what_is_told_as_unknown_is_settled_once_the_network_i
     let Some(cluster) = cluster() else { return };
     let database = cluster.database();
     drop(cluster.options(&database, "").open().unwrap());
-    cluster.raw(&database).run(include_str!("../examples/audit.sql"));
+    cluster.raw(&database).run(include_str!("audit.sql"));
     let of_client = (0..3).map(|number| (From::Client, number));
     let of_server = (0..4).map(|number| (From::Server, number));
     let cases: Vec<_> = of_client.chain(of_server).collect();
