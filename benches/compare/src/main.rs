@@ -2,6 +2,8 @@
 
 mod disk;
 mod engines;
+mod fleet;
+#[cfg(feature = "engines")]
 mod grouped;
 mod modes;
 mod plot;
@@ -69,6 +71,37 @@ enum Mode {
         #[command(flatten)]
         common: Common,
     },
+    /// Several processes on one PostgreSQL: the engine beside a statement for each row
+    Fleet {
+        /// Sides to compare [default: both]
+        #[arg(long, value_delimiter = ',')]
+        sides: Vec<String>,
+        /// Numbers of processes to measure, one after the other
+        #[arg(long, value_delimiter = ',', default_value = "1,4")]
+        processes: Vec<usize>,
+        /// Numbers of callers of each process
+        #[arg(long, value_delimiter = ',', default_value = "1,16,64,256")]
+        callers: Vec<usize>,
+        /// Each commit waits for a standby, on the same disk
+        #[arg(long)]
+        standby: bool,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// The engine on a PostgreSQL with many live keys beside an empty store; heap-only updates; plans
+    FleetKeys {
+        /// Completed records that expire within a day
+        #[arg(long, default_value_t = 10_000_000)]
+        keys: u64,
+        /// Callers
+        #[arg(long, default_value_t = 64)]
+        callers: usize,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// A process of `fleet`, which starts it
+    #[command(hide = true)]
+    FleetProcess { side: String, host: String, callers: usize, response: usize },
     /// Prints results as tables in Markdown
     Report {
         /// What runs wrote with --json
@@ -158,6 +191,20 @@ fn run(mode: Mode) -> Result<()> {
         Mode::Check { callers, common } => {
             let dir = workdir::create(common.store.as_deref())?;
             modes::check(dir.path(), callers, common.turns(), &Work::new(common.response))
+        }
+        Mode::Fleet { sides, processes, callers, standby, common } => {
+            let sides = or_all(&sides, &fleet::SIDES)?;
+            let plan = fleet::Plan { processes, callers, sides, standby };
+            measure(&common, |dir, _, results, save| {
+                fleet::measure(dir, &plan, common.turns(), common.response, results, save)
+            })
+        }
+        Mode::FleetKeys { keys, callers, common } => {
+            let dir = workdir::create(common.store.as_deref())?;
+            fleet::keys(dir.path(), keys, callers, common.turns(), &Work::new(common.response))
+        }
+        Mode::FleetProcess { side, host, callers, response } => {
+            fleet::process(&side, &host, callers, response)
         }
         Mode::Report { files } => {
             print!("{}", tables::markdown(&Results::read(&files)?));

@@ -21,6 +21,9 @@ pub struct Results {
     /// Replays: one for each side, number of records and number of threads.
     #[serde(default)]
     pub replays: Vec<Replays>,
+    /// Pairs of several processes on one server.
+    #[serde(default)]
+    pub fleets: Vec<crate::fleet::Fleet>,
     /// Sides that could not take part, and why.
     #[serde(default)]
     pub missing: Vec<(String, String)>,
@@ -147,6 +150,7 @@ pub fn versions() -> Vec<(String, String)> {
             Some(((*name).to_owned(), rest.split_once('"')?.0.to_owned()))
         })
         .collect();
+    #[cfg(feature = "engines")]
     versions.push(("SQLite".to_owned(), rusqlite::version().to_owned()));
     // "Redis server v=7.0.15 sha=..."
     let redis = said(Command::new("redis-server").arg("--version"));
@@ -180,6 +184,7 @@ impl Results {
                 Some(sum) => {
                     sum.pairs.extend(more.pairs);
                     sum.replays.extend(more.replays);
+                    sum.fleets.extend(more.fleets);
                     sum.missing.extend(more.missing);
                 }
             }

@@ -63,6 +63,9 @@ fn write(out: &mut String, results: &Results) -> std::fmt::Result {
         }
         writeln!(out)?;
     }
+    if !results.fleets.is_empty() {
+        fleets(out, results)?;
+    }
     if !results.replays.is_empty() {
         writeln!(
             out,
@@ -85,6 +88,32 @@ fn write(out: &mut String, results: &Results) -> std::fmt::Result {
         writeln!(out)?;
     }
     Ok(())
+}
+
+/// Several processes on one server.
+fn fleets(out: &mut String, results: &Results) -> std::fmt::Result {
+    writeln!(
+        out,
+        "| callers × processes | side | per s | p50 ms | p99 ms | server CPU µs each | client CPU µs each \
+         |\n|---|---|--:|--:|--:|--:|--:|"
+    )?;
+    for it in &results.fleets {
+        writeln!(
+            out,
+            "| {} × {}{}{} | {} | {} | {:.1} | {:.1} | {:.0} | {:.0} |",
+            it.callers,
+            it.processes,
+            if it.standby { ", standby" } else { "" },
+            if it.replays { ", replays elsewhere" } else { "" },
+            it.side,
+            thousands(it.per_second),
+            it.p50_us / 1e3,
+            it.p99_us / 1e3,
+            it.server_cpu_us,
+            it.client_cpu_us
+        )?;
+    }
+    writeln!(out)
 }
 
 /// Pairs per second of all sides, by callers.

@@ -71,6 +71,11 @@ impl Ids {
         Self { sequence: since.as_nanos() as u64, next: AtomicU64::new(0) }
     }
 
+    /// The sequence, and how many keys of it were given.
+    pub fn given(&self) -> (u64, u64) {
+        (self.sequence, self.next.load(Ordering::Relaxed))
+    }
+
     /// A fresh key.
     pub fn fresh(&self) -> Id {
         Id::new(self.sequence, self.next.fetch_add(1, Ordering::Relaxed))
@@ -104,6 +109,7 @@ impl Work {
     }
 
     /// The bytes that a request is compared by.
+    #[cfg(feature = "engines")]
     pub fn fingerprint(&self) -> &[u8] {
         &self.claim[HEADER - 32..]
     }
@@ -117,6 +123,7 @@ impl Work {
     ///
     /// # Errors
     /// The record is not completed, or of another request.
+    #[cfg(feature = "engines")]
     pub fn replay(&self, value: &[u8], out: &mut Vec<u8>) -> oncekey_benches::Result<()> {
         let (Some(&1), Some(fingerprint), Some(response)) =
             (value.first(), value.get(HEADER - 32..HEADER), value.get(HEADER..))

@@ -9,6 +9,9 @@ use crate::Result;
 
 pub(crate) const MEMBERS: usize = 3;
 
+/// How long a cluster may take to be whole before a Patroni is started again.
+const STUCK: Duration = Duration::from_secs(60);
+
 /// What befalls the leader.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Blow {
@@ -187,10 +190,12 @@ tags: {{nofailover: false, nosync: false}}
         leaders.into_iter().max_by_key(|(_, timeline)| *timeline)
     }
 
-    /// Waits for a leader that both others follow, one of them synchronously.
+    /// Waits for a leader that both others follow, one of them synchronously, as etcd knows, too: one that is
+    /// struck before that has no successor until it comes back.
     pub(crate) fn healthy(&mut self, patience: Duration) -> Result<(usize, u64)> {
         let start = Instant::now();
-        let query = "SELECT count(*) || ' ' || count(*) FILTER (WHERE sync_state IN ('sync', 'quorum')) FROM pg_stat_replication WHERE state = 'streaming'";
+        let mut tried = 0;
+        let query = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming' AND application_name LIKE 'm_'";
         while start.elapsed() < patience {
             for member in 0..MEMBERS {
                 if let Some(patroni) = &mut self.patronis[member]
@@ -200,13 +205,30 @@ tags: {{nofailover: false, nosync: false}}
                 }
             }
             if let Some(leader) = self.leader()
-                && self.ask(leader.0, query).is_some_and(|found| found == "2 1")
+                && self.ask(leader.0, query).is_some_and(|found| found == "2")
+                && self.listed()?.contains("Sync Standby")
             {
                 return Ok(leader);
             }
+            // Patroni 3.0.2 may find its own key of the standby changed for ever: it is started again.
+            if start.elapsed() > STUCK * (tried + 1)
+                && let Some((leader, _)) = self.leader()
+                && let Some(patroni) = &mut self.patronis[leader]
+            {
+                tried += 1;
+                println!("the cluster is not whole: the Patroni of m{leader} is started again");
+                patroni.kill()?;
+            }
             std::thread::sleep(Duration::from_millis(300));
         }
-        Err("the cluster did not become whole".into())
+        Err(format!("the cluster did not become whole:\n{}", self.listed()?).into())
+    }
+
+    /// The members, as Patroni says.
+    fn listed(&self) -> Result<String> {
+        let output =
+            as_postgres("patronictl").arg("-c").arg(self.config(0)).arg("list").output()?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     fn postmaster(&self, member: usize) -> Option<String> {

@@ -80,6 +80,7 @@ fn strike(
         std::thread::sleep(Duration::from_millis(noise.rand_range(500..3_000)));
         let blow = Blow::ALL[noise.rand_range(0..Blow::ALL.len() as u64) as usize];
         let start = Instant::now();
+        println!("{blow:?} …");
         let (leader, timeline) = cluster.strike(blow, PATIENCE)?;
         let told = load.acknowledged();
         let led = start.elapsed().as_secs_f64();

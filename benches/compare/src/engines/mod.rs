@@ -1,11 +1,16 @@
 //! The engines that run inside the program, each with the settings that suit this work best.
 
+#[cfg(feature = "engines")]
 pub mod fjall;
+#[cfg(feature = "engines")]
 pub mod lmdb;
 pub mod oncekey;
 pub mod raw;
+#[cfg(feature = "engines")]
 pub mod redb;
+#[cfg(feature = "engines")]
 pub mod rocksdb;
+#[cfg(feature = "engines")]
 pub mod sqlite;
 
 /// The cache that every rival with a setting for it gets: a tenth of the machine's memory.

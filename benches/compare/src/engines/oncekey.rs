@@ -27,8 +27,24 @@ impl Oncekey {
     /// # Errors
     /// Those of [`Options::open`].
     pub fn open(dir: &Path, work: &Work) -> Result<Self> {
-        let engine = Options::new().open(dir)?;
-        Ok(Self { engine, fingerprint: fingerprint(), response: work.response().into() })
+        Ok(Self::over(Options::new().open(dir)?, work))
+    }
+
+    /// The engine, wherever its store is.
+    pub fn over(engine: Engine, work: &Work) -> Self {
+        Self { engine, fingerprint: fingerprint(), response: work.response().into() }
+    }
+
+    /// A begin that is answered by what another begin recorded.
+    ///
+    /// # Errors
+    /// Those of the engine; another answer.
+    pub async fn replay(&self, id: Id) -> Result<()> {
+        let key = Key::new(SCOPE, id.as_bytes())?;
+        match self.engine.begin(&key, self.fingerprint.clone()).await? {
+            Begin::Replay(recorded) if recorded.response() == Some(&*self.response) => Ok(()),
+            other => Err(format!("not replayed: {other:?}").into()),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Servers, started for a run in its directory and stopped with it.
 
+pub mod oncekey_postgres;
 pub mod postgres;
 pub mod redis;
 

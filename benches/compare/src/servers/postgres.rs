@@ -33,15 +33,133 @@ const CREATE: &str = "CREATE TABLE record (key bytea PRIMARY KEY, value bytea NO
 const BEGIN: &str = "INSERT INTO record (key, value) VALUES ($1, $2) ON CONFLICT DO NOTHING";
 const COMPLETE: &str = "UPDATE record SET value = $2 WHERE key = $1";
 
-/// A server of this run and connections to it. Fields are dropped in this order: the clients, then
-/// the thread that serves them, then the server.
-pub struct Postgres {
-    pool: Mutex<Pool>,
-    control: Client,
-    _clients: ClientThread,
+/// A server of this run, in a directory of its own.
+pub struct Database {
     server: Server,
+    sockets: SocketDir,
+    /// Its standby: dropped after it, so that no commit waits for one that is gone.
+    standby: Option<Box<Database>>,
+}
+
+/// What a server of the comparison runs with.
+const SETTINGS: [&str; 13] = [
+    "listen_addresses=",
+    "max_connections=300",
+    "fsync=on",
+    "synchronous_commit=on",
+    "full_page_writes=on",
+    "wal_sync_method=fdatasync",
+    "wal_compression=lz4",
+    "wal_buffers=64MB",
+    "max_wal_size=16GB",
+    "min_wal_size=1GB",
+    "checkpoint_timeout=1h",
+    "autovacuum=off",
+    "jit=off",
+];
+
+impl Database {
+    /// Makes a database in `dir` and starts its server; with a synchronous standby on the same disk, if asked.
+    ///
+    /// # Errors
+    /// No server.
+    pub fn start(dir: &Path, with_standby: bool) -> Result<Self> {
+        let programs = programs()?;
+        std::fs::create_dir_all(dir)?;
+        give_to_postgres(dir)?;
+        let data = dir.join("data").display().to_string();
+        let mut initdb = as_user("postgres", &[]);
+        initdb.arg(programs.join("initdb")).args(["-D", &data, "-U", "postgres", "-A", "trust"]);
+        run(initdb.args(["-E", "UTF8", "--locale=C", "-N"]))?;
+        let replication: &[&str] = match with_standby {
+            true => &["wal_level=replica", "max_wal_senders=4"],
+            false => &["wal_level=minimal", "max_wal_senders=0"],
+        };
+        let mut primary = Self::serve(dir, "pg", replication)?;
+        if with_standby {
+            let standby = dir.join("standby");
+            std::fs::create_dir_all(&standby)?;
+            give_to_postgres(&standby)?;
+            let (host, copy) = (primary.host(), standby.join("data").display().to_string());
+            let mut backup = as_user("postgres", &[]);
+            backup
+                .arg(programs.join("pg_basebackup"))
+                .args(["-U", "postgres", "-h", &host, "-D", &copy]);
+            run(backup.args(["-c", "fast", "-R", "-X", "stream", "-N"]))?;
+            primary.standby = Some(Box::new(Self::serve(&standby, "pgs", &["max_wal_senders=4"])?));
+            primary.run("ALTER SYSTEM SET synchronous_standby_names = '*'")?;
+            primary.run("SELECT pg_reload_conf()")?;
+        }
+        Ok(primary)
+    }
+
+    fn serve(dir: &Path, name: &str, more: &[&str]) -> Result<Self> {
+        let programs = programs()?;
+        let sockets = SocketDir::create(name)?;
+        give_to_postgres(&sockets.0)?;
+        let data = dir.join("data").display().to_string();
+        let postgres = programs.join("postgres").display().to_string();
+        let socket_option = format!("unix_socket_directories={}", sockets.0.display());
+        let buffers = format!("shared_buffers={}MB", cache_bytes() >> 20);
+        let mut command = vec![postgres.as_str(), "-D", &data];
+        for setting in [&[socket_option.as_str(), &buffers][..], &SETTINGS, more].concat() {
+            command.extend(["-c", setting]);
+        }
+        let server = Server::start(&command, "postgres", Signal::INT, &dir.join("log"))?;
+        let mut database = Self { server, sockets, standby: None };
+        let host = database.host();
+        database.server.wait_until(|| psql(&host, "SELECT 1").ok())?;
+        Ok(database)
+    }
+
+    /// Where clients find it.
+    pub fn host(&self) -> String {
+        self.sockets.0.display().to_string()
+    }
+
+    /// What engines find it by.
+    pub fn url(&self) -> String {
+        format!("host={} user=postgres dbname=postgres", self.host())
+    }
+
+    /// Runs a statement; gives what it printed.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub fn run(&self, statement: &str) -> Result<String> {
+        psql(&self.host(), statement)
+    }
+
+    /// What its processes have spent; not those of its standby, which would be another machine.
+    ///
+    /// # Errors
+    /// The server is gone.
+    pub fn usage(&self) -> Result<Usage> {
+        self.server.usage()
+    }
+}
+
+fn psql(host: &str, statement: &str) -> Result<String> {
+    let mut psql = std::process::Command::new("psql");
+    psql.args([
+        "-X", "-A", "-t", "-q", "-U", "postgres", "-d", "postgres", "-h", host, "-c", statement,
+    ]);
+    run(&mut psql)
+}
+
+fn run(command: &mut std::process::Command) -> Result<String> {
+    let output = command.stdin(std::process::Stdio::null()).output()?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned().into()),
+    }
+}
+
+/// Connections to a server, and a row for each key: a statement each for begin and complete.
+pub struct Rows {
+    pool: Mutex<Pool>,
+    _clients: ClientThread,
     work: Work,
-    _dir: SocketDir,
 }
 
 #[derive(Default)]
@@ -64,65 +182,29 @@ pub fn programs() -> Result<PathBuf> {
     find(&["postgres", "initdb"], &["/usr/lib/postgresql/15/bin"])
 }
 
-impl Postgres {
-    /// Makes a database in `dir` and starts a server with `connections` clients.
+impl Rows {
+    /// Makes the table.
     ///
     /// # Errors
-    /// No server.
-    pub fn start(dir: &Path, work: &Work, connections: usize) -> Result<Self> {
-        let programs = programs()?;
-        std::fs::create_dir_all(dir)?;
-        let sockets = SocketDir::create("pg")?;
-        give_to_postgres(dir)?;
-        give_to_postgres(&sockets.0)?;
-        let data = dir.join("data").display().to_string();
-        let output = as_user("postgres", &[])
-            .arg(programs.join("initdb"))
-            .args(["-D", &data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N"])
-            .output()?;
-        if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
-        }
-        let postgres = programs.join("postgres").display().to_string();
-        let socket_option = format!("unix_socket_directories={}", sockets.0.display());
-        let buffers = format!("shared_buffers={}MB", cache_bytes() >> 20);
-        let mut command = vec![postgres.as_str(), "-D", &data];
-        for setting in [
-            socket_option.as_str(),
-            &buffers,
-            "listen_addresses=",
-            "max_connections=200",
-            "fsync=on",
-            "synchronous_commit=on",
-            "full_page_writes=on",
-            "wal_sync_method=fdatasync",
-            "wal_compression=lz4",
-            "wal_buffers=64MB",
-            "max_wal_size=16GB",
-            "min_wal_size=1GB",
-            "checkpoint_timeout=1h",
-            "autovacuum=off",
-            "wal_level=minimal",
-            "max_wal_senders=0",
-            "jit=off",
-        ] {
-            command.extend(["-c", setting]);
-        }
-        let log = dir.join("log");
-        let mut server = Server::start(&command, "postgres", Signal::INT, &log)?;
+    /// What the server says.
+    pub fn create(database: &Database) -> Result<()> {
+        database.run(CREATE).map(drop)
+    }
+
+    /// So many connections, at most [`POOL`].
+    ///
+    /// # Errors
+    /// No server there, or no table.
+    pub fn connect(host: &str, work: &Work, connections: usize) -> Result<Self> {
         let clients = ClientThread::start()?;
-        let host = sockets.0.display().to_string();
-        let control = server.wait_until(|| clients.connect(&host).ok())?;
-        futures_executor::block_on(control.batch_execute(CREATE))?;
         let mut pool = Pool::default();
         for _ in 0..connections.clamp(1, POOL) {
-            let client = clients.connect(&host)?;
+            let client = clients.connect(host)?;
             let begin = futures_executor::block_on(client.prepare(BEGIN))?;
             let complete = futures_executor::block_on(client.prepare(COMPLETE))?;
             pool.idle.push(Connection { client, begin, complete });
         }
-        let pool = Mutex::new(pool);
-        Ok(Self { pool, control, _clients: clients, server, work: work.clone(), _dir: sockets })
+        Ok(Self { pool: Mutex::new(pool), _clients: clients, work: work.clone() })
     }
 
     /// An idle connection, or the next that is given back.
@@ -164,7 +246,7 @@ impl Postgres {
     }
 }
 
-impl Rival for Postgres {
+impl Rival for Rows {
     fn pair_blocking(&self, id: Id) -> Result<()> {
         futures_executor::block_on(self.pair(id))
     }
@@ -177,11 +259,43 @@ impl Rival for Postgres {
     }
 
     fn settle(&self) -> Result<()> {
-        Ok(futures_executor::block_on(self.control.batch_execute("CHECKPOINT"))?)
+        Ok(())
+    }
+}
+
+/// A server and its clients in one side. Fields are dropped in this order.
+pub struct Postgres {
+    rows: Rows,
+    database: Database,
+}
+
+impl Postgres {
+    /// Makes a database in `dir` and starts a server with `connections` clients.
+    ///
+    /// # Errors
+    /// No server.
+    pub fn start(dir: &Path, work: &Work, connections: usize) -> Result<Self> {
+        let database = Database::start(dir, false)?;
+        Rows::create(&database)?;
+        Ok(Self { rows: Rows::connect(&database.host(), work, connections)?, database })
+    }
+}
+
+impl Rival for Postgres {
+    fn pair_blocking(&self, id: Id) -> Result<()> {
+        self.rows.pair_blocking(id)
+    }
+
+    fn pair(&self, id: Id) -> Answer<'_> {
+        self.rows.pair(id)
+    }
+
+    fn settle(&self) -> Result<()> {
+        self.database.run("CHECKPOINT").map(drop)
     }
 
     fn servers(&self) -> Result<Usage> {
-        self.server.usage()
+        self.database.usage()
     }
 }
 
