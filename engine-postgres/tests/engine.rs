@@ -390,3 +390,40 @@ fn buckets_tell_what_expires_when() {
     let Lookup::Completed(recorded) = one.get(&key("k0")).unwrap() else { panic!("completed") };
     assert!(buckets.last().unwrap().end > recorded.expires_at());
 }
+
+#[test]
+fn bounds_of_the_store_are_heeded_by_every_process_and_are_not_those_of_a_process() {
+    let Some(cluster) = cluster() else { return };
+    let database = cluster.database();
+    let open = |engine| cluster.options(&database, "").engine(engine).open().unwrap();
+    let options = oncekey::fleet::Options::default;
+    let one = open(options());
+    let few = open(oncekey::fleet::Options { max_orphans: 1, ..options() });
+    let small = open(oncekey::fleet::Options { max_store_bytes: Some(1), ..options() });
+    claim(&one, "done").complete(b"done").wait().unwrap();
+    drop(claim(&one, "left"));
+    orphan(&few, "left");
+    // What a process counts is its own; what the store counts is told to each by the next upkeep.
+    assert_eq!([&one, &few].map(|engine| engine.stats().claimed), [2, 0]);
+    assert_eq!((small.stats().orphans, small.stats().full), (0, false));
+    for engine in [&one, &few, &small] {
+        engine.sweep().unwrap();
+        let stats = engine.stats();
+        assert_eq!(stats.orphans, 1);
+        assert!(stats.store_bytes > 0);
+    }
+    assert!(small.stats().full && !one.stats().full);
+    let refused =
+        |engine: &Engine| engine.begin(&key("new"), fingerprint("body")).wait().unwrap_err().kind();
+    assert_eq!(refused(&few), ErrorKind::Overloaded);
+    assert_eq!(refused(&small), ErrorKind::StoreFull);
+    for engine in [&few, &small] {
+        assert_eq!(replay(engine, "done"), b"done", "everything but a new claim is answered");
+        assert!(matches!(begin(engine, "left"), Begin::Orphaned(_)));
+    }
+    let full = orphan(&small, "left").take_over().wait().unwrap_err();
+    assert_eq!(full.kind(), ErrorKind::StoreFull);
+    orphan(&few, "left").take_over().wait().unwrap().complete(b"done").wait().unwrap();
+    few.sweep().unwrap();
+    claim(&few, "new").complete(b"done").wait().unwrap();
+}

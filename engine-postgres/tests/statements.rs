@@ -565,6 +565,60 @@ fn upkeep_lists_the_orphans_of_ended_instances_and_forgets_those_that_own_nothin
     assert_eq!(me.raw.number("SELECT count(*) FROM oncekey.orphan"), 0);
 }
 
+/// Claims and completes these keys, a group each.
+fn pairs(opened: &common::Opened, keys: std::ops::Range<u128>) {
+    let claims: Vec<_> = keys.map(|hash| RowImage { ttl: 60_000, ..opened.claim(hash) }).collect();
+    let versions: std::collections::BTreeMap<_, _> =
+        opened.surely(claims.clone()).applied.into_iter().collect();
+    let ends = claims.iter().map(|claim| RowImage {
+        body: Some(bytes(&[7; 1024])),
+        ..change(claim, versions[&claim.hash], RowState::Completed)
+    });
+    assert_eq!(opened.surely(ends.collect()).applied.len(), claims.len());
+}
+
+#[test]
+fn bloat_responses_are_bounded_while_a_transaction_holds_xmin_and_keys_once_it_ends() {
+    let Some(cluster) = cluster() else { return };
+    const KEYS: u128 = 400;
+    let database = cluster.database();
+    let ttl = Duration::from_secs(60);
+    let opened = cluster.open_with(&database, |options| options.ttl(ttl), LEASE);
+    let holder = cluster.raw(&database);
+    holder.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class");
+    let responses = "SELECT sum(pg_total_relation_size(inhrelid))::bigint FROM pg_inherits WHERE inhparent = 'oncekey.response'::regclass";
+    let keys = "SELECT pg_relation_size('oncekey.key')";
+    // A turn: fill, and then the time of the store goes on beyond the TTL and the buckets of upkeep.
+    let turn = |number: u128| {
+        pairs(&opened, number * KEYS..(number + 1) * KEYS);
+        let filled = opened.raw.number(responses);
+        for _ in 0..5 {
+            opened.raw.run("UPDATE oncekey.store SET high_time = greatest(high_time, (extract(epoch FROM clock_timestamp()) * 1000)::bigint) + bucket_ms");
+            opened.upkeep();
+        }
+        filled
+    };
+    let first = turn(0);
+    for number in 1..10 {
+        let filled = turn(number);
+        assert!(
+            filled <= first * 2,
+            "responses: {first} bytes at first, {filled} in turn {number}"
+        );
+    }
+    assert_eq!(opened.raw.number("SELECT count(*) FROM oncekey.key"), 0);
+    assert_eq!(opened.raw.number("SELECT count(*) FROM oncekey.response"), 0);
+    holder.run("COMMIT");
+    // What autovacuum does, once it may.
+    opened.raw.run("VACUUM oncekey.key");
+    let bounded = opened.raw.number(keys);
+    for number in 10..15 {
+        turn(number);
+        opened.raw.run("VACUUM oncekey.key");
+    }
+    assert!(opened.raw.number(keys) <= bounded.max(1 << 20), "the space is used again");
+}
+
 #[test]
 fn plans_no_statement_scans_or_hashes_whatever_the_size_of_the_table() {
     let Some(cluster) = cluster() else { return };

@@ -24,6 +24,10 @@ macro_rules! statistics {
     ($($(#[$meaning:meta])* $name:ident: $type:ty as $kind:ident,)*) => {
         /// A snapshot of the engine, as [`Engine::stats`](crate::Engine::stats) takes it. Counters
         /// count since the engine was opened or reopened.
+        ///
+        /// Over a store that other processes share, `orphans`, `store_bytes` and `full` are of the whole
+        /// store, as of the last upkeep; everything else is of this process, and what only an embedded store
+        /// has (recent and open bytes, folded records, runs, folds, backups, the oldest claim) is zero.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Stats {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::image::{self, Decided};
-use super::machine::{Machine, asks_for_an_orphan, is_refusal, overloaded};
+use super::machine::{Machine, asks_for_an_orphan, is_refusal};
 use super::slot::{Changing, Known, Stage, Work};
 use super::store::{GroupAnswer, Row, RowState};
 use crate::base::error::{Error, ErrorKind, Result};
@@ -54,7 +54,7 @@ impl Machine {
             self.replays.forget(hash);
             return self.read(hash);
         }
-        if self.is_full() {
+        if self.bound(&work.command).is_some() {
             // No claim would be granted; whether one is needed only the row tells.
             return self.read(hash);
         }
@@ -84,8 +84,8 @@ impl Machine {
             let known = known.map(|(row, record)| Known { row, record });
             return self.finish(hash, Ok((reply, ground.record, ground.at)), known, now);
         };
-        if work.command.starts_execution() && self.is_full() {
-            return self.finish(hash, Err(overloaded("claims in flight")), None, now);
+        if let Some(error) = self.bound(&work.command) {
+            return self.finish(hash, Err(error), None, now);
         }
         self.ops += 1;
         let version = ground.row.as_ref().map_or(0, |row| row.version);

@@ -62,6 +62,8 @@ pub fn open(store: Arc<dyn Store>, options: Options) -> Result<Engine> {
         max_in_flight: options.max_in_flight,
         max_queue: options.max_queue,
         max_waiters: options.max_waiters,
+        max_orphans: options.max_orphans,
+        max_store_bytes: options.max_store_bytes,
         replay_bytes: options.replay_bytes,
         durable_claims: options.durable_claims,
     };
@@ -82,6 +84,7 @@ pub fn open(store: Arc<dyn Store>, options: Options) -> Result<Engine> {
         .map_err(|source| Error::io("starting a thread", source))?;
     Ok(Engine::over(Arc::new(Fleet {
         settings: options.settings(),
+        max_store_bytes: options.max_store_bytes,
         secret: Secret(opened.secret),
         incarnation: opened.incarnation,
         thread: Mutex::new(Some(thread)),
@@ -121,6 +124,14 @@ impl Shared {
             self.wake.notify_one();
         }
         None
+    }
+
+    /// A round of upkeep removed, and counted.
+    fn kept(&self, upkeep: &Upkeep) {
+        self.counters.swept.fetch_add(upkeep.removed, Ordering::Relaxed);
+        self.counters.store_bytes.store(upkeep.bytes, Ordering::Relaxed);
+        self.orphans.store(upkeep.orphans, Ordering::Relaxed);
+        drop(self.push(Event::Counted(upkeep.orphans, upkeep.bytes)));
     }
 
     fn take(&self, until: Instant) -> VecDeque<Event> {
@@ -195,9 +206,7 @@ impl Driver {
                 let shared = self.shared.clone();
                 let done: Done<Upkeep> = Box::new(move |result| {
                     if let Ok(upkeep) = &result {
-                        shared.counters.swept.fetch_add(upkeep.removed, Ordering::Relaxed);
-                        shared.counters.store_bytes.store(upkeep.bytes, Ordering::Relaxed);
-                        shared.orphans.store(upkeep.orphans, Ordering::Relaxed);
+                        shared.kept(upkeep);
                     }
                     drop(shared.push(Event::Kept));
                 });
@@ -224,6 +233,7 @@ impl Driver {
 /// An open store of a fleet, as the engine sees it.
 struct Fleet {
     settings: Settings,
+    max_store_bytes: Option<u64>,
     secret: Secret,
     incarnation: u64,
     shared: Arc<Shared>,
@@ -358,6 +368,7 @@ impl Backend for Fleet {
             [0, 1, 2].map(|at: usize| self.shared.numbers[at].load(Ordering::Relaxed));
         (stats.in_flight, stats.queued, stats.waiters) = (in_flight, queued, waiters);
         stats.orphans = self.shared.orphans.load(Ordering::Relaxed);
+        stats.full = self.max_store_bytes.is_some_and(|most| stats.store_bytes >= most);
         stats
     }
 
@@ -372,6 +383,7 @@ impl Backend for Fleet {
     fn sweep(&self) -> Result<u64> {
         let by = self.instance();
         let upkeep = self.ask(|store, done| store.upkeep(by, Duration::ZERO, done))?;
+        self.shared.kept(&upkeep);
         Ok(upkeep.removed)
     }
 

@@ -40,6 +40,8 @@ pub(crate) struct Rules {
     pub(crate) max_in_flight: usize,
     pub(crate) max_queue: usize,
     pub(crate) max_waiters: usize,
+    pub(crate) max_orphans: usize,
+    pub(crate) max_store_bytes: Option<u64>,
     pub(crate) replay_bytes: usize,
     /// Whether a claim waits until it is durable.
     pub(crate) durable_claims: bool,
@@ -62,6 +64,8 @@ pub(crate) enum Event {
     Registered(Result<Registered, Failure>),
     Ended,
     Kept,
+    /// The store has so many orphans and so many bytes.
+    Counted(u64, u64),
     /// The instance was ended by its own process: another one begins.
     Reopened,
     /// Refuses what is submitted from now on.
@@ -134,6 +138,8 @@ pub(crate) struct Machine {
     pub(super) in_flight: usize,
     waiting: usize,
     begins: usize,
+    orphans: u64,
+    bytes: u64,
     stopped: bool,
 }
 
@@ -168,6 +174,8 @@ impl Machine {
             in_flight: 0,
             waiting: 0,
             begins: 0,
+            orphans: 0,
+            bytes: 0,
             stopped: false,
             rules,
         }
@@ -184,6 +192,7 @@ impl Machine {
             Event::Registered(result) => self.registered(result, now),
             Event::Ended => self.ended(),
             Event::Kept => self.keeping = false,
+            Event::Counted(orphans, bytes) => (self.orphans, self.bytes) = (orphans, bytes),
             Event::Reopened => {
                 self.current = None;
                 self.next_renewal = now;
@@ -684,9 +693,20 @@ impl Machine {
         }
     }
 
-    /// Whether there are as many claims as there may be.
-    pub(super) fn is_full(&self) -> bool {
-        self.in_flight >= self.rules.max_in_flight
+    /// Why a claim that this command asks for is not granted, whatever its row says.
+    pub(super) fn bound(&self, command: &Command) -> Option<Error> {
+        let rules = &self.rules;
+        if !command.starts_execution() {
+            return None;
+        }
+        if self.in_flight >= rules.max_in_flight {
+            return Some(overloaded("claims in flight"));
+        }
+        if matches!(command, Command::Begin { .. }) && self.orphans >= rules.max_orphans as u64 {
+            return Some(overloaded("orphans"));
+        }
+        let full = rules.max_store_bytes.is_some_and(|most| self.bytes >= most);
+        full.then(|| Error::new(ErrorKind::StoreFull, "max_store_bytes is reached"))
     }
 
     /// Whether this instance counts as living beyond doubt.

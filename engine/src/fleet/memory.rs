@@ -132,7 +132,8 @@ impl MemoryStore {
         let now = self.now;
         match self.instances.get_mut(&id) {
             Some(instance) if instance.ended_at.is_none() => {
-                if now + instance.lease - instance.lease_until > instance.lease / 2 {
+                let renewed_at = instance.lease_until - instance.lease;
+                if now.saturating_sub(renewed_at) > instance.lease / 2 || instance.since > now {
                     instance.since = now;
                 }
                 instance.lease_until = now + instance.lease;
@@ -149,6 +150,10 @@ impl MemoryStore {
         let Some(me) = me.cloned() else { return Vec::new() };
         let mut ended = Vec::new();
         for other in others.iter().filter(|other| **other != by) {
+            if let Some(instance) = self.instances.get_mut(other) {
+                // The clock went back: a lease lasts no longer for it than one lease.
+                instance.lease_until = instance.lease_until.min(now + instance.lease);
+            }
             if let Some(instance) = self.instances.get_mut(other)
                 && instance.ended_at.is_none()
                 && instance.lease_until < now

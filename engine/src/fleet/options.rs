@@ -16,6 +16,10 @@ pub struct Options {
     pub max_in_flight: usize,
     pub max_queue: usize,
     pub max_waiters: usize,
+    /// Of the whole store, as the last upkeep counted: from then on begins are `Overloaded`.
+    pub max_orphans: usize,
+    /// Of the whole store, as the last upkeep measured: from then on new claims are `StoreFull`.
+    pub max_store_bytes: Option<u64>,
     pub overload_after: Duration,
     pub settle_for: Duration,
     pub upkeep_interval: Duration,
@@ -36,6 +40,8 @@ impl Default for Options {
             max_in_flight: 65_536,
             max_queue: 65_536,
             max_waiters: 65_536,
+            max_orphans: 1_000_000,
+            max_store_bytes: None,
             overload_after: Duration::from_secs(5),
             settle_for: Duration::from_secs(30),
             upkeep_interval: Duration::from_secs(60),
@@ -69,6 +75,7 @@ impl Options {
             ("max_in_flight", self.max_in_flight == 0),
             ("max_queue", self.max_queue == 0),
             ("max_waiters", self.max_waiters == 0),
+            ("max_orphans", self.max_orphans == 0),
             ("lease (1 second to 10 minutes)", !lease.contains(&self.lease)),
             ("upkeep_interval", self.upkeep_interval < MIN_TTL),
         ];

@@ -35,6 +35,8 @@ struct Plan {
     /// Of a thousand steps.
     kills: u64,
     pauses: u64,
+    /// The store's clock goes ahead or back, by up to ten leases.
+    jumps: u64,
     /// Of a hundred requests.
     lost: u64,
     /// How long callers are patient, in milliseconds.
@@ -82,7 +84,8 @@ struct World {
     plan: Plan,
     store: MemoryStore,
     base: Instant,
-    start: u64,
+    /// Milliseconds since then, for processes.
+    elapsed: u64,
     processes: Vec<Process>,
     messages: Vec<(usize, usize, Message)>,
     history: History<Token>,
@@ -107,6 +110,8 @@ fn rules(patience: u64) -> Rules {
         max_in_flight: 100,
         max_queue: 100,
         max_waiters: 100,
+        max_orphans: 100,
+        max_store_bytes: None,
         replay_bytes: 1 << 20,
         durable_claims: true,
     }
@@ -128,7 +133,7 @@ impl World {
             plan,
             store: MemoryStore::new(start),
             base: Instant::now(),
-            start,
+            elapsed: 0,
             processes: Vec::new(),
             messages: Vec::new(),
             history: History::new(),
@@ -150,7 +155,7 @@ impl World {
     }
 
     fn now(&self) -> Instant {
-        self.base + Duration::from_millis(self.store.now - self.start)
+        self.base + Duration::from_millis(self.elapsed)
     }
 
     fn process(&mut self) -> Process {
@@ -447,6 +452,7 @@ impl World {
 
     fn elapse(&mut self, millis: u64) {
         self.store.now += millis;
+        self.elapsed += millis;
         self.history.elapse(millis);
         let now = self.now();
         for at in 0..self.processes.len() {
@@ -460,7 +466,7 @@ impl World {
     fn step(&mut self) {
         let at = self.below(self.processes.len() as u64) as usize;
         let chance = self.below(1000);
-        let Plan { kills, pauses, .. } = self.plan;
+        let Plan { kills, pauses, jumps, .. } = self.plan;
         if chance < kills {
             self.count("killed");
             // What it asked for was not answered, and may have happened: that is enough.
@@ -476,6 +482,14 @@ impl World {
             self.processes[at] = self.process();
         } else if chance < kills + pauses {
             self.processes[at].paused = !self.processes[at].paused;
+        } else if chance < kills + pauses + jumps {
+            self.count("jumped");
+            let by = self.below(10 * LEASE_MS);
+            // The history knows no time that goes back: nothing expires where clocks jump.
+            match self.below(2) {
+                0 => self.store.now += by,
+                _ => self.store.now -= by.min(self.store.now / 2),
+            }
         } else if chance < 200 && !self.processes[at].paused {
             self.call(at);
         } else if chance < 400 {
@@ -532,35 +546,90 @@ const LONG: u64 = 1_000_000_000;
 
 #[test]
 fn a_quiet_network_gives_the_answers_of_the_model() {
-    let plan =
-        Plan { machines: 2, steps: 200, ttl: LONG, kills: 0, pauses: 0, lost: 0, patience: LONG };
+    let plan = Plan {
+        machines: 2,
+        steps: 200,
+        ttl: LONG,
+        kills: 0,
+        pauses: 0,
+        jumps: 0,
+        lost: 0,
+        patience: LONG,
+    };
     simulate("quiet", plan, 60);
 }
 
 #[test]
 fn lost_late_and_repeated_statements_are_settled() {
-    let plan =
-        Plan { machines: 2, steps: 160, ttl: LONG, kills: 0, pauses: 0, lost: 6, patience: LONG };
+    let plan = Plan {
+        machines: 2,
+        steps: 160,
+        ttl: LONG,
+        kills: 0,
+        pauses: 0,
+        jumps: 0,
+        lost: 6,
+        patience: LONG,
+    };
     simulate("lossy", plan, 60);
 }
 
 #[test]
 fn instances_that_die_and_stand_still_leave_orphans_and_no_second_execution() {
-    let plan =
-        Plan { machines: 3, steps: 250, ttl: LONG, kills: 8, pauses: 20, lost: 3, patience: LONG };
+    let plan = Plan {
+        machines: 3,
+        steps: 250,
+        ttl: LONG,
+        kills: 8,
+        pauses: 20,
+        jumps: 0,
+        lost: 3,
+        patience: LONG,
+    };
     simulate("dying", plan, 60);
 }
 
 #[test]
+fn a_clock_of_the_store_that_jumps_ends_leases_too_soon_or_late_and_runs_nothing_twice() {
+    let plan = Plan {
+        machines: 3,
+        steps: 250,
+        ttl: LONG,
+        kills: 6,
+        pauses: 10,
+        jumps: 20,
+        lost: 3,
+        patience: LONG,
+    };
+    simulate("jumping", plan, 60);
+}
+
+#[test]
 fn callers_that_lose_patience_leave_no_claim_behind() {
-    let plan =
-        Plan { machines: 2, steps: 120, ttl: LONG, kills: 0, pauses: 0, lost: 5, patience: 1_500 };
+    let plan = Plan {
+        machines: 2,
+        steps: 120,
+        ttl: LONG,
+        kills: 0,
+        pauses: 0,
+        jumps: 0,
+        lost: 5,
+        patience: 1_500,
+    };
     simulate("impatient", plan, 60);
 }
 
 #[test]
 fn what_expires_is_new_again() {
-    let plan =
-        Plan { machines: 2, steps: 200, ttl: 900, kills: 0, pauses: 0, lost: 0, patience: LONG };
+    let plan = Plan {
+        machines: 2,
+        steps: 200,
+        ttl: 900,
+        kills: 0,
+        pauses: 0,
+        jumps: 0,
+        lost: 0,
+        patience: LONG,
+    };
     simulate("expiring", plan, 60);
 }
