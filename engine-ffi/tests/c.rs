@@ -108,15 +108,14 @@ fn compile(source: &Path, linked: Linked) -> PathBuf {
     program
 }
 
-/// Runs a compiled program with a directory of its own, in the mode that was asked for.
-fn execute(program: &Path) -> String {
-    let directory = program.with_extension("store");
+/// A command that runs a compiled program in the mode that was asked for.
+fn checked(program: &Path) -> Command {
     let is = |name: &str| program.file_name().is_some_and(|file| file == name);
     // glibc never runs, nor frees, thread-local destructors that are registered by a thread's last ones.
     // Under valgrind a forked child, which frees nothing, counts as leaking; AddressSanitizer looks at
     // the parent alone.
     let leaks = is("thread_exit") || is("fork") && mode() == Mode::Valgrind;
-    let mut command = match mode() {
+    match mode() {
         Mode::Valgrind => {
             let mut command = Command::new("valgrind");
             command.args(["--quiet", "--error-exitcode=9"]);
@@ -132,8 +131,13 @@ fn execute(program: &Path) -> String {
             command.envs(leaks.then_some(("ASAN_OPTIONS", "detect_leaks=0")));
             command
         }
-    };
-    let printed = run(command.arg(&directory).current_dir(work()));
+    }
+}
+
+/// Runs a compiled program with a directory of its own.
+fn execute(program: &Path) -> String {
+    let directory = program.with_extension("store");
+    let printed = run(checked(program).arg(&directory).current_dir(work()));
     for path in ["store", "store-backup", "store-sizes"] {
         let _ = fs::remove_dir_all(program.with_extension(path));
     }
@@ -253,8 +257,71 @@ fn the_quick_start_runs_and_is_short() {
     let program = compile(&source, Linked::Shared);
     let directory = work().join("quick-start");
     fs::create_dir_all(&directory).unwrap();
+    let store = directory.join("idempotency");
+    let run_it = || {
+        let mut command = checked(&program);
+        command.env("ONCEKEY_LEAK_CHECK", "1").current_dir(&directory);
+        command
+    };
+    let print = || run(&mut run_it());
     for expected in ["executed\n", "give this again: 201 created\n"] {
-        assert_eq!(run(Command::new(&program).current_dir(&directory)), expected);
+        assert_eq!(print(), expected);
     }
+    // The outcomes that need another owner, and a store that cannot be opened.
+    let key = oncekey::Key::new("tenant-7", "order-4711").unwrap();
+    for (body, expected) in [
+        ("2 apples", "an attempt died, outcome unknown\n"),
+        ("3 apples", "another request has this key\n"),
+    ] {
+        fs::remove_dir_all(&store).unwrap();
+        let engine = oncekey::Engine::open(&store).unwrap();
+        let parts = oncekey::Fingerprint::builder().part("method", "POST").part("body", body);
+        drop(engine.begin(&key, parts.finish()).wait().unwrap());
+        engine.close().unwrap();
+        assert_eq!(print(), expected);
+    }
+    fs::remove_dir_all(&store).unwrap();
+    fs::write(&store, "not a directory").unwrap();
+    let refused = run_it().output().unwrap();
+    // 1 is the program's own answer; valgrind, LeakSanitizer and the check of handles have others.
+    assert_eq!(refused.status.code(), Some(1), "{}", String::from_utf8_lossy(&refused.stderr));
+    fs::remove_file(&store).unwrap();
+    forgotten_handles_are_named(code, &directory);
     fs::remove_dir_all(directory).unwrap();
+}
+
+/// Each call that frees has its reason: without it the check of handles complains.
+fn forgotten_handles_are_named(code: &str, directory: &Path) {
+    if !cfg!(feature = "leak-check") {
+        return;
+    }
+    for (free, kind) in [
+        ("oncekey_buffer_free(&answer.data);", "buffer"),
+        ("oncekey_orphan_free(answer.orphan);", "orphan"),
+        ("oncekey_fingerprint_free(fingerprint);", "fingerprint"),
+        ("oncekey_engine_free(engine);", "engine"),
+    ] {
+        let source = work().join(format!("forgets_{kind}.c"));
+        assert!(code.contains(free), "{free}");
+        fs::write(&source, code.replace(free, "")).unwrap();
+        let program = compile(&source, Linked::Shared);
+        let key = oncekey::Key::new("tenant-7", "order-4711").unwrap();
+        let store = directory.join("idempotency");
+        let engine = oncekey::Engine::open(&store).unwrap();
+        let parts = oncekey::Fingerprint::builder().part("method", "POST").part("body", "2 apples");
+        match engine.begin(&key, parts.finish()).wait().unwrap() {
+            oncekey::Begin::Claimed(claim) if kind == "buffer" => {
+                claim.complete(b"201 created").wait().unwrap();
+            }
+            other => drop(other),
+        }
+        engine.close().unwrap();
+        let mut command = Command::new(&program);
+        command.env("ONCEKEY_LEAK_CHECK", "1").current_dir(directory);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(8), "{kind}: {said}");
+        assert!(said.contains(&format!("1 of {kind}")), "{kind}: {said}");
+        fs::remove_dir_all(store).unwrap();
+    }
 }

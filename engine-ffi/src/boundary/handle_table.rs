@@ -67,6 +67,8 @@ impl<T> Table<T> {
         let slot = &mut slots.slots[index as usize];
         slot.generation += 1;
         slot.state = State::Held(value);
+        #[cfg(feature = "leak-check")]
+        super::leaks::given(self.kind);
         Ok(self.handle(index, slot.generation))
     }
 
@@ -140,6 +142,8 @@ impl<T> Table<T> {
         let index = self.index(handle);
         let slot = &mut slots.slots[index as usize];
         let state = std::mem::replace(&mut slot.state, State::Vacant);
+        #[cfg(feature = "leak-check")]
+        super::leaks::freed(self.kind);
         if slot.generation < u32::MAX {
             slots.vacant.push_back(index);
         }

@@ -5,4 +5,6 @@ pub(crate) mod entry;
 pub(crate) mod failure;
 pub(crate) mod fork;
 pub(crate) mod handle_table;
+#[cfg(feature = "leak-check")]
+mod leaks;
 pub(crate) mod report;
