@@ -111,6 +111,9 @@ mod service;
 mod stats;
 
 #[cfg(feature = "admin")]
+#[doc(hidden)]
+pub use admin::describe;
+#[cfg(feature = "admin")]
 pub use admin::{Access, Admin, Caller, ControlSocket};
 pub use attempt::{Attempt, CheckpointError};
 pub use body::{RequestBody, ResponseBody};

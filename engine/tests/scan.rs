@@ -30,6 +30,8 @@ fn walk(limit: usize, page: impl Fn(Option<[u8; 16]>, usize) -> Page) -> BTreeMa
     loop {
         let (listed, next) = page(after, limit).unwrap();
         assert!(listed.len() <= limit);
+        assert!(listed.iter().map(Listed::place).is_sorted());
+        assert!(listed.iter().all(|listed| Some(listed.place()) > after));
         for listed in listed {
             let name = String::from_utf8(listed.key().key().to_vec()).unwrap();
             let twice = met.insert(name, word(listed.lookup()));

@@ -5,6 +5,7 @@ mod audit;
 mod backups;
 mod caller;
 mod console;
+pub mod describe;
 mod desk;
 mod gate;
 mod jobs;
@@ -290,6 +291,7 @@ fn api() -> Router<Arc<Desk>> {
         .route("/orphans/complete", post(resolving::complete_for_a_reason))
         .route("/orphans/resolve", post(resolving::resolve_many))
         .route("/keys", get(reports::look_up))
+        .route("/keys/list", get(reports::list))
         .route("/keys/response", get(reports::response))
         .route("/backups", get(backups::list).post(backups::begin))
         .route("/backups/{name}/verify", post(backups::verify))
@@ -299,6 +301,7 @@ fn api() -> Router<Arc<Desk>> {
         .route("/reopen", post(upkeep::reopen))
         .route("/reload", post(upkeep::reload))
         .route("/drain", post(upkeep::drain))
+        .route("/expiry", get(reports::expiry))
         .route("/config", get(reports::configuration))
         .route("/session/link", post(signing::link))
         .fallback(async || Refusal::not_found("there is no such request"))

@@ -6,14 +6,15 @@ use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::{StatusCode, header};
-use oncekey::{Key, Lookup, Orphan, Statistic};
-use serde_json::{Map, Value, json};
+use oncekey::{Key, Lookup};
+use serde_json::{Value, json};
 use std::time::Duration;
 
+use super::describe::{self, KeyQuery};
 use super::desk::Shared;
 use super::gate::{Operating, Viewing};
 use super::refusal::{Refusal, blocking};
-use super::text::{camel, millis, parameter, parsed, percent_encode, since_1970};
+use super::text::{parameter, parsed, percent_encode, since_1970};
 use crate::recorded::StoredResponse;
 
 pub(crate) type Answer = Result<Json<Value>, Refusal>;
@@ -50,8 +51,7 @@ pub(crate) async fn info(State(desk): Shared, Viewing(caller): Viewing) -> Json<
 }
 
 pub(crate) async fn stats(State(desk): Shared) -> Json<Value> {
-    let engine = desk.engine().stats();
-    let engine: Map<_, _> = engine.fields().into_iter().map(member).collect();
+    let engine = describe::stats(&desk.engine().stats());
     let layer = desk.common.layer.stats();
     Json(json!({
         "engine": engine,
@@ -70,16 +70,6 @@ pub(crate) async fn stats(State(desk): Shared) -> Json<Value> {
             "unscopedCookies": layer.unscoped_cookies,
         },
     }))
-}
-
-/// A statistic of the engine as a member of a JSON object.
-fn member((name, statistic): (&str, Statistic)) -> (String, Value) {
-    let name = camel(name);
-    match statistic {
-        Statistic::Gauge(number) | Statistic::Counter(number) => (name, json!(number)),
-        Statistic::State(is) => (name, json!(is)),
-        Statistic::Age(age) => (name + "Ms", json!(age.map(millis))),
-    }
 }
 
 pub(crate) async fn series(State(desk): Shared, uri: Uri) -> Answer {
@@ -107,22 +97,10 @@ pub(crate) async fn orphans(State(desk): Shared, uri: Uri) -> Answer {
     let limit = parsed(&uri, "limit", |limit| limit.parse().ok())?.unwrap_or(100);
     blocking(move || {
         let orphans = desk.engine().orphans()?;
-        let listed: Vec<_> = orphans.iter().take(limit).map(describe).collect();
+        let listed: Vec<_> = orphans.iter().take(limit).map(describe::orphan).collect();
         Ok(Json(json!({ "total": orphans.len(), "orphans": listed })))
     })
     .await
-}
-
-pub(crate) fn describe(orphan: &Orphan) -> Value {
-    json!({
-        "scope": percent_encode(orphan.key().scope()),
-        "key": percent_encode(orphan.key().key()),
-        "token": orphan.token().to_string(),
-        "attempt": orphan.attempt(),
-        "sinceMs": since_1970(orphan.since()),
-        "ageMs": millis(orphan.age()),
-        "checkpointBytes": orphan.checkpoint_len(),
-    })
 }
 
 /// The key that a query names.
@@ -136,36 +114,26 @@ fn key_of(uri: &Uri) -> Result<Key, Refusal> {
 pub(crate) async fn look_up(State(desk): Shared, uri: Uri) -> Answer {
     let key = key_of(&uri)?;
     let found = blocking(move || Ok(desk.engine().get(&key)?)).await?;
-    Ok(Json(match found {
-        Lookup::InFlight(in_flight) => json!({
-            "state": "inFlight",
-            "attempt": in_flight.attempt(),
-            "runningForMs": millis(in_flight.running_for()),
-        }),
-        Lookup::Orphaned(orphan) => {
-            let mut found = describe(&orphan);
-            found["state"] = json!("orphaned");
-            found
-        }
-        Lookup::Completed(recorded) => {
-            let stored = recorded.response().map(|bytes| StoredResponse::decode(bytes.to_vec()));
-            let stored = stored.map(|stored| match stored {
-                Ok(stored) => json!({
-                    "status": stored.status().as_u16(),
-                    "bodyBytes": stored.body().len(),
-                }),
-                Err(error) => json!({ "error": error.to_string() }),
-            });
-            json!({
-                "state": "completed",
-                "token": recorded.token().to_string(),
-                "completedAtMs": since_1970(recorded.completed_at()),
-                "expiresAtMs": since_1970(recorded.expires_at()),
-                "response": stored,
-            })
-        }
-        _ => json!({ "state": "absent" }),
-    }))
+    Ok(Json(describe::lookup(&found)))
+}
+
+/// Keys in the order of a walk through the store.
+pub(crate) async fn list(State(desk): Shared, uri: Uri) -> Answer {
+    let query = KeyQuery {
+        after: parsed(&uri, "after", KeyQuery::place)?,
+        limit: parsed(&uri, "limit", |limit| limit.parse().ok())?.unwrap_or(100).clamp(1, 10_000),
+        state: parsed(&uri, "state", |state| Some(state.to_owned()))?,
+        scope: parameter(&uri, "scope")?,
+        prefix: parameter(&uri, "prefix")?,
+    };
+    query.check().map_err(Refusal::bad)?;
+    let scan = move || query.page(|after, limit| desk.engine().scan(after, limit));
+    blocking(move || Ok(Json(scan()?))).await
+}
+
+/// How many records expire when.
+pub(crate) async fn expiry(State(desk): Shared) -> Answer {
+    blocking(move || Ok(Json(describe::expiry(&desk.engine().buckets()?)))).await
 }
 
 /// The body of a stored response; its status and headers are members of `Oncekey-Response`, as JSON.

@@ -48,7 +48,8 @@ pub(crate) fn parsed<T>(
     read.map(Some).ok_or_else(|| Refusal::bad(format!("{name} cannot be read")))
 }
 
-pub(crate) fn percent_encode(bytes: &[u8]) -> String {
+/// Bytes as text of ASCII without blanks: what is not printable, and `%`, as `%` and two digits.
+pub fn percent_encode(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for byte in bytes {
         match byte {
@@ -61,7 +62,7 @@ pub(crate) fn percent_encode(bytes: &[u8]) -> String {
 }
 
 /// `None` when a `%` is not followed by two hexadecimal digits.
-pub(crate) fn percent_decode(mut text: &[u8]) -> Option<Vec<u8>> {
+pub fn percent_decode(mut text: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     while let Some((first, rest)) = text.split_first() {
         text = rest;

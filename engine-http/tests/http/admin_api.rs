@@ -632,3 +632,52 @@ async fn an_embedder_mounts_the_console_behind_its_own_authentication() {
         (307, &"console/".parse().unwrap())
     );
 }
+
+#[tokio::test]
+async fn keys_are_listed_a_page_at_a_time_and_picked() {
+    let desk = desk(|admin, _| admin);
+    let engine = &desk.store.engine;
+    for number in 0..7 {
+        let key = Key::new("a b", format!("order-{number}")).unwrap();
+        let begun = engine.begin(&key, Fingerprint::builder().finish()).await.unwrap();
+        let Begin::Claimed(claim) = begun else { panic!("{begun:?}") };
+        let response =
+            StoredResponse::new(http::StatusCode::CREATED, &http::HeaderMap::new(), "body");
+        claim.complete(&response.encode().unwrap()).await.unwrap();
+    }
+    desk.orphan("lost").await;
+    let (mut met, mut after) = (Vec::new(), String::new());
+    loop {
+        let page = desk.get(&format!("keys/list?limit=3{after}")).await.json();
+        met.extend(page["keys"].as_array().unwrap().clone());
+        match page["after"].as_str() {
+            Some(place) => after = format!("&after={place}"),
+            None => break,
+        }
+    }
+    assert_eq!(met.len(), 8);
+    let completed = met.iter().find(|key| key["key"] == "order-3").unwrap();
+    assert_eq!((&completed["scope"], &completed["state"]), (&json!("a%20b"), &json!("completed")));
+    assert_eq!(completed["response"], json!({ "status": 201, "bodyBytes": 4 }));
+    for (query, count) in [
+        ("state=completed", 7),
+        ("state=orphaned", 1),
+        ("state=inFlight", 0),
+        ("scope=a%20b&prefix=order-", 7),
+        ("scope=t", 1),
+        ("prefix=x", 0),
+    ] {
+        let page = desk.get(&format!("keys/list?{query}")).await.json();
+        assert_eq!(page["keys"].as_array().unwrap().len(), count, "{query}");
+        assert_eq!(page["after"], Value::Null);
+    }
+    for bad in ["state=lost", "after=7", "limit=many"] {
+        let refused = desk.get(&format!("keys/list?{bad}")).await;
+        assert_eq!(refused.refused(), (400, "invalid".to_owned()), "{bad}");
+    }
+    engine.fold().unwrap();
+    let expiry = desk.get("expiry").await.json();
+    let records =
+        expiry.as_array().unwrap().iter().map(|bucket| bucket["records"].as_u64().unwrap());
+    assert_eq!(records.sum::<u64>(), 7);
+}

@@ -236,9 +236,9 @@ impl Engine {
         let after = after.map(|place| KeyHash(u128::from_be_bytes(place)));
         let Reading { found, now } = self.backend().scan(after, limit.clamp(1, MOST))?;
         let ScanPage { seen, through } = found;
-        let listed = seen
-            .iter()
-            .filter_map(|seen| Listed::new(seen.record.key.clone(), self.lookup(seen, now)));
+        let listed = seen.iter().filter_map(|seen| {
+            Listed::new(seen.hash, seen.record.key.clone(), self.lookup(seen, now))
+        });
         Ok((listed.collect(), through.map(|hash| hash.0.to_be_bytes())))
     }
 

@@ -1,19 +1,25 @@
 //! A record that a walk through the store met.
 
 use crate::api::begin::Lookup;
-use crate::semantics::key::Key;
+use crate::semantics::key::{Key, KeyHash};
 
 /// A key and what the store holds under it, as [`Engine::scan`](crate::Engine::scan) lists it.
 #[derive(Debug)]
 pub struct Listed {
+    place: KeyHash,
     key: Key,
     lookup: Lookup,
 }
 
 impl Listed {
     /// `None` when the key counts as absent.
-    pub(crate) fn new(key: Key, lookup: Lookup) -> Option<Self> {
-        (!matches!(lookup, Lookup::Absent)).then_some(Self { key, lookup })
+    pub(crate) fn new(place: KeyHash, key: Key, lookup: Lookup) -> Option<Self> {
+        (!matches!(lookup, Lookup::Absent)).then_some(Self { place, key, lookup })
+    }
+
+    /// Its place in the walk, to go on behind.
+    pub fn place(&self) -> [u8; 16] {
+        self.place.0.to_be_bytes()
     }
 
     /// The key.
