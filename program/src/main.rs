@@ -7,6 +7,7 @@ mod command;
 mod config;
 mod front;
 mod life;
+mod operate;
 mod report;
 mod upstream;
 mod wire;
@@ -14,17 +15,58 @@ mod wire;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::FromArgMatches;
 
-use base::exit::Failure;
+use base::exit::{Exit, Failure};
 use command::{Cli, Command};
 use config::{Config, LogFormat};
 
 fn main() -> ExitCode {
-    let Command::Proxy(arguments) = Cli::parse().command;
-    match proxy(*arguments) {
+    let matches = Cli::whole().try_get_matches();
+    let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) => return misused(&error),
+    };
+    let as_json = cli.output.is_json();
+    match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(),
+        Err(failure) => failure.report(as_json),
+    }
+}
+
+/// Help and the version are printed; what is wrong is said, in JSON to those who asked for it.
+fn misused(error: &clap::Error) -> ExitCode {
+    let asked = |argument: String| ["--json", "--ndjson"].contains(&argument.as_str());
+    if error.exit_code() != 0 && std::env::args().any(asked) {
+        let text = error.render().to_string();
+        let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        return Failure::usage(line).report(true);
+    }
+    // Nobody reads it any more.
+    let _ = error.print();
+    if error.exit_code() == 0 { ExitCode::SUCCESS } else { Exit::Usage.code().into() }
+}
+
+fn run(Cli { output, command }: Cli) -> Result<(), Failure> {
+    match command {
+        Command::Proxy(arguments) => proxy(*arguments),
+        Command::Stats(stats) => stats.run(&output),
+        Command::Ls(ls) => ls.run(&output),
+        Command::Get(get) => get.run(&output),
+        Command::Orphans(orphans) => orphans.run(&output),
+        Command::Resolve(resolve) => resolve.run(&output),
+        Command::Backup(backup) => backup.run(&output),
+        Command::Restore(restore) => restore.run(&output),
+        Command::Verify(verify) => verify.run(&output),
+        Command::Expiry(expiry) => expiry.run(&output),
+        Command::Export(export) => export.run(&output),
+        Command::Doctor(doctor) => doctor.run(&output),
+        Command::Top(top) => top.run(&output),
+        Command::Ctl(ctl) => ctl.run(&output),
+        Command::Console(console) => console.run(&output),
+        Command::Health(health) => health.run(&output),
+        Command::Completions(completions) => completions.run(Cli::whole(), &output),
+        Command::Man(man) => man.run(Cli::whole(), &output),
     }
 }
 

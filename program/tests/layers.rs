@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Each folder with those that it may use.
-const MAY_USE: [(&str, &[&str]); 8] = [
+const MAY_USE: [(&str, &[&str]); 9] = [
     ("base", &[]),
     ("report", &["base"]),
     ("config", &["base"]),
@@ -15,7 +15,8 @@ const MAY_USE: [(&str, &[&str]); 8] = [
     ("upstream", &["wire", "report", "config", "base"]),
     ("front", &["upstream", "wire", "report", "config", "base"]),
     ("life", &["front", "upstream", "wire", "report", "config", "base"]),
-    ("command", &["config", "base"]),
+    ("operate", &["upstream", "config", "base"]),
+    ("command", &["operate", "config", "base"]),
 ];
 
 /// The module of a file, as `crate::` paths name it: `upstream::send`.

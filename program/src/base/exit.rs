@@ -1,41 +1,124 @@
 //! How the program ends.
 
+use std::fmt::Write;
 use std::process::ExitCode;
 
-/// What is said, and the exit code: docs/proxy.md lists them.
+use serde_json::json;
+
+/// Why the program did not do what it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Failed,
+    Usage,
+    Absent,
+    Damaged,
+    Held,
+    Conflict,
+    Forbidden,
+    Interrupted,
+}
+
+/// Each with its code, its name in JSON and its meaning.
+const EXITS: [(Exit, u8, &str, &str); 8] = [
+    (Exit::Failed, 1, "failed", "failed: input or output, the server, the engine"),
+    (Exit::Usage, 2, "usage", "usage, configuration, or a question that nobody can be asked"),
+    (Exit::Absent, 3, "absent", "looked for and not there (get), or there (--fail-if-any)"),
+    (Exit::Damaged, 4, "damaged", "damage was found"),
+    (Exit::Held, 5, "storeInUse", "the store is held, and its owner cannot be asked for this"),
+    (Exit::Conflict, 6, "conflict", "fenced, completed already, or resolved by another"),
+    (Exit::Forbidden, 7, "forbidden", "not allowed: token, role, read-only"),
+    (Exit::Interrupted, 130, "interrupted", "interrupted"),
+];
+
+impl Exit {
+    fn row(self) -> (Self, u8, &'static str, &'static str) {
+        EXITS[self as usize]
+    }
+
+    pub(crate) fn code(self) -> u8 {
+        self.row().1
+    }
+}
+
+/// The list of exit codes, for the help and the manual.
+pub(crate) fn exit_codes() -> String {
+    let mut text = "Exit codes:\n    0  done".to_owned();
+    for (_, code, _, meaning) in EXITS {
+        // Writing into a String does not fail.
+        let _ = write!(text, "\n  {code:>3}  {meaning}");
+    }
+    text
+}
+
+/// What is said, and the exit code.
+#[derive(Debug)]
 pub(crate) struct Failure {
-    code: u8,
+    /// `None`: the reader of the output is gone, which is no failure.
+    pub(crate) exit: Option<Exit>,
     pub(crate) lines: Vec<String>,
 }
 
 impl Failure {
-    fn new(code: u8, line: String) -> Self {
-        Self { code, lines: vec![format!("oncekey: {line}")] }
+    pub(crate) fn new(exit: Exit, line: impl Into<String>) -> Self {
+        Self { exit: Some(exit), lines: vec![format!("oncekey: {}", line.into())] }
+    }
+
+    /// Ends with a code, and says nothing.
+    pub(crate) fn silent(exit: Option<Exit>) -> Self {
+        Self { exit, lines: Vec::new() }
+    }
+
+    /// One line more, for people.
+    pub(crate) fn hint(mut self, line: impl Into<String>) -> Self {
+        self.lines.push(format!("  {}", line.into()));
+        self
     }
 
     /// Input, output, or the engine failed.
-    pub(crate) fn failed(line: String) -> Self {
-        Self::new(1, line)
+    pub(crate) fn failed(line: impl Into<String>) -> Self {
+        Self::new(Exit::Failed, line)
     }
 
     /// The command line or the configuration is wrong.
-    pub(crate) fn usage(line: String) -> Self {
-        Self::new(2, line)
+    pub(crate) fn usage(line: impl Into<String>) -> Self {
+        Self::new(Exit::Usage, line)
     }
 
     /// The configuration is wrong, in these places.
     pub(crate) fn config(lines: Vec<String>) -> Self {
-        Self { code: 2, lines }
+        Self { exit: Some(Exit::Usage), lines }
     }
 
     /// Another process holds the store.
-    pub(crate) fn held(line: String) -> Self {
-        Self::new(5, line)
+    pub(crate) fn held(line: impl Into<String>) -> Self {
+        Self::new(Exit::Held, line)
     }
 
-    /// Says it, and ends with its code.
-    pub(crate) fn report(self) -> ExitCode {
-        self.lines.iter().for_each(|line| eprintln!("{line}"));
-        self.code.into()
+    /// Says it, in JSON if it is to, and ends with its code.
+    pub(crate) fn report(self, as_json: bool) -> ExitCode {
+        let Some(exit) = self.exit else { return ExitCode::SUCCESS };
+        let (_, code, kind, _) = exit.row();
+        if as_json && !self.lines.is_empty() {
+            let message = self.lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
+            let message = message.trim_start_matches("oncekey: ");
+            eprintln!("{}", json!({"error": {"kind": kind, "message": message, "exit": code}}));
+        } else {
+            self.lines.iter().for_each(|line| eprintln!("{line}"));
+        }
+        code.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_exit_has_its_row() {
+        for (at, (exit, code, kind, _)) in EXITS.into_iter().enumerate() {
+            assert_eq!(exit as usize, at);
+            assert!(exit.code() == code && !kind.is_empty() && code != 0);
+            assert!(exit_codes().contains(&format!("{code}  ")));
+        }
     }
 }

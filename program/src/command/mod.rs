@@ -4,29 +4,75 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use http::{HeaderName, HeaderValue};
 
+use crate::base::exit::exit_codes;
 use crate::base::units;
 use crate::config::{Config, ContractName, Listen, LogFormat, Scope, Target, marker};
+use crate::operate::{self, Output};
 
 /// Idempotency keys for any HTTP server: a request sent twice runs once, and the second caller gets
 /// the first response, across crashes and restarts.
 #[derive(Parser)]
-#[command(name = "oncekey", version, after_help = EXIT_CODES)]
+#[command(name = "oncekey", version)]
 pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) output: Output,
+
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 usage or configuration, \
-    5 the store is held by another process.";
+impl Cli {
+    /// The command line with the list of exit codes.
+    pub(crate) fn whole() -> clap::Command {
+        Self::command().after_help(exit_codes())
+    }
+}
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
     /// Stands before a server and gives its requests idempotency keys
     #[command(after_help = "Example: oncekey proxy --upstream http://127.0.0.1:3000")]
     Proxy(Box<Proxy>),
+    /// Shows what a store holds and does, in figures
+    Stats(operate::Stats),
+    /// Lists keys
+    Ls(operate::Ls),
+    /// Shows what a key stands for
+    Get(operate::Get),
+    /// Lists keys whose outcome is unknown
+    #[command(
+        after_help = "To release all that are older than an hour:\n  oncekey orphans --json --older 1h |\n    jq -c '.orphans[]|{action:\"release\",scope,key,token,reason:\"never charged\"}' |\n    oncekey resolve --from -"
+    )]
+    Orphans(operate::Orphans),
+    /// Says what became of an operation whose outcome is unknown
+    Resolve(Box<operate::Resolve>),
+    /// Copies a store, running or not, and verifies the copy
+    Backup(operate::Backup),
+    /// Makes a store of a backup
+    Restore(operate::Restore),
+    /// Reads a whole store and checks every checksum
+    Verify(operate::Verify),
+    /// Shows how many records expire when
+    Expiry(operate::Expiry),
+    /// Writes every record as a line of JSON
+    Export(operate::Export),
+    /// Checks whether the machine, the store and the configuration are well
+    Doctor(operate::Doctor),
+    /// Draws the figures of a running server each second
+    Top(operate::Top),
+    /// Has a running server do something
+    Ctl(operate::Ctl),
+    /// Prints a link to the console of a running server
+    Console(operate::Console),
+    /// Ends with 0 when a server is well: for HEALTHCHECK
+    Health(operate::Health),
+    /// Prints completions for a shell
+    Completions(operate::Completions),
+    /// Prints the manual
+    Man(operate::Man),
 }
 
 /// A flag stands above its environment variable, which stands above the file.
@@ -259,10 +305,8 @@ fn set<T: Clone>(place: &mut T, said: &Option<T>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
-
     #[test]
     fn the_command_line_is_well_formed() {
-        Cli::command().debug_assert();
+        Cli::whole().debug_assert();
     }
 }

@@ -11,3 +11,4 @@ mod tls;
 pub(crate) use checkpoints::Control;
 pub(crate) use send::Upstreams;
 pub(crate) use service::{Conduct, Started, UpstreamService};
+pub(crate) use tls::Tls;

@@ -1,0 +1,155 @@
+//! Asking the server that holds a store: HTTP/1.1 over its control socket, or over TCP with a token.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::runtime::Runtime;
+
+use crate::base::exit::{Exit, Failure};
+use crate::config::{Address, Target};
+use crate::upstream::Tls;
+
+/// How long an answer may take; a fold and a listing of many orphans take a while.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+pub(crate) struct Client {
+    runtime: Runtime,
+    target: Target,
+    tls: Option<Tls>,
+    token: Option<String>,
+    /// The directory of its store, where that is known.
+    pub(crate) store: Option<PathBuf>,
+}
+
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Client {
+    pub(crate) fn new(target: Target, token: Option<String>) -> Result<Self, Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Failure::failed(error.to_string()))?;
+        let tls = target.is_tls().then(|| Tls::new(None)).transpose().map_err(Failure::usage)?;
+        Ok(Self { runtime, target, tls, token, store: None })
+    }
+
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// A document of the API.
+    pub(crate) fn get(&self, path: &str) -> Result<Value, Failure> {
+        document(&self.accepted(Method::GET, path, None)?.body)
+    }
+
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        document(&self.accepted(Method::POST, path, Some(body))?.body)
+    }
+
+    /// Bytes of the API.
+    pub(crate) fn download(&self, path: &str) -> Result<Answer, Failure> {
+        self.accepted(Method::GET, path, None)
+    }
+
+    fn accepted(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Answer, Failure> {
+        let answer = self.ask(method, &format!("/api/v1/{path}"), body)?;
+        if answer.status.is_success() { Ok(answer) } else { Err(refused(&answer)) }
+    }
+
+    /// Whatever is answered.
+    pub(crate) fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Answer, Failure> {
+        let asked = async {
+            tokio::time::timeout(PATIENCE, self.send(method, path, body))
+                .await
+                .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        };
+        self.runtime
+            .block_on(asked)
+            .map_err(|error| Failure::failed(format!("{} does not answer: {error}", self.target)))
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> io::Result<Answer> {
+        let host = match &self.target.address {
+            Address::Unix(_) => "localhost".to_owned(),
+            Address::Tcp { host, port, .. } if host.contains(':') => format!("[{host}]:{port}"),
+            Address::Tcp { host, port, .. } => format!("{host}:{port}"),
+        };
+        let mut request = Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", self.target.base))
+            .header(header::HOST, host);
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        if body.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let request = request.body(Full::new(Bytes::from(body))).map_err(io::Error::other)?;
+        match &self.target.address {
+            Address::Unix(path) => exchange(UnixStream::connect(path).await?, request).await,
+            Address::Tcp { host, port, .. } => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                match &self.tls {
+                    Some(tls) => exchange(tls.connect(host, stream).await?, request).await,
+                    None => exchange(stream, request).await,
+                }
+            }
+        }
+    }
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+) -> io::Result<Answer> {
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    tokio::spawn(connection);
+    let response = sender.send_request(request).await.map_err(io::Error::other)?;
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+    Ok(Answer { status: parts.status, headers: parts.headers, body })
+}
+
+fn document(body: &[u8]) -> Result<Value, Failure> {
+    serde_json::from_slice(body)
+        .map_err(|error| Failure::failed(format!("the server answered no JSON: {error}")))
+}
+
+/// What a refusal of the API is here.
+fn refused(answer: &Answer) -> Failure {
+    let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let status = answer.status;
+    let message = said["error"].as_str().map_or_else(|| status.to_string(), str::to_owned);
+    let exit = match (status.as_u16(), said["code"].as_str()) {
+        (_, Some("damaged")) => Exit::Damaged,
+        (_, Some("conflict")) => Exit::Conflict,
+        (401 | 403 | 421 | 429, _) => Exit::Forbidden,
+        (400 | 413 | 415 | 422, _) => Exit::Usage,
+        (404, Some("not_found")) => Exit::Absent,
+        _ => Exit::Failed,
+    };
+    Failure::new(exit, message)
+}

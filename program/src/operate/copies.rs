@@ -1,0 +1,313 @@
+//! `oncekey backup`, `oncekey restore` and `oncekey verify`.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use oncekey::{Key, Reader, Verification};
+use oncekey_http::describe::percent_encode;
+use serde_json::{Value, json};
+
+use super::client::Client;
+use super::output::Output;
+use super::place::{Place, Where, failure, in_query, options};
+use super::show;
+use crate::base::exit::{Exit, Failure};
+
+/// Stands in a copy until it is whole: a directory that holds it opens as no store.
+const UNFINISHED: &str = "backup.unfinished";
+
+/// How often the server is asked whether its job is done.
+const LOOK: Duration = Duration::from_millis(100);
+
+#[derive(Args)]
+pub(crate) struct Backup {
+    /// A new or empty directory; of a running server a name below its directory for backups
+    #[arg(value_name = "DEST")]
+    to: PathBuf,
+
+    #[command(flatten)]
+    at: Where,
+
+    /// Does not read the copy again
+    #[arg(long)]
+    no_verify: bool,
+}
+
+impl Backup {
+    pub(crate) fn run(&self, output: &Output) -> Result<(), Failure> {
+        if !self.at.asks_a_server() {
+            self.at.directory()?;
+        }
+        let document = match self.at.open(output)? {
+            Place::Served(client) => self.of_server(&client)?,
+            Place::Files(reader, path) => {
+                copy(&reader, &path, &self.to)?;
+                drop(reader);
+                let mut document = json!({ "path": self.to.display().to_string() });
+                if !self.no_verify {
+                    document["verified"] = verification(&verified(&self.to)?);
+                }
+                document
+            }
+            Place::Shared(..) => {
+                return Err(Failure::usage("use the tools of the server: pg_basebackup"));
+            }
+        };
+        let damaged =
+            document["verified"]["damage"].as_array().is_some_and(|damage| !damage.is_empty());
+        if damaged {
+            return Err(Failure::new(
+                Exit::Damaged,
+                format!("the backup is damaged: {}", document["verified"]["damage"]),
+            ));
+        }
+        if output.is_json() {
+            return output.document(&document);
+        }
+        let records = document["verified"]["records"].as_u64();
+        let verified =
+            records.map(|records| format!(", {} records verified", show::count(records)));
+        output.line(&format!(
+            "backup {}{}",
+            show::text(&document["path"]),
+            verified.unwrap_or_default()
+        ))
+    }
+
+    fn of_server(&self, client: &Client) -> Result<Value, Failure> {
+        let name = self.to.to_string_lossy();
+        let taken = job(client, "backups", &json!({ "name": name }))?;
+        let mut document = json!({ "name": name, "path": taken["path"] });
+        if !self.no_verify {
+            let path = format!("backups/{}/verify", in_query(name.as_bytes()));
+            document["verified"] = job(client, &path, &json!({}))?;
+        }
+        Ok(document)
+    }
+}
+
+/// Begins a job, and waits for its result.
+fn job(client: &Client, path: &str, body: &Value) -> Result<Value, Failure> {
+    let begun = client.post(path, body)?;
+    let id = show::text(&begun["job"]);
+    loop {
+        let job = client.get(&format!("jobs/{}", in_query(id.as_bytes())))?;
+        match job["state"].as_str() {
+            Some("running") => std::thread::sleep(LOOK),
+            Some("done") => return Ok(job["result"].clone()),
+            _ => return Err(Failure::failed(show::text(&job["error"]))),
+        }
+    }
+}
+
+/// Whether a copy may be made there: nothing is, or what a copy that was interrupted left.
+fn is_free(to: &Path) -> Result<bool, Failure> {
+    let entries = match fs::read_dir(to) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(Failure::usage(format!("{}: {error}", to.display()))),
+    };
+    Ok(entries.count() == 0 || to.join(UNFINISHED).exists())
+}
+
+fn is_stored(name: &str) -> bool {
+    name == "store.redb"
+        || ["records-", "run-"].iter().any(|prefix| name.starts_with(prefix))
+        || name.starts_with("journal-") && name.ends_with(".seg")
+}
+
+/// Copies the files of a store that the reader holds into a new or empty directory.
+///
+/// DURABLE: the mark that the copy is not whole, then the files, then the mark goes: whatever is cut
+/// off, the directory opens as no store.
+fn copy(held: &Reader, from: &Path, to: &Path) -> Result<(), Failure> {
+    let _held = held;
+    if !is_free(to)? {
+        return Err(Failure::usage(format!("{} is not empty", to.display())));
+    }
+    copied(from, to)
+        .map_err(|error| Failure::failed(format!("copying to {}: {error}", to.display())))
+}
+
+fn copied(from: &Path, to: &Path) -> io::Result<()> {
+    let sync = |path: &Path| File::open(path)?.sync_all();
+    fs::create_dir_all(to)?;
+    narrow(to, 0o700)?;
+    File::create(to.join(UNFINISHED))?.sync_all()?;
+    sync(to)?;
+    for entry in fs::read_dir(to)? {
+        let name = entry?.file_name();
+        if is_stored(&name.to_string_lossy()) {
+            fs::remove_file(to.join(name))?;
+        }
+    }
+    for entry in fs::read_dir(from)? {
+        let name = entry?.file_name();
+        if is_stored(&name.to_string_lossy()) {
+            let copy = to.join(&name);
+            fs::copy(from.join(&name), &copy)?;
+            narrow(&copy, 0o600)?;
+            sync(&copy)?;
+        }
+    }
+    sync(to)?;
+    fs::remove_file(to.join(UNFINISHED))?;
+    sync(to)?;
+    let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty());
+    sync(parent.unwrap_or(Path::new(".")))
+}
+
+fn narrow(path: &Path, mode: u32) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+fn verified(path: &Path) -> Result<Verification, Failure> {
+    options().verify(path).map_err(|error| failure(&error))
+}
+
+/// What was found, as JSON.
+fn verification(found: &Verification) -> Value {
+    let damage = found.damage().iter().map(|damage| {
+        let part = |part: fn(&Key) -> &[u8]| damage.key().map(|key| percent_encode(part(key)));
+        json!({
+            "scope": part(Key::scope), "key": part(Key::key), "error": damage.error().to_string(),
+        })
+    });
+    json!({ "records": found.records(), "damage": damage.collect::<Vec<_>>() })
+}
+
+#[derive(Args)]
+pub(crate) struct Verify {
+    /// The directory of a store or of a backup [default: that of --store]
+    #[arg(value_name = "DIR")]
+    path: Option<PathBuf>,
+
+    #[command(flatten)]
+    at: Where,
+
+    /// Has the running server take a backup of this name, and verifies that
+    #[arg(long, value_name = "NAME", conflicts_with = "path")]
+    via_backup: Option<String>,
+}
+
+impl Verify {
+    pub(crate) fn run(&self, output: &Output) -> Result<(), Failure> {
+        if let Some(name) = &self.via_backup {
+            let place = self.at.open(output)?;
+            let client = place.server("verify --via-backup")?;
+            job(client, "backups", &json!({ "name": name }))?;
+            let found =
+                job(client, &format!("backups/{}/verify", in_query(name.as_bytes())), &json!({}))?;
+            return Self::show(output, &found);
+        }
+        let path = match &self.path {
+            Some(path) => path.as_path(),
+            None => self.at.directory()?,
+        };
+        let found = options().verify(path).map_err(|error| {
+            let refused = failure(&error);
+            match refused.exit {
+                Some(Exit::Held) => {
+                    refused.hint("verify reads files that nobody changes: take --via-backup NAME")
+                }
+                _ => refused,
+            }
+        })?;
+        Self::show(output, &verification(&found))
+    }
+
+    fn show(output: &Output, found: &Value) -> Result<(), Failure> {
+        let damage = found["damage"].as_array().map(Vec::as_slice).unwrap_or_default();
+        if output.is_json() {
+            output.document(found)?;
+        } else {
+            for each in damage {
+                let line = match (each["key"].as_str(), each.as_str()) {
+                    (_, Some(text)) => text.to_owned(),
+                    (Some(key), None) => {
+                        format!(
+                            "{} {key}: {}",
+                            show::text(&each["scope"]),
+                            show::text(&each["error"])
+                        )
+                    }
+                    (None, None) => show::text(&each["error"]),
+                };
+                output.line(&format!("damage: {line}"))?;
+            }
+            let records = show::count(found["records"].as_u64().unwrap_or(0));
+            output.line(&format!("records {records}, damage {}", damage.len()))?;
+        }
+        if damage.is_empty() { Ok(()) } else { Err(Failure::silent(Some(Exit::Damaged))) }
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct Restore {
+    /// The backup
+    #[arg(value_name = "BACKUP")]
+    from: PathBuf,
+
+    /// The new store: nothing there, or an empty directory
+    #[arg(value_name = "STORE")]
+    to: PathBuf,
+
+    /// Goes on without asking
+    #[arg(long)]
+    yes: bool,
+
+    /// Prints a [restore] section for the proxy, which refuses keys that are older UUIDs of version 7
+    #[arg(long)]
+    refuse_uuid7: bool,
+}
+
+impl Restore {
+    pub(crate) fn run(&self, output: &Output) -> Result<(), Failure> {
+        if !is_free(&self.to)? {
+            return Err(Failure::usage(format!("{} is not empty", self.to.display())));
+        }
+        sound(&self.from)?;
+        let reader = options().read(&self.from).map_err(|error| failure(&error))?;
+        let taken = reader.last_time().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let taken = u64::try_from(taken).unwrap_or(u64::MAX);
+        let age = SystemTime::now().duration_since(reader.last_time()).unwrap_or_default();
+        let forgets = format!(
+            "taken {}; keys of the {} since are unknown to it: a retry of one RUNS AGAIN",
+            output.moment(Some(taken)),
+            show::span(age),
+        );
+        output.note(&forgets);
+        output.confirm(self.yes, &format!("Restore to {}?", self.to.display()))?;
+        copy(&reader, &self.from, &self.to)?;
+        let records = sound(&self.to)?;
+        if self.refuse_uuid7 && !output.is_json() {
+            output.line(&format!(
+                "[restore]\nrefuse_uuid7_before = \"{}\"",
+                show::moment(show::Time::Utc, show::now())
+            ))?;
+        }
+        if output.is_json() {
+            return output.document(&json!({
+                "path": self.to.display().to_string(), "takenMs": taken, "records": records,
+                "refuseUuid7Before": self.refuse_uuid7.then(show::now),
+            }));
+        }
+        output.line(&format!("restored {}, {} records", self.to.display(), show::count(records)))
+    }
+}
+
+/// The number of records of a directory without damage.
+fn sound(path: &Path) -> Result<u64, Failure> {
+    let found = verified(path)?;
+    match found.damage() {
+        [] => Ok(found.records()),
+        [first, ..] => Err(Failure::new(
+            Exit::Damaged,
+            format!("{} is damaged in {} places: {first}", path.display(), found.damage().len()),
+        )),
+    }
+}

@@ -1,0 +1,327 @@
+//! `oncekey resolve`: what became of an operation whose owner is gone.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use clap::{Args, Subcommand};
+use oncekey::Key;
+use oncekey_http::describe::percent_encode;
+use serde_json::{Value, json};
+
+use super::desk::Desk;
+use super::keys::Named;
+use super::output::Output;
+use super::place::Where;
+use super::show;
+use crate::base::exit::{Exit, Failure};
+
+/// Resolutions that a server is sent at a time.
+const BATCH: usize = 100;
+/// How many characters of the token confirm a resolution.
+const CONFIRMED: usize = 4;
+
+#[derive(Args)]
+#[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = false)]
+pub(crate) struct Resolve {
+    #[command(subcommand)]
+    action: Option<Action>,
+
+    /// Resolves many: lines of {"action","scope","key","token","reason",…}, - is standard input
+    #[arg(long, value_name = "FILE", required = true)]
+    from: Option<PathBuf>,
+
+    /// With --from: says what would be done, and does nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    #[command(flatten)]
+    at: Where,
+}
+
+#[derive(Subcommand)]
+enum Action {
+    /// It did not happen: the next retry runs the operation again
+    Release(Release),
+    /// It happened: every retry gets this response
+    Complete(Complete),
+}
+
+/// Which orphan, and why.
+#[derive(Args)]
+struct Meant {
+    #[command(flatten)]
+    key: Named,
+
+    #[command(flatten)]
+    at: Where,
+
+    /// The token that `oncekey orphans` showed: another attempt is not resolved
+    #[arg(long, value_name = "TOKEN")]
+    token: Option<String>,
+
+    /// Why, for those who ask later: 3 to 500 characters
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+
+    /// Resolves the orphan that is there without asking
+    #[arg(long)]
+    yes: bool,
+}
+
+#[derive(Args)]
+struct Release {
+    #[command(flatten)]
+    meant: Meant,
+}
+
+#[derive(Args)]
+struct Complete {
+    #[command(flatten)]
+    meant: Meant,
+
+    /// The status of the response
+    #[arg(long, value_name = "STATUS", required_unless_present = "response")]
+    status: Option<u16>,
+
+    /// A header of the response, "Name: value"
+    #[arg(long = "header", value_name = "HEADER")]
+    headers: Vec<String>,
+
+    /// The body of the response: a text, @FILE, or - for standard input
+    #[arg(long, value_name = "BODY")]
+    body: Option<String>,
+
+    /// The whole response in a file, as `curl -i` prints it: @FILE
+    #[arg(long, value_name = "@FILE", conflicts_with_all = ["status", "headers", "body"])]
+    response: Option<String>,
+}
+
+impl Resolve {
+    pub(crate) fn run(&self, output: &Output) -> Result<(), Failure> {
+        match (&self.action, &self.from) {
+            (Some(Action::Release(release)), _) => release.meant.resolve(output, None),
+            (Some(Action::Complete(complete)), _) => {
+                complete.meant.resolve(output, Some(complete.given()?))
+            }
+            (None, Some(from)) => self.many(output, from),
+            (None, None) => Err(Failure::usage("say release or complete, or --from FILE")),
+        }
+    }
+
+    fn many(&self, output: &Output, from: &Path) -> Result<(), Failure> {
+        let text = read(from)?;
+        let mut resolutions = Vec::new();
+        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            let wrong =
+                |what: String| Failure::usage(format!("{}:{}: {what}", from.display(), number + 1));
+            let mut each: Value =
+                serde_json::from_str(line).map_err(|error| wrong(error.to_string()))?;
+            for name in ["action", "key", "token", "reason"] {
+                if !each[name].is_string() {
+                    return Err(wrong(format!("{name} is missing")));
+                }
+            }
+            if !["release", "complete"].contains(&each["action"].as_str().unwrap_or_default()) {
+                return Err(wrong("action is release or complete".to_owned()));
+            }
+            each["confirm"] = json!(confirmation(each["token"].as_str().unwrap_or_default()));
+            resolutions.push(each);
+        }
+        let desk = Desk::open(&self.at, output)?;
+        let mut refused = 0;
+        for batch in resolutions.chunks(BATCH) {
+            let results = match self.dry_run {
+                true => batch.iter().map(|each| desk.look(each)).collect::<Result<Vec<_>, _>>()?,
+                false => desk.resolve(batch)?,
+            };
+            for result in results {
+                refused += usize::from(!result["error"].is_null());
+                output.document(&result)?;
+            }
+        }
+        match refused {
+            0 => Ok(()),
+            _ => Err(Failure::new(
+                Exit::Conflict,
+                format!("{refused} of {} were refused", resolutions.len()),
+            )),
+        }
+    }
+}
+
+impl Meant {
+    fn resolve(&self, output: &Output, given: Option<Value>) -> Result<(), Failure> {
+        let key = self.key.key()?;
+        if self.token.is_none() && !self.yes && !output.can_ask() {
+            return Err(Failure::usage(
+                "nobody can be asked here: give --token, as oncekey orphans shows it",
+            ));
+        }
+        let reason = match &self.reason {
+            Some(reason) => reason.clone(),
+            None if output.can_ask() => output.ask("Reason:")?,
+            None => return Err(Failure::usage("give a --reason")),
+        };
+        if !(3..=500).contains(&reason.trim().chars().count()) {
+            return Err(Failure::usage("a reason has 3 to 500 characters"));
+        }
+        let desk = Desk::open(&self.at, output)?;
+        let token = match &self.token {
+            Some(token) => token.clone(),
+            None => self.seen(output, &desk, &key, given.as_ref())?,
+        };
+        let mut resolution = json!({
+            "action": if given.is_some() { "complete" } else { "release" },
+            "scope": percent_encode(key.scope()), "key": percent_encode(key.key()),
+            "reason": reason, "confirm": confirmation(&token), "token": token,
+        });
+        for (name, value) in given.iter().filter_map(Value::as_object).flatten() {
+            resolution[name] = value.clone();
+        }
+        let results = desk.resolve(std::slice::from_ref(&resolution))?;
+        let result = results.first().cloned().unwrap_or_default();
+        if let Some(error) = result["error"].as_str() {
+            let exit = match result["code"].as_str() {
+                Some("conflict") => Exit::Conflict,
+                Some("invalid" | "reason" | "confirm") => Exit::Usage,
+                Some("forbidden" | "read_only") => Exit::Forbidden,
+                _ => Exit::Failed,
+            };
+            return Err(Failure::new(exit, error));
+        }
+        match output.is_json() {
+            true => output.document(&result),
+            false if given.is_some() => output.line("completed: every retry gets this response"),
+            false => output.line("released: the next retry runs the operation again"),
+        }
+    }
+
+    /// Shows the orphan, says what follows, and has the end of its token typed: the token.
+    fn seen(
+        &self,
+        output: &Output,
+        desk: &Desk,
+        key: &Key,
+        given: Option<&Value>,
+    ) -> Result<String, Failure> {
+        let orphan = desk.orphan(key)?;
+        let token = orphan["token"].as_str().unwrap_or_default().to_owned();
+        if self.yes {
+            return Ok(token);
+        }
+        let age = show::age(orphan["ageMs"].as_u64().unwrap_or(0));
+        output.note(&format!(
+            "{} {}: attempt {}, an orphan for {age}, token {token}",
+            show::text(&orphan["scope"]),
+            show::text(&orphan["key"]),
+            orphan["attempt"],
+        ));
+        match given {
+            None => output.note("The next retry RUNS THE OPERATION AGAIN."),
+            Some(given) => output.note(&format!("Every retry gets this response: {given}")),
+        }
+        let typed = output.ask("Type the last four characters of the token:")?;
+        if typed != confirmation(&token) {
+            return Err(Failure::new(Exit::Interrupted, "left as it is"));
+        }
+        Ok(token)
+    }
+}
+
+fn confirmation(token: &str) -> String {
+    let from = token.len().saturating_sub(CONFIRMED);
+    token.get(from..).unwrap_or_default().to_owned()
+}
+
+/// A file, or standard input.
+fn read(from: &Path) -> Result<String, Failure> {
+    let mut text = String::new();
+    let read = match from.to_str() {
+        Some("-") => std::io::stdin().read_to_string(&mut text).map(drop),
+        _ => std::fs::read_to_string(from).map(|read| text = read),
+    };
+    read.map_err(|error| Failure::usage(format!("{}: {error}", from.display())))?;
+    Ok(text)
+}
+
+/// The bytes that an argument gives: a text, `@FILE`, or `-`.
+fn bytes_of(argument: &str) -> Result<Vec<u8>, Failure> {
+    let failed = |error| Failure::usage(format!("{argument}: {error}"));
+    match argument.strip_prefix('@') {
+        Some(path) => std::fs::read(path).map_err(failed),
+        None if argument == "-" => {
+            let mut bytes = Vec::new();
+            std::io::stdin().read_to_end(&mut bytes).map_err(failed)?;
+            Ok(bytes)
+        }
+        None => Ok(argument.as_bytes().to_vec()),
+    }
+}
+
+impl Complete {
+    /// The members of a resolution that are its response.
+    fn given(&self) -> Result<Value, Failure> {
+        if let Some(file) = &self.response {
+            return printed(&bytes_of(file)?);
+        }
+        let mut headers = Vec::new();
+        for header in &self.headers {
+            let pair = header.split_once(':').map(|(name, value)| (name.trim(), value.trim()));
+            headers.push(
+                pair.ok_or_else(|| {
+                    Failure::usage(format!("{header:?} is no header: Name: value"))
+                })?,
+            );
+        }
+        let body = self.body.as_deref().map(bytes_of).transpose()?.unwrap_or_default();
+        Ok(
+            json!({ "status": self.status, "headers": headers, "bodyBase64": STANDARD.encode(body) }),
+        )
+    }
+}
+
+/// A response as `curl -i` prints it.
+fn printed(bytes: &[u8]) -> Result<Value, Failure> {
+    let wrong = || Failure::usage("that is no response as curl -i prints it");
+    let ends = [(b"\r\n\r\n".as_slice(), 4), (b"\n\n".as_slice(), 2)];
+    let end = ends
+        .into_iter()
+        .filter_map(|(end, len)| Some((bytes.windows(len).position(|window| window == end)?, len)));
+    let (at, len) = end.min().ok_or_else(wrong)?;
+    let head = std::str::from_utf8(&bytes[..at]).map_err(|_| wrong())?;
+    let mut lines = head.lines();
+    let status = lines.next().filter(|line| line.starts_with("HTTP/"));
+    let status = status.and_then(|line| line.split(' ').nth(1)?.parse::<u16>().ok());
+    let headers: Option<Vec<_>> = lines
+        .map(|line| line.split_once(':').map(|(name, value)| (name.trim(), value.trim())))
+        .collect();
+    Ok(json!({
+        "status": status.ok_or_else(wrong)?, "headers": headers.ok_or_else(wrong)?,
+        "bodyBase64": STANDARD.encode(&bytes[at + len..]),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_printed_response_is_read() {
+        let read =
+            printed(b"HTTP/1.1 201 Created\r\ncontent-type: a/b\r\n\r\n{\"id\":7}\n").unwrap();
+        assert_eq!(read["status"], 201);
+        assert_eq!(read["headers"], json!([["content-type", "a/b"]]));
+        assert_eq!(STANDARD.decode(read["bodyBase64"].as_str().unwrap()).unwrap(), b"{\"id\":7}\n");
+        for wrong in [&b""[..], b"HTTP/1.1 201\r\n", b"201 Created\n\nbody", b"HTTP/1.1 x\n\n"] {
+            assert!(printed(wrong).is_err());
+        }
+    }
+
+    #[test]
+    fn a_token_is_confirmed_by_its_end() {
+        assert_eq!(confirmation("00000000000000ab-12-345"), "-345");
+        assert_eq!(confirmation("ab"), "ab");
+    }
+}
