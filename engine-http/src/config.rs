@@ -1,19 +1,14 @@
-//! What a layer and its services share, and the decisions that depend on it: which requests take
-//! part, what `begin` says of them, how a claim ends.
+//! What is shared by all who keep the contract for one engine, and the decisions that depend on it: which
+//! requests take part, what `begin` says of them, how a claim ends.
 
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Response;
-use http_body::Body;
 use oncekey::{Begin, Claim, Engine, Error, ErrorKind, Fingerprint, Key, Recorded};
 
-use crate::attempt::{Attempt, Owner};
-use crate::body::ResponseBody;
+use crate::attempt::Attempt;
 use crate::contract::Contract;
 use crate::key;
 use crate::log;
@@ -28,13 +23,9 @@ use crate::stats::Counters;
 /// another caller made progress, so that the next begin is answered otherwise.
 const TAKE_OVER_TRIES: usize = 3;
 
-/// A task that runs one handler to its end.
-pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
-
 #[derive(Clone)]
 pub(crate) struct Config {
     pub(crate) engine: Engine,
-    pub(crate) spawn: Arc<dyn Fn(Task) + Send + Sync>,
     pub(crate) contract: Contract,
     pub(crate) policy: Policy,
     pub(crate) intake: Intake,
@@ -42,19 +33,11 @@ pub(crate) struct Config {
     pub(crate) running: Running,
 }
 
-/// What is known of a request before its body is read.
-pub(crate) enum Admission {
-    PassThrough,
-    Refused(Rejection),
-    Keyed(Key),
-}
-
-/// What `begin` says is to be done.
+/// What `begin` says is to be done, unless the request is refused.
 #[derive(Debug)]
-pub(crate) enum Ruling {
-    Execute(Claim),
-    Replay(Recorded),
-    Refuse(Rejection),
+pub(crate) enum Begun {
+    Claimed(Claim),
+    Completed(Recorded),
 }
 
 /// What an answer makes of its claim.
@@ -67,10 +50,11 @@ pub(crate) enum Verdict {
 }
 
 impl Config {
-    pub(crate) fn admit(&self, request: &http::request::Parts) -> Admission {
+    /// The key of a request that takes part, before its body is read; `None` lets it pass.
+    pub(crate) fn admit(&self, request: &http::request::Parts) -> Result<Option<Key>, Rejection> {
         let Self { contract, policy, .. } = self;
         if !contract.methods.contain(&request.method) {
-            return Admission::PassThrough;
+            return Ok(None);
         }
         let outer = request.extensions.get::<Attempt>();
         let rejection = match key::parse(&request.headers, &contract.headers, contract.key_form) {
@@ -79,22 +63,20 @@ impl Config {
                 match Key::new(scope, key) {
                     // A layer outside of this one holds the key already: here it would be found
                     // locked. Another key is that of a request which a handler makes.
-                    Ok(key) if outer.is_some_and(|outer| *outer.key() == key) => {
-                        return Admission::PassThrough;
-                    }
+                    Ok(key) if outer.is_some_and(|outer| *outer.key() == key) => return Ok(None),
                     Ok(key) => {
                         self.look_for_unscoped_cookie(request);
-                        return Admission::Keyed(key);
+                        return Ok(Some(key));
                     }
                     Err(error) => Rejection::InvalidInput(error.to_string()),
                 }
             }
-            Ok(None) if !policy.required || outer.is_some() => return Admission::PassThrough,
+            Ok(None) if !policy.required || outer.is_some() => return Ok(None),
             Ok(None) => Rejection::MissingKey(contract.headers.first().cloned()),
             Err(invalid) => Rejection::InvalidKey(invalid),
         };
         self.counters.key_refused.add();
-        Admission::Refused(rejection)
+        Err(rejection)
     }
 
     /// Cookies tell users apart that the fingerprint does not.
@@ -107,39 +89,43 @@ impl Config {
         }
     }
 
-    pub(crate) async fn rule(&self, key: &Key, fingerprint: Fingerprint) -> Ruling {
+    pub(crate) async fn begin(
+        &self,
+        key: &Key,
+        fingerprint: Fingerprint,
+    ) -> Result<Begun, Rejection> {
         for _ in 0..TAKE_OVER_TRIES {
             let begun = match self.policy.wait {
                 Some(wait) => self.engine.begin_waiting(key, fingerprint.clone(), wait),
                 None => self.engine.begin(key, fingerprint.clone()),
             };
             let orphan = match begun.await {
-                Ok(Begin::Claimed(claim)) => return Ruling::Execute(claim),
-                Ok(Begin::Replay(recorded)) => return Ruling::Replay(recorded),
+                Ok(Begin::Claimed(claim)) => return Ok(Begun::Claimed(claim)),
+                Ok(Begin::Replay(recorded)) => return Ok(Begun::Completed(recorded)),
                 Ok(Begin::Locked(in_flight)) => {
                     let retry_after = in_flight.retry_after();
-                    return Ruling::Refuse(Rejection::Locked { retry_after });
+                    return Err(Rejection::Locked { retry_after });
                 }
                 Ok(Begin::Mismatch(mismatch)) => {
                     let parts = mismatch.parts().to_vec();
-                    return Ruling::Refuse(Rejection::Mismatch { parts });
+                    return Err(Rejection::Mismatch { parts });
                 }
                 Ok(Begin::Orphaned(orphan)) => orphan,
-                Err(error) => return Ruling::Refuse(self.begin_failed(&error)),
+                Err(error) => return Err(self.begin_failed(&error)),
             };
             if self.policy.recovery == Recovery::Hold {
-                return Ruling::Refuse(Rejection::OutcomeUnknown);
+                return Err(Rejection::OutcomeUnknown);
             }
             match orphan.take_over().await {
-                Ok(claim) => return Ruling::Execute(claim),
+                Ok(claim) => return Ok(Begun::Claimed(claim)),
                 Err(failed) => match failed.kind() {
                     // Another caller resolved it first: begin again.
                     ErrorKind::Fenced | ErrorKind::AlreadyCompleted => {}
-                    _ => return Ruling::Refuse(self.begin_failed(failed.error())),
+                    _ => return Err(self.begin_failed(failed.error())),
                 },
             }
         }
-        Ruling::Refuse(Rejection::OutcomeUnknown)
+        Err(Rejection::OutcomeUnknown)
     }
 
     pub(crate) fn count_body_refused(&self, rejection: &Rejection) {
@@ -159,27 +145,22 @@ impl Config {
         Rejection::StoreUnavailable
     }
 
-    pub(crate) fn replay<R: Body<Data = Bytes>>(
-        &self,
-        recorded: Recorded,
-    ) -> Response<ResponseBody<R>> {
+    /// The response of a completed operation, with the marker of a replay.
+    pub(crate) fn replay(&self, recorded: Recorded) -> Result<StoredResponse, Rejection> {
         let Some(bytes) = recorded.into_response() else {
-            return Rejection::ResponseNotStored.into_response(&self.contract);
+            return Err(Rejection::ResponseNotStored);
         };
         match StoredResponse::decode(Bytes::from_owner(bytes)) {
-            Ok(stored) => {
-                let mut response = stored.into_response();
-                if let Some((name, value)) = &self.contract.replay_marker {
-                    response.headers_mut().insert(name.clone(), value.clone());
-                }
-                response
-            }
+            Ok(stored) => Ok(match &self.contract.replay_marker {
+                Some((name, value)) => stored.with_header(name.clone(), value.clone()),
+                None => stored,
+            }),
             // The engine vouches for its bytes: another caller wrote them. The operation was
             // completed all the same, and must not run again.
             Err(error) => {
                 self.counters.undecodable.add();
                 log::undecodable(error);
-                Rejection::ResponseNotStored.into_response(&self.contract)
+                Err(Rejection::ResponseNotStored)
             }
         }
     }
@@ -198,7 +179,8 @@ impl Config {
             }
             Verdict::Unknown(reason) => {
                 drop(claim);
-                self.count_abandoned(reason);
+                self.counters.abandoned.add();
+                log::abandoned(reason);
                 return;
             }
         };
@@ -215,16 +197,6 @@ impl Config {
         self.counters.complete_failed.add();
         log::complete_failed(error);
     }
-
-    pub(crate) fn abandon(&self, owner: Owner, reason: &str) {
-        drop(owner);
-        self.count_abandoned(reason);
-    }
-
-    fn count_abandoned(&self, reason: &str) {
-        self.counters.abandoned.add();
-        log::abandoned(reason);
-    }
 }
 
 impl fmt::Debug for Config {
@@ -240,8 +212,9 @@ impl fmt::Debug for Config {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{IdempotencyLayer, Policy};
+    use crate::{Idempotency, Policy};
     use oncekey_testing::SimDisk;
+    use std::future::Future;
     use std::pin::pin;
     use std::task::{Context, Waker};
 
@@ -251,8 +224,8 @@ mod tests {
         let options = oncekey::Options::new().segment_bytes(4 << 20);
         let engine = options.disk(Arc::new(SimDisk::new())).open("/store").unwrap();
         let retry = Policy::new().recovery(Recovery::Retry);
-        let layer = IdempotencyLayer::with_spawner(engine, drop).policy(retry);
-        let config = layer.config();
+        let idempotency = Idempotency::new(engine).policy(retry);
+        let config = idempotency.config();
         for round in 0..100 {
             let key = Key::new("", format!("k-{round}")).unwrap();
             let fingerprint = Fingerprint::builder().finish();
@@ -260,8 +233,8 @@ mod tests {
             let Ok(Begin::Claimed(claim)) = begin else { panic!("the key is new: {begin:?}") };
             // Begins wait for the end of the claim and are then answered together.
             drop(claim);
-            let mut one = pin!(config.rule(&key, fingerprint.clone()));
-            let mut two = pin!(config.rule(&key, fingerprint.clone()));
+            let mut one = pin!(config.begin(&key, fingerprint.clone()));
+            let mut two = pin!(config.begin(&key, fingerprint.clone()));
             let mut context = Context::from_waker(Waker::noop());
             if one.as_mut().poll(&mut context).is_ready()
                 || two.as_mut().poll(&mut context).is_ready()
@@ -272,8 +245,8 @@ mod tests {
             // Polled in turn, not one to its end.
             let both = async { tokio::join!(one, two) };
             match both.await {
-                (Ruling::Execute(_claim), Ruling::Refuse(Rejection::Locked { .. }))
-                | (Ruling::Refuse(Rejection::Locked { .. }), Ruling::Execute(_claim)) => {}
+                (Ok(Begun::Claimed(_claim)), Err(Rejection::Locked { .. }))
+                | (Err(Rejection::Locked { .. }), Ok(Begun::Claimed(_claim))) => {}
                 (one, two) => panic!("round {round}: {one:?} and {two:?}"),
             }
         }

@@ -25,11 +25,13 @@ pub struct Contract {
     pub methods: Methods,
     /// The status of each refusal.
     pub statuses: Statuses,
+    /// The form of the bodies of refusals.
+    pub refusals: Refusals,
     /// A header that replayed responses carry and first ones do not; it takes the place of one of
     /// the same name. `None`: a replay has the headers of the first response and no others.
     pub replay_marker: Option<(HeaderName, HeaderValue)>,
-    /// The `type` of the problem documents: a URL that explains keys to the developers of clients.
-    /// `None`: `about:blank`.
+    /// A URL that explains keys to the developers of clients: the `type` of problem documents, the
+    /// `doc_url` of Stripe's errors. `None`: `about:blank`, and no member.
     pub documentation: Option<String>,
 }
 
@@ -43,6 +45,19 @@ pub enum KeyForm {
     /// A value that begins with a double quote is a String of RFC 8941, section 3.3.3, and the key is
     /// what it denotes: `"k"` and `k` are the same key. Every other value is the key itself.
     StringOrVerbatim,
+}
+
+/// How the body of a refusal is written. A call of gRPC is refused in gRPC's own way whatever stands here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refusals {
+    /// `application/problem+json` (RFC 9457) with the code in the member `code`.
+    #[default]
+    ProblemDocuments,
+    /// Stripe's error objects, `{"error": {"type": …, "code": …, "message": …}}`, with the header
+    /// `Stripe-Should-Retry`. The code of *locked* is Stripe's `idempotency_key_in_use`, all others
+    /// are those of the problem documents.
+    StripeErrors,
 }
 
 /// Which methods take part. A request with another method passes through, whatever key it has.
@@ -123,6 +138,7 @@ impl Default for Contract {
             key_form: KeyForm::default(),
             methods: Methods::default(),
             statuses: Statuses::default(),
+            refusals: Refusals::default(),
             replay_marker: None,
             documentation: None,
         }
@@ -154,13 +170,15 @@ impl Contract {
     }
 
     /// The habit of Stripe's API, version 1: `Idempotency-Key` on POST alone, 409 while the first
-    /// request runs, 400 for another request, and `Idempotent-Replayed: true` on replays.
+    /// request runs, 400 for another request, `Idempotent-Replayed: true` on replays, and refusals in
+    /// Stripe's error objects, so that its clients retry and raise as they do at Stripe.
     pub fn stripe() -> Self {
         let marker = HeaderName::from_static("idempotent-replayed");
         Self {
             headers: vec![IDEMPOTENCY_KEY, X_IDEMPOTENCY_KEY],
             methods: Methods::Only(vec![Method::POST]),
             statuses: Statuses { mismatch: StatusCode::BAD_REQUEST, ..Statuses::default() },
+            refusals: Refusals::StripeErrors,
             replay_marker: Some((marker, HeaderValue::from_static("true"))),
             ..Self::default()
         }

@@ -1,28 +1,23 @@
 //! A request with a key, from its body to its answer, in the task of the connection.
 
 use std::error::Error as StdError;
-use std::pin::pin;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response};
 use http_body::Body;
-use oncekey::Key;
 use tower_service::Service;
 
 use crate::body::ResponseBody;
-use crate::config::{Config, Ruling};
-use crate::execution::{self, Runnable};
-use crate::fingerprint;
-use crate::rejection::Rejection;
+use crate::detached::{self, Runnable, Spawner};
+use crate::idempotency::{Keyed, Refusal, Ruling};
 
 /// Until the handler is started, dropping this future undoes everything: a claim that was not
 /// delivered is aborted.
 pub(crate) async fn exchange<S, B, R>(
-    config: Arc<Config>,
+    keyed: Keyed,
+    spawn: Spawner,
     service: S,
-    key: Key,
     parts: Parts,
     body: B,
 ) -> Result<Response<ResponseBody<R>>, S::Error>
@@ -35,39 +30,32 @@ where
     R: Body<Data = Bytes> + Send + 'static,
     R::Error: Send,
 {
-    let limit = config.policy.max_request_body;
-    let (body, room) = match config.intake.read(&parts.headers, body, limit).await {
-        Ok(read) => read,
-        Err(rejection) => {
-            config.count_body_refused(&rejection);
-            return Ok(rejection.into_response(&config.contract));
-        }
+    let body = match keyed.read(&parts, body).await {
+        Ok(body) => body,
+        Err(refusal) => return Ok(answer(refusal)),
     };
-    let fingerprint = fingerprint::of(&parts, &body, &config.policy.fingerprinted);
-    let claim = match config.rule(&key, fingerprint).await {
-        Ruling::Execute(claim) => claim,
-        Ruling::Replay(recorded) => return Ok(config.replay(recorded)),
-        Ruling::Refuse(rejection) => return Ok(rejection.into_response(&config.contract)),
+    let execution = match keyed.begin(&parts, &body).await {
+        Ruling::Execute(execution) => execution,
+        Ruling::Replay(stored) => return Ok(stored.into_response()),
+        Ruling::Refuse(refusal) => return Ok(answer(refusal)),
     };
+    let (body, room) = body.into_parts();
     let request = Request::from_parts(parts, B::from(body));
-    let (ended, watch) = execution::start(&config, Runnable { service, request, room }, claim);
+    let (ended, watch) = detached::start(&spawn, Runnable { service, request, room }, execution);
     match ended.await {
         Ok(Ok(response)) => response,
         // To the task of the connection a panic looks as it does without the layer.
         Ok(Err(panic)) => std::panic::resume_unwind(panic),
         // The runtime dropped the task before the handler was called: the key is free.
-        Err(_) if !watch.is_started() => {
-            Ok(Rejection::HandlerNotStarted.into_response(&config.contract))
-        }
+        Err(_) if !watch.is_started() => Ok(answer(keyed.not_started())),
         // The runtime dropped the task: nobody knows how far the handler got.
-        Err(_) => Ok(Rejection::OutcomeUnknown.into_response(&config.contract)),
+        Err(_) => Ok(answer(keyed.outcome_unknown())),
     }
 }
 
 /// Answers a request that is refused whatever its body says.
 pub(crate) async fn refuse<B, R, E>(
-    config: Arc<Config>,
-    response: Response<ResponseBody<R>>,
+    refusal: Refusal,
     parts: Parts,
     body: B,
 ) -> Result<Response<ResponseBody<R>>, E>
@@ -75,6 +63,10 @@ where
     B: Body,
     R: Body<Data = Bytes>,
 {
-    config.intake.discard(&parts.headers, pin!(body)).await;
-    Ok(response)
+    refusal.discard(&parts, body).await;
+    Ok(answer(refusal))
+}
+
+fn answer<R: Body<Data = Bytes>>(refusal: Refusal) -> Response<ResponseBody<R>> {
+    refusal.into_response().map(ResponseBody::full)
 }

@@ -1,158 +1,129 @@
-//! The execution of a claimed request: the handler, its response, and the end of the claim, in a
-//! task of their own that no client can cancel.
+//! The execution of a claimed request: what its handler knows, and what its response makes of the claim.
 
-use std::any::Any;
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, header, response};
+use http::{HeaderMap, Response, header, response};
 use http_body::Body;
 use http_body_util::BodyExt;
 use oncekey::Claim;
-use tower_service::Service;
 
-use crate::attempt::{Owner, Watch};
+use crate::attempt::{Attempt, Owner, Watch};
 use crate::body::{End, Held, ResponseBody};
-use crate::budget::Allowance;
 use crate::config::{Config, Verdict};
+use crate::grpc;
 use crate::markers::{NotStored, OutcomeUnknown, Ttl};
 use crate::policy::Policy;
 use crate::recorded::Encoder;
+use crate::running::Guard;
 
-pub(crate) type Panic = Box<dyn Any + Send>;
-
-/// How an execution ended: what the handler answered, or the panic that ended it.
-pub(crate) type Ended<R, E> = Result<Result<Response<ResponseBody<R>>, E>, Panic>;
-
-/// A handler with its request.
-pub(crate) struct Runnable<S, B> {
-    pub(crate) service: S,
-    pub(crate) request: Request<B>,
-    /// That of the body, until the handler has it.
-    pub(crate) room: Allowance,
-}
-
-/// Starts an execution. How it ended is sent after its claim has ended, so that the one who learns of
-/// it finds the key in its final state.
-pub(crate) fn start<S, B, R>(
-    config: &Arc<Config>,
-    mut runnable: Runnable<S, B>,
-    claim: Claim,
-) -> (oneshot::Receiver<Ended<R, S::Error>>, Watch)
-where
-    S: Service<Request<B>, Response = Response<R>> + Send + 'static,
-    S::Future: Send + 'static,
-    S::Error: Send + 'static,
-    B: Send + 'static,
-    R: Body<Data = Bytes> + Send + 'static,
-    R::Error: Send,
-{
-    let (sender, receiver) = oneshot::channel();
-    let (owner, attempt) = Owner::new(claim);
-    runnable.request.extensions_mut().insert(attempt);
-    let watch = owner.watch();
-    let running = config.running.enter();
-    let shared = config.clone();
-    let task = async move {
-        let ended = execute(&shared, owner, runnable).await;
-        // A client that is gone does not receive it.
-        drop(sender.send(ended));
-        drop(running);
-    };
-    #[cfg(feature = "tracing")]
-    let task = tracing::Instrument::in_current_span(task);
-    (config.spawn)(Box::pin(task));
-    (receiver, watch)
-}
-
-async fn execute<S, B, R>(
-    config: &Config,
+/// The right to run a handler, once: what an adapter of a server gets of
+/// [`Keyed::begin`](crate::Keyed::begin).
+///
+/// Dropping it before [`start`](Self::start) frees the key; from then on it leaves the outcome unknown, as
+/// a handler that panicked does. It belongs into a task that goes on when the client is gone.
+pub struct Execution {
+    config: Arc<Config>,
     owner: Owner,
-    runnable: Runnable<S, B>,
-) -> Ended<R, S::Error>
-where
-    S: Service<Request<B>, Response = Response<R>>,
-    R: Body<Data = Bytes>,
-{
-    match caught(run(runnable, &owner, &config.policy)).await {
-        Ok(Ok(answer)) => {
-            if let Some(claim) = owner.take() {
-                config.settle(claim, answer.verdict, answer.ttl).await;
-            }
-            Ok(Ok(answer.response))
+    attempt: Attempt,
+    /// Counts it as running.
+    _running: Guard,
+}
+
+impl Execution {
+    pub(crate) fn new(config: Arc<Config>, claim: Claim) -> Self {
+        let (owner, attempt) = Owner::new(claim);
+        let running = config.running.enter();
+        Self { config, owner, attempt, _running: running }
+    }
+
+    /// What the handler may know of it: a clone belongs into the extensions of its request.
+    pub fn attempt(&self) -> &Attempt {
+        &self.attempt
+    }
+
+    /// Says that the handler is called now. Call it immediately before.
+    pub fn start(&self) {
+        self.owner.start();
+    }
+
+    /// Ends it with the response of the handler, whose extensions may carry
+    /// [`NotExecuted`](crate::NotExecuted) and the other markers. When it returns, the response is stored,
+    /// or its key is free, as policy and markers say; then the response that it gives back is sent. One
+    /// that streams or is too large comes back before its end and is not stored.
+    pub async fn finish<R: Body<Data = Bytes>>(
+        self,
+        response: Response<R>,
+    ) -> Response<ResponseBody<R>> {
+        let answer = self.weigh(response).await;
+        self.end(answer.verdict, answer.ttl).await;
+        answer.response
+    }
+
+    /// Ends it without a response: the handler panicked or its service failed. The key is free when the
+    /// handler was never [started](Self::start); else the outcome is unknown. The reason goes to the log.
+    pub async fn fail(self, reason: &'static str) {
+        self.lose(reason).await;
+    }
+
+    pub(crate) async fn lose(&self, reason: &'static str) {
+        let started = self.owner.is_started();
+        self.end(if started { Verdict::Unknown(reason) } else { Verdict::NotExecuted }, None).await;
+    }
+
+    pub(crate) async fn end(&self, verdict: Verdict, ttl: Option<Duration>) {
+        if let Some(claim) = self.owner.take() {
+            self.config.settle(claim, verdict, ttl).await;
         }
-        Ok(Err(error)) if !owner.is_started() => {
-            if let Some(claim) = owner.take() {
-                config.settle(claim, Verdict::NotExecuted, None).await;
-            }
-            Ok(Err(error))
-        }
-        Ok(Err(error)) => {
-            config.abandon(owner, "the inner service failed");
-            Ok(Err(error))
-        }
-        Err(panic) if !owner.is_started() => {
-            if let Some(claim) = owner.take() {
-                config.settle(claim, Verdict::NotExecuted, None).await;
-            }
-            Err(panic)
-        }
-        Err(panic) => {
-            config.abandon(owner, "the handler panicked");
-            Err(panic)
-        }
+    }
+
+    pub(crate) fn watch(&self) -> Watch {
+        self.owner.watch()
+    }
+
+    /// What a response makes of the claim, once as much of it is read as must be.
+    pub(crate) async fn weigh<R: Body<Data = Bytes>>(&self, response: Response<R>) -> Answer<R> {
+        let policy = &self.config.policy;
+        let (parts, body) = response.into_parts();
+        let ttl =
+            parts.extensions.get::<Ttl>().copied().or(policy.ttl.map(Ttl)).map(Ttl::in_engine);
+        let verdict = if parts.extensions.get::<OutcomeUnknown>().is_some() {
+            Verdict::Unknown("the response says so")
+        } else if policy.stored.frees_the_key(&parts) {
+            Verdict::NotExecuted
+        } else if is_stream(&parts) {
+            Verdict::NotStored
+        } else {
+            let (response, verdict) = hold(parts, Box::pin(body), policy).await;
+            return Answer { response, verdict, ttl };
+        };
+        let response = Response::from_parts(parts, ResponseBody::passed(body));
+        Answer { response, verdict, ttl }
+    }
+}
+
+impl fmt::Debug for Execution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Execution").field(&self.attempt).finish()
     }
 }
 
 /// What the handler answered, and what that makes of its claim.
-struct Answer<R: Body> {
-    response: Response<ResponseBody<R>>,
-    verdict: Verdict,
-    ttl: Option<Duration>,
-}
-
-async fn run<S, B, R>(
-    runnable: Runnable<S, B>,
-    owner: &Owner,
-    policy: &Policy,
-) -> Result<Answer<R>, S::Error>
-where
-    S: Service<Request<B>, Response = Response<R>>,
-    R: Body<Data = Bytes>,
-{
-    let Runnable { mut service, request, room } = runnable;
-    // A service that refuses here was not called: nothing happened.
-    poll_fn(|context| service.poll_ready(context)).await?;
-    owner.start();
-    let answer = service.call(request);
-    drop(room);
-    let (parts, body) = answer.await?.into_parts();
-    let ttl = parts.extensions.get::<Ttl>().copied().or(policy.ttl.map(Ttl)).map(Ttl::in_engine);
-    let verdict = if parts.extensions.get::<OutcomeUnknown>().is_some() {
-        Verdict::Unknown("the response says so")
-    } else if policy.stored.frees_the_key(&parts) {
-        Verdict::NotExecuted
-    } else if is_stream(&parts) {
-        Verdict::NotStored
-    } else {
-        let (response, verdict) = hold(parts, Box::pin(body), policy).await;
-        return Ok(Answer { response, verdict, ttl });
-    };
-    let response = Response::from_parts(parts, ResponseBody::passed(body));
-    Ok(Answer { response, verdict, ttl })
+pub(crate) struct Answer<R: Body> {
+    pub(crate) response: Response<ResponseBody<R>>,
+    pub(crate) verdict: Verdict,
+    pub(crate) ttl: Option<Duration>,
 }
 
 /// A response whose body is made to be seen while it grows, or is not a body at all.
 fn is_stream(response: &response::Parts) -> bool {
     let content_type = response.headers.get(header::CONTENT_TYPE);
     let content_type = content_type.map_or(&b""[..], |value| value.as_bytes());
-    let streams = ["text/event-stream", "multipart/x-mixed-replace", "application/grpc"];
+    let streams = ["text/event-stream", "multipart/x-mixed-replace", "application/grpc-web-text"];
     response.status.is_informational()
         || response.extensions.get::<NotStored>().is_some()
         || streams.iter().any(|stream| {
@@ -161,7 +132,8 @@ fn is_stream(response: &response::Parts) -> bool {
         })
 }
 
-/// Reads the body to its end and encodes the response; or as far as the limit allows.
+/// Reads the body to its end and encodes the response; or as far as the limit allows, and of a gRPC call
+/// as far as its second message.
 async fn hold<R>(
     parts: response::Parts,
     mut body: Pin<Box<R>>,
@@ -176,6 +148,7 @@ where
     let dropped = &policy.dropped_headers;
     let mut encoder = Encoder::new(parts.status, &parts.headers, dropped, policy.max_response)
         .filter(|encoder| encoder.fits(expected));
+    let mut messages = grpc::is_grpc(&parts.headers).then(grpc::Messages::default);
     let (end, verdict) = loop {
         let Some(encoding) = encoder.as_mut() else {
             break (End::More(body), Verdict::NotStored);
@@ -183,7 +156,8 @@ where
         match body.as_mut().frame().await {
             Some(Ok(frame)) => match frame.into_data() {
                 Ok(data) => {
-                    if !encoding.push(&data) {
+                    let streams = messages.as_mut().is_some_and(|m| m.is_stream_after(&data));
+                    if streams || !encoding.push(&data) {
                         encoder = None;
                     }
                     frames.push_back(data);
@@ -204,17 +178,4 @@ where
     frames.retain(|data: &Bytes| !data.is_empty());
     let body = ResponseBody::held(Held { frames, end });
     (Response::from_parts(parts, body), verdict)
-}
-
-/// Runs a future to its end, or to its panic.
-///
-/// Unwind safety is asserted: the future is not polled again after a panic, and the panic goes on in
-/// the task of the connection, if that is still there.
-async fn caught<F: Future>(future: F) -> Result<F::Output, Panic> {
-    let mut future = pin!(future);
-    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
-        Ok(poll) => poll.map(Ok),
-        Err(panic) => Poll::Ready(Err(panic)),
-    })
-    .await
 }

@@ -8,20 +8,12 @@ use std::time::Duration;
 use oncekey::Engine;
 use tower_layer::Layer;
 
-use crate::budget::Budget;
-use crate::config::{Config, Task};
 use crate::contract::Contract;
+use crate::detached::{Spawner, Task};
+use crate::idempotency::Idempotency;
 use crate::policy::Policy;
-use crate::reading::{Intake, Timer};
-use crate::running::Running;
 use crate::service::IdempotencyService;
 use crate::stats::LayerStats;
-
-/// The default of [`IdempotencyLayer::max_buffered`], in bytes.
-const MAX_BUFFERED: usize = 256 << 20;
-
-/// The default of [`IdempotencyLayer::body_idle`].
-const BODY_IDLE: Duration = Duration::from_secs(30);
 
 /// Gives a service idempotency keys. See the [crate] for what that means.
 ///
@@ -39,7 +31,8 @@ const BODY_IDLE: Duration = Duration::from_secs(30);
 /// ```
 #[derive(Clone)]
 pub struct IdempotencyLayer {
-    config: Arc<Config>,
+    idempotency: Idempotency,
+    spawn: Spawner,
 }
 
 impl IdempotencyLayer {
@@ -69,27 +62,17 @@ impl IdempotencyLayer {
     /// # mod futures_executor { pub fn block_on(_: oncekey_http::Task) {} }
     /// ```
     pub fn with_spawner(engine: Engine, spawn: impl Fn(Task) + Send + Sync + 'static) -> Self {
-        Self {
-            config: Arc::new(Config {
-                engine,
-                spawn: Arc::new(spawn),
-                contract: Contract::default(),
-                policy: Policy::default(),
-                intake: Intake { budget: Budget::new(MAX_BUFFERED), idle: BODY_IDLE, timer: None },
-                counters: Arc::default(),
-                running: Running::default(),
-            }),
-        }
+        Self { idempotency: Idempotency::new(engine), spawn: Arc::new(spawn) }
     }
 
     /// What clients see. Default [`Contract::default`].
     pub fn contract(self, contract: Contract) -> Self {
-        self.with(|config| config.contract = contract)
+        self.with(|idempotency| idempotency.contract(contract))
     }
 
     /// What holds for the requests of this layer. Default [`Policy::new`].
     pub fn policy(self, policy: Policy) -> Self {
-        self.with(|config| config.policy = policy)
+        self.with(|idempotency| idempotency.policy(policy))
     }
 
     /// The most memory, in bytes, that the bodies of all requests with a key take together while the layer
@@ -101,14 +84,14 @@ impl IdempotencyLayer {
     /// Clones share the budget, and so do layers made from them. Setting it makes one that is shared with
     /// those that are made from here on.
     pub fn max_buffered(self, bytes: usize) -> Self {
-        self.with(|config| config.intake.budget = Budget::new(bytes))
+        self.with(|idempotency| idempotency.max_buffered(bytes))
     }
 
     /// How long the body of a request with a key may bring nothing before it is refused with 408
     /// `idempotency_body_timeout`; its key is unused. Default 30 s; `Duration::MAX` is never. A sender
     /// that goes on byte by byte is not stopped by it: the server bounds the whole of a request.
     pub fn body_idle(self, at_most: Duration) -> Self {
-        self.with(|config| config.intake.idle = at_most)
+        self.with(|idempotency| idempotency.body_idle(at_most))
     }
 
     /// Measures [`body_idle`](Self::body_idle) with another clock than that of tokio, which
@@ -125,18 +108,17 @@ impl IdempotencyLayer {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let timer: Timer = Arc::new(move |time| Box::pin(sleep(time)));
-        self.with(|config| config.intake.timer = Some(timer))
+        self.with(|idempotency| idempotency.timer(sleep))
     }
 
     /// The engine that the layer stands on.
     pub fn engine(&self) -> &Engine {
-        &self.config.engine
+        self.idempotency.engine()
     }
 
     /// What this layer and its clones did so far.
     pub fn stats(&self) -> LayerStats {
-        self.config.counters.snapshot(self.config.running.count(), self.config.intake.budget.held())
+        self.idempotency.stats()
     }
 
     /// Waits until no handler runs that this layer or a clone of it started: those whose clients are
@@ -152,16 +134,11 @@ impl IdempotencyLayer {
     /// # Ok(()) }
     /// ```
     pub fn drained(&self) -> impl Future<Output = ()> + Send + use<> {
-        self.config.running.drained()
+        self.idempotency.drained()
     }
 
-    #[cfg(test)]
-    pub(crate) fn config(&self) -> &Config {
-        &self.config
-    }
-
-    fn with(mut self, change: impl FnOnce(&mut Config)) -> Self {
-        change(Arc::make_mut(&mut self.config));
+    fn with(mut self, change: impl FnOnce(Idempotency) -> Idempotency) -> Self {
+        self.idempotency = change(self.idempotency);
         self
     }
 }
@@ -170,12 +147,12 @@ impl<S> Layer<S> for IdempotencyLayer {
     type Service = IdempotencyService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        IdempotencyService::new(inner, self.config.clone())
+        IdempotencyService::new(inner, self.idempotency.clone(), self.spawn.clone())
     }
 }
 
 impl fmt::Debug for IdempotencyLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.config.fmt(f)
+        self.idempotency.fmt(f)
     }
 }

@@ -41,8 +41,12 @@
 //! | response too large or streaming, on a retry | 409 `idempotency_response_not_stored`, never a second run |
 //!
 //! Refusals are `application/problem+json` (RFC 9457) with the code in the member `code`. A
-//! [`Contract`] changes the names and numbers of this table, a [`Policy`] what is stored and required,
-//! route by route.
+//! [`Contract`] changes the names and numbers of this table and the form of refusals, a [`Policy`] what is
+//! stored and required, route by route. Calls of gRPC are refused by a status of gRPC, with the code in
+//! `grpc-message`.
+//!
+//! Servers that are not made of tower services take [`Idempotency`], which is the contract alone; for
+//! actix-web there is the crate `oncekey-actix`.
 //!
 //! Two requests are identical when method, path with query, authority, body, and the headers that
 //! change their meaning are ([`FingerprintedHeaders`](oncekey::FingerprintedHeaders) lists them);
@@ -69,9 +73,9 @@
 //!   when the response body fails before its end, or when the task is cancelled with its runtime.
 //! - The request body arrives in one piece, without trailers; the response body is held back until
 //!   it is stored. A response whose length is over the [limit](Policy::max_response), a
-//!   stream (`text/event-stream`, `multipart/x-mixed-replace`, gRPC, a switch of protocols), and one
-//!   that carries [`NotStored`] are sent as they come; their operation is completed without a
-//!   response.
+//!   stream (`text/event-stream`, `multipart/x-mixed-replace`, gRPC from its second message on, a switch of
+//!   protocols), and one that carries [`NotStored`] are sent as they come; their operation is completed
+//!   without a response.
 //!
 //! When a response cannot be stored because the store failed, the client gets it all the same, and
 //! the failure is logged and [counted](LayerStats::complete_failed). Retries get 503 until
@@ -94,10 +98,14 @@ mod body;
 mod budget;
 mod config;
 mod contract;
+
+mod detached;
 mod exchange;
 mod execution;
 mod fingerprint;
 mod future;
+mod grpc;
+mod idempotency;
 mod key;
 mod layer;
 mod log;
@@ -117,9 +125,11 @@ pub use admin::describe;
 pub use admin::{Access, Admin, Caller, ControlSocket};
 pub use attempt::{Attempt, CheckpointError};
 pub use body::{RequestBody, ResponseBody};
-pub use config::Task;
-pub use contract::{Contract, KeyForm, Methods, Statuses};
+pub use contract::{Contract, KeyForm, Methods, Refusals, Statuses};
+pub use detached::Task;
+pub use execution::Execution;
 pub use future::ResponseFuture;
+pub use idempotency::{Admission, BufferedBody, Idempotency, Keyed, Refusal, Ruling};
 pub use layer::IdempotencyLayer;
 pub use markers::{NotExecuted, NotStored, OutcomeUnknown, Ttl};
 pub use policy::{Policy, Recovery, Stored};

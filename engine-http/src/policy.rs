@@ -9,6 +9,7 @@ use http::{HeaderName, StatusCode, response};
 use oncekey::FingerprintedHeaders;
 
 use crate::fingerprint;
+use crate::grpc;
 use crate::markers::NotExecuted;
 
 /// What becomes of a request whose key an earlier attempt left behind without saying how it ended.
@@ -28,7 +29,9 @@ pub enum Recovery {
 /// handler, whatever the first run did. So all but the first may run an operation **more than once**,
 /// and say so in their names.
 ///
-/// A handler that knows better says [`NotExecuted`], whatever the policy.
+/// A handler that knows better says [`NotExecuted`], whatever the policy. A gRPC call that failed before
+/// its first message counts as the HTTP status that says the same: UNAUTHENTICATED as 401,
+/// RESOURCE_EXHAUSTED as 429, UNAVAILABLE as 503.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum Stored {
@@ -47,7 +50,7 @@ pub enum Stored {
 impl Stored {
     /// Whether the response says that nothing happened, or is taken to say so.
     pub(crate) fn frees_the_key(&self, response: &response::Parts) -> bool {
-        let status = response.status;
+        let status = grpc::http_status(response).unwrap_or(response.status);
         response.extensions.get::<NotExecuted>().is_some()
             || match self {
                 Self::EveryResponse => comes_before_execution(status),

@@ -113,6 +113,12 @@ impl StoredResponse {
         Self { status, headers, body: body.into(), trailers: HeaderMap::new() }
     }
 
+    /// The same with one more header, which takes the place of those of its name.
+    pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
     /// The status.
     pub fn status(&self) -> StatusCode {
         self.status
@@ -166,7 +172,8 @@ impl StoredResponse {
         Ok(Self { status, headers, body, trailers })
     }
 
-    pub(crate) fn into_response<B: Body<Data = Bytes>>(self) -> Response<ResponseBody<B>> {
+    /// The response to send, whose body could also be one of the type `B`.
+    pub fn into_response<B: Body<Data = Bytes>>(self) -> Response<ResponseBody<B>> {
         let body = if self.trailers.is_empty() {
             ResponseBody::full(self.body)
         } else {

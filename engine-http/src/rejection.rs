@@ -1,14 +1,13 @@
-//! Refusals of the layer: problem documents after RFC 9457.
+//! Refusals of the layer: problem documents after RFC 9457, Stripe's error objects, statuses of gRPC.
 
 use std::fmt::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
-use http_body::Body;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
-use crate::body::ResponseBody;
-use crate::contract::{Contract, Statuses};
+use crate::contract::{Contract, Refusals, Statuses};
+use crate::grpc;
 use crate::key::InvalidKey;
 
 /// Why a request is answered by the layer and not by the handler.
@@ -55,7 +54,7 @@ impl Rejection {
         }
     }
 
-    fn code(&self) -> &'static str {
+    pub(crate) fn code(&self) -> &'static str {
         match self {
             Self::InvalidKey(_) | Self::InvalidInput(_) => "idempotency_key_invalid",
             Self::MissingKey(_) => "idempotency_key_missing",
@@ -123,7 +122,45 @@ impl Rejection {
         (overloaded || passes).then_some(HeaderValue::from_static("1"))
     }
 
-    fn to_json(&self, contract: &Contract) -> String {
+    /// The `type` of Stripe's error object. Source: <https://docs.stripe.com/api/errors>.
+    fn stripe_type(&self) -> &'static str {
+        match self {
+            Self::InvalidKey(_)
+            | Self::InvalidInput(_)
+            | Self::MissingKey(_)
+            | Self::BodyTooLarge(_)
+            | Self::BodyUnreadable
+            | Self::BodyTimeout => "invalid_request_error",
+            Self::Locked { .. }
+            | Self::Mismatch { .. }
+            | Self::OutcomeUnknown
+            | Self::ResponseNotStored => "idempotency_error",
+            Self::StoreUnavailable | Self::HandlerNotStarted | Self::BodiesOverBudget => {
+                "api_error"
+            }
+        }
+    }
+
+    fn stripe_error(&self, contract: &Contract) -> String {
+        let code = match self {
+            // Source: <https://docs.stripe.com/error-codes>.
+            Self::Locked { .. } => "idempotency_key_in_use",
+            _ => self.code(),
+        };
+        let mut json = format!(
+            "{{\"error\":{{\"type\":\"{}\",\"code\":\"{code}\",\"message\":",
+            self.stripe_type()
+        );
+        push_string(&mut json, &self.detail());
+        if let Some(url) = &contract.documentation {
+            json.push_str(",\"doc_url\":");
+            push_string(&mut json, url);
+        }
+        json.push_str("}}");
+        json
+    }
+
+    fn problem_document(&self, contract: &Contract) -> String {
         let status = self.status(&contract.statuses);
         let mut json = String::from("{\"type\":");
         push_string(&mut json, contract.documentation.as_deref().unwrap_or("about:blank"));
@@ -153,19 +190,84 @@ impl Rejection {
         json
     }
 
-    pub(crate) fn into_response<B: Body<Data = Bytes>>(
-        self,
-        contract: &Contract,
-    ) -> Response<ResponseBody<B>> {
-        let body = ResponseBody::full(Bytes::from(self.to_json(contract)));
-        let mut response = Response::new(body);
+    /// Status, headers and body, in the form that `call` and the contract ask for.
+    pub(crate) fn render(&self, contract: &Contract, call: &Call) -> Response<Bytes> {
+        if let Call::Grpc(content_type) = call {
+            return self.grpc_status(content_type.clone());
+        }
+        let (content_type, body) = match contract.refusals {
+            Refusals::ProblemDocuments => {
+                ("application/problem+json", self.problem_document(contract))
+            }
+            Refusals::StripeErrors => ("application/json", self.stripe_error(contract)),
+        };
+        let mut response = Response::new(Bytes::from(body));
         *response.status_mut() = self.status(&contract.statuses);
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if let Some(seconds) = self.retry_after() {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        let retry_after = self.retry_after();
+        if contract.refusals == Refusals::StripeErrors {
+            // Stripe's clients retry every 409 and 5xx that does not say otherwise.
+            let retry = if retry_after.is_some() { "true" } else { "false" };
+            headers.insert("stripe-should-retry", HeaderValue::from_static(retry));
+        }
+        if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, seconds);
         }
         response
+    }
+
+    fn grpc_code(&self) -> grpc::Code {
+        match self {
+            Self::InvalidKey(_)
+            | Self::InvalidInput(_)
+            | Self::MissingKey(_)
+            | Self::BodyUnreadable => grpc::Code::InvalidArgument,
+            Self::BodyTimeout => grpc::Code::DeadlineExceeded,
+            Self::BodyTooLarge(_) => grpc::Code::ResourceExhausted,
+            Self::Locked { .. } => grpc::Code::Aborted,
+            Self::Mismatch { .. } => grpc::Code::AlreadyExists,
+            Self::OutcomeUnknown | Self::ResponseNotStored => grpc::Code::FailedPrecondition,
+            Self::StoreUnavailable | Self::HandlerNotStarted | Self::BodiesOverBudget => {
+                grpc::Code::Unavailable
+            }
+        }
+    }
+
+    /// A call that ends without a message: its status stands among the headers.
+    fn grpc_status(&self, content_type: HeaderValue) -> Response<Bytes> {
+        let mut response = Response::new(Bytes::new());
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, content_type);
+        headers.insert(grpc::STATUS, HeaderValue::from(self.grpc_code() as u16));
+        let message = format!("{}: {}", self.code(), self.detail());
+        headers.insert(grpc::MESSAGE, grpc::percent_encoded(&message));
+        let pushback = match self {
+            Self::Locked { retry_after } => u64::try_from(retry_after.as_millis()).ok(),
+            _ => self.retry_after().map(|_| 1000),
+        };
+        if let Some(millis) = pushback {
+            headers.insert(grpc::RETRY_PUSHBACK, HeaderValue::from(millis));
+        }
+        response
+    }
+}
+
+/// How the one who called expects to be answered.
+#[derive(Clone, Debug)]
+pub(crate) enum Call {
+    /// As the contract says.
+    Plain,
+    /// By a status of gRPC, with the content type of the call.
+    Grpc(HeaderValue),
+}
+
+impl Call {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        match headers.get(header::CONTENT_TYPE) {
+            Some(content_type) if grpc::is_grpc(headers) => Self::Grpc(content_type.clone()),
+            _ => Self::Plain,
+        }
     }
 }
 
@@ -188,10 +290,9 @@ fn push_string(json: &mut String, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http_body_util::Empty;
 
     fn json(rejection: &Rejection) -> serde_json::Value {
-        serde_json::from_str(&rejection.to_json(&Contract::default())).unwrap()
+        serde_json::from_str(&rejection.problem_document(&Contract::default())).unwrap()
     }
 
     #[test]
@@ -226,9 +327,40 @@ mod tests {
             (Rejection::OutcomeUnknown, false),
             (Rejection::ResponseNotStored, false),
         ] {
-            let response = rejection.into_response::<Empty<Bytes>>(&Contract::default());
+            let response = rejection.render(&Contract::default(), &Call::Plain);
             assert_eq!(response.headers().contains_key("retry-after"), expected);
             assert_eq!(response.headers()["content-type"], "application/problem+json");
+            assert!(!response.headers().contains_key("stripe-should-retry"));
+            let response = rejection.render(&Contract::stripe(), &Call::Plain);
+            assert_eq!(response.headers().contains_key("retry-after"), expected);
+            assert_eq!(response.headers()["stripe-should-retry"], expected.to_string());
+            let error: serde_json::Value = serde_json::from_slice(response.body()).unwrap();
+            assert!(error["error"]["type"].is_string(), "{error}");
+            let grpc = Call::Grpc(HeaderValue::from_static("application/grpc+proto"));
+            let response = rejection.render(&Contract::default(), &grpc);
+            assert_eq!(response.status(), 200);
+            assert_eq!(response.headers().contains_key("grpc-retry-pushback-ms"), expected);
+            assert!(
+                response.headers()["grpc-message"].to_str().unwrap().contains(rejection.code())
+            );
         }
+    }
+
+    #[test]
+    fn the_stripe_preset_speaks_stripes_error_objects() {
+        let mut contract = Contract::stripe();
+        let error = |rejection: &Rejection, contract: &Contract| -> serde_json::Value {
+            serde_json::from_slice(rejection.render(contract, &Call::Plain).body()).unwrap()
+        };
+        let locked = Rejection::Locked { retry_after: Duration::from_millis(250) };
+        let said = error(&locked, &contract);
+        assert_eq!(said["error"]["type"], "idempotency_error");
+        assert_eq!(said["error"]["code"], "idempotency_key_in_use");
+        assert!(said["error"].get("doc_url").is_none());
+        contract.documentation = Some("https://example.org/\"keys\"".to_owned());
+        let said = error(&Rejection::MissingKey(None), &contract);
+        assert_eq!(said["error"]["type"], "invalid_request_error");
+        assert_eq!(said["error"]["code"], "idempotency_key_missing");
+        assert_eq!(said["error"]["doc_url"], "https://example.org/\"keys\"");
     }
 }

@@ -2,7 +2,6 @@
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -11,9 +10,10 @@ use http_body::Body;
 use tower_service::Service;
 
 use crate::body::ResponseBody;
-use crate::config::{Admission, Config};
+use crate::detached::Spawner;
 use crate::exchange::{exchange, refuse};
 use crate::future::ResponseFuture;
+use crate::idempotency::{Admission, Idempotency};
 
 /// A service with idempotency keys, made by [`IdempotencyLayer`](crate::IdempotencyLayer).
 ///
@@ -22,12 +22,13 @@ use crate::future::ResponseFuture;
 pub struct IdempotencyService<S> {
     /// Never polled ready: clones of it are, which then hold a permit of a limit inside.
     inner: S,
-    config: Arc<Config>,
+    idempotency: Idempotency,
+    spawn: Spawner,
 }
 
 impl<S> IdempotencyService<S> {
-    pub(crate) fn new(inner: S, config: Arc<Config>) -> Self {
-        Self { inner, config }
+    pub(crate) fn new(inner: S, idempotency: Idempotency, spawn: Spawner) -> Self {
+        Self { inner, idempotency, spawn }
     }
 }
 
@@ -54,24 +55,17 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (parts, body) = request.into_parts();
-        match self.config.admit(&parts) {
+        match self.idempotency.admit(&parts) {
             Admission::PassThrough => {
                 let request = Request::from_parts(parts, body);
                 ResponseFuture::passing(self.inner.clone(), request)
             }
-            Admission::Refused(rejection) => {
-                let response = rejection.into_response(&self.config.contract);
-                ResponseFuture::exchange(Box::pin(refuse(
-                    self.config.clone(),
-                    response,
-                    parts,
-                    body,
-                )))
+            Admission::Refused(refusal) => {
+                ResponseFuture::exchange(Box::pin(refuse(refusal, parts, body)))
             }
-            Admission::Keyed(key) => {
-                let service = self.inner.clone();
-                let config = self.config.clone();
-                ResponseFuture::exchange(Box::pin(exchange(config, service, key, parts, body)))
+            Admission::Keyed(keyed) => {
+                let (service, spawn) = (self.inner.clone(), self.spawn.clone());
+                ResponseFuture::exchange(Box::pin(exchange(keyed, spawn, service, parts, body)))
             }
         }
     }
@@ -79,6 +73,6 @@ where
 
 impl<S> fmt::Debug for IdempotencyService<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.config.fmt(f)
+        self.idempotency.fmt(f)
     }
 }

@@ -22,6 +22,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod acceptance;
 pub mod caller;
 pub mod calls;
 mod clock;

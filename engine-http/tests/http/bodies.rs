@@ -175,7 +175,7 @@ async fn streaming() -> (Server, Senders) {
             let content_type = match request.uri().path() {
                 "/events" => "Text/Event-Stream; charset=utf-8",
                 "/frames" => "multipart/x-mixed-replace; boundary=b",
-                "/grpc" => "application/grpc+proto",
+                "/grpc" => "application/grpc-web-text+proto",
                 _ => "text/plain",
             };
             answer.headers_mut().insert("content-type", content_type.parse().unwrap());

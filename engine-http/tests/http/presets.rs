@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::Request;
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::response::Response;
-use oncekey_http::{Contract, IdempotencyLayer, KeyForm, Methods, Policy};
+use oncekey_http::{Contract, IdempotencyLayer, KeyForm, Methods, Policy, Refusals};
 
 use crate::support::{Gate, KEY, Reply, Server, Store, channel_body, response};
 
@@ -32,6 +32,7 @@ struct Preset {
     server: Arc<Server>,
     gate: Gate,
     header: HeaderName,
+    refusals: Refusals,
 }
 
 impl Preset {
@@ -39,11 +40,12 @@ impl Preset {
         let gate = Gate::new();
         let passing = gate.clone();
         let header = contract.headers[0].clone();
+        let refusals = contract.refusals;
         let policy = Policy::new().required(true).max_request_body(1000);
         let configure = |layer: IdempotencyLayer| layer.contract(contract).policy(policy);
         let server =
             Server::with(Store::new(), configure, move |request| handler(request, passing.clone()));
-        Self { server: Arc::new(server.await), gate, header }
+        Self { server: Arc::new(server.await), gate, header, refusals }
     }
 
     async fn send(&self, target: &str, keys: &[&str], body: &str) -> Reply {
@@ -108,13 +110,33 @@ impl Preset {
             (not_stored, "idempotency_response_not_stored"),
             (unavailable, "idempotency_store_unavailable"),
         ] {
-            reply.assert_problem(reply.status, code);
+            match self.refusals {
+                Refusals::StripeErrors => assert_stripe_error(&reply, code),
+                _ => reply.assert_problem(reply.status, code),
+            }
             statuses.push(reply.status);
         }
         let unreadable = unreadable.split(' ').nth(1).unwrap().parse().unwrap();
         statuses.insert(3, unreadable);
         statuses
     }
+}
+
+/// A refusal as Stripe's clients read it.
+fn assert_stripe_error(reply: &Reply, code: &str) {
+    assert_eq!(reply.headers["content-type"], "application/json", "{reply:?}");
+    let (kind, stripes, retry) = match code {
+        "idempotency_key_locked" => ("idempotency_error", "idempotency_key_in_use", "true"),
+        "idempotency_store_unavailable" => ("api_error", code, "true"),
+        "idempotency_key_mismatch"
+        | "idempotency_outcome_unknown"
+        | "idempotency_response_not_stored" => ("idempotency_error", code, "false"),
+        _ => ("invalid_request_error", code, "false"),
+    };
+    let error = &reply.json()["error"];
+    assert_eq!((error["type"].as_str(), error["code"].as_str()), (Some(kind), Some(stripes)));
+    assert!(!error["message"].as_str().unwrap().is_empty());
+    assert_eq!(reply.headers["stripe-should-retry"], retry);
 }
 
 #[tokio::test]

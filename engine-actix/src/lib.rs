@@ -1,0 +1,40 @@
+//! Idempotency keys for actix-web: a request that is sent twice with the same key runs once, and the
+//! second caller gets the first response, across retries, concurrent duplicates, crashes and power loss.
+//!
+//! ```no_run
+//! use actix_web::{App, HttpServer, web};
+//! use oncekey_actix::Idempotent;
+//!
+//! async fn create(body: String) -> String {
+//!     format!("created: {body}") // runs once for each idempotency key
+//! }
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # actix_web::rt::System::new().block_on(async {
+//! let idempotent = Idempotent::new(oncekey::Engine::open("./idempotency")?);
+//! let keys = idempotent.clone();
+//! let server = HttpServer::new(move || {
+//!     App::new().wrap(keys.clone()).route("/orders", web::post().to(create))
+//! });
+//! server.bind("127.0.0.1:8080")?.run().await?;
+//! idempotent.idempotency().engine().close()?;
+//! # Ok(()) }) }
+//! ```
+//!
+//! The contract, its presets and the policies are those of [`oncekey_http`]. What is different here:
+//!
+//! - A handler runs in a task of its worker: a client that disconnects does not stop it, but the end of the
+//!   worker does, and then its outcome is unknown. To let such handlers end, call
+//!   [`pause`](actix_web::dev::ServerHandle::pause), wait for
+//!   [`Idempotency::drained`], then [`stop`](actix_web::dev::ServerHandle::stop).
+//! - The handler finds its [`Attempt`] in the extensions of the request
+//!   (`web::ReqData<Attempt>`), and leaves `NotExecuted` and the other markers in those of the response.
+//! - actix-web sends no trailers, and keeps no order among headers of different names.
+#![forbid(unsafe_code)]
+
+mod body;
+mod convert;
+mod middleware;
+
+pub use middleware::{Idempotent, IdempotentService};
+pub use oncekey_http::{Attempt, Contract, Idempotency, Policy, Recovery, Stored};

@@ -1,0 +1,244 @@
+//! The middleware: a request with a key, from its head to its answer.
+
+use std::any::Any;
+use std::fmt;
+use std::future::{Future, Ready, ready};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use actix_web::body::{BoxBody, MessageBody};
+use actix_web::dev::{Payload, Service, ServiceRequest, ServiceResponse, Transform};
+use actix_web::{Error, HttpMessage, error, rt};
+use bytes::Bytes;
+use http::Extensions;
+use http::request::Parts;
+use http_body_util::Full;
+use oncekey::Engine;
+use oncekey_http::{Admission, Contract, Execution, Idempotency, Keyed, Policy, Refusal, Ruling};
+
+use crate::body::{HandlerBody, RequestBody, SentBody};
+use crate::convert;
+
+type Extend = dyn Fn(&ServiceRequest, &mut Extensions) + Send + Sync;
+
+/// Gives the routes that it wraps idempotency keys. Make one for the server and clone it for each worker:
+/// clones share the engine, the counters and the memory for request bodies.
+#[derive(Clone)]
+pub struct Idempotent {
+    idempotency: Idempotency,
+    extend: Option<Arc<Extend>>,
+}
+
+impl Idempotent {
+    /// The defaults of [`Idempotency`], with the clock of actix's runtime.
+    pub fn new(engine: Engine) -> Self {
+        Self { idempotency: Idempotency::new(engine).timer(rt::time::sleep), extend: None }
+    }
+
+    /// What clients see. Default [`Contract::default`].
+    pub fn contract(self, contract: Contract) -> Self {
+        self.with(|idempotency| idempotency.contract(contract))
+    }
+
+    /// What holds for the requests that it wraps. Default [`Policy::new`].
+    pub fn policy(self, policy: Policy) -> Self {
+        self.with(|idempotency| idempotency.policy(policy))
+    }
+
+    /// Every other setting.
+    pub fn with(mut self, change: impl FnOnce(Idempotency) -> Idempotency) -> Self {
+        self.idempotency = change(self.idempotency);
+        self
+    }
+
+    /// Hands on what the [scope](Policy::scope) needs to know: a policy sees a request as the crate `http`
+    /// has it, without the extensions of actix-web.
+    ///
+    /// ```
+    /// use actix_web::HttpMessage;
+    /// # use oncekey_actix::{Idempotent, Policy};
+    /// # #[derive(Clone)] struct Tenant(String);
+    /// # fn f(idempotent: Idempotent) -> Idempotent {
+    /// idempotent
+    ///     .extensions(|request, extensions| {
+    ///         if let Some(tenant) = request.extensions().get::<Tenant>() {
+    ///             extensions.insert(tenant.clone());
+    ///         }
+    ///     })
+    ///     .policy(Policy::new().scope(|request| match request.extensions.get::<Tenant>() {
+    ///         Some(Tenant(name)) => name.clone(),
+    ///         None => String::new(),
+    ///     }))
+    /// # }
+    /// ```
+    pub fn extensions(
+        mut self,
+        extend: impl Fn(&ServiceRequest, &mut Extensions) + Send + Sync + 'static,
+    ) -> Self {
+        self.extend = Some(Arc::new(extend));
+        self
+    }
+
+    /// What it stands on: the engine, the counters, and
+    /// [`drained`](Idempotency::drained) for shutdown.
+    pub fn idempotency(&self) -> &Idempotency {
+        &self.idempotency
+    }
+}
+
+impl fmt::Debug for Idempotent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.idempotency.fmt(f)
+    }
+}
+
+impl<S, B> Transform<S, ServiceRequest> for Idempotent
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
+    B: MessageBody + 'static,
+{
+    type Response = ServiceResponse<BoxBody>;
+    type Error = Error;
+    type Transform = IdempotentService<S>;
+    type InitError = ();
+    type Future = Ready<Result<Self::Transform, ()>>;
+
+    fn new_transform(&self, service: S) -> Self::Future {
+        ready(Ok(IdempotentService { service: Rc::new(service), idempotent: self.clone() }))
+    }
+}
+
+/// A service with idempotency keys, made by [`Idempotent`].
+#[derive(Debug)]
+pub struct IdempotentService<S> {
+    service: Rc<S>,
+    idempotent: Idempotent,
+}
+
+type Answered = Pin<Box<dyn Future<Output = Result<ServiceResponse<BoxBody>, Error>>>>;
+
+impl<S, B> Service<ServiceRequest> for IdempotentService<S>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
+    B: MessageBody + 'static,
+{
+    type Response = ServiceResponse<BoxBody>;
+    type Error = Error;
+    type Future = Answered;
+
+    fn poll_ready(&self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        self.service.poll_ready(context)
+    }
+
+    fn call(&self, request: ServiceRequest) -> Answered {
+        let Some(mut parts) = convert::request(&request) else {
+            return Box::pin(ready(Err(error::ErrorBadRequest("a malformed head"))));
+        };
+        if let Some(extend) = &self.idempotent.extend {
+            extend(&request, &mut parts.extensions);
+        }
+        let service = self.service.clone();
+        match self.idempotent.idempotency.admit(&parts) {
+            Admission::PassThrough => {
+                Box::pin(async move { Ok(service.call(request).await?.map_into_boxed_body()) })
+            }
+            Admission::Refused(refusal) => Box::pin(refuse(refusal, request, parts)),
+            Admission::Keyed(keyed) => Box::pin(exchange(keyed, service, request, parts)),
+        }
+    }
+}
+
+fn body_of(request: &mut ServiceRequest, parts: &Parts) -> RequestBody {
+    let payload: Payload = request.take_payload();
+    RequestBody { payload, declared: convert::declared_length(parts) }
+}
+
+async fn refuse(
+    refusal: Refusal,
+    mut request: ServiceRequest,
+    parts: Parts,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let body = body_of(&mut request, &parts);
+    refusal.discard(&parts, body).await;
+    Ok(answered(request, refusal))
+}
+
+fn answered(request: ServiceRequest, refusal: Refusal) -> ServiceResponse<BoxBody> {
+    request.into_response(convert::answer(refusal.into_response()).map_into_boxed_body())
+}
+
+async fn exchange<S, B>(
+    keyed: Keyed,
+    service: Rc<S>,
+    mut request: ServiceRequest,
+    parts: Parts,
+) -> Result<ServiceResponse<BoxBody>, Error>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
+    B: MessageBody + 'static,
+{
+    let body = body_of(&mut request, &parts);
+    let body = match keyed.read(&parts, body).await {
+        Ok(body) => body,
+        Err(refusal) => return Ok(answered(request, refusal)),
+    };
+    let execution = match keyed.begin(&parts, &body).await {
+        Ruling::Execute(execution) => execution,
+        Ruling::Refuse(refusal) => return Ok(answered(request, refusal)),
+        Ruling::Replay(stored) => {
+            let stored = convert::answer(stored.into_response::<Full<Bytes>>());
+            return Ok(
+                request.into_response(stored.map_body(|_, body| SentBody::new(body).boxed()))
+            );
+        }
+    };
+    request.set_payload(convert::payload(body.into_bytes()));
+    request.extensions_mut().insert(execution.attempt().clone());
+    // Goes on when this future is dropped with its client.
+    match rt::spawn(execute(execution, service, request)).await {
+        Ok(Ok(response)) => response,
+        // To the task of the connection a panic looks as it does without the middleware.
+        Ok(Err(panic)) => std::panic::resume_unwind(panic),
+        // The body of the response panicked.
+        Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
+        Err(_) => Err(error::ErrorServiceUnavailable(keyed.outcome_unknown().code())),
+    }
+}
+
+type Panic = Box<dyn Any + Send>;
+
+/// Runs the handler and ends its claim.
+async fn execute<S, B>(
+    execution: Execution,
+    service: Rc<S>,
+    request: ServiceRequest,
+) -> Result<Result<ServiceResponse<BoxBody>, Error>, Panic>
+where
+    S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
+    B: MessageBody + 'static,
+{
+    execution.start();
+    // In a task of its own, which catches a panic.
+    match rt::spawn(async move { service.call(request).await }).await {
+        Ok(Ok(response)) => {
+            let (request, response) = response.into_parts();
+            let (head, body) = response.into_parts();
+            let Some(converted) = convert::response(&head, HandlerBody::new(body)) else {
+                execution.fail("the response is none of HTTP").await;
+                return Ok(Err(error::ErrorInternalServerError("a malformed response")));
+            };
+            let body = execution.finish(converted).await.into_body();
+            Ok(Ok(ServiceResponse::new(request, head.set_body(SentBody::new(body).boxed()))))
+        }
+        Ok(Err(error)) => {
+            execution.fail("the inner service failed").await;
+            Ok(Err(error))
+        }
+        Err(ended) => {
+            execution.fail("the handler panicked").await;
+            Err(ended.try_into_panic().unwrap_or_else(|_| Box::new("the worker has ended")))
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! An execution of a tower service in a task of its own that no client can cancel.
+
+use std::any::Any;
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tower_service::Service;
+
+use crate::attempt::Watch;
+use crate::body::ResponseBody;
+use crate::budget::Allowance;
+use crate::execution::{Answer, Execution};
+
+/// A task that runs one handler to its end.
+pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Runs tasks.
+pub(crate) type Spawner = Arc<dyn Fn(Task) + Send + Sync>;
+
+pub(crate) type Panic = Box<dyn Any + Send>;
+
+/// How an execution ended: what the handler answered, or the panic that ended it.
+pub(crate) type Ended<R, E> = Result<Result<Response<ResponseBody<R>>, E>, Panic>;
+
+/// A handler with its request.
+pub(crate) struct Runnable<S, B> {
+    pub(crate) service: S,
+    pub(crate) request: Request<B>,
+    /// That of the body, until the handler has it.
+    pub(crate) room: Allowance,
+}
+
+/// Starts an execution. How it ended is sent after its claim has ended, so that the one who learns of
+/// it finds the key in its final state.
+pub(crate) fn start<S, B, R>(
+    spawn: &Spawner,
+    mut runnable: Runnable<S, B>,
+    execution: Execution,
+) -> (oneshot::Receiver<Ended<R, S::Error>>, Watch)
+where
+    S: Service<Request<B>, Response = Response<R>> + Send + 'static,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    B: Send + 'static,
+    R: Body<Data = Bytes> + Send + 'static,
+    R::Error: Send,
+{
+    let (sender, receiver) = oneshot::channel();
+    runnable.request.extensions_mut().insert(execution.attempt().clone());
+    let watch = execution.watch();
+    let task = async move {
+        let ended = execute(&execution, runnable).await;
+        // A client that is gone does not receive it.
+        drop(sender.send(ended));
+        drop(execution);
+    };
+    #[cfg(feature = "tracing")]
+    let task = tracing::Instrument::in_current_span(task);
+    spawn(Box::pin(task));
+    (receiver, watch)
+}
+
+async fn execute<S, B, R>(execution: &Execution, runnable: Runnable<S, B>) -> Ended<R, S::Error>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    R: Body<Data = Bytes>,
+{
+    match caught(run(runnable, execution)).await {
+        Ok(Ok(answer)) => {
+            execution.end(answer.verdict, answer.ttl).await;
+            Ok(Ok(answer.response))
+        }
+        Ok(Err(error)) => {
+            execution.lose("the inner service failed").await;
+            Ok(Err(error))
+        }
+        Err(panic) => {
+            execution.lose("the handler panicked").await;
+            Err(panic)
+        }
+    }
+}
+
+async fn run<S, B, R>(
+    runnable: Runnable<S, B>,
+    execution: &Execution,
+) -> Result<Answer<R>, S::Error>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    R: Body<Data = Bytes>,
+{
+    let Runnable { mut service, request, room } = runnable;
+    // A service that refuses here was not called: nothing happened.
+    poll_fn(|context| service.poll_ready(context)).await?;
+    execution.start();
+    let answer = service.call(request);
+    drop(room);
+    Ok(execution.weigh(answer.await?).await)
+}
+
+/// Runs a future to its end, or to its panic.
+///
+/// Unwind safety is asserted: the future is not polled again after a panic, and the panic goes on in
+/// the task of the connection, if that is still there.
+async fn caught<F: Future>(future: F) -> Result<F::Output, Panic> {
+    let mut future = pin!(future);
+    poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
+        Ok(poll) => poll.map(Ok),
+        Err(panic) => Poll::Ready(Err(panic)),
+    })
+    .await
+}
