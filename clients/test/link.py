@@ -4,7 +4,8 @@ import random, socket, threading
 
 
 class Link:
-    def __init__(self, server, seed, dropped=1 / 3):
+    def __init__(self, server, seed, dropped=1 / 3, fates=("unsent", "unheard", "torn")):
+        self.fates = fates
         self.server, self.dropped, self.random = server, dropped, random.Random(seed)
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.url = "http://127.0.0.1:%d" % self.listener.getsockname()[1]
@@ -13,7 +14,7 @@ class Link:
     def accept(self):
         while True:
             client, _ = self.listener.accept()
-            fate = self.random.choice(["unsent", "unheard", "torn"]) if self.random.random() < self.dropped else None
+            fate = self.random.choice(self.fates) if self.random.random() < self.dropped else None
             threading.Thread(target=self.carry, args=(client, fate), daemon=True).start()
 
     def carry(self, client, fate):

@@ -66,6 +66,7 @@
 //!
 //! # Where to read on
 //!
+//! - [`Engine::run`]: the common case in one call.
 //! - [`Options`]: TTL, durability, bounds. [`Durability`]: what survives a power loss.
 //! - [`Claim`], [`Orphan`], [`Pending`]: what a caller holds. Any thread or task may hold them.
 //! - [`Stats`] and the features `metrics` and `tracing`: what an operator sees.
@@ -73,7 +74,8 @@
 //!
 //! # Features
 //!
-//! None is on by default. `metrics` reports to the facade `metrics`, `tracing` to `tracing`;
+//! None is on by default. `metrics` reports to the facade `metrics`, `tracing` to `tracing`; `serde` writes and
+//! reads [`Key`], [`Options`], [`Stats`] and [`CloseReport`], and writes [`Verification`];
 //! `stepping` is for the tests of this crate and promises nothing.
 //!
 #![forbid(unsafe_code)]
@@ -95,6 +97,7 @@ pub use api::engine::Engine;
 pub use api::listed::Listed;
 pub use api::orphan::Orphan;
 pub use api::pending::Pending;
+pub use api::run::{Run, RunError};
 pub use backend::reports::{Bucket, CloseReport, Damage, Statistic, Stats, Verification};
 pub use base::bytes::SharedBytes;
 pub use base::error::{Error, ErrorKind, Result};

@@ -10,3 +10,4 @@ pub(crate) mod engine;
 pub(crate) mod listed;
 pub(crate) mod orphan;
 pub(crate) mod pending;
+pub(crate) mod run;

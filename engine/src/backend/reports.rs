@@ -29,6 +29,7 @@ macro_rules! statistics {
         /// store, as of the last upkeep; everything else is of this process, and what only an embedded store
         /// has (recent and open bytes, folded records, runs, folds, backups, the oldest claim) is zero.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
         #[non_exhaustive]
         pub struct Stats {
             $($(#[$meaning])* pub $name: $type,)*
@@ -53,6 +54,7 @@ statistics! {
     /// Claims whose owner lives.
     in_flight: u64 as Gauge,
     /// How long the oldest of them has been held.
+    #[cfg_attr(feature = "serde", serde(with = "crate::base::serialize::seconds::optional"))]
     oldest_claim: Option<Duration> as Age,
     /// Orphans that nobody resolved yet. Live claims that outlived a fold and orphans resolved
     /// since the last fold are counted in.
@@ -119,6 +121,7 @@ statistics! {
 
 /// What [`Engine::close`](crate::Engine::close) left behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub struct CloseReport {
     /// Claims that were still held: orphans at the next open.
@@ -148,6 +151,7 @@ impl Bucket {
 
 /// What [`verify`](crate::verify) found.
 #[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[must_use = "a damaged store is not an error of `verify`"]
 pub struct Verification {
     pub(crate) records: u64,
@@ -178,6 +182,7 @@ impl Verification {
 
 /// One place of a store that is not what was written there.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Damage {
     key: Option<Key>,
     error: Error,

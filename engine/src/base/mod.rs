@@ -3,5 +3,7 @@
 pub(crate) mod bytes;
 pub(crate) mod codec;
 pub(crate) mod error;
+#[cfg(feature = "serde")]
+pub(crate) mod serialize;
 pub(crate) mod sync;
 pub(crate) mod wait;

@@ -11,6 +11,7 @@ use crate::embedded::disk::{BLOCK, Disk, OsDisk};
 
 /// When `begin` may say that a claim is granted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Durability {
     /// Every answer that a change happened waits until the change is synced to disk. Survives
     /// `kill -9`, a crash of the operating system and a power loss.
@@ -32,10 +33,20 @@ pub enum Durability {
 ///     .open("./idempotency")?;
 /// # Ok::<(), oncekey::Error>(())
 /// ```
+///
+/// With the feature `serde` they are a section of a file of settings: each method is a field of its name, times
+/// are numbers of seconds, and what is left out has its default. The disk and the clock are not part of it.
 #[derive(Clone, Debug)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct Options {
+    #[cfg_attr(feature = "serde", serde(with = "crate::base::serialize::seconds"))]
     pub(crate) ttl: Duration,
     pub(crate) durability: Durability,
+    #[cfg_attr(feature = "serde", serde(with = "crate::base::serialize::seconds::optional"))]
     pub(crate) max_execution: Option<Duration>,
     pub(crate) max_response: usize,
     pub(crate) max_checkpoint: usize,
@@ -45,21 +56,29 @@ pub struct Options {
     pub(crate) max_queue: usize,
     pub(crate) max_waiters: usize,
     pub(crate) max_store_bytes: Option<u64>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::base::serialize::seconds"))]
     pub(crate) overload_after: Duration,
     pub(crate) recent_bytes: usize,
     pub(crate) cache_bytes: usize,
     pub(crate) segment_bytes: u64,
     pub(crate) max_open_files: usize,
+    #[cfg_attr(feature = "serde", serde(with = "crate::base::serialize::seconds"))]
     pub(crate) sweep_interval: Duration,
     pub(crate) backup_bytes_per_second: Option<u64>,
+    #[cfg_attr(feature = "serde", serde(with = "crate::base::serialize::seconds"))]
     pub(crate) max_clock_gap: Duration,
     pub(crate) accept_clock_jump: bool,
     #[cfg(feature = "stepping")]
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub(crate) stepper: Option<crate::embedded::stepper::Stepper>,
     pub(crate) allow_network_filesystem: bool,
+    #[cfg_attr(feature = "serde", serde(with = "crate::base::serialize::seconds"))]
     pub(crate) lock_wait: Duration,
+    #[cfg_attr(feature = "serde", serde(with = "crate::base::serialize::octets"))]
     pub(crate) owner_note: Vec<u8>,
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub(crate) disk: Arc<dyn Disk>,
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub(crate) clock: Arc<dyn Clock>,
 }
 

@@ -89,6 +89,34 @@ impl Key {
     }
 }
 
+/// A map of `scope` and `key`, each a string when it is UTF-8, else bytes.
+#[cfg(feature = "serde")]
+impl serde::Serialize for Key {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (scope, key) = (self.scope().to_vec(), self.key().to_vec());
+        Written { scope, key }.serialize(serializer)
+    }
+}
+
+/// The scope may be left out, and is empty then.
+#[cfg(feature = "serde")]
+impl<'de> serde::Deserialize<'de> for Key {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Written { scope, key } = Written::deserialize(deserializer)?;
+        Self::new(scope, key).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(feature = "serde")]
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(rename = "Key", deny_unknown_fields)]
+struct Written {
+    #[serde(default, with = "crate::base::serialize::octets")]
+    scope: Vec<u8>,
+    #[serde(with = "crate::base::serialize::octets")]
+    key: Vec<u8>,
+}
+
 /// Prints the lengths.
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,0 +1,92 @@
+//! The feature `serde`: what the public values look like, and that they come back.
+#![cfg(feature = "serde")]
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use std::time::Duration;
+
+use common::*;
+use oncekey::{CloseReport, Durability, ErrorKind, Key, Options, Stats};
+use serde_json::json;
+
+fn options(value: serde_json::Value) -> Result<Options, serde_json::Error> {
+    serde_json::from_value(value)
+}
+
+#[test]
+fn a_key_is_text_where_it_is_text_and_comes_back_whatever_it_is() {
+    let key = Key::new("tenant-7", "order \u{e9}").unwrap();
+    assert_eq!(
+        serde_json::to_value(&key).unwrap(),
+        json!({"scope": "tenant-7", "key": "order \u{e9}"})
+    );
+    for key in [key, Key::new("", [0xff, 0, b'"']).unwrap()] {
+        let text = serde_json::to_string(&key).unwrap();
+        assert_eq!(serde_json::from_str::<Key>(&text).unwrap(), key, "{text}");
+    }
+    let error = serde_json::from_value::<Key>(json!({"scope": "", "key": ""})).unwrap_err();
+    assert!(error.to_string().contains("1 to 255"), "{error}");
+    // The scope may be left out.
+    let key: Key = serde_json::from_value(json!({"key": "k"})).unwrap();
+    assert_eq!((key.scope(), key.key()), (&b""[..], &b"k"[..]));
+}
+
+#[test]
+fn options_are_a_section_of_a_settings_file() {
+    let set = options(json!({"ttl": 3600, "overload_after": 0.25, "max_execution": 2,
+        "durability": "Relaxed", "max_in_flight": 10}));
+    let sim = Sim::new();
+    let expected = Options::new()
+        .ttl(Duration::from_secs(3600))
+        .overload_after(Duration::from_millis(250))
+        .max_execution(Some(Duration::from_secs(2)))
+        .durability(Durability::Relaxed)
+        .max_in_flight(10);
+    let written = |options: &Options| serde_json::to_value(options).unwrap();
+    let set = set.unwrap();
+    assert_eq!(written(&set), written(&expected));
+    assert_eq!(written(&set)["ttl"], 3600);
+    // All of it comes back, the longest time too.
+    let all = expected.max_clock_gap(Duration::MAX);
+    assert_eq!(written(&options(written(&all)).unwrap()), written(&all));
+    // An empty section is the defaults, whose disk and clock are the real ones.
+    assert_eq!(written(&options(json!({})).unwrap()), written(&Options::new()));
+    for (wrong, named) in [
+        (json!({"tll": 1}), "tll"),
+        (json!({"ttl": -1}), "negative"),
+        (json!({"ttl": "1h"}), "ttl"),
+    ] {
+        let error = options(wrong.clone()).unwrap_err().to_string();
+        assert!(error.contains(named) || error.contains("untagged"), "{wrong}: {error}");
+    }
+    // Bounds are checked at open, as ever.
+    let refused = options(json!({"max_orphans": 0})).unwrap();
+    let refused = refused.disk(std::sync::Arc::new(sim.disk)).open("/store").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+    assert!(refused.to_string().contains("max_orphans is 0, at least 1"), "{refused}");
+}
+
+#[test]
+fn reports_can_be_handed_on() {
+    let sim = Sim::new();
+    let engine = sim.open();
+    claim(&engine, "k").complete(b"r").wait().unwrap();
+    let held = claim(&engine, "held");
+    let stats = engine.stats();
+    let value = serde_json::to_value(&stats).unwrap();
+    assert_eq!((&value["claimed"], &value["in_flight"]), (&json!(2), &json!(1)));
+    assert_eq!(serde_json::from_value::<Stats>(value).unwrap(), stats);
+    // A newer version reads what an older one wrote.
+    assert_eq!(serde_json::from_value::<Stats>(json!({})).unwrap(), Stats::default());
+
+    let report = engine.close().unwrap();
+    drop(held);
+    let value = serde_json::to_value(&report).unwrap();
+    assert_eq!(value["in_flight"], 1);
+    assert_eq!(serde_json::from_value::<CloseReport>(value).unwrap(), report);
+
+    let verified = sim.options().verify("/store").unwrap();
+    let value = serde_json::to_value(&verified).unwrap();
+    assert_eq!(value, json!({"records": verified.records(), "damage": []}));
+}

@@ -1,0 +1,135 @@
+//! An engine for the tests of those who build on one: in memory, with its disk and clock in hand.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use oncekey::{Engine, Options, Result};
+
+use crate::{CrashMode, ManualClock, SimDisk};
+
+/// Where the store lies on the simulated disk.
+const PATH: &str = "/store";
+
+/// An engine whose store lies in memory, small and fast to open, and whose time stands still until it is
+/// moved. It is the whole engine: journal, folds and recovery run as on a real disk.
+///
+/// ```
+/// use std::time::Duration;
+/// use oncekey::{Begin, ErrorKind, Fingerprint, Key};
+/// use oncekey_testing::{Fault, InMemory, OpKind};
+///
+/// let store = InMemory::new();
+/// let key = Key::new("", "order-1")?;
+/// let request = || Fingerprint::builder().part("body", "two apples").finish();
+///
+/// let Begin::Claimed(claim) = store.engine().begin(&key, request()).wait()? else { panic!() };
+/// claim.complete(b"created").wait()?;
+///
+/// // A day later the key is new again: no test sleeps.
+/// store.clock().advance(Duration::from_secs(24 * 60 * 60));
+/// let Begin::Claimed(claim) = store.engine().begin(&key, request()).wait()? else { panic!() };
+///
+/// // A disk that fails on demand.
+/// store.disk().inject(Fault::at_kind(OpKind::Sync, 0).errno(Fault::EIO));
+/// let failed = claim.complete(b"created").wait().unwrap_err();
+/// assert_eq!(failed.kind(), ErrorKind::OutcomeUnknown);
+/// store.disk().clear_faults();
+/// store.engine().reopen()?;
+///
+/// // The power fails, the machine starts again: what was answered is there, the rest is an orphan.
+/// let store = store.after_power_loss()?;
+/// assert!(matches!(store.engine().begin(&key, request()).wait()?, Begin::Orphaned(_)));
+/// # Ok::<(), oncekey::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct InMemory {
+    engine: Engine,
+    disk: SimDisk,
+    clock: ManualClock,
+    options: Options,
+}
+
+impl InMemory {
+    /// A new store with the default TTL of 24 hours, responses up to 64 KiB and checkpoints up to 16 KiB.
+    ///
+    /// # Panics
+    /// Never: an empty disk in memory can be opened.
+    pub fn new() -> Self {
+        match Self::with(|options| options) {
+            Ok(store) => store,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// A new store whose options `change` sets as the service under test would.
+    ///
+    /// # Errors
+    /// Those of [`Options::open`].
+    pub fn with(change: impl FnOnce(Options) -> Options) -> Result<Self> {
+        let small = Options::new()
+            .max_response(64 << 10)
+            .max_checkpoint(16 << 10)
+            .segment_bytes(256 << 10)
+            .recent_bytes(512 << 10)
+            .cache_bytes(512 << 10);
+        Self::open(SimDisk::new(), ManualClock::new(), change(small))
+    }
+
+    fn open(disk: SimDisk, clock: ManualClock, options: Options) -> Result<Self> {
+        let options = options.disk(Arc::new(disk.clone())).clock(Arc::new(clock.clone()));
+        let engine = options.clone().open(PATH)?;
+        Ok(Self { engine, disk, clock, options })
+    }
+
+    /// The engine, to be cloned into the service under test.
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// The disk, to make it fail, to fill it, or to look at it.
+    pub fn disk(&self) -> &SimDisk {
+        &self.disk
+    }
+
+    /// The clock, which stands still until it is moved.
+    pub fn clock(&self) -> &ManualClock {
+        &self.clock
+    }
+
+    /// Opens the store as the next process finds it when the power fails now: everything that was not synced
+    /// is lost, claims that are held here are orphans there. This one goes on undisturbed on its own disk.
+    ///
+    /// # Errors
+    /// Those of [`Options::open`].
+    pub fn after_power_loss(&self) -> Result<Self> {
+        self.on(self.disk.crash(CrashMode::LoseAllUnsynced))
+    }
+
+    /// Opens the store as the next process finds it when this one is killed now: what was written is there.
+    ///
+    /// # Errors
+    /// Those of [`Options::open`].
+    pub fn after_kill(&self) -> Result<Self> {
+        self.on(self.disk.crash(CrashMode::ProcessKill))
+    }
+
+    fn on(&self, disk: SimDisk) -> Result<Self> {
+        // It takes a moment until the next process runs.
+        let clock = self.clock.clone();
+        clock.advance(Duration::from_secs(1));
+        Self::open(disk, clock, self.options.clone())
+    }
+}
+
+impl Default for InMemory {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for InMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("InMemory").field(&self.engine).finish()
+    }
+}
