@@ -34,6 +34,10 @@ def raised(call):
     sys.exit("stripe: an error was expected")
 
 
+def code(error):
+    return error.json_body["error"]["code"]
+
+
 def rows(url, host):
     def runs():
         return int(urllib.request.urlopen(url + "/runs").read())
@@ -55,7 +59,7 @@ def rows(url, host):
     while runs() == before:
         pass
     error = raised(lambda: charge(plain, "slow", 100, "slow"))
-    check(error.http_status == 409 and error.code == "idempotency_key_in_use", "a duplicate is told so", error, error.code)
+    check(error.http_status == 409 and code(error) == "idempotency_key_in_use", "a duplicate is told so", error)
     waited = charge(patient, "slow", 100, "slow")
     slow.join()
     check(waited.description == "slow" and runs() == before + 1, "a duplicate with retries gets the charge", waited)
@@ -69,7 +73,7 @@ def rows(url, host):
     before = runs()
     raised(lambda: charge(plain, "panic", 100, "panic"))
     error = raised(lambda: charge(patient, "panic", 100, "panic"))
-    check(error.code == "idempotency_outcome_unknown" and runs() == before + 1, "an unknown outcome is raised without retries", error)
+    check(code(error) == "idempotency_outcome_unknown" and runs() == before + 1, "an unknown outcome is raised without retries", error)
 
     before = runs()
     lossy = client(Link(host, seed=7).url, 25)
@@ -77,7 +81,7 @@ def rows(url, host):
     check(len(set(ids)) == 12 and runs() == before + 12, "12 charges over a link that drops answers run 12 times", ids, runs())
 
     error = raised(lambda: charge(plain, "k" * 256))
-    check(isinstance(error, stripe.InvalidRequestError) and error.code == "idempotency_key_invalid", "a key that is too long is an invalid request", error)
+    check(isinstance(error, stripe.InvalidRequestError) and code(error) == "idempotency_key_invalid", "a key that is too long is an invalid request", error)
 
 
 with tempfile.TemporaryDirectory() as store:
