@@ -147,6 +147,11 @@ struct ReadmeExamples;
 #[doc = include_str!("../../docs/http.md")]
 struct HttpExamples;
 
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/queues.md")]
+#[doc = include_str!("../../docs/testing.md")]
+struct PagesExamples;
+
 #[cfg(all(doctest, feature = "admin"))]
 #[doc = include_str!("../../docs/operations.md")]
 struct OperationsExamples;
