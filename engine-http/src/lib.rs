@@ -89,6 +89,7 @@
 //! request around its handler. `axum` (default) takes the target of a request from
 //! `axum::extract::OriginalUri` when a router left one. `metrics` reports what the engine does, and [`LayerStats`]; `admin` (off) brings
 //! `Admin`, a router for operators.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 #[cfg(feature = "admin")]

@@ -1,4 +1,5 @@
 //! Fleets: the engine of `oncekey` on a PostgreSQL that any number of processes share.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 mod connection;

@@ -78,6 +78,7 @@
 //! reads [`Key`], [`Options`], [`Stats`] and [`CloseReport`], and writes [`Verification`];
 //! `stepping` is for the tests of this crate and promises nothing.
 //!
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 mod admission;
