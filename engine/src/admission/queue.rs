@@ -4,17 +4,17 @@
 //! flight, and the end of a claim is never refused by a bound.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use crate::admission::limits::Limits;
 use crate::backend::operation::Queued;
-use crate::base::sync::atomic::{AtomicUsize, Ordering};
 use crate::base::sync::{Condvar, Instant, Mutex};
 
-#[derive(Default)]
 pub(crate) struct Queue {
     inner: Mutex<Inner>,
     wake: Condvar,
-    /// The number of begins, for a bound that needs no lock.
-    begins: AtomicUsize,
+    /// Counts the begins, for a bound that needs no lock.
+    limits: Arc<Limits>,
 }
 
 #[derive(Default)]
@@ -66,6 +66,10 @@ pub(crate) enum Taken {
 }
 
 impl Queue {
+    pub(crate) fn new(limits: Arc<Limits>) -> Self {
+        Self { inner: Mutex::default(), wake: Condvar::default(), limits }
+    }
+
     /// Queues a command, or gives it back when the queue is stopped.
     pub(crate) fn push(&self, queued: Queued) -> Option<Queued> {
         let mut inner = self.inner.lock();
@@ -73,18 +77,13 @@ impl Queue {
             return Some(queued);
         }
         if queued.op.command.starts_execution() {
-            self.begins.fetch_add(1, Ordering::Relaxed);
+            self.limits.queue_begin();
             inner.begins.push_back((Instant::now(), queued));
         } else {
             inner.ends.push_back(queued);
         }
         inner.wake(&self.wake);
         None
-    }
-
-    /// How many begins wait.
-    pub(crate) fn begins(&self) -> usize {
-        self.begins.load(Ordering::Relaxed)
     }
 
     /// Makes [`take`](Self::take) return soon although there is no command.
@@ -108,7 +107,7 @@ impl Queue {
         inner.stopped = true;
         inner.wake(&self.wake);
         let Inner { ends, begins, .. } = &mut *inner;
-        self.begins.store(0, Ordering::Relaxed);
+        self.limits.unqueue_begins(begins.len());
         ends.drain(..).chain(begins.drain(..).map(|(_, queued)| queued)).collect()
     }
 
@@ -128,7 +127,7 @@ impl Queue {
                 inner.nudged = false;
                 std::mem::swap(&mut batch.ends, &mut inner.ends);
                 if begins {
-                    self.begins.store(0, Ordering::Relaxed);
+                    self.limits.unqueue_begins(inner.begins.len());
                     std::mem::swap(&mut batch.begins, &mut inner.begins);
                 }
                 return Taken::Work;
@@ -158,7 +157,7 @@ impl Queue {
     pub(crate) fn take_begins_before(&self, limit: Instant) -> Vec<Queued> {
         let mut inner = self.inner.lock();
         let count = inner.begins.iter().take_while(|(since, _)| *since < limit).count();
-        self.begins.fetch_sub(count, Ordering::Relaxed);
+        self.limits.unqueue_begins(count);
         inner.begins.drain(..count).map(|(_, queued)| queued).collect()
     }
 

@@ -75,7 +75,7 @@ pub(crate) fn not_noted(error: &Error) {
 }
 
 /// A store was opened, or reopened in place.
-pub(crate) fn opened(path: &Path, orphans: usize, took: Duration) {
+pub(crate) fn opened(path: &Path, orphans: u64, took: Duration) {
     #[cfg(feature = "tracing")]
     tracing::info!(target: "oncekey", path = %path.display(), orphans, ?took, "opened");
     let _ = (path, orphans, took);

@@ -6,18 +6,19 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
 use loom::thread;
 
+use crate::admission::limits::Limits;
 use crate::admission::queue::{Batch, Queue, Taken};
+use crate::admission::slots::{Admission, FollowUp};
 use crate::api::pending::Pending;
 use crate::backend::operation::{Operation, Outcome, Queued, Request, Wait};
 use crate::base::error::{Error, Result};
 use crate::base::sync::Instant;
-use crate::embedded::session::shards::{Admission, FollowUp, Gate, Open, Shards};
+use crate::embedded::session::shards::Shards;
 use crate::semantics::command::{Command, Reply};
 use crate::semantics::fingerprint::{Fingerprint, KeyedFingerprint};
 use crate::semantics::key::{Key, KeyHash};
@@ -148,6 +149,10 @@ fn queued(command: Command) -> Queued {
     Queued { op: op(command, &Seen::default()), base: None }
 }
 
+fn queue() -> Arc<Queue> {
+    Arc::new(Queue::new(Arc::new(Limits::unbounded())))
+}
+
 fn take(queue: &Queue, batch: &mut Batch) -> (Taken, usize) {
     let taken = queue.take(batch, true, None);
     let mut count = 0;
@@ -171,7 +176,8 @@ fn take_until_stopped(queue: &Queue) -> usize {
 #[test]
 fn what_is_pushed_is_taken() {
     explore(|| {
-        let queue = Arc::new(Queue::default());
+        let limits = Arc::new(Limits::unbounded());
+        let queue = Arc::new(Queue::new(limits.clone()));
         let pushers = [begin(), Command::Abort { token: TOKEN }].map(|command| {
             let queue = queue.clone();
             thread::spawn(move || assert!(queue.push(queued(command)).is_none()))
@@ -181,14 +187,14 @@ fn what_is_pushed_is_taken() {
             count += take(&queue, &mut batch).1;
         }
         pushers.into_iter().for_each(|pusher| pusher.join().unwrap());
-        assert_eq!(queue.begins(), 0);
+        assert_eq!(limits.queued(), 0);
     });
 }
 
 #[test]
 fn a_nudge_is_noticed() {
     explore(|| {
-        let queue = Arc::new(Queue::default());
+        let queue = queue();
         let other = queue.clone();
         let nudger = thread::spawn(move || other.nudge());
         assert_eq!(take(&queue, &mut Batch::default()), (Taken::Work, 0));
@@ -199,7 +205,7 @@ fn a_nudge_is_noticed() {
 #[test]
 fn a_stopped_queue_hands_out_what_it_accepted_and_ends() {
     explore(|| {
-        let queue = Arc::new(Queue::default());
+        let queue = queue();
         let (other, third) = (queue.clone(), queue.clone());
         let pusher = thread::spawn(move || usize::from(other.push(queued(begin())).is_none()));
         let stopper = thread::spawn(move || third.stop());
@@ -212,7 +218,7 @@ fn a_stopped_queue_hands_out_what_it_accepted_and_ends() {
 #[test]
 fn a_drained_queue_loses_nothing_and_ends_who_takes() {
     explore(|| {
-        let queue = Arc::new(Queue::default());
+        let queue = queue();
         let (other, third) = (queue.clone(), queue.clone());
         let pusher = thread::spawn(move || usize::from(other.push(queued(begin())).is_none()));
         let drainer = thread::spawn(move || third.drain().len());
@@ -221,28 +227,11 @@ fn a_drained_queue_loses_nothing_and_ends_who_takes() {
     });
 }
 
-/// Refuses nobody and counts who waits.
-#[derive(Default)]
-struct Room(std::sync::atomic::AtomicUsize);
-
-impl Gate for Room {
-    fn reserve(&self, _: &Command) -> Result<()> {
-        Ok(())
-    }
-    fn reserve_waiter(&self, _: &Command) -> Result<()> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-    fn release_waiter(&self, _: &Operation) {
-        assert_ne!(self.0.fetch_sub(1, Ordering::Relaxed), 0, "nobody waits");
-    }
-}
-
 /// The lock table with a queue and what stands for the store file: session, committer and fold worker
 /// without their errors.
 struct Table {
     table: Shards,
-    room: Room,
+    limits: Arc<Limits>,
     queue: Queue,
     file: loom::sync::Mutex<Option<Arc<Record>>>,
 }
@@ -250,19 +239,21 @@ struct Table {
 impl Table {
     fn new() -> Arc<Self> {
         let file = loom::sync::Mutex::new(None);
-        let room = Room::default();
-        Arc::new(Self { table: Shards::new(0, 1), room, queue: Queue::default(), file })
+        let limits = Arc::new(Limits::unbounded());
+        let queue = Queue::new(limits.clone());
+        Arc::new(Self { table: Shards::new(0, 1), limits, queue, file })
     }
 
     fn submit(&self, op: Operation) {
-        let admission = self.table.shard(HASH).admit(op, NOW, &self.room);
+        let admission = self.table.shard(HASH).admit(op, NOW, &self.limits);
         match admission {
             Admission::Answered(answer) => answer.give(),
             Admission::Parked(_) => {}
             Admission::Change(queued) => assert!(self.queue.push(queued).is_none()),
             Admission::Resolve(op) => {
                 let looked_up = self.file.lock().unwrap().clone();
-                let follow_up = self.table.shard(HASH).resolved(op, Ok(looked_up), NOW, &self.room);
+                let follow_up =
+                    self.table.shard(HASH).resolved(op, Ok(looked_up), NOW, &self.limits);
                 self.follow_up(follow_up);
             }
         }
@@ -282,7 +273,7 @@ impl Table {
         let record = apply(base.as_deref(), &change, TOKEN, NOW).unwrap().map(Arc::new);
         let versioned = Versioned { sequence: 1, record: record.clone() };
         let (_, follow_up) =
-            self.table.shard(HASH).publish(HASH, versioned, NOW, &self.room, &mut None);
+            self.table.shard(HASH).publish(HASH, versioned, NOW, &self.limits, &mut None);
         op.tell(Ok((reply, record, NOW)));
         self.follow_up(follow_up);
     }
@@ -378,23 +369,23 @@ fn a_wait_that_is_given_up_ends_once_and_makes_room() {
                 seen.tell(outcome.clone());
                 told.tell(outcome);
             }));
-            assert_eq!(table.room.0.load(Ordering::Relaxed), 1);
+            assert_eq!(table.limits.waiting(), 1);
             let other = table.clone();
             let mut pending = pending.on_giving_up(move || {
-                let withdrawn = other.table.shard(HASH).withdraw(HASH, wait, &other.room);
+                let withdrawn = other.table.shard(HASH).slots.withdraw(HASH, wait, &other.limits);
                 drop(withdrawn);
             });
             assert!(!(polled && poll(&mut pending)));
             let caller = thread::spawn(move || drop(pending));
             table.submit(op(Command::Abort { token: TOKEN }, &replies));
             table.commit_next();
-            let promoted = table.queue.begins() == 1;
+            let promoted = table.limits.queued() == 1;
             if promoted {
                 table.commit_next();
             }
             caller.join().unwrap();
             assert_eq!(*ends.lock().unwrap(), [false]);
-            assert_eq!(table.room.0.load(Ordering::Relaxed), 0);
+            assert_eq!(table.limits.waiting(), 0);
             let claimed = if promoted { &[Reply::Claimed][..] } else { &[] };
             let replies = replies.lock().unwrap();
             assert_eq!(replies[..2], [Reply::Claimed, Reply::Done]);
@@ -406,15 +397,15 @@ fn a_wait_that_is_given_up_ends_once_and_makes_room() {
 #[test]
 fn a_lookup_that_fails_tells_everybody() {
     explore(|| {
-        let (table, answers) = (Arc::new(Shards::new(0, 1)), Seen::default());
+        let (table, answers) = (Table::new(), Seen::default());
         let callers = [(), ()].map(|()| {
             let (table, answers) = (table.clone(), answers.clone());
             let op = op(begin(), &Seen::default());
             thread::spawn(move || {
-                let admission = table.shard(HASH).admit(op, NOW, &Open);
+                let admission = table.table.shard(HASH).admit(op, NOW, &table.limits);
                 if let Admission::Resolve(op) = admission {
                     let lost = Err(Error::corrupted(""));
-                    let follow_up = table.shard(HASH).resolved(op, lost, NOW, &Open);
+                    let follow_up = table.table.shard(HASH).resolved(op, lost, NOW, &table.limits);
                     assert!(follow_up.queued.is_none());
                     let failed = follow_up.answers.iter().map(|answer| answer.parts().1.is_err());
                     answers.lock().unwrap().extend(failed);

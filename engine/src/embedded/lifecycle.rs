@@ -9,7 +9,6 @@ use crate::backend::reports::{Bucket, CloseReport, Stats};
 use crate::backend::{Backend, Reading, ScanPage, Seen, Settings, telemetry};
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::base::sync::atomic::Ordering;
 use crate::base::sync::{Mutex, Swap};
 use crate::base::wait::block_on;
 use crate::embedded::backup;
@@ -74,7 +73,7 @@ impl Embedded {
         }
         drop(lock);
         Some(folded.map(|()| CloseReport {
-            in_flight: u64::try_from(session.in_flight.load(Ordering::Relaxed)).unwrap_or(0),
+            in_flight: session.limits.in_flight(),
             folded_through: session.folds.folded_through(),
         }))
     }

@@ -40,7 +40,7 @@ impl Threads {
         let opening = Instant::now();
         let Opened { session, secret, committer, fold_worker } =
             recover_session(options, home, known)?;
-        telemetry::opened(&home.path, session.orphans_about(), opening.elapsed());
+        telemetry::opened(&home.path, session.limits.orphans.total(), opening.elapsed());
         let mut running = Self::ended(lock.clone());
         #[cfg(feature = "stepping")]
         if let Some(stepper) = &options.stepper {
@@ -120,7 +120,7 @@ fn recover_session(
     let folds = FoldProgress::start(state.folded_through, journal.next_sequence() - 1);
     let session = Arc::new(Session::new(options.clone(), clock, store.views(), folds));
     for (hash, versioned) in records {
-        session.recent.restored(versioned.record.as_deref());
+        session.count_recent(versioned.record.as_deref(), None);
         session.table.shard(hash).restore(hash, versioned);
     }
     let pool = journal.pool().clone();

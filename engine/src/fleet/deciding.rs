@@ -2,18 +2,17 @@
 //! a change met instead.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::image::{self, Decided};
 use super::machine::{Machine, asks_for_an_orphan, is_refusal};
 use super::slot::{Changing, Known, Stage, Work};
-use super::store::{GroupAnswer, Row, RowState};
+use super::store::{Row, RowState};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::Instant;
 use crate::semantics::command::{Command, Reply};
 use crate::semantics::key::KeyHash;
 use crate::semantics::record::Record;
-use crate::semantics::time::{Time, millis};
+use crate::semantics::time::Time;
 use crate::semantics::transition::transition;
 
 /// What a decision is made on.
@@ -54,7 +53,7 @@ impl Machine {
             self.replays.forget(hash);
             return self.read(hash);
         }
-        if self.bound(&work.command).is_some() {
+        if self.limits.refuses(&work.command) {
             // No claim would be granted; whether one is needed only the row tells.
             return self.read(hash);
         }
@@ -69,7 +68,9 @@ impl Machine {
     }
 
     fn decide(&mut self, hash: KeyHash, ground: Ground, now: Instant) {
-        let Some(work) = self.slots.get(&hash).and_then(|slot| slot.work.as_ref()) else { return };
+        let Some(work) = self.slots.get_mut(&hash).and_then(|slot| slot.work.as_mut()) else {
+            return;
+        };
         let record = ground.record.as_deref();
         if record.is_some_and(|record| record.key != work.key) {
             let error = Error::corrupted("two keys have one hash");
@@ -84,8 +85,11 @@ impl Machine {
             let known = known.map(|(row, record)| Known { row, record });
             return self.finish(hash, Ok((reply, ground.record, ground.at)), known, now);
         };
-        if let Some(error) = self.bound(&work.command) {
-            return self.finish(hash, Err(error), None, now);
+        if !work.reserved {
+            match self.limits.reserve(&work.command) {
+                Ok(()) => work.reserved = true,
+                Err(error) => return self.finish(hash, Err(error), None, now),
+            }
         }
         self.ops += 1;
         let version = ground.row.as_ref().map_or(0, |row| row.version);
@@ -106,7 +110,7 @@ impl Machine {
             && row.is_none_or(|row| row.token != live.row.token || row.state != RowState::InFlight)
         {
             slot.live = None;
-            self.in_flight -= 1;
+            self.limits.claims_changed(-1);
         }
         if let Some(row) = row
             && row.owner_lapsed
@@ -128,149 +132,8 @@ impl Machine {
         }
     }
 
-    /// What became of the change of a slot in a group that was answered.
-    pub(super) fn carried_out(
-        &mut self,
-        hash: KeyHash,
-        answer: &GroupAnswer,
-        instance: u64,
-        now: Instant,
-    ) {
-        let Some(work) = self.slots.get_mut(&hash).and_then(|slot| slot.work.as_mut()) else {
-            return;
-        };
-        let gives_back = matches!(work.stage, Stage::GiveBack(_));
-        let (Stage::Change(change) | Stage::GiveBack(change)) = &mut work.stage else { return };
-        change.under_way = false;
-        let at = answer.found.now;
-        if let Some((_, version)) = answer.applied.iter().find(|(applied, _)| *applied == hash.0) {
-            let row = change.image.filled(change.before.as_ref(), instance, *version, at);
-            return self.applied(hash, row, gives_back, at, now);
-        }
-        let Some(row) = answer.found.rows.iter().find(|row| row.hash == hash.0) else {
-            if answer.ended && change.image.grants {
-                // Not granted: the instance has ended. It is sent again by the next.
-                self.changes.push_back(hash);
-                return if self.current.is_some_and(|current| current.id == instance) {
-                    self.was_ended(now);
-                };
-            }
-            // It met a row that it could not see, or one that is gone: never absent by that.
-            return self.read_again(hash, gives_back, now);
-        };
-        if (row.writer, row.op) == (change.image.writer, change.image.op) {
-            return self.applied(hash, row.clone(), gives_back, at, now);
-        }
-        let expired = row.expires_at.is_some_and(|expires_at| expires_at <= at);
-        if row.version == change.image.expected && (change.image.grants || !expired) {
-            if answer.ended && change.image.grants {
-                self.changes.push_back(hash);
-                return if self.current.is_some_and(|current| current.id == instance) {
-                    self.was_ended(now);
-                };
-            }
-            // Another transaction holds its lock for a moment.
-            change.tries = (change.tries + 1).min(6);
-            change.not_before = Some(now + Duration::from_millis(1 << change.tries));
-            self.changes.push_back(hash);
-            return;
-        }
-        if gives_back {
-            // Another owner took it over already.
-            return self.given_back(hash, now);
-        }
-        if change.doubtful
-            && let Some(outcome) = settled(change, &work.command, row, at)
-        {
-            return self.finish(hash, outcome.map(|reply| (reply, None, Time(at))), None, now);
-        }
-        work.doubted |= change.doubtful;
-        work.stage = Stage::Read;
-        self.was_read(hash, Some(row), at, now);
-    }
-
-    fn read_again(&mut self, hash: KeyHash, gives_back: bool, now: Instant) {
-        if gives_back {
-            return self.given_back(hash, now);
-        }
-        let Some(work) = self.slots.get_mut(&hash).and_then(|slot| slot.work.as_mut()) else {
-            return;
-        };
-        if let Stage::Change(change) = &work.stage
-            && change.doubtful
-        {
-            if change.image.expected == 0 {
-                // Nothing that it could be mistaken for: it is sent as it was.
-                self.changes.push_back(hash);
-                return;
-            }
-            // The row is gone: a tombstone that was swept, long after.
-            let reply = match &work.command {
-                Command::Abort { .. } | Command::Release { .. } | Command::OwnerGone { .. } => {
-                    Ok((Reply::Done, None, self.clock.lo(now)))
-                }
-                _ => Err(Error::new(ErrorKind::OutcomeUnknown, "the row is gone")),
-            };
-            return self.finish(hash, reply, None, now);
-        }
-        self.read(hash);
-    }
-
-    /// The change is in the store, by this sending or by one before.
-    fn applied(&mut self, hash: KeyHash, row: Row, gives_back: bool, at: u64, now: Instant) {
-        if gives_back {
-            return self.given_back(hash, now);
-        }
-        let Some(work) = self.slots.get(&hash).and_then(|slot| slot.work.as_ref()) else { return };
-        let Stage::Change(change) = &work.stage else { return };
-        let reply = change.reply.clone();
-        let record = match image::record(&row, self.rules.incarnation, at) {
-            Ok(record) => record.map(Arc::new),
-            Err(error) => return self.finish(hash, Err(error), None, now),
-        };
-        let unwanted = work.asker.is_none();
-        if change.image.grants && (unwanted || !self.is_current(row.owner, now)) {
-            // Nobody may act on it: too late for its instance, or nobody hears of it any more.
-            return self.give_back(hash, row, record, now);
-        }
-        let Some(record) = record else {
-            return self.finish(hash, Ok((reply, None, Time(at))), None, now);
-        };
-        let known = Known { row, record: record.clone() };
-        self.finish(hash, Ok((reply, Some(record), Time(at))), Some(known), now);
-    }
-
-    /// Aborts a claim that was granted and not delivered.
-    fn give_back(&mut self, hash: KeyHash, row: Row, record: Option<Arc<Record>>, now: Instant) {
-        let Some(record) = record else { return self.given_back(hash, now) };
-        let Some(token) = record.attempt().map(|attempt| attempt.token) else {
-            return self.given_back(hash, now);
-        };
-        let at = Time(row.started_at).max(self.clock.lo(now));
-        let command = Command::Abort { token };
-        let (change, reply) = transition(Some(&record), &command, &record.key, at);
-        let Some(change) = change else { return self.given_back(hash, now) };
-        self.ops += 1;
-        let decided = Decided { record: Some(&record), version: row.version, at };
-        let image = image::image(hash, (self.writer, self.ops), &command, &change, &decided);
-        self.send(hash, Stage::GiveBack, Changing::new(image, Some(row), reply));
-    }
-
-    fn given_back(&mut self, hash: KeyHash, now: Instant) {
-        let Some(work) = self.slots.get(&hash).and_then(|slot| slot.work.as_ref()) else { return };
-        match (&work.command, &work.asker) {
-            // It begins anew, with what is there now.
-            (Command::Begin { .. }, Some(_)) => self.read(hash),
-            _ => {
-                let error =
-                    Error::new(ErrorKind::OutcomeUnknown, "the lease of this engine was over");
-                self.finish(hash, Err(error), None, now);
-            }
-        }
-    }
-
     /// The work of a slot is decided: keeps what is known now, tells who asked, goes on.
-    fn finish(
+    pub(super) fn finish(
         &mut self,
         hash: KeyHash,
         outcome: Result<(Reply, Option<Arc<Record>>, Time)>,
@@ -334,7 +197,7 @@ impl Machine {
         match known {
             Some(known) if holds => {
                 if matches!(reply, Reply::Claimed) && !mine {
-                    self.in_flight += 1;
+                    self.limits.claims_changed(1);
                 }
                 if mine || matches!(reply, Reply::Claimed) {
                     slot.live = Some(known);
@@ -350,7 +213,7 @@ impl Machine {
                 let asked = token_of(command);
                 if ended && own.map(|attempt| attempt.token) == asked {
                     slot.live = None;
-                    self.in_flight -= 1;
+                    self.limits.claims_changed(-1);
                 }
             }
             _ => {}
@@ -377,42 +240,5 @@ fn token_of(command: &Command) -> Option<crate::semantics::token::Token> {
         | Command::OwnerGone { token }
         | Command::TakeOver { token, .. }
         | Command::Release { token } => Some(*token),
-    }
-}
-
-/// What became of a change that may have been carried out, when another row is there now. `None`: it is
-/// to be decided again on that row.
-fn settled(change: &Changing, command: &Command, row: &Row, at: u64) -> Option<Result<Reply>> {
-    let same_life = change.before.as_ref().is_some_and(|before| before.token == row.token);
-    if row.state == RowState::Free && same_life {
-        // Another change freed the key that this one was to free.
-        return None;
-    }
-    let moved_on = row.state == RowState::Free
-        || change.before.as_ref().is_some_and(|before| before.token < row.token);
-    match command {
-        Command::Abort { .. } | Command::Release { .. } | Command::OwnerGone { .. } if moved_on => {
-            // A first attempt follows a freed key. A later one follows an orphan: this one, that was taken
-            // over and never freed, or one that came long after.
-            let freed = change.image.state == RowState::Free;
-            let told = match freed && row.state != RowState::Free && row.attempt > 1 {
-                true => Err(Error::new(ErrorKind::OutcomeUnknown, "somebody took over")),
-                false => Ok(Reply::Done),
-            };
-            Some(told)
-        }
-        Command::Complete { .. } if moved_on => {
-            // Its record would still stand, unless it was carried out and has expired.
-            let ttl = change.image.expires_in.unwrap_or(0);
-            let sent_at = change.sent_at.unwrap_or(0);
-            let drift = millis(Duration::from_secs(1));
-            match at < sent_at.saturating_add(ttl).saturating_sub(drift) {
-                true => None,
-                false => {
-                    Some(Err(Error::new(ErrorKind::OutcomeUnknown, "its time to live is over")))
-                }
-            }
-        }
-        _ => None,
     }
 }

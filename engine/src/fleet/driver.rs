@@ -12,6 +12,7 @@ use super::machine::{Action, Event, Machine, Rules};
 use super::options::Options;
 use super::store::{Done, Expiring, Failure, NewInstance, Rows, Store, Upkeep};
 use crate::admission::counters::Counters;
+use crate::admission::limits::Limits;
 use crate::api::attempt::refusal;
 use crate::api::engine::Engine;
 use crate::backend::operation::{Operation, Wait};
@@ -59,23 +60,19 @@ pub fn open(store: Arc<dyn Store>, options: Options) -> Result<Engine> {
         overload_after: options.overload_after,
         settle_for: options.settle_for,
         upkeep_interval: options.upkeep_interval,
-        max_in_flight: options.max_in_flight,
-        max_queue: options.max_queue,
-        max_waiters: options.max_waiters,
-        max_orphans: options.max_orphans,
-        max_store_bytes: options.max_store_bytes,
         replay_bytes: options.replay_bytes,
         durable_claims: options.durable_claims,
     };
-    let machine = Machine::new(rules, opened.registered, sent, Instant::now());
+    let limits = Arc::new(Limits::new(options.bounds()));
+    let machine = Machine::new(rules, limits.clone(), opened.registered, sent, Instant::now());
     let shared = Arc::new(Shared {
         store,
         events: Mutex::new(Events::default()),
         wake: Condvar::new(),
         counters: Counters::default(),
         instance: AtomicU64::new(opened.registered.instance),
-        numbers: Default::default(),
-        orphans: AtomicU64::new(0),
+        limits,
+        max_store_bytes: options.max_store_bytes,
     });
     let driver = Driver { shared: shared.clone(), machine };
     let thread = crate::base::sync::thread::Builder::new()
@@ -84,7 +81,6 @@ pub fn open(store: Arc<dyn Store>, options: Options) -> Result<Engine> {
         .map_err(|source| Error::io("starting a thread", source))?;
     Ok(Engine::over(Arc::new(Fleet {
         settings: options.settings(),
-        max_store_bytes: options.max_store_bytes,
         secret: Secret(opened.secret),
         incarnation: opened.incarnation,
         thread: Mutex::new(Some(thread)),
@@ -99,9 +95,8 @@ struct Shared {
     wake: Condvar,
     counters: Counters,
     instance: AtomicU64,
-    /// Claims, begins that wait for the store, begins that wait for an owner.
-    numbers: [AtomicU64; 3],
-    orphans: AtomicU64,
+    limits: Arc<Limits>,
+    max_store_bytes: Option<u64>,
 }
 
 #[derive(Default)]
@@ -130,8 +125,10 @@ impl Shared {
     fn kept(&self, upkeep: &Upkeep) {
         self.counters.swept.fetch_add(upkeep.removed, Ordering::Relaxed);
         self.counters.store_bytes.store(upkeep.bytes, Ordering::Relaxed);
-        self.orphans.store(upkeep.orphans, Ordering::Relaxed);
-        drop(self.push(Event::Counted(upkeep.orphans, upkeep.bytes)));
+        self.limits.orphans.set_folded(upkeep.orphans);
+        let full = self.max_store_bytes.is_some_and(|most| upkeep.bytes >= most);
+        let why = full.then(|| Error::new(ErrorKind::StoreFull, "max_store_bytes is reached"));
+        self.limits.shortage.set(why);
     }
 
     fn take(&self, until: Instant) -> VecDeque<Event> {
@@ -162,8 +159,7 @@ impl Driver {
                 self.machine.take_in(now, event);
             }
             let actions = self.machine.act(now);
-            // A caller who was answered sees it in the statistics.
-            self.publish();
+            self.shared.instance.store(self.machine.instance(), Ordering::SeqCst);
             actions.into_iter().for_each(|action| self.perform(action));
             if stopping && self.machine.is_idle() && self.leave() {
                 return;
@@ -176,13 +172,6 @@ impl Driver {
         let mut events = self.shared.events.lock();
         events.ended = events.queue.is_empty();
         events.ended
-    }
-
-    fn publish(&self) {
-        self.shared.instance.store(self.machine.instance(), Ordering::SeqCst);
-        for (gauge, number) in self.shared.numbers.iter().zip(self.machine.numbers()) {
-            gauge.store(number, Ordering::Relaxed);
-        }
     }
 
     fn perform(&self, action: Action) {
@@ -233,7 +222,6 @@ impl Driver {
 /// An open store of a fleet, as the engine sees it.
 struct Fleet {
     settings: Settings,
-    max_store_bytes: Option<u64>,
     secret: Secret,
     incarnation: u64,
     shared: Arc<Shared>,
@@ -279,7 +267,7 @@ impl Fleet {
         if thread.thread().id() != std::thread::current().id() {
             let _panicked = thread.join();
         }
-        let in_flight = self.shared.numbers[0].load(Ordering::Relaxed);
+        let in_flight = self.shared.limits.in_flight();
         let ended = self.shared.store.close(self.instance());
         Some(ended.map(|()| CloseReport { in_flight, folded_through: 0 }))
     }
@@ -364,11 +352,12 @@ impl Backend for Fleet {
     fn stats(&self) -> Stats {
         let mut stats = Stats::default();
         self.shared.counters.fill(&mut stats);
-        let [in_flight, queued, waiters] =
-            [0, 1, 2].map(|at: usize| self.shared.numbers[at].load(Ordering::Relaxed));
-        (stats.in_flight, stats.queued, stats.waiters) = (in_flight, queued, waiters);
-        stats.orphans = self.shared.orphans.load(Ordering::Relaxed);
-        stats.full = self.max_store_bytes.is_some_and(|most| stats.store_bytes >= most);
+        let limits = &self.shared.limits;
+        stats.in_flight = limits.in_flight();
+        stats.queued = limits.queued() as u64;
+        stats.waiters = limits.waiting() as u64;
+        stats.orphans = limits.orphans.total();
+        stats.full = limits.shortage.is_on();
         stats
     }
 

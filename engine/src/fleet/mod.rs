@@ -4,19 +4,23 @@
 
 pub mod store;
 
+mod asking;
 mod clock;
 mod completing;
 mod deciding;
 mod driver;
+mod hearing;
 mod image;
 mod machine;
 #[cfg(any(test, feature = "stepping"))]
 pub mod memory;
 mod options;
 mod replays;
+mod settling;
 #[cfg(test)]
 mod simulation;
 mod slot;
+mod waiting;
 
 pub use completing::{Completing, failed};
 pub use driver::open;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::admission::limits::Bounds;
 use crate::backend::{MIN_TTL, Settings};
 use crate::base::error::{Error, Result};
 
@@ -61,6 +62,17 @@ impl Options {
             max_execution: self.max_execution,
             max_response: self.max_response,
             max_checkpoint: self.max_checkpoint,
+        }
+    }
+
+    /// What bounds the operations of this process.
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds {
+            in_flight: self.max_in_flight,
+            queued: self.max_queue,
+            waiting: self.max_waiters,
+            orphans: self.max_orphans as u64,
+            ..Bounds::NONE
         }
     }
 

@@ -12,6 +12,7 @@ use super::image::token;
 use super::machine::{Action, Event, Machine, Rules};
 use super::memory::MemoryStore;
 use super::store::{Failure, Group, NewInstance, RowState};
+use crate::admission::limits::{Bounds, Limits};
 use crate::backend::operation::{Operation, Outcome, Request, Wait};
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind};
@@ -107,11 +108,6 @@ fn rules(patience: u64) -> Rules {
         overload_after: Duration::from_millis(patience),
         settle_for: Duration::from_millis(6 * patience),
         upkeep_interval: Duration::from_secs(3600),
-        max_in_flight: 100,
-        max_queue: 100,
-        max_waiters: 100,
-        max_orphans: 100,
-        max_store_bytes: None,
         replay_bytes: 1 << 20,
         durable_claims: true,
     }
@@ -162,7 +158,10 @@ impl World {
         self.lives += 1;
         let registered = self.store.register("", LEASE_MS);
         let now = self.now();
-        let machine = Machine::new(rules(self.plan.patience), registered, now, now);
+        let bounds =
+            Bounds { in_flight: 100, queued: 100, waiting: 100, orphans: 100, ..Bounds::NONE };
+        let limits = Arc::new(Limits::new(bounds));
+        let machine = Machine::new(rules(self.plan.patience), limits, registered, now, now);
         Process {
             machine,
             life: self.lives,

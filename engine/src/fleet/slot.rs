@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::store::{Row, RowImage};
+use crate::admission::line::Line;
 use crate::backend::operation::Operation;
 use crate::base::error::Error;
 use crate::base::sync::Instant;
@@ -21,7 +22,7 @@ pub(crate) struct Slot {
     /// Operations behind it, in order.
     pub(crate) queue: VecDeque<Operation>,
     /// Begins that wait for the owner.
-    pub(crate) waiters: VecDeque<Operation>,
+    pub(crate) waiters: Line,
     /// How often the waiters looked at an owner elsewhere.
     pub(crate) looks: u32,
     /// Whether a look is timed.
@@ -52,6 +53,8 @@ pub(crate) struct Work {
     pub(crate) asker: Option<Operation>,
     pub(crate) since: Instant,
     pub(crate) stage: Stage,
+    /// Whether the claim that it may become is counted.
+    pub(crate) reserved: bool,
     /// Whether it is a begin that waited for an owner and looks again.
     pub(crate) waited: bool,
     /// Whether a change that may have been carried out was given up for another decision.
@@ -64,8 +67,8 @@ impl Work {
     pub(crate) fn new(asker: Operation, since: Instant) -> Self {
         let (key, command) = (asker.key.clone(), asker.command.clone());
         let (stage, asker) = (Stage::Read, Some(asker));
-        let (waited, doubted, declared) = (false, false, false);
-        Self { key, command, asker, since, stage, waited, doubted, declared }
+        let (reserved, waited, doubted, declared) = (false, false, false, false);
+        Self { key, command, asker, since, stage, reserved, waited, doubted, declared }
     }
 
     /// Whether some sending of the change may have been carried out.

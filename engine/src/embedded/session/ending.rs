@@ -1,6 +1,7 @@
 //! How a session ends: by failure, by a panic of a worker, for a reopen, or by a close.
 
 use super::Session;
+use crate::admission::slots::{FollowUp, Slots};
 use crate::backend::telemetry;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::atomic::Ordering;
@@ -50,11 +51,7 @@ impl Session {
     /// A thread of the engine panicked: whatever it worked on is in doubt.
     pub(crate) fn panicked(&self) {
         self.fail(&Error::new(ErrorKind::Unavailable, "a thread of the engine panicked"));
-        let answers: Vec<_> =
-            self.table.shards().flat_map(|mut shard| shard.set_busy_unknown(self)).collect();
-        for answer in answers {
-            self.answer(answer);
-        }
+        self.answer_all(|slots| slots.set_busy_unknown(&self.limits));
         self.committer_ended();
     }
 
@@ -74,20 +71,21 @@ impl Session {
     /// and no owner can end its claim.
     pub(crate) fn committer_ended(&self) {
         let refusal = self.refusal();
-        let answers: Vec<_> = (self.table.shards())
-            .flat_map(|mut shard| shard.refuse_all_parked(&refusal, self))
-            .collect();
-        answers.into_iter().for_each(|answer| self.answer(answer));
+        self.answer_all(|slots| slots.refuse_all_waiting(&refusal, &self.limits));
     }
 
     /// Answers those who still wait, after the threads have ended.
     pub(crate) fn refuse_waiters(&self) {
         let refusal = self.refusal();
+        self.answer_all(|slots| slots.refuse_all(&refusal, &self.limits));
+    }
+
+    /// Answers whom `refuse` takes out of the slots. No waits are watched any more.
+    fn answer_all(&self, refuse: impl Fn(&mut Slots) -> FollowUp) {
+        let shards = self.table.shards();
         let answers: Vec<_> =
-            self.table.shards().flat_map(|mut shard| shard.refuse_all(&refusal, self)).collect();
-        for answer in answers {
-            self.answer(answer);
-        }
+            shards.flat_map(|mut shard| refuse(&mut shard.slots).answers).collect();
+        answers.into_iter().for_each(|answer| self.answer(answer));
     }
 }
 

@@ -82,29 +82,3 @@ impl Health {
         }
     }
 }
-
-/// Want of space, of descriptors, or of a journal segment that could not be prepared: no new claims
-/// until the folder has what it needs again.
-#[derive(Debug, Default)]
-pub(crate) struct Shortage {
-    /// Read by every begin, hence no lock.
-    on: AtomicBool,
-    why: Mutex<Option<Error>>,
-}
-
-impl Shortage {
-    /// Sets the reason, or that there is none; says whether there was one before.
-    pub(crate) fn set(&self, why: Option<Error>) -> bool {
-        let on = why.is_some();
-        *self.why.lock() = why;
-        self.on.swap(on, Ordering::Relaxed)
-    }
-
-    pub(crate) fn is_on(&self) -> bool {
-        self.on.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn why(&self) -> Option<Error> {
-        if self.is_on() { self.why.lock().clone() } else { None }
-    }
-}

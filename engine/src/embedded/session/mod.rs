@@ -6,7 +6,6 @@ pub(crate) mod deferred_free;
 mod ending;
 pub(crate) mod fold_inbox;
 pub(crate) mod fold_progress;
-mod gate;
 pub(crate) mod health;
 pub(crate) mod presence;
 pub(crate) mod recent;
@@ -17,27 +16,29 @@ use std::sync::Arc;
 
 use self::backup_progress::BackupProgress;
 use self::fold_inbox::FoldInbox;
-use self::health::{Health, Shortage};
+use self::health::Health;
 use crate::admission::counters::Counters;
+use crate::admission::limits::Limits;
 use crate::admission::queue::Queue;
+use crate::admission::slots::{Admission, FollowUp};
 use crate::admission::waits::Waits;
 use crate::backend::operation::{Answer, Operation, Queued, Wait};
 use crate::backend::reports::Stats;
 use crate::backend::{ScanPage, Seen};
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::base::sync::atomic::{AtomicIsize, AtomicUsize, Ordering};
+use crate::base::sync::atomic::Ordering;
 use crate::base::sync::{Instant, after};
 use crate::embedded::clock::EngineClock;
 use crate::embedded::options::Options;
 use crate::embedded::session::deferred_free::DeferredFree;
 use crate::embedded::session::fold_progress::FoldProgress;
 use crate::embedded::session::recent::RecentSize;
-use crate::embedded::session::shards::{Admission, FollowUp, Shards};
+use crate::embedded::session::shards::Shards;
 use crate::embedded::store::{CurrentView, View};
-use crate::semantics::command::{Command, Reply};
+use crate::semantics::command::Reply;
 use crate::semantics::key::{HashMap, Key, KeyHash};
-use crate::semantics::record::{Record, Versioned};
+use crate::semantics::record::{Record, State, Versioned};
 use crate::semantics::time::Time;
 use crate::semantics::token::Token;
 use crate::semantics::transition::transition;
@@ -47,6 +48,7 @@ pub(crate) struct Session {
     pub(crate) options: Options,
     pub(crate) clock: EngineClock,
     pub(crate) table: Shards,
+    pub(crate) limits: Arc<Limits>,
     pub(crate) queue: Queue,
     pub(crate) inbox: FoldInbox,
     pub(crate) counters: Counters,
@@ -55,14 +57,8 @@ pub(crate) struct Session {
     pub(crate) retired: DeferredFree,
     pub(crate) folds: FoldProgress,
     pub(crate) views: CurrentView,
-    /// Open records of the store file, as of the last fold.
-    pub(crate) carried: AtomicUsize,
     pub(super) health: Health,
-    /// Why no new claims are granted.
-    pub(crate) shortage: Shortage,
-    pub(crate) in_flight: AtomicIsize,
-    pub(super) waiters: AtomicUsize,
-    pub(crate) timers: Waits,
+    pub(crate) waits: Waits,
 }
 
 impl Session {
@@ -73,25 +69,25 @@ impl Session {
         folds: FoldProgress,
     ) -> Self {
         let table = Shards::new(options.replay_bytes(), options.keep_one_of());
-        Self {
+        let limits = Arc::new(Limits::new(options.bounds()));
+        let session = Self {
             options,
             clock,
             table,
-            queue: Queue::default(),
+            queue: Queue::new(limits.clone()),
+            limits,
             inbox: FoldInbox::default(),
             counters: Counters::default(),
             backups: BackupProgress::default(),
             recent: RecentSize::default(),
             retired: DeferredFree::default(),
             folds,
-            carried: AtomicUsize::new(views.current().open_count()),
             views,
             health: Health::default(),
-            shortage: Shortage::default(),
-            in_flight: AtomicIsize::new(0),
-            waiters: AtomicUsize::new(0),
-            timers: Waits::default(),
-        }
+            waits: Waits::default(),
+        };
+        session.count_folded();
+        session
     }
 
     pub(crate) fn now(&self) -> Time {
@@ -110,27 +106,29 @@ impl Session {
         }
         let hash = op.hash;
         let wait = op.wait;
-        let admission = self.table.shard(hash).admit(op, self.now(), self);
+        let admission = self.table.shard(hash).admit(op, self.now(), &self.limits);
         match admission {
             Admission::Answered(answer) => self.answer(answer),
             Admission::Parked(deadline) => {
                 if let Some(wait) = wait {
-                    if self.timers.watch(wait, hash) {
+                    if self.waits.watch(wait, hash) {
                         self.queue.nudge();
                     }
                     self.reconsider_at(deadline, hash);
                 }
-                // Parked behind the committer's last look, nobody would come for it.
+                // If the committer has already made its final pass, nobody would wake this waiter.
                 if self.check_health().is_err() {
-                    let refusal = self.refusal();
-                    let answers = self.table.shard(hash).refuse_parked(hash, &refusal, self);
-                    answers.into_iter().for_each(|answer| self.answer(answer));
+                    let (refusal, limits) = (self.refusal(), &self.limits);
+                    let refused =
+                        self.table.shard(hash).slots.refuse_waiting(hash, &refusal, limits);
+                    self.follow_up(hash, refused);
                 }
             }
             Admission::Change(queued) => self.enqueue(queued),
             Admission::Resolve(op) => {
                 let looked_up = self.look_up(hash, &op.key);
-                let follow_up = self.table.shard(hash).resolved(op, looked_up, self.now(), self);
+                let (now, limits) = (self.now(), &self.limits);
+                let follow_up = self.table.shard(hash).resolved(op, looked_up, now, limits);
                 self.follow_up(hash, follow_up);
             }
         }
@@ -139,9 +137,11 @@ impl Session {
     /// The caller of a begin that waits gave it up. What waits for nobody any more leaves its slot and
     /// makes room for another; what is under way already goes on, as without a wait.
     pub(crate) fn withdraw(&self, hash: KeyHash, wait: Wait) {
-        let withdrawn = self.table.shard(hash).withdraw(hash, wait, self);
+        let withdrawn = self.table.shard(hash).slots.withdraw(hash, wait, &self.limits);
         // Not before the shard is unlocked.
-        drop(withdrawn);
+        if withdrawn.is_some() {
+            self.waits.forget(wait, hash);
+        }
     }
 
     /// The record in the store file, when neither the lock table nor recent knows the key.
@@ -157,11 +157,11 @@ impl Session {
     pub(crate) fn peek(&self, hash: KeyHash, key: &Key) -> Result<Option<Arc<Record>>> {
         {
             let shard = self.table.shard(hash);
-            if shard.is_unknown(hash) {
+            if shard.slots.is_unknown(hash) {
                 let message = "the last change of this key is unsettled; reopen the engine";
                 return Err(Error::new(ErrorKind::OutcomeUnknown, message));
             }
-            if let Some(live) = shard.live(hash) {
+            if let Some(live) = shard.slots.live(hash) {
                 return Ok(Some(live.clone()));
             }
             if let Some(recent) = shard.recent(hash) {
@@ -212,17 +212,11 @@ impl Session {
     /// Answers a command that was queued but not written: nothing happened.
     pub(crate) fn refuse(&self, queued: Queued, error: &Error) {
         let Queued { op, .. } = queued;
-        self.release_reservation(&op.command);
-        let follow_up = self.table.shard(op.hash).abandon(op.hash, error, self);
+        self.limits.release(&op.command);
+        let follow_up = self.table.shard(op.hash).abandon(op.hash, error, &self.limits);
         let hash = op.hash;
         self.answer(Answer::new(op, Err(error.clone())));
         self.follow_up(hash, follow_up);
-    }
-
-    pub(crate) fn release_reservation(&self, command: &Command) {
-        if command.starts_execution() {
-            self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        }
     }
 
     /// Does what a shard left to be done once it is unlocked.
@@ -231,12 +225,19 @@ impl Session {
             self.enqueue(queued);
         }
         self.reconsider_at(follow_up.reconsider_at, hash);
+        for wait in follow_up.ended {
+            self.waits.forget(wait, hash);
+        }
         for answer in follow_up.answers {
             self.answer(answer);
         }
     }
 
     pub(crate) fn answer(&self, answer: Answer) {
+        if answer.parts().1.is_err() && self.limits.asks_for_a_fold() {
+            self.folds.want();
+            self.queue.nudge();
+        }
         self.counters.count(&answer);
         answer.give();
     }
@@ -244,7 +245,7 @@ impl Session {
     pub(super) fn reconsider_at(&self, deadline: Option<Time>, hash: KeyHash) {
         if let Some(deadline) = deadline {
             let at = after(deadline.since(self.now()));
-            if self.timers.watch_deadline(at, hash) {
+            if self.waits.watch_deadline(at, hash) {
                 self.queue.nudge();
             }
         }
@@ -253,10 +254,11 @@ impl Session {
     /// Answers those who waited long enough; returns when to look again.
     pub(crate) fn run_timers(&self) -> Option<Instant> {
         loop {
-            match self.timers.next(Instant::now()) {
+            match self.waits.next(Instant::now()) {
                 Err(next) => return next,
                 Ok(hash) => {
-                    let follow_up = self.table.shard(hash).reconsider(hash, self.now(), self);
+                    let (now, limits) = (self.now(), &self.limits);
+                    let follow_up = self.table.shard(hash).slots.reconsider(hash, now, limits);
                     self.follow_up(hash, follow_up);
                 }
             }
@@ -269,9 +271,9 @@ impl Session {
         let reserved = isize::from(op.command.starts_execution());
         let mut replaced = None;
         let (grew, follow_up) =
-            self.table.shard(hash).publish(hash, versioned, now, self, &mut replaced);
-        self.in_flight.fetch_add(grew - reserved, Ordering::Relaxed);
-        self.recent.add(record.as_deref(), replaced.and_then(|replaced| replaced.record));
+            self.table.shard(hash).publish(hash, versioned, now, &self.limits, &mut replaced);
+        self.limits.claims_changed(grew - reserved);
+        self.count_recent(record.as_deref(), replaced.and_then(|replaced| replaced.record));
         self.answer(Answer::new(op, Ok((reply, record, now))));
         self.follow_up(hash, follow_up);
     }
@@ -280,8 +282,8 @@ impl Session {
     pub(crate) fn publish_unchanged(&self, queued: Queued, outcome: Result<Reply>, now: Time) {
         let Queued { op, base } = queued;
         let hash = op.hash;
-        self.release_reservation(&op.command);
-        let follow_up = self.table.shard(hash).unchanged(hash, base.clone(), now, self);
+        self.limits.release(&op.command);
+        let follow_up = self.table.shard(hash).unchanged(hash, base.clone(), now, &self.limits);
         self.answer(Answer::new(op, outcome.map(|reply| (reply, base, now))));
         self.follow_up(hash, follow_up);
     }
@@ -289,41 +291,52 @@ impl Session {
     /// The group with this command failed: it may or may not have happened.
     pub(crate) fn publish_unknown(&self, op: Operation, error: &Error) {
         let hash = op.hash;
-        self.release_reservation(&op.command);
-        let follow_up = self.table.shard(hash).set_unknown(hash, self);
+        self.limits.release(&op.command);
+        let follow_up = self.table.shard(hash).slots.set_unknown(hash, &self.limits);
         self.answer(Answer::new(op, Err(error.clone())));
         self.follow_up(hash, follow_up);
     }
 
-    /// Orphans, and live claims that outlived a fold.
-    pub(crate) fn orphans_about(&self) -> usize {
-        let carried = self.carried.load(Ordering::Relaxed);
-        let recent = &self.recent;
-        carried
-            + recent.orphans_active.load(Ordering::Relaxed)
-            + recent.orphans_folding.load(Ordering::Relaxed)
-    }
-
-    /// The bytes of records in flight and orphans. Those that changed since the last fold are counted
-    /// both as they were then and as they are.
-    fn open_bytes_about(&self) -> u64 {
-        let recent = &self.recent;
-        let open = recent.open_active.load(Ordering::Relaxed)
-            + recent.open_folding.load(Ordering::Relaxed);
-        self.views.load().open_bytes() + open as u64
-    }
-
-    /// Refuses `more` bytes of open records beyond the bound.
-    fn reserve_open_bytes(&self, more: usize) -> Result<()> {
-        let limit = self.options.max_open_bytes;
-        if self.open_bytes_about().saturating_add(more as u64) <= limit {
-            return Ok(());
+    /// Counts a record that was published or restored, and one that it replaced among the recent ones.
+    pub(crate) fn count_recent(&self, record: Option<&Record>, replaced: Option<Arc<Record>>) {
+        let Limits { orphans, open_bytes, .. } = &*self.limits;
+        let is_orphan = |record: &Record| matches!(record.state, State::Orphan { .. });
+        let weight = record.map_or(0, Record::weight);
+        self.recent.add(weight);
+        if let Some(record) = record.filter(|record| record.attempt().is_some()) {
+            orphans.add(u64::from(is_orphan(record)));
+            open_bytes.add(weight as u64);
         }
-        // What was resolved or replaced is counted until it is folded.
-        self.folds.want();
-        self.queue.nudge();
-        let message = format!("claims and orphans take {limit} bytes, the most allowed");
-        Err(Error::new(ErrorKind::Overloaded, message))
+        if let Some(replaced) = replaced {
+            let weight = replaced.weight();
+            self.recent.remove(weight);
+            if replaced.attempt().is_some() {
+                orphans.remove(u64::from(is_orphan(&replaced)));
+                open_bytes.remove(weight as u64);
+            }
+        }
+    }
+
+    /// A fold begins: what is recent now is what it folds.
+    pub(crate) fn rotate_counts(&self) {
+        self.recent.rotate();
+        self.limits.orphans.rotate();
+        self.limits.open_bytes.rotate();
+    }
+
+    /// Counts the open records of the store file.
+    pub(crate) fn count_folded(&self) {
+        let view = self.views.current();
+        self.limits.orphans.set_folded(view.open_count() as u64);
+        self.limits.open_bytes.set_folded(view.open_bytes());
+    }
+
+    /// The records that were folded are recent no more.
+    pub(crate) fn evicted_counts(&self) {
+        self.count_folded();
+        self.recent.evicted();
+        self.limits.orphans.evicted();
+        self.limits.open_bytes.evicted();
     }
 
     /// A snapshot of counters and gauges.
@@ -333,21 +346,21 @@ impl Session {
         self.counters.fill(&mut stats);
         let mut oldest = None;
         for shard in self.table.shards() {
-            for record in shard.live_records() {
+            for record in shard.slots.live_records() {
                 stats.in_flight += 1;
                 let started = record.attempt().map(|attempt| attempt.started_at);
                 oldest = [oldest, started].into_iter().flatten().min();
             }
         }
         stats.oldest_claim = oldest.map(|started| now.since(started));
-        stats.orphans = self.orphans_about() as u64;
-        stats.open_bytes = self.open_bytes_about();
+        stats.orphans = self.limits.orphans.total();
+        stats.open_bytes = self.limits.open_bytes.total();
         stats.backups = self.backups.running.load(Ordering::Relaxed);
         stats.backup_bytes = self.backups.bytes.load(Ordering::Relaxed);
         stats.backup_bytes_copied = self.backups.copied.load(Ordering::Relaxed);
-        stats.full = self.shortage.is_on();
-        stats.queued = self.queue.begins() as u64;
-        stats.waiters = self.waiters() as u64;
+        stats.full = self.limits.shortage.is_on();
+        stats.queued = self.limits.queued() as u64;
+        stats.waiters = self.limits.waiting() as u64;
         let recent = &self.recent;
         stats.recent_bytes =
             (recent.active.load(Ordering::Relaxed) + recent.folding.load(Ordering::Relaxed)) as u64;
@@ -381,10 +394,6 @@ impl Session {
         let (recent, through) = self.table.recent_behind(after, most);
         let stored = self.view().scan(after, through, most, self.now());
         Ok(stored.map_err(|error| self.unreadable(error))?.under(recent, most))
-    }
-
-    pub(crate) fn waiters(&self) -> usize {
-        self.waiters.load(Ordering::Relaxed)
     }
 
     /// Folds everything published so far; blocks until that is durable.

@@ -270,7 +270,7 @@ impl Committer {
         for mut shard in self.session.table.shards() {
             shard.rotate();
         }
-        self.session.recent.rotate();
+        self.session.rotate_counts();
         self.bytes_since_rotation = 0;
         self.session.inbox.fold(FoldTask {
             through: self.journal.next_sequence() - 1,

@@ -288,8 +288,7 @@ impl FoldWorker {
         for (hash, record, light) in folded {
             self.session.table.shard(hash).lighten(hash, &record, light);
         }
-        self.session.carried.store(self.store.view().open_count(), Ordering::Relaxed);
-        self.session.recent.evicted();
+        self.session.evicted_counts();
         // Only now that the fold is durable may its part of the journal be written over.
         self.pool.recycle(task.replay_from);
         self.session.folds.folded(task.through);
@@ -365,7 +364,7 @@ impl FoldWorker {
         let over = over.then(|| Error::new(ErrorKind::StoreFull, "max_store_bytes is reached"));
         let why = over.or_else(|| self.shortage());
         let full = why.is_some();
-        if self.session.shortage.set(why) != full {
+        if self.session.limits.shortage.set(why) != full {
             telemetry::full_changed(full);
         }
         telemetry::gauges(|| self.session.stats());

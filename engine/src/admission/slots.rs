@@ -1,0 +1,664 @@
+//! Who works on each key, and who waits for it.
+//!
+//! A slot is the place of one key. It exists while someone works on the key or a claim is held.
+//!
+//! | state | meaning | a begin that comes |
+//! |---|---|---|
+//! | none | the record is known from elsewhere, or must be looked up | is decided on the record, or looks it up |
+//! | marker (busy, no live record) | the key is looked up, or its first claim is on the way to disk | waits |
+//! | live | a claim is held | `Locked`, `Mismatch`, or waits if it asked to |
+//! | live and busy | an end or a checkpoint of the claim is on the way to disk | as live; waits for an end |
+//! | unknown | the group with the last change failed | `OutcomeUnknown` until the engine is reopened |
+//!
+//! A command that may change a record first makes the slot busy; while it is, every other such command waits in the
+//! slot. So the record that a command was decided on cannot change before the command is published.
+//!
+//! Slots are kept under a lock, and nothing here answers or drops an operation: a reply may drop a claim, which comes
+//! back to the same lock. What is to be done is handed back, for the time after the lock.
+
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use crate::admission::limits::Limits;
+use crate::admission::line::Line;
+use crate::backend::operation::{Answer, Operation, Queued, Wait};
+use crate::base::error::{Error, ErrorKind, Result};
+use crate::semantics::command::{Command, Reply};
+use crate::semantics::key::{HashMap, KeyHash};
+use crate::semantics::record::Record;
+use crate::semantics::time::Time;
+use crate::semantics::transition::transition;
+
+/// What became of an operation that came to a key.
+pub(crate) enum Admission {
+    Answered(Answer),
+    /// The operation waits in the slot; the live record there counts as an orphan from then on.
+    Parked(Option<Time>),
+    /// The slot is a marker now; the record must be looked up without the lock.
+    Resolve(Operation),
+    /// The slot is busy now; the command goes to the committer.
+    Change(Queued),
+}
+
+/// What is to be done once the lock is given back.
+#[derive(Default)]
+#[must_use]
+pub(crate) struct FollowUp {
+    pub(crate) answers: Vec<Answer>,
+    pub(crate) queued: Option<Queued>,
+    /// Someone waits for a claim that counts as an orphan from then on.
+    pub(crate) reconsider_at: Option<Time>,
+    /// Waits that are over.
+    pub(crate) ended: Vec<Wait>,
+}
+
+impl FollowUp {
+    /// The operation waits no more.
+    fn leaves(&mut self, op: &Operation) {
+        self.ended.extend(op.wait);
+    }
+
+    fn answer_waiting(
+        &mut self,
+        op: Operation,
+        outcome: Result<(Reply, Option<Arc<Record>>, Time)>,
+    ) {
+        self.leaves(&op);
+        self.answers.push(Answer::new(op, outcome));
+    }
+}
+
+/// The place of one key.
+#[derive(Default)]
+pub(crate) struct Slot {
+    /// The durable in-flight record; `None` makes the slot a marker.
+    live: Option<Arc<Record>>,
+    busy: bool,
+    /// The command that made the slot busy ends the claim. Its owner has spoken: a begin that comes now waits for the
+    /// end instead of being told `Locked`.
+    ending: bool,
+    /// The outcome of the last command is not known, since its group failed.
+    unknown: bool,
+    waiting: Line,
+}
+
+impl Slot {
+    fn occupy(&mut self, command: &Command) {
+        self.busy = true;
+        self.ending = command.ends_claim();
+    }
+
+    /// Takes an operation in: answers it, lets it wait, or gives it the slot.
+    pub(crate) fn admit(&mut self, op: Operation, now: Time, limits: &Limits) -> Admission {
+        if self.unknown {
+            return Admission::Answered(Answer::new(op, Err(unknown())));
+        }
+        let Some(record) = self.live.clone() else { return self.park(op, limits) };
+        let (change, reply) = transition(Some(&record), &op.command, &op.key, now);
+        match change {
+            None if reply == Reply::Locked && (self.ending || op.waits()) => self.park(op, limits),
+            None => Admission::Answered(Answer::new(op, Ok((reply, Some(record), now)))),
+            Some(_) if self.busy => self.park(op, limits),
+            Some(_) => match reserve(&op.command, limits) {
+                Err(error) => Admission::Answered(Answer::new(op, Err(error))),
+                Ok(()) => {
+                    self.occupy(&op.command);
+                    Admission::Change(Queued { base: Some(record), op })
+                }
+            },
+        }
+    }
+
+    fn park(&mut self, op: Operation, limits: &Limits) -> Admission {
+        match self.waiting.join(op, limits) {
+            Ok(()) => Admission::Parked(self.live.as_ref().and_then(|live| live.deadline())),
+            Err((op, error)) => Admission::Answered(Answer::new(op, Err(error))),
+        }
+    }
+
+    /// The key has the durable record `record` and nobody works on it: decides those who wait, up to the first that
+    /// needs a change.
+    fn settle(
+        &mut self,
+        record: Option<Arc<Record>>,
+        now: Time,
+        limits: &Limits,
+        follow_up: &mut FollowUp,
+    ) {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        let live = record.clone().filter(|record| record.is_in_flight());
+        *self = Self { live, ..Self::default() };
+        waiting.sift(limits, |op| {
+            let (change, reply) = transition(record.as_deref(), &op.command, &op.key, now);
+            let stays = match &change {
+                None => reply == Reply::Locked && op.waits(),
+                Some(_) => self.busy,
+            };
+            if stays {
+                return Some(op);
+            }
+            if change.is_none() {
+                follow_up.answer_waiting(op, Ok((reply, record.clone(), now)));
+                return None;
+            }
+            match reserve(&op.command, limits) {
+                Err(error) => follow_up.answer_waiting(op, Err(error)),
+                Ok(()) => {
+                    self.occupy(&op.command);
+                    follow_up.leaves(&op);
+                    follow_up.queued = Some(Queued { op, base: record.clone() });
+                }
+            }
+            None
+        });
+        self.waiting = waiting;
+        if !self.waiting.is_empty() {
+            follow_up.reconsider_at = self.live.as_ref().and_then(|live| live.deadline());
+        }
+    }
+
+    /// Someone works on the key: answers those whose time is over and who may be answered from the live record.
+    fn answer_overdue(&mut self, now: Time, limits: &Limits, follow_up: &mut FollowUp) {
+        let Some(record) = self.live.clone() else { return };
+        let ending = self.ending;
+        self.waiting.sift(limits, |op| {
+            let (change, reply) = transition(Some(&record), &op.command, &op.key, now);
+            if change.is_some() || (reply == Reply::Locked && (ending || op.waits())) {
+                return Some(op);
+            }
+            follow_up.answer_waiting(op, Ok((reply, Some(record.clone()), now)));
+            None
+        });
+    }
+
+    /// Answers those who wait, and leaves the slot to the one who works on the key.
+    fn refuse(&mut self, error: &Error, limits: &Limits, follow_up: &mut FollowUp) {
+        self.waiting.sift(limits, |op| {
+            follow_up.answer_waiting(op, Err(error.clone()));
+            None
+        });
+    }
+}
+
+/// The slots of many keys.
+#[derive(Default)]
+pub(crate) struct Slots(HashMap<Slot>);
+
+impl Slots {
+    pub(crate) fn slot(&mut self, hash: KeyHash) -> Option<&mut Slot> {
+        self.0.get_mut(&hash)
+    }
+
+    /// The in-flight record of a key, if it has one.
+    pub(crate) fn live(&self, hash: KeyHash) -> Option<&Arc<Record>> {
+        self.0.get(&hash)?.live.as_ref()
+    }
+
+    pub(crate) fn live_mut(&mut self, hash: KeyHash) -> Option<&mut Arc<Record>> {
+        self.0.get_mut(&hash)?.live.as_mut()
+    }
+
+    /// Whether the outcome of the key's last command is unknown.
+    pub(crate) fn is_unknown(&self, hash: KeyHash) -> bool {
+        self.0.get(&hash).is_some_and(|slot| slot.unknown)
+    }
+
+    pub(crate) fn live_records(&self) -> impl Iterator<Item = &Arc<Record>> {
+        self.0.values().filter_map(|slot| slot.live.as_ref())
+    }
+
+    /// Marks a key that has no slot, for the operation that looks it up.
+    pub(crate) fn mark(&mut self, op: Operation) -> Admission {
+        self.0.insert(op.hash, Slot { busy: true, ..Slot::default() });
+        Admission::Resolve(op)
+    }
+
+    /// Decides an operation of a key that has no slot, or the marker of this operation.
+    pub(crate) fn decide(
+        &mut self,
+        op: Operation,
+        record: Option<Arc<Record>>,
+        now: Time,
+        limits: &Limits,
+    ) -> Admission {
+        let (change, reply) = transition(record.as_deref(), &op.command, &op.key, now);
+        if change.is_none() {
+            return Admission::Answered(Answer::new(op, Ok((reply, record, now))));
+        }
+        match reserve(&op.command, limits) {
+            Err(error) => Admission::Answered(Answer::new(op, Err(error))),
+            Ok(()) => {
+                self.0.entry(op.hash).or_default().occupy(&op.command);
+                Admission::Change(Queued { op, base: record })
+            }
+        }
+    }
+
+    /// The end of the look-up of a marked key: decides the operation and, when it changes nothing, those who waited
+    /// for the marker.
+    pub(crate) fn resolved(
+        &mut self,
+        op: Operation,
+        looked_up: Result<Option<Arc<Record>>>,
+        now: Time,
+        limits: &Limits,
+    ) -> FollowUp {
+        let hash = op.hash;
+        let mut follow_up = FollowUp::default();
+        match looked_up {
+            Ok(record) => match self.decide(op, record.clone(), now, limits) {
+                Admission::Change(queued) => follow_up.queued = Some(queued),
+                Admission::Answered(answer) => {
+                    follow_up.answers.push(answer);
+                    self.settle(hash, record, now, limits, &mut follow_up);
+                }
+                // `decide` only answers or queues.
+                Admission::Parked(_) | Admission::Resolve(_) => {}
+            },
+            Err(error) => {
+                follow_up.answers.push(Answer::new(op, Err(error.clone())));
+                self.abandon(hash, &error, limits, &mut follow_up);
+            }
+        }
+        follow_up
+    }
+
+    /// The key has the durable record `record` and nobody works on it: frees its slot, or keeps it for a live record,
+    /// and decides those who wait. Returns by how many in-flight records the slots grew.
+    pub(crate) fn settle(
+        &mut self,
+        hash: KeyHash,
+        record: Option<Arc<Record>>,
+        now: Time,
+        limits: &Limits,
+        follow_up: &mut FollowUp,
+    ) -> isize {
+        let entry = self.0.entry(hash);
+        let was_live = matches!(&entry, Entry::Occupied(slot) if slot.get().live.is_some());
+        let is_live = matches!(&record, Some(record) if record.is_in_flight());
+        match entry {
+            // Nobody waits, as nearly always: what `Slot::settle` comes to, in place.
+            Entry::Occupied(mut slot) if slot.get().waiting.is_empty() => {
+                if is_live {
+                    *slot.get_mut() = Slot { live: record, ..Slot::default() };
+                } else {
+                    slot.remove();
+                }
+            }
+            Entry::Occupied(mut slot) => {
+                slot.get_mut().settle(record, now, limits, follow_up);
+                if !slot.get().busy && !is_live {
+                    slot.remove();
+                }
+            }
+            Entry::Vacant(slot) if is_live => {
+                slot.insert(Slot { live: record, ..Slot::default() });
+            }
+            Entry::Vacant(_) => {}
+        }
+        isize::from(is_live) - isize::from(was_live)
+    }
+
+    /// Looks again at those who wait at a key: a wait may be over, a deadline may have passed.
+    pub(crate) fn reconsider(&mut self, hash: KeyHash, now: Time, limits: &Limits) -> FollowUp {
+        let mut follow_up = FollowUp::default();
+        let Some(slot) = self.0.get_mut(&hash) else { return follow_up };
+        if slot.unknown {
+            return follow_up;
+        }
+        if slot.busy {
+            slot.answer_overdue(now, limits, &mut follow_up);
+        } else if let Some(record) = slot.live.clone() {
+            slot.settle(Some(record), now, limits, &mut follow_up);
+        }
+        follow_up
+    }
+
+    /// Takes a waiting operation out: its caller does not wait any more. The slot stays with the one who works on the
+    /// key, or for its live record.
+    pub(crate) fn withdraw(
+        &mut self,
+        hash: KeyHash,
+        wait: Wait,
+        limits: &Limits,
+    ) -> Option<Operation> {
+        self.0.get_mut(&hash)?.waiting.withdraw(wait, limits)
+    }
+
+    /// The command of the slot was not carried out, or its look-up failed: the marker goes, and those who waited for
+    /// it learn why.
+    pub(crate) fn abandon(
+        &mut self,
+        hash: KeyHash,
+        error: &Error,
+        limits: &Limits,
+        follow_up: &mut FollowUp,
+    ) {
+        let Some(slot) = self.0.get_mut(&hash) else { return };
+        slot.refuse(error, limits, follow_up);
+        (slot.busy, slot.ending) = (false, false);
+        if slot.live.is_none() && !slot.unknown {
+            self.0.remove(&hash);
+        }
+    }
+
+    /// The group with this key's command failed: what became of it is unknown until reopened.
+    pub(crate) fn set_unknown(&mut self, hash: KeyHash, limits: &Limits) -> FollowUp {
+        let mut follow_up = FollowUp::default();
+        self.0.entry(hash).or_default().unknown = true;
+        self.abandon(hash, &unknown(), limits, &mut follow_up);
+        follow_up
+    }
+
+    /// Every key that someone works on is in doubt: a thread of the engine panicked.
+    pub(crate) fn set_busy_unknown(&mut self, limits: &Limits) -> FollowUp {
+        let mut follow_up = FollowUp::default();
+        for slot in self.0.values_mut().filter(|slot| slot.busy) {
+            slot.unknown = true;
+            slot.refuse(&unknown(), limits, &mut follow_up);
+            (slot.busy, slot.ending) = (false, false);
+        }
+        follow_up
+    }
+
+    /// Answers those who wait at a key and leaves its slot to the one who works on it.
+    pub(crate) fn refuse_waiting(
+        &mut self,
+        hash: KeyHash,
+        error: &Error,
+        limits: &Limits,
+    ) -> FollowUp {
+        let mut follow_up = FollowUp::default();
+        if let Some(slot) = self.0.get_mut(&hash) {
+            slot.refuse(error, limits, &mut follow_up);
+        }
+        follow_up
+    }
+
+    /// [`refuse_waiting`](Self::refuse_waiting) at every key.
+    pub(crate) fn refuse_all_waiting(&mut self, error: &Error, limits: &Limits) -> FollowUp {
+        let mut follow_up = FollowUp::default();
+        self.0.values_mut().for_each(|slot| slot.refuse(error, limits, &mut follow_up));
+        follow_up
+    }
+
+    /// Answers everything that waits and frees all slots: the engine is closing.
+    pub(crate) fn refuse_all(&mut self, error: &Error, limits: &Limits) -> FollowUp {
+        let follow_up = self.refuse_all_waiting(error, limits);
+        self.0.retain(|_, slot| {
+            (slot.busy, slot.ending) = (false, false);
+            slot.live.is_some() || slot.unknown
+        });
+        follow_up
+    }
+}
+
+/// Whether a command may go to the committer; reserves what it needs.
+fn reserve(command: &Command, limits: &Limits) -> Result<()> {
+    if command.starts_execution() {
+        limits.check_queue()?;
+    }
+    limits.reserve(command)
+}
+
+fn unknown() -> Error {
+    Error::new(
+        ErrorKind::OutcomeUnknown,
+        "the group with the last change of this key failed; reopen the engine to settle it",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::backend::operation::Request;
+    use crate::base::sync::Instant;
+    use crate::semantics::fingerprint::{Fingerprint, KeyedFingerprint};
+    use crate::semantics::key::Key;
+    use crate::semantics::secret::Secret;
+    use crate::semantics::token::Token;
+    use crate::semantics::transition::apply;
+
+    const HASH: KeyHash = KeyHash(7);
+    const NOW: Time = Time(1);
+    const TOKEN: Token = Token { incarnation: 1, epoch: 1, sequence: 1 };
+
+    fn op(command: Command, wait: Option<Wait>) -> Operation {
+        Operation::untold(Request { key: Key::new("", "k").unwrap(), hash: HASH, command, wait })
+    }
+
+    fn begin() -> Operation {
+        begin_with(None, None)
+    }
+
+    fn begin_with(max_execution: Option<Duration>, wait: Option<Wait>) -> Operation {
+        let fingerprint =
+            KeyedFingerprint::new(Fingerprint::builder().finish(), &Secret([1; Secret::LEN]));
+        op(Command::Begin { fingerprint, ttl: Duration::from_secs(1), max_execution }, wait)
+    }
+
+    fn abort() -> Operation {
+        op(Command::Abort { token: TOKEN }, None)
+    }
+
+    /// The slots, with one key in use.
+    struct Place {
+        slots: Slots,
+        limits: Limits,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            Self { slots: Slots::default(), limits: Limits::unbounded() }
+        }
+
+        fn admit(&mut self, op: Operation) -> Admission {
+            match self.slots.slot(HASH) {
+                Some(slot) => slot.admit(op, NOW, &self.limits),
+                None => self.slots.mark(op),
+            }
+        }
+
+        fn resolved(&mut self, op: Operation, found: Result<Option<Arc<Record>>>) -> FollowUp {
+            self.slots.resolved(op, found, NOW, &self.limits)
+        }
+
+        fn settle(&mut self, record: Option<Arc<Record>>) -> FollowUp {
+            let mut follow_up = FollowUp::default();
+            self.slots.settle(HASH, record, NOW, &self.limits, &mut follow_up);
+            follow_up
+        }
+
+        /// The record that the queued command makes is durable.
+        fn publish(&mut self, queued: &Queued) -> FollowUp {
+            let (change, _) =
+                transition(queued.base.as_deref(), &queued.op.command, &queued.op.key, NOW);
+            let record = apply(queued.base.as_deref(), &change.unwrap(), TOKEN, NOW).unwrap();
+            self.settle(record.map(Arc::new))
+        }
+    }
+
+    fn claimed(place: &mut Place) {
+        let Admission::Resolve(op) = place.admit(begin()) else { panic!("resolve") };
+        let queued = place.resolved(op, Ok(None)).queued.unwrap();
+        let follow_up = place.publish(&queued);
+        assert!(follow_up.answers.is_empty() && follow_up.queued.is_none());
+    }
+
+    /// A claim that is held too long is orphaned without a word of its owner: who waits for it must be
+    /// looked at then.
+    #[test]
+    fn who_waits_for_a_claim_with_a_deadline_is_looked_at_then() {
+        for waits in [false, true] {
+            let mut place = Place::new();
+            let limited = begin_with(Some(Duration::from_millis(50)), None);
+            let Admission::Resolve(first) = place.admit(limited) else { panic!("resolve") };
+            let queued = place.resolved(first, Ok(None)).queued.unwrap();
+            let until = Instant::now() + Duration::from_secs(3600);
+            let second = begin_with(None, waits.then_some(Wait { until, number: 1 }));
+            assert!(matches!(place.admit(second), Admission::Parked(None)));
+            let follow_up = place.publish(&queued);
+            assert_eq!(follow_up.reconsider_at, waits.then_some(Time(NOW.0 + 50)));
+        }
+    }
+
+    #[test]
+    fn while_a_key_is_looked_up_others_wait_for_the_marker() {
+        let mut place = Place::new();
+        let Admission::Resolve(first) = place.admit(begin()) else { panic!("resolve") };
+        assert!(matches!(place.admit(begin()), Admission::Parked(_)));
+        let queued = place.resolved(first, Ok(None)).queued.unwrap();
+        // And while it is made durable.
+        assert!(matches!(place.admit(begin()), Admission::Parked(_)));
+        let follow_up = place.publish(&queued);
+        assert_eq!(follow_up.answers.len(), 2);
+        for answer in &follow_up.answers {
+            assert!(matches!(answer.parts().1, Ok(Reply::Locked)));
+        }
+        assert!(follow_up.queued.is_none());
+    }
+
+    #[test]
+    fn a_failed_lookup_tells_everybody_and_leaves_no_marker() {
+        let mut place = Place::new();
+        let Admission::Resolve(first) = place.admit(begin()) else { panic!("resolve") };
+        assert!(matches!(place.admit(begin()), Admission::Parked(_)));
+        let follow_up = place.resolved(first, Err(Error::corrupted("")));
+        assert_eq!(follow_up.answers.len(), 2);
+        assert!(follow_up.answers.iter().all(|answer| answer.parts().1.is_err()));
+        assert!(matches!(place.admit(begin()), Admission::Resolve(_)));
+    }
+
+    #[test]
+    fn two_changes_of_a_key_are_never_under_way_at_once() {
+        let mut place = Place::new();
+        claimed(&mut place);
+        let Admission::Change(first) = place.admit(abort()) else { panic!("change") };
+        assert!(matches!(place.admit(abort()), Admission::Parked(_)));
+        // The owner has spoken: a begin waits for the end.
+        assert!(matches!(place.admit(begin()), Admission::Parked(_)));
+        let follow_up = place.publish(&first);
+        // The second abort is fenced, the begin claims.
+        assert_eq!(follow_up.answers.len(), 1);
+        assert!(matches!(follow_up.answers[0].parts().1, Ok(Reply::Fenced)));
+        assert!(matches!(follow_up.queued.unwrap().op.command, Command::Begin { .. }));
+    }
+
+    #[test]
+    fn a_key_in_doubt_answers_nobody_until_it_is_settled() {
+        let mut place = Place::new();
+        claimed(&mut place);
+        let Admission::Change(_) = place.admit(abort()) else { panic!("change") };
+        assert!(matches!(place.admit(begin()), Admission::Parked(_)));
+        let follow_up = place.slots.set_unknown(HASH, &place.limits);
+        assert_eq!(follow_up.answers.len(), 1);
+        assert!(matches!(place.admit(begin()), Admission::Answered(answer)
+            if answer.parts().1.is_err_and(|error| error.kind() == ErrorKind::OutcomeUnknown)));
+    }
+
+    #[test]
+    fn a_command_that_changed_nothing_gives_its_key_free() {
+        let mut place = Place::new();
+        claimed(&mut place);
+        let Admission::Change(queued) = place.admit(abort()) else { panic!("change") };
+        assert!(matches!(place.admit(begin()), Admission::Parked(_)));
+        let follow_up = place.settle(queued.base);
+        let replies: Vec<_> = follow_up.answers.iter().map(|answer| answer.parts().1).collect();
+        assert!(matches!(replies[..], [Ok(Reply::Locked)]), "{replies:?}");
+        assert!(matches!(place.admit(abort()), Admission::Change(_)));
+    }
+
+    #[test]
+    fn a_look_at_who_waits_changes_nothing_while_the_owner_ends_its_claim() {
+        let mut place = Place::new();
+        claimed(&mut place);
+        let Admission::Change(_) = place.admit(abort()) else { panic!("change") };
+        for waits in [begin(), abort()] {
+            assert!(matches!(place.admit(waits), Admission::Parked(_)));
+        }
+        let follow_up = place.slots.reconsider(HASH, NOW, &place.limits);
+        assert!(follow_up.answers.is_empty() && follow_up.queued.is_none());
+        assert!(matches!(place.admit(abort()), Admission::Parked(_)));
+    }
+
+    #[test]
+    fn a_command_that_was_never_written_leaves_the_claim() {
+        let mut place = Place::new();
+        claimed(&mut place);
+        let Admission::Change(_) = place.admit(abort()) else { panic!("change") };
+        let mut follow_up = FollowUp::default();
+        place.slots.abandon(HASH, &Error::corrupted(""), &place.limits, &mut follow_up);
+        assert!(follow_up.answers.is_empty());
+        assert!(matches!(place.admit(begin()), Admission::Answered(answer)
+            if matches!(answer.parts().1, Ok(Reply::Locked))));
+    }
+
+    #[test]
+    fn a_key_whose_first_claim_is_in_doubt_is_not_forgotten() {
+        let mut place = Place::new();
+        let Admission::Resolve(op) = place.admit(begin()) else { panic!("resolve") };
+        drop(place.resolved(op, Ok(None)));
+        drop(place.slots.set_unknown(HASH, &place.limits));
+        assert!(place.slots.is_unknown(HASH));
+    }
+
+    #[test]
+    fn whoever_waits_is_answered_when_a_thread_panics_or_the_engine_closes() {
+        let waiting = || {
+            let mut place = Place::new();
+            claimed(&mut place);
+            let Admission::Change(_) = place.admit(abort()) else { panic!("change") };
+            assert!(matches!(place.admit(begin()), Admission::Parked(_)));
+            place
+        };
+        let mut place = waiting();
+        assert_eq!(place.slots.set_busy_unknown(&place.limits).answers.len(), 1);
+        assert!(place.slots.is_unknown(HASH));
+        assert_eq!(place.limits.waiting(), 0);
+        let mut place = waiting();
+        let refused = place.slots.refuse_all(&Error::corrupted(""), &place.limits);
+        assert_eq!((refused.answers.len(), place.limits.waiting()), (1, 0));
+    }
+
+    /// The ends of waits are told once, so that nothing watches them any more.
+    #[test]
+    fn who_leaves_the_line_is_counted_and_named_once() {
+        let wait = Wait { until: Instant::now() + Duration::from_secs(3600), number: 1 };
+        let waiting = || {
+            let mut place = Place::new();
+            claimed(&mut place);
+            let waits = begin_with(None, Some(wait));
+            assert!(matches!(place.admit(waits), Admission::Parked(_)));
+            assert_eq!(place.limits.waiting(), 1);
+            place
+        };
+        let mut place = waiting();
+        assert!(place.slots.withdraw(HASH, wait, &place.limits).is_some());
+        assert!(place.slots.withdraw(HASH, wait, &place.limits).is_none());
+        assert_eq!(place.limits.waiting(), 0);
+
+        let mut place = waiting();
+        let refused = place.slots.refuse_waiting(HASH, &Error::corrupted(""), &place.limits);
+        assert_eq!((refused.ended, place.limits.waiting()), (vec![wait], 0));
+
+        // Promoted: its begin is queued, and waits no more.
+        let mut place = waiting();
+        let Admission::Change(queued) = place.admit(abort()) else { panic!("change") };
+        let follow_up = place.publish(&queued);
+        assert_eq!((follow_up.ended, place.limits.waiting()), (vec![wait], 0));
+        assert!(follow_up.queued.is_some_and(|queued| queued.op.wait == Some(wait)));
+    }
+
+    /// A claim is held, its end is in doubt, and the deadline of the claim comes.
+    #[test]
+    fn a_look_at_a_key_in_doubt_settles_nothing() {
+        let mut place = Place::new();
+        claimed(&mut place);
+        let Admission::Change(_) = place.admit(abort()) else { panic!("change") };
+        drop(place.slots.set_unknown(HASH, &place.limits));
+        drop(place.slots.reconsider(HASH, NOW, &place.limits));
+        assert!(place.slots.is_unknown(HASH));
+    }
+}

@@ -1,0 +1,151 @@
+//! The questions that the machine puts to the store.
+
+use std::collections::VecDeque;
+
+use super::machine::{Action, Current, Machine};
+use super::slot::{Changing, Stage, Work};
+use super::store::{Group, NewInstance};
+use crate::base::sync::Instant;
+use crate::semantics::key::KeyHash;
+
+/// Changes in one group at most.
+const GROUP_IMAGES: usize = 512;
+
+/// Bytes of responses and checkpoints in one group, about.
+const GROUP_BYTES: usize = 4 << 20;
+
+/// How long a statement may be on its way, by the store's clock.
+const VALID_FOR_MS: u64 = 10_000;
+
+impl Machine {
+    /// Asks the store for all that is to be asked and may be asked now.
+    pub(super) fn ask(&mut self, now: Instant) {
+        self.ask_for_life(now);
+        let Some(current) = self.current else { return };
+        if self.resume_at.is_none_or(|at| at <= now) && self.group.is_none() {
+            self.resume_at = None;
+            self.send_group(current, now);
+        }
+        if self.resume_reads_at.is_none_or(|at| at <= now) {
+            self.resume_reads_at = None;
+            if self.reading.is_none() && !self.reads.is_empty() {
+                let hashes: Vec<_> = self.reads.iter().copied().take(GROUP_IMAGES).collect();
+                let asked = hashes.iter().map(|hash| hash.0).collect();
+                self.reads.retain(|hash| !hashes.contains(hash));
+                self.reading = Some((hashes, now));
+                self.actions.push(Action::Read(current.id, asked));
+            }
+            if self.ending.is_none() && !self.lapsed.is_empty() {
+                let owners: Vec<_> = self.lapsed.keys().copied().collect();
+                self.ending = Some(owners.clone());
+                self.actions.push(Action::End(current.id, owners));
+            }
+        }
+    }
+
+    /// Renewals, upkeep, and a new instance after the end of the old one.
+    fn ask_for_life(&mut self, now: Instant) {
+        match self.current {
+            Some(current) if self.renewing.is_none() && self.next_renewal <= now => {
+                self.renewing = Some(now);
+                self.next_renewal = now + self.rules.lease / 5;
+                self.actions.push(Action::Renew(current.id));
+            }
+            None if self.registering.is_none() && self.next_renewal <= now => {
+                self.registering = Some(now);
+                self.next_renewal = now + self.rules.lease / 5;
+                let (lease, build) = (self.rules.lease, self.rules.build.clone());
+                let name = self.rules.name.clone();
+                self.actions.push(Action::Register(NewInstance { name, lease, build }));
+            }
+            _ => {}
+        }
+        if let Some(current) = self.current
+            && !self.keeping
+            && self.next_upkeep <= now
+        {
+            self.keeping = true;
+            self.next_upkeep = now + self.rules.upkeep_interval;
+            self.actions.push(Action::Upkeep(current.id));
+        }
+    }
+
+    fn send_group(&mut self, current: Current, now: Instant) {
+        let valid_until = self.clock.lo(now).0 + VALID_FOR_MS;
+        let sent_at = self.clock.lo(now).0;
+        let (mut images, mut members, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let mut later = VecDeque::new();
+        let mut durable = false;
+        while let Some(hash) = self.changes.pop_front() {
+            let work = self.slots.get_mut(&hash).and_then(|slot| slot.work.as_mut());
+            let Some(Work { stage: Stage::Change(change) | Stage::GiveBack(change), .. }) = work
+            else {
+                continue;
+            };
+            if change.under_way {
+                continue;
+            }
+            let waits = change.not_before.is_some_and(|at| at > now);
+            let image = &change.image;
+            let size = [&image.body, &image.checkpoint].into_iter().flatten().map(|b| b.len());
+            let size = size.sum::<usize>() + 512;
+            let full = images.len() == GROUP_IMAGES || (bytes + size > GROUP_BYTES && bytes > 0);
+            if waits || full || (change.alone && !images.is_empty()) {
+                later.push_back(hash);
+                continue;
+            }
+            change.under_way = true;
+            change.sent_at.get_or_insert(sent_at);
+            durable |= !change.image.grants || self.rules.durable_claims;
+            images.push(change.image.clone());
+            members.push(hash);
+            bytes += size;
+            if change.alone {
+                break;
+            }
+        }
+        later.append(&mut self.changes);
+        self.changes = later;
+        if let Some(at) = self.changes.iter().filter_map(|hash| self.not_before(*hash)).min()
+            && images.is_empty()
+        {
+            self.resume_at = Some(at);
+        }
+        if images.is_empty() {
+            return;
+        }
+        self.groups += 1;
+        let number = self.groups;
+        self.group = Some((members, current.id, now));
+        let instance = current.id;
+        self.actions.push(Action::Group(Group { instance, number, valid_until, durable, images }));
+    }
+
+    fn not_before(&self, hash: KeyHash) -> Option<Instant> {
+        match &self.slots.get(&hash)?.work.as_ref()?.stage {
+            Stage::Change(change) | Stage::GiveBack(change) => change.not_before,
+            _ => None,
+        }
+    }
+
+    /// The change of a slot's work is to be sent.
+    pub(super) fn send(
+        &mut self,
+        hash: KeyHash,
+        stage: impl FnOnce(Box<Changing>) -> Stage,
+        change: Changing,
+    ) {
+        if let Some(work) = self.slots.get_mut(&hash).and_then(|slot| slot.work.as_mut()) {
+            work.stage = stage(Box::new(change));
+            self.changes.push_back(hash);
+        }
+    }
+
+    /// The row of a slot's work is to be read.
+    pub(super) fn read(&mut self, hash: KeyHash) {
+        if let Some(work) = self.slots.get_mut(&hash).and_then(|slot| slot.work.as_mut()) {
+            work.stage = Stage::Read;
+            self.reads.insert(hash);
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The answers of the store, and the failures.
+
+use std::time::Duration;
+
+use super::clock::StoreClock;
+use super::machine::{Current, Machine};
+use super::slot::Stage;
+use super::store::{Failure, GroupAnswer, Registered, Renewal, Rows};
+use crate::base::error::{Error, ErrorKind};
+use crate::base::sync::Instant;
+use crate::semantics::key::KeyHash;
+use crate::semantics::time::Time;
+
+impl Machine {
+    fn heard(&mut self, store_now: u64, sent: Instant, now: Instant) {
+        self.clock = StoreClock::new(store_now, sent, now);
+    }
+
+    pub(super) fn group_done(&mut self, result: Result<GroupAnswer, Failure>, now: Instant) {
+        let Some((members, instance, sent)) = self.group.take() else { return };
+        match result {
+            Ok(answer) => {
+                self.failures = 0;
+                self.heard(answer.found.now, sent, now);
+                self.entered(answer.found.generation);
+                for hash in members {
+                    self.carried_out(hash, &answer, instance, now);
+                }
+            }
+            Err(failure) => {
+                let single = members.len() == 1;
+                for hash in &members {
+                    self.not_carried_out(*hash, &failure, single, now);
+                }
+                if !matches!(failure, Failure::Refused(_)) {
+                    if self.failures == 0 {
+                        // The store may be another one by now, whose clock makes every group late.
+                        self.next_renewal = now;
+                    }
+                    self.failures = (self.failures + 1).min(6);
+                    // Spread by the number of the instance, so that many do not come at once.
+                    let jitter = self.writer.wrapping_mul(31).wrapping_add(self.groups) % 8;
+                    let step = (4 << self.failures) + jitter;
+                    self.resume_at = Some(now + Duration::from_millis(step));
+                }
+            }
+        }
+    }
+
+    /// Responses that were kept may be lost with the generation that they came from.
+    fn entered(&mut self, generation: u64) {
+        if generation != self.generation {
+            self.generation = generation;
+            self.replays.clear();
+        }
+    }
+
+    fn not_carried_out(&mut self, hash: KeyHash, failure: &Failure, single: bool, now: Instant) {
+        let Some(slot) = self.slots.get_mut(&hash) else { return };
+        let Some(work) = slot.work.as_mut() else { return };
+        let (Stage::Change(change) | Stage::GiveBack(change)) = &mut work.stage else { return };
+        change.under_way = false;
+        let full = |error: &Error| error.kind() == ErrorKind::StoreFull;
+        let begins = work.command.starts_execution();
+        match failure {
+            Failure::Unknown(_) => change.doubtful = true,
+            Failure::NotCarriedOut(error) if !full(error) => {
+                change.refused_for = Some(error.clone());
+            }
+            // The end of a claim waits for room; a new one does not.
+            Failure::NotCarriedOut(error) if !single || !begins || change.doubtful => {
+                change.refused_for = Some(error.clone());
+                change.alone = true;
+            }
+            Failure::Refused(error) | Failure::NotCarriedOut(error) if single => {
+                let doubtful = change.doubtful;
+                let error = if doubtful { error.as_outcome_unknown() } else { error.clone() };
+                if let Some(work) = self.end_work(hash)
+                    && let Some(asker) = work.asker
+                {
+                    self.tell(asker, Err(error));
+                }
+                self.next(hash, now);
+                return;
+            }
+            // One of them is to blame: each goes alone.
+            Failure::Refused(_) | Failure::NotCarriedOut(_) => change.alone = true,
+        }
+        let nobody_asks = work.asker.is_none();
+        if nobody_asks && !work.is_doubtful() && matches!(work.stage, Stage::Change(_)) {
+            // Whoever asked was told that it did not happen, and it did not.
+            self.end_work(hash);
+            self.next(hash, now);
+            return;
+        }
+        self.changes.push_back(hash);
+    }
+
+    pub(super) fn read_done(&mut self, result: Result<Rows, Failure>, now: Instant) {
+        let Some((hashes, sent)) = self.reading.take() else { return };
+        match result {
+            Ok(rows) => {
+                self.heard(rows.now, sent, now);
+                self.entered(rows.generation);
+                for hash in hashes {
+                    let row = rows.rows.iter().find(|row| row.hash == hash.0);
+                    self.was_read(hash, row, rows.now, now);
+                }
+            }
+            Err(Failure::Refused(error)) => {
+                for hash in hashes {
+                    let Some(work) = self.end_work(hash) else { continue };
+                    if let Some(asker) = work.asker {
+                        self.tell(asker, Err(error.clone()));
+                    }
+                    self.next(hash, now);
+                }
+            }
+            Err(_) => {
+                self.reads.extend(hashes);
+                self.resume_reads_at = Some(now + Duration::from_millis(20));
+            }
+        }
+    }
+
+    pub(super) fn renewed(&mut self, result: Result<Renewal, Failure>, now: Instant) {
+        let Some(sent) = self.renewing.take() else { return };
+        match (result, &mut self.current) {
+            (Ok(Renewal::Renewed { lease_until, now: store_now }), Some(current)) => {
+                current.lease_until = lease_until;
+                self.heard(store_now, sent, now);
+            }
+            (Ok(Renewal::Ended { now: store_now }), _) => {
+                self.heard(store_now, sent, now);
+                self.was_ended(now);
+            }
+            // The next one comes soon, and the lease is longer.
+            _ => {}
+        }
+    }
+
+    /// This instance was ended: what it holds is for others to take over. Another one begins.
+    pub(super) fn was_ended(&mut self, now: Instant) {
+        self.current = None;
+        self.next_renewal = now;
+        // Another process may have it by now: two of one name would end each other for ever.
+        self.rules.name.clear();
+    }
+
+    pub(super) fn registered(&mut self, result: Result<Registered, Failure>, now: Instant) {
+        let Some(sent) = self.registering.take() else { return };
+        if let Ok(registered) = result {
+            self.heard(registered.now, sent, now);
+            let lease_until = registered.lease_until;
+            self.current = Some(Current { id: registered.instance, lease_until });
+            self.last = registered.instance;
+            self.next_renewal = now + self.rules.lease / 5;
+        }
+    }
+
+    pub(super) fn ended(&mut self) {
+        for owner in self.ending.take().unwrap_or_default() {
+            // Ended or not, now or before: the rows tell.
+            self.reads.extend(self.lapsed.remove(&owner).unwrap_or_default());
+        }
+    }
+
+    /// Whether this instance counts as living beyond doubt.
+    pub(super) fn is_current(&self, instance: u64, now: Instant) -> bool {
+        self.current.is_some_and(|current| {
+            current.id == instance && self.clock.hi(now) < Time(current.lease_until)
+        })
+    }
+}
