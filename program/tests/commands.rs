@@ -673,3 +673,127 @@ fn b12_completions_and_the_manual_know_every_flag() {
     let root = std::fs::read_to_string(dir.path().join("oncekey.1")).unwrap();
     assert!(root.contains("130") && ok(&["--help"]).contains("130"));
 }
+
+/// The commands of a marked block of docs/commands.md, each with the exit code that it ends with.
+fn documented(mark: &str) -> Vec<Vec<(String, i32)>> {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/commands.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let begin = format!("<!-- {mark} -->\n```sh\n");
+    let blocks = page.split(&begin).skip(1);
+    let line = |line: &str| match line.split_once("    # exit ") {
+        Some((command, code)) => (command.to_owned(), code.parse().unwrap()),
+        None => (line.to_owned(), 0),
+    };
+    blocks.map(|block| block.split("```").next().unwrap().lines().map(line).collect()).collect()
+}
+
+/// Runs the lines of a block in one shell, and gives the names of the commands in it.
+fn shell(block: &[(String, i32)], dir: &Path) -> Vec<String> {
+    let mut script = String::new();
+    for (command, code) in block {
+        script.push_str(&format!(
+            "{command}\nx=$?; [ $x = {code} ] || {{ echo \"$x, not {code}: {}\" >&2; exit 99; }}\n",
+            command.replace(['"', '$', '\'', '`', '\\'], " "),
+        ));
+    }
+    let binary = Path::new(env!("CARGO_BIN_EXE_oncekey")).parent().unwrap();
+    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
+    let ran = Command::new("bash")
+        .args(["-c", &script])
+        .env("PATH", path)
+        .current_dir(dir)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert_eq!(code(&ran), 0, "{}{}", out(&ran), err(&ran));
+    let words = block.iter().filter_map(|(command, _)| command.strip_prefix("oncekey "));
+    words.map(|rest| rest.split(' ').next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn every_command_of_the_page_does_what_the_page_says() {
+    let (offline, online) = (Offline::new(), Online::new());
+    let mut run: Vec<String> = Vec::new();
+    for block in documented("files") {
+        run.extend(shell(&block, offline.dir.path()));
+    }
+    for block in documented("server") {
+        run.extend(shell(&block, online.dir.path()));
+    }
+    let help = ok(&["--help"]);
+    let commands = help.split("Commands:").nth(1).unwrap().split("\n\n").next().unwrap();
+    let names = commands.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    for name in names.filter_map(|line| line.split_whitespace().next()) {
+        // These need a server of the proxy, a terminal, or another page.
+        let elsewhere = ["proxy", "top", "console", "help"].contains(&name);
+        assert!(
+            elsewhere || run.iter().any(|command| command == name),
+            "{name} is not on the page"
+        );
+    }
+    let page = include_str!("../../docs/commands.md");
+    let codes = help.split("Exit codes:").nth(1).unwrap();
+    for line in codes.lines().filter(|line| !line.trim().is_empty()) {
+        let (code, meaning) = line.trim().split_once("  ").unwrap();
+        let words = |text: &str| text.replace(['`', '(', ')'], "");
+        let row = format!("| {code} | {} |", words(meaning.trim()));
+        assert!(words(page).contains(&row), "{row}");
+    }
+}
+
+/// Ten million keys: the first rows come at once, and an export keeps nothing.
+#[test]
+#[ignore = "takes minutes; program/tests/commands.sh b9"]
+fn b9_a_large_store_is_listed_at_once_and_exported_in_little_memory() {
+    let keys: usize =
+        std::env::var("ONCEKEY_B9_KEYS").map_or(10_000_000, |keys| keys.parse().unwrap());
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("keys");
+    let engine = Engine::open(&store).unwrap();
+    let response = StoredResponse::new(StatusCode::OK, &HeaderMap::new(), "ok").encode().unwrap();
+    for chunk in 0..keys.div_ceil(10_000) {
+        let begun: Vec<_> = (0..10_000.min(keys - chunk * 10_000))
+            .map(|at| engine.begin(&key(&format!("{chunk}-{at}")), Fingerprint::builder().finish()))
+            .collect();
+        let ends: Vec<_> = begun
+            .into_iter()
+            .map(|begun| match begun.wait().unwrap() {
+                Begin::Claimed(claim) => claim.complete(&response),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        for end in ends {
+            end.wait().unwrap();
+        }
+    }
+    orphan(&engine, "lost");
+    engine.close().unwrap();
+    let store = store.display().to_string();
+    for command in [&["ls", "--limit", "10"][..], &["orphans"], &["stats"]] {
+        let began = std::time::Instant::now();
+        ok(&[command, &["--store", &store]].concat());
+        println!("{command:?}: {:?}", began.elapsed());
+    }
+    let began = std::time::Instant::now();
+    let mut export =
+        oncekey(&["export", "--store", &store]).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut lines, mut most, mut buffer) = (0, 0, vec![0; 1 << 16]);
+    let mut from = export.stdout.take().unwrap();
+    let status = format!("/proc/{}/status", export.id());
+    loop {
+        let read = from.read(&mut buffer).unwrap();
+        if read == 0 {
+            break;
+        }
+        lines += buffer[..read].iter().filter(|byte| **byte == b'\n').count();
+        if let Ok(status) = std::fs::read_to_string(&status) {
+            let rss = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            let rss = rss.and_then(|rss| rss.trim().trim_end_matches(" kB").parse::<u64>().ok());
+            most = most.max(rss.unwrap_or(0));
+        }
+    }
+    assert!(export.wait().unwrap().success());
+    println!("export of {lines} keys: {:?}, {} MiB", began.elapsed(), most >> 10);
+    assert_eq!(lines, keys + 1);
+    assert!(most < 200 << 10, "{most} KiB");
+}
