@@ -4,7 +4,8 @@ package oncekey
 import "C"
 
 import (
-	"encoding/hex"
+	"encoding/binary"
+	"fmt"
 	"strings"
 	"time"
 	"unsafe"
@@ -25,8 +26,9 @@ func (*Orphan) isBegin()   {}
 // larger, byte for byte.
 type Token [24]byte
 
+// String is the token as Rust, the logs and the admin handler write it: incarnation, epoch, sequence.
 func (t Token) String() string {
-	return hex.EncodeToString(t[:])
+	return fmt.Sprintf("%016x-%d-%d", binary.BigEndian.Uint64(t[:8]), binary.BigEndian.Uint64(t[8:16]), binary.BigEndian.Uint64(t[16:]))
 }
 
 // Recorded is a completed operation: give its response, do not execute.

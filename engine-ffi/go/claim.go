@@ -132,6 +132,15 @@ func (c *Claim) CompleteWithoutResponse(ctx context.Context) error {
 	return err
 }
 
+// CompleteWithoutResponseFor is CompleteWithoutResponse with a TTL of its own instead of the store's.
+func (c *Claim) CompleteWithoutResponseFor(ctx context.Context, ttl time.Duration) error {
+	if ttl < time.Millisecond {
+		return invalid("the ttl is %s, at least 1 ms is needed", ttl)
+	}
+	_, err := c.complete(ctx, nil, ttl, C.ONCEKEY_NO_RESPONSE)
+	return err
+}
+
 func (c *Claim) complete(ctx context.Context, response []byte, ttl time.Duration, flags C.uint32_t) (bool, error) {
 	defer runtime.KeepAlive(c)
 	end := newCall(C.ONCEKEY_OP_COMPLETE)

@@ -3,12 +3,15 @@ package oncekeyhttp
 import (
 	"context"
 	"sync"
+	"time"
 
 	oncekey "github.com/oncekey/oncekey/engine-ffi/go"
 )
 
 // Attempt is the execution that a request is part of.
 type Attempt struct {
+	// Key of the operation, with its scope.
+	Key oncekey.Key
 	// Number, from 1. Above 1, which only [Retry] brings about, the attempts before it may have happened in
 	// part.
 	Number int
@@ -19,9 +22,15 @@ type Attempt struct {
 
 	claim *oncekey.Claim
 
-	mu          sync.Mutex
-	notExecuted bool
-	notStored   bool
+	mu   sync.Mutex
+	said said
+}
+
+// said is what a handler says of its response.
+type said struct {
+	notExecuted, notStored, outcomeUnknown bool
+
+	ttl time.Duration // 0: that of the middleware
 }
 
 type contextKey struct{}
@@ -42,21 +51,37 @@ func (a *Attempt) SaveCheckpoint(ctx context.Context, checkpoint []byte) error {
 // To be called before the first byte of a response that is sent as it comes. Only the first attempt can
 // free a key; a later one cannot vouch for those before it.
 func (a *Attempt) NotExecuted() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.notExecuted = true
+	a.say(func(said *said) { said.notExecuted = true })
 }
 
 // NotStored says that the response is not to be stored: it is sent as it comes, and a retry is told
 // idempotency_response_not_stored. For streams; to be called before the first byte.
 func (a *Attempt) NotStored() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.notStored = true
+	a.say(func(said *said) { said.notStored = true })
 }
 
-func (a *Attempt) said() (notExecuted, notStored bool) {
+// OutcomeUnknown says that nobody knows whether the operation happened: the response is sent as it comes and not
+// stored, and the next request with the key is told idempotency_outcome_unknown, or takes the operation over
+// ([Retry]). For handlers that pass a request on and lose the answer; to be called before the first byte. It goes
+// before NotExecuted, NotStored, and Options.Stored.
+func (a *Attempt) OutcomeUnknown() {
+	a.say(func(said *said) { said.outcomeUnknown = true })
+}
+
+// SetTTL sets how long the response is replayed before its key is new again, instead of Options.TTL. Less than a
+// millisecond counts as one. To be called before the handler returns.
+func (a *Attempt) SetTTL(ttl time.Duration) {
+	a.say(func(said *said) { said.ttl = max(ttl, time.Millisecond) })
+}
+
+func (a *Attempt) say(tell func(*said)) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.notExecuted, a.notStored
+	tell(&a.said)
+}
+
+func (a *Attempt) heard() said {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.said
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	oncekey "github.com/oncekey/oncekey/engine-ffi/go"
 )
@@ -19,7 +20,7 @@ import (
 func (m *Middleware) execute(w http.ResponseWriter, r *http.Request, next http.Handler, claim *oncekey.Claim, body []byte) {
 	m.counters.running.Add(1)
 	defer m.counters.running.Add(-1)
-	attempt := &Attempt{Number: claim.Attempt, Token: claim.Token, Checkpoint: claim.Checkpoint, claim: claim}
+	attempt := &Attempt{Key: claim.Key, Number: claim.Attempt, Token: claim.Token, Checkpoint: claim.Checkpoint, claim: claim}
 	// A client that is gone does not stop the handler: its response is stored for the retry.
 	ctx := context.WithoutCancel(context.WithValue(r.Context(), contextKey{}, attempt))
 	request := r.WithContext(ctx)
@@ -69,12 +70,14 @@ func (e *execution) WriteHeader(status int) {
 	}
 	e.status = status
 	e.sent = e.header.Clone()
-	notExecuted, notStored := e.attempt.said()
+	said := e.attempt.heard()
 	length, err := strconv.ParseInt(e.sent.Get("Content-Length"), 10, 64)
 	switch {
-	case notExecuted || freesKey(status):
+	case said.outcomeUnknown:
+		e.abandon()
+	case said.notExecuted || e.middleware.options.Stored.freesKey(status, e.sent):
 		e.abort()
-	case notStored || isStream(status, e.sent) || err == nil && length > int64(e.middleware.options.MaxResponse):
+	case said.notStored || isStream(status, e.sent) || err == nil && length > int64(e.middleware.options.MaxResponse):
 		e.completeWithoutResponse()
 	default:
 		return
@@ -91,12 +94,6 @@ func (e *execution) inform(status int) {
 	e.client.WriteHeader(status)
 	clear(header)
 	maps.Copy(header, outer)
-}
-
-// freesKey: 401, 425 and 429 are given before anything is done; every other status may come after the
-// handler has acted.
-func freesKey(status int) bool {
-	return status == http.StatusUnauthorized || status == http.StatusTooEarly || status == http.StatusTooManyRequests
 }
 
 // isStream: a response whose body is made to be seen while it grows, or is not a body at all.
@@ -141,6 +138,12 @@ func (e *execution) FlushError() error {
 	return http.NewResponseController(e.client).Flush()
 }
 
+// Unwrap is for http.ResponseController, which sets deadlines and full duplex of the connection by it. What is written
+// to the unwrapped writer is not seen by the middleware.
+func (e *execution) Unwrap() http.ResponseWriter {
+	return e.client
+}
+
 // Hijack completes the operation without a response.
 func (e *execution) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if !e.passing {
@@ -170,10 +173,13 @@ func (e *execution) finish() {
 		e.passTrailers()
 		return
 	}
-	if notExecuted, notStored := e.attempt.said(); notExecuted || notStored {
-		if notExecuted {
+	if said := e.attempt.heard(); said.outcomeUnknown || said.notExecuted || said.notStored {
+		switch {
+		case said.outcomeUnknown:
+			e.abandon()
+		case said.notExecuted:
 			e.abort()
-		} else {
+		default:
 			e.completeWithoutResponse()
 		}
 		e.pass()
@@ -181,10 +187,10 @@ func (e *execution) finish() {
 		return
 	}
 	response := e.response()
-	encoded, err := response.Encode()
+	encoded, err := response.without(e.middleware.dropped).Encode()
 	if err != nil || len(encoded) > e.middleware.options.MaxResponse {
 		e.completeWithoutResponse()
-	} else if kept, err := e.attempt.claim.Complete(e.ctx, encoded); err != nil {
+	} else if kept, err := e.complete(encoded); err != nil {
 		e.failed(err)
 	} else if !kept {
 		e.middleware.counters.notStored.Add(1)
@@ -241,6 +247,31 @@ func (e *execution) response() *Response {
 	return response
 }
 
+// ttl of the response; 0 for that of the engine.
+func (e *execution) ttl() time.Duration {
+	if ttl := e.attempt.heard().ttl; ttl > 0 {
+		return ttl
+	}
+	if ttl := e.middleware.options.TTL; ttl > 0 {
+		return max(ttl, time.Millisecond)
+	}
+	return 0
+}
+
+func (e *execution) complete(encoded []byte) (kept bool, err error) {
+	if ttl := e.ttl(); ttl > 0 {
+		return e.attempt.claim.CompleteFor(e.ctx, encoded, ttl)
+	}
+	return e.attempt.claim.Complete(e.ctx, encoded)
+}
+
+// abandon leaves the outcome unknown before the client has its answer.
+func (e *execution) abandon() {
+	e.attempt.claim.Close()
+	e.middleware.counters.abandoned.Add(1)
+	e.middleware.options.Logger.WarnContext(e.ctx, "oncekey: the handler says that the outcome is unknown")
+}
+
 func (e *execution) abort() {
 	if err := e.attempt.claim.Abort(e.ctx); err != nil {
 		e.failed(err)
@@ -250,7 +281,13 @@ func (e *execution) abort() {
 }
 
 func (e *execution) completeWithoutResponse() {
-	if err := e.attempt.claim.CompleteWithoutResponse(e.ctx); err != nil {
+	var err error
+	if ttl := e.ttl(); ttl > 0 {
+		err = e.attempt.claim.CompleteWithoutResponseFor(e.ctx, ttl)
+	} else {
+		err = e.attempt.claim.CompleteWithoutResponse(e.ctx)
+	}
+	if err != nil {
 		e.failed(err)
 		return
 	}

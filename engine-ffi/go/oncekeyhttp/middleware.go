@@ -27,12 +27,12 @@
 //
 // Refusals are application/problem+json (RFC 9457) with the code in the member code. Codes, fingerprints
 // and stored bytes are those of the Rust layer oncekey-http: a store that one of them wrote serves the
-// other.
+// other. A [Contract] changes names, statuses and the form of refusals; [IETF] and [Stripe] are presets.
 //
 // # What a handler should know
 //
 //   - Every response is stored, 5xx too, because the handler may have acted before it failed. Only 401,
-//     425, 429 and [Attempt.NotExecuted] free the key.
+//     425, 429 and [Attempt.NotExecuted] free the key, or what Options.Stored says.
 //   - [FromContext] gives the [Attempt] that a request is part of.
 //   - A request that a handler makes under another key is an operation of its own. Two middlewares around
 //     one request are one: the outer one holds its key.
@@ -49,6 +49,7 @@
 //     length is over the limit, a stream (text/event-stream, multipart/x-mixed-replace, gRPC, a hijacked
 //     connection), and one after [Attempt.NotStored] are sent as they come; their operation is completed
 //     without a response.
+//   - [http.ResponseController] reaches the connection: its deadlines and full duplex are those of the server.
 //
 // When a response cannot be stored because the store failed, the client gets it all the same, and the
 // failure is logged and counted.
@@ -59,6 +60,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -81,12 +83,25 @@ const (
 
 // Options of a middleware. Zero values mean the defaults.
 type Options struct {
-	// Header that carries the key. Default X-Idempotency-Key or Idempotency-Key: one of them, once.
-	Header string
+	// Contract is what clients see. Default the header X-Idempotency-Key or Idempotency-Key, its value verbatim,
+	// and every conflict 409.
+	Contract Contract
 	// Required: refuse a request without a key, safe methods excepted.
 	Required bool
 	// Recovery of operations whose outcome is unknown. Default Hold.
 	Recovery Recovery
+	// Wait is how long a duplicate waits for the response of the first request before it is refused with
+	// idempotency_key_locked. Default 0: it is refused at once. Waiters hold a connection each, and one of the
+	// engine's MaxWaiters.
+	Wait time.Duration
+	// TTL is how long a response is replayed before its key is new again, counted from its completion; at least a
+	// millisecond. Default the engine's TTL, which is also that of orphans. See [Attempt.SetTTL].
+	TTL time.Duration
+	// Stored says which responses are stored. Default EveryResponse.
+	Stored Stored
+	// DropHeaders are response headers that are sent once and not stored, so that a replay lacks them: Set-Cookie,
+	// say, or the id of a trace. Default none, besides Date and those of one connection.
+	DropHeaders []string
 	// FingerprintHeaders make a request another one, besides method, target, authority and body; at most 60.
 	// nil: Authorization, Content-Encoding, Content-Type, If-Match, If-None-Match, If-Unmodified-Since,
 	// X-API-Key and X-HTTP-Method-Override.
@@ -146,18 +161,22 @@ type counters struct {
 type Middleware struct {
 	engine   *oncekey.Engine
 	options  Options
-	names    []string // of the headers that may carry the key
 	headers  []fingerprinted
+	dropped  []string // response headers, in lower case
 	bodies   budget
 	counters counters
 }
 
-// New makes a middleware on an engine. It panics with more than 60 FingerprintHeaders.
+// New makes a middleware on an engine. It panics with more than 60 FingerprintHeaders, and with a status in the
+// contract that no refusal can have.
 func New(engine *oncekey.Engine, options Options) *Middleware {
-	// A client that sends the other name must not run twice without a word.
-	names := []string{"X-Idempotency-Key", "Idempotency-Key"}
-	if options.Header != "" {
-		names = []string{http.CanonicalHeaderKey(options.Header)}
+	options.Contract = options.Contract.filled()
+	if options.Stored.frees == nil {
+		options.Stored = EveryResponse
+	}
+	dropped := make([]string, len(options.DropHeaders))
+	for i, name := range options.DropHeaders {
+		dropped[i] = strings.ToLower(name)
 	}
 	if options.FingerprintHeaders == nil {
 		options.FingerprintHeaders = defaultHeaders
@@ -180,7 +199,7 @@ func New(engine *oncekey.Engine, options Options) *Middleware {
 	return &Middleware{
 		engine:  engine,
 		options: options,
-		names:   names,
+		dropped: dropped,
 		headers: fingerprintedHeaders(options.FingerprintHeaders),
 		bodies:  budget{limit: options.MaxBuffered},
 	}
@@ -216,7 +235,7 @@ func (m *Middleware) Wrap(next http.Handler) http.Handler {
 		switch {
 		case refused != nil:
 			m.counters.keyRefused.Add(1)
-			refused.write(w)
+			m.refuse(w, refused)
 		case key == nil:
 			next.ServeHTTP(w, r)
 		default:
@@ -227,22 +246,22 @@ func (m *Middleware) Wrap(next http.Handler) http.Handler {
 
 // key of the operation that a request asks for; nil when the request passes through.
 func (m *Middleware) key(r *http.Request) (*oncekey.Key, *rejection) {
-	// The answer to CONNECT is a tunnel, which no store can replay.
-	if isSafe(r.Method) || r.Method == http.MethodConnect {
+	contract := &m.options.Contract
+	if !contract.takesPart(r.Method) {
 		return nil, nil
 	}
 	var values []string
-	for _, header := range m.names {
+	for _, header := range contract.Headers {
 		values = append(values, r.Header[header]...)
 	}
-	name, refused := parseKey(values)
+	name, refused := parseKey(values, contract.KeyForm)
 	if refused != nil {
 		return nil, refused
 	}
 	outer := FromContext(r.Context())
 	if name == "" {
 		if m.options.Required && outer == nil {
-			return nil, missingKey(strings.ToLower(m.names[0]))
+			return nil, missingKey(contract.Headers)
 		}
 		return nil, nil
 	}
@@ -256,18 +275,13 @@ func (m *Middleware) key(r *http.Request) (*oncekey.Key, *rejection) {
 	}
 	// A middleware outside of this one holds the key already: here it would be found locked. Another key is
 	// that of a request which a handler makes.
-	if outer != nil && outer.claim.Key == key {
+	if outer != nil && outer.Key == key {
 		return nil, nil
 	}
 	if m.options.Scope == nil && r.Header["Cookie"] != nil && m.counters.unscopedCookies.Add(1) == 1 {
 		m.options.Logger.WarnContext(r.Context(), "oncekey: a request with a key and a cookie came to a middleware without a scope; users that share a key and a body share a response")
 	}
 	return &key, nil
-}
-
-// isSafe: RFC 9110, section 9.2.1.
-func isSafe(method string) bool {
-	return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions || method == http.MethodTrace
 }
 
 // exchange answers a request that has a key.
@@ -284,7 +298,7 @@ func (m *Middleware) exchange(w http.ResponseWriter, r *http.Request, next http.
 			// The server would wait for the rest of the body before it answers.
 			w.Header().Set("Connection", "close")
 		}
-		refused.write(w)
+		m.refuse(w, refused)
 		return
 	}
 	found, refused := m.rule(r.Context(), key, fingerprint(r, m.headers, held.bytes))
@@ -294,8 +308,12 @@ func (m *Middleware) exchange(w http.ResponseWriter, r *http.Request, next http.
 	case *oncekey.Recorded:
 		m.replay(w, found)
 	default:
-		refused.write(w)
+		m.refuse(w, refused)
 	}
+}
+
+func (m *Middleware) refuse(w http.ResponseWriter, refused *rejection) {
+	refused.write(w, &m.options.Contract)
 }
 
 // takeOverTries is how often a request tries to take an orphan over while others resolve it first. Each
@@ -305,7 +323,7 @@ const takeOverTries = 3
 // rule says what is to be done: execute a claim, replay a response, or refuse.
 func (m *Middleware) rule(ctx context.Context, key oncekey.Key, fingerprint oncekey.Fingerprint) (oncekey.Begin, *rejection) {
 	for range takeOverTries {
-		found, err := m.engine.Begin(ctx, key, fingerprint)
+		found, err := m.engine.BeginWaiting(ctx, key, fingerprint, m.options.Wait)
 		if err != nil {
 			return nil, m.beginFailed(ctx, err)
 		}
@@ -348,7 +366,7 @@ func (m *Middleware) beginFailed(ctx context.Context, err error) *rejection {
 
 func (m *Middleware) replay(w http.ResponseWriter, recorded *oncekey.Recorded) {
 	if recorded.Response == nil {
-		responseNotStored().write(w)
+		m.refuse(w, responseNotStored())
 		return
 	}
 	response, err := DecodeResponse(recorded.Response)
@@ -357,8 +375,13 @@ func (m *Middleware) replay(w http.ResponseWriter, recorded *oncekey.Recorded) {
 		// same, and must not run again.
 		m.counters.undecodable.Add(1)
 		m.options.Logger.Error("oncekey: a stored response cannot be decoded", "error", err)
-		responseNotStored().write(w)
+		m.refuse(w, responseNotStored())
 		return
+	}
+	if marker := m.options.Contract.ReplayMarker; marker.Name != "" {
+		name := strings.ToLower(marker.Name)
+		response.Header = slices.DeleteFunc(response.Header, func(field Field) bool { return field.Name == name })
+		response.Header = append(response.Header, Field{name, marker.Value})
 	}
 	response.send(w)
 }

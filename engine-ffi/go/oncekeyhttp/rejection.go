@@ -8,55 +8,93 @@ import (
 	"time"
 )
 
-// rejection is why a request is answered by the middleware and not by the handler: a problem document
-// after RFC 9457.
+// rejection is why a request is answered by the middleware and not by the handler.
 type rejection struct {
-	status     int
-	title      string
 	code       string
 	detail     string
-	extra      string // more members, as JSON
+	extra      string // more members of a problem document, as JSON
 	retryAfter bool
 	unread     bool // the request is not read to its end
 }
 
-const overloadedCode = "idempotency_overloaded"
+// The codes of refusals.
+const (
+	invalidCode        = "idempotency_key_invalid"
+	missingCode        = "idempotency_key_missing"
+	tooLargeCode       = "idempotency_body_too_large"
+	unreadableCode     = "idempotency_body_unreadable"
+	timeoutCode        = "idempotency_body_timeout"
+	lockedCode         = "idempotency_key_locked"
+	mismatchCode       = "idempotency_key_mismatch"
+	outcomeUnknownCode = "idempotency_outcome_unknown"
+	notStoredCode      = "idempotency_response_not_stored"
+	unavailableCode    = "idempotency_store_unavailable"
+	overloadedCode     = "idempotency_overloaded"
+)
+
+// of is the status of a refusal with this code.
+func (s *Statuses) of(code string) int {
+	switch code {
+	case invalidCode:
+		return s.KeyInvalid
+	case missingCode:
+		return s.KeyMissing
+	case tooLargeCode:
+		return s.BodyTooLarge
+	case unreadableCode:
+		return s.BodyUnreadable
+	case timeoutCode:
+		return s.BodyTimeout
+	case lockedCode:
+		return s.Locked
+	case mismatchCode:
+		return s.Mismatch
+	case outcomeUnknownCode:
+		return s.OutcomeUnknown
+	case notStoredCode:
+		return s.ResponseNotStored
+	case unavailableCode:
+		return s.StoreUnavailable
+	default:
+		return s.Overloaded
+	}
+}
 
 func invalidKey(reason string) *rejection {
-	return badRequest("idempotency_key_invalid", "The idempotency key is refused: "+reason+".")
+	return &rejection{code: invalidCode, detail: "The idempotency key is refused: " + reason + "."}
 }
 
 // invalidInput is refused by the engine, in its own words.
 func invalidInput(reason string) *rejection {
-	return badRequest("idempotency_key_invalid", "The request is refused: "+reason+".")
+	return &rejection{code: invalidCode, detail: "The request is refused: " + reason + "."}
 }
 
 func invalidScope(length int) *rejection {
 	return invalidInput(fmt.Sprintf("invalid input: the scope has %d bytes, at most 255 are allowed", length))
 }
 
-func missingKey(header string) *rejection {
-	return badRequest("idempotency_key_missing", "This operation needs an idempotency key in the header "+header+".")
+func missingKey(headers []string) *rejection {
+	if len(headers) == 0 {
+		return &rejection{code: missingCode, detail: "This operation needs an idempotency key."}
+	}
+	header := strings.ToLower(headers[0])
+	return &rejection{code: missingCode, detail: "This operation needs an idempotency key in the header " + header + "."}
 }
 
 func bodyTooLarge(limit int64) *rejection {
 	return &rejection{
-		status: http.StatusRequestEntityTooLarge,
-		title:  "Payload Too Large",
-		code:   "idempotency_body_too_large",
+		code:   tooLargeCode,
 		detail: fmt.Sprintf("The request body has more than %d bytes. The key was not used.", limit),
 	}
 }
 
 func bodyUnreadable() *rejection {
-	return badRequest("idempotency_body_unreadable", "The request body ended before it was complete. The key was not used.")
+	return &rejection{code: unreadableCode, detail: "The request body ended before it was complete. The key was not used."}
 }
 
 func bodyTimeout() *rejection {
 	return &rejection{
-		status: http.StatusRequestTimeout,
-		title:  "Request Timeout",
-		code:   "idempotency_body_timeout",
+		code:   timeoutCode,
 		detail: "The request body did not arrive in time. The key was not used.",
 		unread: true,
 	}
@@ -64,8 +102,6 @@ func bodyTimeout() *rejection {
 
 func bodiesOverBudget() *rejection {
 	return &rejection{
-		status:     http.StatusServiceUnavailable,
-		title:      "Service Unavailable",
 		code:       overloadedCode,
 		detail:     "The server holds as many request bodies as it can. The key was not used. Try again later.",
 		retryAfter: true,
@@ -74,65 +110,94 @@ func bodiesOverBudget() *rejection {
 }
 
 func locked(retryAfter time.Duration) *rejection {
-	refused := conflict("idempotency_key_locked", "A request with this idempotency key is being executed. Try again later.")
-	refused.extra = fmt.Sprintf(`,"retryAfterMs":%d`, retryAfter.Milliseconds())
-	refused.retryAfter = true
-	return refused
+	return &rejection{
+		code:       lockedCode,
+		detail:     "A request with this idempotency key is being executed. Try again later.",
+		extra:      fmt.Sprintf(`,"retryAfterMs":%d`, retryAfter.Milliseconds()),
+		retryAfter: true,
+	}
 }
 
 func mismatch(parts []string) *rejection {
-	refused := conflict("idempotency_key_mismatch",
-		"This idempotency key was used with another request. Different: "+strings.Join(parts, ", ")+".")
 	quotedParts := make([]string, len(parts))
 	for i, part := range parts {
 		quotedParts[i] = quoted(part)
 	}
-	refused.extra = `,"parts":[` + strings.Join(quotedParts, ",") + `]`
-	return refused
+	return &rejection{
+		code:   mismatchCode,
+		detail: "This idempotency key was used with another request. Different: " + strings.Join(parts, ", ") + ".",
+		extra:  `,"parts":[` + strings.Join(quotedParts, ",") + `]`,
+	}
 }
 
 func outcomeUnknown() *rejection {
-	return conflict("idempotency_outcome_unknown",
-		"An earlier attempt with this idempotency key ended without saying how. It may or may not have had its effect.")
+	return &rejection{
+		code:   outcomeUnknownCode,
+		detail: "An earlier attempt with this idempotency key ended without saying how. It may or may not have had its effect.",
+	}
 }
 
 func responseNotStored() *rejection {
-	return conflict("idempotency_response_not_stored",
-		"The operation was completed, but its response was not stored. It is not executed again.")
+	return &rejection{
+		code:   notStoredCode,
+		detail: "The operation was completed, but its response was not stored. It is not executed again.",
+	}
 }
 
 func storeUnavailable() *rejection {
 	return &rejection{
-		status:     http.StatusServiceUnavailable,
-		title:      "Service Unavailable",
-		code:       "idempotency_store_unavailable",
+		code:       unavailableCode,
 		detail:     "The idempotency store is unavailable. The operation was not executed.",
 		retryAfter: true,
 	}
 }
 
-func badRequest(code, detail string) *rejection {
-	return &rejection{status: http.StatusBadRequest, title: "Bad Request", code: code, detail: detail}
-}
-
-func conflict(code, detail string) *rejection {
-	return &rejection{status: http.StatusConflict, title: "Conflict", code: code, detail: detail}
-}
-
-func (r *rejection) json() string {
-	return `{"type":"about:blank","title":` + quoted(r.title) + `,"status":` + strconv.Itoa(r.status) +
+func (r *rejection) problemDocument(status int, contract *Contract) string {
+	title := http.StatusText(status)
+	if status == http.StatusRequestEntityTooLarge {
+		title = "Payload Too Large" // as the Rust layer calls it
+	}
+	return `{"type":` + quoted(contract.Documentation) + `,"title":` + quoted(title) + `,"status":` + strconv.Itoa(status) +
 		`,"code":"` + r.code + `","detail":` + quoted(r.detail) + r.extra + `}`
 }
 
-func (r *rejection) write(w http.ResponseWriter) {
-	body := r.json()
+// stripeError has a type. Source: https://docs.stripe.com/api/errors.
+func (r *rejection) stripeError(contract *Contract) string {
+	kind, code := "invalid_request_error", r.code
+	switch code {
+	case lockedCode:
+		// Source: https://docs.stripe.com/error-codes.
+		kind, code = "idempotency_error", "idempotency_key_in_use"
+	case mismatchCode, outcomeUnknownCode, notStoredCode:
+		kind = "idempotency_error"
+	case unavailableCode, overloadedCode:
+		kind = "api_error"
+	}
+	link := ""
+	if contract.Documentation != noDocumentation {
+		link = `,"doc_url":` + quoted(contract.Documentation)
+	}
+	return `{"error":{"type":"` + kind + `","code":"` + code + `","message":` + quoted(r.detail) + link + `}}`
+}
+
+func (r *rejection) write(w http.ResponseWriter, contract *Contract) {
+	status := contract.Statuses.of(r.code)
 	header := w.Header()
-	header.Set("Content-Type", "application/problem+json")
+	var body string
+	if contract.Refusals == StripeErrors {
+		body = r.stripeError(contract)
+		header.Set("Content-Type", "application/json")
+		// Stripe's clients retry every 409 and 5xx that does not say otherwise.
+		header.Set("Stripe-Should-Retry", strconv.FormatBool(r.retryAfter))
+	} else {
+		body = r.problemDocument(status, contract)
+		header.Set("Content-Type", "application/problem+json")
+	}
 	header.Set("Content-Length", strconv.Itoa(len(body)))
 	if r.retryAfter {
 		header.Set("Retry-After", "1")
 	}
-	w.WriteHeader(r.status)
+	w.WriteHeader(status)
 	w.Write([]byte(body))
 }
 

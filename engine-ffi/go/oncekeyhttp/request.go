@@ -15,15 +15,22 @@ const maxKey = 255
 // parseKey returns the key among the values of its header; "" when there is none. A header that is sent
 // twice is refused even when both values are the same: the one who sees only one of them would disagree
 // about the operation. The reason never shows the key, which may be a secret of its sender.
-func parseKey(values []string) (string, *rejection) {
+func parseKey(values []string, form KeyForm) (string, *rejection) {
 	if len(values) == 0 {
 		return "", nil
 	}
 	if len(values) > 1 {
 		return "", invalidKey("it is sent more than once")
 	}
-	key := strings.Trim(values[0], " \t\n\f\r")
-	if key == "" {
+	key := strings.Trim(values[0], whiteSpace)
+	if quoted, is := strings.CutPrefix(key, `"`); is && form == StringOrVerbatim {
+		unquoted, ok := unquote(quoted)
+		if !ok {
+			return "", invalidKey("it is not a well-formed quoted string")
+		}
+		key = unquoted
+	}
+	if strings.Trim(key, whiteSpace) == "" {
 		return "", invalidKey("it is blank")
 	}
 	if len(key) > maxKey {
@@ -35,6 +42,32 @@ func parseKey(values []string) (string, *rejection) {
 		}
 	}
 	return key, nil
+}
+
+const whiteSpace = " \t\n\f\r"
+
+// unquote is what a String denotes, given what follows its opening quote. Nothing may follow the closing one: a
+// server that ignores a parameter and one that does not would disagree about the operation. Source: RFC 8941,
+// section 4.2.5.
+func unquote(rest string) (string, bool) {
+	var key strings.Builder
+	for i := 0; i < len(rest); i++ {
+		switch c := rest[i]; {
+		case c == '"':
+			return key.String(), i == len(rest)-1
+		case c == '\\':
+			i++
+			if i == len(rest) || rest[i] != '"' && rest[i] != '\\' {
+				return "", false
+			}
+			key.WriteByte(rest[i])
+		case c < ' ' || c > '~':
+			return "", false
+		default:
+			key.WriteByte(c)
+		}
+	}
+	return "", false
 }
 
 // fingerprinted is a header that counts: as requests hold it, and what a mismatch calls it.

@@ -36,7 +36,19 @@ type Field struct {
 
 const version = 1
 
-// hopByHop headers speak about one connection, not about the response: RFC 9110, section 7.6.1, and those
+// without is the response as it is stored: without headers that are sent once.
+func (r *Response) without(dropped []string) *Response {
+	if len(dropped) == 0 {
+		return r
+	}
+	stored := *r
+	stored.Header = slices.DeleteFunc(slices.Clone(r.Header), func(field Field) bool {
+		return slices.Contains(dropped, field.Name)
+	})
+	return &stored
+}
+
+// notStored headers speak about one connection, not about the response: RFC 9110, section 7.6.1, and those
 // of RFC 2616, section 13.5.1, that it does not list any more. date is the moment of one answer.
 var notStored = []string{
 	"connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization",

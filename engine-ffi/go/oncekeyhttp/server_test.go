@@ -120,3 +120,43 @@ func same(t *testing.T, one, two answer) {
 		t.Fatalf("%+v\n%+v", one, two)
 	}
 }
+
+// admins asks an admin handler.
+type admins struct {
+	t       *testing.T
+	handler http.Handler
+}
+
+func adminOf(t *testing.T, handler http.Handler) admins { return admins{t, handler} }
+
+func (a admins) ask(method, path, body string, headers ...string) (int, map[string]any) {
+	a.t.Helper()
+	request := httptest.NewRequest(method, path, strings.NewReader(body))
+	for i := 0; i+1 < len(headers); i += 2 {
+		request.Header.Set(headers[i], headers[i+1])
+	}
+	recorder := httptest.NewRecorder()
+	a.handler.ServeHTTP(recorder, request)
+	var answer map[string]any
+	json.Unmarshal(recorder.Body.Bytes(), &answer)
+	return recorder.Code, answer
+}
+
+func (a admins) expect(method, path, body string, status int) map[string]any {
+	a.t.Helper()
+	got, answer := a.ask(method, path, body, "Authorization", "operator", "Content-Type", "application/json")
+	if got != status {
+		a.t.Fatalf("%s %s: %d %v", method, path, got, answer)
+	}
+	return answer
+}
+
+func (a admins) get(path string, status int) map[string]any {
+	a.t.Helper()
+	return a.expect("GET", path, "", status)
+}
+
+func (a admins) post(path, body string, status int) map[string]any {
+	a.t.Helper()
+	return a.expect("POST", path, body, status)
+}
