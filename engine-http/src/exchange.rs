@@ -11,6 +11,7 @@ use tower_service::Service;
 use crate::body::ResponseBody;
 use crate::detached::{self, Runnable, Spawner};
 use crate::idempotency::{Keyed, Refusal, Ruling};
+use crate::markers::Answered;
 
 /// Until the handler is started, dropping this future undoes everything: a claim that was not
 /// delivered is aborted.
@@ -36,7 +37,11 @@ where
     };
     let execution = match keyed.begin(&parts, &body).await {
         Ruling::Execute(execution) => execution,
-        Ruling::Replay(stored) => return Ok(stored.into_response()),
+        Ruling::Replay(stored) => {
+            let mut response = stored.into_response();
+            response.extensions_mut().insert(Answered::Replayed);
+            return Ok(response);
+        }
         Ruling::Refuse(refusal) => return Ok(answer(refusal)),
     };
     let (body, room) = body.into_parts();

@@ -132,7 +132,7 @@ pub use execution::Execution;
 pub use future::ResponseFuture;
 pub use idempotency::{Admission, BufferedBody, Idempotency, Keyed, Refusal, Ruling};
 pub use layer::IdempotencyLayer;
-pub use markers::{NotExecuted, NotStored, OutcomeUnknown, Ttl};
+pub use markers::{Answered, NotExecuted, NotStored, OutcomeUnknown, Ttl};
 pub use policy::{Policy, Recovery, Stored};
 pub use recorded::{DecodeError, StoredResponse};
 pub use service::IdempotencyService;

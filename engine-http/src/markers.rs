@@ -62,3 +62,22 @@ impl Ttl {
         self.0.max(Duration::from_millis(1))
     }
 }
+
+/// How the layer itself answered a request with a key, in the extensions of its response: for access
+/// logs and metrics. A response that the handler made for this request carries none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Answered {
+    /// With the stored response.
+    Replayed,
+    /// `idempotency_key_locked`: the first request runs.
+    Locked,
+    /// `idempotency_key_mismatch`: the key belongs to another request.
+    Mismatched,
+    /// `idempotency_outcome_unknown`: an earlier attempt ended without saying how.
+    OutcomeUnknown,
+    /// `idempotency_response_not_stored`: the operation was completed without a response.
+    NotStored,
+    /// With another refusal: the key or the body is not as it should be, or the store is unavailable.
+    Refused,
+}

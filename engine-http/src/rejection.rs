@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use crate::contract::{Contract, Refusals, Statuses};
 use crate::grpc;
 use crate::key::InvalidKey;
+use crate::markers::Answered;
 
 /// Why a request is answered by the layer and not by the handler.
 #[derive(Clone, Debug)]
@@ -67,6 +68,16 @@ impl Rejection {
             Self::ResponseNotStored => "idempotency_response_not_stored",
             Self::StoreUnavailable => "idempotency_store_unavailable",
             Self::HandlerNotStarted | Self::BodiesOverBudget => "idempotency_overloaded",
+        }
+    }
+
+    fn answered(&self) -> Answered {
+        match self {
+            Self::Locked { .. } => Answered::Locked,
+            Self::Mismatch { .. } => Answered::Mismatched,
+            Self::OutcomeUnknown => Answered::OutcomeUnknown,
+            Self::ResponseNotStored => Answered::NotStored,
+            _ => Answered::Refused,
         }
     }
 
@@ -214,6 +225,7 @@ impl Rejection {
         if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, seconds);
         }
+        response.extensions_mut().insert(self.answered());
         response
     }
 

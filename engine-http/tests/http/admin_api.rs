@@ -404,6 +404,43 @@ async fn the_course_of_the_statistics_is_told() {
 }
 
 #[tokio::test]
+async fn all_keys_are_listed_page_by_page() {
+    let desk = desk(|admin, _| admin);
+    let mut expected = std::collections::BTreeSet::new();
+    for number in 0..25 {
+        let name = format!("k{number}");
+        desk.orphan(&name).await;
+        expected.insert(name);
+    }
+    let (mut after, mut seen) = (String::new(), std::collections::BTreeSet::new());
+    loop {
+        let page =
+            desk.get(&format!("keys/list?limit=7&state=orphaned&scope=t{after}")).await.json();
+        for key in page["keys"].as_array().unwrap() {
+            assert_eq!((&key["state"], &key["scope"]), (&json!("orphaned"), &json!("t")));
+            assert!(seen.insert(key["key"].as_str().unwrap().to_owned()), "listed twice: {key}");
+        }
+        match page["after"].as_str() {
+            Some(place) => after = format!("&after={place}"),
+            None => break,
+        }
+    }
+    assert_eq!(seen, expected);
+    let of = async |query: &str| {
+        let page = desk.get(&format!("keys/list?limit=1000&{query}")).await.json();
+        page["keys"].as_array().unwrap().len()
+    };
+    assert_eq!(
+        (of("prefix=k2").await, of("scope=other").await, of("state=completed").await),
+        (6, 0, 0)
+    );
+    for bad in ["state=x", "after=1", "limit=x"] {
+        assert_eq!(desk.get(&format!("keys/list?{bad}")).await.status, 400, "{bad}");
+    }
+    assert!(desk.get("expiry").await.json().is_array());
+}
+
+#[tokio::test]
 async fn backups_are_jobs() {
     // The engine writes to a disk in memory, so what is there is listed by hand.
     let desk = desk(|admin, directory| admin.backups(directory.join("backups")));
