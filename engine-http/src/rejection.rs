@@ -204,7 +204,9 @@ impl Rejection {
     /// Status, headers and body, in the form that `call` and the contract ask for.
     pub(crate) fn render(&self, contract: &Contract, call: &Call) -> Response<Bytes> {
         if let Call::Grpc(content_type) = call {
-            return self.grpc_status(content_type.clone());
+            let mut response = self.grpc_status(content_type.clone());
+            response.extensions_mut().insert(self.answered());
+            return response;
         }
         let (content_type, body) = match contract.refusals {
             Refusals::ProblemDocuments => {

@@ -20,6 +20,7 @@ use clap::FromArgMatches;
 use base::exit::{Exit, Failure};
 use command::{Cli, Command};
 use config::{Config, LogFormat};
+use front::listener::Passed;
 
 fn main() -> ExitCode {
     let matches = Cli::whole().try_get_matches();
@@ -50,6 +51,7 @@ fn misused(error: &clap::Error) -> ExitCode {
 fn run(Cli { output, command }: Cli) -> Result<(), Failure> {
     match command {
         Command::Proxy(arguments) => proxy(*arguments),
+        Command::Check(check) => proxy(check.as_proxy()),
         Command::Stats(stats) => stats.run(&output),
         Command::Ls(ls) => ls.run(&output),
         Command::Get(get) => get.run(&output),
@@ -76,8 +78,12 @@ fn proxy(arguments: command::Proxy) -> Result<(), Failure> {
         if arguments.print {
             print!("{}", config::print(&config));
         }
-        config.warnings().iter().for_each(|warning| eprintln!("warning: {warning}"));
-        return Ok(());
+        let warnings = config.warnings();
+        warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        return match arguments.strict && !warnings.is_empty() {
+            true => Err(Failure::config(Vec::new())),
+            false => Ok(()),
+        };
     }
     let json = match config.log.format {
         LogFormat::Auto => !std::io::stderr().is_terminal(),
@@ -85,10 +91,16 @@ fn proxy(arguments: command::Proxy) -> Result<(), Failure> {
         LogFormat::Json => true,
     };
     log(&config, json);
+    let passed = Passed::take();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime =
         runtime.map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))?;
-    let ended = runtime.block_on(life::run(config, json, move || configuration(&arguments)));
+    let ended = runtime.block_on(life::run(
+        config,
+        json,
+        passed,
+        Box::new(move || configuration(&arguments)),
+    ));
     // What still runs after the shutdown timeout is dropped.
     runtime.shutdown_background();
     ended

@@ -2,59 +2,11 @@
 """usage: accept.py BINARY [ROW…]    e.g. accept.py target/debug/oncekey A1 A3
 Starts flaky.py and `oncekey proxy` for each row of the table in docs/proxy.md and prints a line a
 check. Exit status 1 when one failed. Needs python3 alone."""
-import http.client, json, os, signal, socket, ssl, subprocess, sys, tempfile, threading, time, uuid
-BINARY = os.path.abspath(sys.argv[1]); HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "accept")
-failed = 0
-def check(name, ok, *saw):
-    global failed; failed += not ok; print(("ok   " if ok else "FAIL ") + name, *([] if ok else saw), flush=True)
-def free_port():
-    with socket.socket() as s: s.bind(("127.0.0.1", 0)); return s.getsockname()[1]
-def wait_for(port, process):
-    for _ in range(600):
-        if process.poll() is not None: sys.exit(f"{process.args} ended with {process.returncode}")
-        try: socket.create_connection(("127.0.0.1", port), 1).close(); return
-        except OSError: time.sleep(.05)
-    sys.exit(f"nothing listens on {port}")
-class Process:
-    def start(self, args, port):
-        self.log = tempfile.TemporaryFile(); self.port = port
-        self.process = subprocess.Popen(args, stderr=self.log, stdout=self.log); wait_for(port, self.process)
-    def kill(self, how=signal.SIGKILL):
-        self.process.send_signal(how); return self.process.wait(60)
-    def __enter__(self): return self
-    def __exit__(self, *_):
-        if self.process.poll() is None: self.kill()
-    def said(self): self.log.seek(0); return self.log.read().decode()
-class Flaky(Process):
-    def __init__(self, port=None):
-        port = port or free_port(); self.start([sys.executable, os.path.join(HERE, "flaky.py"), str(port)], port)
-    def count(self, path): return json.loads(call(self.port, "GET", "/count")[2]).get("POST " + path, 0)
-class Proxy(Process):
-    def __init__(self, upstreams, store, *flags, port=None):
-        port = port or free_port()
-        ups = [f for u in upstreams for f in ("--upstream", f"http://127.0.0.1:{u}")]
-        self.start([BINARY, "proxy", "--listen", f"127.0.0.1:{port}", "--store", store, *ups, *flags], port)
-def call(port, method, path, key=None, body=b"{}", timeout=30, headers=()):
-    c = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
-    h = {"Content-Type": "application/json", **dict(headers)}
-    if key: h["Idempotency-Key"] = key
-    try:
-        c.request(method, path, body if method != "GET" else None, h); r = c.getresponse()
-        return r.status, {n.lower(): v for n, v in r.getheaders()}, r.read()
-    except (OSError, http.client.HTTPException) as e: return 0, {}, repr(e).encode()
-    finally: c.close()
-def code(answer):
-    try: return json.loads(answer[2]).get("code")
-    except (ValueError, AttributeError): return None
-def new(): return str(uuid.uuid4())
-def store(): return os.path.join(tempfile.mkdtemp(), "keys")
-def until(answer, ok):
-    """Repeats a call until its answer is as wanted, within a generous time."""
-    for _ in range(300):
-        last = answer()
-        if ok(last): return last
-        time.sleep(.1)
-    return last
+import os, sys
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "accept"))
+from rig import *
+import fleet, operators, reach, restarts
 
 def a1():
     with Flaky() as up, Proxy([up.port], store()) as proxy:
@@ -182,7 +134,7 @@ def a10():
 def a12():
     with Flaky() as up, Proxy([up.port], store()) as proxy:
         out = []; t = threading.Thread(target=lambda: out.append(call(proxy.port, "POST", "/slow?ms=1500", new()))); t.start()
-        gone = threading.Thread(target=call, args=(proxy.port, "POST", "/slow?ms=1500", new()), kwargs={"timeout": .1}); gone.start()
+        gone = threading.Thread(target=call, args=(proxy.port, "POST", "/slow?ms=1500", new()), kwargs={"timeout": .7}); gone.start()
         until(lambda: up.count("/slow"), lambda n: n == 2); left = proxy.kill(signal.SIGTERM); t.join(); gone.join()
         check("A12 SIGTERM: what runs ends and is answered, exit 0", left == 0 and out[0][0] == 201, left, out)
         check("A12 also the one whose client is gone", "closed: 2 executed, 0 replayed, 0 left in flight" in proxy.said(), proxy.said())
@@ -234,7 +186,7 @@ def admin():
         a, b = call(port, "GET", "/healthz"), call(port, "GET", "/readyz"); check("healthz and readyz: 200", a[0] == b[0] == 200, a, b)
         text = call(port, "GET", "/metrics")[2].decode(); lines = text.splitlines()
         want = ['oncekey_proxy_requests_total{route="*",keyed="yes",outcome="executed",status="2xx"} 1',
-                'oncekey_proxy_requests_total{route="*",keyed="yes",outcome="answered",status="2xx"} 1',
+                'oncekey_proxy_requests_total{route="*",keyed="yes",outcome="replayed",status="2xx"} 1',
                 'oncekey_proxy_requests_total{route="*",keyed="no",outcome="passed",status="2xx"} 1', "oncekey_proxy_stripped_headers_total 1"]
         check("metrics of the proxy and of the engine", all(w in lines for w in want) and "oncekey_sync_seconds_bucket" in text and "oncekey_in_flight 0" in lines, text)
         proxy.process.send_signal(signal.SIGTERM); c = until(lambda: call(port, "GET", "/readyz"), lambda c: c[0] == 503)
@@ -279,8 +231,19 @@ def a13():
         open(path, "w").write(BAD.replace("afer", "after").replace('"release"', '"store"').replace(":id", "{id}"))
         run = subprocess.run([BINARY, "proxy", "--config", path, "--check", "--print"], capture_output=True, text=True)
         check("A13 mended: exit 0, prints what is in force", run.returncode == 0 and 'give_up_after = "5m"' in run.stdout, run)
-        run = subprocess.run([BINARY, "proxy", "--upstream", "http://127.0.0.1:1", "--store", "postgres://db/x"], capture_output=True, text=True)
-        check("A13 a store that is not supported: exit 2", run.returncode == 2 and "PostgreSQL" in run.stderr, run)
+        run = subprocess.run([BINARY, "proxy", "--upstream", "http://127.0.0.1:1", "--store", "mysql://db/x"], capture_output=True, text=True)
+        check("A13 a store that is not supported: exit 2", run.returncode == 2 and "postgres://" in run.stderr, run)
+        run = subprocess.run([BINARY, "check", "--config", path], capture_output=True, text=True)
+        check("A13 oncekey check: the same without a proxy", run.returncode == 0, run)
+        open(path, "w").write('[upstream]\nurls = ["http://192.0.2.1:1"]\nidle = "9s"\n[policy]\nrecovery = "retry"\nscope = "header:x-tenant"\ngive_up_after = "1s"\nmax_response = "3MiB"\n')
+        run = subprocess.run([BINARY, "check", "--config", path, "--strict"], capture_output=True, text=True)
+        check("A13 --strict: six warnings, exit 2", run.returncode == 2 and run.stderr.count("warning: ") == 6, run)
+        for flags, words in ((["--scope", "mtls:sha256"], "needs --tls-client-ca"), (["--scope", "jwt:sub"], "keys or verified_by"), (["--scope", "path:t"], "[[route]]"),
+                             (["--tls-cert", "x"], "--tls-key"), (["--admin", "0.0.0.0:1"], "--admin-token-file")):
+            run = subprocess.run([BINARY, "proxy", "--upstream", "http://127.0.0.1:1", "--check", *flags], capture_output=True, text=True)
+            check(f"A13 {' '.join(flags)} alone: exit 2", run.returncode == 2 and words in run.stderr, run)
+        run = subprocess.run([BINARY, "proxy", "--upstream", "http://127.0.0.1:1", "--check", "--print", "--store", "postgres://app:secret@db/x"], capture_output=True, text=True)
+        check("A13 a password is not printed", run.returncode == 0 and "app:***@db" in run.stdout and "secret" not in run.stdout + run.stderr, run)
 def raw(port, text):
     with socket.create_connection(("127.0.0.1", port), 10) as s:
         s.sendall(text.encode("latin-1")); s.settimeout(10); out = b""
@@ -311,8 +274,8 @@ def a15():
         seen = json.loads(out.split(b"\r\n\r\n", 1)[1])["seen"] if " 201 " in line else {}
         check("A15 Connection and underscores: our headers only", seen.get("oncekey-attempt") == "1" and "9" not in seen.values(), line, seen)
 ROWS = {"A1": a1, "A2": a2, "A3": a3, "A4": a4, "A5": a5, "A6": a6, "A7": a7, "A8": a8, "A10": a10, "A12": a12, "A13": a13, "A14": a14, "A15": a15,
-        "versions": versions, "scope": scope, "admin": admin, "tls": tls, "held": held}
-# Run by name alone: they take two minutes and 2 GiB of traffic.
-LONG = {"A9": a9, "A11": a11}
+        "versions": versions, "scope": scope, "admin": admin, "tls": tls, "held": held, **operators.ROWS, **reach.ROWS, **fleet.ROWS, **restarts.ROWS}
+# Run by name alone: they take minutes, or 2 GiB of traffic.
+LONG = {"A9": a9, "A11": a11, **restarts.LONG}
 for row in sys.argv[2:] or ROWS: ({**ROWS, **LONG})[row]()
-sys.exit(failed > 0)
+sys.exit(has_failed())

@@ -11,4 +11,5 @@ fn the_acceptance_table() {
     let lines = String::from_utf8_lossy(&output.stdout);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{lines}{said}");
+    lines.lines().filter(|line| line.starts_with("LEFT OUT")).for_each(|line| println!("{line}"));
 }

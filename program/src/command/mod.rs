@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +10,9 @@ use http::{HeaderName, HeaderValue};
 
 use crate::base::exit::exit_codes;
 use crate::base::units;
-use crate::config::{Config, ContractName, Listen, LogFormat, Scope, Target, marker};
+use crate::config::{
+    Config, ContractName, Listen, LogFormat, Scope, Socket, StoreAt, Target, marker,
+};
 use crate::operate::{self, Output};
 
 /// Idempotency keys for any HTTP server: a request sent twice runs once, and the second caller gets
@@ -73,22 +76,65 @@ pub(crate) enum Command {
     Completions(operate::Completions),
     /// Prints the manual
     Man(operate::Man),
+    /// Reads the configuration of a proxy, says what is wrong with it, and ends
+    #[command(after_help = "Example: oncekey check --config oncekey.toml --strict")]
+    Check(Box<Check>),
+}
+
+/// As `oncekey proxy --check`.
+#[derive(Args)]
+pub(crate) struct Check {
+    /// The file to be checked
+    #[arg(long, value_name = "FILE", env = "ONCEKEY_CONFIG")]
+    config: PathBuf,
+
+    /// Ends with 2 when there is a warning
+    #[arg(long)]
+    strict: bool,
+
+    /// Prints the configuration that is in force, as TOML
+    #[arg(long)]
+    print: bool,
+}
+
+impl Check {
+    /// The same question as `oncekey proxy --check` puts it. Flags of a proxy in the environment count.
+    pub(crate) fn as_proxy(&self) -> Proxy {
+        let words = ["oncekey", "--check", "--config"].map(OsString::from).into_iter();
+        let words = words.chain([self.config.clone().into_os_string()]);
+        let strict = self.strict.then(|| "--strict".into());
+        let print = self.print.then(|| "--print".into());
+        let command = <Proxy as Args>::augment_args(clap::Command::new("oncekey"));
+        let matches = command.get_matches_from(words.chain(strict).chain(print));
+        // The words above are those of the same arguments.
+        clap::FromArgMatches::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
 }
 
 /// A flag stands above its environment variable, which stands above the file.
 #[derive(Args)]
 pub(crate) struct Proxy {
-    /// Where to listen: 127.0.0.1:8080, :8080 for all interfaces, or unix:/path [default: 127.0.0.1:8080]
+    /// Where to listen: 127.0.0.1:8080, :8080 for all interfaces, unix:/path, or systemd[:NAME] for
+    /// the sockets that systemd passes [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR", env = "ONCEKEY_LISTEN", value_delimiter = ',', value_parser = Listen::parse)]
     listen: Vec<Listen>,
 
-    /// The server behind: http://HOST:PORT[/BASE], https://… or unix:/path; several take turns
+    /// The server behind: http://HOST:PORT[/BASE], https://…, h2c://… or unix:/path; several take turns
     #[arg(long, value_name = "URL", env = "ONCEKEY_UPSTREAM", value_delimiter = ',', value_parser = Target::parse)]
     upstream: Vec<Target>,
 
-    /// The directory that keeps keys and responses; created when there is none [default: ./oncekey-store]
-    #[arg(long, value_name = "DIR", env = "ONCEKEY_STORE")]
-    store: Option<PathBuf>,
+    /// Where keys and responses are: a directory, created when there is none, or postgres://… for a
+    /// database that proxies share [default: ./oncekey-store]
+    #[arg(long, value_name = "STORE", env = "ONCEKEY_STORE", value_parser = StoreAt::parse, hide_env_values = true)]
+    store: Option<StoreAt>,
+
+    /// With postgres://: makes the tables where there are none
+    #[arg(long, env = "ONCEKEY_CREATE")]
+    create: bool,
+
+    /// With postgres://: a name that no other living proxy has; the next of this name ends it at once
+    #[arg(long, value_name = "NAME", env = "ONCEKEY_INSTANCE")]
+    instance: Option<String>,
 
     /// A TOML file with more; docs/proxy.md lists what
     #[arg(long, value_name = "FILE", env = "ONCEKEY_CONFIG")]
@@ -122,7 +168,8 @@ pub(crate) struct Proxy {
     #[arg(long, value_name = "TIME", env = "ONCEKEY_WAIT", value_parser = units::duration)]
     wait: Option<Duration>,
 
-    /// Who a key belongs to: none, header:NAME or basic-user [default: none]
+    /// Who a key belongs to: none, header:NAME, basic-user, mtls:san-uri, mtls:san-dns, mtls:sha256,
+    /// or jwt:CLAIM [default: none]
     #[arg(long, value_name = "SPEC", env = "ONCEKEY_SCOPE", value_parser = Scope::parse)]
     scope: Option<Scope>,
 
@@ -158,9 +205,29 @@ pub(crate) struct Proxy {
     #[arg(long, value_name = "TIME", env = "ONCEKEY_LOCK_WAIT", value_parser = units::duration)]
     lock_wait: Option<Duration>,
 
-    /// Where /healthz, /readyz and /metrics are: a loopback address [default: nowhere]
+    /// Where the console, the API, /healthz, /readyz and /metrics are [default: nowhere]
     #[arg(long, value_name = "ADDR", env = "ONCEKEY_ADMIN")]
     admin: Option<SocketAddr>,
+
+    /// The token of operators; made when there is none. Needed when --admin is no loopback address
+    #[arg(long, value_name = "FILE", env = "ONCEKEY_ADMIN_TOKEN_FILE")]
+    admin_token_file: Option<PathBuf>,
+
+    /// Offers no control socket to the command line
+    #[arg(long, env = "ONCEKEY_NO_CONTROL")]
+    no_control: bool,
+
+    /// TLS to clients: the certificates of this server, its own first, as PEM
+    #[arg(long, value_name = "FILE", env = "ONCEKEY_TLS_CERT")]
+    tls_cert: Option<PathBuf>,
+
+    /// TLS to clients: the private key, as PEM
+    #[arg(long, value_name = "FILE", env = "ONCEKEY_TLS_KEY")]
+    tls_key: Option<PathBuf>,
+
+    /// Clients need a certificate that one of these signed, as PEM
+    #[arg(long, value_name = "FILE", env = "ONCEKEY_TLS_CLIENT_CA")]
+    tls_client_ca: Option<PathBuf>,
 
     /// Whether a key is claimed before or after its claim is synced [default: strict]
     #[arg(long, value_enum, env = "ONCEKEY_DURABILITY")]
@@ -182,9 +249,18 @@ pub(crate) struct Proxy {
     #[arg(long)]
     pub(crate) check: bool,
 
+    /// With --check: ends with 2 when there is a warning
+    #[arg(long, requires = "check")]
+    pub(crate) strict: bool,
+
     /// With --check: prints the configuration that is in force, as TOML
     #[arg(long, requires = "check")]
     pub(crate) print: bool,
+
+    /// The server behind, with its arguments: started before the proxy takes requests, and stopped
+    /// after it drained
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -262,7 +338,22 @@ impl Proxy {
         set(&mut config.shutdown_timeout, &self.shutdown_timeout);
         set(&mut config.drain_delay, &self.drain_delay);
         set(&mut config.lock_wait, &self.lock_wait);
-        config.admin = self.admin.or(config.admin);
+        config.postgres.create |= self.create;
+        set(&mut config.postgres.instance, &self.instance);
+        config.admin.listen = self.admin.or(config.admin.listen);
+        let file = |place: &mut Option<PathBuf>, said: &Option<PathBuf>| {
+            if said.is_some() {
+                place.clone_from(said);
+            }
+        };
+        file(&mut config.admin.token_file, &self.admin_token_file);
+        file(&mut config.tls.cert, &self.tls_cert);
+        file(&mut config.tls.key, &self.tls_key);
+        file(&mut config.tls.client_ca, &self.tls_client_ca);
+        if self.no_control {
+            config.control.socket = Socket::Off;
+        }
+        config.command.clone_from(&self.command);
         if let Some(durability) = self.durability {
             config.engine.durability = match durability {
                 Durability::Strict => oncekey::Durability::Strict,

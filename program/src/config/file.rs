@@ -1,17 +1,21 @@
 //! The configuration file.
 
 use std::net::SocketAddr;
+use std::time::SystemTime;
 
-use http::{HeaderName, Method};
+use http::{HeaderName, HeaderValue, Method};
 use oncekey::Durability;
 use oncekey_http::Recovery;
 use toml::de::DeTable;
 
 use super::listen::Listen;
-use super::model::{Config, ContractName, LogFormat, Policy, Route, marker};
+use super::model::{Config, ContractName, marker};
 use super::outcomes::{Outcome, Outcomes};
+use super::parts::{Host, LogFormat, Socket};
+use super::policy::{Policy, Route};
 use super::scope::Scope;
 use super::section::{Mistakes, Section};
+use super::store::StoreAt;
 use super::target::Target;
 use crate::base::units;
 
@@ -39,7 +43,7 @@ fn root(config: &mut Config, mut root: Section<'_>, flags: impl Fn(&mut Policy))
     if let Some(listen) = root.texts("listen", Listen::parse) {
         config.listen = listen;
     }
-    root.text("store", &mut config.store, |text| Ok(text.into()));
+    root.text("store", &mut config.store, StoreAt::parse);
     root.text("contract", &mut config.contract, contract);
     if let Some(headers) = root.texts("headers", header_name) {
         config.headers = headers;
@@ -59,6 +63,13 @@ fn root(config: &mut Config, mut root: Section<'_>, flags: impl Fn(&mut Policy))
         section.text("idle", &mut upstream.idle, units::duration);
         section.text("ca", &mut upstream.ca, |text| Ok(Some(text.into())));
         section.text("body_idle", &mut upstream.body_idle, units::duration);
+        section.text("keyed_connections", &mut upstream.fresh_for_keys, |text| {
+            one_of(text, "keyed_connections", &[("pool", false), ("new", true)])
+        });
+        section.number("max_connections", &mut upstream.max_connections);
+        section.text("health", &mut upstream.health, health);
+        section.text("host", &mut upstream.host, host);
+        section.flag("identity_for_keys", &mut upstream.identity_for_keys);
     }
     if let Some(mut section) = root.section("policy") {
         policy(&mut config.policy, &mut section);
@@ -68,6 +79,12 @@ fn root(config: &mut Config, mut root: Section<'_>, flags: impl Fn(&mut Policy))
     for mut section in root.sections("route") {
         config.routes.extend(route(&config.policy, &mut section));
     }
+    running(config, &mut root);
+    reached(config, &mut root);
+}
+
+/// What the process runs with.
+fn running(config: &mut Config, root: &mut Section<'_>) {
     if let Some(mut section) = root.section("engine") {
         let engine = &mut config.engine;
         section.text("durability", &mut engine.durability, durability);
@@ -76,22 +93,74 @@ fn root(config: &mut Config, mut root: Section<'_>, flags: impl Fn(&mut Policy))
         });
         section.text("cache_bytes", &mut engine.cache_bytes, size);
     }
+    if let Some(mut section) = root.section("postgres") {
+        let postgres = &mut config.postgres;
+        section.flag("create", &mut postgres.create);
+        section.text("schema", &mut postgres.schema, |text| Ok(text.to_owned()));
+        section.text("lease", &mut postgres.lease, units::duration);
+        section.text("instance", &mut postgres.instance, |text| Ok(text.to_owned()));
+        section.text("ca", &mut postgres.ca, some_path);
+    }
+    if let Some(mut section) = root.section("restore") {
+        let restore = &mut config.restore;
+        section.text("refuse_uuid7_before", &mut restore.refuse_uuid7_before, time);
+        section.text("other_keys", &mut restore.refuse_others, |text| {
+            one_of(text, "other_keys", &[("allow", false), ("refuse", true)])
+        });
+    }
     if let Some(mut section) = root.section("limits") {
-        section.number("max_connections", &mut config.limits.max_connections);
-        section.text("max_buffered", &mut config.limits.max_buffered, size);
-        section.text("header_timeout", &mut config.limits.header_timeout, units::duration);
-        section.text("request_body_idle", &mut config.limits.request_body_idle, units::duration);
-    }
-    if let Some(mut section) = root.section("admin") {
-        section.text("listen", &mut config.admin, address);
-    }
-    if let Some(mut section) = root.section("control") {
-        section.text("listen", &mut config.control, address);
+        let limits = &mut config.limits;
+        section.number("max_connections", &mut limits.max_connections);
+        section.text("max_buffered", &mut limits.max_buffered, size);
+        section.text("header_timeout", &mut limits.header_timeout, units::duration);
+        section.text("request_body_idle", &mut limits.request_body_idle, units::duration);
+        section.text("tunnel_idle", &mut limits.tunnel_idle, units::duration);
     }
     if let Some(mut section) = root.section("log") {
         section.text("format", &mut config.log.format, log_format);
         section.text("level", &mut config.log.level, log_level);
         section.flag("access", &mut config.log.access);
+    }
+}
+
+/// How the process is reached, and by whom.
+fn reached(config: &mut Config, root: &mut Section<'_>) {
+    root.text("forwarded", &mut config.forwarded, |text| {
+        one_of(text, "forwarded", &[("set", true), ("off", false)])
+    });
+    if let Some(mut section) = root.section("tls") {
+        let tls = &mut config.tls;
+        section.text("cert", &mut tls.cert, some_path);
+        section.text("key", &mut tls.key, some_path);
+        section.text("client_ca", &mut tls.client_ca, some_path);
+    }
+    if let Some(mut section) = root.section("jwt") {
+        let jwt = &mut config.jwt;
+        if let Some(keys) = section.texts("keys", |text| Ok(text.into())) {
+            jwt.keys = keys;
+        }
+        section.text("verified_by", &mut jwt.by_gateway, |text| {
+            one_of(text, "verified_by", &[("keys", false), ("gateway", true)])
+        });
+        section.text("issuer", &mut jwt.issuer, |text| Ok(Some(text.to_owned())));
+        section.text("audience", &mut jwt.audience, |text| Ok(Some(text.to_owned())));
+    }
+    if let Some(mut section) = root.section("admin") {
+        let admin = &mut config.admin;
+        section.text("listen", &mut admin.listen, address);
+        section.text("token_file", &mut admin.token_file, some_path);
+        section.text("viewer_token_file", &mut admin.viewer_token_file, some_path);
+        if let Some(hosts) = section.texts("hosts", |text| Ok(text.to_owned())) {
+            admin.hosts = hosts;
+        }
+        section.flag("read_only", &mut admin.read_only);
+        section.flag("show_responses", &mut admin.show_responses);
+        section.text("backups", &mut admin.backups, some_path);
+        section.text("audit_log", &mut admin.audit_log, some_path);
+    }
+    if let Some(mut section) = root.section("control") {
+        section.text("listen", &mut config.control.listen, address);
+        section.text("socket", &mut config.control.socket, socket);
     }
 }
 
@@ -170,6 +239,52 @@ fn outcome(outcomes: &mut Outcomes, statuses: &str, what: &str) -> Result<(), St
         outcomes.0.insert(status, outcome);
     }
     Ok(())
+}
+
+/// Reads a path; an empty one is none.
+fn some_path(text: &str) -> Result<Option<std::path::PathBuf>, String> {
+    Ok((!text.is_empty()).then(|| text.into()))
+}
+
+/// Reads a path of HTTP; an empty one is none.
+fn health(text: &str) -> Result<Option<String>, String> {
+    match text {
+        "" => Ok(None),
+        path if path.starts_with('/') && path.parse::<http::uri::PathAndQuery>().is_ok() => {
+            Ok(Some(path.to_owned()))
+        }
+        _ => Err(format!("health {text:?}: a path begins with /")),
+    }
+}
+
+fn host(text: &str) -> Result<Host, String> {
+    match text {
+        "pass" => Ok(Host::Pass),
+        "upstream" => Ok(Host::Upstream),
+        name => match (name.parse::<http::uri::Authority>(), HeaderValue::from_str(name)) {
+            (Ok(_), Ok(value)) => Ok(Host::Literal(value)),
+            _ => Err(format!("host {text:?} is none of pass, upstream, or a name")),
+        },
+    }
+}
+
+fn socket(text: &str) -> Result<Socket, String> {
+    match text {
+        "auto" => Ok(Socket::Auto),
+        "off" => Ok(Socket::Off),
+        path if path.starts_with('/') => Ok(Socket::Path(path.into())),
+        _ => Err(format!("socket {text:?} is none of auto, off, or a path that begins with /")),
+    }
+}
+
+/// Reads a time; an empty one is none.
+fn time(text: &str) -> Result<Option<SystemTime>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let read = humantime::parse_rfc3339(text);
+    read.map(Some)
+        .map_err(|error| format!("{text:?} is no time, write 2026-11-28T02:00:00Z: {error}"))
 }
 
 /// Reads an address; an empty one is none.

@@ -9,15 +9,27 @@ use std::path::PathBuf;
 pub(crate) enum Listen {
     Tcp(SocketAddr),
     Unix(PathBuf),
+    /// The sockets that systemd passed: all, or those of a name.
+    Systemd(Option<String>),
 }
 
 impl Listen {
-    /// Reads `127.0.0.1:8080`, `:8080` for all interfaces, `localhost:8080`, `unix:/path`.
+    /// Reads `127.0.0.1:8080`, `:8080` for all interfaces, `localhost:8080`, `unix:/path`, `systemd`,
+    /// `systemd:NAME`.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("unix:") {
             return match path.starts_with('/') {
                 true => Ok(Self::Unix(path.into())),
                 false => Err(format!("{text:?}: the path of a socket begins with /")),
+            };
+        }
+        if text == "systemd" {
+            return Ok(Self::Systemd(None));
+        }
+        if let Some(name) = text.strip_prefix("systemd:") {
+            return match name {
+                "" => Err(format!("{text:?}: a socket of systemd has a name")),
+                _ => Ok(Self::Systemd(Some(name.to_owned()))),
             };
         }
         let wrong = || format!("{text:?} is no address, write 127.0.0.1:8080, :8080 or unix:/path");
@@ -35,6 +47,8 @@ impl fmt::Display for Listen {
         match self {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Systemd(None) => f.write_str("systemd"),
+            Self::Systemd(Some(name)) => write!(f, "systemd:{name}"),
         }
     }
 }
@@ -50,7 +64,8 @@ mod tests {
         assert_eq!(Listen::parse(":80"), Ok(tcp("0.0.0.0:80")));
         assert_eq!(Listen::parse("[::1]:80"), Ok(tcp("[::1]:80")));
         assert_eq!(Listen::parse("unix:/run/x"), Ok(Listen::Unix("/run/x".into())));
-        for wrong in ["", "80", "unix:x", ":http", "127.0.0.1:99999"] {
+        assert_eq!(Listen::parse("systemd:http"), Ok(Listen::Systemd(Some("http".into()))));
+        for wrong in ["", "80", "systemd:", "unix:x", ":http", "127.0.0.1:99999"] {
             assert!(Listen::parse(wrong).is_err(), "{wrong}");
         }
     }

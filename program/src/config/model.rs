@@ -1,37 +1,27 @@
 //! What the proxy can be told.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue};
 use oncekey::Durability;
-use oncekey_http::{Contract, Recovery};
+use oncekey_http::Contract;
 
 use super::listen::Listen;
-use super::outcomes::Outcomes;
+use super::parts::{
+    Admin, Control, Engine, Host, Jwt, Limits, Log, LogFormat, Postgres, Restore, Tls, Upstream,
+};
+use super::policy::{Policy, Route};
 use super::scope::Scope;
+use super::store::StoreAt;
 use super::target::Target;
 use crate::base::network::Network;
-
-/// The headers that a fingerprint counts when nothing else is said: those of
-/// [`oncekey::FingerprintedHeaders`].
-const FINGERPRINTED: [&str; 8] = [
-    "authorization",
-    "content-encoding",
-    "content-type",
-    "if-match",
-    "if-none-match",
-    "if-unmodified-since",
-    "x-api-key",
-    "x-http-method-override",
-];
 
 /// The whole configuration, with the defaults where nothing was said.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) listen: Vec<Listen>,
-    pub(crate) store: PathBuf,
+    pub(crate) store: StoreAt,
     pub(crate) contract: ContractName,
     /// Empty: those of the contract.
     pub(crate) headers: Vec<HeaderName>,
@@ -44,9 +34,16 @@ pub(crate) struct Config {
     pub(crate) routes: Vec<Route>,
     pub(crate) engine: Engine,
     pub(crate) limits: Limits,
-    pub(crate) admin: Option<SocketAddr>,
-    /// Where upstreams save checkpoints; `None`: they cannot.
-    pub(crate) control: Option<SocketAddr>,
+    pub(crate) admin: Admin,
+    pub(crate) control: Control,
+    pub(crate) tls: Tls,
+    pub(crate) jwt: Jwt,
+    pub(crate) restore: Restore,
+    pub(crate) postgres: Postgres,
+    /// Whether `Forwarded` and `X-Forwarded-*` are the proxy's to write.
+    pub(crate) forwarded: bool,
+    /// The server that the proxy starts, with its arguments; empty: none.
+    pub(crate) command: Vec<std::ffi::OsString>,
     pub(crate) log: Log,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) drain_delay: Duration,
@@ -60,80 +57,12 @@ pub(crate) enum ContractName {
     Stripe,
 }
 
-#[derive(Clone, Debug)]
-pub(crate) struct Upstream {
-    pub(crate) urls: Vec<Target>,
-    pub(crate) gateway: bool,
-    pub(crate) connect_timeout: Duration,
-    pub(crate) idle: Duration,
-    pub(crate) body_idle: Duration,
-    /// Certificates that an https upstream is believed by; `None`: those of the system.
-    pub(crate) ca: Option<PathBuf>,
-}
-
-/// What holds for the requests of a route.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Policy {
-    pub(crate) keys: bool,
-    pub(crate) required: bool,
-    pub(crate) recovery: Recovery,
-    pub(crate) ttl: Duration,
-    pub(crate) wait: Duration,
-    pub(crate) scope: Scope,
-    /// `None`: the layer's list, without `authorization` when the scope is the user.
-    pub(crate) fingerprint_headers: Option<Vec<HeaderName>>,
-    pub(crate) drop_headers: Vec<HeaderName>,
-    pub(crate) max_request_body: usize,
-    pub(crate) max_response: usize,
-    pub(crate) answer_within: Duration,
-    pub(crate) give_up_after: Duration,
-    pub(crate) outcomes: Outcomes,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Route {
-    pub(crate) path: String,
-    /// Empty: every method.
-    pub(crate) methods: Vec<Method>,
-    pub(crate) policy: Policy,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Engine {
-    pub(crate) durability: Durability,
-    pub(crate) max_store_bytes: Option<u64>,
-    pub(crate) cache_bytes: usize,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Limits {
-    pub(crate) max_connections: u32,
-    pub(crate) max_buffered: usize,
-    pub(crate) header_timeout: Duration,
-    pub(crate) request_body_idle: Duration,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Log {
-    pub(crate) format: LogFormat,
-    pub(crate) level: tracing::Level,
-    pub(crate) access: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum LogFormat {
-    /// Text on a terminal, else JSON.
-    Auto,
-    Text,
-    Json,
-}
-
 impl Default for Config {
     fn default() -> Self {
         let seconds = Duration::from_secs;
         Self {
             listen: vec![Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 8080)))],
-            store: "./oncekey-store".into(),
+            store: StoreAt::Directory("./oncekey-store".into()),
             contract: ContractName::Default,
             headers: Vec::new(),
             replay_marker: None,
@@ -146,6 +75,11 @@ impl Default for Config {
                 idle: seconds(1),
                 body_idle: seconds(60),
                 ca: None,
+                fresh_for_keys: false,
+                max_connections: 1024,
+                health: None,
+                host: Host::Pass,
+                identity_for_keys: false,
             },
             policy: Policy::default(),
             routes: Vec::new(),
@@ -159,33 +93,20 @@ impl Default for Config {
                 max_buffered: 256 << 20,
                 header_timeout: seconds(10),
                 request_body_idle: seconds(30),
+                tunnel_idle: seconds(3600),
             },
-            admin: None,
-            control: None,
+            admin: Admin::default(),
+            control: Control::default(),
+            tls: Tls::default(),
+            jwt: Jwt::default(),
+            restore: Restore::default(),
+            postgres: Postgres::default(),
+            forwarded: true,
+            command: Vec::new(),
             log: Log { format: LogFormat::Auto, level: tracing::Level::INFO, access: true },
             shutdown_timeout: seconds(30),
             drain_delay: Duration::ZERO,
             lock_wait: seconds(10),
-        }
-    }
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self {
-            keys: true,
-            required: false,
-            recovery: Recovery::Hold,
-            ttl: Duration::from_secs(24 * 60 * 60),
-            wait: Duration::ZERO,
-            scope: Scope::None,
-            fingerprint_headers: None,
-            drop_headers: Vec::new(),
-            max_request_body: 2 << 20,
-            max_response: 1 << 20,
-            answer_within: Duration::from_secs(30),
-            give_up_after: Duration::from_secs(600),
-            outcomes: Outcomes::default(),
         }
     }
 }
@@ -217,19 +138,70 @@ impl Config {
             return Err("no upstream: say --upstream http://127.0.0.1:3000, or urls in [upstream]"
                 .to_owned());
         }
-        if self.store.to_str().is_some_and(|store| store.starts_with("postgres")) {
+        if let Some(address) = self.control.listen.filter(|address| !address.ip().is_loopback()) {
+            return Err(format!(
+                "[control] listen {address} is not a loopback address: upstreams on other machines \
+                 cannot save checkpoints"
+            ));
+        }
+        if let Some(address) = self.admin.listen.filter(|address| !address.ip().is_loopback())
+            && self.admin.token_file.is_none()
+        {
+            return Err(format!(
+                "[admin] {address} is not a loopback address: say --admin-token-file, too"
+            ));
+        }
+        if self.tls.cert.is_some() != self.tls.key.is_some() {
             return Err(
-                "a store in PostgreSQL is not supported yet: --store takes a directory".to_owned()
+                "TLS needs both a certificate and its key: --tls-cert and --tls-key".to_owned()
             );
         }
-        for (what, address) in [("[admin]", self.admin), ("[control]", self.control)] {
-            if let Some(address) = address.filter(|address| !address.ip().is_loopback()) {
+        if self.tls.client_ca.is_some() && self.tls.cert.is_none() {
+            return Err(
+                "certificates of clients need TLS: say --tls-cert and --tls-key, too".to_owned()
+            );
+        }
+        self.check_scopes()
+    }
+
+    /// A scope that nothing can fill would refuse every request.
+    fn check_scopes(&self) -> Result<(), String> {
+        for policy in self.policies() {
+            match &policy.scope {
+                Scope::Mtls(_) if self.tls.client_ca.is_none() => {
+                    return Err(format!("scope {} needs --tls-client-ca", policy.scope));
+                }
+                Scope::Jwt(_) if self.jwt.by_gateway && self.trusted_proxies.is_empty() => {
+                    return Err(
+                        "[jwt] verified_by = \"gateway\" needs trusted_proxies: else a client writes its own"
+                            .to_owned(),
+                    );
+                }
+                Scope::Jwt(_) if !self.jwt.by_gateway && self.jwt.keys.is_empty() => {
+                    return Err(format!(
+                        "scope {} needs keys or verified_by in [jwt]",
+                        policy.scope
+                    ));
+                }
+                _ => {}
+            }
+        }
+        for route in &self.routes {
+            if let Scope::Path(name) = &route.policy.scope
+                && !["", "*"].iter().any(|star| route.path.contains(&format!("{{{star}{name}}}")))
+            {
                 return Err(format!(
-                    "{what} {address} is not a loopback address: that is not supported yet"
+                    "route {:?} has no parameter {{{name}}}, its scope",
+                    route.path
                 ));
             }
         }
-        Ok(())
+        match &self.policy.scope {
+            Scope::Path(name) => Err(format!(
+                "scope path:{name} belongs into a [[route]], whose path has {{{name}}}"
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// The policy of all and those of the routes.
@@ -247,6 +219,9 @@ impl Config {
         let differ = [
             ("listen", self.listen != other.listen),
             ("store", self.store != other.store),
+            ("[postgres]", self.postgres != other.postgres),
+            ("[tls]", self.tls != other.tls),
+            ("-- COMMAND", self.command != other.command),
             ("[engine]", self.engine != other.engine),
             ("[limits]", self.limits != other.limits),
             ("[admin]", self.admin != other.admin),
@@ -273,23 +248,48 @@ impl Config {
                 warnings.push("give_up_after is below answer_within: slow requests leave keys with unknown outcome".to_owned());
             }
         }
-        if self.upstream.idle > Duration::from_secs(4) {
-            warnings.push("idle is above 4 s: many servers close idle connections after 5 s, and a request that meets that has an unknown outcome".to_owned());
-        }
+        let mut warn = |when: bool, text: &str| {
+            if when {
+                warnings.push(text.to_owned());
+            }
+        };
+        warn(
+            self.upstream.idle > Duration::from_secs(4),
+            "idle is above 4 s: many servers close idle connections after 5 s, and a request that meets that has an unknown outcome",
+        );
+        warn(
+            self.policies().any(|policy| policy.recovery == oncekey_http::Recovery::Retry),
+            "recovery = \"retry\" runs operations at least once: the upstream must look at Oncekey-Attempt",
+        );
+        warn(
+            !self.upstream.gateway && !self.upstream.urls.iter().all(Target::is_local),
+            "the upstream is another machine: if it is a load balancer itself, say --gateway",
+        );
+        warn(
+            self.max_response() > 1 << 20,
+            "max_response is above the engine's 1 MiB, which is raised for it: its journal takes more space",
+        );
+        warn(
+            self.store.is_in_memory(),
+            "the store is on a tmpfs: it forgets every key at a restart",
+        );
+        warn(
+            self.admin.listen.is_some_and(|address| !address.ip().is_loopback())
+                && self.admin.hosts.is_empty(),
+            "[admin] is reachable from other machines under none of their names: list them in hosts",
+        );
         warnings.dedup();
         warnings
     }
 }
 
-impl Policy {
-    /// The headers that count for a fingerprint. Who authenticates is the scope then, and a token that is
-    /// refreshed between two tries would make them two requests.
-    pub(crate) fn fingerprinted(&self) -> Vec<HeaderName> {
-        if let Some(headers) = &self.fingerprint_headers {
-            return headers.clone();
+impl ContractName {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Default => "default",
+            Self::Ietf => "ietf",
+            Self::Stripe => "stripe",
         }
-        let counts = |name: &&str| self.scope != Scope::BasicUser || *name != "authorization";
-        FINGERPRINTED.iter().copied().filter(counts).map(HeaderName::from_static).collect()
     }
 }
 
@@ -303,23 +303,4 @@ pub(crate) fn marker(text: &str) -> Result<Option<(HeaderName, HeaderValue)>, St
     let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| wrong())?;
     let value = HeaderValue::from_str(value.trim()).map_err(|_| wrong())?;
     Ok(Some((name, value)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_headers_that_are_printed_are_those_that_count() {
-        let names = Policy::default().fingerprinted();
-        let names: Vec<_> = names.iter().map(HeaderName::as_str).collect();
-        let printed = oncekey::FingerprintedHeaders::new(names).unwrap();
-        assert_eq!(printed, oncekey::FingerprintedHeaders::default());
-    }
-
-    #[test]
-    fn the_user_is_no_part_of_the_fingerprint_when_it_is_the_scope() {
-        let policy = Policy { scope: Scope::BasicUser, ..Policy::default() };
-        assert!(!policy.fingerprinted().contains(&http::header::AUTHORIZATION));
-    }
 }

@@ -5,9 +5,10 @@ use std::fmt::Write;
 use oncekey::Durability;
 use oncekey_http::Recovery;
 
-use super::model::{Config, ContractName, LogFormat, Policy};
+use super::model::Config;
 use super::outcomes::Outcome;
-use super::scope::Scope;
+use super::parts::{Host, LogFormat, Socket};
+use super::policy::Policy;
 use crate::base::units;
 
 /// A file that says what `config` says.
@@ -15,13 +16,8 @@ pub(crate) fn print(config: &Config) -> String {
     let mut out = String::new();
     let contract = config.contract();
     line(&mut out, "listen", list(&config.listen));
-    line(&mut out, "store", quoted(&config.store.display()));
-    let name = match config.contract {
-        ContractName::Default => "default",
-        ContractName::Ietf => "ietf",
-        ContractName::Stripe => "stripe",
-    };
-    line(&mut out, "contract", quoted(&name));
+    line(&mut out, "store", quoted(&config.store));
+    line(&mut out, "contract", quoted(config.contract.as_str()));
     line(&mut out, "headers", list(&contract.headers));
     let marker = contract.replay_marker.as_ref().map_or("none".to_owned(), |(name, value)| {
         format!("{name}: {}", String::from_utf8_lossy(value.as_bytes()))
@@ -31,6 +27,7 @@ pub(crate) fn print(config: &Config) -> String {
         line(&mut out, "documentation", quoted(documentation));
     }
     line(&mut out, "trusted_proxies", list(&config.trusted_proxies));
+    line(&mut out, "forwarded", quoted(if config.forwarded { "set" } else { "off" }));
     let upstream = &config.upstream;
     out.push_str("\n[upstream]\n");
     line(&mut out, "urls", list(&upstream.urls));
@@ -41,6 +38,17 @@ pub(crate) fn print(config: &Config) -> String {
     if let Some(ca) = &upstream.ca {
         line(&mut out, "ca", quoted(&ca.display()));
     }
+    let connections = if upstream.fresh_for_keys { "new" } else { "pool" };
+    line(&mut out, "keyed_connections", quoted(connections));
+    line(&mut out, "max_connections", upstream.max_connections);
+    line(&mut out, "health", quoted(upstream.health.as_deref().unwrap_or_default()));
+    let host = match &upstream.host {
+        Host::Pass => "pass".to_owned(),
+        Host::Upstream => "upstream".to_owned(),
+        Host::Literal(name) => String::from_utf8_lossy(name.as_bytes()).into_owned(),
+    };
+    line(&mut out, "host", quoted(&host));
+    line(&mut out, "identity_for_keys", upstream.identity_for_keys);
     out.push_str("\n[policy]\n");
     policy(&mut out, &config.policy);
     for route in &config.routes {
@@ -72,14 +80,8 @@ fn rest(out: &mut String, config: &Config) {
     line(out, "max_buffered", size(config.limits.max_buffered as u64));
     line(out, "header_timeout", time(config.limits.header_timeout));
     line(out, "request_body_idle", time(config.limits.request_body_idle));
-    if let Some(admin) = config.admin {
-        out.push_str("\n[admin]\n");
-        line(out, "listen", quoted(&admin));
-    }
-    if let Some(control) = config.control {
-        out.push_str("\n[control]\n");
-        line(out, "listen", quoted(&control));
-    }
+    line(out, "tunnel_idle", time(config.limits.tunnel_idle));
+    reached(out, config);
     out.push_str("\n[log]\n");
     let format = match config.log.format {
         LogFormat::Auto => "auto",
@@ -91,6 +93,59 @@ fn rest(out: &mut String, config: &Config) {
     line(out, "access", config.log.access);
 }
 
+/// What is reached from outside, and by whom.
+fn reached(out: &mut String, config: &Config) {
+    let path = |path: &Option<std::path::PathBuf>| {
+        quoted(&path.as_ref().map(|path| path.display().to_string()).unwrap_or_default())
+    };
+    let address = |address: &Option<std::net::SocketAddr>| {
+        quoted(&address.map(|address| address.to_string()).unwrap_or_default())
+    };
+    out.push_str("\n[postgres]\n");
+    line(out, "create", config.postgres.create);
+    line(out, "schema", quoted(&config.postgres.schema));
+    line(out, "lease", time(config.postgres.lease));
+    line(out, "instance", quoted(&config.postgres.instance));
+    line(out, "ca", path(&config.postgres.ca));
+    out.push_str("\n[tls]\n");
+    line(out, "cert", path(&config.tls.cert));
+    line(out, "key", path(&config.tls.key));
+    line(out, "client_ca", path(&config.tls.client_ca));
+    out.push_str("\n[jwt]\n");
+    let keys: Vec<_> = config.jwt.keys.iter().map(|key| key.display().to_string()).collect();
+    line(out, "keys", list(&keys));
+    line(out, "verified_by", quoted(if config.jwt.by_gateway { "gateway" } else { "keys" }));
+    for (name, value) in [("issuer", &config.jwt.issuer), ("audience", &config.jwt.audience)] {
+        if let Some(value) = value {
+            line(out, name, quoted(value));
+        }
+    }
+    let admin = &config.admin;
+    out.push_str("\n[admin]\n");
+    line(out, "listen", address(&admin.listen));
+    line(out, "token_file", path(&admin.token_file));
+    line(out, "viewer_token_file", path(&admin.viewer_token_file));
+    line(out, "hosts", list(&admin.hosts));
+    line(out, "read_only", admin.read_only);
+    line(out, "show_responses", admin.show_responses);
+    line(out, "backups", path(&admin.backups));
+    line(out, "audit_log", path(&admin.audit_log));
+    out.push_str("\n[control]\n");
+    line(out, "listen", address(&config.control.listen));
+    let socket = match &config.control.socket {
+        Socket::Auto => "auto".to_owned(),
+        Socket::Off => "off".to_owned(),
+        Socket::Path(path) => path.display().to_string(),
+    };
+    line(out, "socket", quoted(&socket));
+    out.push_str("\n[restore]\n");
+    let before = config.restore.refuse_uuid7_before;
+    let before = before.map(|time| humantime::format_rfc3339(time).to_string());
+    line(out, "refuse_uuid7_before", quoted(&before.unwrap_or_default()));
+    let others = if config.restore.refuse_others { "refuse" } else { "allow" };
+    line(out, "other_keys", quoted(others));
+}
+
 fn policy(out: &mut String, policy: &Policy) {
     line(out, "required", policy.required);
     let recovery = match policy.recovery {
@@ -100,12 +155,7 @@ fn policy(out: &mut String, policy: &Policy) {
     line(out, "recovery", quoted(&recovery));
     line(out, "ttl", time(policy.ttl));
     line(out, "wait", time(policy.wait));
-    let scope = match &policy.scope {
-        Scope::None => "none".to_owned(),
-        Scope::Header(name) => format!("header:{name}"),
-        Scope::BasicUser => "basic-user".to_owned(),
-    };
-    line(out, "scope", quoted(&scope));
+    line(out, "scope", quoted(&policy.scope));
     line(out, "fingerprint_headers", list(&policy.fingerprinted()));
     line(out, "drop_headers", list(&policy.drop_headers));
     line(out, "max_request_body", size(policy.max_request_body as u64));

@@ -16,12 +16,23 @@ pub(crate) struct Target {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
-    Tcp { host: String, port: u16, tls: bool },
+    Tcp { host: String, port: u16, speaks: Speaks },
     Unix(PathBuf),
 }
 
+/// What goes over the connections of an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speaks {
+    /// HTTP/1.1.
+    Http,
+    /// HTTP/1.1 over TLS.
+    Https,
+    /// HTTP/2 from the first byte.
+    H2c,
+}
+
 impl Target {
-    /// Reads `http://host[:port][/base]`, `https://…` or `unix:/path`.
+    /// Reads `http://host[:port][/base]`, `https://…`, `h2c://…` or `unix:/path`.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let of = |address, base: &str| Self {
             address,
@@ -35,12 +46,10 @@ impl Target {
             };
         }
         let uri: Uri = text.parse().map_err(|error| format!("{text:?} is no URL: {error}"))?;
-        let tls = match uri.scheme_str() {
-            Some("http") => false,
-            Some("https") => true,
-            Some("h2c") => {
-                return Err(format!("{text:?}: h2c to an upstream is not supported yet"));
-            }
+        let speaks = match uri.scheme_str() {
+            Some("http") => Speaks::Http,
+            Some("https") => Speaks::Https,
+            Some("h2c") => Speaks::H2c,
             _ => return Err(format!("{text:?}: write http://HOST:PORT or unix:/PATH")),
         };
         if uri.query().is_some() || uri.authority().is_some_and(|a| a.as_str().contains('@')) {
@@ -51,12 +60,36 @@ impl Target {
         if host.is_empty() {
             return Err(format!("{text:?} has no host"));
         }
-        let port = uri.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        Ok(of(Address::Tcp { host, port, tls }, uri.path()))
+        let port = uri.port_u16().unwrap_or(if speaks == Speaks::Https { 443 } else { 80 });
+        Ok(of(Address::Tcp { host, port, speaks }, uri.path()))
     }
 
     pub(crate) fn is_tls(&self) -> bool {
-        matches!(self.address, Address::Tcp { tls: true, .. })
+        matches!(self.address, Address::Tcp { speaks: Speaks::Https, .. })
+    }
+
+    pub(crate) fn is_h2c(&self) -> bool {
+        matches!(self.address, Address::Tcp { speaks: Speaks::H2c, .. })
+    }
+
+    /// Whether it is on this machine, as far as its name tells.
+    pub(crate) fn is_local(&self) -> bool {
+        match &self.address {
+            Address::Tcp { host, .. } => {
+                host == "localhost"
+                    || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+            }
+            Address::Unix(_) => true,
+        }
+    }
+
+    /// The host and port of the URL, as `Host` names them.
+    pub(crate) fn authority(&self) -> String {
+        match &self.address {
+            Address::Tcp { host, port, .. } if host.contains(':') => format!("[{host}]:{port}"),
+            Address::Tcp { host, port, .. } => format!("{host}:{port}"),
+            Address::Unix(_) => "localhost".to_owned(),
+        }
     }
 
     /// The target of a request as it is sent: in origin form, below the base.
@@ -84,7 +117,7 @@ mod tests {
     #[test]
     fn the_forms_of_an_upstream() {
         let tcp = |text: &str| match Target::parse(text).unwrap() {
-            Target { address: Address::Tcp { host, port, tls: false }, base, .. } => {
+            Target { address: Address::Tcp { host, port, speaks: Speaks::Http }, base, .. } => {
                 (host, port, base)
             }
             other => panic!("{other:?}"),
@@ -95,7 +128,8 @@ mod tests {
         let unix = Target::parse("unix:/run/app.sock").unwrap();
         assert_eq!(unix.address, Address::Unix("/run/app.sock".into()));
         let tls = Target::parse("https://app").unwrap().address;
-        assert_eq!(tls, Address::Tcp { host: "app".into(), port: 443, tls: true });
+        assert!(Target::parse("h2c://app:1").unwrap().is_h2c());
+        assert_eq!(tls, Address::Tcp { host: "app".into(), port: 443, speaks: Speaks::Https });
         for wrong in ["127.0.0.1:3000", "ftp://h", "unix:app", "http://u@h", "http://h?q", ""] {
             assert!(Target::parse(wrong).is_err(), "{wrong}");
         }

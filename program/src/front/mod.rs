@@ -1,7 +1,12 @@
 //! The side of the clients: connections, routes, and a request from its head to its answer.
 
+pub(crate) mod jwt;
 pub(crate) mod listener;
+pub(crate) mod peer;
+mod preface;
 pub(crate) mod proxy;
+pub(crate) mod restored;
 pub(crate) mod route;
 pub(crate) mod scope;
 pub(crate) mod serve;
+pub(crate) mod tls;

@@ -1,23 +1,27 @@
 //! One request from its head to its answer: the stack that docs/proxy.md draws.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Either};
 use hyper::body::Incoming;
-use oncekey_http::{Contract, ResponseBody};
+use oncekey_http::{Answered, Contract, NotExecuted, OutcomeUnknown, ResponseBody};
+use parking_lot::Mutex;
 use tower_service::Service;
 
-use super::route::{Route, Routes, Stack, is_keyed};
-use super::scope;
+use super::jwt::Tokens;
+use super::peer::Peer;
+use super::restored::Restored;
+use super::route::{Route, Routes, Stack, is_keyed, takes_part};
+use super::scope::{self, Sources};
+use crate::base::latency::Latency;
 use crate::report::access_log::{AccessLog, Line};
 use crate::report::metrics;
-use crate::upstream::Started;
+use crate::upstream::{Started, Upstreams};
 use crate::wire::body::Body;
-use crate::wire::hygiene::Hygiene;
+use crate::wire::hygiene::{self, Hygiene};
 use crate::wire::outgoing::RequestBody;
 use crate::wire::problem::Problem;
 
@@ -33,62 +37,128 @@ pub(crate) struct Proxy {
     pub(crate) contract: Contract,
     pub(crate) hygiene: Hygiene,
     pub(crate) routes: Routes,
+    /// Whom bearer tokens are believed by, where a scope needs them.
+    pub(crate) tokens: Option<Tokens>,
+    pub(crate) restored: Restored,
+    pub(crate) upstreams: Arc<Upstreams>,
     pub(crate) access_log: Option<AccessLog>,
-    /// Whether anybody reads what is counted.
-    pub(crate) counted: bool,
+    /// Who reads what is counted.
+    pub(crate) counted: Option<Arc<Latency>>,
+    pub(crate) misspelled: Misspelled,
+}
+
+/// What was found out about a request before it goes on.
+struct Admitted<'a> {
+    route: &'a Arc<Route>,
+    keyed: bool,
 }
 
 impl Proxy {
-    /// Answers a request of `peer`, whose address is unknown on a Unix socket.
-    pub(crate) async fn answer(&self, request: Request<Incoming>, peer: Option<IpAddr>) -> Answer {
+    /// Answers a request of `peer`.
+    pub(crate) async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Answer {
         let begun = Instant::now();
         let (mut parts, body) = request.into_parts();
         let method = parts.method.clone();
         let started = Arc::new(Started::default());
-        let (answer, pattern, keyed, outcome) = match self.admit(&mut parts, peer) {
+        let (answer, pattern, keyed, outcome) = match self.admit(&mut parts, &peer) {
             Err((problem, pattern)) => {
                 discard(&parts.headers, body).await;
                 (own(problem), pattern, false, "refused")
             }
-            Ok((route, keyed)) => {
+            Ok(Admitted { route, keyed }) => {
                 if keyed {
                     parts.extensions.insert(started.clone());
                 }
                 let request = Request::from_parts(parts, RequestBody::new(body));
                 let answer = run(route, request, &started).await;
-                let outcome = match (keyed, started.ran()) {
-                    (false, _) => "passed",
-                    (true, true) => "executed",
-                    (true, false) => "answered",
-                };
+                let outcome = if keyed { outcome(&answer, &started) } else { "passed" };
                 (answer, Some(&*route.pattern), keyed, outcome)
             }
         };
         let (status, took) = (answer.status(), begun.elapsed());
-        if self.counted {
+        if let Some(latency) = &self.counted {
+            latency.record(took);
             metrics::answered(pattern, keyed, outcome, status, took);
         }
         if let Some(log) = &self.access_log {
+            let peer = peer.address;
             log.write(&Line { method: &method, route: pattern, status, outcome, took, peer });
         }
         answer
     }
 
     /// The route of a request that may go on, and whether it has a key.
-    #[allow(clippy::type_complexity)]
     fn admit(
         &self,
         parts: &mut http::request::Parts,
-        peer: Option<IpAddr>,
-    ) -> Result<(&Arc<Route>, bool), (Problem, Option<&str>)> {
-        self.hygiene.request(parts, peer).map_err(|problem| (problem, None))?;
-        let route = self.routes.find(parts);
-        let keyed = matches!(route.stack, Stack::Keyed(_)) && is_keyed(&self.contract, parts);
+        peer: &Peer,
+    ) -> Result<Admitted<'_>, (Problem, Option<&str>)> {
+        let misspelled = hygiene::has_unrecognized_key(&parts.headers, &self.contract.headers);
+        let cleaned = self.hygiene.request(parts, peer.address, peer.secure);
+        cleaned.map_err(|problem| (problem, None))?;
+        let (route, parameters) = self.routes.find(parts);
+        let has_keys = matches!(route.stack, Stack::Keyed(_));
+        let keyed = has_keys && is_keyed(&self.contract, parts);
         if keyed {
-            let resolved = scope::resolve(&route.scope, parts);
-            resolved.map_err(|problem| (problem, Some(&*route.pattern)))?;
+            let sources = Sources {
+                peer,
+                trusted: self.hygiene.trusts(peer.address),
+                tokens: self.tokens.as_ref(),
+                parameters: &parameters,
+            };
+            scope::resolve(&route.scope, parts, &sources)
+                .and_then(|()| self.restored.check(&self.contract, &parts.headers))
+                .map_err(|problem| (problem, Some(&*route.pattern)))?;
+        } else if misspelled && has_keys && takes_part(&self.contract, parts) {
+            self.misspelled.note();
         }
-        Ok((route, keyed))
+        Ok(Admitted { route, keyed })
+    }
+}
+
+/// How a request with a key was answered, in one word.
+fn outcome(answer: &Answer, started: &Started) -> &'static str {
+    if started.ran() {
+        let extensions = answer.extensions();
+        return if extensions.get::<NotExecuted>().is_some() {
+            "freed"
+        } else if extensions.get::<OutcomeUnknown>().is_some() {
+            "unknown"
+        } else if extensions.get::<StillRunning>().is_some() {
+            "locked"
+        } else {
+            "executed"
+        };
+    }
+    match answer.extensions().get::<Answered>() {
+        Some(Answered::Replayed) => "replayed",
+        Some(Answered::Locked) => "locked",
+        Some(Answered::Mismatched) => "mismatched",
+        Some(Answered::OutcomeUnknown) => "unknown",
+        Some(Answered::NotStored) => "not_stored",
+        _ => "refused",
+    }
+}
+
+/// Marks the answer to a client that waited for too long.
+#[derive(Clone)]
+struct StillRunning;
+
+/// Requests whose clients took another header for that of a key: counted, and logged once a minute.
+#[derive(Default)]
+pub(crate) struct Misspelled(Mutex<Option<Instant>>);
+
+impl Misspelled {
+    fn note(&self) {
+        metrics::unrecognized_key_header();
+        let mut last = self.0.lock();
+        if last.is_none_or(|last| last.elapsed() >= Duration::from_secs(60)) {
+            *last = Some(Instant::now());
+            tracing::warn!(
+                "a request carries a header that looks like that of a key and is none of those \
+                 configured; it is not protected"
+            );
+        }
     }
 }
 
@@ -115,7 +185,11 @@ async fn run(route: &Route, request: Request<RequestBody>, started: &Started) ->
                     response.map(Either::Left)
                 }
                 // The execution goes on without its client, and its response waits for the retry.
-                () = too_late => own(still_running()),
+                () = too_late => {
+                    let mut answer = own(still_running());
+                    answer.extensions_mut().insert(StillRunning);
+                    answer
+                }
             }
         }
     }

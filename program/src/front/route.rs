@@ -75,11 +75,22 @@ impl Routes {
         Ok(Self { router, fallback: route("*", &config.policy) })
     }
 
-    pub(crate) fn find(&self, parts: &Parts) -> &Arc<Route> {
-        let Ok(found) = self.router.at(parts.uri.path()) else { return &self.fallback };
+    /// The route of a request, and the parameters of its path where the scope needs them.
+    pub(crate) fn find(&self, parts: &Parts) -> (&Arc<Route>, Vec<(String, String)>) {
+        let none = (&self.fallback, Vec::new());
+        let Ok(found) = self.router.at(parts.uri.path()) else { return none };
         let fits =
             |entry: &&Entry| entry.methods.is_empty() || entry.methods.contains(&parts.method);
-        found.value.iter().find(fits).map_or(&self.fallback, |entry| &entry.route)
+        let Some(Entry { route, .. }) = found.value.iter().find(fits) else { return none };
+        let parameters = match route.scope {
+            Scope::Path(_) => found
+                .params
+                .iter()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            _ => Vec::new(),
+        };
+        (route, parameters)
     }
 }
 
@@ -95,6 +106,8 @@ fn stack(
         max_response: policy.max_response,
         give_up_after: policy.give_up_after,
         body_idle: config.upstream.body_idle,
+        tunnel_idle: config.limits.tunnel_idle,
+        identity: config.upstream.identity_for_keys,
     };
     let (upstreams, control) = (upstreams.clone(), control.cloned());
     let upstream = UpstreamService { upstreams, conduct: Arc::new(conduct), control };
@@ -130,10 +143,15 @@ fn outcomes(config: &Config, policy: &Policy) -> Outcomes {
 
 /// Whether the layer takes a request for one with a key.
 pub(crate) fn is_keyed(contract: &Contract, parts: &Parts) -> bool {
+    takes_part(contract, parts)
+        && contract.headers.iter().any(|name| parts.headers.contains_key(name))
+}
+
+/// Whether the layer looks for a key in a request.
+pub(crate) fn takes_part(contract: &Contract, parts: &Parts) -> bool {
     !parts.method.is_safe()
         && match &contract.methods {
             oncekey_http::Methods::Only(methods) => methods.contains(&parts.method),
             _ => true,
         }
-        && contract.headers.iter().any(|name| parts.headers.contains_key(name))
 }

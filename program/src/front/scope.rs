@@ -6,7 +6,11 @@ use http::header::{self, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 
-use crate::config::Scope;
+use serde_json::Value;
+
+use super::jwt::Tokens;
+use super::peer::Peer;
+use crate::config::{CertificateName, Scope};
 use crate::wire::problem::Problem;
 
 /// The longest scope, in bytes.
@@ -16,20 +20,76 @@ const MAX: usize = 255;
 #[derive(Clone, Default)]
 pub(crate) struct Scoped(pub(crate) Vec<u8>);
 
+/// What a scope may come from, beside the head of its request.
+pub(crate) struct Sources<'a> {
+    pub(crate) peer: &'a Peer,
+    /// Whether a trusted proxy sent the request.
+    pub(crate) trusted: bool,
+    pub(crate) tokens: Option<&'a Tokens>,
+    /// The parameters of the route's path.
+    pub(crate) parameters: &'a [(String, String)],
+}
+
 /// Puts the scope of a request into its extensions, or says why there is none.
-pub(crate) fn resolve(scope: &Scope, parts: &mut Parts) -> Result<(), Problem> {
-    let scope = match scope {
+pub(crate) fn resolve(
+    scope: &Scope,
+    parts: &mut Parts,
+    sources: &Sources<'_>,
+) -> Result<(), Problem> {
+    let found = match scope {
         Scope::None => return Ok(()),
         Scope::Header(name) => one(&parts.headers, name).map(<[u8]>::to_vec),
         Scope::BasicUser => basic_user(&parts.headers),
+        Scope::Mtls(name) => sources.peer.certificate.as_ref().and_then(|names| {
+            let name = match name {
+                CertificateName::SanUri => names.san_uri.clone(),
+                CertificateName::SanDns => names.san_dns.clone(),
+                CertificateName::Sha256 => Some(names.sha256.clone()),
+            };
+            name.map(String::into_bytes)
+        }),
+        Scope::Jwt(claim) => claim_of(&parts.headers, claim, sources),
+        Scope::Path(name) => {
+            let parameter = sources.parameters.iter().find(|(each, _)| each == name);
+            parameter.and_then(|(_, value)| decoded(value))
+        }
     };
-    match scope.filter(|scope| (1..=MAX).contains(&scope.len())) {
+    match found.filter(|scope| (1..=MAX).contains(&scope.len())) {
         Some(scope) => {
             parts.extensions.insert(Scoped(scope));
             Ok(())
         }
         None => Err(missing()),
     }
+}
+
+/// A claim of the bearer token that is text or a number.
+fn claim_of(headers: &HeaderMap, claim: &str, sources: &Sources<'_>) -> Option<Vec<u8>> {
+    let (scheme, token) = one(headers, &header::AUTHORIZATION)?.split_at_checked(7)?;
+    let token = scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())?;
+    match sources.tokens?.claims(token, sources.trusted)?.remove(claim)? {
+        Value::String(text) => Some(text.into_bytes()),
+        Value::Number(number) => Some(number.to_string().into_bytes()),
+        _ => None,
+    }
+}
+
+/// A segment of a path without its percent-encoding, which changes no meaning.
+fn decoded(segment: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let Some((first, after)) = rest.split_first() {
+        rest = after;
+        if *first == b'%' {
+            let (digits, after) = rest.split_at_checked(2)?;
+            let digits = std::str::from_utf8(digits).ok()?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = after;
+        } else {
+            bytes.push(*first);
+        }
+    }
+    Some(bytes)
 }
 
 fn missing() -> Problem {
@@ -66,7 +126,9 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
-        resolve(&Scope::parse(scope).unwrap(), &mut parts).ok()?;
+        let peer = Peer::default();
+        let sources = Sources { peer: &peer, trusted: false, tokens: None, parameters: &[] };
+        resolve(&Scope::parse(scope).unwrap(), &mut parts, &sources).ok()?;
         Some(parts.extensions.remove::<Scoped>().unwrap_or_default().0)
     }
 
@@ -98,10 +160,18 @@ mod tests {
     }
 
     #[test]
-    fn other_specifications_are_refused() {
-        for wrong in ["tenant", "header:", "header:a b", "jwt:sub"] {
-            assert!(Scope::parse(wrong).is_err(), "{wrong}");
-        }
-        assert_eq!(resolved("none", &[]), Some(vec![]));
+    fn a_parameter_of_the_path_is_decoded() {
+        let (peer, parameters) = (Peer::default(), [("tenant".to_owned(), "a%2Fb".to_owned())]);
+        let sources =
+            Sources { peer: &peer, trusted: false, tokens: None, parameters: &parameters };
+        let resolved = |scope: &str| {
+            let (mut parts, ()) = Request::post("/").body(()).unwrap().into_parts();
+            resolve(&Scope::parse(scope).unwrap(), &mut parts, &sources).ok()?;
+            Some(parts.extensions.remove::<Scoped>().unwrap().0)
+        };
+        assert_eq!(resolved("path:tenant"), Some(b"a/b".to_vec()));
+        assert_eq!(resolved("path:other"), None);
+        assert_eq!(resolved("mtls:sha256"), None, "there is no certificate");
+        assert_eq!(resolved("jwt:sub"), None, "there is no token");
     }
 }

@@ -1,24 +1,35 @@
 //! Connections of clients.
 
 use std::convert::Infallible;
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::RwLock;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use super::listener::{Accepted, Listener};
+use super::peer::Peer;
+use super::preface;
 use super::proxy::Proxy;
+use super::tls::Tls;
 
 /// The longest head of a request.
 const MAX_HEAD: usize = 64 << 10;
 const MAX_HEADERS: usize = 100;
+
+/// How long a connection without a request may bring one after the process began to stop.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// How many requests of one connection of HTTP/2 run at once.
+const MAX_STREAMS: u32 = 100;
+
+/// How often a connection of HTTP/2 is asked whether it is alive, and how long that may take.
+const PING: Duration = Duration::from_secs(20);
 
 /// How long no connection is accepted after the process or the system had no descriptor for one.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -35,7 +46,7 @@ impl Current {
         *self.0.write() = Arc::new(proxy);
     }
 
-    fn get(&self) -> Arc<Proxy> {
+    pub(crate) fn get(&self) -> Arc<Proxy> {
         self.0.read().clone()
     }
 }
@@ -47,11 +58,16 @@ pub(crate) struct Server {
     /// A permit for each connection that may be open.
     pub(crate) connections: Arc<Semaphore>,
     pub(crate) max_connections: u32,
+    pub(crate) tls: Option<Arc<Tls>>,
 }
 
 impl Server {
     /// Accepts connections until `stop` says so or its sender is gone.
-    pub(crate) async fn accept(&self, listener: Listener, mut stop: watch::Receiver<bool>) {
+    pub(crate) async fn accept(
+        self: Arc<Self>,
+        listener: Listener,
+        mut stop: watch::Receiver<bool>,
+    ) {
         loop {
             // At the bound connections wait in the backlog of the socket.
             let permit = tokio::select! {
@@ -64,14 +80,15 @@ impl Server {
                 () = stopped(&mut stop) => return,
                 accepted = listener.accept() => accepted,
             };
-            let (proxy, timeout, stop) = (self.proxy.clone(), self.header_timeout, stop.clone());
+            let (server, stop) = (self.clone(), stop.clone());
             match accepted {
-                Ok(Accepted::Tcp(stream, peer)) => tokio::spawn(async move {
-                    serve(proxy, stream, Some(peer.ip()), timeout, stop).await;
+                Ok(Accepted::Tcp(stream, address)) => tokio::spawn(async move {
+                    let peer = Peer { address: Some(address.ip()), ..Peer::default() };
+                    server.greet(stream, peer, stop).await;
                     drop(permit);
                 }),
                 Ok(Accepted::Unix(stream)) => tokio::spawn(async move {
-                    serve(proxy, stream, None, timeout, stop).await;
+                    server.greet(stream, Peer::default(), stop).await;
                     drop(permit);
                 }),
                 Err(error) => {
@@ -80,6 +97,26 @@ impl Server {
                     continue;
                 }
             };
+        }
+    }
+
+    /// Shakes hands by TLS, where that is said, and serves a connection to its end.
+    async fn greet(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        mut peer: Peer,
+        stop: watch::Receiver<bool>,
+    ) {
+        let (proxy, timeout) = (self.proxy.clone(), self.header_timeout);
+        let Some(tls) = &self.tls else { return serve(proxy, stream, peer, timeout, stop).await };
+        match tokio::time::timeout(timeout, tls.accept(stream)).await {
+            Ok(Ok((stream, certificate))) => {
+                (peer.secure, peer.certificate) = (true, certificate);
+                serve(proxy, stream, peer, timeout, stop).await;
+            }
+            // The client is told in the protocol of TLS.
+            Ok(Err(error)) => tracing::debug!(%error, "a client failed to shake hands"),
+            Err(_) => tracing::debug!("a client did not shake hands in time"),
         }
     }
 
@@ -96,31 +133,72 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     drop(stop.wait_for(|stop| *stop).await);
 }
 
+/// Resolves when the process shuts down and the connection had time to bring a request: one that has
+/// brought none would be closed at once, with what is on its way.
+async fn last_words(stop: &mut watch::Receiver<bool>, asked: &Notify) {
+    stopped(stop).await;
+    // The time is over.
+    let _ = tokio::time::timeout(LAST_WORDS, asked.notified()).await;
+}
+
 async fn serve(
     proxy: Arc<Current>,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: Option<IpAddr>,
+    peer: Peer,
     header_timeout: Duration,
     mut stop: watch::Receiver<bool>,
 ) {
+    let asked = Arc::new(Notify::new());
+    let asking = asked.clone();
     let service = service_fn(move |request| {
-        let proxy = proxy.get();
+        asking.notify_one();
+        let (proxy, peer) = (proxy.get(), peer.clone());
         async move { Ok::<_, Infallible>(proxy.answer(request, peer).await) }
     });
-    let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(header_timeout)
-        .max_header_size(MAX_HEAD)
-        .max_headers(MAX_HEADERS);
-    let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
-    let mut connection = pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        // Its response is its last.
-        () = stopped(&mut stop) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let mut opening = pin!(tokio::time::timeout(header_timeout, preface::read(stream)));
+    let opened = tokio::select! {
+        opened = opening.as_mut() => opened,
+        // A request may be on its way that nobody would answer.
+        () = stopped(&mut stop) => match tokio::time::timeout(LAST_WORDS, opening).await {
+            Ok(opened) => opened,
+            Err(_) => return,
+        },
+    };
+    // A client that says nothing, or goes away.
+    let Ok(Ok((stream, speaks_http2))) = opened else { return };
+    let ended = if speaks_http2 {
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .timer(TokioTimer::new())
+            .max_header_list_size(MAX_HEAD as u32)
+            .max_concurrent_streams(MAX_STREAMS)
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PING);
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            // The requests that it has are its last.
+            () = last_words(&mut stop, &asked) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        }
+    } else {
+        let mut builder = http1::Builder::new();
+        builder
+            .timer(TokioTimer::new())
+            .header_read_timeout(header_timeout)
+            .max_header_size(MAX_HEAD)
+            .max_headers(MAX_HEADERS);
+        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let mut connection = pin!(connection.with_upgrades());
+        tokio::select! {
+            ended = connection.as_mut() => ended,
+            // Its response is its last.
+            () = last_words(&mut stop, &asked) => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
         }
     };
     // How a connection ends is the client's affair.

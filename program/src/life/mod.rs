@@ -1,7 +1,10 @@
 //! The life of the process: its store, its sockets, its signals, its end.
 
-mod admin;
+mod child;
+mod desk;
 mod lifecycle;
+mod maker;
+mod reload;
 mod store;
 
 pub(crate) use lifecycle::run;

@@ -1,19 +1,16 @@
 //! The store of the proxy: opened, reopened after a failure, closed.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use oncekey::{Engine, ErrorKind, Options};
-use oncekey_http::IdempotencyLayer;
-use tokio::time::Instant;
+use oncekey::{Durability, Engine, ErrorKind, Options};
+use oncekey_http::{ControlSocket, IdempotencyLayer};
 
-use super::admin::Health;
+use super::desk::Health;
 use crate::base::exit::Failure;
-use crate::config::Config;
-
-/// How often a store that another process holds is tried again.
-const LOCK_TRY: Duration = Duration::from_millis(100);
+use crate::config::{Config, StoreAt};
 
 /// How often the proxy looks whether the store failed, and the shortest pause before it is reopened.
 const LOOK: Duration = Duration::from_secs(1);
@@ -22,35 +19,57 @@ const LOOK: Duration = Duration::from_secs(1);
 const REOPEN_AT_MOST: Duration = Duration::from_secs(30);
 
 /// Opens the store, and waits for one that another process holds: a rolling update starts the next
-/// process before the last has ended.
-pub(crate) async fn open(config: &Config) -> Result<Engine, Failure> {
+/// process before the last has ended. `socket` is where the command line finds this process.
+pub(crate) async fn open(config: &Config, socket: Option<&Path>) -> Result<Engine, Failure> {
+    let note = socket.map(ControlSocket::note).unwrap_or_default();
+    let (config, store) = (config.clone(), config.store.to_string());
+    let opened = tokio::task::spawn_blocking(move || match &config.store {
+        StoreAt::Directory(path) => embedded(&config).owner_note(note).open(path),
+        StoreAt::Postgres(url) => shared(&config, url)?.open(),
+    });
+    let opened = opened.await.map_err(|error| Failure::failed(error.to_string()))?;
+    opened.map_err(|error| match error.kind() {
+        ErrorKind::StoreInUse => Failure::held(format!("{store} is held by another process")),
+        ErrorKind::InvalidInput => Failure::usage(error.to_string()),
+        ErrorKind::StoreMissing => Failure::failed(format!(
+            "{store} has no tables of oncekey: say --create to make them, or see docs/fleet.md"
+        )),
+        _ => Failure::failed(format!("cannot open {store}: {error}")),
+    })
+}
+
+fn embedded(config: &Config) -> Options {
     let max_response = config.max_response();
-    let options = Options::new()
+    Options::new()
         .ttl(config.policy.ttl)
         .durability(config.engine.durability)
         .max_store_bytes(config.engine.max_store_bytes)
         .cache_bytes(config.engine.cache_bytes)
         .max_response(max_response)
-        .segment_bytes(segment_bytes(max_response));
-    let deadline = Instant::now() + config.lock_wait;
-    let store = config.store.display();
-    loop {
-        let (options, path) = (options.clone(), config.store.clone());
-        let opened = tokio::task::spawn_blocking(move || options.open(path)).await;
-        match opened.map_err(|error| Failure::failed(error.to_string()))? {
-            Ok(engine) => return Ok(engine),
-            Err(error) if error.kind() == ErrorKind::StoreInUse => {
-                if Instant::now() >= deadline {
-                    return Err(Failure::held(format!("{store} is held by another process")));
-                }
-                tokio::time::sleep(LOCK_TRY).await;
-            }
-            Err(error) if error.kind() == ErrorKind::InvalidInput => {
-                return Err(Failure::usage(error.to_string()));
-            }
-            Err(error) => return Err(Failure::failed(format!("cannot open {store}: {error}"))),
-        }
-    }
+        .segment_bytes(segment_bytes(max_response))
+        .lock_wait(config.lock_wait)
+}
+
+fn shared(config: &Config, url: &str) -> oncekey::Result<oncekey_postgres::Options> {
+    let postgres = &config.postgres;
+    let engine = oncekey::fleet::Options {
+        ttl: config.policy.ttl,
+        max_response: config.max_response(),
+        lease: postgres.lease,
+        instance_name: postgres.instance.clone(),
+        durable_claims: config.engine.durability == Durability::Strict,
+        ..Default::default()
+    };
+    let options = oncekey_postgres::Options::new(url)
+        .schema(&postgres.schema)
+        .create(postgres.create)
+        .engine(engine);
+    let Some(path) = &postgres.ca else { return Ok(options) };
+    let pem = std::fs::read(path).map_err(|source| {
+        let message = format!("the certificates of [postgres] ca, {}", path.display());
+        oncekey::fleet::store::error(ErrorKind::InvalidInput, &message, Some(source.into()))
+    })?;
+    Ok(options.root_certificates(pem))
 }
 
 /// A segment of the journal that holds twice the longest response.

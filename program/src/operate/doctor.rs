@@ -14,7 +14,7 @@ use super::output::Output;
 use super::place::{Place, Where, is_shared, options};
 use super::{held, show};
 use crate::base::exit::{Exit, Failure};
-use crate::config::{Address, Config, Target};
+use crate::config::{Address, Config, Speaks, Target};
 
 /// How long syncs are measured.
 const SYNCS: Duration = Duration::from_secs(1);
@@ -230,7 +230,7 @@ fn configuration(path: &Path) -> Check {
 /// How long an upstream leaves a connection open that nothing comes on.
 fn keep_alive(target: &Target) -> Check {
     const POOLED: Duration = Duration::from_secs(1);
-    let Address::Tcp { host, port, tls: false } = &target.address else {
+    let Address::Tcp { host, port, speaks: Speaks::Http } = &target.address else {
         return check("keep-alive", Level::Ok, "not measured: http:// over TCP alone");
     };
     match idle(host, *port, &target.base) {

@@ -1,10 +1,18 @@
 //! What is counted and measured, for `/metrics`. docs/proxy.md names it.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics::{
+    Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+};
+use metrics_exporter_prometheus::{
+    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
+
+use crate::base::latency::Latency;
 
 /// Upper bounds of the histograms of durations, in seconds.
 const SECONDS: [f64; 15] =
@@ -13,26 +21,88 @@ const SECONDS: [f64; 15] =
 /// How often what was measured is moved to where it is read.
 const UPKEEP: Duration = Duration::from_secs(5);
 
+/// What is counted, for those who read it.
+pub(crate) struct Measured {
+    pub(crate) prometheus: PrometheusHandle,
+    /// Of requests, and of the syncs of the store.
+    pub(crate) requests: Arc<Latency>,
+    pub(crate) syncs: Arc<Latency>,
+}
+
 /// Counts from now on. Without a call nothing is counted, at no cost.
 ///
 /// # Errors
 /// When the process counts already.
-pub(crate) fn install() -> io::Result<PrometheusHandle> {
+pub(crate) fn install() -> io::Result<Measured> {
     let suffix = Matcher::Suffix("_seconds".to_owned());
-    let handle = PrometheusBuilder::new()
+    let recorder = PrometheusBuilder::new()
         .set_buckets_for_metric(suffix, &SECONDS)
         .map_err(io::Error::other)?
-        .install_recorder()
-        .map_err(io::Error::other)?;
+        .build_recorder();
+    let prometheus = recorder.handle();
+    let syncs = Arc::new(Latency::default());
+    metrics::set_global_recorder(Both { recorder, syncs: syncs.clone() })
+        .map_err(|_| io::Error::other("another recorder counts already"))?;
     metrics::gauge!("oncekey_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
-    let upkeep = handle.clone();
+    let upkeep = prometheus.clone();
     tokio::spawn(async move {
         loop {
             tokio::time::sleep(UPKEEP).await;
             upkeep.run_upkeep();
         }
     });
-    Ok(handle)
+    Ok(Measured { prometheus, requests: Arc::default(), syncs })
+}
+
+/// The recorder of Prometheus, and beside it the percentiles of syncs, which its buckets do not give.
+struct Both {
+    recorder: PrometheusRecorder,
+    syncs: Arc<Latency>,
+}
+
+impl Recorder for Both {
+    fn describe_counter(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
+        self.recorder.describe_counter(key, unit, description);
+    }
+
+    fn describe_gauge(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
+        self.recorder.describe_gauge(key, unit, description);
+    }
+
+    fn describe_histogram(&self, key: KeyName, unit: Option<Unit>, description: SharedString) {
+        self.recorder.describe_histogram(key, unit, description);
+    }
+
+    fn register_counter(&self, key: &Key, metadata: &Metadata<'_>) -> Counter {
+        self.recorder.register_counter(key, metadata)
+    }
+
+    fn register_gauge(&self, key: &Key, metadata: &Metadata<'_>) -> Gauge {
+        self.recorder.register_gauge(key, metadata)
+    }
+
+    fn register_histogram(&self, key: &Key, metadata: &Metadata<'_>) -> Histogram {
+        let histogram = self.recorder.register_histogram(key, metadata);
+        match key.name() {
+            "oncekey_sync_seconds" => {
+                let syncs = self.syncs.clone();
+                Histogram::from_arc(Arc::new(Twice { histogram, syncs }))
+            }
+            _ => histogram,
+        }
+    }
+}
+
+struct Twice {
+    histogram: Histogram,
+    syncs: Arc<Latency>,
+}
+
+impl HistogramFn for Twice {
+    fn record(&self, value: f64) {
+        self.histogram.record(value);
+        self.syncs.record(Duration::try_from_secs_f64(value).unwrap_or_default());
+    }
 }
 
 /// A request was answered. `route` is the pattern; `None` when it was refused before it had one.
@@ -68,6 +138,17 @@ pub(crate) fn upstream_failed(upstream: &impl ToString, sent: bool) {
         "upstream" => upstream.to_string(), "sent" => if sent { "maybe" } else { "no" }
     )
     .increment(1);
+}
+
+/// What the health check of an upstream found.
+pub(crate) fn upstream_up(upstream: &impl ToString, up: bool) {
+    let up = if up { 1.0 } else { 0.0 };
+    metrics::gauge!("oncekey_proxy_upstream_up", "upstream" => upstream.to_string()).set(up);
+}
+
+/// A request took part without a key, and with a header that its client took for one.
+pub(crate) fn unrecognized_key_header() {
+    metrics::counter!("oncekey_proxy_unrecognized_key_header_total").increment(1);
 }
 
 /// Headers of a request that would be taken for the proxy's were removed.

@@ -3,18 +3,21 @@
 use std::io;
 use std::time::Duration;
 
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use super::tls::Tls;
-use crate::config::{Address, Target};
+use crate::config::{Address, Speaks, Target};
 use crate::wire::pool::Sender;
 
 /// The longest head of a response that an upstream may send.
 const MAX_HEAD: usize = 64 << 10;
 const MAX_HEADERS: usize = 256;
+
+/// How often a connection of HTTP/2 is asked whether it is alive, and how long that may take.
+const PING: Duration = Duration::from_secs(10);
 
 /// Connects within `timeout`.
 pub(crate) async fn connect(
@@ -30,12 +33,14 @@ pub(crate) async fn connect(
 
 async fn dial(target: &Target, connector: Option<&Tls>) -> io::Result<Sender> {
     match &target.address {
-        Address::Tcp { host, port, tls } => {
+        Address::Tcp { host, port, speaks } => {
             let stream = TcpStream::connect((host.as_str(), *port)).await?;
             stream.set_nodelay(true)?;
-            match connector.filter(|_| *tls) {
-                Some(connector) => handshake(connector.connect(host, stream).await?).await,
-                None => handshake(stream).await,
+            match (speaks, connector) {
+                (Speaks::H2c, _) => multiplexed(stream).await,
+                (Speaks::Https, Some(tls)) => handshake(tls.connect(host, stream).await?).await,
+                (Speaks::Https, None) => Err(io::Error::other("there is no TLS to it")),
+                (Speaks::Http, _) => handshake(stream).await,
             }
         }
         Address::Unix(path) => handshake(UnixStream::connect(path).await?).await,
@@ -51,5 +56,22 @@ async fn handshake(
         builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     // How it ends is told to the request that is on it.
     tokio::spawn(connection.with_upgrades());
-    Ok(sender)
+    Ok(Sender::Http1(sender))
+}
+
+async fn multiplexed(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> io::Result<Sender> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_header_list_size(MAX_HEAD as u32)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING)
+        .adaptive_window(true);
+    let (sender, connection) =
+        builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+    // How it ends is told to the requests that are on it.
+    tokio::spawn(connection);
+    Ok(Sender::Http2(sender))
 }

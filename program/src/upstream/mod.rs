@@ -3,10 +3,12 @@
 mod checkpoints;
 mod collect;
 mod connect;
+pub(crate) mod health;
 mod outcome;
 mod send;
 mod service;
 mod tls;
+mod tunnel;
 
 pub(crate) use checkpoints::Control;
 pub(crate) use send::Upstreams;

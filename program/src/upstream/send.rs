@@ -1,20 +1,22 @@
 //! Sends a request to one of the upstreams, and knows of a failure whether anything was sent.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::{Request, Response, Version};
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use super::connect::connect;
 use super::tls::Tls;
-use crate::config::{self, Target};
+use crate::config::{self, Host, Target};
 use crate::report::metrics;
 use crate::wire::outgoing::{Outgoing, RequestBody};
-use crate::wire::pool::{Lease, Pool};
+use crate::wire::pool::{Lease, Pool, Sender};
 
 /// How long an upstream that could not be reached is passed over.
 const PASSED_OVER: Duration = Duration::from_secs(5);
@@ -55,26 +57,34 @@ impl Why {
 }
 
 /// One place that requests can go to.
-struct Upstream {
-    target: Target,
+pub(crate) struct Upstream {
+    pub(super) target: Target,
     pool: Arc<Pool>,
     /// When it could not be reached the last time.
     failed: Mutex<Option<Instant>>,
+    /// What the health check found the last time.
+    pub(super) is_up: AtomicBool,
+    /// Connections that may be opened or used.
+    connections: Arc<Semaphore>,
 }
 
 impl Upstream {
     fn is_passed_over(&self) -> bool {
-        self.failed.lock().is_some_and(|failed| failed.elapsed() < PASSED_OVER)
+        !self.is_up.load(Ordering::Relaxed)
+            || self.failed.lock().is_some_and(|failed| failed.elapsed() < PASSED_OVER)
     }
 }
 
 /// The upstreams, which take turns.
 pub(crate) struct Upstreams {
-    list: Vec<Upstream>,
+    pub(super) list: Vec<Upstream>,
     next: AtomicUsize,
-    connect_timeout: Duration,
+    pub(super) connect_timeout: Duration,
+    host: Host,
+    /// Whether each keyed request has a connection of its own.
+    fresh_for_keys: bool,
     /// There when one of them speaks TLS.
-    tls: Option<Tls>,
+    pub(super) tls: Option<Tls>,
 }
 
 impl Upstreams {
@@ -85,11 +95,14 @@ impl Upstreams {
             target: target.clone(),
             pool: Pool::new(config.idle),
             failed: Mutex::default(),
+            is_up: AtomicBool::new(true),
+            connections: Arc::new(Semaphore::new(config.max_connections as usize)),
         };
         let list = config.urls.iter().map(upstream).collect();
         let tls = config.urls.iter().any(Target::is_tls).then(|| Tls::new(config.ca.as_deref()));
         let (tls, connect_timeout) = (tls.transpose()?, config.connect_timeout);
-        Ok(Self { list, next: AtomicUsize::new(0), connect_timeout, tls })
+        let (host, fresh_for_keys) = (config.host.clone(), config.fresh_for_keys);
+        Ok(Self { list, next: AtomicUsize::new(0), connect_timeout, host, fresh_for_keys, tls })
     }
 
     /// Every upstream once: those that could be reached lately first, each time from another one on.
@@ -101,6 +114,11 @@ impl Upstreams {
         well.into_iter().chain(poor)
     }
 
+    /// Whether no upstream passes its health checks.
+    pub(crate) fn all_down(&self) -> bool {
+        self.list.iter().all(|upstream| !upstream.is_up.load(Ordering::Relaxed))
+    }
+
     /// Sends a request and waits for the head of its response, for `give_up_after` from the moment
     /// that the request is sent; zero waits for ever. It is sent again only after [`Sent::No`]: on
     /// the next upstream when one cannot be reached, on a new connection when an old one gave it
@@ -108,72 +126,153 @@ impl Upstreams {
     pub(crate) async fn send(
         &self,
         request: Request<RequestBody>,
+        keyed: bool,
         give_up_after: Duration,
     ) -> Result<(Response<Incoming>, Lease), Failed> {
         let asked = request.uri().path_and_query().cloned();
         let (parts, body) = request.into_parts();
         let (body, mut sent) = Outgoing::sent(body);
         let mut request = Request::from_parts(parts, body);
-        // The version is that of a hop.
-        *request.version_mut() = Version::HTTP_11;
+        let host = request.headers().get(header::HOST).cloned();
         let deadline = Instant::now() + self.connect_timeout * 2;
-        let mut failed = Failed { sent: Sent::No, why: Why::Refused };
+        let mut why = Why::Refused;
         for upstream in self.in_turn() {
-            *request.uri_mut() = upstream.target.uri(asked.as_ref());
+            self.address(&mut request, upstream, asked.as_ref(), host.as_ref());
             // Once on an idle connection, once on a new one.
-            for pooled in [upstream.pool.take(), None] {
-                let was_pooled = pooled.is_some();
-                let connected = match pooled {
-                    Some(sender) => Ok(sender),
-                    None => {
-                        connect(&upstream.target, self.tls.as_ref(), self.connect_timeout).await
-                    }
-                };
-                let mut sender = match connected {
-                    Ok(sender) => sender,
-                    Err(error) => {
-                        tracing::warn!(upstream = %upstream.target, %error, "the upstream cannot be reached");
-                        metrics::upstream_failed(&upstream.target, false);
-                        *upstream.failed.lock() = Some(Instant::now());
-                        failed.why = Why::Refused;
-                        break;
-                    }
-                };
-                let answer = sender.try_send_request(request);
-                let answered = tokio::select! {
-                    answered = answer => answered,
-                    () = silence(&mut sent, give_up_after) => {
-                        metrics::upstream_failed(&upstream.target, true);
-                        return Err(Failed { sent: Sent::Maybe, why: Why::Timeout });
-                    }
-                };
-                let mut error = match answered {
-                    Ok(mut response) => {
-                        *response.version_mut() = Version::HTTP_11;
-                        *upstream.failed.lock() = None;
-                        return Ok((response, Lease { sender, pool: upstream.pool.clone() }));
-                    }
-                    Err(error) => error,
-                };
-                let given_back = error.take_message();
-                let error = error.into_error();
-                tracing::warn!(upstream = %upstream.target, %error, sent = given_back.is_none(), "a request to the upstream failed");
-                metrics::upstream_failed(&upstream.target, given_back.is_none());
-                let Some(again) = given_back else {
-                    return Err(Failed { sent: Sent::Maybe, why: why(&error) });
-                };
-                request = again;
-                failed.why = Why::Reset;
-                if !was_pooled {
+            let pooled = if keyed && self.fresh_for_keys { None } else { upstream.pool.take() };
+            let was_pooled = pooled.is_some();
+            for connection in [pooled, None].into_iter().skip(usize::from(!was_pooled)) {
+                let Some(lease) = self.lease(upstream, connection).await else {
+                    why = Why::Refused;
                     break;
+                };
+                match exchange(upstream, lease, request, &mut sent, give_up_after).await {
+                    Ok(answered) => return Ok(answered),
+                    Err(Unanswered::Failed(failed)) => return Err(failed),
+                    Err(Unanswered::GivenBack(again)) => request = *again,
                 }
+                why = Why::Reset;
             }
             if Instant::now() >= deadline {
                 break;
             }
         }
-        Err(failed)
+        Err(Failed { sent: Sent::No, why })
     }
+
+    /// A connection, `taken` or new; `None` when the upstream cannot be reached.
+    async fn lease(&self, upstream: &Upstream, taken: Option<Sender>) -> Option<Lease> {
+        let permit = upstream.connections.clone().acquire_owned();
+        let Ok(Ok(permit)) = tokio::time::timeout(self.connect_timeout, permit).await else {
+            tracing::warn!(upstream = %upstream.target, "all connections to the upstream are in use");
+            metrics::upstream_failed(&upstream.target, false);
+            return None;
+        };
+        let pool = upstream.pool.clone();
+        if let Some(sender) = taken {
+            return Some(Lease { sender, pool, permit });
+        }
+        match connect(&upstream.target, self.tls.as_ref(), self.connect_timeout).await {
+            Ok(sender) => {
+                pool.share(&sender);
+                Some(Lease { sender, pool, permit })
+            }
+            Err(error) => {
+                tracing::warn!(upstream = %upstream.target, %error, "the upstream cannot be reached");
+                metrics::upstream_failed(&upstream.target, false);
+                *upstream.failed.lock() = Some(Instant::now());
+                None
+            }
+        }
+    }
+
+    /// Writes where a request goes: its target, its version, its host.
+    fn address<B>(
+        &self,
+        request: &mut Request<B>,
+        upstream: &Upstream,
+        asked: Option<&PathAndQuery>,
+        host: Option<&HeaderValue>,
+    ) {
+        let target = &upstream.target;
+        let own = || HeaderValue::try_from(target.authority()).ok();
+        let host = match &self.host {
+            Host::Pass => host.cloned().or_else(own),
+            Host::Upstream => own(),
+            Host::Literal(name) => Some(name.clone()),
+        };
+        let path = target.uri(asked);
+        if target.is_h2c() {
+            // HTTP/2 has the host in its target. One that is no authority was refused before.
+            let authority = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
+            let whole = Uri::builder()
+                .scheme("http")
+                .authority(authority)
+                .path_and_query(path.path_and_query().map_or("/", PathAndQuery::as_str));
+            *request.uri_mut() = whole.build().unwrap_or(path);
+            *request.version_mut() = Version::HTTP_2;
+            request.headers_mut().remove(header::HOST);
+        } else {
+            *request.uri_mut() = path;
+            // The version is that of a hop.
+            *request.version_mut() = Version::HTTP_11;
+            if let Some(host) = host {
+                request.headers_mut().insert(header::HOST, host);
+            }
+        }
+    }
+}
+
+/// Why a request has no answer.
+enum Unanswered {
+    Failed(Failed),
+    /// Nothing of it was sent.
+    GivenBack(Box<Request<Outgoing>>),
+}
+
+/// Sends a request on a connection, and waits for the head of its response.
+async fn exchange(
+    upstream: &Upstream,
+    mut lease: Lease,
+    request: Request<Outgoing>,
+    sent: &mut oneshot::Receiver<()>,
+    give_up_after: Duration,
+) -> Result<(Response<Incoming>, Lease), Unanswered> {
+    let answer = lease.sender.try_send(request);
+    let answered = tokio::select! {
+        answered = answer => answered,
+        () = silence(sent, give_up_after) => {
+            metrics::upstream_failed(&upstream.target, true);
+            return Err(Unanswered::Failed(Failed { sent: Sent::Maybe, why: Why::Timeout }));
+        }
+    };
+    let mut error = match answered {
+        Ok(mut response) => {
+            *response.version_mut() = Version::HTTP_11;
+            *upstream.failed.lock() = None;
+            return Ok((response, lease));
+        }
+        Err(error) => error,
+    };
+    let given_back = error.take_message();
+    let error = error.into_error();
+    let unsent = given_back.is_some() || is_refused(&error);
+    tracing::warn!(upstream = %upstream.target, %error, sent = !unsent, "a request to the upstream failed");
+    metrics::upstream_failed(&upstream.target, !unsent);
+    Err(match given_back {
+        Some(again) => Unanswered::GivenBack(Box::new(again)),
+        None if unsent => Unanswered::Failed(Failed { sent: Sent::No, why: Why::Refused }),
+        None => Unanswered::Failed(Failed { sent: Sent::Maybe, why: why(&error) }),
+    })
+}
+
+/// Whether the peer says that it did nothing with a request. Source: RFC 9113, section 8.7.
+fn is_refused(error: &hyper::Error) -> bool {
+    use std::error::Error;
+    let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
+    cause.is_some_and(|cause| {
+        cause.is_remote() && cause.is_reset() && cause.reason() == Some(h2::Reason::REFUSED_STREAM)
+    })
 }
 
 fn why(error: &hyper::Error) -> Why {
@@ -184,7 +283,7 @@ fn why(error: &hyper::Error) -> Why {
 }
 
 /// Resolves when nothing came for `at_most` after the whole request was sent.
-async fn silence(sent: &mut tokio::sync::oneshot::Receiver<()>, at_most: Duration) {
+async fn silence(sent: &mut oneshot::Receiver<()>, at_most: Duration) {
     // It fails, since the sender says nothing and is dropped.
     let _ = sent.await;
     if at_most.is_zero() {

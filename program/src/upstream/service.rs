@@ -13,7 +13,6 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use hyper_util::rt::TokioIo;
 use oncekey_http::{Attempt, CheckpointError, NotExecuted, NotStored, OutcomeUnknown};
 use tokio::sync::Notify;
 use tower_service::Service;
@@ -22,6 +21,7 @@ use super::checkpoints::{Control, Reachable};
 use super::collect::{self, BodyFailed};
 use super::outcome::Said;
 use super::send::{Failed, Sent, Upstreams, Why};
+use super::tunnel;
 use crate::config::Outcomes;
 use crate::wire::body::{Body, Streaming};
 use crate::wire::hygiene;
@@ -57,6 +57,9 @@ pub(crate) struct Conduct {
     pub(crate) max_response: usize,
     pub(crate) give_up_after: Duration,
     pub(crate) body_idle: Duration,
+    pub(crate) tunnel_idle: Duration,
+    /// Whether keyed requests ask for responses without a coding.
+    pub(crate) identity: bool,
 }
 
 /// The upstreams as a service. A request without an [`Attempt`] streams both ways; the response of
@@ -121,17 +124,21 @@ impl UpstreamService {
             request.headers_mut().insert(CONTROL, url);
         }
         hygiene::without_upgrade(request.headers_mut());
+        if conduct.identity {
+            request.headers_mut().remove(header::ACCEPT_ENCODING);
+        }
         let length = http_body::Body::size_hint(request.body()).exact().unwrap_or_default();
         request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-        let (response, lease) = match self.upstreams.send(request, conduct.give_up_after).await {
-            Ok(answered) => answered,
-            Err(Failed { sent: Sent::No, why }) => {
-                let mut response = unreachable(why);
-                response.extensions_mut().insert(NotExecuted);
-                return response;
-            }
-            Err(Failed { sent: Sent::Maybe, why }) => return unknown(why),
-        };
+        let (response, lease) =
+            match self.upstreams.send(request, true, conduct.give_up_after).await {
+                Ok(answered) => answered,
+                Err(Failed { sent: Sent::No, why }) => {
+                    let mut response = unreachable(why);
+                    response.extensions_mut().insert(NotExecuted);
+                    return response;
+                }
+                Err(Failed { sent: Sent::Maybe, why }) => return unknown(why),
+            };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return unknown(Why::Malformed);
         }
@@ -159,7 +166,7 @@ impl UpstreamService {
             .then(|| hyper::upgrade::on(&mut request));
         request.headers_mut().remove(header::EXPECT);
         let (mut response, lease) =
-            match self.upstreams.send(request, self.conduct.give_up_after).await {
+            match self.upstreams.send(request, false, self.conduct.give_up_after).await {
                 Ok(answered) => answered,
                 Err(failed) => return passed_failure(failed),
             };
@@ -169,21 +176,13 @@ impl UpstreamService {
                 return passed_failure(Failed { sent: Sent::Maybe, why: Why::Malformed });
             };
             let upstream = hyper::upgrade::on(&mut response);
-            tokio::spawn(tunnel(client, upstream));
+            tokio::spawn(tunnel::carry(client, upstream, self.conduct.tunnel_idle));
             let response: Response<Incoming> = response;
             return response.map(|_| Body::default());
         }
         hygiene::response(response.headers_mut());
         response.map(|incoming| Body::streaming(Streaming::new(incoming, lease)))
     }
-}
-
-/// Carries bytes both ways once both sides have switched protocols.
-async fn tunnel(client: hyper::upgrade::OnUpgrade, upstream: hyper::upgrade::OnUpgrade) {
-    let Ok((client, upstream)) = tokio::try_join!(client, upstream) else { return };
-    let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
-    // Either side may end it, in order or not; nobody is left to be told.
-    let _ = tokio::io::copy_bidirectional(&mut client, &mut upstream).await;
 }
 
 /// Tells the upstream of the attempt that it executes. Only a later attempt has a checkpoint before it.

@@ -32,13 +32,21 @@ pub(crate) struct Hygiene {
     pub(crate) ours: Vec<HeaderName>,
     /// Peers whose `Forwarded` and `X-Forwarded-*` are believed.
     pub(crate) trusted: Vec<Network>,
+    /// Whether `Forwarded` and `X-Forwarded-*` are written here; else they pass as they came.
+    pub(crate) forwarded: bool,
     /// `1.1 oncekey (ID)`, where the id is that of this process.
     pub(crate) via: HeaderValue,
 }
 
 impl Hygiene {
-    /// Cleans the head of a request, or says why it is refused. `peer` is unknown on a Unix socket.
-    pub(crate) fn request(&self, parts: &mut Parts, peer: Option<IpAddr>) -> Result<(), Problem> {
+    /// Cleans the head of a request, or says why it is refused. `peer` is unknown on a Unix socket;
+    /// `secure` says whether the client came by TLS.
+    pub(crate) fn request(
+        &self,
+        parts: &mut Parts,
+        peer: Option<IpAddr>,
+        secure: bool,
+    ) -> Result<(), Problem> {
         if parts.method == Method::CONNECT {
             let detail = "The proxy opens no tunnels.";
             return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "connect_refused", detail));
@@ -64,7 +72,9 @@ impl Hygiene {
         }
         self.strip(headers);
         self.hop_by_hop(headers);
-        self.forwarded(headers, peer);
+        if self.forwarded {
+            self.write_forwarded(headers, peer, secure);
+        }
         headers.append(header::VIA, self.via.clone());
         Ok(())
     }
@@ -88,8 +98,8 @@ impl Hygiene {
         }
         let dashed = name.replace('_', "-");
         dashed.starts_with("oncekey-")
-            || dashed.starts_with("x-forwarded-")
-            || dashed == "forwarded"
+            || (self.forwarded && dashed.starts_with("x-forwarded-"))
+            || (self.forwarded && dashed == "forwarded")
             || self.ours.iter().any(|ours| ours.as_str() == dashed)
     }
 
@@ -112,9 +122,13 @@ impl Hygiene {
         }
     }
 
-    fn forwarded(&self, headers: &mut HeaderMap, peer: Option<IpAddr>) {
-        let trusted = peer.is_some_and(|peer| self.trusted.iter().any(|net| net.contains(peer)));
-        if !trusted {
+    /// Whether `Forwarded` and tokens of a peer are believed.
+    pub(crate) fn trusts(&self, peer: Option<IpAddr>) -> bool {
+        peer.is_some_and(|peer| self.trusted.iter().any(|net| net.contains(peer)))
+    }
+
+    fn write_forwarded(&self, headers: &mut HeaderMap, peer: Option<IpAddr>, secure: bool) {
+        if !self.trusts(peer) {
             let theirs = |name: &&HeaderName| {
                 **name == header::FORWARDED || name.as_str().starts_with("x-forwarded-")
             };
@@ -135,7 +149,10 @@ impl Hygiene {
             }
         }
         if !headers.contains_key(FORWARDED_PROTO) {
-            headers.insert(FORWARDED_PROTO, HeaderValue::from_static("http"));
+            headers.insert(
+                FORWARDED_PROTO,
+                HeaderValue::from_static(if secure { "https" } else { "http" }),
+            );
         }
         if !headers.contains_key(FORWARDED_HOST)
             && let Some(host) = headers.get(header::HOST).cloned()
@@ -143,6 +160,16 @@ impl Hygiene {
             headers.insert(FORWARDED_HOST, host);
         }
     }
+}
+
+/// Whether a request carries a header that its client took for that of a key, and that is none of
+/// `known`.
+pub(crate) fn has_unrecognized_key(headers: &HeaderMap, known: &[HeaderName]) -> bool {
+    const ALIKE: [&str; 4] =
+        ["idempotency-key", "x-idempotency-key", "idempotence-key", "x-request-idempotency-key"];
+    headers
+        .keys()
+        .any(|name| ALIKE.contains(&&*name.as_str().replace('_', "-")) && !known.contains(name))
 }
 
 /// Takes from the head of a response what was about the connection to the upstream.
@@ -198,6 +225,7 @@ mod tests {
         Hygiene {
             ours: vec![HeaderName::from_static("idempotency-key")],
             trusted: trusted.iter().map(|net| net.parse().unwrap()).collect(),
+            forwarded: true,
             via: HeaderValue::from_static("1.1 oncekey (0123)"),
         }
     }
@@ -208,7 +236,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
-        rules.request(&mut parts, Some("10.1.2.3".parse().unwrap()))?;
+        rules.request(&mut parts, Some("10.1.2.3".parse().unwrap()), false)?;
         Ok(parts.headers)
     }
 
@@ -265,6 +293,18 @@ mod tests {
     }
 
     #[test]
+    fn forwarded_headers_are_left_alone_where_that_is_said() {
+        let rules = Hygiene { forwarded: false, ..hygiene(&[]) };
+        let sent =
+            [("X-Forwarded-For", "1.2.3.4"), ("X_Forwarded_For", "5"), ("Forwarded", "for=6")];
+        let headers = cleaned(&rules, &sent).ok().unwrap();
+        for (name, value) in sent {
+            assert_eq!(headers[name.to_ascii_lowercase().as_str()], value);
+        }
+        assert!(!headers.contains_key("x-forwarded-proto"));
+    }
+
+    #[test]
     fn an_upgrade_is_kept_until_the_request_is_keyed() {
         let sent = [("Connection", "keep-alive, Upgrade"), ("Upgrade", "websocket")];
         let mut headers = cleaned(&hygiene(&[]), &sent).ok().unwrap();
@@ -282,7 +322,7 @@ mod tests {
     fn the_authority_of_the_target_is_the_host() {
         let request = Request::get("http://a.example/x").header("host", "b.example");
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
-        assert!(hygiene(&[]).request(&mut parts, None).is_ok());
+        assert!(hygiene(&[]).request(&mut parts, None, false).is_ok());
         assert_eq!(parts.headers["host"], "a.example");
     }
 

@@ -1,15 +1,53 @@
-//! Connections to one upstream that wait for their next request.
+//! Connections to one upstream.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::client::conn::http1::SendRequest;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::{TrySendError, http1, http2};
 use parking_lot::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::outgoing::Outgoing;
 
-pub(crate) type Sender = SendRequest<Outgoing>;
+/// What sends requests on one connection.
+pub(crate) enum Sender {
+    /// One request at a time.
+    Http1(http1::SendRequest<Outgoing>),
+    /// Many.
+    Http2(http2::SendRequest<Outgoing>),
+}
+
+impl Sender {
+    fn is_ready(&self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.is_ready(),
+            Self::Http2(sender) => sender.is_ready(),
+        }
+    }
+
+    /// Sends a request. A failure gives it back when nothing of it was written.
+    pub(crate) fn try_send(
+        &mut self,
+        request: Request<Outgoing>,
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Outgoing>>>> + use<>
+    {
+        let (first, second) = match self {
+            Self::Http1(sender) => (Some(sender.try_send_request(request)), None),
+            Self::Http2(sender) => (None, Some(sender.try_send_request(request))),
+        };
+        async move {
+            match (first, second) {
+                (Some(answer), _) => answer.await,
+                (None, Some(answer)) => answer.await,
+                (None, None) => std::future::pending().await,
+            }
+        }
+    }
+}
 
 /// Idle connections, the newest last. One that was idle for longer than `keep` is closed and not
 /// used again: the upstream may be closing it at this moment, and a request that meets its end on
@@ -22,12 +60,14 @@ pub(crate) struct Pool {
 #[derive(Default)]
 struct State {
     idle: Vec<Idle>,
+    /// The connection of an upstream that speaks HTTP/2.
+    shared: Option<http2::SendRequest<Outgoing>>,
     /// A task looks for connections that are idle for too long.
     reaped: bool,
 }
 
 struct Idle {
-    sender: Sender,
+    sender: http1::SendRequest<Outgoing>,
     since: Instant,
 }
 
@@ -39,6 +79,10 @@ impl Pool {
     /// The connection that was used last, if it can still be used.
     pub(crate) fn take(&self) -> Option<Sender> {
         let mut state = self.state.lock();
+        if let Some(shared) = &state.shared {
+            let sender = Sender::Http2(shared.clone());
+            return sender.is_ready().then_some(sender);
+        }
         while let Some(Idle { sender, since }) = state.idle.pop() {
             if since.elapsed() >= self.keep {
                 // Those below it are older still.
@@ -46,13 +90,20 @@ impl Pool {
                 return None;
             }
             if sender.is_ready() {
-                return Some(sender);
+                return Some(Sender::Http1(sender));
             }
         }
         None
     }
 
-    fn put(self: &Arc<Self>, sender: Sender) {
+    /// Lets later requests share a new connection, where its protocol allows that.
+    pub(crate) fn share(&self, sender: &Sender) {
+        if let Sender::Http2(sender) = sender {
+            self.state.lock().shared = Some(sender.clone());
+        }
+    }
+
+    fn put(self: &Arc<Self>, sender: http1::SendRequest<Outgoing>) {
         let mut state = self.state.lock();
         state.idle.push(Idle { sender, since: Instant::now() });
         if !std::mem::replace(&mut state.reaped, true) {
@@ -74,16 +125,21 @@ impl Pool {
     }
 }
 
-/// A connection in use. Dropped, it is closed as soon as its response was read or dropped.
+/// A connection in use. Dropped, it is closed as soon as its response was read or dropped, unless
+/// others share it.
 pub(crate) struct Lease {
     pub(crate) sender: Sender,
     pub(crate) pool: Arc<Pool>,
+    /// Of the connections that the upstream may have; held while this one is in use.
+    pub(crate) permit: OwnedSemaphorePermit,
 }
 
 impl Lease {
     /// Puts the connection back, once it can take another request.
     pub(crate) fn give_back(self) {
-        let Self { mut sender, pool } = self;
+        let Self { sender, pool, permit } = self;
+        drop(permit);
+        let Sender::Http1(mut sender) = sender else { return };
         if sender.is_ready() {
             pool.put(sender);
             return;

@@ -1,0 +1,27 @@
+//! Tells the service manager how the process is. Source: sd_notify(3).
+
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+
+/// The process takes requests.
+pub(crate) fn ready() {
+    tell("READY=1");
+}
+
+/// The process has begun to end.
+pub(crate) fn stopping() {
+    tell("STOPPING=1");
+}
+
+/// Without a manager there is nobody to be told, and one that does not listen is no reason to end.
+fn tell(state: &str) {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let bytes = path.as_encoded_bytes();
+    let address = match bytes.strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name),
+        None => SocketAddr::from_pathname(&path),
+    };
+    if let (Ok(address), Ok(socket)) = (address, UnixDatagram::unbound()) {
+        let _ = socket.send_to_addr(state.as_bytes(), &address);
+    }
+}

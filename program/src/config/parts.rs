@@ -1,0 +1,148 @@
+//! The sections of the configuration that are not about requests.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use http::HeaderValue;
+use oncekey::Durability;
+
+use super::target::Target;
+
+#[derive(Clone, Debug)]
+pub(crate) struct Upstream {
+    pub(crate) urls: Vec<Target>,
+    pub(crate) gateway: bool,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) idle: Duration,
+    pub(crate) body_idle: Duration,
+    /// Certificates that an https upstream is believed by; `None`: those of the system.
+    pub(crate) ca: Option<PathBuf>,
+    /// Whether each keyed request has a connection of its own.
+    pub(crate) fresh_for_keys: bool,
+    /// How many connections to each upstream may be open.
+    pub(crate) max_connections: u32,
+    /// The path that says whether an upstream is well.
+    pub(crate) health: Option<String>,
+    pub(crate) host: Host,
+    /// Whether keyed requests ask for responses without a coding.
+    pub(crate) identity_for_keys: bool,
+}
+
+/// What an upstream is told of the host that a client asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Host {
+    /// What the client said.
+    Pass,
+    /// The name in the upstream's URL.
+    Upstream,
+    Literal(HeaderValue),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Engine {
+    pub(crate) durability: Durability,
+    pub(crate) max_store_bytes: Option<u64>,
+    pub(crate) cache_bytes: usize,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Limits {
+    pub(crate) max_connections: u32,
+    pub(crate) max_buffered: usize,
+    pub(crate) header_timeout: Duration,
+    pub(crate) request_body_idle: Duration,
+    /// How long a tunnel may carry nothing.
+    pub(crate) tunnel_idle: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Log {
+    pub(crate) format: LogFormat,
+    pub(crate) level: tracing::Level,
+    pub(crate) access: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// Text on a terminal, else JSON.
+    Auto,
+    Text,
+    Json,
+}
+
+/// Health, metrics and the API for operators.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Admin {
+    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) viewer_token_file: Option<PathBuf>,
+    pub(crate) hosts: Vec<String>,
+    pub(crate) read_only: bool,
+    pub(crate) show_responses: bool,
+    pub(crate) backups: Option<PathBuf>,
+    pub(crate) audit_log: Option<PathBuf>,
+}
+
+/// Ways into the process from this machine.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Control {
+    /// Where upstreams save checkpoints; `None`: they cannot.
+    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) socket: Socket,
+}
+
+/// Where the control socket is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) enum Socket {
+    /// Where the command line looks.
+    #[default]
+    Auto,
+    Path(PathBuf),
+    Off,
+}
+
+/// TLS to clients.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Tls {
+    pub(crate) cert: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
+    /// Who signed the certificates of clients; `None`: clients need none.
+    pub(crate) client_ca: Option<PathBuf>,
+}
+
+/// Whom bearer tokens are believed by.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Jwt {
+    pub(crate) keys: Vec<PathBuf>,
+    /// A trusted proxy in front has verified them.
+    pub(crate) by_gateway: bool,
+    pub(crate) issuer: Option<String>,
+    pub(crate) audience: Option<String>,
+}
+
+/// What a store that was restored from a backup does not know.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Restore {
+    /// Keys that are UUIDs of version 7 from before this time are refused.
+    pub(crate) refuse_uuid7_before: Option<SystemTime>,
+    /// Whether all other keys are refused, too.
+    pub(crate) refuse_others: bool,
+}
+
+/// How a fleet takes part in its database.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Postgres {
+    pub(crate) create: bool,
+    pub(crate) schema: String,
+    pub(crate) lease: Duration,
+    pub(crate) instance: String,
+    pub(crate) ca: Option<PathBuf>,
+}
+
+impl Default for Postgres {
+    fn default() -> Self {
+        let (schema, lease) = ("oncekey".to_owned(), Duration::from_secs(15));
+        Self { create: false, schema, lease, instance: String::new(), ca: None }
+    }
+}

@@ -1,0 +1,121 @@
+//! Where keys and responses are kept.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// A store as `--store` names it. Neither `Display` nor `Debug` shows a password.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum StoreAt {
+    /// Of this process alone.
+    Directory(PathBuf),
+    /// Shared by many; the URL of the database.
+    Postgres(String),
+}
+
+impl StoreAt {
+    /// Reads `postgres://…`, or the path of a directory.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        if text.starts_with("postgres://") || text.starts_with("postgresql://") {
+            return Ok(Self::Postgres(text.to_owned()));
+        }
+        if text.contains("://") {
+            return Err(format!("{text:?}: a store is a directory or postgres://…"));
+        }
+        match text {
+            "" => Err("a store needs a name".to_owned()),
+            _ => Ok(Self::Directory(text.into())),
+        }
+    }
+
+    pub(crate) fn directory(&self) -> Option<&Path> {
+        match self {
+            Self::Directory(path) => Some(path),
+            Self::Postgres(_) => None,
+        }
+    }
+
+    /// Whether it is a directory that a restart of the machine empties.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        /// Source: statfs(2).
+        const TMPFS: i64 = 0x0102_1994;
+        let Some(path) = self.directory() else { return false };
+        // What does not exist yet is made below the first of these that does.
+        let exists = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
+        #[allow(clippy::unnecessary_cast, reason = "its width differs from machine to machine")]
+        rustix::fs::statfs(exists).is_ok_and(|filesystem| filesystem.f_type as i64 == TMPFS)
+    }
+}
+
+impl fmt::Display for StoreAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(path) => path.display().fmt(f),
+            Self::Postgres(url) => f.write_str(&without_secrets(url)),
+        }
+    }
+}
+
+impl fmt::Debug for StoreAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// The URL with `***` for its password, whether that stands before the host or in the query.
+fn without_secrets(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", url));
+    let end = rest.find(['/', '?']).unwrap_or(rest.len());
+    // A password may have an @ in it that is not escaped.
+    let end = rest[end..].rfind('@').map_or(end, |at| end + at + 1).max(end);
+    let (authority, path) = rest.split_at(end);
+    let authority = match authority.rsplit_once('@') {
+        Some((user, host)) => match user.split_once(':') {
+            Some((user, _)) => format!("{user}:***@{host}"),
+            None => format!("{user}@{host}"),
+        },
+        None => authority.to_owned(),
+    };
+    let (path, query) =
+        path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
+    let query = query.map_or(String::new(), |query| {
+        let shown = query.split('&').map(|pair| match pair.split_once('=') {
+            Some((name, _)) if name.contains("pass") || name.contains("key") => {
+                format!("{name}=***")
+            }
+            _ => pair.to_owned(),
+        });
+        format!("?{}", shown.collect::<Vec<_>>().join("&"))
+    });
+    format!("{scheme}://{authority}{path}{query}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_is_a_directory_or_a_database() {
+        assert_eq!(StoreAt::parse("./keys"), Ok(StoreAt::Directory("./keys".into())));
+        assert!(matches!(StoreAt::parse("postgresql://h/d"), Ok(StoreAt::Postgres(_))));
+        for wrong in ["", "mysql://h", "http://h"] {
+            assert!(StoreAt::parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn no_password_is_shown() {
+        for (url, shown) in [
+            ("postgres://app:secret@db/x", "postgres://app:***@db/x"),
+            ("postgres://app:se@cr/et@db:5432/x", "postgres://app:***@db:5432/x"),
+            ("postgres://app@db,db2/x?sslmode=require", "postgres://app@db,db2/x?sslmode=require"),
+            ("postgres://db/x?user=a&password=secret", "postgres://db/x?user=a&password=***"),
+            ("postgres:///x?host=/run/pg", "postgres:///x?host=/run/pg"),
+        ] {
+            let store = StoreAt::parse(url).unwrap();
+            assert_eq!(
+                (store.to_string(), format!("{store:?}")),
+                (shown.to_owned(), shown.to_owned())
+            );
+        }
+    }
+}

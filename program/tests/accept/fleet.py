@@ -1,0 +1,46 @@
+"""Rows about two proxies that share a PostgreSQL; left out, in words, where there is none."""
+from rig import *
+import glob, shutil
+
+class Cluster:
+    """A PostgreSQL of the row's own, in a temporary directory, as a user without rights."""
+    def __init__(self, programs):
+        self.dir = tempfile.mkdtemp(); os.chmod(self.dir, 0o755); self.port = free_port(); data = os.path.join(self.dir, "data")
+        self.user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--"] if os.geteuid() == 0 else []
+        if self.user: shutil.chown(self.dir, "postgres")
+        subprocess.run([*self.user, os.path.join(programs, "initdb"), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N", "-D", data], check=True, capture_output=True, cwd=self.dir)
+        self.log = open(os.path.join(self.dir, "log"), "w")
+        self.process = subprocess.Popen([*self.user, os.path.join(programs, "postgres"), "-D", data, "-c", "listen_addresses=127.0.0.1", "-c", f"port={self.port}", "-c", f"unix_socket_directories={self.dir}"], cwd=self.dir, stdout=self.log, stderr=self.log)
+        wait_for(self.port, self.process); self.url = f"postgres://postgres@127.0.0.1:{self.port}/postgres"
+        until(lambda: "ready to accept" in open(os.path.join(self.dir, "log")).read(), bool)
+    def __enter__(self): return self
+    def __exit__(self, *_):
+        self.process.send_signal(signal.SIGINT); self.process.wait(60); shutil.rmtree(self.dir, ignore_errors=True)
+def cluster():
+    found = [d for d in [*glob.glob("/usr/lib/postgresql/*/bin"), *os.environ.get("PATH", "").split(":")] if all(os.path.exists(os.path.join(d, p)) for p in ("postgres", "initdb"))]
+    if not found: print("LEFT OUT: PostgreSQL is not installed (Debian: postgresql-15)", flush=True); return None
+    return Cluster(found[0])
+def sock_of(proxy): return until(lambda: [l.split("control socket ")[1].strip() for l in proxy.said().splitlines() if "control socket" in l], bool)[0]
+def fleet():
+    pg = cluster()
+    if pg is None: return
+    with pg, Flaky() as up:
+        run = subprocess.run([BINARY, "proxy", "--upstream", f"http://127.0.0.1:{up.port}", "--store", pg.url], capture_output=True, text=True)
+        check("fleet: without tables: exit 1, says --create", run.returncode == 1 and "--create" in run.stderr, run)
+        lease = toml('[postgres]\nlease = "2s"\n'); shared = ("--create", "--config", lease)
+        # The host is a part of the fingerprint: clients ask the balancer, under one name.
+        ask = lambda proxy, path, k, **more: call(proxy.port, "POST", path, k, headers={"Host": "api.example"}, **more)
+        with Proxy([up.port], pg.url, *shared) as one, Proxy([up.port], pg.url, *shared) as two:
+            k = new(); a, b = ask(one, "/orders", k), ask(two, "/orders", k)
+            check("fleet: first at one, retry at the other: the same bytes", a[0] == b[0] == 201 and a[2] == b[2] and up.count("/orders") == 1, a, b)
+            m = ask(two, "/orders", k, body=b"other"); check("fleet: another body at the other: mismatch", m[0] == 409 and code(m) == "idempotency_key_mismatch", m)
+            k = new(); out = []; t = threading.Thread(target=lambda: out.append(ask(one, "/slow?ms=3000", k))); t.start(); until(lambda: up.count("/slow"), lambda n: n == 1)
+            d = ask(two, "/slow?ms=3000", k); t.join(); check("fleet: a duplicate at the other while the first runs: locked", d[0] == 409 and code(d) == "idempotency_key_locked" and out[0][0] == 201, d, out)
+            k = new(); t = threading.Thread(target=ask, args=(one, "/slow?ms=20000", k)); t.start(); until(lambda: up.count("/slow"), lambda n: n == 2); one.kill(); t.join()
+            e = ask(two, "/slow?ms=20000", k); check("fleet: its owner is killed: locked at first", e[0] == 409 and code(e) in ("idempotency_key_locked", "idempotency_outcome_unknown"), e)
+            f = until(lambda: ask(two, "/slow?ms=20000", k), lambda f: code(f) != "idempotency_key_locked"); check("fleet: after the lease: outcome unknown, ran once", f[0] == 409 and code(f) == "idempotency_outcome_unknown" and up.count("/slow") == 2, f)
+            sock = sock_of(two); orphan = {"key": k, **json.loads(over_unix(sock, "GET", f"/api/v1/keys?key={k}")[1])}
+            done = over_unix(sock, "POST", "/api/v1/orphans/complete", {**orphan, "reason": "it shipped", "confirm": orphan["token"][-4:], "status": 200, "body": "shipped"})
+            g = ask(two, "/slow?ms=20000", k); check("fleet: resolved through the other: the client gets that response", done[0] == 200 and (g[0], g[2]) == (200, b"shipped"), done, g)
+            listed = json.loads(over_unix(sock, "GET", "/api/v1/keys/list")[1]); check("fleet: keys are listed", len(listed["keys"]) == 3, listed)
+ROWS = {"fleet": fleet}

@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# usage: program/tests/beside_nginx.sh [SECONDS]   What the proxy costs: requests without a key through it,
+# through nginx as a reverse proxy, and to the upstream alone, in turns, by 1 and 64 connections; then
+# requests with a key each. Needs nginx and wrk (Debian: nginx-light wrk). A quiet machine, please.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+seconds=${1:-10}
+for tool in nginx wrk; do command -v $tool > /dev/null || { echo "LEFT OUT: $tool is not installed (Debian: nginx-light wrk)"; exit 0; }; done
+cargo build --release -p oncekey-program
+work=$(mktemp -d)
+trap 'kill $(jobs -p) 2> /dev/null; wait 2> /dev/null; rm -rf "$work"' EXIT
+
+cat > "$work/nginx.conf" <<CONF
+daemon off;
+pid $work/nginx.pid;
+error_log $work/error.log;
+worker_processes 1;
+events { worker_connections 2048; }
+http {
+    access_log off;
+    client_body_temp_path $work/body; proxy_temp_path $work/proxy; fastcgi_temp_path $work/fastcgi; uwsgi_temp_path $work/uwsgi; scgi_temp_path $work/scgi;
+    keepalive_requests 1000000;
+    upstream behind { server 127.0.0.1:18401; keepalive 128; keepalive_requests 1000000; }
+    server { listen 127.0.0.1:18401; location / { return 200 "0123456789"; } }
+    server { listen 127.0.0.1:18402; location / { proxy_pass http://behind; proxy_http_version 1.1; proxy_set_header Connection ""; } }
+}
+CONF
+cat > "$work/keys.lua" <<'LUA'
+local thread = 0
+function setup(t) thread = thread + 1; t:set("id", thread) end
+function init() n = 0; start = tostring(os.time()) end
+function request()
+  n = n + 1
+  return wrk.format("POST", "/orders", { ["Idempotency-Key"] = start .. "-" .. id .. "-" .. n, ["Content-Type"] = "application/json" }, "{}")
+end
+LUA
+nginx -p "$work" -c "$work/nginx.conf" &
+target/release/oncekey proxy --listen 127.0.0.1:18403 --upstream http://127.0.0.1:18401 --store "$work/keys" --access-log off --log-level error &
+for port in 18401 18402 18403; do
+  for _ in $(seq 100); do (: < "/dev/tcp/127.0.0.1/$port") 2> /dev/null && break; sleep 0.1; done
+done
+
+measure() { # NAME PORT CONNECTIONS [SCRIPT]
+  wrk -t1 -c"$3" -d"${seconds}s" --latency ${4:+-s "$4"} "http://127.0.0.1:$2/" |
+    awk -v name="$1" -v connections="$3" '/50%/ {p50=$2} /99%/ {p99=$2} /Requests\/sec/ {rate=$2} /Non-2xx/ {bad=$0}
+      END {printf "%-28s %3d connections %10.0f /s   p50 %-9s p99 %-9s %s\n", name, connections, rate, p50, p99, bad}'
+}
+for round in 1 2 3; do
+  echo "round $round"
+  for connections in 1 64; do
+    measure "the upstream alone" 18401 "$connections"
+    measure "through nginx" 18402 "$connections"
+    measure "through oncekey" 18403 "$connections"
+  done
+done
+echo "with a key each, which nginx passes on and oncekey stores"
+for connections in 1 64; do
+  measure "through nginx" 18402 "$connections" "$work/keys.lua"
+  measure "through oncekey" 18403 "$connections" "$work/keys.lua"
+done
