@@ -167,7 +167,7 @@ impl MemoryStore {
     }
 
     /// Ends an instance of its own accord.
-    fn close(&mut self, id: u64) {
+    pub(crate) fn close(&mut self, id: u64) {
         let now = self.now;
         if let Some(instance) = self.instances.get_mut(&id) {
             instance.ended_at.get_or_insert(now);
@@ -183,6 +183,24 @@ impl MemoryStore {
             }
             _ => false,
         })
+    }
+
+    /// Removes rows, whatever they are.
+    #[cfg(test)]
+    pub(crate) fn forget(&mut self, which: impl Fn(&Row, u64) -> bool) {
+        let now = self.now;
+        self.rows.retain(|_, row| !which(row, now));
+    }
+
+    #[cfg(test)]
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// From now on every version is greater than this one.
+    #[cfg(test)]
+    pub(crate) fn raise_above(&mut self, version: u64) {
+        self.version = self.version.max(version);
     }
 
     /// The keys of claims that an instance holds.

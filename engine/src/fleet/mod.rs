@@ -18,6 +18,8 @@ mod options;
 mod replays;
 mod settling;
 #[cfg(test)]
+mod shards;
+#[cfg(test)]
 mod simulation;
 mod slot;
 mod waiting;
