@@ -68,8 +68,6 @@ struct World {
 enum Broken {
     /// A claim fences no older home.
     NoFences,
-    /// An older fence is not raised to the list of the claim.
-    OldFence,
     /// A change counts as over while instances with an older list live.
     LivingInstances,
     /// A change counts as over one TTL later, whatever the older homes hold.
@@ -198,14 +196,10 @@ impl World {
                 let home = older[next];
                 let row = self.row(home, key);
                 let now = self.homes[home].now;
-                let enough = match self.broken {
-                    Some(Broken::OldFence) => 0,
-                    _ => list,
-                };
                 let version = match &row {
                     // That row decides: the operation goes on there.
                     Some(row) if is_live(row, now) => return self.resolve(at, home, row),
-                    Some(row) if fence_of(row).is_some_and(|of| of >= enough) => Some(row.version),
+                    Some(row) if fence_of(row).is_some() => Some(row.version),
                     _ => {
                         let mut fence = image(key, 1, self.groups, row.as_ref(), RowState::Free);
                         fence.attempt = 1_001 + list as u32;
@@ -305,9 +299,8 @@ impl World {
         let misplaced = (0..HOMES).any(|home| {
             (0..KEYS).any(|key| {
                 let row = self.row(home, key);
-                // By a list that is not older: those are asked for as long as they are not settled.
-                let belongs = self.lists[next..].iter().any(|list| list[key] == home);
-                !belongs && row.is_some_and(|row| is_live(&row, self.homes[home].now))
+                self.lists[next][key] != home
+                    && row.is_some_and(|row| is_live(&row, self.homes[home].now))
             })
         });
         if misplaced && self.broken != Some(Broken::OneTtl) {
@@ -326,7 +319,8 @@ impl World {
 
     fn step(&mut self) {
         match self.below(100) {
-            0..2 if self.lists.len() < self.settled + 4 && self.lists.len() < 12 => {
+            // Another change begins when the one before it is settled.
+            0..2 if self.settled == self.lists.len() - 1 => {
                 let list = [(); KEYS].map(|()| self.below(HOMES) as usize);
                 self.lists.push(list);
             }
@@ -417,7 +411,6 @@ fn no_key_is_granted_twice_while_the_list_of_homes_changes() {
 fn each_rule_of_a_change_is_needed() {
     for broken in [
         Broken::NoFences,
-        Broken::OldFence,
         Broken::LivingInstances,
         Broken::OneTtl,
         Broken::NoFloor,
