@@ -36,10 +36,16 @@ const PATH: &str = "/store";
 /// assert_eq!(failed.kind(), ErrorKind::OutcomeUnknown);
 /// store.disk().clear_faults();
 /// store.engine().reopen()?;
+/// // The sync failed, the write did not: the response is found again.
+/// assert!(matches!(store.engine().begin(&key, request()).wait()?, Begin::Replay(_)));
 ///
-/// // The power fails, the machine starts again: what was answered is there, the rest is an orphan.
-/// let store = store.after_power_loss()?;
-/// assert!(matches!(store.engine().begin(&key, request()).wait()?, Begin::Orphaned(_)));
+/// // The power fails while an order is under way, the machine starts again: what was answered is there, and
+/// // that order is an orphan.
+/// let other = Key::new("", "order-2")?;
+/// let Begin::Claimed(_claim) = store.engine().begin(&other, request()).wait()? else { panic!() };
+/// let next = store.after_power_loss()?;
+/// assert!(matches!(next.engine().begin(&key, request()).wait()?, Begin::Replay(_)));
+/// assert!(matches!(next.engine().begin(&other, request()).wait()?, Begin::Orphaned(_)));
 /// # Ok::<(), oncekey::Error>(())
 /// ```
 #[derive(Clone)]

@@ -212,7 +212,7 @@ impl MemoryStore {
     }
 }
 
-/// A [`MemoryStore`] that engines share. Its time stands still until it is moved.
+/// A store in memory that engines share. Its time stands still until it is moved.
 #[derive(Clone, Debug)]
 pub struct SharedMemory(Arc<Mutex<MemoryStore>>);
 
