@@ -49,7 +49,7 @@ type Options struct {
 	RecentBytes int
 	// CacheBytes: memory for what is read again. Default 64 MiB.
 	CacheBytes int
-	// SegmentBytes: the size of a journal segment, a multiple of 4096. Default 32 MiB.
+	// SegmentBytes: the size that journal segments grow to, a multiple of 4096. Default 32 MiB.
 	SegmentBytes int64
 	// SweepInterval: how often expired records are looked for. Default 60 seconds.
 	SweepInterval time.Duration

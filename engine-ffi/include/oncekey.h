@@ -324,7 +324,7 @@ typedef struct {
   uint64_t recent_bytes;
   // Memory for what is read again, in bytes. 0: 64 MiB.
   uint64_t cache_bytes;
-  // The size of a journal segment, in bytes, a multiple of 4096. 0: 32 MiB.
+  // The size that journal segments grow to, in bytes, a multiple of 4096. 0: 32 MiB.
   uint64_t segment_bytes;
   // How often expired records are looked for. 0: 60 seconds.
   uint64_t sweep_interval_ms;

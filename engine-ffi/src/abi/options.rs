@@ -54,7 +54,7 @@ pub struct Options {
     pub recent_bytes: u64,
     /// Memory for what is read again, in bytes. 0: 64 MiB.
     pub cache_bytes: u64,
-    /// The size of a journal segment, in bytes, a multiple of 4096. 0: 32 MiB.
+    /// The size that journal segments grow to, in bytes, a multiple of 4096. 0: 32 MiB.
     pub segment_bytes: u64,
     /// How often expired records are looked for. 0: 60 seconds.
     pub sweep_interval_ms: u64,

@@ -213,14 +213,14 @@ fn copy(session: &Session, target: &Arc<dyn Directory>, path: &Path) -> Result<(
     let options: &Options = &session.options;
     let view = session.view();
     let size = view.size()?;
-    check_space(&**target, size.on_disk + options.segment_bytes, path)?;
+    check_space(&**target, size.on_disk + options.segment_sizes().first, path)?;
     // Its journal goes another way than that of the original.
     let identity = directory::random_number(options)?;
     // Every record is read to be verified, then copied.
     let mut pace = Pace::start(session, 2 * size.bytes);
     view.copy_to(target, &mut |bytes| pace.copied(bytes), |state| {
         let id = JournalId::new(identity, &state.secret);
-        journal::create(target, id, options.segment_bytes)?;
+        journal::create(target, id, options.segment_sizes())?;
         state.identity = identity;
         state.replay_from = Position::FIRST;
         state.reached = Reached { sequence: state.folded_through, epoch: state.epoch };

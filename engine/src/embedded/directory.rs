@@ -327,7 +327,7 @@ fn create_store(options: &Options, dir: &Arc<dyn Directory>) -> Result<()> {
         dir.remove(&name).map_err(|error| Error::io(format!("removing {name}"), error))?;
     }
     let id = JournalId::new(identity, &secret);
-    journal::create(dir, id, options.segment_bytes)?;
+    journal::create(dir, id, options.segment_sizes())?;
     let time = Time::from_wall(options.clock.wall());
     let state = StoreState::new(identity, secret, Position::FIRST, time);
     Store::create(dir, options.store_cache_bytes(), &state)

@@ -29,7 +29,7 @@ pub fn append_group(options: &Options, path: &Path, payload: &[u8], entries: u32
     let (id, start) = (state.journal_id(), state.journal_start());
     let (mut epoch, mut time) = (state.epoch, state.time);
     let inspected =
-        journal::inspect(dir, id, options.segment_bytes, start, &mut |header, _, _| {
+        journal::inspect(dir, id, options.segment_sizes(), start, &mut |header, _, _| {
             (epoch, time) = (header.epoch, header.time.max(time));
             Ok(())
         })?;

@@ -9,6 +9,7 @@ use crate::backend::{MIN_TTL, Settings};
 use crate::base::error::{Error, Result};
 use crate::embedded::clock::{Clock, OsClock};
 use crate::embedded::disk::{BLOCK, Disk, OsDisk};
+use crate::embedded::journal::SegmentSizes;
 
 /// When `begin` may say that a claim is granted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,6 +85,7 @@ pub struct Options {
 }
 
 const LEAST_OPEN_FILES: usize = 8;
+const MAX_PAYLOAD: usize = 16 << 20;
 
 impl Default for Options {
     fn default() -> Self {
@@ -239,8 +241,9 @@ impl Options {
         self.cache_bytes - self.replay_bytes()
     }
 
-    /// The size of one journal segment, in bytes, a multiple of 4096. Default 32 MiB. It must hold
-    /// twice the longest response and checkpoint. Existing segments keep their size.
+    /// The size that journal segments grow to, in bytes, a multiple of 4096. Default 32 MiB. It must hold
+    /// twice the longest response and checkpoint. The first segments of a store are about as small as that
+    /// allows, and not below 1 MiB; each that was filled lets the next be four times as large.
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes;
         self
@@ -364,14 +367,24 @@ impl Options {
         }
     }
 
+    /// How large the segments of the journal are made.
+    pub(crate) fn segment_sizes(&self) -> SegmentSizes {
+        const SMALL: u64 = 1 << 20;
+        let most = self.segment_bytes;
+        let first = self.least_segment().max(SMALL).next_multiple_of(BLOCK as u64);
+        SegmentSizes { first: first.min(most), most }
+    }
+
+    /// Twice the longest response and checkpoint, so that each fits.
+    fn least_segment(&self) -> u64 {
+        2 * self.max_response.max(self.max_checkpoint).min(MAX_PAYLOAD) as u64 + (64 << 10)
+    }
+
     /// Checks every option against its bound, before anything is opened.
     pub(crate) fn validate(&self) -> Result<()> {
-        const MAX_PAYLOAD: usize = 16 << 20;
         const MAX_CACHE: usize = 1 << 40;
         const MAX_NOTE: usize = 4096;
         let segment = self.segment_bytes;
-        let payload = 2 * self.max_response.max(self.max_checkpoint).min(MAX_PAYLOAD) as u64;
-        let least_segment = payload + (64 << 10);
         at_least("ttl", self.ttl, MIN_TTL)?;
         at_least("max_execution", self.max_execution.unwrap_or(MIN_TTL), MIN_TTL)?;
         at_least("sweep_interval", self.sweep_interval, MIN_TTL)?;
@@ -392,8 +405,7 @@ impl Options {
                 "segment_bytes is {segment}, a multiple of {BLOCK} is needed"
             )));
         }
-        // Twice the longest response and checkpoint, so that each fits.
-        at_least("segment_bytes", segment, least_segment)?;
+        at_least("segment_bytes", segment, self.least_segment())?;
         at_most("segment_bytes", segment, u64::from(u32::MAX))?;
         // The journal alone takes three segments, and the store file what a page or two does.
         let least_store = 4 * segment;

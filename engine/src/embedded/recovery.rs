@@ -88,7 +88,7 @@ fn inspect(options: &Options, home: &StoreDirectory, known: Option<&Secret>) -> 
     let journal = journal::inspect(
         &home.handle,
         state.journal_id(),
-        options.segment_bytes,
+        options.segment_sizes(),
         state.journal_start(),
         &mut |header, sequence, entry| rebuild.replay(header.epoch, header.time, sequence, entry),
     )?;

@@ -42,7 +42,7 @@ fn verify_rest(
     listing: Option<&Listing>,
 ) -> Result<()> {
     let (id, start) = (state.journal_id(), state.journal_start());
-    let journal = journal::inspect(dir, id, options.segment_bytes, start, &mut |_, _, _| Ok(()))?;
+    let journal = journal::inspect(dir, id, options.segment_sizes(), start, &mut |_, _, _| Ok(()))?;
     match listing {
         Some(of) => of.leftovers(&**dir, journal.last_sequence()).map(drop),
         None => Ok(()),

@@ -15,8 +15,8 @@ use std::sync::Arc;
 pub(crate) use entry::Entry;
 pub(crate) use frame::Group;
 pub(crate) use recovery::{Inspected, Reached, Start, inspect};
-pub(crate) use segment::SegmentPool;
 use segment::{FIRST_GROUP, Segment};
+pub(crate) use segment::{SegmentPool, SegmentSizes};
 
 use crate::base::codec::checksum;
 use crate::base::error::{Error, Result};
@@ -55,8 +55,8 @@ impl JournalId {
 }
 
 /// Writes the first segment of a store that is being created. Durable when this returns.
-pub(crate) fn create(dir: &Arc<dyn Directory>, id: JournalId, segment_bytes: u64) -> Result<()> {
-    segment::create_first(dir, id, segment_bytes)
+pub(crate) fn create(dir: &Arc<dyn Directory>, id: JournalId, sizes: SegmentSizes) -> Result<()> {
+    segment::create_first(dir, id, sizes)
 }
 
 /// Whether `name` is the name of a journal segment.
@@ -77,6 +77,7 @@ pub(crate) struct Journal {
     current: Segment,
     offset: u64,
     next_sequence: u64,
+    least: u64,
     pool: Arc<SegmentPool>,
 }
 
@@ -97,7 +98,8 @@ impl Journal {
         next_sequence: u64,
         pool: Arc<SegmentPool>,
     ) -> Self {
-        Self { id, current, offset, next_sequence, pool }
+        let least = current.bytes.min(pool.least_next());
+        Self { id, current, offset, next_sequence, least, pool }
     }
 
     /// The sequence of the first entry of the next group.
@@ -114,9 +116,14 @@ impl Journal {
         &self.pool
     }
 
-    /// Bytes of all segments.
+    /// Bytes of the segment in use.
     pub(crate) fn segment_bytes(&self) -> u64 {
         self.current.bytes
+    }
+
+    /// Bytes that a segment has at least, the one in use or the next: a group must fit in either.
+    pub(crate) fn least_segment_bytes(&self) -> u64 {
+        self.least
     }
 
     /// Makes room for `group`: moves on to a ready segment when the current one has too little
@@ -128,6 +135,7 @@ impl Journal {
         let Some(next) = self.pool.take() else { return Room::None };
         self.pool.hand_in(std::mem::replace(&mut self.current, next));
         self.offset = FIRST_GROUP;
+        self.least = self.current.bytes.min(self.pool.least_next());
         Room::NextSegment
     }
 

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use super::entry::{self, Entry};
 use super::frame::Header;
-use super::segment::{self, FIRST_GROUP, Found, Segment, SegmentHeader, SegmentPool};
+use super::segment::{self, FIRST_GROUP, Found, Segment, SegmentHeader, SegmentPool, SegmentSizes};
 use super::{Journal, JournalId, Position};
 use crate::base::codec::Decoder;
 use crate::base::error::{Error, ErrorKind, Result};
@@ -47,7 +47,7 @@ pub(crate) struct Reached {
 pub(crate) struct Inspected {
     dir: Arc<dyn Directory>,
     id: JournalId,
-    segment_bytes: u64,
+    sizes: SegmentSizes,
     reader: Reader,
     /// Before `current`; perhaps not folded.
     full: Vec<Segment>,
@@ -69,7 +69,7 @@ pub(crate) struct Unfinished(Vec<Unprepared>);
 pub(crate) fn inspect(
     dir: &Arc<dyn Directory>,
     id: JournalId,
-    segment_bytes: u64,
+    sizes: SegmentSizes,
     start: Start,
     visit: &mut dyn FnMut(&Header, u64, Entry) -> Result<()>,
 ) -> Result<Inspected> {
@@ -110,7 +110,7 @@ pub(crate) fn inspect(
     Ok(Inspected {
         dir: dir.clone(),
         id,
-        segment_bytes,
+        sizes,
         reader,
         full,
         current,
@@ -132,8 +132,9 @@ impl Inspected {
     /// bytes that are there already are written; an error, or a crash on the way, loses nothing.
     ///
     /// Files without a header stay until the caller removes them.
-    pub(crate) fn settle(self) -> Result<(Journal, Unfinished)> {
+    pub(crate) fn settle(mut self) -> Result<(Journal, Unfinished)> {
         self.reader.make_last_durable()?;
+        self.remove_small()?;
         // What a killed process or a failed sync left is seen, but may not be durable: not the headers
         // of segments that were prepared, not a name. A group in a segment that a power loss takes
         // away would be lost although it was synced.
@@ -147,12 +148,31 @@ impl Inspected {
             ready: self.ready,
             full: self.full,
             free: self.free,
+            current_bytes: self.current.bytes,
             next_slot: self.next_slot,
         };
-        let pool = SegmentPool::new(self.dir, self.id, self.segment_bytes, found);
+        let pool = SegmentPool::new(self.dir, self.id, self.sizes, found);
         let sequence = self.reader.expected;
         let journal = Journal::resume(self.id, self.current, self.end, sequence, Arc::new(pool));
         Ok((journal, Unfinished(self.without_header)))
+    }
+}
+
+impl Inspected {
+    /// Removes prepared segments that are smaller than a group may be by now: the options allow longer responses than
+    /// those of the open before. Others are prepared in their place.
+    fn remove_small(&mut self) -> Result<()> {
+        let failed = |error| Error::io("removing a small journal segment", error);
+        let fitting = self.ready.iter().take_while(|segment| segment.bytes >= self.sizes.first);
+        let fitting = fitting.count();
+        // DURABLE: the last one first, each before the next. A hole among them would be a lost segment.
+        while self.ready.len() > fitting {
+            let Some(Segment { name, file, .. }) = self.ready.pop() else { break };
+            drop(file);
+            self.dir.remove(&name).map_err(failed)?;
+            self.dir.sync().map_err(failed)?;
+        }
+        Ok(())
     }
 }
 

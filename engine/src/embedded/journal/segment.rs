@@ -1,4 +1,6 @@
-//! Segments: files of one size, written with zeros once, used again and again.
+//! Segments: files that are written with zeros once and used again and again.
+//!
+//! The first ones of a store are small; each that was filled lets the next be larger, up to a bound.
 //!
 //! ```text
 //! journal-0000.seg   block 0: header, then groups, each from the start of a block
@@ -24,6 +26,8 @@ const FORMAT_VERSION: u32 = 1;
 const HEADER_LEN: usize = 48;
 /// Segments kept ready ahead of the one in use.
 const READY: usize = 2;
+/// How much larger than one that was filled the next may be.
+const GROWTH: u64 = 4;
 
 /// Where the groups of a segment begin.
 pub(super) const FIRST_GROUP: u64 = BLOCK as u64;
@@ -130,13 +134,23 @@ pub(super) fn write_header(segment: &Segment, id: JournalId) -> io::Result<()> {
 pub(crate) struct SegmentPool {
     dir: Arc<dyn Directory>,
     id: JournalId,
-    segment_bytes: u64,
+    /// The largest that a segment becomes.
+    most_bytes: u64,
     queues: Mutex<Queues>,
     changed: Condvar,
 }
 
+/// How large segments are made, in bytes, multiples of the block size.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SegmentSizes {
+    pub(crate) first: u64,
+    pub(crate) most: u64,
+}
+
 #[derive(Debug, Default)]
 struct Queues {
+    /// The size of the next segment. Never shrinks.
+    next_bytes: u64,
     /// Prepared, in the order of their use numbers.
     ready: VecDeque<Segment>,
     /// Full, and perhaps not yet folded, in the order of their use numbers.
@@ -164,10 +178,13 @@ impl SegmentPool {
     pub(super) fn new(
         dir: Arc<dyn Directory>,
         id: JournalId,
-        segment_bytes: u64,
+        sizes: SegmentSizes,
         found: Found,
     ) -> Self {
+        let held = found.ready.iter().chain(&found.full).chain(&found.free);
+        let largest = held.map(|segment| segment.bytes).fold(found.current_bytes, u64::max);
         let queues = Queues {
+            next_bytes: sizes.first.max(largest).min(sizes.most),
             ready: found.ready.into(),
             full: found.full.into(),
             free: found.free,
@@ -176,7 +193,8 @@ impl SegmentPool {
             next_slot: found.next_slot,
             failure: None,
         };
-        Self { dir, id, segment_bytes, queues: Mutex::new(queues), changed: Condvar::new() }
+        let most_bytes = sizes.most;
+        Self { dir, id, most_bytes, queues: Mutex::new(queues), changed: Condvar::new() }
     }
 
     /// Whether fewer segments are ready than should be.
@@ -233,23 +251,27 @@ impl SegmentPool {
     /// The segment that gets the next use number: the one that may have it already, else a folded
     /// one, else a new file.
     fn next_numbered(&self) -> io::Result<NumberedSegment> {
-        let (use_number, slot) = {
+        let (use_number, slot, bytes, folded) = {
             let mut queues = self.queues.lock();
             if let Some(numbered) = queues.numbered.take() {
                 return Ok(numbered);
             }
-            if let Some(folded) = queues.free.pop() {
-                let segment = Segment { use_number: queues.next_use, ..folded };
-                return Ok(NumberedSegment { segment, new: false });
-            }
-            (queues.next_use, queues.next_slot)
+            let folded = queues.free.pop();
+            (queues.next_use, queues.next_slot, queues.next_bytes, folded)
         };
+        if let Some(folded) = folded {
+            let grown = grow(&folded, bytes).inspect_err(|_| {
+                self.queues.lock().free.push(folded.clone());
+            })?;
+            let segment = Segment { use_number, bytes: grown, ..folded };
+            return Ok(NumberedSegment { segment, new: false });
+        }
         let name = file_name(slot);
         // The zeros are durable before the header: a segment with a header has its whole length.
         let created = self.dir.create(&name, Caching::Direct).and_then(|file| {
             let name = Arc::from(name.as_str());
-            let segment = Segment { name, file, use_number, bytes: self.segment_bytes };
-            fill_with_zeros(&segment)?;
+            let segment = Segment { name, file, use_number, bytes };
+            fill_with_zeros(&*segment.file, 0, bytes)?;
             segment.file.sync()?;
             Ok(NumberedSegment { segment, new: true })
         });
@@ -308,7 +330,17 @@ impl SegmentPool {
     }
 
     pub(super) fn hand_in(&self, segment: Segment) {
-        self.queues.lock().full.push_back(segment);
+        let mut queues = self.queues.lock();
+        let next = segment.bytes.saturating_mul(GROWTH).min(self.most_bytes);
+        queues.next_bytes = queues.next_bytes.max(next);
+        queues.full.push_back(segment);
+    }
+
+    /// The smallest that the next segment to write to may be.
+    pub(super) fn least_next(&self) -> u64 {
+        let queues = self.queues.lock();
+        let ready = queues.ready.iter().map(|segment| segment.bytes);
+        ready.fold(queues.next_bytes, u64::min)
     }
 
     /// Frees the segments whose groups all lie before `replay_from`. Called only after the fold
@@ -329,18 +361,38 @@ pub(super) struct Found {
     pub(super) ready: Vec<Segment>,
     pub(super) full: Vec<Segment>,
     pub(super) free: Vec<Segment>,
+    pub(super) current_bytes: u64,
     pub(super) next_use: u64,
     pub(super) next_slot: u32,
 }
 
-fn fill_with_zeros(segment: &Segment) -> io::Result<()> {
+/// Makes a folded segment larger, if it is smaller than `bytes`; gives its size then. The zeros are durable before a
+/// header speaks of them. A disk without space for them leaves it as it was.
+pub(super) fn grow(folded: &Segment, bytes: u64) -> io::Result<u64> {
+    if folded.bytes >= bytes {
+        return Ok(folded.bytes);
+    }
+    let grown =
+        fill_with_zeros(&*folded.file, folded.bytes, bytes).and_then(|()| folded.file.sync());
+    match grown {
+        Ok(()) => Ok(bytes),
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            // What was taken in vain is given back; recovery reads no further than the header says.
+            folded.file.set_len(folded.bytes)?;
+            Ok(folded.bytes)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn fill_with_zeros(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
     /// The journal waits behind each write: not much.
     const STEP: usize = 256 << 10;
     let zeros = AlignedBuffer::zeroed(STEP);
-    let mut offset = 0;
-    while offset < segment.bytes {
-        let len = (segment.bytes - offset).min(STEP as u64) as usize;
-        segment.file.write_at(offset, &zeros[..len])?;
+    let mut offset = from;
+    while offset < to {
+        let len = (to - offset).min(STEP as u64) as usize;
+        file.write_at(offset, &zeros[..len])?;
         offset += len as u64;
     }
     Ok(())
@@ -350,8 +402,8 @@ fn fill_with_zeros(segment: &Segment) -> io::Result<()> {
 pub(super) fn create_first(
     dir: &Arc<dyn Directory>,
     id: JournalId,
-    segment_bytes: u64,
+    sizes: SegmentSizes,
 ) -> Result<()> {
     let found = Found { next_use: 1, ..Found::default() };
-    SegmentPool::new(dir.clone(), id, segment_bytes, found).prepare()
+    SegmentPool::new(dir.clone(), id, sizes, found).prepare()
 }

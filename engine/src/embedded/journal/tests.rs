@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::ErrorKind;
-use crate::embedded::disk::{BLOCK, Disk, OsDisk};
+use crate::embedded::disk::{BLOCK, Caching, Disk, DiskFile, OsDisk};
 use crate::semantics::command::Change;
 use crate::semantics::key::KeyHash;
 
 const ID: JournalId = JournalId { identity: 7, seed: 11 };
 const SEGMENT: u64 = 64 << 10;
+const FIXED: SegmentSizes = SegmentSizes { first: SEGMENT, most: SEGMENT };
 
 /// A directory that is removed when the test ends.
 struct Dir(PathBuf);
@@ -67,7 +68,7 @@ impl Drop for Dir {
 }
 
 fn new_journal(dir: &Dir) -> Journal {
-    create(&dir.handle(), ID, SEGMENT).unwrap();
+    create(&dir.handle(), ID, FIXED).unwrap();
     let (journal, found) = recover_from(dir, START).unwrap();
     assert_eq!(found, []);
     journal
@@ -87,7 +88,7 @@ fn recover(
     start: Start,
     visit: &mut dyn FnMut(&frame::Header, u64, Entry) -> Result<()>,
 ) -> Result<Journal> {
-    let (journal, unfinished) = inspect(dir, id, SEGMENT, start, visit)?.settle()?;
+    let (journal, unfinished) = inspect(dir, id, FIXED, start, visit)?.settle()?;
     unfinished.remove(&**dir)?;
     Ok(journal)
 }
@@ -385,6 +386,48 @@ fn a_segment_is_recycled_only_when_nothing_in_it_is_replayed() {
 fn a_segment_has_its_length_whatever_it_is() {
     let dir = Dir::new();
     let bytes = 3 << 19;
-    create(&dir.handle(), ID, bytes).unwrap();
+    create(&dir.handle(), ID, SegmentSizes { first: bytes, most: bytes }).unwrap();
     assert_eq!(std::fs::metadata(dir.segment(0)).unwrap().len(), bytes);
+}
+
+/// A file of a disk that is full: half of what is written beyond its end is there.
+#[derive(Debug)]
+struct Full(Arc<dyn DiskFile>);
+
+impl DiskFile for Full {
+    fn len(&self) -> std::io::Result<u64> {
+        self.0.len()
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+        self.0.read_at(offset, buffer)
+    }
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+        self.0.write_at(offset, &bytes[..bytes.len() / 2])?;
+        Err(std::io::ErrorKind::StorageFull.into())
+    }
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.0.set_len(len)
+    }
+    fn sync(&self) -> std::io::Result<()> {
+        self.0.sync()
+    }
+    fn is_named(&self) -> std::io::Result<bool> {
+        self.0.is_named()
+    }
+}
+
+#[test]
+fn a_folded_segment_grows_or_stays_as_it_was() {
+    let dir = Dir::new();
+    create(&dir.handle(), ID, FIXED).unwrap();
+    let name: Arc<str> = "journal-0000.seg".into();
+    let file = dir.handle().open(&name, Caching::Buffered).unwrap();
+    let mut segment = Segment { name, file: file.clone(), use_number: 1, bytes: SEGMENT };
+    segment.file = Arc::new(Full(file.clone()));
+    assert_eq!(segment::grow(&segment, 4 * SEGMENT).unwrap(), SEGMENT);
+    assert_eq!(file.len().unwrap(), SEGMENT, "what was taken in vain is given back");
+    segment.file = file.clone();
+    assert_eq!(segment::grow(&segment, SEGMENT / 2).unwrap(), SEGMENT);
+    assert_eq!(segment::grow(&segment, 4 * SEGMENT).unwrap(), 4 * SEGMENT);
+    assert_eq!(file.len().unwrap(), 4 * SEGMENT);
 }

@@ -304,14 +304,18 @@ impl Session {
         let weight = record.map_or(0, Record::weight);
         self.recent.add(weight);
         if let Some(record) = record.filter(|record| record.attempt().is_some()) {
-            orphans.add(u64::from(is_orphan(record)));
+            if is_orphan(record) {
+                orphans.add(1);
+            }
             open_bytes.add(weight as u64);
         }
         if let Some(replaced) = replaced {
             let weight = replaced.weight();
             self.recent.remove(weight);
             if replaced.attempt().is_some() {
-                orphans.remove(u64::from(is_orphan(&replaced)));
+                if is_orphan(&replaced) {
+                    orphans.remove(1);
+                }
                 open_bytes.remove(weight as u64);
             }
         }

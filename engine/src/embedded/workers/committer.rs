@@ -106,7 +106,7 @@ impl Committer {
         let now = self.session.now().max(self.time);
         self.time = now;
         self.group.clear();
-        let limit = GROUP_BYTES.min(self.journal.segment_bytes() as usize / 4);
+        let limit = GROUP_BYTES.min(self.journal.least_segment_bytes() as usize / 4);
         let mut written = Vec::with_capacity(self.batch.len());
         let mut unchanged = Vec::new();
         while self.group.len() < limit
