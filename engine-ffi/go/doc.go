@@ -3,7 +3,7 @@
 // duplicates, crashes and power loss. Everything that was answered is on disk, in a directory that
 // one process holds at a time.
 //
-// [Engine.Begin] asks for the right to execute the operation that a [Key] names, and gives one of
+// [Engine.Do] runs an operation in one call. [Engine.Begin] asks for the right to execute the operation that a [Key] names, and gives one of
 // five answers: a [Claim] to execute under, the [Recorded] response of an earlier execution, or why
 // it cannot execute now ([InFlight], [Mismatch], [Orphan]).
 //
@@ -15,6 +15,6 @@
 // come back by another. Open, Get, Orphans, Fold, Sweep, Backup, Verify, Reopen and Close call the
 // engine directly and hold a thread until they return.
 //
-// The package needs cgo and the C library liboncekey, which it finds with pkg-config. With the build
-// tag oncekey_static it is linked statically.
+// The package needs cgo and a C compiler. The modules of a release bring the C library along. In a clone, and with
+// the build tag oncekey_shared, it is found with pkg-config; with oncekey_static it is found so and linked statically.
 package oncekey
