@@ -102,8 +102,6 @@ go_package() {
   rm -rf "$crossing"
   unset ONCEKEY_CROSSING
   cd ..
-  step "the table of figures, in one short round"
-  ./bench.sh 1 1
   step "the Go modules of a release, as a stranger builds with them"
   tests/go_module.sh
 }
