@@ -4,11 +4,12 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
-use common::{Cluster, cluster};
+use common::cluster;
+use common::modes::{grant, pooler, settings_of};
 use oncekey::{Begin, Engine, ErrorKind, Fingerprint, Key, Lookup};
 use oncekey_postgres::Options;
 
@@ -60,70 +61,6 @@ fn two(open: impl Fn() -> Options) -> [Engine; 2] {
     [(); 2].map(|()| open().open().unwrap())
 }
 
-/// What a role needs where startup options are refused.
-fn settings_of(cluster: &Cluster, whose: &str) {
-    for setting in [
-        "statement_timeout = '10s'",
-        "enable_seqscan = off",
-        "enable_hashjoin = off",
-        "enable_mergejoin = off",
-        "jit = off",
-        "plan_cache_mode = force_generic_plan",
-    ] {
-        cluster.raw("postgres").run(&format!("ALTER {whose} SET {setting}"));
-    }
-}
-
-struct Pooler(Child, PathBuf);
-
-impl Drop for Pooler {
-    fn drop(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-        std::fs::remove_dir_all(&self.1).unwrap();
-    }
-}
-
-fn pooler(cluster: &Cluster, mode: &str) -> Option<Pooler> {
-    if !Path::new("/usr/sbin/pgbouncer").exists() {
-        println!("LEFT OUT: pgbouncer is not installed");
-        return None;
-    }
-    let dir = std::env::temp_dir().join(format!("oncekey-pool-{mode}-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
-    let at = dir.display();
-    let config = format!(
-        "[databases]\n* = host={} port={}\n[pgbouncer]\nlisten_addr =\nunix_socket_dir = {at}\nlisten_port = 6432\n\
-         auth_type = any\npool_mode = {mode}\nlogfile = {at}/log\nignore_startup_parameters = extra_float_digits\n\
-         default_pool_size = 3\n",
-        cluster.dir.display(),
-        cluster.port
-    );
-    // It takes the user of the server from the connection string of each database.
-    let config = config.replace("* = host", "* = user=postgres host");
-    std::fs::write(dir.join("ini"), config).unwrap();
-    let mut command = Command::new("setpriv");
-    if rustix::process::geteuid().is_root() {
-        assert!(
-            Command::new("chown").args(["-R", "postgres"]).arg(&dir).status().unwrap().success()
-        );
-        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
-    }
-    let child = command
-        .args(["--", "/usr/sbin/pgbouncer"])
-        .arg(dir.join("ini"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let start = Instant::now();
-    while !dir.join(".s.PGSQL.6432").exists() {
-        assert!(start.elapsed() < Duration::from_secs(30), "the pooler did not start");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    Some(Pooler(child, dir))
-}
-
 #[test]
 fn behind_a_pooler_in_transaction_and_in_statement_mode() {
     let Some(cluster) = cluster() else { return };
@@ -132,7 +69,7 @@ fn behind_a_pooler_in_transaction_and_in_statement_mode() {
         let database = cluster.database();
         settings_of(cluster, &format!("DATABASE {database}"));
         drop(cluster.options(&database, "").open().unwrap());
-        let url = format!("host={} port=6432 user=postgres dbname={database}", pooler.1.display());
+        let url = format!("host={} port=6432 user=postgres dbname={database}", pooler.display());
         let refused = Options::new(&url).open().unwrap_err();
         assert_ne!(
             refused.kind(),
@@ -171,14 +108,7 @@ fn a_role_with_the_rights_that_the_documentation_lists() {
     assert_eq!(kind(true), ErrorKind::StoreUnreadable);
     drop(cluster.options(&database, "").open().unwrap());
     assert_eq!(kind(false), ErrorKind::StoreUnreadable);
-    raw.run(
-        "GRANT USAGE ON SCHEMA oncekey TO app; GRANT USAGE, UPDATE ON SEQUENCE oncekey.version TO app;
-         GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA oncekey TO app;
-         GRANT DELETE ON oncekey.key, oncekey.orphan, oncekey.instance, oncekey.mark, oncekey.response TO app",
-    );
-    for leaf in 0..8 {
-        raw.run(&format!("GRANT TRUNCATE ON oncekey.response_{leaf} TO app"));
-    }
+    grant(&raw, "app");
     let [one, other] = two(|| Options::new(&url));
     everything(&one, &other);
 }

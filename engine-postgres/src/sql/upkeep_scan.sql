@@ -9,11 +9,12 @@ WITH s AS MATERIALIZED (
   SELECT k.hash, k.version, k.state, k.owner, o.id AS known, k.expires_at, k.ttl_ms,
          CASE WHEN k.state = 2 THEN k.since
               WHEN o.id IS NULL THEN NULL
+              WHEN o.ended_at IS NULL THEN k.deadline
               WHEN k.deadline IS NOT NULL THEN least(k.deadline, greatest(o.ended_at, k.started_at))
               ELSE greatest(o.ended_at, k.started_at) END AS since
   FROM oncekey.key k LEFT JOIN oncekey.instance o ON o.id = k.owner
   WHERE k.ctid >= ('(' || (SELECT page FROM s) || ',0)')::tid AND k.ctid < ('(' || (SELECT next FROM s) || ',0)')::tid
-    AND (k.state <> 1 OR o.id IS NULL OR o.ended_at IS NOT NULL)
+    AND (k.state <> 1 OR o.id IS NULL OR o.ended_at IS NOT NULL OR k.deadline <= (SELECT now FROM s))
 ), listed AS (
   INSERT INTO oncekey.orphan (hash, since)
   SELECT k.hash, coalesce(k.since, s.now) FROM s, k WHERE k.state IN (1, 2) AND coalesce(k.since, s.now) + k.ttl_ms > s.now

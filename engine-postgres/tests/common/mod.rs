@@ -2,6 +2,7 @@
 //! process that started it.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod modes;
 pub mod proxy;
 
 use std::path::{Path, PathBuf};
@@ -34,6 +35,15 @@ fn as_user() -> Command {
         command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
     }
     command
+}
+
+/// Gives a folder to the user that the programs run as.
+pub fn give(dir: &Path) {
+    if rustix::process::geteuid().is_root() {
+        assert!(
+            Command::new("chown").args(["-R", "postgres"]).arg(dir).status().unwrap().success()
+        );
+    }
 }
 
 /// The cluster of this test binary; `None` where PostgreSQL is not installed.
@@ -81,7 +91,7 @@ impl Cluster {
                     "-c",
                     "listen_addresses=127.0.0.1",
                     "-c",
-                    "max_connections=100",
+                    "max_connections=600",
                     "-c",
                     "shared_buffers=64MB",
                 ])

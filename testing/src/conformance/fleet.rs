@@ -37,7 +37,7 @@ pub trait SharedStore: Sized + Send + Sync + 'static {
 pub struct InMemory(SharedMemory);
 
 impl SharedStore for InMemory {
-    const PACE: u32 = 150;
+    const PACE: u32 = 50;
 
     fn new() -> Option<Self> {
         Some(Self(SharedMemory::new()))
