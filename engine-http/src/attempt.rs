@@ -4,8 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use std::time::Duration;
+
+use http::{HeaderMap, Response};
 use oncekey::{Claim, Key, SharedBytes, Token};
 use parking_lot::Mutex;
+
+use crate::markers::Ttl;
+use crate::policy::Policy;
+use crate::recorded::Encoder;
 
 /// The execution that a request is part of, in the extensions of every request that runs under an
 /// idempotency key.
@@ -93,6 +100,51 @@ impl Attempt {
     }
 }
 
+/// What completes an execution elsewhere than in the layer.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Taken {
+    pub claim: Claim,
+    /// The response as the layer stores it; `None` when it is over the limit.
+    pub stored: Option<Vec<u8>>,
+    pub ttl: Option<Duration>,
+}
+
+/// For crates that complete an execution in a transaction of the handler's own.
+#[doc(hidden)]
+impl Attempt {
+    /// Takes the claim out of the layer's hands; `None` when the execution has ended. Until it is returned
+    /// the layer ends nothing.
+    pub fn take<B: AsRef<[u8]>>(&self, response: &Response<B>) -> Option<Taken> {
+        let policy = &self.claim.policy;
+        let (status, headers) = (response.status(), response.headers());
+        let encoder = Encoder::new(status, headers, &policy.dropped_headers, policy.max_response);
+        let stored = encoder.and_then(|mut encoder| {
+            encoder.push(response.body().as_ref()).then(|| encoder.finish(&HeaderMap::new()))?
+        });
+        let ttl = response.extensions().get::<Ttl>().copied().or(policy.ttl.map(Ttl));
+        let claim = self.claim.claim.lock().take()?;
+        Some(Taken { claim, stored, ttl: ttl.map(Ttl::in_engine) })
+    }
+
+    /// Gives the claim back. `completed`: by a transaction that was committed; the layer stores nothing then.
+    pub fn give_back(&self, claim: Claim, completed: bool) {
+        self.claim.completed.store(completed, Ordering::Relaxed);
+        // Released before the claim of an execution that has ended is dropped.
+        let late = {
+            let mut held = self.claim.claim.lock();
+            match self.claim.ended.load(Ordering::Relaxed) {
+                true => Some(claim),
+                false => {
+                    *held = Some(claim);
+                    None
+                }
+            }
+        };
+        drop(late);
+    }
+}
+
 impl fmt::Debug for Attempt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Attempt")
@@ -146,6 +198,11 @@ struct HeldClaim {
     claim: Mutex<Option<Claim>>,
     /// Whether the handler was called. Until then it is certain that nothing happened.
     started: AtomicBool,
+    /// Whether a transaction of the handler's completed it.
+    completed: AtomicBool,
+    /// Whether the owner is gone; set with the lock held.
+    ended: AtomicBool,
+    policy: Arc<Policy>,
 }
 
 /// The owner of a claim. Dropping it ends the claim, however many [`Attempt`]s are still around: the
@@ -153,18 +210,25 @@ struct HeldClaim {
 pub(crate) struct Owner(Arc<HeldClaim>);
 
 impl Owner {
-    pub(crate) fn new(claim: Claim) -> (Self, Attempt) {
+    pub(crate) fn new(claim: Claim, policy: Arc<Policy>) -> (Self, Attempt) {
         let key = claim.key().clone();
         let number = claim.attempt();
         let token = claim.token();
-        let claim =
-            Arc::new(HeldClaim { claim: Mutex::new(Some(claim)), started: AtomicBool::new(false) });
+        let [started, completed, ended] = [false; 3].map(AtomicBool::new);
+        let claim = Mutex::new(Some(claim));
+        let claim = Arc::new(HeldClaim { claim, started, completed, ended, policy });
         (Self(claim.clone()), Attempt { key, number, token, claim })
     }
 
-    /// The claim, which only this owner takes.
+    /// The claim, for its end; one that is given back later ends by itself.
     pub(crate) fn take(&self) -> Option<Claim> {
-        self.0.claim.lock().take()
+        let mut held = self.0.claim.lock();
+        self.0.ended.store(true, Ordering::Relaxed);
+        held.take()
+    }
+
+    pub(crate) fn is_completed(&self) -> bool {
+        self.0.completed.load(Ordering::Relaxed)
     }
 
     /// Says that the handler is called now.

@@ -27,7 +27,7 @@ const TAKE_OVER_TRIES: usize = 3;
 pub(crate) struct Config {
     pub(crate) engine: Engine,
     pub(crate) contract: Contract,
-    pub(crate) policy: Policy,
+    pub(crate) policy: Arc<Policy>,
     pub(crate) intake: Intake,
     pub(crate) counters: Arc<Counters>,
     pub(crate) running: Running,
@@ -47,6 +47,8 @@ pub(crate) enum Verdict {
     NotExecuted,
     /// With the reason, for the log.
     Unknown(&'static str),
+    /// The handler completed it, in a transaction of its own.
+    Completed,
 }
 
 impl Config {
@@ -177,12 +179,8 @@ impl Config {
                 }
                 return;
             }
-            Verdict::Unknown(reason) => {
-                drop(claim);
-                self.counters.abandoned.add();
-                log::abandoned(reason);
-                return;
-            }
+            Verdict::Unknown(reason) => return self.give_up(claim, Some(reason)).await,
+            Verdict::Completed => return self.give_up(claim, None).await,
         };
         match recorded {
             Ok(completion) if completion.response_kept() => {}
@@ -196,6 +194,19 @@ impl Config {
     fn complete_failed(&self, error: &oncekey::Error) {
         self.counters.complete_failed.add();
         log::complete_failed(error);
+    }
+
+    /// Gives a claim up for a reason, or after it was completed elsewhere. A client that is told so may send a
+    /// retry at once, to any process. ORDER: it is told once the end is durable.
+    async fn give_up(&self, claim: Claim, reason: Option<&str>) {
+        let ended = claim.abandon().await;
+        if let Some(reason) = reason {
+            self.counters.abandoned.add();
+            log::abandoned(reason);
+        }
+        if let Err(error) = ended {
+            self.complete_failed(&error);
+        }
     }
 }
 

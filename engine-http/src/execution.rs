@@ -36,7 +36,7 @@ pub struct Execution {
 
 impl Execution {
     pub(crate) fn new(config: Arc<Config>, claim: Claim) -> Self {
-        let (owner, attempt) = Owner::new(claim);
+        let (owner, attempt) = Owner::new(claim, config.policy.clone());
         let running = config.running.enter();
         Self { config, owner, attempt, _running: running }
     }
@@ -77,6 +77,8 @@ impl Execution {
 
     pub(crate) async fn end(&self, verdict: Verdict, ttl: Option<Duration>) {
         if let Some(claim) = self.owner.take() {
+            // However the handler ended behind its commit.
+            let verdict = if self.owner.is_completed() { Verdict::Completed } else { verdict };
             self.config.settle(claim, verdict, ttl).await;
         }
     }
@@ -91,7 +93,9 @@ impl Execution {
         let (parts, body) = response.into_parts();
         let ttl =
             parts.extensions.get::<Ttl>().copied().or(policy.ttl.map(Ttl)).map(Ttl::in_engine);
-        let verdict = if parts.extensions.get::<OutcomeUnknown>().is_some() {
+        let verdict = if self.owner.is_completed() {
+            Verdict::Completed
+        } else if parts.extensions.get::<OutcomeUnknown>().is_some() {
             Verdict::Unknown("the response says so")
         } else if policy.stored.frees_the_key(&parts) {
             Verdict::NotExecuted

@@ -130,7 +130,7 @@ impl Idempotency {
             config: Arc::new(Config {
                 engine,
                 contract: Contract::default(),
-                policy: Policy::default(),
+                policy: Arc::new(Policy::default()),
                 intake: Intake { budget: Budget::new(MAX_BUFFERED), idle: BODY_IDLE, timer: None },
                 counters: Arc::default(),
                 running: Running::default(),
@@ -145,7 +145,7 @@ impl Idempotency {
 
     /// What holds for the requests that are admitted here. Default [`Policy::new`].
     pub fn policy(self, policy: Policy) -> Self {
-        self.with(|config| config.policy = policy)
+        self.with(|config| config.policy = Arc::new(policy))
     }
 
     /// The most memory, in bytes, that the bodies of all requests take together that [`Keyed::read`] read.

@@ -124,6 +124,8 @@ mod stats;
 pub use admin::describe;
 #[cfg(feature = "admin")]
 pub use admin::{Access, Admin, Caller, ControlSocket};
+#[doc(hidden)]
+pub use attempt::Taken;
 pub use attempt::{Attempt, CheckpointError};
 pub use body::{RequestBody, ResponseBody};
 pub use contract::{Contract, KeyForm, Methods, Refusals, Statuses};

@@ -2,6 +2,8 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "http")]
+mod attempt;
 mod connection;
 mod handshake;
 mod options;
@@ -12,6 +14,8 @@ mod tls;
 mod transaction;
 mod upkeep;
 
+#[cfg(feature = "http")]
+pub use attempt::{AttemptCompleted, CompleteAttemptIn};
 pub use options::Options;
 pub use store::PostgresStore;
 pub use transaction::{CompleteIn, Completed, Connection};

@@ -158,7 +158,7 @@ impl Statements {
             create: sql(include_str!("sql/create.sql"), &[T::INT8, T::BYTEA, T::INT8, T::INT2]),
             complete_in: sql(
                 include_str!("sql/complete_in.sql"),
-                &[T::TEXT, T::INT8, T::UUID, T::INT8, T::BYTEA],
+                &[T::TEXT, T::INT8, T::UUID, T::INT8, T::BYTEA, T::INT8],
             ),
             upkeep_elect: sql(include_str!("sql/upkeep_elect.sql"), &[T::INT8]),
             upkeep_scan: sql(include_str!("sql/upkeep_scan.sql"), &[T::INT8]),

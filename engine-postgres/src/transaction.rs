@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::future::Future;
+use std::time::Duration;
 
-use oncekey::fleet::store::{Store, error};
+use oncekey::fleet::store::{MAX_MILLIS, Store, error};
 use oncekey::fleet::{Completing, failed};
 use oncekey::{Claim, Error, ErrorKind, Failed};
+use tokio_postgres::GenericClient;
 use tokio_postgres::types::{ToSql, Type};
 
 use crate::connection;
@@ -32,6 +34,7 @@ pub struct Statement {
     hash: u128,
     token: i64,
     body: Option<Vec<u8>>,
+    ttl: Option<i64>,
 }
 
 /// Adds [`complete_in`](Self::complete_in) to a claim.
@@ -84,37 +87,40 @@ impl CompleteIn for Claim {
         transaction: &mut impl Connection,
         response: &[u8],
     ) -> Result<Completed, Failed<Claim>> {
-        let completing = Completing::of(&self, response);
-        let store = Completing::store(&self).and_then(|store| store.downcast_ref());
-        let Some(store) = store else {
-            let context = "the store of this claim is not one of PostgreSQL";
-            return Err(failed(error(ErrorKind::Unsupported, context, None), Some(self)));
-        };
-        let statement = statement(store, &completing);
-        match transaction.complete(&statement).await {
-            Ok(0) => {}
-            Ok(_) => return Ok(Completed { claim: self }),
-            Err(error) => return Err(failed(error, Some(self))),
-        }
-        let why_not = look(store, &completing).await;
-        Err(match why_not {
-            Ok(()) => {
-                let context =
-                    "the transaction cannot see the claim: it began before it, or elsewhere";
-                failed(error(ErrorKind::InvalidInput, context, None), Some(self))
-            }
-            Err(error)
-                if matches!(error.kind(), ErrorKind::Fenced | ErrorKind::AlreadyCompleted) =>
-            {
-                // The end of the claim is known; its drop tells the engine nothing that it would not see.
-                failed(error, None)
-            }
-            Err(error) => failed(error, Some(self)),
-        })
+        complete(self, transaction, Some(response), None).await
     }
 }
 
-fn statement(store: &PostgresStore, completing: &Completing) -> Statement {
+/// See [`CompleteIn::complete_in`]; `ttl` counts instead of that of the claim.
+pub(crate) async fn complete(
+    claim: Claim,
+    transaction: &mut impl Connection,
+    response: Option<&[u8]>,
+    ttl: Option<Duration>,
+) -> Result<Completed, Failed<Claim>> {
+    let completing = Completing::of(&claim, response);
+    let store = Completing::store(&claim).and_then(|store| store.downcast_ref());
+    let Some(store) = store else {
+        let context = "the store of this claim is not one of PostgreSQL";
+        return Err(failed(error(ErrorKind::Unsupported, context, None), Some(claim)));
+    };
+    let statement = statement(store, &completing, ttl);
+    match transaction.complete(&statement).await {
+        Ok(0) => {}
+        Ok(_) => return Ok(Completed { claim }),
+        Err(error) => return Err(failed(error, Some(claim))),
+    }
+    let why_not = look(store, &completing).await;
+    let error = why_not.err().unwrap_or_else(|| {
+        let context = "the transaction cannot see the claim: it began before it, or elsewhere";
+        error(ErrorKind::InvalidInput, context, None)
+    });
+    let over = matches!(error.kind(), ErrorKind::Fenced | ErrorKind::AlreadyCompleted);
+    // The end of the claim is known: its drop tells the engine nothing that it would not see.
+    Err(failed(error, (!over).then_some(claim)))
+}
+
+fn statement(store: &PostgresStore, completing: &Completing, ttl: Option<Duration>) -> Statement {
     Statement {
         text: Statements::new(&store.settings.schema).complete_in.text,
         synchronous_commit: store.settings.synchronous_commit,
@@ -122,6 +128,9 @@ fn statement(store: &PostgresStore, completing: &Completing) -> Statement {
         hash: completing.hash,
         token: completing.token as i64,
         body: completing.body.as_ref().map(|body| body.to_vec()),
+        ttl: ttl.map(|ttl| {
+            u64::try_from(ttl.as_millis()).map_or(MAX_MILLIS, |ms| ms.min(MAX_MILLIS)) as i64
+        }),
     }
 }
 
@@ -137,31 +146,29 @@ async fn look(store: &PostgresStore, completing: &Completing) -> Result<(), Erro
 
 impl Connection for tokio_postgres::Transaction<'_> {
     async fn complete(&mut self, statement: &Statement) -> Result<usize, Error> {
-        let hash = Hash(statement.hash);
-        let params: [(&(dyn ToSql + Sync), Type); 5] = [
-            (&statement.synchronous_commit, Type::TEXT),
-            (&statement.incarnation, Type::INT8),
-            (&hash, Type::UUID),
-            (&statement.token, Type::INT8),
-            (&statement.body, Type::BYTEA),
-        ];
-        let rows = self.query_typed(&statement.text, &params).await;
-        Ok(rows.map_err(|source| connection::failed(source, true).0.error().clone())?.len())
+        statement.run_by(self).await
     }
 }
 
 /// A connection in whose transaction, begun by a statement of the caller, the claim is completed.
 impl Connection for tokio_postgres::Client {
     async fn complete(&mut self, statement: &Statement) -> Result<usize, Error> {
-        let hash = Hash(statement.hash);
-        let params: [(&(dyn ToSql + Sync), Type); 5] = [
-            (&statement.synchronous_commit, Type::TEXT),
-            (&statement.incarnation, Type::INT8),
+        statement.run_by(self).await
+    }
+}
+
+impl Statement {
+    async fn run_by(&self, client: &impl GenericClient) -> Result<usize, Error> {
+        let hash = Hash(self.hash);
+        let params: [(&(dyn ToSql + Sync), Type); 6] = [
+            (&self.synchronous_commit, Type::TEXT),
+            (&self.incarnation, Type::INT8),
             (&hash, Type::UUID),
-            (&statement.token, Type::INT8),
-            (&statement.body, Type::BYTEA),
+            (&self.token, Type::INT8),
+            (&self.body, Type::BYTEA),
+            (&self.ttl, Type::INT8),
         ];
-        let rows = self.query_typed(&statement.text, &params).await;
+        let rows = client.query_typed(&self.text, &params).await;
         Ok(rows.map_err(|source| connection::failed(source, true).0.error().clone())?.len())
     }
 }
@@ -175,6 +182,7 @@ impl Connection for sqlx::PgConnection {
             .bind(sqlx::types::Uuid::from_u128(statement.hash))
             .bind(statement.token)
             .bind(statement.body.as_deref())
+            .bind(statement.ttl)
             .fetch_all(self)
             .await;
         let wrap = |source: sqlx::Error| {

@@ -11,10 +11,10 @@ use oncekey_http::{
     Attempt, CheckpointError, IdempotencyLayer, NotExecuted, NotStored, OutcomeUnknown, Policy,
     Recovery,
 };
-use oncekey_testing::{Fault, OpKind};
+use oncekey_testing::{Fault, HeldDisk, OpKind, SimDisk};
 use tokio::io::AsyncWriteExt;
 
-use crate::support::{KEY, Server, Store, channel_body, response};
+use crate::support::{Gate, KEY, Server, Store, channel_body, response};
 
 /// Fails until it is cleared, on the segment that the journal writes to: others are being prepared
 /// by another thread at the same time.
@@ -24,6 +24,49 @@ fn journal_fails(kind: OpKind) -> Fault {
 
 async fn created(_: Request) -> Response {
     response(201, "created")
+}
+
+/// A client that is told that nobody knows may ask again at once, of any process.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_says_unknown_waits_until_that_is_durable() {
+    for panics in [false, true] {
+        let held = HeldDisk::new(SimDisk::new(), "journal");
+        let disk = held.clone();
+        let gate = Gate::new();
+        let passing = gate.clone();
+        let store = Store::with(|options| options.disk(Arc::new(disk)));
+        let server = Server::with(
+            store,
+            |layer| layer,
+            move |_| {
+                let gate = passing.clone();
+                async move {
+                    gate.pass().await;
+                    assert!(!panics, "the handler fails");
+                    let mut response = response(502, "it broke off");
+                    response.extensions_mut().insert(OutcomeUnknown);
+                    response
+                }
+            },
+        );
+        let server = Arc::new(server.await);
+        server.store.engine.sweep().unwrap();
+        let asked = server.clone();
+        let answer = tokio::spawn(async move {
+            let request = asked.request(http::Method::POST, "/orders").header(KEY, "k");
+            asked.send(request, "a").await.map(|reply| reply.status).ok()
+        });
+        gate.entered().await;
+        held.hold();
+        gate.open(1);
+        held.wait_for_sync();
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        let told_before = answer.is_finished();
+        held.release();
+        assert!(!told_before, "told before it is so");
+        assert_eq!(answer.await.unwrap(), (!panics).then_some(502));
+        server.post("k", "a").await.assert_problem(409, "idempotency_outcome_unknown");
+    }
 }
 
 /// The connection breaks as it does without the layer, and the key says at once what it knows.

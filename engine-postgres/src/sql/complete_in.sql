@@ -1,4 +1,4 @@
--- $1 synchronous_commit, $2 incarnation, $3 hash, $4 token, $5 response. Runs in the caller's transaction: the
+-- $1 synchronous_commit, $2 incarnation, $3 hash, $4 token, $5 response, $6 TTL instead of the record's. Runs in the caller's transaction: the
 -- caller's own rows and the response become durable together. It may wait for the short group of a resolver.
 WITH s AS MATERIALIZED (
   SELECT set_config('synchronous_commit', $1::text, true) AS synchronous_commit,
@@ -7,9 +7,9 @@ WITH s AS MATERIALIZED (
 ), upd AS (
   UPDATE oncekey.key k SET
     version = nextval('oncekey.version'), writer = 0, op = 0,
-    state = CASE WHEN $5::bytea IS NULL THEN 4 ELSE 3 END, since = s.now, expires_at = s.now + k.ttl_ms,
-    leaf = CASE WHEN (s.now + k.ttl_ms) / s.bucket_ms - s.now / s.bucket_ms <= s.leaves - 3
-                THEN ((s.now + k.ttl_ms) / s.bucket_ms % s.leaves)::smallint ELSE s.leaves END,
+    state = CASE WHEN $5::bytea IS NULL THEN 4 ELSE 3 END, since = s.now, expires_at = s.now + coalesce($6::bigint, k.ttl_ms),
+    leaf = CASE WHEN (s.now + coalesce($6, k.ttl_ms)) / s.bucket_ms - s.now / s.bucket_ms <= s.leaves - 3
+                THEN ((s.now + coalesce($6, k.ttl_ms)) / s.bucket_ms % s.leaves)::smallint ELSE s.leaves END,
     checkpoint = NULL
   FROM s WHERE k.hash = $3::uuid AND k.token = $4::bigint AND k.state IN (1, 2)
     AND (k.expires_at IS NULL OR k.expires_at > s.now)

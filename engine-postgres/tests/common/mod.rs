@@ -21,10 +21,13 @@ pub struct Cluster {
     databases: AtomicU64,
 }
 
-/// Where Debian has the programs, or the path.
+/// Where Debian has the programs, the newest first, or the path.
 fn programs() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    (["/usr/lib/postgresql/15/bin"].iter().map(PathBuf::from))
+    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut versions: Vec<_> = versions.map(|version| version.path().join("bin")).collect();
+    versions.sort();
+    (versions.into_iter().rev())
         .chain(std::env::split_paths(&path))
         .find(|dir| ["postgres", "initdb"].iter().all(|program| dir.join(program).exists()))
 }

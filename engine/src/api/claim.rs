@@ -135,6 +135,40 @@ impl Claim {
         handle.finish(self, command, |_| Some(()))
     }
 
+    /// Gives the claim up without a word of how the operation ended, as a drop does: its outcome is unknown.
+    /// Durable when the answer is Ok, so that no begin that comes afterwards is told `Locked` by this claim.
+    /// A drop tells nobody.
+    ///
+    /// ```
+    /// # use oncekey::{Begin, Engine, Fingerprint, Key};
+    /// # let dir = std::env::temp_dir().join(format!("oncekey-doc-abandon-{}", std::process::id()));
+    /// # let engine = Engine::open(&dir)?;
+    /// # let key = Key::new("tenant-7", "order-1")?;
+    /// # let request = || Fingerprint::builder().part("body", "two of these").finish();
+    /// # let Begin::Claimed(claim) = engine.begin(&key, request()).wait()? else { unreachable!() };
+    /// // The provider did not answer: tell the client that nobody knows, and mean it.
+    /// claim.abandon().wait()?;
+    /// assert!(matches!(engine.begin(&key, request()).wait()?, Begin::Orphaned(_)));
+    /// # drop(engine); std::fs::remove_dir_all(&dir).ok();
+    /// # Ok::<(), oncekey::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// `OutcomeUnknown`, `Unavailable`, `Closed`: the claim counts as an orphan after the next open of an
+    /// embedded store, and in a fleet at the end of this instance.
+    pub fn abandon(mut self) -> Pending<()> {
+        self.armed = false;
+        let command = Command::OwnerGone { token: self.handle.token };
+        let (op, pending) =
+            Pending::asked(self.handle.request(command), |outcome| match outcome? {
+                // Resolved by another owner, the claim stands no more either.
+                (Reply::Done | Reply::Fenced | Reply::AlreadyCompleted, ..) => Ok(()),
+                (reply, ..) => Err(refusal(&reply)),
+            });
+        self.handle.backend.submit(op);
+        pending
+    }
+
     /// Saves a recovery point: the one who resolves the orphan that this claim may become gets the last
     /// one. At most [`max_checkpoint`](crate::Options::max_checkpoint) bytes.
     ///

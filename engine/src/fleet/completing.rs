@@ -18,20 +18,21 @@ pub struct Completing {
     pub token: u64,
     /// The store that it belongs to.
     pub incarnation: u64,
-    /// The response; `None` when it is longer than the engine keeps.
+    /// The response; `None` when there is none, or it is longer than the engine keeps.
     pub body: Option<SharedBytes>,
 }
 
 impl Completing {
-    /// Of a claim with its response.
-    pub fn of(claim: &Claim, response: &[u8]) -> Self {
+    /// Of a claim with its response, if one is to be kept.
+    pub fn of(claim: &Claim, response: Option<&[u8]>) -> Self {
         let handle = claim.handle();
-        let kept = response.len() <= handle.backend.settings().max_response;
+        let limit = handle.backend.settings().max_response;
+        let kept = response.filter(|response| response.len() <= limit);
         Self {
             hash: handle.hash.0,
             token: handle.token.epoch << GENERATION_SHIFT | handle.token.sequence,
             incarnation: handle.token.incarnation,
-            body: kept.then(|| SharedBytes::copy_of(response)),
+            body: kept.map(SharedBytes::copy_of),
         }
     }
 

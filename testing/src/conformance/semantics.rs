@@ -16,6 +16,7 @@ cases!($ semantics:
     two_lives_of_one_key_in_two_expiry_buckets_give_the_newer,
     abort_frees_the_key_on_the_first_attempt_only,
     a_dropped_claim_is_an_orphan_at_once_never_locked,
+    an_abandoned_claim_is_an_orphan_at_every_engine,
     a_panicking_owner_leaves_an_orphan,
     an_orphan_is_resolved_once,
     a_stale_orphan_handle_does_not_resolve_a_later_attempt,
@@ -138,6 +139,22 @@ fn a_dropped_claim_is_an_orphan_at_once_never_locked(rig: impl Rig) {
         drop(claim(&engine, &name));
         orphan(&engine, &name);
     }
+}
+
+fn an_abandoned_claim_is_an_orphan_at_every_engine(rig: impl Rig) {
+    let engines = rig.open_all(&Bounds::default());
+    for round in 0..20 {
+        let name = format!("k{round}");
+        claim(&engines[0], &name).abandon().wait().unwrap();
+        for engine in &engines {
+            orphan(engine, &name);
+        }
+    }
+    let held = claim(&engines[0], "resolved");
+    engines[0].reopen().unwrap();
+    orphan(&engines[0], "resolved").release().wait().unwrap();
+    held.abandon().wait().unwrap();
+    let _new = claim(&engines[0], "resolved");
 }
 
 fn a_panicking_owner_leaves_an_orphan(rig: impl Rig) {
