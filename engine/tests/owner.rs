@@ -3,9 +3,10 @@
 
 use std::io::Read;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use oncekey::{Engine, ErrorKind, Options, owner};
+use oncekey::{Clock, Engine, ErrorKind, Options, OsClock, owner};
 
 #[test]
 fn a_note_is_there_from_open_to_close() {
@@ -68,6 +69,35 @@ fn the_note_of_a_killed_owner_is_none_and_is_no_hindrance() {
     // The next owner has no note: the one that is left is not taken for its own.
     let engine = Engine::open(&store).unwrap();
     assert_eq!(owner(&store), None);
+    drop(engine);
+}
+
+/// Asks for the owner while the engine recovers, which reads the clock.
+#[derive(Debug)]
+struct Asking(std::path::PathBuf, std::sync::Mutex<Vec<Option<Vec<u8>>>>);
+
+impl Clock for Asking {
+    fn wall(&self) -> SystemTime {
+        self.1.lock().unwrap().push(owner(&self.0));
+        OsClock.wall()
+    }
+
+    fn boottime(&self) -> Duration {
+        OsClock.boottime()
+    }
+}
+
+#[test]
+fn the_note_of_a_killed_owner_is_not_that_of_an_engine_that_recovers() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    drop(Engine::open(&store).unwrap());
+    std::fs::write(store.join("LOCK"), "killed").unwrap();
+    let clock = Arc::new(Asking(store.clone(), Default::default()));
+    let engine = Options::new().owner_note("new").clock(clock.clone()).open(&store).unwrap();
+    let seen = clock.1.lock().unwrap().clone();
+    assert!(!seen.is_empty() && seen.iter().all(Option::is_none), "{seen:?}");
+    assert_eq!(owner(&store).as_deref(), Some(&b"new"[..]));
     drop(engine);
 }
 

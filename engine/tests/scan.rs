@@ -126,6 +126,11 @@ fn a_page_of_long_responses_is_short() {
     let (page, next) = engine.scan(None, 12).unwrap();
     assert!(page.len() < 8 && next.is_some(), "{} of 12 MiB at once", page.len());
     assert_eq!(walk_engine(&engine, 12).len(), 12);
+    // Newer ones that lie behind the end of a short page belong to the next.
+    for number in 0..50 {
+        complete(&engine, &format!("r{number}"), b"recent");
+    }
+    assert_eq!(walk_engine(&engine, 70).len(), 62);
 }
 
 #[test]
