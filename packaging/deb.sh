@@ -3,7 +3,7 @@
 #
 #   deb.sh [--out DIR] NAME...
 #
-# NAME  liboncekey, the shared library; liboncekey-dev, what programs are built with
+# NAME  oncekey, the program with its units; liboncekey, the shared library; liboncekey-dev, what programs are built with
 # --out where the packages go; default target/debian
 set -euo pipefail
 cd -P "$(dirname "$0")/.."
@@ -23,7 +23,7 @@ needed_libc() {
   echo "libc6 (>= $newest), libgcc-s1"
 }
 
-# pack NAME SECTION DEPENDS SUMMARY DESCRIPTION: the tree $work/NAME becomes a package.
+# pack NAME SECTION DEPENDS SUMMARY DESCRIPTION [MULTI-ARCH]: the tree $work/NAME becomes a package.
 pack() {
   local name=$1 tree=$work/$1
   install -d "$tree/DEBIAN" "$tree/usr/share/doc/$name"
@@ -36,7 +36,7 @@ pack() {
   {
     printf 'Package: %s\nVersion: %s\nArchitecture: %s\n' "$name" "$version" "$architecture"
     printf 'Maintainer: the oncekey authors <oncekey@users.noreply.github.com>\n'
-    printf 'Section: %s\nPriority: optional\nMulti-Arch: same\n' "$2"
+    printf 'Section: %s\nPriority: optional\nMulti-Arch: %s\n' "$2" "${6:-same}"
     printf 'Homepage: https://github.com/oncekey/oncekey\n'
     printf 'Installed-Size: %s\nDepends: %s\n' "$(du -k -s --apparent-size "$tree" | cut -f 1)" "$3"
     printf 'Description: %s\n %s\n' "$4" "$5"
@@ -72,11 +72,28 @@ liboncekey-dev() {
     "What C programs are built with: the header, the static library, files for pkg-config and CMake."
 }
 
+# With ONCEKEY_PROFILE=dev a debug build, for tests of the package.
+oncekey() {
+  local profile=${ONCEKEY_PROFILE:-release} tree=$work/oncekey
+  cargo build --profile "$profile" -p oncekey-program
+  install -Dm755 "$target/${profile/#dev/debug}/oncekey" "$tree/usr/bin/oncekey"
+  # Symbols are for those who debug a build of their own.
+  strip --strip-unneeded "$tree/usr/bin/oncekey"
+  install -Dm644 packaging/systemd/oncekey.service "$tree/usr/lib/systemd/system/oncekey.service"
+  install -Dm644 packaging/systemd/oncekey.socket "$tree/usr/lib/systemd/system/oncekey.socket"
+  install -Dm644 packaging/oncekey.toml "$tree/etc/oncekey/oncekey.toml"
+  install -Dm644 docs/proxy.md "$tree/usr/share/doc/oncekey/proxy.md"
+  install -d "$tree/DEBIAN"
+  echo /etc/oncekey/oncekey.toml > "$tree/DEBIAN/conffiles"
+  pack oncekey net "$(needed_libc "$tree/usr/bin/oncekey")" "idempotency keys for any HTTP server" \
+    "A proxy before an HTTP server: a request that is sent twice with the same key runs once." foreign
+}
+
 names=()
 while [ $# -gt 0 ]; do
   case $1 in
     --out) out=$2; shift ;;
-    liboncekey | liboncekey-dev) names+=("$1") ;;
+    oncekey | liboncekey | liboncekey-dev) names+=("$1") ;;
     *) sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
   esac
   shift
