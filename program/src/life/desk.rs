@@ -149,6 +149,10 @@ fn admin(
     if let Some(file) = &config.admin.audit_log {
         admin = admin.audit_log(file);
     }
+    if let Some(directory) = config.store.directory() {
+        let directory = directory.to_owned();
+        admin = admin.measure("freeBytes", move || free_bytes(&directory));
+    }
     if let Some(measured) = &health.measured {
         let millis = |time: Option<Duration>| time.map(|time| time.as_secs_f64() * 1000.0);
         for (names, latency) in [
@@ -168,6 +172,12 @@ fn admin(
         }
     }
     admin
+}
+
+/// The room on the volume of the store, for users other than root.
+fn free_bytes(directory: &std::path::Path) -> Option<f64> {
+    let volume = rustix::fs::statvfs(directory).ok()?;
+    Some(volume.f_bavail as f64 * volume.f_frsize as f64)
 }
 
 /// What clients see, for people who write them.
