@@ -116,11 +116,6 @@ impl Journal {
         &self.pool
     }
 
-    /// Bytes of the segment in use.
-    pub(crate) fn segment_bytes(&self) -> u64 {
-        self.current.bytes
-    }
-
     /// Bytes that a segment has at least, the one in use or the next: a group must fit in either.
     pub(crate) fn least_segment_bytes(&self) -> u64 {
         self.least

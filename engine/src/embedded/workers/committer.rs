@@ -257,7 +257,7 @@ impl Committer {
         }
         let half = self.session.options.recent_bytes / 2;
         if self.session.recent.active.load(Ordering::Relaxed) >= half
-            || self.bytes_since_rotation >= 2 * self.journal.segment_bytes()
+            || self.bytes_since_rotation >= 2 * self.session.options.segment_bytes
             || self.session.folds.wants()
         {
             self.rotate();
