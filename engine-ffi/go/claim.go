@@ -110,7 +110,7 @@ func freeClaim(claim C.oncekey_claim) {
 // over. kept is false when the response was longer than MaxResponse: the operation is completed all the
 // same. Durable when the error is nil.
 //
-// After ErrFenced (someone took over) and ErrAlreadyCompleted the claim is ended; after any other error
+// After ErrFenced (another caller took over) and ErrAlreadyCompleted the claim is ended; after any other error
 // of the engine it is still held, to try again or to close. When the context ends first the completion
 // goes on, and the claim cannot be used any more.
 func (c *Claim) Complete(ctx context.Context, response []byte) (kept bool, err error) {

@@ -14,7 +14,7 @@ type Kind int32
 const (
 	// ErrInvalidInput: a key, scope, response, checkpoint or option is outside its limits. Nothing happened.
 	ErrInvalidInput Kind = C.ONCEKEY_INVALID_INPUT
-	// ErrFenced: the token is not the newest for its key: someone took over, or the record expired or was freed.
+	// ErrFenced: the token is not the newest for its key: another caller took over, or the record expired or was freed.
 	ErrFenced Kind = C.ONCEKEY_FENCED
 	// ErrAlreadyCompleted: the key was already completed, with other bytes or by another token.
 	ErrAlreadyCompleted Kind = C.ONCEKEY_ALREADY_COMPLETED

@@ -89,7 +89,7 @@ func (o *Orphan) TakeOver(ctx context.Context) (*Claim, error) {
 	return o.held.engine.newClaim(o.Key, &result.answer), nil
 }
 
-// Complete ends the operation with a response, for someone who found out that it happened.
+// Complete ends the operation with a response, for a caller who found out that it happened.
 func (o *Orphan) Complete(ctx context.Context, response []byte) (kept bool, err error) {
 	defer runtime.KeepAlive(o)
 	c := newCall(C.ONCEKEY_OP_ORPHAN_COMPLETE)
@@ -98,7 +98,7 @@ func (o *Orphan) Complete(ctx context.Context, response []byte) (kept bool, err 
 	return result.kept != 0, err
 }
 
-// Release frees the key, for someone who found out that the operation did not happen, or who wants it
+// Release frees the key, for a caller who found out that the operation did not happen, or who wants it
 // executed again.
 func (o *Orphan) Release(ctx context.Context) error {
 	defer runtime.KeepAlive(o)

@@ -61,7 +61,7 @@
 // A key, scope, response, checkpoint, option or pointer is outside its limits. Nothing happened.
 #define ONCEKEY_INVALID_INPUT 1
 
-// The token is not the newest for its key: someone took over, or the record expired or was freed.
+// The token is not the newest for its key: another caller took over, or the record expired or was freed.
 #define ONCEKEY_FENCED 2
 
 // The key was already completed, with other bytes or by another token.
@@ -533,7 +533,7 @@ int32_t oncekey_buffer_free(oncekey_buffer *buffer);
 // response longer than `max_response` is not kept, and `kept`, which may be NULL, becomes 0. Waits for
 // the disk; durable when the status is OK.
 //
-// The claim is gone after OK, FENCED (someone took over) and ALREADY_COMPLETED. After OUTCOME_UNKNOWN,
+// The claim is gone after OK, FENCED (another caller took over) and ALREADY_COMPLETED. After OUTCOME_UNKNOWN,
 // UNAVAILABLE, STORE_FULL, CLOSED and all others it is still the caller's, to try again or to free.
 int32_t oncekey_claim_complete(oncekey_claim claim,
                                oncekey_slice response,
@@ -696,7 +696,7 @@ int32_t oncekey_orphan_take_over(oncekey_orphan orphan,
                                  oncekey_claim *claim,
                                  oncekey_error *error);
 
-// Ends the operation with a response, for someone who found out that it happened. `kept` may be NULL.
+// Ends the operation with a response, for a caller who found out that it happened. `kept` may be NULL.
 // Waits for the disk; durable when the status is OK. Whether the orphan is gone is as with
 // oncekey_orphan_take_over.
 int32_t oncekey_orphan_complete(oncekey_orphan orphan,
@@ -704,7 +704,7 @@ int32_t oncekey_orphan_complete(oncekey_orphan orphan,
                                 uint32_t *kept,
                                 oncekey_error *error);
 
-// Frees the key, for someone who found out that the operation did not happen, or who wants it executed
+// Frees the key, for a caller who found out that the operation did not happen, or who wants it executed
 // again. Waits for the disk; durable when the status is OK. Whether the orphan is gone is as with
 // oncekey_orphan_take_over.
 int32_t oncekey_orphan_release(oncekey_orphan orphan,

@@ -23,7 +23,7 @@ impl Budget {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Whether so many bytes are left now.
+    /// Whether this number of bytes is left now.
     pub(crate) fn has(&self, bytes: u64) -> bool {
         bytes <= self.limit.saturating_sub(self.held()) as u64
     }

@@ -15,7 +15,7 @@ use crate::markers::NotExecuted;
 /// What becomes of a request whose key an earlier attempt left behind without saying how it ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Recovery {
-    /// It is refused with 409 `idempotency_outcome_unknown`, until someone resolves the orphan
+    /// It is refused with 409 `idempotency_outcome_unknown`, until an operator resolves the orphan
     /// ([`Engine::orphans`](oncekey::Engine::orphans)) or it expires. The handler runs at most once.
     #[default]
     Hold,

@@ -114,7 +114,7 @@ struct Run {
     /// Milliseconds since a change was acknowledged. The TTL of an orphan counts from the last time
     /// that the store holds, which only changes bring there in this test.
     idle: u64,
-    /// For so many rounds only the committer does one: segments fill between a fold's beginning
+    /// For this number of rounds only the committer does one: segments fill between a fold's beginning
     /// and its end.
     alone: u64,
 }

@@ -137,7 +137,7 @@ impl Client {
         self.send("GET", "", "").unwrap().json()
     }
 
-    /// Waits until so many requests have reached the handler.
+    /// Waits until this number of requests has reached the handler.
     fn wait_for_executions(&self, executions: u64) {
         let start = Instant::now();
         while self.list()["executions"] != executions {

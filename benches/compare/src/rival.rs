@@ -74,7 +74,7 @@ pub struct Side {
     rival: Arc<dyn Rival>,
     ids: Arc<Ids>,
     disk: Arc<Disk>,
-    /// Keys that were answered, when someone wants to look for them later.
+    /// Keys that were answered, for a later look at them.
     answered: Option<Arc<Mutex<Vec<Id>>>>,
 }
 

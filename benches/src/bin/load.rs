@@ -48,7 +48,7 @@ struct Args {
     /// that the program was built in]
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
-    /// Fill a store with so many live keys first and measure it as one more side
+    /// Live keys to fill a store with first, which is measured as one more side
     #[arg(long, value_name = "KEYS", default_value_t = 0)]
     preload: u64,
     /// Bytes of each response that the preload records

@@ -73,7 +73,7 @@ import (
 type Recovery int
 
 const (
-	// Hold refuses it with 409 idempotency_outcome_unknown, until someone resolves the orphan or it
+	// Hold refuses it with 409 idempotency_outcome_unknown, until an operator resolves the orphan or it
 	// expires. The handler runs at most once.
 	Hold Recovery = iota
 	// Retry takes the operation over and runs the handler again, which learns from its [Attempt] that it is

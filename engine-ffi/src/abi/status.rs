@@ -17,7 +17,7 @@ pub const ONCEKEY_VERSION_PATCH: u32 = 0;
 pub const ONCEKEY_OK: i32 = 0;
 /// A key, scope, response, checkpoint, option or pointer is outside its limits. Nothing happened.
 pub const ONCEKEY_INVALID_INPUT: i32 = 1;
-/// The token is not the newest for its key: someone took over, or the record expired or was freed.
+/// The token is not the newest for its key: another caller took over, or the record expired or was freed.
 pub const ONCEKEY_FENCED: i32 = 2;
 /// The key was already completed, with other bytes or by another token.
 pub const ONCEKEY_ALREADY_COMPLETED: i32 = 3;

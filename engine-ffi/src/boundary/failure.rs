@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use crate::abi::status::{self, *};
 
-/// Why a call fails. The message is only written when someone takes it.
+/// Why a call fails. The message is only written when the caller takes it.
 #[derive(Debug)]
 pub(crate) enum Failure {
     Engine(oncekey::Error),

@@ -173,7 +173,7 @@ impl Completions {
         done
     }
 
-    /// Takes up to `most` operations that may be answered; `None` when the time is over, or someone
+    /// Takes up to `most` operations that may be answered; `None` when the time is over, or another thread
     /// wants the poll to end.
     fn take_ready(&self, most: usize, until: Option<Instant>) -> Option<Held> {
         let mut state = self.state.lock();

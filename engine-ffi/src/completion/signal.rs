@@ -32,7 +32,7 @@ impl Signal {
     }
 
     /// The pipe holds at most one byte, so that neither call can block; a failure could only mean
-    /// that someone closed the descriptor.
+    /// that the descriptor was closed.
     pub(crate) fn set(&mut self, raised: bool) {
         if raised == self.raised {
             return;

@@ -12,7 +12,7 @@ use crate::objects::ending::Ending;
 /// response longer than `max_response` is not kept, and `kept`, which may be NULL, becomes 0. Waits for
 /// the disk; durable when the status is OK.
 ///
-/// The claim is gone after OK, FENCED (someone took over) and ALREADY_COMPLETED. After OUTCOME_UNKNOWN,
+/// The claim is gone after OK, FENCED (another caller took over) and ALREADY_COMPLETED. After OUTCOME_UNKNOWN,
 /// UNAVAILABLE, STORE_FULL, CLOSED and all others it is still the caller's, to try again or to free.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn oncekey_claim_complete(

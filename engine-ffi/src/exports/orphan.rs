@@ -36,7 +36,7 @@ pub unsafe extern "C" fn oncekey_orphan_take_over(
     })
 }
 
-/// Ends the operation with a response, for someone who found out that it happened. `kept` may be NULL.
+/// Ends the operation with a response, for a caller who found out that it happened. `kept` may be NULL.
 /// Waits for the disk; durable when the status is OK. Whether the orphan is gone is as with
 /// oncekey_orphan_take_over.
 #[unsafe(no_mangle)]
@@ -57,7 +57,7 @@ pub unsafe extern "C" fn oncekey_orphan_complete(
     })
 }
 
-/// Frees the key, for someone who found out that the operation did not happen, or who wants it executed
+/// Frees the key, for a caller who found out that the operation did not happen, or who wants it executed
 /// again. Waits for the disk; durable when the status is OK. Whether the orphan is gone is as with
 /// oncekey_orphan_take_over.
 #[unsafe(no_mangle)]

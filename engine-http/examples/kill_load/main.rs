@@ -42,7 +42,7 @@ struct Arguments {
     #[arg(long, default_value_t = 3)]
     kill_every: u64,
 
-    /// Kill after so many answers instead, and end after `--lives`
+    /// Kill after this number of answers instead, and end after `--lives`
     #[arg(long, value_name = "ANSWERS", requires = "lives")]
     kill_after: Option<u64>,
 

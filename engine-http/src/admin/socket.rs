@@ -67,7 +67,7 @@ impl ControlSocket {
     pub(crate) fn serve(path: PathBuf, router: Router) -> io::Result<Self> {
         let is_socket = fs::symlink_metadata(&path).is_ok_and(|file| file.file_type().is_socket());
         if is_socket {
-            // A process that was killed left it behind: whoever holds the store may take its place.
+            // A process that was killed left it behind: the holder of the store may take its place.
             fs::remove_file(&path)?;
         }
         let listener = UnixListener::bind(&path)?;
@@ -115,7 +115,7 @@ fn made(directory: &Path) -> io::Result<()> {
     fs::DirBuilder::new().mode(0o700).create(directory)
 }
 
-/// Somebody else's directory of this name would let them see, or be, the socket.
+/// Another user's directory of this name would let that user see, or be, the socket.
 fn owned(directory: &Path, uid: u32) -> io::Result<()> {
     let metadata = fs::symlink_metadata(directory)?;
     if !metadata.is_dir() || metadata.uid() != uid || metadata.mode() & 0o022 != 0 {

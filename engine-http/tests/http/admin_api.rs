@@ -282,7 +282,7 @@ async fn an_orphan_is_resolved_with_a_reason_and_written_down() {
     let released = desk.post("operator", "orphans/release", orphan.clone()).await;
     assert_eq!(released.json(), json!({"released": true}));
     let again = desk.post("operator", "orphans/release", orphan).await;
-    assert_eq!(again.refused(), (409, "conflict".to_owned()), "somebody else was first");
+    assert_eq!(again.refused(), (409, "conflict".to_owned()), "another caller was first");
 
     let mut second = desk.orphan("second").await;
     second["status"] = json!(201);

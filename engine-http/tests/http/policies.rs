@@ -131,7 +131,7 @@ async fn dropped_headers_are_sent_once_and_not_replayed() {
     assert!(!stored.headers().contains_key("set-cookie"));
 }
 
-/// Waits until so many duplicates wait in the engine.
+/// Waits until this number of duplicates waits in the engine.
 async fn waiting(server: &Server, duplicates: u64) {
     let wait = async {
         while server.store.engine.stats().waiters < duplicates {

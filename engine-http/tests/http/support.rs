@@ -276,7 +276,7 @@ impl Gate {
         self.open.acquire().await.unwrap().forget();
     }
 
-    /// Waits for someone to stand at the gate.
+    /// Waits for a request to stand at the gate.
     pub(crate) async fn entered(&self) {
         self.entered.acquire().await.unwrap().forget();
     }

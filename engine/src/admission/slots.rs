@@ -1,6 +1,6 @@
 //! Who works on each key, and who waits for it.
 //!
-//! A slot is the place of one key. It exists while someone works on the key or a claim is held.
+//! A slot is the place of one key. It exists while a command works on the key or a claim is held.
 //!
 //! | state | meaning | a begin that comes |
 //! |---|---|---|
@@ -46,7 +46,7 @@ pub(crate) enum Admission {
 pub(crate) struct FollowUp {
     pub(crate) answers: Vec<Answer>,
     pub(crate) queued: Option<Queued>,
-    /// Someone waits for a claim that counts as an orphan from then on.
+    /// A begin waits for a claim that counts as an orphan from then on.
     pub(crate) reconsider_at: Option<Time>,
     /// Waits that are over.
     pub(crate) ended: Vec<Wait>,
@@ -350,7 +350,7 @@ impl Slots {
         follow_up
     }
 
-    /// Every key that someone works on is in doubt: a thread of the engine panicked.
+    /// Every key that a command works on is in doubt: a thread of the engine panicked.
     pub(crate) fn set_busy_unknown(&mut self, limits: &Limits) -> FollowUp {
         let mut follow_up = FollowUp::default();
         for slot in self.0.values_mut().filter(|slot| slot.busy) {

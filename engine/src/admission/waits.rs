@@ -1,4 +1,4 @@
-//! When to look again at keys where someone waits.
+//! When to look again at keys where a begin waits.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use crate::backend::operation::Wait;
 use crate::base::sync::{Instant, Mutex};
 use crate::semantics::key::KeyHash;
 
-/// Ends of waits, and deadlines of claims that someone waits for. The committer watches them.
+/// Ends of waits, and deadlines of claims that a begin waits for. The committer watches them.
 #[derive(Debug, Default)]
 pub(crate) struct Waits {
     /// By time; the number tells waits that end at the same moment, a deadline has none.

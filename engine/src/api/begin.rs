@@ -167,7 +167,7 @@ impl Mismatch {
 pub enum Lookup {
     /// Nothing, or only what has expired.
     Absent,
-    /// Someone is executing the operation.
+    /// A caller is executing the operation.
     InFlight(InFlight),
     /// An attempt died without saying how it ended.
     Orphaned(Orphan),

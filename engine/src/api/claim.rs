@@ -80,7 +80,7 @@ impl Claim {
     /// the store when it is asked for, which may block.
     ///
     /// # Errors
-    /// `Fenced` when someone took over, `AlreadyCompleted` when the operation was ended otherwise;
+    /// `Fenced` when another caller took over, `AlreadyCompleted` when the operation was ended otherwise;
     /// `Corrupted`, never `None`, when the checkpoint is damaged; `OutcomeUnknown`, `Overloaded`, `Io`,
     /// `Closed`. The claim is not affected.
     pub fn last_checkpoint(&self) -> Result<Option<SharedBytes>> {
@@ -94,7 +94,7 @@ impl Claim {
     /// Durable when the answer is Ok, whatever the [`Durability`](crate::Durability).
     ///
     /// # Errors
-    /// `Fenced` when someone took over, `AlreadyCompleted` when it was ended otherwise.
+    /// `Fenced` when another caller took over, `AlreadyCompleted` when it was ended otherwise.
     /// `OutcomeUnknown`, `Unavailable`, `StoreFull` and `Closed` give the claim back, so that the
     /// response can be tried again after [`reopen`](crate::Engine::reopen).
     pub fn complete(self, response: &[u8]) -> Pending<Completion, Failed<Claim>> {

@@ -139,7 +139,7 @@ impl Orphan {
             .on_delivery(Claim::delivered)
     }
 
-    /// Ends the operation with a response, for someone who found out that it happened.
+    /// Ends the operation with a response, for a caller who found out that it happened.
     ///
     /// Durable when the answer is Ok.
     ///
@@ -152,7 +152,7 @@ impl Orphan {
         handle.finish(self, command, completion)
     }
 
-    /// Frees the key, for someone who found out that the operation did not happen, or who wants it
+    /// Frees the key, for a caller who found out that the operation did not happen, or who wants it
     /// executed again.
     ///
     /// Durable when the answer is Ok.

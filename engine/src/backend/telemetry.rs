@@ -92,7 +92,7 @@ pub(crate) fn full_changed(full: bool) {
     let _ = full;
 }
 
-/// Sets the gauges. The snapshot is only taken when someone looks at them.
+/// Sets the gauges. The snapshot is only taken when a recorder is installed.
 pub(crate) fn gauges(stats: impl FnOnce() -> Stats) {
     #[cfg(feature = "metrics")]
     {

@@ -61,7 +61,7 @@ macro_rules! kinds {
 kinds! {
     /// A key, scope, response, checkpoint or option is outside its documented limits. Nothing happened.
     InvalidInput: "invalid input",
-    /// The token is not the newest for its key: someone took over, or the record expired or was freed.
+    /// The token is not the newest for its key: another caller took over, or the record expired or was freed.
     Fenced: "fenced: this token is no longer the newest for its key",
     /// The key was already completed, with other bytes or by another token.
     AlreadyCompleted: "the key was already completed",
@@ -185,7 +185,7 @@ impl Error {
         matches!(self.kind(), ErrorKind::StoreFull | ErrorKind::Overloaded)
     }
 
-    /// The same failure, seen by someone whose write was under way.
+    /// The same failure, as a caller sees it whose write was under way.
     pub(crate) fn as_outcome_unknown(&self) -> Self {
         Self::caused_by(ErrorKind::OutcomeUnknown, "the group was not made durable", self.clone())
     }

@@ -228,7 +228,7 @@ impl Options {
         self.cache_bytes / 4
     }
 
-    /// Of so many replays from the store one is kept in memory; under a stepper each.
+    /// One of this number of replays from the store is kept in memory; under a stepper each.
     pub(crate) fn keep_one_of(&self) -> usize {
         #[cfg(feature = "stepping")]
         if self.stepper.is_some() {

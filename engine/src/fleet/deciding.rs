@@ -203,7 +203,7 @@ impl Machine {
                     slot.live = Some(known);
                 }
             }
-            // The claim has ended, or somebody else ended it.
+            // The claim has ended, by its owner or by another caller.
             _ if mine
                 && (is_end(command) || is_refusal(reply))
                 && !matches!(reply, Reply::Locked) =>

@@ -88,7 +88,7 @@ impl Machine {
         }
         let nobody_asks = work.asker.is_none();
         if nobody_asks && !work.is_doubtful() && matches!(work.stage, Stage::Change(_)) {
-            // Whoever asked was told that it did not happen, and it did not.
+            // The caller was told that it did not happen, and it did not.
             self.end_work(hash);
             self.next(hash, now);
             return;

@@ -35,7 +35,7 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    /// How long somebody who asks for this waits for the store.
+    /// How long the caller of this waits for the store.
     pub(super) fn patience(&self, command: &Command) -> Duration {
         if command.starts_execution() { self.overload_after } else { self.settle_for }
     }

@@ -32,7 +32,7 @@ pub(crate) struct MemoryStore {
     version: u64,
     rows: BTreeMap<u128, Row>,
     instances: BTreeMap<u64, Instance>,
-    /// Rows that somebody holds the lock of.
+    /// Rows whose lock is held.
     pub(crate) locked: Option<u128>,
 }
 

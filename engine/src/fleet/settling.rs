@@ -174,7 +174,7 @@ fn settled(change: &Changing, command: &Command, row: &Row, at: u64) -> Option<R
             // over and never freed, or one that came long after.
             let freed = change.image.state == RowState::Free;
             let told = match freed && row.state != RowState::Free && row.attempt > 1 {
-                true => Err(Error::new(ErrorKind::OutcomeUnknown, "somebody took over")),
+                true => Err(Error::new(ErrorKind::OutcomeUnknown, "another caller took over")),
                 false => Ok(Reply::Done),
             };
             Some(told)

@@ -516,7 +516,7 @@ impl World {
             }
             self.elapse(50);
         }
-        panic!("somebody waits for ever");
+        panic!("a caller waits for ever");
     }
 }
 

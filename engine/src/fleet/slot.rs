@@ -49,7 +49,7 @@ pub(crate) struct Known {
 pub(crate) struct Work {
     pub(crate) key: Key,
     pub(crate) command: Command,
-    /// Who is told; `None` once somebody was told that it is unknown, or when nobody asked.
+    /// The recipient of the answer; `None` once it was told *unknown*, or when there never was one.
     pub(crate) asker: Option<Operation>,
     pub(crate) since: Instant,
     pub(crate) stage: Stage,
@@ -85,8 +85,8 @@ pub(crate) enum Stage {
     Declare,
     /// A change that is to be carried out.
     Change(Box<Changing>),
-    /// A claim that came too late for its instance, or for whoever asked, is given back; then the
-    /// begin starts anew, if somebody still asks.
+    /// A claim that came too late for its instance, or for its caller, is given back; then the
+    /// begin starts anew, if its caller still waits.
     GiveBack(Box<Changing>),
 }
 

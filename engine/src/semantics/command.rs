@@ -8,7 +8,7 @@ use crate::semantics::key::Key;
 use crate::semantics::time::Time;
 use crate::semantics::token::Token;
 
-/// What someone asks of a key.
+/// What a caller asks of a key.
 #[derive(Clone, Debug)]
 pub(crate) enum Command {
     Begin { fingerprint: KeyedFingerprint, ttl: Duration, max_execution: Option<Duration> },

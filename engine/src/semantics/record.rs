@@ -129,7 +129,7 @@ impl Record {
         matches!(self.effective(now), Effective::Absent)
     }
 
-    /// Whether someone holds a claim on the record, past its deadline or not.
+    /// Whether a claim on the record is held, past its deadline or not.
     pub(crate) fn is_in_flight(&self) -> bool {
         matches!(self.state, State::InFlight(_))
     }

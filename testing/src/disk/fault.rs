@@ -97,7 +97,7 @@ pub(super) enum Effect {
     Nothing,
     /// Everything; only the answer is wrong.
     Applied,
-    /// A write writes only so many bytes; other operations do nothing.
+    /// A write writes only this number of bytes; other operations do nothing.
     Partial(usize),
     /// A sync makes nothing durable, now or later; other operations do nothing.
     DropDirty,

@@ -10,7 +10,7 @@ use oncekey_benches::Result;
 use crate::callgrind::{self, Thread};
 use crate::stores::{FOLDED, Store, Template, UNFOLDED, claimed, fingerprint, fingerprint_of, key};
 
-/// Operations of most paths, so many that one more or less does not show.
+/// Operations of most paths: enough that one more or less does not show.
 const MANY: u64 = 500;
 /// Lookups of absent keys: filters pass a few by chance, and those cost much.
 const LOOKUPS: u64 = 40_000;

@@ -275,7 +275,7 @@ impl SegmentPool {
             segment.file.sync()?;
             Ok(NumberedSegment { segment, new: true })
         });
-        // Half a segment holds space that someone needs. If it cannot be removed now, recovery
+        // Half a segment holds space that others need. If it cannot be removed now, recovery
         // does it: without a header it is nobody's.
         let removed = created.is_err()
             && match self.dir.remove(&name) {

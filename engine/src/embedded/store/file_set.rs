@@ -20,7 +20,7 @@ use crate::embedded::disk::{AlignedBuffer, BLOCK, Caching, Directory, DiskFile};
 const COPY_BYTES: u64 = 1 << 20;
 /// What is freed of a removed file at once, at least: about a millisecond's work of a filesystem.
 const SHRINK_BYTES: u64 = 4 << 20;
-/// In so many steps or fewer half of all that is to be freed is freed, so that it cannot pile up.
+/// In this number of steps or fewer half of all that is to be freed is freed, so that it cannot pile up.
 const SHRINK_STEPS: u64 = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

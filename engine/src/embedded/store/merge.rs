@@ -21,7 +21,7 @@ use crate::base::error::Result;
 const FAN_IN: usize = 4;
 /// The most runs that one merge takes.
 const MAX_INPUTS: usize = 16;
-/// A bucket that so many folds left alone gets no more runs, or few.
+/// A bucket that this number of folds left alone gets no more runs, or few.
 const QUIET_FOLDS: u64 = 16;
 
 /// A merge under way. Lives in memory only: the next process starts it again.

@@ -21,7 +21,7 @@ use crate::semantics::record::Versioned;
 const MERGE_ENTRIES: usize = 1 << 13;
 /// Run entries to merge for each record that is folded, so that merging keeps pace whatever the load.
 const MERGED_PER_RECORD: usize = 4;
-/// Folds go before merging until it is so many run entries behind.
+/// Folds go before merging until merging is this number of run entries behind.
 const MOST_OWED: usize = 1 << 20;
 /// Between two pieces of space that are given back.
 const PAUSE: Duration = Duration::from_millis(5);
