@@ -114,7 +114,7 @@ impl Check {
 /// A flag stands above its environment variable, which stands above the file.
 #[derive(Args)]
 pub(crate) struct Proxy {
-    /// Where to listen: 127.0.0.1:8080, :8080 for all interfaces, unix:/path, or systemd[:NAME] for
+    /// Where to listen: 127.0.0.1:8080, :8080 for all interfaces, unix:/path, or systemd:NAME for
     /// the sockets that systemd passes [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR", env = "ONCEKEY_LISTEN", value_delimiter = ',', value_parser = Listen::parse)]
     listen: Vec<Listen>,

@@ -260,7 +260,7 @@ pub(crate) struct Restore {
     #[arg(long)]
     yes: bool,
 
-    /// Prints a [restore] section for the proxy, which refuses keys that are older UUIDs of version 7
+    /// Prints the section `restore` for the proxy, which refuses keys that are older UUIDs of version 7
     #[arg(long)]
     refuse_uuid7: bool,
 }
