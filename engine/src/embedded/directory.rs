@@ -76,12 +76,13 @@ pub(crate) fn open_to_read(options: &Options, path: &Path) -> Result<(StoreDirec
         return Err(missing());
     }
     refuse_network_filesystem(options, path)?;
-    let mut locks = Vec::new();
+    // A LOCK that cannot be locked does not tell whether the store is in use. These do.
+    let mut locks = vec![
+        lock(&*handle, path, Lockable::File(store::FILE))?,
+        lock(&*handle, path, Lockable::Directory)?,
+    ];
     if names.iter().any(|name| name == LOCK) {
         locks.push(lock(&*handle, path, Lockable::File(LOCK))?);
-    }
-    for what in [Lockable::Directory, Lockable::File(store::FILE)] {
-        locks.push(lock(&*handle, path, what)?);
     }
     Ok((StoreDirectory { handle, path: path.to_owned() }, Arc::new(locks)))
 }
