@@ -725,7 +725,7 @@ fn every_command_of_the_page_does_what_the_page_says() {
     let names = commands.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
     for name in names.filter_map(|line| line.split_whitespace().next()) {
         // These need a server of the proxy, a terminal, or another page.
-        let elsewhere = ["proxy", "top", "console", "help"].contains(&name);
+        let elsewhere = ["proxy", "check", "top", "console", "help"].contains(&name);
         assert!(
             elsewhere || run.iter().any(|command| command == name),
             "{name} is not on the page"

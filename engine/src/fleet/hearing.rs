@@ -11,6 +11,9 @@ use crate::base::sync::Instant;
 use crate::semantics::key::KeyHash;
 use crate::semantics::time::Time;
 
+/// How long after a failed registration the next one is sent: until one succeeds, nothing is granted.
+const REGISTER_AGAIN: Duration = Duration::from_millis(200);
+
 impl Machine {
     fn heard(&mut self, store_now: u64, sent: Instant, now: Instant) {
         self.clock = StoreClock::new(store_now, sent, now);
@@ -149,13 +152,15 @@ impl Machine {
 
     pub(super) fn registered(&mut self, result: Result<Registered, Failure>, now: Instant) {
         let Some(sent) = self.registering.take() else { return };
-        if let Ok(registered) = result {
-            self.heard(registered.now, sent, now);
-            let lease_until = registered.lease_until;
-            self.current = Some(Current { id: registered.instance, lease_until });
-            self.last = registered.instance;
-            self.next_renewal = now + self.rules.lease / 5;
-        }
+        let Ok(registered) = result else {
+            self.next_renewal = now + REGISTER_AGAIN.min(self.rules.lease / 5);
+            return;
+        };
+        self.heard(registered.now, sent, now);
+        let lease_until = registered.lease_until;
+        self.current = Some(Current { id: registered.instance, lease_until });
+        self.last = registered.instance;
+        self.next_renewal = now + self.rules.lease / 5;
     }
 
     pub(super) fn ended(&mut self) {
@@ -170,5 +175,62 @@ impl Machine {
         self.current.is_some_and(|current| {
             current.id == instance && self.clock.hi(now) < Time(current.lease_until)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::machine::{Action, Event, Rules};
+    use super::super::store::NewInstance;
+    use super::*;
+    use crate::admission::limits::{Bounds, Limits};
+
+    const LEASE: Duration = Duration::from_secs(600);
+
+    fn machine(now: Instant) -> Machine {
+        let rules = Rules {
+            incarnation: 1,
+            name: "pod-1".to_owned(),
+            build: String::new(),
+            lease: LEASE,
+            overload_after: Duration::from_secs(5),
+            settle_for: Duration::from_secs(30),
+            upkeep_interval: Duration::from_secs(3600),
+            replay_bytes: 1 << 20,
+            durable_claims: true,
+        };
+        let registered = Registered { instance: 7, lease_until: 600_000, now: 0 };
+        Machine::new(rules, Limits::new(Bounds::NONE).into(), registered, now, now)
+    }
+
+    fn registration(machine: &mut Machine, now: Instant) -> Option<NewInstance> {
+        machine.act(now).into_iter().find_map(|action| match action {
+            Action::Register(instance) => Some(instance),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn a_registration_that_fails_is_tried_again_soon_whatever_the_lease() {
+        let now = Instant::now();
+        let mut machine = machine(now);
+        machine.take_in(now, Event::Reopened);
+        assert!(registration(&mut machine, now).is_some());
+        let refused = Error::new(ErrorKind::Unavailable, "");
+        machine.take_in(now, Event::Registered(Err(Failure::NotCarriedOut(refused))));
+        assert!(registration(&mut machine, now).is_none(), "not at once");
+        assert!(registration(&mut machine, now + REGISTER_AGAIN).is_some());
+    }
+
+    #[test]
+    fn an_old_renewal_that_is_answered_after_a_reopening_is_of_no_account() {
+        let now = Instant::now();
+        let mut machine = machine(now);
+        let due = now + LEASE / 5;
+        assert!(machine.act(due).iter().any(|action| matches!(action, Action::Renew(7))));
+        machine.take_in(due, Event::Reopened);
+        machine.take_in(due, Event::Renewed(Ok(Renewal::Ended { now: 1 })));
+        let registration = registration(&mut machine, due).unwrap();
+        assert_eq!(registration.name, "pod-1", "the process ended its own instance, not another");
     }
 }

@@ -177,6 +177,8 @@ impl Machine {
             Event::Kept => self.keeping = false,
             Event::Reopened => {
                 self.current = None;
+                // What it hears of the old instance is its own doing.
+                self.renewing = None;
                 self.next_renewal = now;
             }
             Event::Stop => self.stop(now),
