@@ -266,6 +266,19 @@ fn fill(engine: &Engine, keys: std::ops::Range<u32>) {
     }
 }
 
+/// A backup that has begun to copy, on a thread of its own.
+fn begin_backup(engine: &Engine, target: PathBuf) -> thread::JoinHandle<oncekey::Result<()>> {
+    let copying = thread::spawn({
+        let engine = engine.clone();
+        move || engine.backup_to(target)
+    });
+    while engine.stats().backup_bytes_copied == 0 {
+        assert!(!copying.is_finished());
+        thread::sleep(Duration::from_millis(1));
+    }
+    copying
+}
+
 /// While a backup stands still, begins and completions go on, the store is folded and swept, and
 /// the progress is told. A close ends the backup, and the rest of it is removed.
 #[test]
@@ -274,14 +287,7 @@ fn a_backup_holds_up_nobody_and_ends_with_the_engine() {
     let options = real().backup_bytes_per_second(Some(1));
     let engine = options.open(directory.path().join("store")).unwrap();
     fill(&engine, 0..500);
-    let copying = thread::spawn({
-        let (engine, target) = (engine.clone(), directory.path().join("copy"));
-        move || engine.backup_to(target)
-    });
-    while engine.stats().backup_bytes_copied == 0 {
-        assert!(!copying.is_finished());
-        thread::sleep(Duration::from_millis(1));
-    }
+    let copying = begin_backup(&engine, directory.path().join("copy"));
     let folds = engine.stats().folds;
     fill(&engine, 500..1_000);
     engine.fold().unwrap();
@@ -304,14 +310,7 @@ fn a_reopening_ends_a_backup() {
     let options = real().backup_bytes_per_second(Some(1));
     let engine = options.open(directory.path().join("store")).unwrap();
     fill(&engine, 0..500);
-    let copying = thread::spawn({
-        let (engine, target) = (engine.clone(), directory.path().join("copy"));
-        move || engine.backup_to(target)
-    });
-    while engine.stats().backup_bytes_copied == 0 {
-        assert!(!copying.is_finished());
-        thread::sleep(Duration::from_millis(1));
-    }
+    let copying = begin_backup(&engine, directory.path().join("copy"));
     engine.reopen().unwrap();
     assert_eq!(copying.join().unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
     assert!(!directory.path().join("copy").exists());
