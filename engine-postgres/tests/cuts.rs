@@ -223,7 +223,7 @@ fn silence(fleet: &Fleet, name: &str, plan: Plan) {
     let next = claim(&fleet.other, &begun);
     assert_eq!(next.attempt(), 1);
     next.complete(b"done").wait().unwrap();
-    // Whoever completed is told that it is unknown, and keeps the claim; in the end it is completed.
+    // The caller of complete is told that the outcome is unknown, and keeps the claim; in the end the key is completed.
     assert!(!fleet.proxy.still_waits());
     claim(&fleet.one, &format!("second {name}")).complete(b"done").wait().unwrap();
     fleet.proxy.plan(plan);

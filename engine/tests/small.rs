@@ -1,4 +1,4 @@
-//! A new store is small, and its journal grows with what is written to it.
+//! A new store is small, and its journal grows as groups are written.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Help and the version are printed; what is wrong is said, in JSON to those who asked for it.
+/// Prints help and the version, and mistakes: in JSON where `--json` was given.
 fn misused(error: &clap::Error) -> ExitCode {
     let asked = |argument: String| ["--json", "--ndjson"].contains(&argument.as_str());
     if error.exit_code() != 0 && std::env::args().any(asked) {

@@ -24,8 +24,8 @@ pub(crate) const COOKIE: &str = "oncekey_session";
 pub(crate) const SECURE_COOKIE: &str = "__Host-oncekey_session";
 
 /// For the router behind an embedder's own authentication: whom it let in without saying who that is,
-/// is an operator. A bearer token is sent by programs, everything else by browsers, too, which send it
-/// along whoever wrote the page.
+/// is an operator. Programs alone send a bearer token. A browser sends
+/// everything else by itself, for every page that asks it to.
 pub(crate) async fn behind(
     State(desk): State<Arc<Desk>>,
     mut request: Request,

@@ -37,7 +37,7 @@ pub enum Durability {
 /// ```
 ///
 /// With the feature `serde` they are a section of a file of settings: each method is a field of its name, times
-/// are numbers of seconds, and what is left out has its default. The disk and the clock are not part of it.
+/// are numbers of seconds, and a field that is left out has its default. The disk and the clock are not part of it.
 #[derive(Clone, Debug)]
 #[cfg_attr(
     feature = "serde",

@@ -93,7 +93,7 @@ pub trait Store: Debug + Send + Sync + 'static {
     fn close(&self, instance: u64) -> Result<()>;
     /// The place, for people. Holds no secret.
     fn location(&self) -> String;
-    /// The store as what it is, for the crate that made it.
+    /// The store as its own type, for the crate that made it.
     fn as_any(&self) -> &dyn Any;
 }
 

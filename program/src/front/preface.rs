@@ -28,7 +28,7 @@ pub(crate) async fn read<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<(Rew
     }
 }
 
-/// A stream that gives again what was read of it.
+/// A stream that gives its first bytes again after they were read.
 pub(crate) struct Rewound<S> {
     read: Vec<u8>,
     given: usize,

@@ -56,7 +56,7 @@ impl Health {
         }
     }
 
-    /// Health and metrics, for whoever reaches them: they name nobody's keys.
+    /// Health and metrics, for every caller: they name no keys.
     fn routes(self: Arc<Self>) -> Router {
         Router::new()
             .route("/healthz", get(async || axum::Json(json!({}))))
