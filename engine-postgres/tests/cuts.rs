@@ -7,13 +7,11 @@ mod common;
 
 use std::time::Duration;
 
+use common::asking::*;
 use common::proxy::{Fate, From, Plan, Proxy};
 use common::{Cluster, Raw, cluster};
-use oncekey::{Begin, Claim, Engine, ErrorKind, Fingerprint, Key, Orphan};
+use oncekey::{Engine, ErrorKind, Fingerprint, Key};
 use oncekey_postgres::Options;
-
-/// No answer is that late, however slow the machine is.
-const LONG: Duration = Duration::from_secs(60);
 
 /// Two engines on one database, the first behind a proxy.
 struct Fleet {
@@ -38,32 +36,6 @@ impl Fleet {
         let through = format!("host=127.0.0.1 port={} user=postgres dbname={database}", proxy.port);
         let one = Options::new(through).engine(engine(patience)).open().unwrap();
         Self { proxy, one, other, raw: cluster.raw(database) }
-    }
-}
-
-fn begin(engine: &Engine, name: &str) -> Begin {
-    let fingerprint = Fingerprint::builder().part("body", "body").finish();
-    engine.begin_waiting(&Key::new("", name).unwrap(), fingerprint, LONG).wait().unwrap()
-}
-
-fn claim(engine: &Engine, name: &str) -> Claim {
-    match begin(engine, name) {
-        Begin::Claimed(claim) => claim,
-        other => panic!("{name}: {other:?}"),
-    }
-}
-
-fn orphan(engine: &Engine, name: &str) -> Orphan {
-    match begin(engine, name) {
-        Begin::Orphaned(orphan) => orphan,
-        other => panic!("{name}: {other:?}"),
-    }
-}
-
-fn replay(engine: &Engine, name: &str) -> Vec<u8> {
-    match begin(engine, name) {
-        Begin::Replay(recorded) => recorded.response().unwrap().to_vec(),
-        other => panic!("{name}: {other:?}"),
     }
 }
 

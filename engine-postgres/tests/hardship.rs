@@ -10,44 +10,10 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
+use common::asking::*;
 use common::{Cluster, cluster};
-use oncekey::{Begin, Claim, Engine, ErrorKind, Fingerprint, Key, Orphan};
+use oncekey::{Begin, Claim, Engine, ErrorKind};
 use oncekey_postgres::Options;
-
-const LONG: Duration = Duration::from_secs(60);
-
-fn key(name: &str) -> Key {
-    Key::new("", name).unwrap()
-}
-
-fn fingerprint() -> Fingerprint {
-    Fingerprint::builder().part("body", "body").finish()
-}
-
-fn begin(engine: &Engine, name: &str) -> Begin {
-    engine.begin_waiting(&key(name), fingerprint(), LONG).wait().unwrap()
-}
-
-fn claim(engine: &Engine, name: &str) -> Claim {
-    match begin(engine, name) {
-        Begin::Claimed(claim) => claim,
-        other => panic!("{name}: {other:?}"),
-    }
-}
-
-fn orphan(engine: &Engine, name: &str) -> Orphan {
-    match begin(engine, name) {
-        Begin::Orphaned(orphan) => orphan,
-        other => panic!("{name}: {other:?}"),
-    }
-}
-
-fn replay(engine: &Engine, name: &str) -> Vec<u8> {
-    match begin(engine, name) {
-        Begin::Replay(recorded) => recorded.response().unwrap().to_vec(),
-        other => panic!("{name}: {other:?}"),
-    }
-}
 
 /// A file system of 8 MiB; `None` where this user may not mount one.
 struct SmallDisk(PathBuf);

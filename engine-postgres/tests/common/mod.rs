@@ -2,6 +2,7 @@
 //! process that started it.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod asking;
 pub mod modes;
 pub mod proxy;
 
