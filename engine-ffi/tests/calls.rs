@@ -34,3 +34,21 @@ fn any_sequence_of_calls_is_answered() {
         world.run(&bytes);
     }
 }
+
+/// The inputs that the fuzzer keeps, and each that once found a fault.
+#[test]
+fn the_corpus_of_the_fuzzer_is_answered() {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/calls");
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut world = calls::World::open(directory.path());
+    let mut inputs: Vec<_> = std::fs::read_dir(corpus)
+        .expect("the corpus")
+        .map(|entry| entry.expect("an input").path())
+        .collect();
+    inputs.sort();
+    assert!(!inputs.is_empty());
+    for input in inputs {
+        println!("input {}", input.display());
+        world.run(&std::fs::read(&input).expect("an input"));
+    }
+}

@@ -250,7 +250,7 @@ impl Sequence {
             let status = oncekey_queue_submit(queue, &submission, 1, &mut accepted, none);
             assert_eq!(known(status) == ONCEKEY_OK, accepted == 1);
             // A claim that may end there is not the key's owner for certain any more.
-            if status == ONCEKEY_OK && (2..=3).contains(&op) {
+            if status == ONCEKEY_OK && [ONCEKEY_OP_COMPLETE, ONCEKEY_OP_ABORT].contains(&op) {
                 self.owners.retain(|_, owner| *owner != handle);
             }
         }
