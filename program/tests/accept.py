@@ -6,7 +6,7 @@ import os, sys
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "accept"))
 from rig import *
-import fleet, operators, reach, restarts
+import fleet, operators, reach, restarts, telemetry
 
 def a1():
     with Flaky() as up, Proxy([up.port], store()) as proxy:
@@ -65,25 +65,6 @@ def a8():
     with Flaky() as up, Proxy([free_port(), up.port], store()) as proxy:
         answers = [call(proxy.port, "POST", "/orders", new())[0] for _ in range(100)]
         check("A8 one of two upstreams dead: 100 x 201, each once", answers == [201] * 100 and up.count("/orders") == 100, answers)
-def serve(handle, wrap=lambda c: c):
-    """A server of raw sockets: calls handle(connection, head of the first request) for each connection."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    def one(c):
-        try: c = wrap(c)
-        except OSError: return c.close()
-        with c:
-            head = b""
-            while b"\r\n\r\n" not in head:
-                more = c.recv(65536)
-                if not more: return
-                head += more
-            handle(c, head)
-    def loop():
-        while True:
-            try: c, _ = listener.accept()
-            except OSError: return
-            threading.Thread(target=one, args=(c,), daemon=True).start()
-    threading.Thread(target=loop, daemon=True).start(); return listener
 def echo(c, head):
     if b"upgrade: websocket" in head.lower() and b"connection: upgrade" in head.lower():
         c.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
@@ -244,13 +225,6 @@ def a13():
             check(f"A13 {' '.join(flags)} alone: exit 2", run.returncode == 2 and words in run.stderr, run)
         run = subprocess.run([BINARY, "proxy", "--upstream", "http://127.0.0.1:1", "--check", "--print", "--store", "postgres://app:secret@db/x"], capture_output=True, text=True)
         check("A13 a password is not printed", run.returncode == 0 and "app:***@db" in run.stdout and "secret" not in run.stdout + run.stderr, run)
-def raw(port, text):
-    with socket.create_connection(("127.0.0.1", port), 10) as s:
-        s.sendall(text.encode("latin-1")); s.settimeout(10); out = b""
-        try:
-            while more := s.recv(65536): out += more
-        except OSError: pass
-    return out.split(b"\r\n")[0].decode("latin-1"), out
 def a15():
     with Flaky() as up, Proxy([up.port], store()) as proxy:
         head = "POST /orders HTTP/1.1\r\nHost: h\r\nConnection: close\r\n"
@@ -274,7 +248,7 @@ def a15():
         seen = json.loads(out.split(b"\r\n\r\n", 1)[1])["seen"] if " 201 " in line else {}
         check("A15 Connection and underscores: our headers only", seen.get("oncekey-attempt") == "1" and "9" not in seen.values(), line, seen)
 ROWS = {"A1": a1, "A2": a2, "A3": a3, "A4": a4, "A5": a5, "A6": a6, "A7": a7, "A8": a8, "A10": a10, "A12": a12, "A13": a13, "A14": a14, "A15": a15,
-        "versions": versions, "scope": scope, "admin": admin, "tls": tls, "held": held, **operators.ROWS, **reach.ROWS, **fleet.ROWS, **restarts.ROWS}
+        "versions": versions, "scope": scope, "admin": admin, "tls": tls, "held": held, **operators.ROWS, **telemetry.ROWS, **reach.ROWS, **fleet.ROWS, **restarts.ROWS}
 # Run by name alone: they take minutes, or 2 GiB of traffic.
 LONG = {"A9": a9, "A11": a11, **restarts.LONG}
 for row in sys.argv[2:] or ROWS: ({**ROWS, **LONG})[row]()

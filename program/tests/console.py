@@ -5,10 +5,13 @@ Drives the console of `oncekey proxy` in a real browser, a line a check; exit st
 Needs playwright (pip), /usr/bin/chromium (apt-get), and for C9 axe-core, which npm fetches once;
 console.sh sees to all of it. Without the first two it says so and exits with 0, or with 1 when
 ONCEKEY_CONSOLE is `required`."""
-import contextlib, http.client, http.server, json, os, signal, socket, subprocess, sys, tempfile, threading, time, urllib.parse, uuid
+import http.server, json, os, signal, subprocess, sys, tempfile, threading, time, urllib.parse, uuid
+
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "accept"))
+from rig import BINARY, Flaky, Process, call, check, free_port, has_failed, until, wait_for
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-HERE = os.path.dirname(os.path.abspath(__file__))
 AXE = os.path.join(os.path.dirname(os.path.abspath(sys.argv[1])), "../console-tests")
 try:
     from playwright.sync_api import Error, expect, sync_playwright
@@ -18,37 +21,9 @@ except ImportError:
 if MISSING:
     print(f"LEFT OUT: the tests of the console, for want of {MISSING}")
     sys.exit(os.environ.get("ONCEKEY_CONSOLE") == "required")
-BINARY = os.path.abspath(sys.argv[1])
 OPERATOR, VIEWER = "operator-token-of-the-tests", "viewer-token-of-the-tests"
-failed = 0
-
-def check(name, ok, *saw):
-    global failed
-    failed += not ok
-    print(("ok   " if ok else "FAIL ") + name, *([] if ok else saw), flush=True)
 
 # ---- Processes ----
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-def started(args, *ports):
-    """A process that listens on all of these ports."""
-    log = tempfile.TemporaryFile()
-    process = subprocess.Popen(args, stdout=log, stderr=log)
-    for port in ports:
-        for _ in range(600):
-            if process.poll() is not None:
-                log.seek(0)
-                sys.exit(f"{args} ended with {process.returncode}: {log.read().decode()}")
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            time.sleep(.05)
-        else: sys.exit(f"nothing listens on {port}")
-    return process
 
 class Site:
     """An upstream that fails, and a proxy with its console in front of it."""
@@ -63,22 +38,21 @@ class Site:
             file.write(f'listen = ["127.0.0.1:{self.port}"]\nstore = "{self.path("keys")}"\n[upstream]\nurls = ["http://127.0.0.1:{self.upstream}"]\n'
                 f'[policy]\nscope = "header:X-Tenant"\n[log]\naccess = false\n[admin]\nlisten = "127.0.0.1:{self.admin}"\ntoken_file = "{self.path("operator")}"\n'
                 f'viewer_token_file = "{self.path("viewer")}"\nread_only = {flag(read_only)}\nshow_responses = {flag(show_responses)}\nbackups = "{self.path("backups")}"\naudit_log = "{self.audit}"\n')
-        self.flaky = started([sys.executable, os.path.join(HERE, "accept/flaky.py"), str(self.upstream)], self.upstream)
+        self.flaky = Flaky(self.upstream)
         self.start()
     def path(self, name): return os.path.join(self.dir, name)
-    def start(self): self.proxy = started([BINARY, "proxy", "--config", self.path("toml")], self.admin, self.port)
-    def kill(self):
-        self.proxy.send_signal(signal.SIGKILL)
-        self.proxy.wait(60)
+    def start(self):
+        self.proxy = Process().start([BINARY, "proxy", "--config", self.path("toml")], self.admin)
+        wait_for(self.port, self.proxy.process)
+    def kill(self): self.proxy.kill()
     def __enter__(self): return self
     def __exit__(self, *_):
         self.kill()
         self.flaky.kill()
-        self.flaky.wait(60)
     @property
     def url(self): return f"http://127.0.0.1:{self.admin}/"
     def send(self, path, key, scope="acme", body=b"{}"):
-        return call(self.port, "POST", path, body, {"Idempotency-Key": key, "X-Tenant": scope, "Content-Type": "application/json"})
+        return call(self.port, "POST", path, key, body, headers={"X-Tenant": scope})
     def orphan(self, key=None, scope="acme", path="/reset"):
         """An orphan, once it is on disk."""
         key = key or f"order-{uuid.uuid4()}"
@@ -87,10 +61,10 @@ class Site:
         assert status == 409 and b"idempotency_outcome_unknown" in body, (status, body)
         return key
     def api(self, method, path, body=None, token=OPERATOR, **headers):
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", **headers}
-        status, _, text = call(self.admin, method, "/api/v1/" + path, None if body is None else json.dumps(body).encode(), headers)
+        headers = {"Authorization": f"Bearer {token}", **headers}
+        status, _, text = call(self.admin, method, "/api/v1/" + path, body=b"" if body is None else json.dumps(body).encode(), headers=headers)
         return status, json.loads(text) if text else None
-    def count(self, path): return json.loads(call(self.upstream, "GET", "/count")[2]).get("POST " + path, 0)
+    def count(self, path): return self.flaky.count(path)
     def audited(self):
         with open(self.audit) as file: return [json.loads(line) for line in file]
     def oncekey(self, *arguments):
@@ -101,26 +75,6 @@ class Site:
     def release(self, key, scope="acme"):
         orphan = next(each for each in self.oncekey("orphans")["orphans"] if each["key"] == key)
         self.oncekey("resolve", "release", key, "--scope", scope, "--token", orphan["token"], "--reason", "on the command line", "--yes")
-
-def call(port, method, path, body=None, headers={}):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    try:
-        connection.putrequest(method, path, skip_host="Host" in headers)
-        for name, value in headers.items(): connection.putheader(name, value)
-        if body is not None: connection.putheader("Content-Length", str(len(body)))
-        connection.endheaders(body)
-        answer = connection.getresponse()
-        return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
-    except (OSError, http.client.HTTPException) as error: return 0, {}, repr(error).encode()
-    finally: connection.close()
-
-def until(what, ok):
-    """Asks again until the answer is as wanted, within a generous time."""
-    for _ in range(300):
-        answer = what()
-        if ok(answer): break
-        time.sleep(.1)
-    return answer
 
 # ---- The browser ----
 
@@ -196,7 +150,7 @@ def c2(browser):
     with Site() as site:
         paths = ["info", "stats", "orphans", "keys?key=k", "keys/list", "series", "expiry", "backups", "jobs/1", "config", "keys/response?key=k", "orphans/checkpoint?key=k", "no/such"]
         seen = {path: call(site.admin, "GET", "/api/v1/" + path)[0] for path in paths}
-        seen |= {path: call(site.admin, "POST", "/api/v1/" + path, b"{}", {"Content-Type": "application/json"})[0] for path in ("orphans/release", "orphans/complete", "orphans/resolve", "backups", "fold", "sweep", "reopen", "reload", "drain", "session/link")}
+        seen |= {path: call(site.admin, "POST", "/api/v1/" + path)[0] for path in ("orphans/release", "orphans/complete", "orphans/resolve", "backups", "fold", "sweep", "reopen", "reload", "drain", "session/link")}
         check("C2 without a session everything is 401", set(seen.values()) == {401}, seen)
         it = Page(browser, site.url, token=None)
         with it as page:
@@ -307,7 +261,7 @@ class Other(http.server.ThreadingHTTPServer):
                 if to is None: status, headers, text = 200, {"content-type": "text/html"}, b"<!doctype html><title>other</title>"
                 elif self.path.startswith(prefix + "/"):
                     headers = {name: value for name, value in self.headers.items() if name.lower() not in ("connection", "content-length")}
-                    status, headers, text = call(to, self.command, self.path[len(prefix):], body if self.command == "POST" else None, headers)
+                    status, headers, text = call(to, self.command, self.path[len(prefix):], body=body, headers=headers)
                 else: status, headers, text = 404, {}, b""
                 other.paths.append((self.command, self.path))
                 self.send_response(status or 502)
@@ -339,7 +293,7 @@ def c6(browser):
             }
             cookie = "; ".join(f"{each['name']}={each['value']}" for each in it.context.cookies(site.url + "api/v1/info"))
             for name, headers in ("from another site", {"Sec-Fetch-Site": "cross-site"}), ("from another port", {"Sec-Fetch-Site": "same-site"}):
-                seen[name] = call(site.admin, "POST", "/api/v1/orphans/release", body.encode(), {"Cookie": cookie, "Content-Type": "application/json", "Oncekey-Csrf": csrf, **headers})[0]
+                seen[name] = call(site.admin, "POST", "/api/v1/orphans/release", body=body.encode(), headers={"Cookie": cookie, "Content-Type": "application/json", "Oncekey-Csrf": csrf, **headers})[0]
             check("C6 refused with 403", bool(cookie) and set(seen.values()) == {403}, cookie, seen)
             page.goto(other.url)
             sent = page.evaluate("""async ([url, body, csrf]) => {
@@ -634,4 +588,4 @@ with sync_playwright() as playwright:
             try: ROWS[row](browser)
             except (Error, AssertionError) as error: check(f"{row} runs to its end", False, error)
     browser.close()
-sys.exit(failed > 0)
+sys.exit(has_failed())

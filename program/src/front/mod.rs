@@ -5,6 +5,7 @@ pub(crate) mod listener;
 pub(crate) mod peer;
 mod preface;
 pub(crate) mod proxy;
+mod record;
 pub(crate) mod restored;
 pub(crate) mod route;
 pub(crate) mod scope;

@@ -13,16 +13,17 @@ use tower_service::Service;
 
 use super::jwt::Tokens;
 use super::peer::Peer;
+use super::record::{Record, Told};
 use super::restored::Restored;
 use super::route::{Route, Routes, Stack, is_keyed, takes_part};
 use super::scope::{self, Sources};
 use crate::base::latency::Latency;
-use crate::report::access_log::{AccessLog, Line};
+use crate::report::access_log::AccessLog;
 use crate::report::metrics;
-use crate::upstream::{Started, Upstreams};
+use crate::upstream::{Course, PassFailed, Upstreams};
 use crate::wire::body::Body;
 use crate::wire::hygiene::{self, Hygiene};
-use crate::wire::outgoing::RequestBody;
+use crate::wire::outgoing::{Received, RequestBody};
 use crate::wire::problem::Problem;
 
 /// How much of the body of a refused request is read, and for how long.
@@ -30,7 +31,10 @@ const DISCARD_AT_MOST: usize = 8 << 20;
 const DISCARD_FOR: Duration = Duration::from_secs(5);
 
 /// What a client gets.
-pub(crate) type Answer = Response<Either<ResponseBody<Body>, Body>>;
+pub(crate) type Answer = Response<Told<Either<ResponseBody<Body>, Body>>>;
+
+/// An answer before anything is told of it.
+type Made = Response<Either<ResponseBody<Body>, Body>>;
 
 /// The proxy, as connections share it.
 pub(crate) struct Proxy {
@@ -56,35 +60,30 @@ struct Admitted<'a> {
 impl Proxy {
     /// Answers a request of `peer`.
     pub(crate) async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Answer {
-        let begun = Instant::now();
         let (mut parts, body) = request.into_parts();
-        let method = parts.method.clone();
-        let started = Arc::new(Started::default());
-        let (answer, pattern, keyed, outcome) = match self.admit(&mut parts, &peer) {
-            Err((problem, pattern)) => {
+        let (log, counted) = (self.access_log, self.counted.clone());
+        let mut record = Record::new(log, counted, &parts, peer.address);
+        let body = Received::new(body, record.received());
+        let (answer, outcome) = match self.admit(&mut parts, &peer) {
+            Err((problem, route)) => {
+                if let Some(route) = route {
+                    record.is_on(route, false);
+                }
                 discard(&parts.headers, body).await;
-                (own(problem), pattern, false, "refused")
+                (own(problem), "refused")
             }
             Ok(Admitted { route, keyed }) => {
-                if keyed {
-                    parts.extensions.insert(started.clone());
-                }
+                record.is_on(route, keyed);
+                let course = record.course().clone();
+                parts.extensions.insert(course.clone());
                 let request = Request::from_parts(parts, RequestBody::new(body));
-                let answer = run(route, request, &started).await;
-                let outcome = if keyed { outcome(&answer, &started) } else { "passed" };
-                (answer, Some(&*route.pattern), keyed, outcome)
+                let answer = run(route, request, &course).await;
+                let outcome = if keyed { outcome(&answer, &course) } else { passed(&answer) };
+                (answer, outcome)
             }
         };
-        let (status, took) = (answer.status(), begun.elapsed());
-        if let Some(latency) = &self.counted {
-            latency.record(took);
-            metrics::answered(pattern, keyed, outcome, status, took);
-        }
-        if let Some(log) = &self.access_log {
-            let peer = peer.address;
-            log.write(&Line { method: &method, route: pattern, status, outcome, took, peer });
-        }
-        answer
+        record.answered(answer.status(), outcome);
+        answer.map(|body| Told::new(body, record))
     }
 
     /// The route of a request that may go on, and whether it has a key.
@@ -92,7 +91,7 @@ impl Proxy {
         &self,
         parts: &mut http::request::Parts,
         peer: &Peer,
-    ) -> Result<Admitted<'_>, (Problem, Option<&str>)> {
+    ) -> Result<Admitted<'_>, (Problem, Option<&Arc<Route>>)> {
         let misspelled = hygiene::has_unrecognized_key(&parts.headers, &self.contract.headers);
         let cleaned = self.hygiene.request(parts, peer.address, peer.secure);
         cleaned.map_err(|problem| (problem, None))?;
@@ -108,7 +107,7 @@ impl Proxy {
             };
             scope::resolve(&route.scope, parts, &sources)
                 .and_then(|()| self.restored.check(&self.contract, &parts.headers))
-                .map_err(|problem| (problem, Some(&*route.pattern)))?;
+                .map_err(|problem| (problem, Some(route)))?;
         } else if misspelled && has_keys && takes_part(&self.contract, parts) {
             self.misspelled.note();
         }
@@ -117,8 +116,8 @@ impl Proxy {
 }
 
 /// How a request with a key was answered, in one word.
-fn outcome(answer: &Answer, started: &Started) -> &'static str {
-    if started.ran() {
+fn outcome(answer: &Made, course: &Course) -> &'static str {
+    if course.attempt().is_some() {
         let extensions = answer.extensions();
         return if extensions.get::<NotExecuted>().is_some() {
             "freed"
@@ -138,6 +137,11 @@ fn outcome(answer: &Answer, started: &Started) -> &'static str {
         Some(Answered::NotStored) => "not_stored",
         _ => "refused",
     }
+}
+
+/// How a request without a key was answered.
+fn passed(answer: &Made) -> &'static str {
+    if answer.extensions().get::<PassFailed>().is_some() { "failed" } else { "passed" }
 }
 
 /// Marks the answer to a client that waited for too long.
@@ -162,7 +166,7 @@ impl Misspelled {
     }
 }
 
-async fn run(route: &Route, request: Request<RequestBody>, started: &Started) -> Answer {
+async fn run(route: &Route, request: Request<RequestBody>, course: &Course) -> Made {
     match &route.stack {
         Stack::Plain(upstream) => {
             let answered: Result<_, Infallible> = upstream.clone().call(request).await;
@@ -173,7 +177,7 @@ async fn run(route: &Route, request: Request<RequestBody>, started: &Started) ->
             let answer = layered.clone().call(request);
             let too_late = async {
                 // Never said of a request without a key.
-                started.began().await;
+                course.began().await;
                 match route.answer_within.is_zero() {
                     true => std::future::pending().await,
                     false => tokio::time::sleep(route.answer_within).await,
@@ -197,7 +201,7 @@ async fn run(route: &Route, request: Request<RequestBody>, started: &Started) ->
 
 /// Reads the body of a request that is refused. A server that closes a connection while the client
 /// still sends resets it, and the client may never see why it was refused.
-async fn discard(headers: &HeaderMap, mut body: Incoming) {
+async fn discard(headers: &HeaderMap, mut body: Received) {
     // Reading on would ask a client that waits for leave to send for its body.
     if headers.contains_key(header::EXPECT) {
         return;
@@ -224,6 +228,6 @@ fn still_running() -> Problem {
         .retry_after()
 }
 
-fn own(problem: Problem) -> Answer {
+fn own(problem: Problem) -> Made {
     problem.into_response().map(Either::Right)
 }

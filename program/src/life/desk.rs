@@ -15,7 +15,6 @@ use http::{StatusCode, header};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use oncekey::Engine;
 use oncekey_http::{Access, Admin, ControlSocket, IdempotencyLayer};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -25,14 +24,14 @@ use tower_service::Service;
 use super::reload::Reloader;
 use crate::config::{Config, Socket};
 use crate::front::serve::Current;
-use crate::report::metrics::Measured;
+use crate::report::metrics::{self as report, Measured};
 
 /// How many connections the listener for operators has at once.
 const MAX_CONNECTIONS: usize = 256;
 
 /// What health is made of.
 pub(crate) struct Health {
-    pub(crate) engine: Engine,
+    pub(crate) layer: IdempotencyLayer,
     pub(crate) proxy: Arc<Current>,
     pub(crate) draining: AtomicBool,
     pub(crate) store_failed: AtomicBool,
@@ -47,7 +46,7 @@ impl Health {
             Some("draining")
         } else if self.store_failed.load(Ordering::Relaxed) {
             Some("store_failed")
-        } else if self.engine.stats().full {
+        } else if self.layer.engine().stats().full {
             Some("store_full")
         } else if self.proxy.get().upstreams.all_down() {
             Some("upstream_down")
@@ -78,7 +77,8 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
 
 async fn metrics(State(health): State<Arc<Health>>) -> Response {
     // Sets the gauges of the engine.
-    let _ = health.engine.stats();
+    let _ = health.layer.engine().stats();
+    report::buffered_requests(health.layer.stats().buffered_bytes);
     let text = health.measured.as_ref().map(|measured| measured.prometheus.render());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text.unwrap_or_default())
         .into_response()

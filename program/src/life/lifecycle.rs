@@ -51,7 +51,7 @@ pub(crate) async fn run(
     let maker = Maker::new(layer.clone(), json, checkpoints, counted);
     let proxy = Current::new(maker.proxy(&config).map_err(Failure::usage)?);
     let health = Arc::new(Health {
-        engine: engine.clone(),
+        layer: layer.clone(),
         proxy: proxy.clone(),
         draining: AtomicBool::new(false),
         store_failed: AtomicBool::new(false),

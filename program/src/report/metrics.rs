@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use metrics::{
     Counter, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder, SharedString, Unit,
 };
@@ -12,6 +12,7 @@ use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
+use super::meter::Counted;
 use crate::base::latency::Latency;
 
 /// Upper bounds of the histograms of durations, in seconds.
@@ -44,6 +45,7 @@ pub(crate) fn install() -> io::Result<Measured> {
     metrics::set_global_recorder(Both { recorder, syncs: syncs.clone() })
         .map_err(|_| io::Error::other("another recorder counts already"))?;
     metrics::gauge!("oncekey_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    begin_at_zero();
     let upkeep = prometheus.clone();
     tokio::spawn(async move {
         loop {
@@ -52,6 +54,23 @@ pub(crate) fn install() -> io::Result<Measured> {
         }
     });
     Ok(Measured { prometheus, requests: Arc::default(), syncs })
+}
+
+/// Counters without an event are 0 and not absent: a rate of nothing raises no alert.
+fn begin_at_zero() {
+    for name in [
+        "oncekey_proxy_upstream_retries_total",
+        "oncekey_proxy_stripped_headers_total",
+        "oncekey_proxy_unrecognized_key_header_total",
+    ] {
+        metrics::counter!(name).increment(0);
+    }
+    for result in ["done", "refused"] {
+        metrics::counter!("oncekey_config_reloads_total", "result" => result).increment(0);
+    }
+    for of in ["requests", "responses"] {
+        buffered(of).set(0.0);
+    }
 }
 
 /// The recorder of Prometheus, and beside it the percentiles of syncs, which its buckets do not give.
@@ -106,21 +125,23 @@ impl HistogramFn for Twice {
 }
 
 /// A request was answered. `route` is the pattern; `None` when it was refused before it had one.
+/// `status` is `None` when its client went away before.
 pub(crate) fn answered(
     route: Option<&str>,
     keyed: bool,
     outcome: &'static str,
-    status: StatusCode,
+    status: Option<StatusCode>,
     took: Duration,
 ) {
     let route = route.unwrap_or("none").to_owned();
     let keyed = if keyed { "yes" } else { "no" };
-    let status = match status.as_u16() / 100 {
-        1 => "1xx",
-        2 => "2xx",
-        3 => "3xx",
-        4 => "4xx",
-        _ => "5xx",
+    let status = match status.map(|status| status.as_u16() / 100) {
+        None => "none",
+        Some(1) => "1xx",
+        Some(2) => "2xx",
+        Some(3) => "3xx",
+        Some(4) => "4xx",
+        Some(_) => "5xx",
     };
     metrics::counter!(
         "oncekey_proxy_requests_total",
@@ -131,19 +152,29 @@ pub(crate) fn answered(
         .record(took);
 }
 
-/// A request to an upstream, or a connection, failed. `sent` says whether any of it may have arrived.
-pub(crate) fn upstream_failed(upstream: &impl ToString, sent: bool) {
-    metrics::counter!(
-        "oncekey_proxy_upstream_failures_total",
-        "upstream" => upstream.to_string(), "sent" => if sent { "maybe" } else { "no" }
-    )
-    .increment(1);
+/// A request that surely was not sent is sent again.
+pub(crate) fn upstream_retried() {
+    metrics::counter!("oncekey_proxy_upstream_retries_total").increment(1);
 }
 
-/// What the health check of an upstream found.
-pub(crate) fn upstream_up(upstream: &impl ToString, up: bool) {
-    let up = if up { 1.0 } else { 0.0 };
-    metrics::gauge!("oncekey_proxy_upstream_up", "upstream" => upstream.to_string()).set(up);
+/// The memory of responses that are read and not yet handed on: none so far.
+pub(crate) fn buffered_response() -> Counted {
+    Counted::new(&buffered("responses"), 0.0)
+}
+
+/// The memory of request bodies with a key that no handler has yet.
+pub(crate) fn buffered_requests(bytes: u64) {
+    buffered("requests").set(bytes as f64);
+}
+
+fn buffered(of: &'static str) -> Gauge {
+    metrics::gauge!("oncekey_proxy_buffered_bytes", "of" => of)
+}
+
+/// A header of an upstream was not understood.
+pub(crate) fn ignored(header: &HeaderName) {
+    let header = header.as_str().to_owned();
+    metrics::counter!("oncekey_proxy_ignored_headers_total", "header" => header).increment(1);
 }
 
 /// A request took part without a key, and with a header that its client took for one.

@@ -1,4 +1,6 @@
 //! What the proxy tells of requests: metrics, and a line for each.
 
 pub(crate) mod access_log;
+pub(crate) mod meter;
 pub(crate) mod metrics;
+pub(crate) mod trace;

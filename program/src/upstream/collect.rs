@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::time::Duration;
 
+use crate::report::metrics;
 use crate::wire::body::{Body, Streaming};
 
 /// Why a response body ended before its end.
@@ -21,7 +22,7 @@ pub(crate) async fn collect(
     idle: Duration,
 ) -> Result<Body, BodyFailed> {
     let mut read = VecDeque::new();
-    let mut len = 0usize;
+    let (mut len, mut counted) = (0usize, metrics::buffered_response());
     if rest.size_hint().lower() > limit as u64 {
         return Ok(Body::streaming(rest));
     }
@@ -29,13 +30,15 @@ pub(crate) async fn collect(
         let frame = poll_fn(|context| rest.poll_frame(context));
         match tokio::time::timeout(idle, frame).await {
             Err(_) => return Err(BodyFailed::Idle),
-            Ok(None) => return Ok(Body::read(read, None)),
+            Ok(None) => return Ok(Body::read(read, counted, None)),
             Ok(Some(Err(_))) => return Err(BodyFailed::Broken),
             Ok(Some(Ok(frame))) => {
-                len += frame.data_ref().map_or(0, bytes::Bytes::len);
+                let more = frame.data_ref().map_or(0, bytes::Bytes::len);
+                counted.grow(more as f64);
+                len += more;
                 read.push_back(frame);
                 if len > limit {
-                    return Ok(Body::read(read, Some(rest)));
+                    return Ok(Body::read(read, counted, Some(rest)));
                 }
             }
         }

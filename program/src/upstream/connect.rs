@@ -6,10 +6,11 @@ use std::time::Duration;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
 
 use super::tls::Tls;
 use crate::config::{Address, Speaks, Target};
+use crate::report::meter::{Meter, Stage};
 use crate::wire::pool::Sender;
 
 /// The longest head of a response that an upstream may send.
@@ -19,26 +20,45 @@ const MAX_HEADERS: usize = 256;
 /// How often a connection of HTTP/2 is asked whether it is alive, and how long that may take.
 const PING: Duration = Duration::from_secs(10);
 
+/// Why there is no connection.
+pub(crate) struct Unconnected {
+    pub(crate) stage: Stage,
+    pub(crate) error: io::Error,
+}
+
 /// Connects within `timeout`.
 pub(crate) async fn connect(
     target: &Target,
     tls: Option<&Tls>,
+    meter: &Meter,
     timeout: Duration,
-) -> io::Result<Sender> {
-    match tokio::time::timeout(timeout, dial(target, tls)).await {
-        Ok(connected) => connected,
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
-    }
+) -> Result<Sender, Unconnected> {
+    let mut stage = Stage::Connect;
+    let dialed = tokio::time::timeout(timeout, dial(target, tls, meter, &mut stage)).await;
+    let dialed = dialed.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    dialed.map_err(|error| Unconnected { stage, error })
 }
 
-async fn dial(target: &Target, connector: Option<&Tls>) -> io::Result<Sender> {
+/// Notes in `stage` how far it came.
+async fn dial(
+    target: &Target,
+    connector: Option<&Tls>,
+    meter: &Meter,
+    stage: &mut Stage,
+) -> io::Result<Sender> {
     match &target.address {
         Address::Tcp { host, port, speaks } => {
-            let stream = TcpStream::connect((host.as_str(), *port)).await?;
+            *stage = Stage::Resolve;
+            let addresses: Vec<_> = lookup_host((host.as_str(), *port)).await?.collect();
+            *stage = Stage::Connect;
+            let stream = TcpStream::connect(&addresses[..]).await?;
             stream.set_nodelay(true)?;
             match (speaks, connector) {
-                (Speaks::H2c, _) => multiplexed(stream).await,
-                (Speaks::Https, Some(tls)) => handshake(tls.connect(host, stream).await?).await,
+                (Speaks::H2c, _) => multiplexed(stream, meter).await,
+                (Speaks::Https, Some(tls)) => {
+                    *stage = Stage::Tls;
+                    handshake(tls.connect(host, stream).await?).await
+                }
                 (Speaks::Https, None) => Err(io::Error::other("there is no TLS to it")),
                 (Speaks::Http, _) => handshake(stream).await,
             }
@@ -61,6 +81,7 @@ async fn handshake(
 
 async fn multiplexed(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    meter: &Meter,
 ) -> io::Result<Sender> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
@@ -71,7 +92,11 @@ async fn multiplexed(
         .adaptive_window(true);
     let (sender, connection) =
         builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    // How it ends is told to the requests that are on it.
-    tokio::spawn(connection);
+    let counted = meter.shared();
+    tokio::spawn(async move {
+        // How it ends is told to the requests that are on it.
+        let _ = connection.await;
+        drop(counted);
+    });
     Ok(Sender::Http2(sender))
 }

@@ -9,7 +9,6 @@ use http::{Method, Request, header};
 
 use super::connect::connect;
 use super::send::{Upstream, Upstreams};
-use crate::report::metrics;
 use crate::wire::outgoing::{Outgoing, RequestBody};
 
 /// How often, and how long an answer may take.
@@ -40,7 +39,7 @@ pub(crate) fn check(upstreams: &Arc<Upstreams>, path: &str) {
 }
 
 fn note(upstream: &Upstream, up: bool) {
-    metrics::upstream_up(&upstream.target, up);
+    upstream.pool.meter.is_up(up);
     if upstream.is_up.swap(up, Ordering::Relaxed) != up {
         tracing::warn!(upstream = %upstream.target, up, "the health of an upstream changed");
     }
@@ -49,7 +48,9 @@ fn note(upstream: &Upstream, up: bool) {
 /// Whether the upstream answers with 2xx or 3xx, on a connection of its own.
 async fn ask(upstreams: &Upstreams, upstream: &Upstream, path: &str) -> io::Result<bool> {
     let target = &upstream.target;
-    let mut sender = connect(target, upstreams.tls.as_ref(), upstreams.connect_timeout).await?;
+    let (tls, meter) = (upstreams.tls.as_ref(), &upstream.pool.meter);
+    let connected = connect(target, tls, meter, upstreams.connect_timeout).await;
+    let mut sender = connected.map_err(|unconnected| unconnected.error)?;
     let uri = match target.is_h2c() {
         true => format!("http://{}{path}", target.authority()),
         false => path.to_owned(),
@@ -58,7 +59,7 @@ async fn ask(upstreams: &Upstreams, upstream: &Upstream, path: &str) -> io::Resu
     if !target.is_h2c() {
         request = request.header(header::HOST, target.authority());
     }
-    let body = Outgoing::sent(RequestBody::from(bytes::Bytes::new())).0;
+    let body = Outgoing::new(RequestBody::from(bytes::Bytes::new())).0;
     let request = request.body(body).map_err(io::Error::other)?;
     let answer = sender.try_send(request).await;
     let answer = answer.map_err(|error| io::Error::other(error.into_error()))?;

@@ -3,6 +3,7 @@
 mod checkpoints;
 mod collect;
 mod connect;
+mod course;
 pub(crate) mod health;
 mod outcome;
 mod send;
@@ -11,6 +12,7 @@ mod tls;
 mod tunnel;
 
 pub(crate) use checkpoints::Control;
+pub(crate) use course::Course;
 pub(crate) use send::Upstreams;
-pub(crate) use service::{Conduct, Started, UpstreamService};
+pub(crate) use service::{Conduct, PassFailed, UpstreamService};
 pub(crate) use tls::Tls;

@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderName, response};
 use oncekey_http::{NotExecuted, NotStored, OutcomeUnknown, Ttl};
 
 use crate::config::{Outcome, Outcomes};
+use crate::report::metrics;
 
 const OUTCOME: HeaderName = HeaderName::from_static("oncekey-outcome");
 const STORE: HeaderName = HeaderName::from_static("oncekey-store");
@@ -83,6 +84,7 @@ fn take(headers: &mut HeaderMap, name: &HeaderName) -> Option<Option<String>> {
 }
 
 fn ignored<T>(name: &HeaderName) -> Option<T> {
+    metrics::ignored(name);
     tracing::warn!(header = %name, "a header of the upstream is not understood and ignored");
     None
 }

@@ -8,14 +8,15 @@ use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::connect::connect;
+use super::connect::{Unconnected, connect};
 use super::tls::Tls;
 use crate::config::{self, Host, Target};
+use crate::report::meter::{Meter, Stage};
 use crate::report::metrics;
-use crate::wire::outgoing::{Outgoing, RequestBody};
+use crate::wire::outgoing::{Delivery, Outgoing, RequestBody};
 use crate::wire::pool::{Lease, Pool, Sender};
 
 /// How long an upstream that could not be reached is passed over.
@@ -59,7 +60,7 @@ impl Why {
 /// One place that requests can go to.
 pub(crate) struct Upstream {
     pub(super) target: Target,
-    pool: Arc<Pool>,
+    pub(super) pool: Arc<Pool>,
     /// When it could not be reached the last time.
     failed: Mutex<Option<Instant>>,
     /// What the health check found the last time.
@@ -93,7 +94,7 @@ impl Upstreams {
     pub(crate) fn new(config: &config::Upstream) -> Result<Self, String> {
         let upstream = |target: &Target| Upstream {
             target: target.clone(),
-            pool: Pool::new(config.idle),
+            pool: Pool::new(config.idle, Meter::new(target.to_string())),
             failed: Mutex::default(),
             is_up: AtomicBool::new(true),
             connections: Arc::new(Semaphore::new(config.max_connections as usize)),
@@ -131,22 +132,29 @@ impl Upstreams {
     ) -> Result<(Response<Incoming>, Lease), Failed> {
         let asked = request.uri().path_and_query().cloned();
         let (parts, body) = request.into_parts();
-        let (body, mut sent) = Outgoing::sent(body);
+        let (body, mut delivery) = Outgoing::new(body);
         let mut request = Request::from_parts(parts, body);
         let host = request.headers().get(header::HOST).cloned();
         let deadline = Instant::now() + self.connect_timeout * 2;
         let mut why = Why::Refused;
+        let mut is_first = true;
         for upstream in self.in_turn() {
             self.address(&mut request, upstream, asked.as_ref(), host.as_ref());
             // Once on an idle connection, once on a new one.
             let pooled = if keyed && self.fresh_for_keys { None } else { upstream.pool.take() };
             let was_pooled = pooled.is_some();
             for connection in [pooled, None].into_iter().skip(usize::from(!was_pooled)) {
+                if !std::mem::take(&mut is_first) {
+                    metrics::upstream_retried();
+                }
+                let was_pooled = connection.is_some();
                 let Some(lease) = self.lease(upstream, connection).await else {
                     why = Why::Refused;
                     break;
                 };
-                match exchange(upstream, lease, request, &mut sent, give_up_after).await {
+                let exchanged =
+                    exchange(upstream, lease, request, &mut delivery, give_up_after, was_pooled);
+                match exchanged.await {
                     Ok(answered) => return Ok(answered),
                     Err(Unanswered::Failed(failed)) => return Err(failed),
                     Err(Unanswered::GivenBack(again)) => request = *again,
@@ -165,21 +173,22 @@ impl Upstreams {
         let permit = upstream.connections.clone().acquire_owned();
         let Ok(Ok(permit)) = tokio::time::timeout(self.connect_timeout, permit).await else {
             tracing::warn!(upstream = %upstream.target, "all connections to the upstream are in use");
-            metrics::upstream_failed(&upstream.target, false);
+            upstream.pool.meter.failed(Stage::Checkout, false);
             return None;
         };
         let pool = upstream.pool.clone();
         if let Some(sender) = taken {
-            return Some(Lease { sender, pool, permit });
+            return Some(Lease::new(sender, pool, permit));
         }
-        match connect(&upstream.target, self.tls.as_ref(), self.connect_timeout).await {
+        let (target, meter) = (&upstream.target, &pool.meter);
+        match connect(target, self.tls.as_ref(), meter, self.connect_timeout).await {
             Ok(sender) => {
                 pool.share(&sender);
-                Some(Lease { sender, pool, permit })
+                Some(Lease::new(sender, pool, permit))
             }
-            Err(error) => {
-                tracing::warn!(upstream = %upstream.target, %error, "the upstream cannot be reached");
-                metrics::upstream_failed(&upstream.target, false);
+            Err(Unconnected { stage, error }) => {
+                tracing::warn!(upstream = %target, %error, "the upstream cannot be reached");
+                meter.failed(stage, false);
                 *upstream.failed.lock() = Some(Instant::now());
                 None
             }
@@ -235,14 +244,16 @@ async fn exchange(
     upstream: &Upstream,
     mut lease: Lease,
     request: Request<Outgoing>,
-    sent: &mut oneshot::Receiver<()>,
+    delivery: &mut Delivery,
     give_up_after: Duration,
+    was_pooled: bool,
 ) -> Result<(Response<Incoming>, Lease), Unanswered> {
+    let (begun, meter) = (Instant::now(), lease.pool.meter.clone());
     let answer = lease.sender.try_send(request);
     let answered = tokio::select! {
         answered = answer => answered,
-        () = silence(sent, give_up_after) => {
-            metrics::upstream_failed(&upstream.target, true);
+        () = silence(delivery, give_up_after) => {
+            meter.failed(Stage::Head, true);
             return Err(Unanswered::Failed(Failed { sent: Sent::Maybe, why: Why::Timeout }));
         }
     };
@@ -250,6 +261,7 @@ async fn exchange(
         Ok(mut response) => {
             *response.version_mut() = Version::HTTP_11;
             *upstream.failed.lock() = None;
+            meter.answered(begun.elapsed());
             return Ok((response, lease));
         }
         Err(error) => error,
@@ -258,7 +270,12 @@ async fn exchange(
     let error = error.into_error();
     let unsent = given_back.is_some() || is_refused(&error);
     tracing::warn!(upstream = %upstream.target, %error, sent = !unsent, "a request to the upstream failed");
-    metrics::upstream_failed(&upstream.target, !unsent);
+    let stage = match given_back.is_some() {
+        true if was_pooled => Stage::Checkout,
+        false if delivery.is_whole() => Stage::Head,
+        _ => Stage::Write,
+    };
+    meter.failed(stage, !unsent);
     Err(match given_back {
         Some(again) => Unanswered::GivenBack(Box::new(again)),
         None if unsent => Unanswered::Failed(Failed { sent: Sent::No, why: Why::Refused }),
@@ -283,9 +300,8 @@ fn why(error: &hyper::Error) -> Why {
 }
 
 /// Resolves when nothing came for `at_most` after the whole request was sent.
-async fn silence(sent: &mut oneshot::Receiver<()>, at_most: Duration) {
-    // It fails, since the sender says nothing and is dropped.
-    let _ = sent.await;
+async fn silence(delivery: &mut Delivery, at_most: Duration) {
+    delivery.over().await;
     if at_most.is_zero() {
         std::future::pending().await
     } else {

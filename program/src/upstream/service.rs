@@ -4,9 +4,8 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,41 +13,25 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use oncekey_http::{Attempt, CheckpointError, NotExecuted, NotStored, OutcomeUnknown};
-use tokio::sync::Notify;
 use tower_service::Service;
 
 use super::checkpoints::{Control, Reachable};
 use super::collect::{self, BodyFailed};
+use super::course::Course;
 use super::outcome::Said;
 use super::send::{Failed, Sent, Upstreams, Why};
 use super::tunnel;
 use crate::config::Outcomes;
+use crate::report::meter::Stage;
 use crate::wire::body::{Body, Streaming};
 use crate::wire::hygiene;
 use crate::wire::outgoing::RequestBody;
+use crate::wire::pool::Lease;
 use crate::wire::problem::Problem;
 
-/// Told, when it is in the extensions of a request, that its execution begins.
-#[derive(Default)]
-pub(crate) struct Started {
-    ran: AtomicBool,
-    began: Notify,
-}
-
-impl Started {
-    fn begin(&self) {
-        self.ran.store(true, Ordering::Relaxed);
-        self.began.notify_one();
-    }
-
-    pub(crate) fn ran(&self) -> bool {
-        self.ran.load(Ordering::Relaxed)
-    }
-
-    pub(crate) async fn began(&self) {
-        self.began.notified().await;
-    }
-}
+/// Marks the answer to a request without a key that no upstream answered.
+#[derive(Clone)]
+pub(crate) struct PassFailed;
 
 /// What holds for the requests of one route.
 #[derive(Clone, Debug)]
@@ -105,8 +88,8 @@ impl Service<Request<RequestBody>> for UpstreamService {
 impl UpstreamService {
     /// Runs a keyed request.
     async fn run(&self, mut request: Request<RequestBody>, attempt: &Attempt) -> Response<Body> {
-        if let Some(started) = request.extensions_mut().remove::<Arc<Started>>() {
-            started.begin();
+        if let Some(course) = request.extensions().get::<Arc<Course>>() {
+            course.begin(attempt.number());
         }
         let conduct = &*self.conduct;
         if tell(request.headers_mut(), attempt).is_err() {
@@ -129,22 +112,22 @@ impl UpstreamService {
         }
         let length = http_body::Body::size_hint(request.body()).exact().unwrap_or_default();
         request.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-        let (response, lease) =
-            match self.upstreams.send(request, true, conduct.give_up_after).await {
-                Ok(answered) => answered,
-                Err(Failed { sent: Sent::No, why }) => {
-                    let mut response = unreachable(why);
-                    response.extensions_mut().insert(NotExecuted);
-                    return response;
-                }
-                Err(Failed { sent: Sent::Maybe, why }) => return unknown(why),
-            };
+        let (response, lease) = match self.send(request, true).await {
+            Ok(answered) => answered,
+            Err(Failed { sent: Sent::No, why }) => {
+                let mut response = unreachable(why);
+                response.extensions_mut().insert(NotExecuted);
+                return response;
+            }
+            Err(Failed { sent: Sent::Maybe, why }) => return unknown(why),
+        };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return unknown(Why::Malformed);
         }
         let (mut parts, incoming) = response.into_parts();
         hygiene::response(&mut parts.headers);
         Said::take(&mut parts.headers).apply(&mut parts, &conduct.outcomes);
+        let meter = lease.pool.meter.clone();
         let rest = Streaming::new(incoming, lease);
         let as_it_comes = parts.extensions.get::<NotStored>().is_some()
             || parts.extensions.get::<OutcomeUnknown>().is_some();
@@ -153,9 +136,27 @@ impl UpstreamService {
         }
         match collect::collect(rest, conduct.max_response, conduct.body_idle).await {
             Ok(body) => Response::from_parts(parts, body),
+            // The body has counted it.
             Err(BodyFailed::Broken) => unknown(Why::Reset),
-            Err(BodyFailed::Idle) => unknown(Why::Timeout),
+            Err(BodyFailed::Idle) => {
+                meter.failed(Stage::Body, true);
+                unknown(Why::Timeout)
+            }
         }
+    }
+
+    /// Sends a request, and notes how long the upstreams took.
+    async fn send(
+        &self,
+        request: Request<RequestBody>,
+        keyed: bool,
+    ) -> Result<(Response<Incoming>, Lease), Failed> {
+        let (begun, course) = (Instant::now(), request.extensions().get::<Arc<Course>>().cloned());
+        let answered = self.upstreams.send(request, keyed, self.conduct.give_up_after).await;
+        if let Some(course) = course {
+            course.answered(begun.elapsed());
+        }
+        answered
     }
 
     /// Passes a request without a key, as it comes.
@@ -165,11 +166,10 @@ impl UpstreamService {
             .contains_key(header::UPGRADE)
             .then(|| hyper::upgrade::on(&mut request));
         request.headers_mut().remove(header::EXPECT);
-        let (mut response, lease) =
-            match self.upstreams.send(request, false, self.conduct.give_up_after).await {
-                Ok(answered) => answered,
-                Err(failed) => return passed_failure(failed),
-            };
+        let (mut response, lease) = match self.send(request, false).await {
+            Ok(answered) => answered,
+            Err(failed) => return passed_failure(failed),
+        };
         Said::take(response.headers_mut());
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let Some(client) = upgrade else {
@@ -240,7 +240,11 @@ fn unknown(why: Why) -> Response<Body> {
 fn passed_failure(failed: Failed) -> Response<Body> {
     let Failed { sent, why } = failed;
     let (status, code, detail) = match (sent, why) {
-        (Sent::No, _) => return unreachable(why),
+        (Sent::No, _) => {
+            let mut response = unreachable(why);
+            response.extensions_mut().insert(PassFailed);
+            return response;
+        }
         (Sent::Maybe, Why::Timeout) => (
             StatusCode::GATEWAY_TIMEOUT,
             "upstream_timeout",
@@ -252,5 +256,8 @@ fn passed_failure(failed: Failed) -> Response<Body> {
             "The server failed before it answered. The request may have had its effect.",
         ),
     };
-    Problem::new(status, code, detail).with("upstream", why.as_str()).into_response()
+    let mut response =
+        Problem::new(status, code, detail).with("upstream", why.as_str()).into_response();
+    response.extensions_mut().insert(PassFailed);
+    response
 }

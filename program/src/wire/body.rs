@@ -9,11 +9,14 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::pool::Lease;
+use crate::report::meter::{Counted, Stage};
 
 /// A response body: frames that were read already, then the rest as the upstream sends it.
 #[derive(Default)]
 pub(crate) struct Body {
     ready: VecDeque<Frame<Bytes>>,
+    /// The memory of what was read; counted until it is handed on.
+    counted: Option<Counted>,
     rest: Option<Streaming>,
 }
 
@@ -51,7 +54,11 @@ impl Streaming {
                     lease.give_back();
                 }
             }
-            Poll::Ready(Some(Err(_))) => self.lease = None,
+            Poll::Ready(Some(Err(_))) => {
+                if let Some(lease) = self.lease.take() {
+                    lease.pool.meter.failed(Stage::Body, true);
+                }
+            }
             Poll::Pending => {}
         }
         polled
@@ -65,16 +72,20 @@ impl Streaming {
 impl Body {
     pub(crate) fn full(data: impl Into<Bytes>) -> Self {
         let frame = Some(data.into()).filter(|data| !data.is_empty()).map(Frame::data);
-        Self { ready: frame.into_iter().collect(), rest: None }
+        Self { ready: frame.into_iter().collect(), ..Self::default() }
     }
 
     /// What was read, and how it goes on; `None` is the end.
-    pub(crate) fn read(ready: VecDeque<Frame<Bytes>>, rest: Option<Streaming>) -> Self {
-        Self { ready, rest }
+    pub(crate) fn read(
+        ready: VecDeque<Frame<Bytes>>,
+        counted: Counted,
+        rest: Option<Streaming>,
+    ) -> Self {
+        Self { ready, counted: Some(counted), rest }
     }
 
     pub(crate) fn streaming(rest: Streaming) -> Self {
-        Self { ready: VecDeque::new(), rest: Some(rest) }
+        Self { rest: Some(rest), ..Self::default() }
     }
 }
 
@@ -89,6 +100,7 @@ impl HttpBody for Body {
         if let Some(frame) = self.ready.pop_front() {
             return Poll::Ready(Some(Ok(frame)));
         }
+        self.counted = None;
         match &mut self.rest {
             Some(rest) => rest.poll_frame(context),
             None => Poll::Ready(None),

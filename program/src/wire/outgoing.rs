@@ -1,6 +1,8 @@
 //! The bodies of requests.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -9,23 +11,88 @@ use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
 /// A request body as the layer hands it on: the client's own, or what the layer read of it.
-pub(crate) type RequestBody = oncekey_http::RequestBody<Incoming>;
+pub(crate) type RequestBody = oncekey_http::RequestBody<Received>;
 
-/// A request body on its way to an upstream. Its end, or its drop, tells the receiver of [`sent`]
-/// that nothing more is to be sent.
-///
-/// [`sent`]: Outgoing::sent
+/// The body that a client sends, whose bytes are counted.
+pub(crate) struct Received {
+    incoming: Incoming,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Received {
+    pub(crate) fn new(incoming: Incoming, bytes: Arc<AtomicU64>) -> Self {
+        Self { incoming, bytes }
+    }
+}
+
+impl HttpBody for Received {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let polled = Pin::new(&mut self.incoming).poll_frame(context);
+        if let Poll::Ready(Some(Ok(frame))) = &polled
+            && let Some(data) = frame.data_ref()
+        {
+            self.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// A request body on its way to an upstream. Its drop tells its [`Delivery`].
 pub(crate) struct Outgoing {
     body: RequestBody,
-    /// Dropped with the body.
-    _whole: oneshot::Sender<()>,
+    ended: bool,
+    /// Takes whether the body was handed over to its end.
+    whole: Option<oneshot::Sender<bool>>,
 }
 
 impl Outgoing {
-    /// The body, and a receiver that resolves once the body was sent or given up.
-    pub(crate) fn sent(body: RequestBody) -> (Self, oneshot::Receiver<()>) {
-        let (whole, sent) = oneshot::channel();
-        (Self { body, _whole: whole }, sent)
+    /// The body, and what tells how far it came.
+    pub(crate) fn new(body: RequestBody) -> (Self, Delivery) {
+        let (whole, over) = oneshot::channel();
+        (Self { body, ended: false, whole: Some(whole) }, Delivery { over, whole: None })
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        if let Some(whole) = self.whole.take() {
+            // There may be no one who wants to know.
+            let _ = whole.send(self.ended || self.body.is_end_stream());
+        }
+    }
+}
+
+/// How far the body of a request came.
+pub(crate) struct Delivery {
+    over: oneshot::Receiver<bool>,
+    whole: Option<bool>,
+}
+
+impl Delivery {
+    /// Resolves when nothing more is to be sent: all of it was, or it was given up.
+    pub(crate) async fn over(&mut self) {
+        if self.whole.is_none() {
+            self.whole = Some((&mut self.over).await.unwrap_or_default());
+        }
+    }
+
+    /// Whether the whole body was handed to the connection.
+    pub(crate) fn is_whole(&mut self) -> bool {
+        self.whole.or_else(|| self.over.try_recv().ok()).unwrap_or_default()
     }
 }
 
@@ -37,7 +104,9 @@ impl HttpBody for Outgoing {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        self.ended |= matches!(polled, Poll::Ready(None));
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

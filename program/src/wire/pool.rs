@@ -12,6 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::outgoing::Outgoing;
+use crate::report::meter::{Counted, Meter};
 
 /// What sends requests on one connection.
 pub(crate) enum Sender {
@@ -53,6 +54,7 @@ impl Sender {
 /// used again: the upstream may be closing it at this moment, and a request that meets its end on
 /// the way leaves an outcome that nobody knows.
 pub(crate) struct Pool {
+    pub(crate) meter: Arc<Meter>,
     keep: Duration,
     state: Mutex<State>,
 }
@@ -69,11 +71,12 @@ struct State {
 struct Idle {
     sender: http1::SendRequest<Outgoing>,
     since: Instant,
+    _counted: Counted,
 }
 
 impl Pool {
-    pub(crate) fn new(keep: Duration) -> Arc<Self> {
-        Arc::new(Self { keep, state: Mutex::default() })
+    pub(crate) fn new(keep: Duration, meter: Arc<Meter>) -> Arc<Self> {
+        Arc::new(Self { meter, keep, state: Mutex::default() })
     }
 
     /// The connection that was used last, if it can still be used.
@@ -83,7 +86,7 @@ impl Pool {
             let sender = Sender::Http2(shared.clone());
             return sender.is_ready().then_some(sender);
         }
-        while let Some(Idle { sender, since }) = state.idle.pop() {
+        while let Some(Idle { sender, since, .. }) = state.idle.pop() {
             if since.elapsed() >= self.keep {
                 // Those below it are older still.
                 state.idle.clear();
@@ -105,7 +108,8 @@ impl Pool {
 
     fn put(self: &Arc<Self>, sender: http1::SendRequest<Outgoing>) {
         let mut state = self.state.lock();
-        state.idle.push(Idle { sender, since: Instant::now() });
+        let _counted = self.meter.idle();
+        state.idle.push(Idle { sender, since: Instant::now(), _counted });
         if !std::mem::replace(&mut state.reaped, true) {
             tokio::spawn(self.clone().reap());
         }
@@ -131,22 +135,31 @@ pub(crate) struct Lease {
     pub(crate) sender: Sender,
     pub(crate) pool: Arc<Pool>,
     /// Of the connections that the upstream may have; held while this one is in use.
-    pub(crate) permit: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
+    /// `None` where others share the connection.
+    counted: Option<Counted>,
 }
 
 impl Lease {
+    pub(crate) fn new(sender: Sender, pool: Arc<Pool>, permit: OwnedSemaphorePermit) -> Self {
+        let counted = matches!(sender, Sender::Http1(_)).then(|| pool.meter.busy());
+        Self { sender, pool, permit, counted }
+    }
+
     /// Puts the connection back, once it can take another request.
     pub(crate) fn give_back(self) {
-        let Self { sender, pool, permit } = self;
+        let Self { sender, pool, permit, counted } = self;
         drop(permit);
         let Sender::Http1(mut sender) = sender else { return };
         if sender.is_ready() {
+            drop(counted);
             pool.put(sender);
             return;
         }
         tokio::spawn(async move {
             // It fails when the upstream closes the connection after the response.
             if sender.ready().await.is_ok() {
+                drop(counted);
                 pool.put(sender);
             }
         });

@@ -1,5 +1,6 @@
-"""What the rows of the acceptance table share: processes, requests, checks."""
+"""What all acceptance scripts share: processes, requests, checks."""
 import http.client, json, os, signal, socket, ssl, subprocess, sys, tempfile, threading, time, uuid
+# check.py asks a proxy that runs, and needs no binary.
 BINARY = os.path.abspath(sys.argv[1]); HERE = os.path.dirname(os.path.abspath(__file__))
 failed = 0
 def check(name, ok, *saw):
@@ -35,6 +36,7 @@ class Proxy(Process):
         ups = [f for u in upstreams for f in ("--upstream", u if isinstance(u, str) and ":/" in u else f"http://127.0.0.1:{u}")]
         self.start([BINARY, "proxy", "--listen", f"127.0.0.1:{port}", "--store", store, *ups, *flags], port)
 def call(port, method, path, key=None, body=b"{}", timeout=30, headers=()):
+    """Status, headers with names in lower case, body; status 0 and the reason when there is no answer."""
     c = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     h = {"Content-Type": "application/json", **dict(headers)}
     if key: h["Idempotency-Key"] = key
@@ -43,8 +45,9 @@ def call(port, method, path, key=None, body=b"{}", timeout=30, headers=()):
         return r.status, {n.lower(): v for n, v in r.getheaders()}, r.read()
     except (OSError, http.client.HTTPException) as e: return 0, {}, repr(e).encode()
     finally: c.close()
-def code(answer):
-    try: return json.loads(answer[2]).get("code")
+def code(answer): return member(answer, "code")
+def member(answer, name):
+    try: return json.loads(answer[2]).get(name)
     except (ValueError, AttributeError): return None
 def new(): return str(uuid.uuid4())
 def store(): return os.path.join(tempfile.mkdtemp(), "keys")
@@ -55,6 +58,32 @@ def until(answer, ok):
         if ok(last): return last
         time.sleep(.1)
     return last
+def serve(handle, wrap=lambda c: c):
+    """A server of raw sockets: calls handle(connection, head of the first request) for each connection."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    def one(c):
+        try: c = wrap(c)
+        except OSError: return c.close()
+        with c:
+            head = b""
+            while b"\r\n\r\n" not in head:
+                more = c.recv(65536)
+                if not more: return
+                head += more
+            handle(c, head)
+    def loop():
+        while True:
+            try: c, _ = listener.accept()
+            except OSError: return
+            threading.Thread(target=one, args=(c,), daemon=True).start()
+    threading.Thread(target=loop, daemon=True).start(); return listener
+def raw(port, text):
+    with socket.create_connection(("127.0.0.1", port), 10) as s:
+        s.sendall(text.encode("latin-1")); s.settimeout(10); out = b""
+        try:
+            while more := s.recv(65536): out += more
+        except OSError: pass
+    return out.split(b"\r\n")[0].decode("latin-1"), out
 def toml(text):
     """A configuration file."""
     path = os.path.join(tempfile.mkdtemp(), "oncekey.toml"); open(path, "w").write(text); return path

@@ -1,0 +1,172 @@
+//! What is told of a request: counted when it has an answer, logged when the answer has ended.
+
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Method, StatusCode};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+
+use super::route::Route;
+use crate::base::latency::Latency;
+use crate::report::access_log::{AccessLog, Line};
+use crate::report::metrics;
+use crate::report::trace::TraceParent;
+use crate::upstream::Course;
+
+/// One request, from its head to the end of its answer. Dropped, it leaves its line.
+pub(crate) struct Record {
+    log: Option<AccessLog>,
+    counted: Option<Arc<Latency>>,
+    begun: Instant,
+    method: Method,
+    peer: Option<IpAddr>,
+    trace: Option<TraceParent>,
+    course: Arc<Course>,
+    received: Arc<AtomicU64>,
+    sent: u64,
+    route: Option<Arc<Route>>,
+    keyed: bool,
+    /// How it was answered and after how long; `None` before.
+    answered: Option<(StatusCode, &'static str, Duration)>,
+}
+
+impl Record {
+    pub(super) fn new(
+        log: Option<AccessLog>,
+        counted: Option<Arc<Latency>>,
+        parts: &Parts,
+        peer: Option<IpAddr>,
+    ) -> Self {
+        Self {
+            log,
+            counted,
+            begun: Instant::now(),
+            method: parts.method.clone(),
+            peer,
+            trace: TraceParent::of(&parts.headers),
+            course: Arc::default(),
+            received: Arc::default(),
+            sent: 0,
+            route: None,
+            keyed: false,
+            answered: None,
+        }
+    }
+
+    /// Told what is done with the request.
+    pub(super) fn course(&self) -> &Arc<Course> {
+        &self.course
+    }
+
+    /// Counts the bytes of its body.
+    pub(super) fn received(&self) -> Arc<AtomicU64> {
+        self.received.clone()
+    }
+
+    pub(super) fn is_on(&mut self, route: &Arc<Route>, keyed: bool) {
+        (self.route, self.keyed) = (Some(route.clone()), keyed);
+    }
+
+    /// The answer has a head.
+    pub(super) fn answered(&mut self, status: StatusCode, outcome: &'static str) {
+        let took = self.begun.elapsed();
+        self.answered = Some((status, outcome, took));
+        if let Some(latency) = &self.counted {
+            latency.record(took);
+            metrics::answered(self.pattern(), self.keyed, outcome, Some(status), took);
+        }
+    }
+
+    fn pattern(&self) -> Option<&str> {
+        self.route.as_ref().map(|route| &*route.pattern)
+    }
+}
+
+/// The outcome of a request whose client went away before it had an answer.
+const GONE: &str = "gone";
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let took = self.begun.elapsed();
+        if self.answered.is_none() && self.counted.is_some() {
+            metrics::answered(self.pattern(), self.keyed, GONE, None, took);
+        }
+        let Some(log) = &self.log else { return };
+        let (status, outcome, took) = match self.answered {
+            Some((status, outcome, took)) => (Some(status), outcome, took),
+            None => (None, GONE, took),
+        };
+        log.write(&Line {
+            method: &self.method,
+            route: self.pattern(),
+            status,
+            outcome,
+            attempt: self.course.attempt(),
+            took,
+            upstream: self.course.upstream(),
+            bytes_in: self.received.load(Ordering::Relaxed),
+            bytes_out: self.sent,
+            peer: self.peer,
+            trace: self.trace.map(|parent| parent.trace),
+        });
+    }
+}
+
+/// The body of an answer, whose request is told of before its last bytes are sent, or when it is
+/// given up.
+pub(crate) struct Told<B> {
+    body: B,
+    record: Option<Record>,
+}
+
+impl<B: HttpBody<Data = Bytes>> Told<B> {
+    pub(super) fn new(body: B, record: Record) -> Self {
+        let mut told = Self { body, record: Some(record) };
+        told.settle();
+        told
+    }
+
+    fn settle(&mut self) {
+        if self.body.is_end_stream() {
+            self.record = None;
+        }
+    }
+}
+
+impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Told<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                let more = frame.data_ref().map_or(0, Bytes::len) as u64;
+                if let Some(record) = &mut self.record {
+                    record.sent += more;
+                }
+                self.settle();
+            }
+            Poll::Ready(_) => self.record = None,
+            Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

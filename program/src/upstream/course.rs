@@ -1,0 +1,45 @@
+//! What becomes of a request on its way, for the one who answers it.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+/// Told, from the extensions of a request, what is done with it.
+#[derive(Default)]
+pub(crate) struct Course {
+    /// The number of the attempt that this request executes; 0 before.
+    attempt: AtomicU32,
+    began: Notify,
+    /// What the upstreams took, in microseconds and one more; 0 before they answered.
+    upstream: AtomicU64,
+}
+
+impl Course {
+    /// The execution of a request with a key begins.
+    pub(super) fn begin(&self, attempt: u32) {
+        self.attempt.store(attempt, Ordering::Relaxed);
+        self.began.notify_one();
+    }
+
+    /// The upstreams answered, or failed, after `took`.
+    pub(super) fn answered(&self, took: Duration) {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.upstream.store(micros.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// The number of the attempt; `None` when this request executes nothing.
+    pub(crate) fn attempt(&self) -> Option<u32> {
+        Some(self.attempt.load(Ordering::Relaxed)).filter(|number| *number > 0)
+    }
+
+    pub(crate) fn upstream(&self) -> Option<Duration> {
+        let micros = self.upstream.load(Ordering::Relaxed).checked_sub(1);
+        micros.map(Duration::from_micros)
+    }
+
+    /// Resolves when the execution begins.
+    pub(crate) async fn began(&self) {
+        self.began.notified().await;
+    }
+}
