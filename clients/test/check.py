@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the clients. usage: check.py SHOP CLIENT=COMMAND…
+"""Runs the clients. usage: check.py SHOP ONCEKEY CLIENT=COMMAND…
 
 Each COMMAND is a driver with the modes
   cases                        reads {"url", "key"?, "body", "tryTimeout"} a line, sends it with a clock that only
@@ -9,14 +9,14 @@ Each COMMAND is a driver with the modes
   old URL                      sends "old NAME" under "old-NAME", again from its store after 23 hours, and a second
                                later; prints the three results and how many operations the store has in the end
   stream URL                   tries to send a body that is a stream (not where the types refuse it)
-SHOP is the example `shop` of the crate oncekey-client. ONCEKEY_SEED=N repeats a run."""
+SHOP is the example `shop` of the crate oncekey-client, ONCEKEY the program. ONCEKEY_SEED=N repeats a run."""
 import json, os, random, shlex, signal, subprocess, sys, tempfile, threading
 from pathlib import Path
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 import link, serve
-from shop import Shop
+from shop import Proxied, Shop, rig
 
 SEED = int(os.environ.get("ONCEKEY_SEED") or random.randrange(1 << 32))
 ORDERS = int(os.environ.get("ONCEKEY_ORDERS", 250))  # of each client
@@ -62,7 +62,7 @@ def play_cases(name, command):
 
 
 def verdicts(name, command, shop):
-    """What the layer does with a slow, a busy, a closed and a dying handler, without any fault of the link."""
+    """What the server does with a slow, a busy, a closed and a dying handler, without any fault of the link."""
     expect = {"slow": ("done", 1), "busy": ("done", 2), "closed": ("done", 2), "panic": ("unknown", 1)}
     run = driver(command, "cases", stdin=subprocess.PIPE)
     lines = [{"url": f"{shop.url}/{path}", "body": name, "tryTimeout": 10} for path in expect]
@@ -126,6 +126,37 @@ def a_bad_link(name, command, shop, directory, random):
     print(f"clients: {name}: {ORDERS} orders over a bad link, {kills} restarts")
 
 
+def failing_upstream(name, command, directory):
+    """An upstream that fails in each way the proxy tells apart: no operation runs twice, each has its result."""
+    expect = {"/orders": ("done", 1), "/slow?ms=500": ("done", 1), "/reset": ("unknown", 1), "/half": ("unknown", 1),
+              "/not-executed?times=2": ("done", 3), "/status/429?times=2": ("done", 3)}
+    port, keys = rig.free_port(), rig.store()
+    with rig.Flaky(port) as upstream, rig.Proxy([port], keys, "--answer-within", "1s") as proxy:
+        url = f"http://127.0.0.1:{proxy.port}"
+        run = driver(command, "cases", stdin=subprocess.PIPE)
+        lines = [{"url": url + path, "body": name, "tryTimeout": 10} for path in expect]
+        output, _ = run.communicate("".join(json.dumps(line) + "\n" for line in lines), timeout=GENEROUS)
+        check(len(output.splitlines()) == len(expect), name, "stopped early")
+        for (path, (result, runs)), line in zip(expect.items(), output.splitlines()):
+            got, ran = json.loads(line)["result"], upstream.count(path.split("?")[0])
+            check((got, ran) == (result, runs), name, "through the proxy:", path, got, ran)
+        # Slower than the proxy lets a client wait: told to come again, then the replay.
+        (directory / "0.body").write_text(f"{name}: slow")
+        run = driver(command, "orders", url + "/slow?ms=2500", directory, 1)
+        run.communicate(timeout=GENEROUS)
+        check(run.returncode == 0 and upstream.count("/slow") == 2, name, "slow:", run.returncode, upstream.count("/slow"))
+        # The upstream is gone when the order is sent, and comes back after the first refusal.
+        upstream.kill()
+        (directory / "1.body").write_text(f"{name}: restarted")
+        run = driver(command, "orders", url + "/orders", directory, 2)
+        rig.until(proxy.said, lambda said: '"status":502' in said)
+        check(run.poll() is None and not (directory / "1.done").exists(), name, "did not wait for the upstream")
+        with rig.Flaky(port) as upstream:
+            run.communicate(timeout=GENEROUS)
+            check(run.returncode == 0 and upstream.count("/orders") == 1, name, "restarted:", run.returncode)
+    print(f"clients: {name}: an upstream that fails behind the proxy")
+
+
 def keeps_operations(name, command, shop):
     """The helper's own store: the operation comes back from it, for 23 hours, and is forgotten when told."""
     run = driver(command, "old", shop.url + "/orders")
@@ -144,23 +175,35 @@ def refuses_streams(name, command, shop):
     print(f"clients: {name}: refuses a stream")
 
 
+def against(server, name, command, shop):
+    verdicts(name, command, shop)
+    with tempfile.TemporaryDirectory() as directory:
+        killed_between_send_and_answer(name, command, shop, Path(directory))
+    with tempfile.TemporaryDirectory() as directory:
+        a_bad_link(name, command, shop, Path(directory), random.Random(f"{SEED} {server} {name}"))
+
+
 def main():
     print(f"clients: ONCEKEY_SEED={SEED} repeats this run")
-    shop = Shop(sys.argv[1])
+    rig.BINARY, shops = os.path.abspath(sys.argv[2]), {}
+    clients = [argument.split("=", 1) for argument in sys.argv[3:]]
     try:
-        for name, command in (argument.split("=", 1) for argument in sys.argv[2:]):
+        shops["layer"] = Shop(sys.argv[1])
+        shops["proxy"] = Proxied(sys.argv[1])
+        for name, command in clients:
             play_cases(name, command)
-            verdicts(name, command, shop)
             if name != "rust":  # `Bytes` is no stream
-                refuses_streams(name, command, shop)
+                refuses_streams(name, command, shops["layer"])
             if name in ("js", "python"):  # the others have no store of their own
-                keeps_operations(name, command, shop)
+                keeps_operations(name, command, shops["layer"])
+            for server, shop in shops.items():
+                print(f"clients: {name}: against the {server}")
+                against(server, name, command, shop)
             with tempfile.TemporaryDirectory() as directory:
-                killed_between_send_and_answer(name, command, shop, Path(directory))
-            with tempfile.TemporaryDirectory() as directory:
-                a_bad_link(name, command, shop, Path(directory), random.Random(f"{SEED} {name}"))
+                failing_upstream(name, command, Path(directory))
     finally:
-        shop.process.kill()
+        for shop in shops.values():
+            shop.kill()
 
 
 main()

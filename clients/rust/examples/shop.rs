@@ -1,5 +1,6 @@
-//! The server of `clients/test.sh`: an order service behind the tower layer, which says what it executed.
-//! usage: shop DIRECTORY; prints its address.
+//! The server of `clients/test.sh`: an order service that lists its executions.
+//! usage: shop [DIRECTORY]; prints its address. With a directory for a store it stands behind the tower layer,
+//! without one it is the bare upstream of a proxy.
 //!
 //! `POST /orders` creates one; `/slow` takes half a second; `/busy` answers 429 the first time; `/closed`
 //! answers 503 and frees the key the first time; `/panic` dies. `GET /count`: `[[path, key, body], …]`.
@@ -19,14 +20,16 @@ type Executed = Arc<Mutex<Vec<[String; 3]>>>;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let directory = std::env::args().nth(1).ok_or("usage: shop DIRECTORY")?;
-    let mut contract = Contract::default();
-    contract.headers = vec![HeaderName::from_static("idempotency-key")];
-    let layer = IdempotencyLayer::new(oncekey::Engine::open(&directory)?).contract(contract);
     let paths = ["/orders", "/slow", "/busy", "/closed", "/panic"];
     let app = paths.into_iter().fold(Router::new(), |app, path| app.route(path, post(create)));
-    let executed = Executed::default();
-    let app = app.route("/count", get(count)).layer(layer).with_state(executed);
+    let mut app = app.route("/count", get(count));
+    if let Some(directory) = std::env::args().nth(1) {
+        let mut contract = Contract::default();
+        contract.headers = vec![HeaderName::from_static("idempotency-key")];
+        app =
+            app.layer(IdempotencyLayer::new(oncekey::Engine::open(&directory)?).contract(contract));
+    }
+    let app = app.with_state(Executed::default());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     println!("http://{}", listener.local_addr()?);
     Ok(axum::serve(listener, app).await?)
@@ -50,7 +53,10 @@ async fn create(
         "/slow" => tokio::time::sleep(Duration::from_millis(500)).await,
         "/busy" if first => return StatusCode::TOO_MANY_REQUESTS.into_response(),
         "/closed" if first => {
-            return (StatusCode::SERVICE_UNAVAILABLE, Extension(NotExecuted)).into_response();
+            // The layer reads the extension, the proxy the header.
+            let outcome = [("oncekey-outcome", "not-executed")];
+            return (StatusCode::SERVICE_UNAVAILABLE, outcome, Extension(NotExecuted))
+                .into_response();
         }
         "/panic" => panic!("asked for"),
         _ => {}

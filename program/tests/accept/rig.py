@@ -1,7 +1,7 @@
 """What all acceptance scripts share: processes, requests, checks."""
 import http.client, json, os, signal, socket, ssl, subprocess, sys, tempfile, threading, time, uuid
-# check.py asks a proxy that runs, and needs no binary.
-BINARY = os.path.abspath(sys.argv[1]); HERE = os.path.dirname(os.path.abspath(__file__))
+# Scripts that bring no program ask a proxy that runs, or set it later.
+BINARY = os.path.abspath(sys.argv[1]) if sys.argv[1:] else None; HERE = os.path.dirname(os.path.abspath(__file__))
 failed = 0
 def check(name, ok, *saw):
     global failed; failed += not ok; print(("ok   " if ok else "FAIL ") + name, *([] if ok else saw), flush=True)
