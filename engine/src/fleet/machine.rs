@@ -256,16 +256,21 @@ impl Machine {
         self.start(hash, now);
     }
 
-    /// The slot has decided its work: the next operation, or nothing is left of it.
+    /// The slot has decided its work: the next operation, or nothing is left of it. An operation that memory
+    /// decides comes back here, and finds that the loop goes on: the stack holds one, however long the queue.
     pub(super) fn next(&mut self, hash: KeyHash, now: Instant) {
+        match self.slots.get_mut(&hash) {
+            Some(slot) if !slot.goes_on => slot.goes_on = true,
+            _ => return,
+        }
         while let Some(slot) = self.slots.get_mut(&hash) {
-            if slot.work.is_some() {
-                return;
-            }
-            if let Some(op) = slot.queue.pop_front() {
-                self.take(op, now);
+            if slot.work.is_none()
+                && let Some(op) = slot.queue.pop_front()
+            {
+                self.begin_work(op, false, now);
                 continue;
             }
+            slot.goes_on = false;
             if slot.is_empty() {
                 self.slots.remove(&hash);
             }

@@ -21,6 +21,8 @@ pub(crate) struct Slot {
     pub(crate) work: Option<Work>,
     /// Operations behind it, in order.
     pub(crate) queue: VecDeque<Operation>,
+    /// Whether a loop takes the queue down.
+    pub(crate) goes_on: bool,
     /// Begins that wait for the owner.
     pub(crate) waiters: Line,
     /// How often the waiters looked at an owner elsewhere.

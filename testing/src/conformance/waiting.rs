@@ -13,6 +13,7 @@ cases!($ waiting:
     a_key_in_flight_is_answered_while_the_store_stands_still,
     the_queue_is_bounded_for_begins_and_open_for_ends,
     waiters_are_bounded,
+    thousands_that_wait_for_one_key_are_answered_by_one_end,
     claims_in_flight_are_bounded,
     a_full_engine_replays_and_refuses_as_ever,
     responses_and_checkpoints_at_their_limit_and_one_past_it,
@@ -105,6 +106,16 @@ fn waiters_are_bounded(rig: impl Rig) {
     let refused = wait_for(&engine, "k").wait().unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Overloaded, "{refused:?}");
     owner.complete(b"x").wait().unwrap();
+    for pending in waiting {
+        assert!(matches!(pending.wait().unwrap(), Begin::Replay(_)));
+    }
+}
+
+fn thousands_that_wait_for_one_key_are_answered_by_one_end(rig: impl Rig) {
+    let engine = rig.open();
+    let owner = claim(&engine, "k");
+    let waiting: Vec<_> = (0..3_000).map(|_| wait_for(&engine, "k")).collect();
+    owner.complete(b"done").wait().unwrap();
     for pending in waiting {
         assert!(matches!(pending.wait().unwrap(), Begin::Replay(_)));
     }
