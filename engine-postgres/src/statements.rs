@@ -31,6 +31,7 @@ pub(crate) struct Statements {
     pub(crate) close: Sql,
     pub(crate) create: Sql,
     pub(crate) complete_in: Sql,
+    pub(crate) lapsed: Sql,
     pub(crate) upkeep_elect: Sql,
     pub(crate) upkeep_scan: Sql,
     pub(crate) upkeep_expire: Sql,
@@ -160,6 +161,7 @@ impl Statements {
                 include_str!("sql/complete_in.sql"),
                 &[T::TEXT, T::INT8, T::UUID, T::INT8, T::BYTEA, T::INT8],
             ),
+            lapsed: sql(include_str!("sql/lapsed.sql"), &[]),
             upkeep_elect: sql(include_str!("sql/upkeep_elect.sql"), &[T::INT8]),
             upkeep_scan: sql(include_str!("sql/upkeep_scan.sql"), &[T::INT8]),
             upkeep_expire: sql(
@@ -207,6 +209,7 @@ impl Statements {
             &mut self.close,
             &mut self.create,
             &mut self.complete_in,
+            &mut self.lapsed,
             &mut self.upkeep_elect,
             &mut self.upkeep_scan,
             &mut self.upkeep_expire,

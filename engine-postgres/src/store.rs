@@ -43,6 +43,7 @@ enum Request {
     Read(u64, Vec<u128>, Done<Rows>),
     Renew(u64, Done<Renewal>),
     End(u64, Vec<u64>, Done<Vec<u64>>),
+    List(u64, bool, Done<()>),
     Orphans(u64, Option<u128>, usize, Done<Rows>),
     Scan(u64, u128, usize, Done<Rows>),
     Expiring(Done<Vec<Expiring>>),
@@ -148,8 +149,9 @@ impl Request {
             Self::Register(new, done) => done(lane.register(&new).await),
             Self::Group(group, done) => done(lane.group(&group).await),
             Self::Read(instance, hashes, done) => done(lane.read(instance, hashes).await),
-            Self::Renew(instance, done) => done(lane.renew(instance).await),
+            Self::Renew(instance, done) => done(lane.renew_and_end(instance).await),
             Self::End(by, others, done) => done(lane.end(by, &others).await),
+            Self::List(by, overdue, done) => done(upkeep::list(lane, by, overdue).await),
             Self::Orphans(instance, after, most, done) => {
                 done(lane.orphans(instance, after, most).await);
             }
@@ -174,7 +176,7 @@ impl Request {
             Self::Renew(_, done) => done(Err(closed)),
             Self::End(.., done) => done(Err(closed)),
             Self::Upkeep(.., done) => done(Err(closed)),
-            Self::Close(_, done) => done(Err(closed)),
+            Self::List(.., done) | Self::Close(_, done) => done(Err(closed)),
         }
     }
 }
@@ -211,6 +213,10 @@ impl Store for PostgresStore {
 
     fn end(&self, by: u64, others: Vec<u64>, done: Done<Vec<u64>>) {
         send(&self.control, Request::End(by, others, done));
+    }
+
+    fn list(&self, by: u64, overdue: bool, done: Done<()>) {
+        send(&self.upkeep, Request::List(by, overdue, done));
     }
 
     fn orphans(&self, instance: u64, after: Option<u128>, most: usize, done: Done<Rows>) {
@@ -475,6 +481,16 @@ impl Lane {
                 None => Renewal::Ended { now },
             });
         }
+    }
+
+    /// Renews, and ends those whose lease is over: nobody has to ask for their keys first.
+    async fn renew_and_end(&mut self, instance: u64) -> Answered<Renewal> {
+        let renewal = self.renew(instance).await?;
+        if matches!(renewal, Renewal::Renewed { .. }) {
+            // An end that fails is for the next renewal.
+            let _ended = upkeep::end_lapsed(self, instance, &mut Upkeep::default()).await;
+        }
+        Ok(renewal)
     }
 
     async fn renew(&mut self, instance: u64) -> Answered<Renewal> {

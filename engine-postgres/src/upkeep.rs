@@ -21,14 +21,9 @@ pub(crate) async fn round(lane: &mut Lane, by: u64, interval: Duration) -> Resul
     let Some(row) = rows.first() else { return size(lane, Upkeep::default()).await };
     let number = |at: usize| row.try_get::<_, i64>(at).unwrap_or(1).max(1);
     let bucket = number(0) / number(1);
-    let lapsed: Vec<i64> = row.try_get(3).unwrap_or_default();
-    let behind: bool = row.try_get(4).unwrap_or(false);
     let mut upkeep = Upkeep { elected: true, ..Upkeep::default() };
-    if !lapsed.is_empty() {
-        let lapsed: Vec<u64> = lapsed.into_iter().map(unsigned).collect();
-        upkeep.ended = lane.end(by, &lapsed).await?.len() as u64;
-    }
-    scan(lane, behind || upkeep.ended > 0, &mut upkeep).await?;
+    let behind = end_lapsed(lane, by, &mut upkeep).await?;
+    scan(lane, behind, &mut upkeep).await?;
     // The two buckets before this one are over; nothing that comes now goes there.
     for leaf in [bucket - 2, bucket - 1].map(|over| over.rem_euclid(i64::from(LEAVES)) as i16) {
         if expire(lane, leaf, false, &mut upkeep).await? {
@@ -43,6 +38,49 @@ pub(crate) async fn round(lane: &mut Lane, by: u64, interval: Duration) -> Resul
     expire(lane, LEAVES, true, &mut upkeep).await?;
     lane.run(|statements| &statements.upkeep_forget, &vec![]).await?;
     size(lane, upkeep).await
+}
+
+/// Ends the instances whose lease is over, as far as `by` may. Says whether `orphan` may lack claims of ended
+/// ones.
+pub(crate) async fn end_lapsed(
+    lane: &mut Lane,
+    by: u64,
+    upkeep: &mut Upkeep,
+) -> Result<bool, Failure> {
+    let rows = lane.run(|statements| &statements.lapsed, &vec![]).await?;
+    let Some(row) = rows.first() else { return Ok(false) };
+    let lapsed: Vec<i64> = row.try_get(0).unwrap_or_default();
+    let behind = row.try_get(1).unwrap_or(false);
+    if !lapsed.is_empty() {
+        let lapsed: Vec<u64> = lapsed.into_iter().map(unsigned).collect();
+        upkeep.ended = lane.end(by, &lapsed).await?.len() as u64;
+    }
+    Ok(behind || upkeep.ended > 0)
+}
+
+/// How often a listing is tried again that upkeep elsewhere holds up for a moment.
+const LIST_TRIES: u64 = 10;
+
+/// Brings `orphan` up to date. Without an instance that ended since the last whole scan there is nothing to do.
+pub(crate) async fn list(lane: &mut Lane, by: u64, overdue: bool) -> Result<(), Failure> {
+    let mut tries = 0;
+    loop {
+        match list_once(lane, by, overdue).await {
+            Err(Failure::NotCarriedOut(_)) if tries < LIST_TRIES => {
+                tries += 1;
+                tokio::time::sleep(Duration::from_millis(20 * tries)).await;
+            }
+            listed => return listed,
+        }
+    }
+}
+
+async fn list_once(lane: &mut Lane, by: u64, overdue: bool) -> Result<(), Failure> {
+    let mut upkeep = Upkeep::default();
+    match end_lapsed(lane, by, &mut upkeep).await? || overdue {
+        true => scan(lane, true, &mut upkeep).await,
+        false => Ok(()),
+    }
 }
 
 /// Counts what is there: every process knows the bounds of the store.

@@ -316,7 +316,8 @@ impl Backend for Fleet {
     }
 
     fn open_records(&self) -> Result<Reading<Vec<Seen>>> {
-        let by = self.instance();
+        let (by, overdue) = (self.instance(), self.settings.max_execution.is_some());
+        self.ask(|store, done| store.list(by, overdue, done))?;
         let (mut found, mut after, mut now) = (Vec::new(), None, 0);
         loop {
             let rows = self.ask(|store, done| store.orphans(by, after, PAGE, done))?;

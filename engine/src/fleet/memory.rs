@@ -166,6 +166,12 @@ impl MemoryStore {
         ended
     }
 
+    /// Ends all whose lease is over, as far as `by` may; how many.
+    fn end_lapsed(&mut self, by: u64) -> u64 {
+        let others: Vec<_> = self.instances.keys().copied().collect();
+        self.end(by, &others).len() as u64
+    }
+
     /// Ends an instance of its own accord.
     pub(crate) fn close(&mut self, id: u64) {
         let now = self.now;
@@ -254,13 +260,23 @@ impl Store for SharedMemory {
     }
 
     fn renew(&self, instance: u64, done: Done<Renewal>) {
-        let renewal = self.0.lock().renew(instance);
+        let renewal = {
+            let mut store = self.0.lock();
+            let renewal = store.renew(instance);
+            store.end_lapsed(instance);
+            renewal
+        };
         done(Ok(renewal));
     }
 
     fn end(&self, by: u64, others: Vec<u64>, done: Done<Vec<u64>>) {
         let ended = self.0.lock().end(by, &others);
         done(Ok(ended));
+    }
+
+    fn list(&self, by: u64, _: bool, done: Done<()>) {
+        self.0.lock().end_lapsed(by);
+        done(Ok(()));
     }
 
     fn orphans(&self, _: u64, after: Option<u128>, most: usize, done: Done<Rows>) {
@@ -302,8 +318,7 @@ impl Store for SharedMemory {
     fn upkeep(&self, by: u64, _: Duration, done: Done<Upkeep>) {
         let upkeep = {
             let mut store = self.0.lock();
-            let others: Vec<_> = store.instances.keys().copied().collect();
-            let ended = store.end(by, &others).len() as u64;
+            let ended = store.end_lapsed(by);
             let orphans = store.orphans().count() as u64;
             Upkeep { elected: true, ended, removed: 0, orphans, bytes: 0 }
         };

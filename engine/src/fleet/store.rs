@@ -74,11 +74,14 @@ pub trait Store: Debug + Send + Sync + 'static {
     fn group(&self, group: Group, done: Done<GroupAnswer>);
     /// The rows with these hashes.
     fn read(&self, instance: u64, hashes: Vec<u128>, done: Done<Rows>);
-    /// Renews the lease of an instance.
+    /// Renews the lease of an instance, and ends those whose lease is over, as [`end`](Self::end) would.
     fn renew(&self, instance: u64, done: Done<Renewal>);
     /// Ends those instances whose lease is over, if `by` may say so. Gives those that it ended.
     fn end(&self, by: u64, others: Vec<u64>, done: Done<Vec<u64>>);
-    /// Orphans by hash, behind `after`, at most `most`.
+    /// Brings the list of orphans up to date: it holds every claim of an ended instance then. With `overdue`,
+    /// also every claim that is held beyond its deadline. May take long.
+    fn list(&self, by: u64, overdue: bool, done: Done<()>);
+    /// The listed orphans by hash, behind `after`, at most `most`.
     fn orphans(&self, instance: u64, after: Option<u128>, most: usize, done: Done<Rows>);
     /// Rows by hash from `from` on, at most `most`; fewer only when there are no more.
     fn scan(&self, instance: u64, from: u128, most: usize, done: Done<Rows>);

@@ -292,6 +292,12 @@ impl Store for Wire {
         }
     }
 
+    fn list(&self, by: u64, overdue: bool, done: Done<()>) {
+        if let Some(done) = self.open(done) {
+            self.store.list(by, overdue, done);
+        }
+    }
+
     fn orphans(&self, instance: u64, after: Option<u128>, most: usize, done: Done<Rows>) {
         if let Some(done) = self.open(done) {
             self.store.orphans(instance, after, most, done);
