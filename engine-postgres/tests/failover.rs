@@ -7,15 +7,11 @@ use std::time::{Duration, Instant};
 
 use oncekey::{Begin, Engine, ErrorKind, Fingerprint, Key};
 use oncekey_postgres::Options;
-
-const BIN: &str = "/usr/lib/postgresql/15/bin";
+use oncekey_testing::postgres;
 
 fn as_user(program: &str) -> Command {
-    let mut command = Command::new("setpriv");
-    if rustix::process::geteuid().is_root() {
-        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
-    }
-    command.arg("--pdeathsig=KILL").arg("--").arg(Path::new(BIN).join(program));
+    let mut command = postgres::as_user("KILL");
+    command.arg(postgres::program(program));
     command
 }
 
@@ -32,30 +28,19 @@ struct Pair {
 
 impl Pair {
     fn start(name: &str) -> Option<Self> {
-        if !Path::new(BIN).join("pg_basebackup").exists() {
-            println!("LEFT OUT: PostgreSQL 15 is not installed (Debian: postgresql-15)");
+        let Some(programs) = postgres::programs().filter(|dir| dir.join("pg_basebackup").exists())
+        else {
+            println!("LEFT OUT: pg_basebackup is not installed (Debian: postgresql-15)");
             return None;
-        }
+        };
         let dir = std::env::temp_dir().join(format!("oncekey-fail-{name}-{}", std::process::id()));
         let _old = std::fs::remove_dir_all(&dir);
         for place in ["0", "1"] {
             std::fs::create_dir_all(dir.join(place)).unwrap();
         }
-        if rustix::process::geteuid().is_root() {
-            assert!(
-                Command::new("chown")
-                    .args(["-R", "postgres"])
-                    .arg(&dir)
-                    .status()
-                    .unwrap()
-                    .success()
-            );
-        }
+        postgres::give(&dir);
         let mut pair = Self { dir, servers: [None, None] };
-        let mut initdb = as_user("initdb");
-        initdb.args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N", "-D"]);
-        initdb.arg(pair.data(0)).current_dir(&pair.dir);
-        assert!(done(initdb));
+        postgres::init(&programs, &pair.data(0));
         pair.run(0);
         let mut copy = as_user("pg_basebackup");
         copy.args(["-U", "postgres", "-c", "fast", "-R", "-X", "stream", "-h"])
@@ -100,7 +85,7 @@ impl Pair {
     }
 
     fn try_sql(&self, which: usize, text: &str) -> bool {
-        let mut psql = Command::new("psql");
+        let mut psql = Command::new(postgres::program("psql"));
         psql.args(["-X", "-q", "-U", "postgres", "-c", text, "-h"])
             .arg(self.dir.join(which.to_string()));
         done(psql)

@@ -33,6 +33,8 @@ mod held;
 mod in_memory;
 mod linear;
 mod model;
+#[cfg(all(feature = "postgres", unix))]
+pub mod postgres;
 mod random;
 
 pub use clock::ManualClock;

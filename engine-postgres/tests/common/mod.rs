@@ -1,129 +1,38 @@
-//! A PostgreSQL of the tests' own: in a temporary directory, as a user without rights, ended with the
-//! process that started it.
+//! The server of the tests, and stores in it.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 pub mod asking;
 pub mod modes;
 pub mod proxy;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use oncekey::fleet::store::{Done, Failure, Group, NewInstance, RowImage, RowState, Store, bytes};
 use oncekey_postgres::{Options, PostgresStore};
+use oncekey_testing::postgres::PostgresServer;
 use tokio::runtime::Runtime;
 
 pub struct Cluster {
     pub dir: PathBuf,
     pub port: u16,
-    databases: AtomicU64,
-}
-
-/// Where Debian has the programs, the newest first, or the path.
-fn programs() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
-    let mut versions: Vec<_> = versions.map(|version| version.path().join("bin")).collect();
-    versions.sort();
-    (versions.into_iter().rev())
-        .chain(std::env::split_paths(&path))
-        .find(|dir| ["postgres", "initdb"].iter().all(|program| dir.join(program).exists()))
-}
-
-fn as_user() -> Command {
-    let mut command = Command::new("setpriv");
-    if rustix::process::geteuid().is_root() {
-        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
-    }
-    command
-}
-
-/// Gives a folder to the user that the programs run as.
-pub fn give(dir: &Path) {
-    if rustix::process::geteuid().is_root() {
-        assert!(
-            Command::new("chown").args(["-R", "postgres"]).arg(dir).status().unwrap().success()
-        );
-    }
+    server: &'static PostgresServer,
 }
 
 /// The cluster of this test binary; `None` where PostgreSQL is not installed.
 pub fn cluster() -> Option<&'static Cluster> {
-    static CLUSTER: OnceLock<Option<Cluster>> = OnceLock::new();
-    let cluster = CLUSTER.get_or_init(|| programs().map(|programs| Cluster::start(&programs)));
-    if cluster.is_none() {
-        println!("LEFT OUT: PostgreSQL is not installed (Debian: postgresql-15)");
-    }
-    cluster.as_ref()
+    static CLUSTER: OnceLock<Cluster> = OnceLock::new();
+    let server = PostgresServer::of_this_process()?;
+    let (dir, port) = (server.dir().to_owned(), server.port());
+    Some(CLUSTER.get_or_init(|| Cluster { dir, port, server }))
 }
 
 impl Cluster {
-    fn start(programs: &Path) -> Self {
-        forget_old_ones();
-        let dir = std::env::temp_dir().join(format!("oncekey-pg-{}", std::process::id()));
-        let _old = std::fs::remove_dir_all(&dir);
-        std::fs::create_dir_all(&dir).unwrap();
-        if rustix::process::geteuid().is_root() {
-            assert!(Command::new("chown").arg("postgres").arg(&dir).status().unwrap().success());
-        }
-        let data = dir.join("data");
-        let initdb = as_user()
-            .arg("--")
-            .arg(programs.join("initdb"))
-            .args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N", "-D"])
-            .arg(&data)
-            .current_dir(&dir)
-            .output()
-            .unwrap();
-        assert!(initdb.status.success(), "{}", String::from_utf8_lossy(&initdb.stderr));
-        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
-        let (postgres, start_dir) = (programs.join("postgres"), dir.clone());
-        // The kernel ends the server with the thread that started it: one that stays as long as we do.
-        std::thread::spawn(move || {
-            let log = std::fs::File::create(start_dir.join("log")).unwrap();
-            let mut server = as_user()
-                .args(["--pdeathsig=INT", "--"])
-                .arg(postgres)
-                .arg("-D")
-                .arg(start_dir.join("data"))
-                .args([
-                    "-c",
-                    "listen_addresses=127.0.0.1",
-                    "-c",
-                    "max_connections=600",
-                    "-c",
-                    "shared_buffers=64MB",
-                ])
-                .args(["-c", "autovacuum=off", "-c"])
-                .arg(format!("unix_socket_directories={}", start_dir.display()))
-                .args(["-c", &format!("port={port}")])
-                .current_dir(&start_dir)
-                .stdin(Stdio::null())
-                .stdout(log.try_clone().unwrap())
-                .stderr(log)
-                .spawn()
-                .unwrap();
-            server.wait().unwrap();
-        });
-        let cluster = Self { dir, port, databases: AtomicU64::new(0) };
-        let start = Instant::now();
-        while cluster.try_raw("postgres").is_none() {
-            assert!(start.elapsed() < Duration::from_secs(60), "the server did not start");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        cluster
-    }
-
     /// A new database, its name.
     pub fn database(&self) -> String {
-        let name = format!("db{}", self.databases.fetch_add(1, Ordering::Relaxed));
-        self.raw("postgres").run(&format!("CREATE DATABASE {name}"));
-        name
+        self.server.database()
     }
 
     pub fn url(&self, database: &str) -> String {
@@ -154,7 +63,8 @@ impl Cluster {
         Options::new(format!("{} {more}", self.url(database))).create(true)
     }
 
-    fn try_raw(&self, database: &str) -> Option<Raw> {
+    /// A connection for what tests do behind the store's back.
+    pub fn raw(&self, database: &str) -> Raw {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -162,26 +72,9 @@ impl Cluster {
             .unwrap();
         let url = self.url(database);
         let connecting = tokio_postgres::connect(&url, tokio_postgres::NoTls);
-        let (client, connection) = runtime.block_on(connecting).ok()?;
+        let (client, connection) = runtime.block_on(connecting).unwrap();
         runtime.spawn(connection);
-        Some(Raw { runtime, client })
-    }
-
-    /// A connection for what tests do behind the store's back.
-    pub fn raw(&self, database: &str) -> Raw {
-        self.try_raw(database).unwrap()
-    }
-}
-
-/// Directories of processes that are gone.
-fn forget_old_ones() {
-    for entry in std::fs::read_dir(std::env::temp_dir()).unwrap().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if let Some(pid) = name.strip_prefix("oncekey-pg-")
-            && !Path::new(&format!("/proc/{pid}")).exists()
-        {
-            let _gone = std::fs::remove_dir_all(entry.path());
-        }
+        Raw { runtime, client }
     }
 }
 

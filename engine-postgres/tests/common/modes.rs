@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use super::{Cluster, Raw, as_user, give};
+use oncekey_testing::postgres::{as_user, give};
+
+use super::{Cluster, Raw};
 
 /// What a role needs where startup options are refused.
 pub fn settings_of(cluster: &Cluster, whose: &str) {
@@ -55,8 +57,8 @@ pub fn pooler(cluster: &'static Cluster, mode: &'static str) -> Option<PathBuf> 
     let ini = dir.join("ini");
     // The kernel ends the pooler with the thread that started it: one that stays as long as we do.
     std::thread::spawn(move || {
-        let mut command = as_user();
-        command.args(["--pdeathsig=KILL", "--", "/usr/sbin/pgbouncer"]).arg(ini);
+        let mut command = as_user("KILL");
+        command.arg("/usr/sbin/pgbouncer").arg(ini);
         command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap().wait().unwrap();
     });
     let start = Instant::now();
