@@ -1,10 +1,13 @@
 /* 10,000 operations outstanding at once, from one thread: begun, then completed, through a completion
- * queue. Usage: outstanding DIRECTORY */
+ * queue. Usage: outstanding STORE */
 #include <oncekey.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { OPERATIONS = 10000, BATCH = 500 };
+#ifndef OPERATIONS
+#define OPERATIONS 10000
+#endif
+enum { BATCH = 500 };
 
 static void require(int32_t status, const char *what) {
   if (status == ONCEKEY_OK) return;

@@ -52,13 +52,17 @@ type core struct {
 // Open opens the store in the directory path, creating it unless the options say otherwise; nil means
 // the default options. When it returns, every record that was ever acknowledged is known again, and
 // every claim of an earlier process is an orphan.
+//
+// With a library that was built with the feature postgres, path may be the URL of a database that any number of
+// processes share, postgres://user@host/database: its tables are made unless the options say otherwise, and claims of
+// a process that died are orphans a lease after its death. Other libraries answer [ErrUnsupported].
 func Open(path string, options *Options) (*Engine, error) {
-	c, err := options.toC()
+	var pinner runtime.Pinner
+	defer pinner.Unpin()
+	c, err := options.toC(&pinner)
 	if err != nil {
 		return nil, err
 	}
-	var pinner runtime.Pinner
-	defer pinner.Unpin()
 	var detail C.oncekey_error
 	var handle C.oncekey_engine
 	status := C.oncekey_engine_open(slice(path, &pinner), &c, &handle, &detail)

@@ -11,18 +11,19 @@ import (
 	"time"
 
 	oncekey "github.com/oncekey/oncekey/engine-ffi/go"
+	"github.com/oncekey/oncekey/engine-ffi/go/internal/teststore"
 )
 
 var ctx = context.Background()
 
 func open(t testing.TB) *oncekey.Engine {
 	t.Helper()
-	return openAt(t, t.TempDir())
+	return openAt(t, teststore.New(t))
 }
 
 func openAt(t testing.TB, path string) *oncekey.Engine {
 	t.Helper()
-	engine, err := oncekey.Open(path, &oncekey.Options{SegmentBytes: 4 << 20})
+	engine, err := oncekey.Open(path, &oncekey.Options{SegmentBytes: teststore.SegmentBytes()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,6 +94,7 @@ func TestFiveOutcomes(t *testing.T) {
 }
 
 func TestTheRestOfTheEngine(t *testing.T) {
+	teststore.OfDirectories(t)
 	path := t.TempDir()
 	engine := openAt(t, path)
 	found, err := engine.Get(named("k"))
@@ -225,7 +227,68 @@ func waitFor(t *testing.T, engine *oncekey.Engine, reached func(oncekey.Stats) b
 	}
 }
 
+func TestTheRestOfASharedStore(t *testing.T) {
+	if !teststore.Shared() {
+		_, err := oncekey.Open("postgres://db.invalid/shop", nil)
+		is(t, err, oncekey.ErrUnsupported)
+		if !strings.Contains(err.Error(), "--features postgres") {
+			t.Fatal(err)
+		}
+		_, err = oncekey.Open(t.TempDir(), &oncekey.Options{Lease: time.Second})
+		is(t, err, oncekey.ErrInvalidInput)
+		if !strings.Contains(err.Error(), "lease_ms") {
+			t.Fatal(err)
+		}
+		return
+	}
+	url := teststore.New(t)
+	_, err := oncekey.Open(url, &oncekey.Options{Existing: true})
+	is(t, err, oncekey.ErrStoreMissing)
+	_, err = oncekey.Open(url, &oncekey.Options{SegmentBytes: 4096})
+	is(t, err, oncekey.ErrInvalidInput)
+	if !strings.Contains(err.Error(), "segment_bytes") {
+		t.Fatal(err)
+	}
+	named := func(name string) *oncekey.Engine {
+		engine, err := oncekey.Open(url, &oncekey.Options{Schema: "shop", InstanceName: name, Lease: 5 * time.Minute})
+		ok(t, err)
+		t.Cleanup(func() { engine.Close() })
+		return engine
+	}
+	one, other := named("pod-1"), named("pod-2")
+	claim := begin[*oncekey.Claim](t, one, "k", "b")
+	if locked := begin[*oncekey.InFlight](t, other, "k", "b"); locked.Attempt != 1 {
+		t.Fatalf("%+v", locked)
+	}
+	_, err = claim.Complete(ctx, []byte("done"))
+	ok(t, err)
+	if replay := begin[*oncekey.Recorded](t, other, "k", "b"); string(replay.Response) != "done" {
+		t.Fatalf("%+v", replay)
+	}
+	// The successor of a name has the orphans of its predecessor at once, whatever the lease.
+	begin[*oncekey.Claim](t, one, "held", "b")
+	successor := named("pod-1")
+	orphans, err := successor.Orphans()
+	ok(t, err)
+	if len(orphans) != 1 || orphans[0].Key.Key != "held" {
+		t.Fatalf("%+v", orphans)
+	}
+	_, err = orphans[0].Complete(ctx, []byte("found out"))
+	ok(t, err)
+	stats, err := other.Stats()
+	if err != nil || stats.Replayed != 1 || stats.Locked != 1 {
+		t.Fatalf("%+v %v", stats, err)
+	}
+	ok(t, other.Fold())
+	_, err = other.Sweep()
+	ok(t, err)
+	is(t, other.Backup(t.TempDir()), oncekey.ErrUnsupported)
+	is(t, oncekey.Verify(url), oncekey.ErrUnsupported)
+	ok(t, other.Reopen())
+}
+
 func TestGarbageEnginesAreClosed(t *testing.T) {
+	teststore.OfDirectories(t)
 	path := t.TempDir()
 	_, err := oncekey.Open(path, nil)
 	ok(t, err)

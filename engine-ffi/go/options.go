@@ -4,6 +4,7 @@ package oncekey
 import "C"
 
 import (
+	"runtime"
 	"time"
 	"unsafe"
 )
@@ -19,7 +20,8 @@ const (
 	Relaxed Durability = C.ONCEKEY_RELAXED
 )
 
-// Options of a store. Zero values mean the defaults.
+// Options of a store. Zero values mean the defaults. An option that the kind of the store does not have is refused, by
+// its name.
 type Options struct {
 	// Existing: refuse to create a store.
 	Existing bool
@@ -51,7 +53,7 @@ type Options struct {
 	CacheBytes int
 	// SegmentBytes: the size that journal segments grow to, a multiple of 4096. Default 32 MiB.
 	SegmentBytes int64
-	// SweepInterval: how often expired records are looked for. Default 60 seconds.
+	// SweepInterval: how often expired records are looked for, and a shared store is kept up. Default 60 seconds.
 	SweepInterval time.Duration
 	// MaxClockGap: how far the wall clock may stand ahead of the store's last time. Default 30 days.
 	MaxClockGap time.Duration
@@ -64,13 +66,36 @@ type Options struct {
 	BackupBytesPerSecond int64
 	// LockWait: how long an open waits for a store that another process holds. Default 0: not at all.
 	LockWait time.Duration
-	// AcceptClockJump: open although the clock stands further ahead than MaxClockGap.
+	// AcceptClockJump: open although the clock stands further ahead than MaxClockGap, or that of a server 30 days.
 	AcceptClockJump bool
 	// AllowNetworkFilesystem: open a store on a network filesystem.
 	AllowNetworkFilesystem bool
+
+	// Of a shared store alone:
+
+	// Lease: how long this engine counts as living after each renewal; as long after its death its claims may
+	// become orphans. Default 15 seconds, 1 second to 10 minutes.
+	Lease time.Duration
+	// SettleFor: how long the end of a claim is tried again without an answer. Default 30 seconds.
+	SettleFor time.Duration
+	// Schema: the schema that holds the tables. Default oncekey.
+	Schema string
+	// InstanceName: a name that no other living engine has, such as that of a pod: it ends its predecessor, whose
+	// claims are orphans at once. Default none.
+	InstanceName string
+	// RootCertificates: the certificates (PEM) that are trusted instead of those of the system.
+	RootCertificates string
+	// ReplicationRequired: refuse a server without synchronous_standby_names.
+	ReplicationRequired bool
+	// AcceptLostHistory: go on when the server lacks changes that it had acknowledged. Keys whose claim or response
+	// was lost are new then, and their operations run again.
+	AcceptLostHistory bool
+	// WithoutStartupOptions: send no settings when a connection begins, for a pooler that refuses them.
+	WithoutStartupOptions bool
 }
 
-func (o *Options) toC() (C.oncekey_options, error) {
+// toC lends strings of the options to C until the pinner is unpinned.
+func (o *Options) toC(pinner *runtime.Pinner) (C.oncekey_options, error) {
 	var c C.oncekey_options
 	c.size = C.uint32_t(unsafe.Sizeof(c))
 	if o == nil {
@@ -80,6 +105,9 @@ func (o *Options) toC() (C.oncekey_options, error) {
 		C.ONCEKEY_OPEN_EXISTING:            o.Existing,
 		C.ONCEKEY_ACCEPT_CLOCK_JUMP:        o.AcceptClockJump,
 		C.ONCEKEY_ALLOW_NETWORK_FILESYSTEM: o.AllowNetworkFilesystem,
+		C.ONCEKEY_REPLICATION_REQUIRED:     o.ReplicationRequired,
+		C.ONCEKEY_ACCEPT_LOST_HISTORY:      o.AcceptLostHistory,
+		C.ONCEKEY_WITHOUT_STARTUP_OPTIONS:  o.WithoutStartupOptions,
 	}
 	for flag, set := range flags {
 		if set {
@@ -94,6 +122,8 @@ func (o *Options) toC() (C.oncekey_options, error) {
 		&c.sweep_interval_ms: o.SweepInterval,
 		&c.max_clock_gap_ms:  o.MaxClockGap,
 		&c.lock_wait_ms:      o.LockWait,
+		&c.lease_ms:          o.Lease,
+		&c.settle_for_ms:     o.SettleFor,
 	}
 	for field, duration := range times {
 		if duration < 0 || duration > 0 && duration < time.Millisecond {
@@ -116,6 +146,9 @@ func (o *Options) toC() (C.oncekey_options, error) {
 		&c.cache_bytes:             int64(o.CacheBytes),
 		&c.segment_bytes:           o.SegmentBytes,
 	}
+	c.schema = slice(o.Schema, pinner)
+	c.instance_name = slice(o.InstanceName, pinner)
+	c.root_certificates = slice(o.RootCertificates, pinner)
 	for field, count := range counts {
 		if count < 0 {
 			return c, invalid("an option is %d", count)

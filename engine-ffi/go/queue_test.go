@@ -7,12 +7,14 @@ import (
 	"testing"
 	"time"
 	"unsafe"
+
+	"github.com/oncekey/oncekey/engine-ffi/go/internal/teststore"
 )
 
 // sourced opens an engine whose completions come from somewhere else.
 func sourced(t *testing.T, poll source) *Engine {
 	t.Helper()
-	engine, err := Open(t.TempDir(), &Options{SegmentBytes: 4 << 20})
+	engine, err := Open(teststore.New(t), &Options{SegmentBytes: teststore.SegmentBytes()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	oncekey "github.com/oncekey/oncekey/engine-ffi/go"
+	"github.com/oncekey/oncekey/engine-ffi/go/internal/teststore"
 )
 
 func TestAnEndedContextAbortsAClaimThatWasNotReceived(t *testing.T) {
@@ -53,7 +54,7 @@ func TestAnEndedContextAbortsAClaimThatWasNotReceived(t *testing.T) {
 
 // No owner ends and no bound passes: only the context makes room.
 func TestAnEndedContextMakesRoomForOthersThatWait(t *testing.T) {
-	engine, err := oncekey.Open(t.TempDir(), &oncekey.Options{MaxWaiters: 1})
+	engine, err := oncekey.Open(teststore.New(t), &oncekey.Options{MaxWaiters: 1})
 	ok(t, err)
 	t.Cleanup(func() { ok(t, engine.Close()) })
 	owner := begin[*oncekey.Claim](t, engine, "k", "b")

@@ -37,11 +37,22 @@
 // Refuse to create a store.
 #define ONCEKEY_OPEN_EXISTING 65536
 
-// Open although the wall clock stands further ahead than `max_clock_gap_ms`.
+// Open although the wall clock stands further ahead than `max_clock_gap_ms`, or the clock of a server 30 days.
 #define ONCEKEY_ACCEPT_CLOCK_JUMP 131072
 
 // Open a store on a network filesystem, whose locks and syncs are not to be trusted.
 #define ONCEKEY_ALLOW_NETWORK_FILESYSTEM 262144
+
+// A shared store: refuse a server without `synchronous_standby_names`.
+#define ONCEKEY_REPLICATION_REQUIRED 524288
+
+// A shared store: go on when the server lacks changes that it had acknowledged. Keys whose claim or
+// response was lost are new then, and their operations run again.
+#define ONCEKEY_ACCEPT_LOST_HISTORY 1048576
+
+// A shared store: send no settings when a connection begins, for a pooler that refuses them; the role
+// must have them then.
+#define ONCEKEY_WITHOUT_STARTUP_OPTIONS 2097152
 
 // The version of the binary interface, and the number in the SONAME.
 #define ONCEKEY_ABI_VERSION 1
@@ -290,7 +301,7 @@ typedef struct {
 } oncekey_info;
 
 // Options of a store: set `size`, leave everything else 0, and change what is to differ from the
-// defaults.
+// defaults. An option that the kind of the store does not have is refused, by its name.
 typedef struct {
   // sizeof(oncekey_options) of the caller.
   uint32_t size;
@@ -322,11 +333,11 @@ typedef struct {
   uint64_t overload_after_ms;
   // Memory for records that are not folded yet, in bytes. 0: 32 MiB.
   uint64_t recent_bytes;
-  // Memory for what is read again, in bytes. 0: 64 MiB.
+  // Memory for what is read again, in bytes. 0: 64 MiB, of a shared store 16 MiB.
   uint64_t cache_bytes;
   // The size that journal segments grow to, in bytes, a multiple of 4096. 0: 32 MiB.
   uint64_t segment_bytes;
-  // How often expired records are looked for. 0: 60 seconds.
+  // How often expired records are looked for, and a shared store is kept up. 0: 60 seconds.
   uint64_t sweep_interval_ms;
   // How far the wall clock may stand ahead of the store's last time. 0: 30 days.
   uint64_t max_clock_gap_ms;
@@ -339,6 +350,18 @@ typedef struct {
   uint64_t backup_bytes_per_second;
   // How long an open waits for a store that another process holds. 0: not at all.
   uint64_t lock_wait_ms;
+  // A shared store: how long this engine counts as living after each renewal; as long after its death its
+  // claims may become orphans. 0: 15 seconds; 1 second to 10 minutes.
+  uint64_t lease_ms;
+  // A shared store: how long the end of a claim is tried again without an answer. 0: 30 seconds.
+  uint64_t settle_for_ms;
+  // A shared store: the schema that holds its tables. Empty: `oncekey`.
+  oncekey_slice schema;
+  // A shared store: a name that no other living engine has, such as that of a pod: it ends its
+  // predecessor, whose claims are orphans at once. Empty: none.
+  oncekey_slice instance_name;
+  // A shared store: the certificates (PEM) that are trusted. Empty: those of the system.
+  oncekey_slice root_certificates;
 } oncekey_options;
 
 // What oncekey_engine_close left behind.
@@ -579,8 +602,13 @@ int32_t oncekey_claim_free(oncekey_claim claim);
 // may be NULL. When this returns, every record that was ever acknowledged is known again, and every
 // claim of an earlier process is an orphan. Waits for the disk.
 //
+// With the feature `postgres` of the library, `path` may be the URL of a database that any number of
+// processes share, `postgres://user@host/database`: its tables are made unless ONCEKEY_OPEN_EXISTING is
+// set, and claims of a process that died are orphans a lease after its death. A library without the
+// feature answers UNSUPPORTED.
+//
 // The caller frees `engine` with oncekey_engine_free. Fails with INVALID_INPUT, the STORE_ statuses,
-// NETWORK_FILESYSTEM, CORRUPTED, CLOCK_JUMP, IO.
+// NETWORK_FILESYSTEM, CORRUPTED, CLOCK_JUMP, IO, and for a URL with UNAVAILABLE, UNSAFE_STORE, UNSUPPORTED.
 int32_t oncekey_engine_open(oncekey_slice path,
                             const oncekey_options *options,
                             oncekey_engine *engine,
@@ -651,7 +679,8 @@ int32_t oncekey_engine_backup(oncekey_engine engine,
 // Reads the whole store file in the directory `path`, which no engine may have open, and checks every
 // checksum. Writes nothing. Waits for the disk.
 //
-// Fails with CORRUPTED for the first damage found, or as oncekey_engine_open with ONCEKEY_OPEN_EXISTING.
+// Fails with CORRUPTED for the first damage found, with UNSUPPORTED for the URL of a database, whose server
+// has its own checks, or as oncekey_engine_open with ONCEKEY_OPEN_EXISTING.
 int32_t oncekey_verify(oncekey_slice path,
                        oncekey_error *error);
 

@@ -1,11 +1,14 @@
 //! Random sequences of calls: `ONCEKEY_SEEDS=17..18 cargo test -p oncekey-ffi --test calls` runs one of
-//! them again. The fuzz target in `fuzz/` runs the same with bytes that a fuzzer chooses.
+//! them again, `ONCEKEY_TEST_STORE=postgres` with the feature `postgres` has them run on a database. The fuzz target in `fuzz/` runs the same with bytes that a fuzzer chooses.
 #![allow(missing_docs)]
 
 #[path = "support/calls.rs"]
 mod calls;
 
 use std::ops::Range;
+use std::path::Path;
+
+use oncekey_testing::postgres::{self, PostgresServer};
 
 /// SplitMix64. Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
 fn random(state: &mut u64) -> u64 {
@@ -22,33 +25,43 @@ fn seeds() -> Range<u64> {
     first.parse().expect("a number")..end.parse().expect("a number")
 }
 
+/// Runs sequences on a store of their own; without PostgreSQL, where it was asked for, none.
+fn on_a_store(run: impl FnOnce(&mut calls::World)) {
+    if !postgres::is_chosen() {
+        let directory = tempfile::tempdir().expect("a directory");
+        return run(&mut calls::World::open(directory.path()));
+    }
+    let Some(server) = PostgresServer::of_this_process() else { return };
+    run(&mut calls::World::open(Path::new(&server.url(&server.database()))));
+}
+
 #[test]
 fn any_sequence_of_calls_is_answered() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let mut world = calls::World::open(directory.path());
-    for seed in seeds() {
-        let mut state = seed;
-        let len = random(&mut state) % 600;
-        let bytes: Vec<u8> = (0..len).map(|_| random(&mut state) as u8).collect();
-        println!("seed {seed}");
-        world.run(&bytes);
-    }
+    on_a_store(|world| {
+        for seed in seeds() {
+            let mut state = seed;
+            let len = random(&mut state) % 600;
+            let bytes: Vec<u8> = (0..len).map(|_| random(&mut state) as u8).collect();
+            println!("seed {seed}");
+            world.run(&bytes);
+        }
+    });
 }
 
 /// The inputs that the fuzzer keeps, and each that once found a fault.
 #[test]
 fn the_corpus_of_the_fuzzer_is_answered() {
     let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/calls");
-    let directory = tempfile::tempdir().expect("a directory");
-    let mut world = calls::World::open(directory.path());
     let mut inputs: Vec<_> = std::fs::read_dir(corpus)
         .expect("the corpus")
         .map(|entry| entry.expect("an input").path())
         .collect();
     inputs.sort();
     assert!(!inputs.is_empty());
-    for input in inputs {
-        println!("input {}", input.display());
-        world.run(&std::fs::read(&input).expect("an input"));
-    }
+    on_a_store(|world| {
+        for input in inputs {
+            println!("input {}", input.display());
+            world.run(&std::fs::read(&input).expect("an input"));
+        }
+    });
 }

@@ -17,6 +17,7 @@ import (
 	"testing/iotest"
 
 	oncekey "github.com/oncekey/oncekey/engine-ffi/go"
+	"github.com/oncekey/oncekey/engine-ffi/go/internal/teststore"
 )
 
 // What this middleware and the Rust layer must agree on; the same files are read by the Rust tests.
@@ -107,7 +108,7 @@ func TestStoredResponsesAreThoseOfTheRustLayer(t *testing.T) {
 
 func openEngine(t *testing.T) *oncekey.Engine {
 	t.Helper()
-	engine, err := oncekey.Open(t.TempDir(), &oncekey.Options{SegmentBytes: 4 << 20})
+	engine, err := oncekey.Open(teststore.New(t), &oncekey.Options{SegmentBytes: teststore.SegmentBytes()})
 	if err != nil {
 		t.Fatal(err)
 	}

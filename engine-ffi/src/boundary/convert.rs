@@ -165,6 +165,12 @@ impl Caller {
         Ok(Some(value))
     }
 
+    /// A struct of which nothing is set.
+    pub(crate) fn zeroed<T: Plain>(&self) -> T {
+        // SAFETY: zeros are a T.
+        unsafe { std::mem::zeroed() }
+    }
+
     /// Fills in a struct that starts with its size, as far as it goes; the size stays.
     pub(crate) fn fill_sized<T: Plain>(&self, pointer: *mut T, value: &T) -> Result<(), Failure> {
         let bytes = pointer.cast::<u8>();

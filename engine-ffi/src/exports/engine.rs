@@ -4,6 +4,7 @@ use crate::abi::answer::Answer;
 use crate::abi::close_report::CloseReport;
 use crate::abi::options::Options;
 use crate::abi::stats::Stats;
+use crate::abi::status::ONCEKEY_UNSUPPORTED;
 use crate::abi::types::{Engine, Error, Key, Orphan, Slice};
 use crate::boundary::convert::Caller;
 use crate::boundary::entry::entry;
@@ -11,13 +12,19 @@ use crate::boundary::failure::Failure;
 use crate::boundary::fork;
 use crate::objects::engine::ENGINES;
 use crate::objects::orphan::ORPHANS;
+use crate::objects::shared_store;
 
 /// Opens the store in the directory `path`, creating it unless ONCEKEY_OPEN_EXISTING is set. `options`
 /// may be NULL. When this returns, every record that was ever acknowledged is known again, and every
 /// claim of an earlier process is an orphan. Waits for the disk.
 ///
+/// With the feature `postgres` of the library, `path` may be the URL of a database that any number of
+/// processes share, `postgres://user@host/database`: its tables are made unless ONCEKEY_OPEN_EXISTING is
+/// set, and claims of a process that died are orphans a lease after its death. A library without the
+/// feature answers UNSUPPORTED.
+///
 /// The caller frees `engine` with oncekey_engine_free. Fails with INVALID_INPUT, the STORE_ statuses,
-/// NETWORK_FILESYSTEM, CORRUPTED, CLOCK_JUMP, IO.
+/// NETWORK_FILESYSTEM, CORRUPTED, CLOCK_JUMP, IO, and for a URL with UNAVAILABLE, UNSAFE_STORE, UNSUPPORTED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn oncekey_engine_open(
     path: Slice,
@@ -33,10 +40,7 @@ pub unsafe extern "C" fn oncekey_engine_open(
         let path = caller.path(path)?;
         let options: Option<Options> = caller.sized(options)?;
         fork::watch()?;
-        let opened = match options {
-            Some(options) => options.open(path)?,
-            None => oncekey::Engine::open(path)?,
-        };
+        let opened = options.unwrap_or(caller.zeroed()).open(path, &caller)?;
         engine.id = ENGINES.insert(opened).map_err(|_| Failure::too_many())?;
         Ok(())
     })
@@ -218,13 +222,18 @@ pub unsafe extern "C" fn oncekey_engine_backup(
 /// Reads the whole store file in the directory `path`, which no engine may have open, and checks every
 /// checksum. Writes nothing. Waits for the disk.
 ///
-/// Fails with CORRUPTED for the first damage found, or as oncekey_engine_open with ONCEKEY_OPEN_EXISTING.
+/// Fails with CORRUPTED for the first damage found, with UNSUPPORTED for the URL of a database, whose server
+/// has its own checks, or as oncekey_engine_open with ONCEKEY_OPEN_EXISTING.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn oncekey_verify(path: Slice, error: *mut Error) -> i32 {
     // SAFETY: the caller keeps the contract of the crate.
     let caller = unsafe { Caller::new() };
     entry(Some(caller.out(error)), || {
         let path = caller.path(path)?;
+        if shared_store::url(path).is_some() {
+            let context = "a directory is verified; the server of a database has checks of its own";
+            return Err(Failure::new(ONCEKEY_UNSUPPORTED, context));
+        }
         fork::watch()?;
         match oncekey::verify(path)?.damage().first() {
             Some(damage) => Err(damage.error().clone())?,

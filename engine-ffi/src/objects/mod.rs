@@ -8,3 +8,4 @@ pub(crate) mod engine;
 pub(crate) mod fingerprint;
 pub(crate) mod opening;
 pub(crate) mod orphan;
+pub(crate) mod shared_store;

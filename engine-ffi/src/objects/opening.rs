@@ -1,4 +1,4 @@
-//! Opening a store with options of C.
+//! Opening a store with options of C: a directory of this process alone, or a database that processes share.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,18 +6,30 @@ use std::time::Duration;
 use oncekey::Durability;
 
 use crate::abi::options::*;
+use crate::boundary::convert::Caller;
 use crate::boundary::failure::Failure;
+use crate::objects::shared_store;
 
-const KNOWN_FLAGS: u32 =
-    ONCEKEY_OPEN_EXISTING | ONCEKEY_ACCEPT_CLOCK_JUMP | ONCEKEY_ALLOW_NETWORK_FILESYSTEM;
+const KNOWN_FLAGS: u32 = ONCEKEY_OPEN_EXISTING
+    | ONCEKEY_ACCEPT_CLOCK_JUMP
+    | ONCEKEY_ALLOW_NETWORK_FILESYSTEM
+    | ONCEKEY_REPLICATION_REQUIRED
+    | ONCEKEY_ACCEPT_LOST_HISTORY
+    | ONCEKEY_WITHOUT_STARTUP_OPTIONS;
 
 impl Options {
-    pub(crate) fn open(&self, path: &Path) -> Result<oncekey::Engine, Failure> {
+    pub(crate) fn open(&self, place: &Path, caller: &Caller) -> Result<oncekey::Engine, Failure> {
+        if self.flags & !KNOWN_FLAGS != 0 || self.reserved != 0 {
+            return Err(Failure::invalid("the options have flags that this library does not know"));
+        }
+        if let Some(url) = shared_store::url(place) {
+            return shared_store::open(url, self, caller);
+        }
         let options = self.to_engine()?;
         Ok(if self.flags & ONCEKEY_OPEN_EXISTING == 0 {
-            options.open(path)
+            options.open(place)
         } else {
-            options.open_existing(path)
+            options.open_existing(place)
         }?)
     }
 
@@ -27,7 +39,7 @@ impl Options {
             size: _,
             flags,
             durability,
-            reserved,
+            reserved: _,
             ttl_ms,
             max_execution_ms,
             max_response,
@@ -47,14 +59,30 @@ impl Options {
             max_open_bytes,
             backup_bytes_per_second,
             lock_wait_ms,
+            lease_ms,
+            settle_for_ms,
+            schema,
+            instance_name,
+            root_certificates,
         } = self;
-        if flags & !KNOWN_FLAGS != 0 || reserved != 0 {
-            return Err(Failure::invalid("the options have flags that this library does not know"));
-        }
+        let flag = |flag| flags & flag != 0;
+        refuse(
+            "a directory",
+            [
+                ("lease_ms", lease_ms != 0),
+                ("settle_for_ms", settle_for_ms != 0),
+                ("schema", schema.len != 0),
+                ("instance_name", instance_name.len != 0),
+                ("root_certificates", root_certificates.len != 0),
+                ("ONCEKEY_REPLICATION_REQUIRED", flag(ONCEKEY_REPLICATION_REQUIRED)),
+                ("ONCEKEY_ACCEPT_LOST_HISTORY", flag(ONCEKEY_ACCEPT_LOST_HISTORY)),
+                ("ONCEKEY_WITHOUT_STARTUP_OPTIONS", flag(ONCEKEY_WITHOUT_STARTUP_OPTIONS)),
+            ],
+        )?;
         let to = oncekey::Options::new()
             .durability(durability_of(durability)?)
-            .accept_clock_jump(flags & ONCEKEY_ACCEPT_CLOCK_JUMP != 0)
-            .allow_network_filesystem(flags & ONCEKEY_ALLOW_NETWORK_FILESYSTEM != 0);
+            .accept_clock_jump(flag(ONCEKEY_ACCEPT_CLOCK_JUMP))
+            .allow_network_filesystem(flag(ONCEKEY_ALLOW_NETWORK_FILESYSTEM));
         use oncekey::Options as To;
         Ok(Change(to)
             .time(ttl_ms, To::ttl)
@@ -80,7 +108,20 @@ impl Options {
     }
 }
 
-fn durability_of(durability: u32) -> Result<Durability, Failure> {
+/// Refuses the first option that is set and that a store in `place` does not have.
+pub(super) fn refuse<const N: usize>(
+    place: &str,
+    options: [(&str, bool); N],
+) -> Result<(), Failure> {
+    match options.into_iter().find(|(_, set)| *set) {
+        Some((name, _)) => {
+            Err(Failure::invalid(format!("{name} is not an option of a store in {place}")))
+        }
+        None => Ok(()),
+    }
+}
+
+pub(super) fn durability_of(durability: u32) -> Result<Durability, Failure> {
     match durability {
         0 | ONCEKEY_STRICT => Ok(Durability::Strict),
         ONCEKEY_RELAXED => Ok(Durability::Relaxed),
@@ -118,7 +159,7 @@ impl Change {
 }
 
 /// A bound beyond what this machine can count, and the engine can add up, is as good as none.
-fn countable(value: u64) -> usize {
+pub(super) fn countable(value: u64) -> usize {
     const MOST: usize = isize::MAX as usize / 2;
     usize::try_from(value).map_or(MOST, |value| value.min(MOST))
 }
@@ -143,6 +184,40 @@ mod tests {
         }
         fields.remove("");
         fields
+    }
+
+    /// Options as C zeroes them.
+    fn unset() -> Options {
+        // SAFETY: `Plain`: zeros are options.
+        unsafe { std::mem::zeroed() }
+    }
+
+    #[test]
+    fn an_option_of_shared_stores_is_refused_for_a_directory_by_its_name() {
+        let name = crate::abi::types::Slice { ptr: b"x".as_ptr(), len: 1 };
+        for (name, options) in [
+            ("lease_ms", Options { lease_ms: 1_000, ..unset() }),
+            ("settle_for_ms", Options { settle_for_ms: 1, ..unset() }),
+            ("schema", Options { schema: name, ..unset() }),
+            ("instance_name", Options { instance_name: name, ..unset() }),
+            ("root_certificates", Options { root_certificates: name, ..unset() }),
+            (
+                "ONCEKEY_REPLICATION_REQUIRED",
+                Options { flags: ONCEKEY_REPLICATION_REQUIRED, ..unset() },
+            ),
+            (
+                "ONCEKEY_ACCEPT_LOST_HISTORY",
+                Options { flags: ONCEKEY_ACCEPT_LOST_HISTORY, ..unset() },
+            ),
+            (
+                "ONCEKEY_WITHOUT_STARTUP_OPTIONS",
+                Options { flags: ONCEKEY_WITHOUT_STARTUP_OPTIONS, ..unset() },
+            ),
+        ] {
+            let refused = options.to_engine().unwrap_err();
+            assert_eq!(refused.status(), crate::abi::status::ONCEKEY_INVALID_INPUT);
+            assert!(refused.message().contains(&format!("{name} is not an option")), "{name}");
+        }
     }
 
     #[test]
@@ -171,6 +246,7 @@ mod tests {
             max_open_bytes: 1017,
             backup_bytes_per_second: 1018,
             lock_wait_ms: 1019,
+            ..unset()
         };
         let changed = printed(&changed.to_engine().unwrap());
         let defaults = printed(&oncekey::Options::new());

@@ -27,8 +27,10 @@
 
 #define OK(call) IS(ONCEKEY_OK, call)
 
-/* The directory that the test may use: its only argument. */
-static const char *directory;
+/* The store that the test may use, its only argument: a directory, or the URL of a database. */
+static const char *place;
+
+static inline int is_shared(void) { return strncmp(place, "postgres", 8) == 0; }
 
 static inline oncekey_slice bytes(const void *ptr, size_t len) {
   oncekey_slice slice = {(const uint8_t *)ptr, len};
@@ -45,7 +47,7 @@ static inline oncekey_engine open_at(const char *path) {
   oncekey_error error;
   oncekey_options options = {0};
   options.size = sizeof options;
-  options.segment_bytes = 4 << 20;
+  if (!is_shared()) options.segment_bytes = 4 << 20;
   int32_t status = oncekey_engine_open(oncekey_str(path), &options, &engine, &error);
   if (status != ONCEKEY_OK) {
     fprintf(stderr, "open: %s\n", oncekey_error_message(error));
@@ -54,7 +56,17 @@ static inline oncekey_engine open_at(const char *path) {
   return engine;
 }
 
-static inline oncekey_engine open_here(void) { return open_at(directory); }
+static inline oncekey_engine open_here(void) { return open_at(place); }
+
+/* Another store beside that of the test; a database has one. */
+static inline void beside(char path[4096], const char *suffix) {
+  snprintf(path, 4096, "%s%s", place, is_shared() ? "" : suffix);
+}
+
+/* A directory that no engine holds has no damage. */
+static inline void is_sound(const char *path) {
+  IS(is_shared() ? ONCEKEY_UNSUPPORTED : ONCEKEY_OK, oncekey_verify(oncekey_str(path), NULL));
+}
 
 static inline oncekey_fingerprint of(const char *body) {
   oncekey_part part = {oncekey_str("body"), oncekey_str(body)};
@@ -96,7 +108,7 @@ void test(void);
 
 int main(int argc, char **argv) {
   CHECK(argc == 2);
-  directory = argv[1];
+  place = argv[1];
   test();
   return 0;
 }

@@ -28,12 +28,12 @@ void test(void) {
   CHECK(kept >= 100);
   for (int fd = 0; fd <= 2; fd++) close(fd);
   char backup[4096];
-  snprintf(backup, sizeof backup, "%s-backup", directory);
+  snprintf(backup, sizeof backup, "%s-backup", place);
   for (int round = 0; round < 2; round++) {
     oncekey_engine engine;
     oncekey_queue queue;
     int32_t queue_fd;
-    OK(oncekey_engine_open(oncekey_str(directory), NULL, &engine, NULL));
+    OK(oncekey_engine_open(oncekey_str(place), NULL, &engine, NULL));
     OK(oncekey_queue_new(engine, 0, &queue, NULL));
     OK(oncekey_queue_fd(queue, &queue_fd, NULL));
     standard_descriptors_are_of_no_store();
@@ -58,6 +58,6 @@ void test(void) {
   }
   for (int fd = 0; fd <= 2; fd++) CHECK(dup2(kept, fd) == fd);
   close(kept);
-  OK(oncekey_verify(oncekey_str(directory), NULL));
+  OK(oncekey_verify(oncekey_str(place), NULL));
   OK(oncekey_verify(oncekey_str(backup), NULL));
 }

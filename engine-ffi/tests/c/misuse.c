@@ -216,7 +216,7 @@ static void lengths(oncekey_engine engine) {
 static void sizes(oncekey_engine engine) {
   const int32_t bad = ONCEKEY_INVALID_INPUT;
   char path[4096];
-  snprintf(path, sizeof path, "%s-sizes", directory);
+  beside(path, "-sizes");
   oncekey_engine opened;
   struct {
     oncekey_options known;
@@ -228,6 +228,7 @@ static void sizes(oncekey_engine engine) {
     options.known.size = wrong[i];
     IS(bad, oncekey_engine_open(oncekey_str(path), &options.known, &opened, NULL));
   }
+  if (is_shared()) options.known.schema = oncekey_str("sizes");
   options.known.size = sizeof options;
   options.newer = 1;
   IS(bad, oncekey_engine_open(oncekey_str(path), &options.known, &opened, NULL));
@@ -248,8 +249,8 @@ static void sizes(oncekey_engine engine) {
   options.known.ttl_ms = 5000;
   options.known.segment_bytes = 1;
   OK(oncekey_engine_open(oncekey_str(path), &options.known, &opened, NULL));
-  OK(oncekey_claim_complete(claim_of(opened, "k"), oncekey_str("r"), NULL, NULL));
-  oncekey_answer replay = begin_as(opened, "k", "b", ONCEKEY_REPLAY);
+  OK(oncekey_claim_complete(claim_of(opened, "sized"), oncekey_str("r"), NULL, NULL));
+  oncekey_answer replay = begin_as(opened, "sized", "b", ONCEKEY_REPLAY);
   CHECK(replay.expires_ms == replay.since_ms + 5000);
   OK(oncekey_buffer_free(&replay.data));
   OK(oncekey_engine_free(opened));

@@ -138,7 +138,12 @@ static void upkeep(oncekey_engine engine) {
   CHECK(removed == 0);
 
   char path[4096];
-  snprintf(path, sizeof path, "%s-backup", directory);
+  beside(path, "-backup");
+  if (is_shared()) {
+    IS(ONCEKEY_UNSUPPORTED, oncekey_engine_backup(engine, oncekey_str("copy"), NULL));
+    is_sound(path);
+    return;
+  }
   OK(oncekey_engine_backup(engine, oncekey_str(path), NULL));
   oncekey_error error;
   IS(ONCEKEY_INVALID_INPUT, oncekey_engine_backup(engine, oncekey_str(path), &error));
@@ -148,7 +153,7 @@ static void upkeep(oncekey_engine engine) {
   oncekey_answer replay = begin_as(copy, "orphan", "b", ONCEKEY_REPLAY);
   OK(oncekey_buffer_free(&replay.data));
   end(copy);
-  IS(ONCEKEY_STORE_IN_USE, oncekey_verify(oncekey_str(directory), &error));
+  IS(ONCEKEY_STORE_IN_USE, oncekey_verify(oncekey_str(place), &error));
   OK(oncekey_error_free(error));
 }
 
@@ -165,14 +170,14 @@ static void closing(oncekey_engine engine) {
   oncekey_claim open = claim_of(engine, "open");
   oncekey_close_report report;
   OK(oncekey_engine_close(engine, &report, NULL));
-  CHECK(report.in_flight == 1 && report.folded_through > 0);
+  CHECK(report.in_flight == 1 && (report.folded_through > 0 || is_shared()));
   IS(ONCEKEY_CLOSED, oncekey_engine_close(engine, &report, NULL));
   CHECK(report.in_flight == 0 && report.folded_through == 0);
   IS(ONCEKEY_CLOSED, oncekey_claim_complete(open, oncekey_str("x"), NULL, NULL));
   OK(oncekey_engine_free(engine));
   IS(ONCEKEY_CLOSED, oncekey_claim_abort(open, NULL));
   OK(oncekey_claim_free(open));
-  OK(oncekey_verify(oncekey_str(directory), NULL));
+  is_sound(place);
 
   engine = open_here();
   oncekey_answer orphan = begin_as(engine, "open", "b", ONCEKEY_ORPHANED);

@@ -251,10 +251,10 @@ static uint64_t cancelled(oncekey_queue queue) {
 /* Nobody ends the operation and no bound passes: only the cancelling makes room for another. */
 static void cancelling(void) {
   char path[4096];
-  snprintf(path, sizeof path, "%s-sizes", directory);
+  beside(path, "-sizes");
   oncekey_options options = {0};
   options.size = sizeof options;
-  options.segment_bytes = 4 << 20;
+  if (!is_shared()) options.segment_bytes = 4 << 20;
   options.max_waiters = 1;
   oncekey_engine engine;
   oncekey_queue queue;

@@ -132,7 +132,7 @@ static void backup(int round) {
   char path[4096];
   static int count;
   (void)round;
-  snprintf(path, sizeof path, "%s/../thread_exit.backup-%d", directory, count++);
+  snprintf(path, sizeof path, "%s/../thread_exit.backup-%d", place, count++);
   OK(oncekey_engine_backup(engine, oncekey_str(path), NULL));
   OK(oncekey_verify(oncekey_str(path), NULL));
 }

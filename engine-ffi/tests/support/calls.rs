@@ -36,7 +36,7 @@ fn slice(bytes: &[u8]) -> Slice {
 
 fn known(status: i32) -> i32 {
     let ours = [ONCEKEY_INVALID_HANDLE, ONCEKEY_BUSY, ONCEKEY_CANCELLED];
-    assert!(matches!(status, 0..=19) || ours.contains(&status), "status {status}");
+    assert!(matches!(status, 0..=22) || ours.contains(&status), "status {status}");
     status
 }
 
@@ -47,13 +47,14 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn open(directory: &Path) -> Self {
-        let path = directory.to_str().expect("a path of text").as_bytes();
+    /// In a directory, or in the database of a URL.
+    pub(crate) fn open(place: &Path) -> Self {
+        let path = place.to_str().expect("a path of text").as_bytes();
         // SAFETY: zeros are options, and all pointers are to values that outlive the call.
         let engine = unsafe {
             let mut options: Options = zeroed();
             options.size = size_of::<Options>() as u32;
-            options.segment_bytes = 4 << 20;
+            options.segment_bytes = if path.starts_with(b"postgres") { 0 } else { 4 << 20 };
             let mut engine = Engine { id: 0 };
             let status = oncekey_engine_open(slice(path), &options, &mut engine, ptr::null_mut());
             assert_eq!(status, ONCEKEY_OK);
