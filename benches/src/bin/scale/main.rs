@@ -3,6 +3,7 @@
 mod backup;
 mod keys;
 mod latency;
+mod open;
 mod orphans;
 mod turns;
 
@@ -45,6 +46,8 @@ enum Command {
     Latency(latency::Args),
     /// Pairs/s and latency beside a backup, against those without
     Backup(backup::Args),
+    /// A new store: time and bytes of opening, pairs/s beside one whose first segments are large
+    Open(open::Args),
     /// Many orphans with checkpoints: time and memory of opening and listing
     Orphans(orphans::Args),
     /// Load a store until killed: the child of `keys`
@@ -90,6 +93,7 @@ fn run(args: &Args) -> Result<()> {
         Command::Turns(turns) => write(args, &turns::run(dir.path(), turns)?),
         Command::Latency(latency) => write(args, &latency::run(dir.path(), latency)?),
         Command::Backup(backup) => write(args, &backup::run(dir.path(), backup)?),
+        Command::Open(open) => write(args, &open::run(dir.path(), open)?),
         Command::Orphans(orphans) => write(args, &orphans::run(dir.path(), orphans)?),
         Command::LoadUntilKilled { .. }
         | Command::OpenAndMeasure { .. }
