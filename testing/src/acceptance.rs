@@ -162,13 +162,18 @@ impl Client {
         stream
     }
 
-    /// `None` when the server closes the connection without an answer.
+    /// `None` when the server closes the connection without an answer, or in the middle of one.
     fn try_send(&self, head: &str, body: &[u8]) -> Option<Answer> {
         let mut bytes = Vec::new();
         // A reset behind the answer is none of the suite's affair.
         let _ = self.connect(head, body).read_to_end(&mut bytes);
         let text = String::from_utf8(bytes).expect("the shop speaks UTF-8");
-        let (head, body) = text.split_once("\r\n\r\n")?;
+        let (head, mut body) = text.split_once("\r\n\r\n")?;
+        let whole;
+        if head.to_lowercase().contains("\r\ntransfer-encoding: chunked") {
+            whole = joined(body)?;
+            body = &whole;
+        }
         let mut lines = head.lines();
         let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
         let lines = lines.map(|line| match line.split_once(':') {
@@ -186,6 +191,20 @@ impl Client {
 
     fn post(&self, path: &str, key: &str, body: &str) -> Answer {
         self.send(&format!("POST {path} HTTP/1.1\r\nIdempotency-Key: {key}"), body)
+    }
+}
+
+/// The body that comes in chunks. `None` when it breaks off.
+fn joined(mut chunks: &str) -> Option<String> {
+    let mut body = String::new();
+    loop {
+        let (size, rest) = chunks.split_once("\r\n")?;
+        let size = usize::from_str_radix(size, 16).ok()?;
+        if size == 0 {
+            return Some(body);
+        }
+        body.push_str(rest.get(..size)?);
+        chunks = rest.get(size..)?.strip_prefix("\r\n")?;
     }
 }
 
@@ -291,6 +310,10 @@ fn a_handler_goes_on_when_its_client_leaves(client: &Client, shop: &Shop) {
     let gone = client.connect(head, b"tea");
     shop.wait_for_runs(before + 1);
     drop(gone);
+    // Meanwhile the server notices that the connection is gone, which must not touch the handler.
+    for _ in 0..8 {
+        client.post("/slow", "gone", "tea").refused(409, "idempotency_key_locked");
+    }
     shop.release();
     let until = Instant::now() + PATIENCE;
     let answer = loop {
