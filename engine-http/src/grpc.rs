@@ -22,7 +22,7 @@ pub(crate) enum Code {
 }
 
 /// Whether a request or a response is one of gRPC or gRPC-Web, by its content type.
-pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+pub fn is_grpc(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return false };
     let value = value.as_bytes();
     const PREFIX: &[u8] = b"application/grpc";
@@ -33,7 +33,7 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
 /// The status of HTTP that says the same as the `grpc-status` among the headers of a response, for
 /// policies that go by the status. `None` when there is none: the call may have succeeded.
 /// Source: google.rpc.Code.
-pub(crate) fn http_status(response: &response::Parts) -> Option<StatusCode> {
+pub fn http_status(response: &response::Parts) -> Option<StatusCode> {
     if !is_grpc(&response.headers) {
         return None;
     }

@@ -559,6 +559,62 @@ fn b7_a_backup_that_was_cut_off_is_no_store() {
 }
 
 #[test]
+fn b7_old_backups_go_when_a_new_one_is_verified() {
+    let offline = Offline::new();
+    let dir = offline.dir.path().join("backups");
+    std::fs::create_dir(&dir).unwrap();
+    let at = |name: &str| dir.join(name).display().to_string();
+    let left = || {
+        let names = std::fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name());
+        let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let take = |name: &str, more: &[&str]| {
+        ok(&[&["backup", &at(name), "--store", &offline.store()], more].concat())
+    };
+    take("1", &[]);
+    take("unverified", &["--no-verify"]);
+    take("2", &[]);
+    // A store beside them, one that a backup became, and what others keep there.
+    ok(&["restore", &at("1"), &at("store"), "--yes"]);
+    take("used", &[]);
+    Engine::open(dir.join("used")).unwrap().close().unwrap();
+    std::fs::create_dir(dir.join("theirs")).unwrap();
+    assert_eq!(take("3", &["--keep", "3"]).lines().count(), 1, "three are three");
+    let said = take("4", &["--keep", "2"]);
+    assert!(said.contains("removed") && said.contains("/1\n") && said.contains("/2\n"), "{said}");
+    assert_eq!(left(), ["3", "4", "store", "theirs", "unverified", "used"]);
+    for name in ["3", "4"] {
+        ok(&["verify", &at(name)]);
+        ok(&["stats", "--store", &at(name)]);
+    }
+
+    // A backup that is damaged removes nothing, and neither does one that cannot be made.
+    flip(&offline.path(), "records-", 100);
+    let damaged = run(&["backup", &at("5"), "--store", &offline.store(), "--keep", "1"]);
+    assert_eq!(code(&damaged), 4, "{}", err(&damaged));
+    let full = run(&["backup", &at("theirs/.."), "--store", &offline.store(), "--keep", "1"]);
+    assert_eq!(code(&full), 2, "{}", err(&full));
+    assert_eq!(left(), ["3", "4", "5", "store", "theirs", "unverified", "used"]);
+    for wrong in [&["--keep", "0"][..], &["--keep", "1", "--no-verify"]] {
+        let output = run(&[&["backup", &at("6"), "--store", &offline.store()], wrong].concat());
+        assert_eq!(code(&output), 2, "{}", err(&output));
+    }
+
+    // Of a running server as well, on the same machine.
+    let online = Online::new();
+    for name in ["a", "b", "c"] {
+        let document = json(&["backup", name, "--store", &online.store(), "--keep", "2"]);
+        let removed = document["removed"].as_array().unwrap();
+        assert_eq!(removed.len(), usize::from(name == "c"), "{document}");
+    }
+    let mut names: Vec<_> = std::fs::read_dir(online.file("backups")).unwrap().collect();
+    assert_eq!(names.len(), 2);
+    assert!(names.drain(..).all(|entry| entry.unwrap().file_name() != "a"));
+}
+
+#[test]
 fn b8_a_backup_is_restored_into_nothing_alone() {
     let offline = Offline::new();
     let backup = offline.dir.path().join("backup").display().to_string();

@@ -18,4 +18,5 @@ mod keys;
 mod policies;
 mod presets;
 mod support;
+mod text;
 mod wire;

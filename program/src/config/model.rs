@@ -1,10 +1,12 @@
 //! What the proxy can be told.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use oncekey::Durability;
+use oncekey::disk::{Disk, OsDisk};
 use oncekey_http::Contract;
 
 use super::listen::Listen;
@@ -196,12 +198,25 @@ impl Config {
                 ));
             }
         }
+        self.check_paths()?;
         match &self.policy.scope {
             Scope::Path(name) => Err(format!(
                 "scope path:{name} belongs into a [[route]], whose path has {{{name}}}"
             )),
             _ => Ok(()),
         }
+    }
+
+    /// Two paths that stand for the same requests in other words contradict each other.
+    fn check_paths(&self) -> Result<(), String> {
+        let mut router = matchit::Router::new();
+        let mut paths: Vec<_> = self.routes.iter().map(|route| route.path.as_str()).collect();
+        paths.sort_unstable();
+        paths.dedup();
+        for path in paths {
+            router.insert(path, ()).map_err(|error| format!("route {path:?}: {error}"))?;
+        }
+        Ok(())
     }
 
     /// The policy of all and those of the routes.
@@ -236,7 +251,17 @@ impl Config {
 
     /// What is allowed but seldom meant.
     pub(crate) fn warnings(&self) -> Vec<String> {
+        self.warnings_where(|path| OsDisk.network_filesystem(path).ok().flatten())
+    }
+
+    /// `network` names the network filesystem that a path lies on.
+    fn warnings_where(&self, network: impl Fn(&Path) -> Option<&'static str>) -> Vec<String> {
         let mut warnings = Vec::new();
+        if let Some(name) = self.store.volume().and_then(network) {
+            warnings.push(format!(
+                "the store is on {name}, a network filesystem, whose locks and syncs cannot be trusted: it will not be opened"
+            ));
+        }
         for policy in self.policies() {
             if policy.scope.header().is_some() && self.trusted_proxies.is_empty() {
                 warnings.push(
@@ -303,4 +328,42 @@ pub(crate) fn marker(text: &str) -> Result<Option<(HeaderName, HeaderValue)>, St
     let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| wrong())?;
     let value = HeaderValue::from_str(value.trim()).map_err(|_| wrong())?;
     Ok(Some((name, value)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_that_contradict_each_other_are_refused() {
+        let check = |paths: [&str; 2]| {
+            let [one, other] = paths.map(|path| format!("[[route]]\npath = \"{path}\"\n"));
+            let text =
+                format!("[upstream]\nurls = [\"http://h:1\"]\n{one}methods = [\"PUT\"]\n{other}");
+            let mut config = Config::default();
+            crate::config::read(&mut config, "t", &text, |_| {}).unwrap();
+            config.check()
+        };
+        assert!(check(["/a/{id}", "/a/{name}"]).unwrap_err().contains("/a/{name}"));
+        assert_eq!(check(["/a/{id}", "/a/{id}"]), Ok(()));
+        assert_eq!(check(["/a/{id}", "/a/b"]), Ok(()));
+    }
+
+    #[test]
+    fn a_store_on_a_network_filesystem_is_warned_of() {
+        let store = StoreAt::parse("/no/such/directory/keys").unwrap();
+        let mut config = Config { store, ..Config::default() };
+        let asked = std::cell::RefCell::new(Vec::new());
+        let on_nfs = |path: &Path| {
+            asked.borrow_mut().push(path.to_owned());
+            Some("NFS")
+        };
+        let warned = |warnings: Vec<String>| warnings.iter().any(|line| line.contains("on NFS"));
+        assert!(warned(config.warnings_where(on_nfs)));
+        // The directory that it will be made in.
+        assert_eq!(*asked.borrow(), [Path::new("/")]);
+        assert!(!warned(config.warnings_where(|_| None)));
+        config.store = StoreAt::parse("postgres://db/x").unwrap();
+        assert!(!warned(config.warnings_where(on_nfs)));
+    }
 }

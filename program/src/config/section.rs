@@ -146,7 +146,14 @@ impl<'a> Section<'a> {
             self.wrong(value, field, "tables, each under [[route]]");
             return Vec::new();
         };
-        list.iter().filter_map(|member| self.of(format!("[[{field}]]"), member)).collect()
+        let mut sections = Vec::new();
+        for member in list.iter() {
+            match self.of(format!("[[{field}]]"), member) {
+                Some(section) => sections.push(section),
+                None => self.wrong(member, field, "tables, each under [[route]]"),
+            }
+        }
+        sections
     }
 
     /// Every entry of a table of this name whose names are free, with what was written.

@@ -38,11 +38,17 @@ impl StoreAt {
     pub(crate) fn is_in_memory(&self) -> bool {
         /// Source: statfs(2).
         const TMPFS: i64 = 0x0102_1994;
-        let Some(path) = self.directory() else { return false };
-        // What does not exist yet is made below the first of these that does.
-        let exists = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
         #[allow(clippy::unnecessary_cast, reason = "its width differs from machine to machine")]
-        rustix::fs::statfs(exists).is_ok_and(|filesystem| filesystem.f_type as i64 == TMPFS)
+        let is_tmpfs = |path: &Path| {
+            rustix::fs::statfs(path).is_ok_and(|filesystem| filesystem.f_type as i64 == TMPFS)
+        };
+        self.volume().is_some_and(is_tmpfs)
+    }
+
+    /// What exists of the directory: the rest of its path is made there.
+    pub(crate) fn volume(&self) -> Option<&Path> {
+        let path = self.directory()?;
+        Some(path.ancestors().find(|path| path.exists()).unwrap_or(Path::new(".")))
     }
 }
 

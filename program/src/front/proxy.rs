@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Either};
 use hyper::body::Incoming;
-use oncekey_http::{Answered, Contract, NotExecuted, OutcomeUnknown, ResponseBody};
+use oncekey_http::{Answered, Contract, NotExecuted, OutcomeUnknown, ResponseBody, is_grpc};
 use parking_lot::Mutex;
 use tower_service::Service;
 
@@ -24,7 +24,7 @@ use crate::upstream::{Course, PassFailed, Upstreams};
 use crate::wire::body::Body;
 use crate::wire::hygiene::{self, Hygiene};
 use crate::wire::outgoing::{Received, RequestBody};
-use crate::wire::problem::Problem;
+use crate::wire::problem::{self, Problem};
 
 /// How much of the body of a refused request is read, and for how long.
 const DISCARD_AT_MOST: usize = 8 << 20;
@@ -64,7 +64,9 @@ impl Proxy {
         let (log, counted) = (self.access_log, self.counted.clone());
         let mut record = Record::new(log, counted, &parts, peer.address);
         let body = Received::new(body, record.received());
-        let (answer, outcome) = match self.admit(&mut parts, &peer) {
+        let call =
+            parts.headers.get(header::CONTENT_TYPE).filter(|_| is_grpc(&parts.headers)).cloned();
+        let (mut answer, outcome) = match self.admit(&mut parts, &peer) {
             Err((problem, route)) => {
                 if let Some(route) = route {
                     record.is_on(route, false);
@@ -82,6 +84,10 @@ impl Proxy {
                 (answer, outcome)
             }
         };
+        // A client of gRPC would take the status of HTTP for one of its own that says something else.
+        if let Some(ended) = call.and_then(|call| problem::as_grpc(&mut answer, &call)) {
+            answer = ended.map(Either::Right);
+        }
         record.answered(answer.status(), outcome);
         answer.map(|body| Told::new(body, record))
     }

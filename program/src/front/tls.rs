@@ -130,3 +130,58 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
 fn wrong(path: &Path, error: &impl ToString) -> String {
     format!("{}: {}", path.display(), error.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio_rustls::TlsConnector;
+    use tokio_rustls::rustls::{ClientConfig, pki_types::ServerName};
+
+    /// Writes a certificate of its own for `name`.
+    fn write(files: &config::Tls, name: &str) -> CertificateDer<'static> {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        std::fs::write(files.cert.as_ref().unwrap(), made.cert.pem()).unwrap();
+        std::fs::write(files.key.as_ref().unwrap(), made.signing_key.serialize_pem()).unwrap();
+        made.cert.der().clone()
+    }
+
+    /// Whether a new connection is shown this certificate.
+    async fn shows(tls: &Tls, certificate: &CertificateDer<'static>) -> bool {
+        let mut roots = RootCertStore::empty();
+        roots.add(certificate.clone()).unwrap();
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions().unwrap();
+        let config = builder.with_root_certificates(roots).with_no_client_auth();
+        let (ours, theirs) = tokio::io::duplex(64 << 10);
+        let connector = TlsConnector::from(Arc::new(config));
+        let name = ServerName::try_from("a.example").unwrap();
+        let (_, connected) = tokio::join!(tls.accept(ours), connector.connect(name, theirs));
+        connected.is_ok()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn files_that_change_are_read_again_within_a_minute() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = |name: &str| Some(dir.path().join(name));
+        let files = config::Tls { cert: file("cert"), key: file("key"), client_ca: None };
+        let old = write(&files, "a.example");
+        let tls = Tls::new(&files).unwrap().unwrap();
+        let looking = tokio::spawn(tls.clone().keep_fresh());
+        assert!(shows(&tls, &old).await);
+
+        let new = write(&files, "a.example");
+        assert!(shows(&tls, &old).await, "not looked at yet");
+        tokio::time::sleep(LOOK + Duration::from_millis(1)).await;
+        assert!(shows(&tls, &new).await);
+        assert!(!shows(&tls, &old).await);
+
+        // Nonsense leaves the last good one in force, and the next good one is taken.
+        std::fs::write(files.cert.as_ref().unwrap(), "nonsense").unwrap();
+        tokio::time::sleep(LOOK + Duration::from_millis(1)).await;
+        assert!(shows(&tls, &new).await);
+        let newest = write(&files, "a.example");
+        tokio::time::sleep(LOOK + Duration::from_millis(1)).await;
+        assert!(shows(&tls, &newest).await);
+        looking.abort();
+    }
+}

@@ -11,13 +11,11 @@ use oncekey_http::describe::percent_encode;
 use serde_json::{Value, json};
 
 use super::client::Client;
+use super::keep::{self, UNFINISHED};
 use super::output::Output;
 use super::place::{Place, Where, failure, in_query, options};
 use super::show;
 use crate::base::exit::{Exit, Failure};
-
-/// Stands in a copy until it is whole: a directory that holds it opens as no store.
-const UNFINISHED: &str = "backup.unfinished";
 
 /// How often the server is asked whether its job is done.
 const LOOK: Duration = Duration::from_millis(100);
@@ -34,6 +32,10 @@ pub(crate) struct Backup {
     /// Does not read the copy again
     #[arg(long)]
     no_verify: bool,
+
+    /// Then removes backups that this command made beside it, the oldest first, until N are left
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "no_verify")]
+    keep: Option<u32>,
 }
 
 impl Backup {
@@ -41,7 +43,7 @@ impl Backup {
         if !self.at.asks_a_server() {
             self.at.directory()?;
         }
-        let document = match self.at.open(output)? {
+        let mut document = match self.at.open(output)? {
             Place::Served(client) => self.of_server(&client)?,
             Place::Files(reader, path) => {
                 copy(&reader, &path, &self.to)?;
@@ -64,6 +66,9 @@ impl Backup {
                 format!("the backup is damaged: {}", document["verified"]["damage"]),
             ));
         }
+        if !self.no_verify {
+            document["removed"] = json!(self.settle(&document)?);
+        }
         if output.is_json() {
             return output.document(&document);
         }
@@ -74,10 +79,33 @@ impl Backup {
             "backup {}{}",
             show::text(&document["path"]),
             verified.unwrap_or_default()
-        ))
+        ))?;
+        let removed = document["removed"].as_array().map(Vec::as_slice).unwrap_or_default();
+        removed.iter().try_for_each(|path| output.line(&format!("removed {}", show::text(path))))
+    }
+
+    /// Marks a backup that was verified, and removes the oldest beside it: their paths. A backup of a
+    /// server on another machine is out of reach.
+    fn settle(&self, document: &Value) -> Result<Vec<String>, Failure> {
+        let path = PathBuf::from(show::text(&document["path"]));
+        let failed = |error: io::Error| Failure::failed(format!("{}: {error}", path.display()));
+        match (keep::mark(&path), self.keep) {
+            (Ok(()), _) => {}
+            (Err(error), Some(_)) => return Err(failed(error)),
+            // It was made and verified; it will not count for --keep.
+            (Err(_), None) => return Ok(Vec::new()),
+        }
+        let Some(keep) = self.keep else { return Ok(Vec::new()) };
+        let removed = keep::prune(&path, keep as usize).map_err(failed)?;
+        Ok(removed.iter().map(|path| path.display().to_string()).collect())
     }
 
     fn of_server(&self, client: &Client) -> Result<Value, Failure> {
+        if self.keep.is_some() && !client.target().is_local() {
+            return Err(Failure::usage(
+                "--keep removes directories of this machine, and the server is on another",
+            ));
+        }
         let name = self.to.to_string_lossy();
         let taken = job(client, "backups", &json!({ "name": name }))?;
         let mut document = json!({ "name": name, "path": taken["path"] });
@@ -133,14 +161,14 @@ fn copy(held: &Reader, from: &Path, to: &Path) -> Result<(), Failure> {
 }
 
 fn copied(from: &Path, to: &Path) -> io::Result<()> {
-    let sync = |path: &Path| File::open(path)?.sync_all();
+    let sync = keep::sync;
     fs::create_dir_all(to)?;
     narrow(to, 0o700)?;
     File::create(to.join(UNFINISHED))?.sync_all()?;
     sync(to)?;
     for entry in fs::read_dir(to)? {
         let name = entry?.file_name();
-        if is_stored(&name.to_string_lossy()) {
+        if is_stored(&name.to_string_lossy()) || name == keep::MARK {
             fs::remove_file(to.join(name))?;
         }
     }

@@ -8,6 +8,7 @@ mod copies;
 mod desk;
 mod doctor;
 mod held;
+mod keep;
 mod keys;
 mod orphans;
 mod output;

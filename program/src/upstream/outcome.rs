@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, response};
-use oncekey_http::{NotExecuted, NotStored, OutcomeUnknown, Ttl};
+use oncekey_http::{NotExecuted, NotStored, OutcomeUnknown, Ttl, http_status_of_grpc};
 
 use crate::config::{Outcome, Outcomes};
 use crate::report::metrics;
@@ -55,7 +55,8 @@ impl Said {
 
     /// What becomes of the key, and of the response: told to the layer in its extensions.
     pub(crate) fn apply(self, response: &mut response::Parts, outcomes: &Outcomes) {
-        match self.outcome.unwrap_or_else(|| outcomes.of(response.status)) {
+        let status = http_status_of_grpc(response).unwrap_or(response.status);
+        match self.outcome.unwrap_or_else(|| outcomes.of(status)) {
             Outcome::Freed => {
                 response.extensions.insert(NotExecuted);
             }
@@ -93,7 +94,7 @@ fn ignored<T>(name: &HeaderName) -> Option<T> {
 fn is_stream(response: &response::Parts) -> bool {
     let content_type = response.headers.get(http::header::CONTENT_TYPE);
     let content_type = content_type.map_or(&b""[..], |value| value.as_bytes());
-    let streams = ["text/event-stream", "multipart/x-mixed-replace", "application/grpc"];
+    let streams = ["text/event-stream", "multipart/x-mixed-replace"];
     streams.iter().any(|stream| {
         let start = content_type.get(..stream.len());
         start.is_some_and(|start| start.eq_ignore_ascii_case(stream.as_bytes()))
@@ -144,6 +145,22 @@ mod tests {
     }
 
     #[test]
+    fn a_status_of_grpc_counts_as_the_one_of_http_that_says_the_same() {
+        for (status, expected) in [
+            ("0", Outcome::Stored),
+            ("3", Outcome::Stored),
+            ("16", Outcome::Freed),
+            ("8", Outcome::Freed),
+            ("4", Outcome::Unknown),
+            ("14", Outcome::Stored),
+        ] {
+            let call = [("content-type", "application/grpc"), ("grpc-status", status)];
+            assert_eq!(rule(200, &call).0, expected, "{status}");
+            assert_eq!(rule(200, &[("grpc-status", status)]).0, Outcome::Stored, "{status}");
+        }
+    }
+
+    #[test]
     fn the_word_of_the_upstream_stands_above_its_status() {
         for status in [201, 401, 429, 500, 502, 503] {
             for (word, expected) in [
@@ -182,7 +199,8 @@ mod tests {
         let not_stored = |pairs: &[_]| rule(200, pairs).1.extensions.get::<NotStored>().is_some();
         assert!(not_stored(&[("oncekey-store", "no")]));
         assert!(not_stored(&[("content-type", "Text/Event-Stream; charset=utf-8")]));
-        assert!(not_stored(&[("content-type", "application/grpc+proto")]));
+        // The layer tells a unary call from a stream.
+        assert!(!not_stored(&[("content-type", "application/grpc+proto")]));
         assert!(!not_stored(&[("content-type", "application/json")]));
         assert!(!not_stored(&[]));
     }

@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use oncekey_http::{Attempt, CheckpointError, NotExecuted, NotStored, OutcomeUnknown};
+use oncekey_http::{Attempt, CheckpointError, NotExecuted, NotStored, OutcomeUnknown, is_grpc};
 use tower_service::Service;
 
 use super::checkpoints::{Control, Reachable};
@@ -129,7 +129,9 @@ impl UpstreamService {
         Said::take(&mut parts.headers).apply(&mut parts, &conduct.outcomes);
         let meter = lease.pool.meter.clone();
         let rest = Streaming::new(incoming, lease);
-        let as_it_comes = parts.extensions.get::<NotStored>().is_some()
+        // Of a call of gRPC the layer reads the first message, and knows a unary call by its end.
+        let as_it_comes = is_grpc(&parts.headers)
+            || parts.extensions.get::<NotStored>().is_some()
             || parts.extensions.get::<OutcomeUnknown>().is_some();
         if as_it_comes {
             return Response::from_parts(parts, Body::streaming(rest));

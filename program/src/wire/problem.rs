@@ -1,6 +1,6 @@
 //! Answers of the proxy itself: problem documents after RFC 9457, in the form of the layer's.
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value};
 
 use crate::wire::body::Body;
@@ -37,8 +37,16 @@ impl Problem {
     }
 
     pub(crate) fn into_response(self) -> Response<Body> {
+        let member =
+            |name: &str| self.members.get(name).and_then(Value::as_str).unwrap_or_default();
+        let said = Said {
+            code: member("code").to_owned(),
+            detail: member("detail").to_owned(),
+            retry_after: self.retry_after,
+        };
         let json = Value::Object(self.members).to_string();
         let mut response = Response::new(Body::full(json));
+        response.extensions_mut().insert(said);
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -46,5 +54,55 @@ impl Problem {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
+    }
+}
+
+/// What a problem document says, in the extensions of its response.
+#[derive(Clone)]
+struct Said {
+    code: String,
+    detail: String,
+    retry_after: bool,
+}
+
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+/// Source: gRFC A6.
+const GRPC_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+
+/// Makes of the response with a problem document the end of a call of gRPC with `content_type`: its
+/// status among the headers, and no body. Other responses stay as they are: `None`.
+pub(crate) fn as_grpc<B>(
+    response: &mut Response<B>,
+    content_type: &HeaderValue,
+) -> Option<Response<Body>> {
+    let Said { code, detail, retry_after } = response.extensions().get::<Said>()?.clone();
+    let mut answer = Response::new(Body::default());
+    std::mem::swap(answer.extensions_mut(), response.extensions_mut());
+    let status = grpc_status(response.status(), &code);
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, content_type.clone());
+    headers.insert(GRPC_STATUS, HeaderValue::from(status));
+    // Codes and details have no sign that must be escaped.
+    if let Ok(message) = HeaderValue::try_from(format!("{code}: {detail}")) {
+        headers.insert(GRPC_MESSAGE, message);
+    }
+    if retry_after {
+        headers.insert(GRPC_PUSHBACK, HeaderValue::from(1000));
+    }
+    Some(answer)
+}
+
+/// As the layer's refusals have them. Source: <https://grpc.io/docs/guides/status-codes/>.
+fn grpc_status(status: StatusCode, code: &str) -> u16 {
+    match (code, status.as_u16()) {
+        // ABORTED: the same call later. FAILED_PRECONDITION: never the same call.
+        ("idempotency_key_locked", _) => 10,
+        ("idempotency_outcome_unknown", _) => 9,
+        (_, 400) => 3,
+        (_, 501) => 12,
+        (_, 502 | 503) => 14,
+        (_, 504) => 4,
+        _ => 2,
     }
 }
