@@ -2,10 +2,13 @@ package oncekeyhttp
 
 import (
 	"context"
+	"encoding/binary"
+	"encoding/hex"
 	"sync"
 	"time"
 
 	oncekey "github.com/oncekey/oncekey/engine-ffi/go"
+	"github.com/oncekey/oncekey/engine-ffi/go/internal/blake3"
 )
 
 // Attempt is the execution that a request is part of.
@@ -39,6 +42,20 @@ type contextKey struct{}
 func FromContext(ctx context.Context) *Attempt {
 	attempt, _ := ctx.Value(contextKey{}).(*Attempt)
 	return attempt
+}
+
+// DownstreamKey is an idempotency key for a call to a system downstream, 32 hexadecimal digits: the same in every
+// attempt of this operation, and in the Rust layer, another one for each scope, key and step. An operation that uses
+// its key again after its record expired gets the same: what is downstream should not remember for longer, or the step
+// should name what is new.
+func (a *Attempt) DownstreamKey(step string) string {
+	var parts []byte
+	for _, part := range []string{a.Key.Scope, a.Key.Key, step} {
+		parts = binary.LittleEndian.AppendUint64(parts, uint64(len(part)))
+		parts = append(parts, part...)
+	}
+	derived := blake3.DeriveKey("oncekey-http downstream idempotency key v1", parts)
+	return hex.EncodeToString(derived[:16])
 }
 
 // SaveCheckpoint saves a recovery point: when this attempt dies, the one who takes over gets the last one. It

@@ -52,6 +52,8 @@ type execution struct {
 	header, sent http.Header
 	status       int
 	body         bytes.Buffer
+	// messages of a call of gRPC, which is stored when it answers with one.
+	messages *messages
 	// passing: the claim has ended, and what the handler writes goes to the client.
 	passing bool
 }
@@ -75,11 +77,14 @@ func (e *execution) WriteHeader(status int) {
 	switch {
 	case said.outcomeUnknown:
 		e.abandon()
-	case said.notExecuted || e.middleware.options.Stored.freesKey(status, e.sent):
+	case said.notExecuted || e.middleware.options.Stored.freesKey(judgedStatus(status, e.sent), e.sent):
 		e.abort()
 	case said.notStored || isStream(status, e.sent) || err == nil && length > int64(e.middleware.options.MaxResponse):
 		e.completeWithoutResponse()
 	default:
+		if isGRPC(e.sent) {
+			e.messages = &messages{}
+		}
 		return
 	}
 	e.pass()
@@ -99,7 +104,7 @@ func (e *execution) inform(status int) {
 // isStream: a response whose body is made to be seen while it grows, or is not a body at all.
 func isStream(status int, header http.Header) bool {
 	contentType := strings.ToLower(header.Get("Content-Type"))
-	for _, stream := range []string{"text/event-stream", "multipart/x-mixed-replace", "application/grpc"} {
+	for _, stream := range []string{"text/event-stream", "multipart/x-mixed-replace", "application/grpc-web-text"} {
 		if strings.HasPrefix(contentType, stream) {
 			return true
 		}
@@ -118,7 +123,8 @@ func (e *execution) Write(data []byte) (int, error) {
 		return 0, http.ErrBodyNotAllowed
 	}
 	e.body.Write(data)
-	if e.body.Len() > e.middleware.options.MaxResponse {
+	streams := e.messages != nil && e.messages.streamsAfter(data)
+	if streams || e.body.Len() > e.middleware.options.MaxResponse {
 		e.completeWithoutResponse()
 		e.pass()
 	}

@@ -235,7 +235,7 @@ func (m *Middleware) Wrap(next http.Handler) http.Handler {
 		switch {
 		case refused != nil:
 			m.counters.keyRefused.Add(1)
-			m.refuse(w, refused)
+			m.refuse(w, r, refused)
 		case key == nil:
 			next.ServeHTTP(w, r)
 		default:
@@ -298,7 +298,7 @@ func (m *Middleware) exchange(w http.ResponseWriter, r *http.Request, next http.
 			// The server would wait for the rest of the body before it answers.
 			w.Header().Set("Connection", "close")
 		}
-		m.refuse(w, refused)
+		m.refuse(w, r, refused)
 		return
 	}
 	found, refused := m.rule(r.Context(), key, fingerprint(r, m.headers, held.bytes))
@@ -306,14 +306,14 @@ func (m *Middleware) exchange(w http.ResponseWriter, r *http.Request, next http.
 	case *oncekey.Claim:
 		m.execute(w, r, next, found, held.bytes)
 	case *oncekey.Recorded:
-		m.replay(w, found)
+		m.replay(w, r, found)
 	default:
-		m.refuse(w, refused)
+		m.refuse(w, r, refused)
 	}
 }
 
-func (m *Middleware) refuse(w http.ResponseWriter, refused *rejection) {
-	refused.write(w, &m.options.Contract)
+func (m *Middleware) refuse(w http.ResponseWriter, r *http.Request, refused *rejection) {
+	refused.write(w, r, &m.options.Contract)
 }
 
 // takeOverTries is how often a request tries to take an orphan over while others resolve it first. Each
@@ -364,9 +364,9 @@ func (m *Middleware) beginFailed(ctx context.Context, err error) *rejection {
 	return storeUnavailable()
 }
 
-func (m *Middleware) replay(w http.ResponseWriter, recorded *oncekey.Recorded) {
+func (m *Middleware) replay(w http.ResponseWriter, r *http.Request, recorded *oncekey.Recorded) {
 	if recorded.Response == nil {
-		m.refuse(w, responseNotStored())
+		m.refuse(w, r, responseNotStored())
 		return
 	}
 	response, err := DecodeResponse(recorded.Response)
@@ -375,7 +375,7 @@ func (m *Middleware) replay(w http.ResponseWriter, recorded *oncekey.Recorded) {
 		// same, and must not run again.
 		m.counters.undecodable.Add(1)
 		m.options.Logger.Error("oncekey: a stored response cannot be decoded", "error", err)
-		m.refuse(w, responseNotStored())
+		m.refuse(w, r, responseNotStored())
 		return
 	}
 	if marker := m.options.Contract.ReplayMarker; marker.Name != "" {

@@ -14,7 +14,8 @@ type rejection struct {
 	detail     string
 	extra      string // more members of a problem document, as JSON
 	retryAfter bool
-	unread     bool // the request is not read to its end
+	wait       time.Duration // until a call of gRPC is to be sent again; 0: a second, if at all
+	unread     bool          // the request is not read to its end
 }
 
 // The codes of refusals.
@@ -115,6 +116,7 @@ func locked(retryAfter time.Duration) *rejection {
 		detail:     "A request with this idempotency key is being executed. Try again later.",
 		extra:      fmt.Sprintf(`,"retryAfterMs":%d`, retryAfter.Milliseconds()),
 		retryAfter: true,
+		wait:       retryAfter,
 	}
 }
 
@@ -180,7 +182,12 @@ func (r *rejection) stripeError(contract *Contract) string {
 	return `{"error":{"type":"` + kind + `","code":"` + code + `","message":` + quoted(r.detail) + link + `}}`
 }
 
-func (r *rejection) write(w http.ResponseWriter, contract *Contract) {
+// write answers a request in the form that its call and the contract ask for.
+func (r *rejection) write(w http.ResponseWriter, request *http.Request, contract *Contract) {
+	if isGRPC(request.Header) {
+		r.writeGRPC(w, request.Header.Get("Content-Type"))
+		return
+	}
 	status := contract.Statuses.of(r.code)
 	header := w.Header()
 	var body string
