@@ -7,6 +7,7 @@ use plotters::coord::ranged1d::ValueFormatter;
 use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 
+use crate::http::{Http, Load};
 use crate::results::Results;
 use crate::sides;
 
@@ -63,12 +64,71 @@ pub struct Series {
     pub dashed: bool,
 }
 
-/// Throughput and 99th percentile by callers, of all sides.
+/// Everything that there is of the results.
 ///
 /// # Errors
-/// Those of the filesystem; no pairs.
+/// Those of the filesystem; nothing to draw.
 pub fn results(results: &Results, out: &Path) -> Result<()> {
     std::fs::create_dir_all(out)?;
+    if results.pairs.is_empty() && results.http.is_empty() {
+        return Err("nothing to draw".into());
+    }
+    if !results.pairs.is_empty() {
+        pairs(results, out)?;
+    }
+    if !results.http.is_empty() {
+        http(&results.http, out)?;
+    }
+    Ok(())
+}
+
+/// Requests over HTTP: throughput, and CPU time of server and store, by connections.
+fn http(cells: &[Http], out: &Path) -> Result<()> {
+    let lines = [
+        ("bare", Load::NoKey, "no key", true),
+        ("oncekey", Load::New, "oncekey", false),
+        ("oncekey", Load::Replay, "oncekey, replay", true),
+        ("oncekey-mimalloc", Load::New, "with mimalloc", false),
+        ("oncekey-postgres", Load::New, "oncekey-postgres", false),
+        ("redis", Load::New, "redis", false),
+        ("redis", Load::Replay, "redis, replay", true),
+        ("postgres", Load::New, "postgres", false),
+    ];
+    let drawing = |title: &str, label: &str, value: fn(&Http) -> f64| Drawing {
+        title: title.to_owned(),
+        x: Axis { label: "connections".to_owned(), log: true },
+        y: Axis { label: label.to_owned(), log: true },
+        series: (lines.iter())
+            .map(|&(side, load, name, dashed)| Series {
+                name: name.to_owned(),
+                points: (cells.iter().filter(|cell| cell.side == side && cell.load == load))
+                    .map(|cell| (cell.connections as f64, value(cell)))
+                    .collect(),
+                strong: name == "oncekey",
+                colour: Some(match side {
+                    "oncekey-mimalloc" => 4,
+                    "oncekey-postgres" => 2,
+                    _ => colour(side),
+                }),
+                dashed,
+            })
+            .filter(|series| !series.points.is_empty())
+            .collect(),
+    };
+    let rate = |cell: &Http| cell.requests_per_second;
+    draw(
+        &drawing("Requests to one handler of axum, new keys and hot replays", "requests/s", rate),
+        &out.join("http-throughput.svg"),
+    )?;
+    let cpu = |cell: &Http| cell.server_cpu_us + cell.store_cpu_us;
+    draw(
+        &drawing("CPU time of server and store for a request", "µs", cpu),
+        &out.join("http-cpu.svg"),
+    )
+}
+
+/// Throughput and 99th percentile of pairs by callers, of all sides.
+fn pairs(results: &Results, out: &Path) -> Result<()> {
     let callers = || Axis { label: "callers".to_owned(), log: true };
     let drawing = |title: &str, label: &str, value: fn(&crate::results::Pairs) -> f64| Drawing {
         title: title.to_owned(),

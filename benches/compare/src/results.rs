@@ -24,6 +24,9 @@ pub struct Results {
     /// Pairs of several processes on one server.
     #[serde(default)]
     pub fleets: Vec<crate::fleet::Fleet>,
+    /// Requests over HTTP: one for each side, load and number of connections.
+    #[serde(default)]
+    pub http: Vec<crate::http::Http>,
     /// Sides that could not take part, and why.
     #[serde(default)]
     pub missing: Vec<(String, String)>,
@@ -142,7 +145,18 @@ fn said(command: &mut Command) -> String {
 /// Everything compared, with its version: crates as they are locked, servers as they say.
 pub fn versions() -> Vec<(String, String)> {
     let lock = include_str!("../Cargo.lock");
-    let crates = ["oncekey", "fjall", "rocksdb", "librocksdb-sys", "rusqlite", "heed", "redb"];
+    let crates = [
+        "oncekey",
+        "axum",
+        "redis",
+        "tokio-postgres",
+        "fjall",
+        "rocksdb",
+        "librocksdb-sys",
+        "rusqlite",
+        "heed",
+        "redb",
+    ];
     let mut versions: Vec<_> = crates
         .iter()
         .filter_map(|name| {
@@ -185,6 +199,7 @@ impl Results {
                     sum.pairs.extend(more.pairs);
                     sum.replays.extend(more.replays);
                     sum.fleets.extend(more.fleets);
+                    sum.http.extend(more.http);
                     sum.missing.extend(more.missing);
                 }
             }

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
+use crate::http::Http;
 use crate::results::{Pairs, Results};
+use crate::targets;
 
 /// All tables of `results`.
 pub fn markdown(results: &Results) -> String {
@@ -14,24 +16,7 @@ pub fn markdown(results: &Results) -> String {
 }
 
 fn write(out: &mut String, results: &Results) -> std::fmt::Result {
-    let machine = &results.machine;
-    writeln!(
-        out,
-        "{}; {} cores of {}, {:.0} GiB memory, Linux {}, {}; responses of {} bytes.\n",
-        machine.started,
-        machine.cores,
-        machine.cpu,
-        machine.memory as f64 / f64::from(1 << 30),
-        machine.kernel,
-        machine.filesystem,
-        results.response
-    )?;
-    let versions: Vec<_> =
-        results.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
-    writeln!(out, "Versions: {}.\n", versions.join(", "))?;
-    for (side, why) in &results.missing {
-        writeln!(out, "Not measured: {side} ({}).\n", why.trim())?;
-    }
+    conditions(out, results)?;
     let mut callers: Vec<_> = results.pairs.iter().map(|pairs| pairs.callers).collect();
     callers.dedup();
     if !results.pairs.is_empty() {
@@ -65,6 +50,11 @@ fn write(out: &mut String, results: &Results) -> std::fmt::Result {
     }
     if !results.fleets.is_empty() {
         fleets(out, results)?;
+        targets::write(out, &targets::fleets(&results.fleets))?;
+    }
+    if !results.http.is_empty() {
+        http(out, &results.http)?;
+        targets::write(out, &targets::http(&results.http))?;
     }
     if !results.replays.is_empty() {
         writeln!(
@@ -86,6 +76,29 @@ fn write(out: &mut String, results: &Results) -> std::fmt::Result {
             )?;
         }
         writeln!(out)?;
+    }
+    Ok(())
+}
+
+/// When and where a run was, and of what.
+pub fn conditions(out: &mut String, results: &Results) -> std::fmt::Result {
+    let machine = &results.machine;
+    writeln!(
+        out,
+        "{}; {} cores of {}, {:.0} GiB memory, Linux {}, {}; responses of {} bytes.\n",
+        machine.started,
+        machine.cores,
+        machine.cpu,
+        machine.memory as f64 / f64::from(1 << 30),
+        machine.kernel,
+        machine.filesystem,
+        results.response
+    )?;
+    let versions: Vec<_> =
+        results.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
+    writeln!(out, "Versions: {}.\n", versions.join(", "))?;
+    for (side, why) in &results.missing {
+        writeln!(out, "Not measured: {side} ({}).\n", why.trim())?;
     }
     Ok(())
 }
@@ -116,6 +129,39 @@ fn fleets(out: &mut String, results: &Results) -> std::fmt::Result {
     writeln!(out)
 }
 
+/// Requests over HTTP: a row for each side and load, by connections.
+pub fn http(out: &mut String, cells: &[Http]) -> std::fmt::Result {
+    let mut counts: Vec<_> = cells.iter().map(|cell| cell.connections).collect();
+    counts.dedup();
+    for connections in counts {
+        writeln!(
+            out,
+            "| {connections} connections | load | requests/s | p50 µs | p99 µs | p99.9 µs | CPU µs a request: \
+             server | store | client |\n|---|---|--:|--:|--:|--:|--:|--:|--:|"
+        )?;
+        for it in cells.iter().filter(|cell| cell.connections == connections) {
+            let store = match it.side.as_str() {
+                "oncekey-postgres" | "redis" | "postgres" => format!("{:.0}", it.store_cpu_us),
+                _ => String::new(),
+            };
+            writeln!(
+                out,
+                "| {} | {} | {} | {:.0} | {:.0} | {:.0} | {:.0} | {store} | {:.0} |",
+                it.side,
+                it.load.name(),
+                thousands(it.requests_per_second),
+                it.p50_us,
+                it.p99_us,
+                it.p999_us,
+                it.server_cpu_us,
+                it.client_cpu_us
+            )?;
+        }
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
 /// Pairs per second of all sides, by callers.
 fn summary(out: &mut String, results: &Results, callers: &[usize]) -> std::fmt::Result {
     let columns: String = callers.iter().map(|callers| format!(" {callers} |")).collect();
@@ -139,7 +185,7 @@ fn find<'a>(results: &'a Results, side: &str, callers: usize) -> Option<&'a Pair
 }
 
 /// Rounded, with separators: 12,345.
-fn thousands(value: f64) -> String {
+pub fn thousands(value: f64) -> String {
     let digits = format!("{value:.0}");
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {

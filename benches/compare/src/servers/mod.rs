@@ -6,6 +6,7 @@ pub mod redis;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use oncekey_benches::Result;
@@ -135,6 +136,11 @@ fn children(parent: u32) -> Result<Vec<u32>> {
     Ok(list.split_ascii_whitespace().filter_map(|id| id.parse().ok()).collect())
 }
 
+/// Who a server runs as whose files are in this run's directory: the user of this program.
+pub fn this_user() -> &'static str {
+    if rustix::process::geteuid().is_root() { "root" } else { "" }
+}
+
 /// A command that runs as `user`, if this program runs as root, else as its own user.
 fn as_user(user: &str, options: &[&str]) -> Command {
     let mut command = Command::new("setpriv");
@@ -152,7 +158,11 @@ struct SocketDir(PathBuf);
 
 impl SocketDir {
     fn create(name: &str) -> Result<Self> {
-        let dir = std::env::temp_dir().join(format!("oncekey-{name}-{}", std::process::id()));
+        // Two servers of one kind may run at a time.
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("oncekey-{name}-{}-{number}", std::process::id());
+        let dir = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&dir)?;
         Ok(Self(dir))
     }

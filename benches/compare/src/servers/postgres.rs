@@ -30,8 +30,10 @@ pub const POOL: usize = 64;
 const CREATE: &str = "CREATE TABLE record (key bytea PRIMARY KEY, value bytea NOT NULL)
     WITH (fillfactor = 12);
     ALTER TABLE record ALTER COLUMN value SET STORAGE EXTERNAL";
-const BEGIN: &str = "INSERT INTO record (key, value) VALUES ($1, $2) ON CONFLICT DO NOTHING";
-const COMPLETE: &str = "UPDATE record SET value = $2 WHERE key = $1";
+/// A begin: a row for a new key.
+pub const BEGIN: &str = "INSERT INTO record (key, value) VALUES ($1, $2) ON CONFLICT DO NOTHING";
+/// A complete: the row holds the record.
+pub const COMPLETE: &str = "UPDATE record SET value = $2 WHERE key = $1";
 
 /// A server of this run, in a directory of its own.
 pub struct Database {

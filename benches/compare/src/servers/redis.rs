@@ -20,7 +20,7 @@ use oncekey_benches::usage::Usage;
 use parking_lot::{Condvar, Mutex};
 use rustix::process::Signal;
 
-use super::{Server, SocketDir, find};
+use super::{Server, SocketDir, find, this_user};
 use crate::rival::{Answer, Rival};
 use crate::work::{Id, Work};
 
@@ -28,7 +28,7 @@ use crate::work::{Id, Work};
 type Reply = std::result::Result<(), String>;
 
 /// A server of this run.
-struct Redis {
+pub struct Redis {
     server: Server,
     socket: PathBuf,
     work: Work,
@@ -36,10 +36,14 @@ struct Redis {
 }
 
 impl Redis {
-    fn start(dir: &Path, work: &Work, name: &str) -> Result<Self> {
+    /// Starts a server in `dir`.
+    ///
+    /// # Errors
+    /// No server.
+    pub fn start(dir: &Path, work: &Work) -> Result<Self> {
         find(&["redis-server"], &[])?;
         std::fs::create_dir_all(dir)?;
-        let sockets = SocketDir::create(name)?;
+        let sockets = SocketDir::create("redis")?;
         let socket = sockets.0.join("redis.sock");
         let (data, path) = (dir.display().to_string(), socket.display().to_string());
         #[rustfmt::skip]
@@ -49,9 +53,7 @@ impl Redis {
             "--auto-aof-rewrite-percentage", "0", "--no-appendfsync-on-rewrite", "no",
             "--maxclients", "2048",
         ];
-        // As the user of this program, root or not: its files are in this run's directory.
-        let user = if rustix::process::geteuid().is_root() { "root" } else { "" };
-        let mut server = Server::start(&command, user, Signal::TERM, &dir.join("log"))?;
+        let mut server = Server::start(&command, this_user(), Signal::TERM, &dir.join("log"))?;
         server.wait_until(|| {
             let mut connection = UnixStream::connect(&socket).ok()?;
             connection.write_all(b"*1\r\n$4\r\nPING\r\n").ok()?;
@@ -60,6 +62,19 @@ impl Redis {
             (&answer == b"+PONG\r\n").then_some(())
         })?;
         Ok(Self { server, socket, work: work.clone(), _dir: sockets })
+    }
+
+    /// Where clients find it.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// What it has spent.
+    ///
+    /// # Errors
+    /// The server is gone.
+    pub fn usage(&self) -> Result<Usage> {
+        self.server.usage()
     }
 }
 
@@ -101,7 +116,7 @@ impl Connections {
     /// # Errors
     /// No server.
     pub fn start(dir: &Path, work: &Work) -> Result<Self> {
-        Ok(Self { redis: Redis::start(dir, work, "rc")?, idle: Mutex::default() })
+        Ok(Self { redis: Redis::start(dir, work)?, idle: Mutex::default() })
     }
 }
 
@@ -133,7 +148,7 @@ impl Rival for Connections {
     }
 
     fn servers(&self) -> Result<Usage> {
-        self.redis.server.usage()
+        self.redis.usage()
     }
 }
 
@@ -165,7 +180,7 @@ impl Pipelined {
     /// # Errors
     /// No server.
     pub fn start(dir: &Path, work: &Work) -> Result<Self> {
-        let redis = Redis::start(dir, work, "rp")?;
+        let redis = Redis::start(dir, work)?;
         let connection = UnixStream::connect(&redis.socket)?;
         let queue = Arc::new(Queue::default());
         let (writer, reader) = (connection.try_clone()?, connection.try_clone()?);
@@ -247,7 +262,7 @@ impl Rival for Pipelined {
     }
 
     fn servers(&self) -> Result<Usage> {
-        self.redis.server.usage()
+        self.redis.usage()
     }
 }
 

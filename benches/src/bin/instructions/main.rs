@@ -7,6 +7,7 @@
 
 mod baseline;
 mod callgrind;
+mod layer;
 mod paths;
 mod stores;
 

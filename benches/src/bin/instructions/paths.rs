@@ -8,10 +8,11 @@ use oncekey::{Begin, Fingerprint, Key, Lookup};
 use oncekey_benches::Result;
 
 use crate::callgrind::{self, Thread};
+use crate::layer;
 use crate::stores::{FOLDED, Store, Template, UNFOLDED, claimed, fingerprint, fingerprint_of, key};
 
 /// Operations of most paths: enough that one more or less does not show.
-const MANY: u64 = 500;
+pub(crate) const MANY: u64 = 500;
 /// Lookups of absent keys: filters pass a few by chance, and those cost much.
 const LOOKUPS: u64 = 40_000;
 /// The first number of keys that no store was prepared with.
@@ -44,6 +45,9 @@ pub(crate) const PATHS: &[Path] = &[
     path("lookup of an absent key, folded store", Template::Folded, CALLER, LOOKUPS, absent),
     path("locked", Template::Empty, CALLER, MANY, locked),
     path("mismatch", Template::Empty, CALLER, MANY, mismatch),
+    path("request without a key, through the layer", Template::Empty, CALLER, MANY, layer::no_key),
+    path("request with a new key, through the layer", Template::Empty, BOTH, MANY, layer::new_keys),
+    path("request that is replayed, through the layer", Template::Empty, CALLER, MANY, layer::replays),
     path("fold, for each record", Template::Empty, ENGINE, 4 * MANY, fold),
     path("open after a kill, for each record", Template::Unfolded, CALLER, UNFOLDED, recover),
 ];
@@ -67,14 +71,14 @@ pub(crate) fn run(name: &str, dir: &Dir, operations: bool) -> Result<()> {
 }
 
 /// Opens the store and waits until the folder has nothing more to do.
-fn open(dir: &Dir) -> Result<Store> {
+pub(crate) fn open(dir: &Dir) -> Result<Store> {
     let store = Store::open(dir)?;
     store.engine.sweep()?;
     Ok(store)
 }
 
 /// Runs `run` as what is counted, unless it is to be left out.
-fn count(operations: bool, mut run: impl FnMut() -> Result<()>) -> Result<()> {
+pub(crate) fn count(operations: bool, mut run: impl FnMut() -> Result<()>) -> Result<()> {
     if operations { callgrind::operations(&mut run) } else { Ok(()) }
 }
 
@@ -214,7 +218,7 @@ fn recover(dir: &Dir, operations: bool) -> Result<()> {
 }
 
 /// Keeps `value` from being dropped.
-fn leave<T>(value: T) -> Result<()> {
+pub(crate) fn leave<T>(value: T) -> Result<()> {
     std::mem::forget(value);
     Ok(())
 }
