@@ -46,7 +46,7 @@ pub(crate) const PATHS: &[Path] = &[
     path("locked", Template::Empty, CALLER, MANY, locked),
     path("mismatch", Template::Empty, CALLER, MANY, mismatch),
     path("request without a key, through the layer", Template::Empty, CALLER, MANY, layer::no_key),
-    path("request with a new key, through the layer", Template::Empty, BOTH, MANY, layer::new_keys),
+    path("request with a new key, through the layer", Template::Empty, CALLER, MANY, layer::new_keys),
     path("request that is replayed, through the layer", Template::Empty, CALLER, MANY, layer::replays),
     path("fold, for each record", Template::Empty, ENGINE, 4 * MANY, fold),
     path("open after a kill, for each record", Template::Unfolded, CALLER, UNFOLDED, recover),
