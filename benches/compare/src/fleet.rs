@@ -21,6 +21,7 @@ use crate::results::Results;
 use crate::rival::Rival;
 use crate::servers::oncekey_postgres;
 use crate::servers::postgres::{Database, Rows};
+use crate::targets;
 use crate::work::{Id, Ids, Work, mix};
 
 /// The sides of a fleet.
@@ -229,7 +230,8 @@ pub fn measure(
             for (side, sum) in plan.sides.iter().zip(sums) {
                 results.fleets.push(sum.result(side, processes, callers, plan, false)?);
             }
-            if given.1 > 0 {
+            // Who asks is one process, whatever the number of those that completed the keys.
+            if given.1 > 0 && plan.processes.first() == Some(&processes) {
                 let mut reader = [Process::start("oncekey-postgres", &host, callers, response)?];
                 let mut sum = Sum::new()?;
                 for _ in 0..turns.rounds {
@@ -272,11 +274,16 @@ pub fn keys(dir: &Path, keys: u64, callers: usize, turns: Turns, work: &Work) ->
             rates[which].push(drive::slice(side, side.callers(callers), turns.slice)?.rate());
         }
     }
-    let [with, without] = rates.map(|rates| median(&rates).unwrap_or_default());
-    println!("{keys} keys: {with:.0} pairs/s; empty: {without:.0}; ratio {:.2}", with / without);
+    let [full_slices, empty_slices] = rates;
+    let [with, without] =
+        [&full_slices, &empty_slices].map(|slices| median(slices).unwrap_or_default());
+    println!("{keys} keys: {with:.0} pairs/s; empty: {without:.0}\n");
     std::thread::sleep(Duration::from_secs(2));
-    let hot = "SELECT round(n_tup_hot_upd::numeric / greatest(n_tup_upd, 1), 3) || ' of ' || n_tup_upd FROM pg_stat_user_tables WHERE schemaname = 'oncekey' AND relname = 'key'";
-    println!("heap-only updates: {}", database.run(hot)?);
+    let hot = "SELECT n_tup_hot_upd::float8 / greatest(n_tup_upd, 1) FROM pg_stat_user_tables WHERE schemaname = 'oncekey' AND relname = 'key'";
+    print!(
+        "{}",
+        targets::table(&targets::keys(&full_slices, &empty_slices, database.run(hot)?.parse()?))
+    );
     println!("sizes: {}", database.run("SELECT pg_size_pretty(pg_table_size('oncekey.key')) || ' key, ' || pg_size_pretty(pg_indexes_size('oncekey.key')) || ' its index'")?);
     plans(&database)
 }

@@ -36,6 +36,15 @@ impl Target {
     }
 }
 
+/// [`write`], to a string of its own.
+pub fn table(targets: &[Target]) -> String {
+    let mut out = String::new();
+    match write(&mut out, targets) {
+        Ok(()) => out,
+        Err(error) => unreachable!("writing to a string fails: {error}"),
+    }
+}
+
 /// A table with a row for each target.
 pub fn write(out: &mut String, targets: &[Target]) -> std::fmt::Result {
     if targets.is_empty() {
@@ -175,6 +184,19 @@ pub fn fleets(cells: &[Fleet]) -> Vec<Target> {
         target("p99, in that of a statement for each row", bound(p99), ratio(|it| it.p99_us));
     }
     targets
+}
+
+/// Those of a store with many live keys beside an empty one.
+pub fn keys(full: &[f64], empty: &[f64], heap_only: f64) -> Vec<Target> {
+    let target = |what: &str, measured| Target {
+        what: what.to_owned(),
+        bound: Bound::AtLeast(0.9),
+        measured,
+    };
+    vec![
+        target("pairs/s, in those of the empty store", paired(full, empty)),
+        target("share of heap-only updates", Some(heap_only)),
+    ]
 }
 
 #[cfg(test)]
