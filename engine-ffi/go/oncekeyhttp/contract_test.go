@@ -9,6 +9,7 @@ import (
 	"time"
 
 	oncekey "github.com/oncekey/oncekey/engine-ffi/go"
+	"github.com/oncekey/oncekey/engine-ffi/go/internal/teststore"
 )
 
 func TestQuotedKeys(t *testing.T) {
@@ -306,8 +307,10 @@ func TestOperatorsResolveOrphans(t *testing.T) {
 	if stats["layer"].(map[string]any)["abandoned"] != 2.0 || stats["engine"].(map[string]any)["released"] != 1.0 {
 		t.Fatal(stats)
 	}
-	path := admin.post("/backups", `{"name":"2026-07-01"}`, http.StatusOK)["path"]
-	if err := oncekey.Verify(path.(string)); err != nil {
+	if teststore.Shared() {
+		// The server has backups of its own.
+		admin.post("/backups", `{"name":"2026-07-01"}`, http.StatusNotImplemented)
+	} else if err := oncekey.Verify(admin.post("/backups", `{"name":"2026-07-01"}`, http.StatusOK)["path"].(string)); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"", ".", "../a", "a/b", "a b", "\u00fc"} {

@@ -12,6 +12,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -242,7 +243,12 @@ func TestRefusalsAreThoseOfTheRustLayer(t *testing.T) {
 		if values := answer.Header()["Retry-After"]; values != nil {
 			retryAfter = &values[0]
 		}
-		if answer.Code != vector.Status || answer.Body.String() != vector.Problem ||
+		// The advice grows with the age of the claim, and a database takes longer than the vector.
+		problem := answer.Body.String()
+		if teststore.Shared() {
+			problem = regexp.MustCompile(`"retryAfterMs":[1-5]\d\d}`).ReplaceAllString(problem, `"retryAfterMs":100}`)
+		}
+		if answer.Code != vector.Status || problem != vector.Problem ||
 			!reflect.DeepEqual(retryAfter, vector.RetryAfter) ||
 			answer.Header().Get("Content-Type") != "application/problem+json" {
 			t.Errorf("%s: %d %v\n%s", vector.Name, answer.Code, answer.Header(), answer.Body)

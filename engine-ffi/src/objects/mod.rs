@@ -7,5 +7,6 @@ pub(crate) mod ending;
 pub(crate) mod engine;
 pub(crate) mod fingerprint;
 pub(crate) mod opening;
+mod option_values;
 pub(crate) mod orphan;
 pub(crate) mod shared_store;

@@ -3,11 +3,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use oncekey::Durability;
-
 use crate::abi::options::*;
 use crate::boundary::convert::Caller;
 use crate::boundary::failure::Failure;
+use crate::objects::option_values::{countable, durability_of, refuse};
 use crate::objects::shared_store;
 
 const KNOWN_FLAGS: u32 = ONCEKEY_OPEN_EXISTING
@@ -108,27 +107,6 @@ impl Options {
     }
 }
 
-/// Refuses the first option that is set and that a store in `place` does not have.
-pub(super) fn refuse<const N: usize>(
-    place: &str,
-    options: [(&str, bool); N],
-) -> Result<(), Failure> {
-    match options.into_iter().find(|(_, set)| *set) {
-        Some((name, _)) => {
-            Err(Failure::invalid(format!("{name} is not an option of a store in {place}")))
-        }
-        None => Ok(()),
-    }
-}
-
-pub(super) fn durability_of(durability: u32) -> Result<Durability, Failure> {
-    match durability {
-        0 | ONCEKEY_STRICT => Ok(Durability::Strict),
-        ONCEKEY_RELAXED => Ok(Durability::Relaxed),
-        other => Err(Failure::invalid(format!("there is no durability {other}"))),
-    }
-}
-
 /// The engine's options, changed by each value that is not 0.
 struct Change(oncekey::Options);
 
@@ -156,12 +134,6 @@ impl Change {
     ) -> Self {
         self.bytes(count, |to, count| set(to, countable(count)))
     }
-}
-
-/// A bound beyond what this machine can count, and the engine can add up, is as good as none.
-pub(super) fn countable(value: u64) -> usize {
-    const MOST: usize = isize::MAX as usize / 2;
-    usize::try_from(value).map_or(MOST, |value| value.min(MOST))
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ mod postgres {
     use oncekey::Durability;
 
     use super::*;
-    use crate::objects::opening::{countable, durability_of, refuse};
+    use crate::objects::option_values::{countable, durability_of, refuse};
 
     /// Opens the database that `url` names.
     pub(crate) fn open(
