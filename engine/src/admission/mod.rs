@@ -4,5 +4,6 @@ pub(crate) mod counters;
 pub(crate) mod limits;
 pub(crate) mod line;
 pub(crate) mod queue;
+pub(crate) mod slot;
 pub(crate) mod slots;
 pub(crate) mod waits;

@@ -13,7 +13,7 @@ use loom::thread;
 
 use crate::admission::limits::Limits;
 use crate::admission::queue::{Batch, Queue, Taken};
-use crate::admission::slots::{Admission, FollowUp};
+use crate::admission::slot::{Admission, FollowUp};
 use crate::api::pending::Pending;
 use crate::backend::operation::{Operation, Outcome, Queued, Request, Wait};
 use crate::base::error::{Error, Result};

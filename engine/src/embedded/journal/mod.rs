@@ -1,12 +1,13 @@
 //! The journal: append-only segments that make a group of changes durable with one sync.
 //!
-//! `frame` is a group as it lies on disk, `entry` one change in it, `segment` the files and their
+//! `frame` is a group as it lies on disk, `entry` one change in it, `segment` the files, `segment_pool` their
 //! recycling, `recovery` how they are read back.
 
 mod entry;
 mod frame;
 mod recovery;
 mod segment;
+mod segment_pool;
 #[cfg(test)]
 mod tests;
 
@@ -16,7 +17,7 @@ pub(crate) use entry::Entry;
 pub(crate) use frame::Group;
 pub(crate) use recovery::{Inspected, Reached, Start, inspect};
 use segment::{FIRST_GROUP, Segment};
-pub(crate) use segment::{SegmentPool, SegmentSizes};
+pub(crate) use segment_pool::{SegmentPool, SegmentSizes};
 
 use crate::base::codec::checksum;
 use crate::base::error::{Error, Result};
@@ -56,7 +57,7 @@ impl JournalId {
 
 /// Writes the first segment of a store that is being created. Durable when this returns.
 pub(crate) fn create(dir: &Arc<dyn Directory>, id: JournalId, sizes: SegmentSizes) -> Result<()> {
-    segment::create_first(dir, id, sizes)
+    segment_pool::create_first(dir, id, sizes)
 }
 
 /// Whether `name` is the name of a journal segment.

@@ -20,7 +20,8 @@ use std::sync::Arc;
 
 use super::entry::{self, Entry};
 use super::frame::Header;
-use super::segment::{self, FIRST_GROUP, Found, Segment, SegmentHeader, SegmentPool, SegmentSizes};
+use super::segment::{self, FIRST_GROUP, Segment, SegmentHeader};
+use super::segment_pool::{Found, SegmentPool, SegmentSizes};
 use super::{Journal, JournalId, Position};
 use crate::base::codec::Decoder;
 use crate::base::error::{Error, ErrorKind, Result};

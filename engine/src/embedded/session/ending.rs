@@ -1,7 +1,8 @@
 //! How a session ends: by failure, by a panic of a worker, for a reopen, or by a close.
 
 use super::Session;
-use crate::admission::slots::{FollowUp, Slots};
+use crate::admission::slot::FollowUp;
+use crate::admission::slots::Slots;
 use crate::backend::telemetry;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::atomic::Ordering;

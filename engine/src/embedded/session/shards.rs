@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::admission::limits::Limits;
-use crate::admission::slots::{Admission, FollowUp, Slots};
+use crate::admission::slot::{Admission, FollowUp};
+use crate::admission::slots::Slots;
 use crate::backend::operation::Operation;
 use crate::base::error::{Error, Result};
 use crate::base::sync::{Mutex, MutexGuard};
