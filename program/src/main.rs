@@ -22,6 +22,10 @@ use command::{Cli, Command};
 use config::{Config, LogFormat};
 use front::listener::Passed;
 
+/// Threads give back what others made, which costs glibc's allocator more.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let matches = Cli::whole().try_get_matches();
     let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
