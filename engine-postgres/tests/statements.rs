@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use common::{ask, change, claim, cluster};
 use oncekey::ErrorKind;
-use oncekey::fleet::store::{Failure, MAX_MILLIS, Renewal, Row, RowImage, RowState, Store, bytes};
+use oncekey::fleet::store::{
+    Failure, Group, MAX_MILLIS, Renewal, Row, RowImage, RowState, Store, bytes,
+};
 
 const LEASE: Duration = Duration::from_secs(15);
 
@@ -391,6 +393,23 @@ fn history_lost_is_noticed_by_a_process_that_lives_through_it() {
     // Until the process is started again, whatever the server says later.
     opened.raw.run("UPDATE oncekey.mark SET number = 1000");
     assert!(matches!(opened.group(vec![opened.claim(3)]), Err(Failure::Refused(_))));
+}
+
+/// A connection was given up while its server process was slow: the group that it had been sent comes
+/// behind the one that was sent on the next connection and acknowledged.
+#[test]
+fn history_lost_is_not_said_of_a_group_that_came_late() {
+    let Some(cluster) = cluster() else { return };
+    let opened = cluster.store();
+    opened.surely(vec![opened.claim(1)]);
+    opened.surely(vec![opened.claim(2)]);
+    let slow = cluster.open(&opened.database, "", LEASE);
+    let images = vec![opened.claim(3)];
+    let (instance, valid_until) = (opened.instance, u64::MAX);
+    let late = Group { instance, number: 1, valid_until, durable: true, images };
+    assert_eq!(ask(|done| slow.store.group(late, done)).unwrap().applied.len(), 1);
+    opened.raw.run("DELETE FROM oncekey.boot");
+    assert_eq!(opened.surely(vec![opened.claim(4)]).applied.len(), 1);
 }
 
 #[test]
