@@ -423,6 +423,25 @@ fn history_lost_and_accepted_the_process_goes_on() {
     assert_eq!(opened.surely(vec![opened.claim(3)]).applied.len(), 1);
 }
 
+/// The drop of a claim is on its way while another process declares its owner ended.
+#[test]
+fn an_orphan_is_one_since_its_owner_ended_if_that_was_earlier() {
+    let Some(cluster) = cluster() else { return };
+    let opened = cluster.store();
+    let image = opened.claim(1);
+    let version = opened.surely(vec![image.clone()]).applied[0].1;
+    let started = only(opened.read(1)).started_at;
+    opened
+        .raw
+        .run("UPDATE oncekey.instance SET ended_at = (SELECT started_at + 1 FROM oncekey.key)");
+    std::thread::sleep(Duration::from_millis(20));
+    let mut dropped = change(&image, version, RowState::Orphan);
+    dropped.expires_in = Some(1_000_000);
+    opened.surely(vec![dropped]);
+    let row = only(opened.read(1));
+    assert_eq!((row.since, row.expires_at), (Some(started + 1), Some(started + 1_000_001)));
+}
+
 #[test]
 fn clock_jump_a_clock_that_went_30_days_ahead_changes_nothing() {
     let Some(cluster) = cluster() else { return };

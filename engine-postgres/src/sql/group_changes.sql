@@ -1,11 +1,15 @@
 , l AS MATERIALIZED (                            -- never waits: a row that somebody holds is told as not applied
-  SELECT k.hash FROM i JOIN oncekey.key k ON k.hash = i.hash AND k.version = i.expected
+  SELECT k.hash, k.owner, k.state AS was, k.started_at FROM i JOIN oncekey.key k ON k.hash = i.hash AND k.version = i.expected
   WHERE i.expected > 0
     AND (i.grants OR k.expires_at IS NULL OR k.expires_at > i.now)  -- what expired on the way is only claimed anew
   FOR UPDATE OF k SKIP LOCKED
 ), n AS MATERIALIZED (                           -- the version is drawn behind the row lock: versions of a row grow
   SELECT i.*, nextval('oncekey.version') AS v,
-         CASE WHEN i.state = 1 THEN NULL WHEN i.state = 2 THEN least(i.since, i.now) ELSE i.now END AS at
+         CASE i.state WHEN 1 THEN NULL
+              WHEN 2 THEN least(i.since, i.now,  -- an orphan is one since its owner ended, if that was earlier
+                                (SELECT greatest(o.ended_at, l.started_at) FROM oncekey.instance o
+                                 WHERE l.was = 1 AND o.id = l.owner AND o.ended_at IS NOT NULL))
+              ELSE i.now END AS at
   FROM i JOIN l USING (hash)
 ), upd AS (
   UPDATE oncekey.key k SET

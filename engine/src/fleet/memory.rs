@@ -82,7 +82,7 @@ impl MemoryStore {
             GroupAnswer { ended: self.has_ended(group.instance), ..Default::default() };
         let mut others = Vec::new();
         for image in &group.images {
-            let before = self.rows.get(&image.hash).cloned();
+            let before = self.rows.get(&image.hash).map(|row| self.seen(row));
             let fits = match &before {
                 None => image.expected == 0,
                 Some(row) => {

@@ -314,7 +314,11 @@ impl RowImage {
     pub fn filled(&self, before: Option<&Row>, instance: u64, version: u64, now: u64) -> Row {
         let at = match self.state {
             RowState::InFlight => None,
-            RowState::Orphan => Some(self.since.map_or(now, |since| since.min(now))),
+            // Since its owner ended, if that was earlier.
+            RowState::Orphan => [self.since, before.and_then(|row| row.owner_ended), Some(now)]
+                .into_iter()
+                .flatten()
+                .min(),
             _ => Some(now),
         };
         let first = self.grants && self.attempt == 1;
