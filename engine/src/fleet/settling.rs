@@ -118,7 +118,11 @@ impl Machine {
         };
         let unwanted = work.asker.is_none();
         if change.image.grants && (unwanted || !self.is_current(row.owner, now)) {
-            // Nobody may act on it: too late for its instance, or nobody hears of it any more.
+            // Nobody may act on it: too late for its instance, or nobody hears of it any more. A begin that goes
+            // on does so with a lease that is renewed at once, or it would be granted and given back again.
+            if !unwanted {
+                self.next_renewal = now;
+            }
             return self.give_back(hash, row, record, now);
         }
         let Some(record) = record else {

@@ -2,7 +2,7 @@
 //! order, processes die and stand still, and callers do whatever callers may. What they are told is put
 //! in order by the linearizability checker, against the model.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,6 +26,10 @@ use crate::semantics::token::Token;
 
 const LEASE_MS: u64 = 2_000;
 const KEYS: u8 = 2;
+
+/// Steps after which the search for an order is given up: one history in thousands has so many calls in
+/// doubt that it would take all memory. It is counted as undecided.
+const SEARCHED: usize = 300_000;
 
 /// How a simulation is made.
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +101,8 @@ struct World {
     /// Claims that were granted and not told yet, by token: the life that asked, and a begin of its own in
     /// the history, which did not happen if the claim is told.
     untold: BTreeMap<Token, (usize, CallId)>,
+    /// Those of lives that were killed: what gives them back may still be on its way.
+    forgotten: BTreeSet<Token>,
 }
 
 fn rules(patience: u64) -> Rules {
@@ -138,6 +144,7 @@ impl World {
             told: BTreeMap::new(),
             waits: 0,
             untold: BTreeMap::new(),
+            forgotten: BTreeSet::new(),
         };
         for _ in 0..plan.machines {
             let process = world.process();
@@ -409,7 +416,7 @@ impl World {
                 // Of a claim that was told to nobody, or to those who met it as an orphan.
                 self.history.call(number, Call::Withdraw);
                 let token = token(1, row.token);
-                if self.untold.remove(&token).is_some() {
+                if self.untold.remove(&token).is_some() || self.forgotten.remove(&token) {
                     self.history.call(number, Call::Abort { token });
                 }
             }
@@ -470,13 +477,10 @@ impl World {
             self.count("killed");
             // What it asked for was not answered, and may have happened: that is enough.
             let life = self.processes[at].life;
-            for (_, id) in self
-                .untold
-                .extract_if(.., |_, (of, _)| *of == life)
-                .map(|(_, v)| v)
-                .collect::<Vec<_>>()
-            {
+            let of_it = self.untold.extract_if(.., |_, (of, _)| *of == life);
+            for (token, (_, id)) in of_it.collect::<Vec<_>>() {
                 self.history.answer(id, Answer::Refused);
+                self.forgotten.insert(token);
             }
             self.processes[at] = self.process();
         } else if chance < kills + pauses {
@@ -507,11 +511,16 @@ impl World {
         self.calm = true;
         self.processes.iter_mut().for_each(|process| process.paused = false);
         for _ in 0..20_000 {
+            let mut delivered = 0;
             while !self.messages.is_empty() {
+                delivered += 1;
+                assert!(delivered < 100_000, "requests go round and round, and no time goes by");
                 self.deliver();
             }
             if self.processes.iter().all(|process| process.machine.is_idle()) {
-                self.history.check(self.plan.ttl).unwrap();
+                if !self.history.check_within(self.plan.ttl, SEARCHED).unwrap() {
+                    self.count("undecided");
+                }
                 return self.told;
             }
             self.elapse(50);
@@ -520,12 +529,13 @@ impl World {
     }
 }
 
-fn simulate(name: &str, plan: Plan, default_seeds: u64) {
+/// Runs seeds, and those that once showed a fault.
+fn simulate(name: &str, plan: Plan, default_seeds: u64, found: &[u64]) {
     let first = std::env::var("ONCEKEY_SEED").ok().and_then(|seed| seed.parse().ok());
     let seeds = std::env::var("ONCEKEY_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
     let (first, seeds) = (first.unwrap_or(0), seeds.unwrap_or(default_seeds));
     let mut told: BTreeMap<&'static str, usize> = BTreeMap::new();
-    for seed in first..first + seeds {
+    for seed in (first..first + seeds).chain(found.iter().copied()) {
         let world = World::new(seed, plan);
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));
         match result {
@@ -555,7 +565,7 @@ fn a_quiet_network_gives_the_answers_of_the_model() {
         lost: 0,
         patience: LONG,
     };
-    simulate("quiet", plan, 60);
+    simulate("quiet", plan, 60, &[]);
 }
 
 #[test]
@@ -570,7 +580,7 @@ fn lost_late_and_repeated_statements_are_settled() {
         lost: 6,
         patience: LONG,
     };
-    simulate("lossy", plan, 60);
+    simulate("lossy", plan, 60, &[3487]);
 }
 
 #[test]
@@ -585,7 +595,7 @@ fn instances_that_die_and_stand_still_leave_orphans_and_no_second_execution() {
         lost: 3,
         patience: LONG,
     };
-    simulate("dying", plan, 60);
+    simulate("dying", plan, 60, &[2215, 4750]);
 }
 
 #[test]
@@ -600,7 +610,7 @@ fn a_clock_of_the_store_that_jumps_ends_leases_too_soon_or_late_and_runs_nothing
         lost: 3,
         patience: LONG,
     };
-    simulate("jumping", plan, 60);
+    simulate("jumping", plan, 60, &[3120]);
 }
 
 #[test]
@@ -615,7 +625,7 @@ fn callers_that_lose_patience_leave_no_claim_behind() {
         lost: 5,
         patience: 1_500,
     };
-    simulate("impatient", plan, 60);
+    simulate("impatient", plan, 60, &[2131]);
 }
 
 #[test]
@@ -630,5 +640,5 @@ fn what_expires_is_new_again() {
         lost: 0,
         patience: LONG,
     };
-    simulate("expiring", plan, 60);
+    simulate("expiring", plan, 60, &[1033]);
 }
