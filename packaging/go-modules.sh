@@ -41,9 +41,9 @@ go=$(sed -n 's/^go //p' engine-ffi/go/go.mod)
 rm -rf "$out"
 package=$out/tree/$module
 mkdir -p "$package"
-# Tests look at files outside of the module; examples are documentation.
+# Tests, and what is internal for them alone, look at files outside of the module; examples are documentation.
 (cd engine-ffi/go && find . \( -name '*.go' -o -name '*.h' \) \( -name 'example*_test.go' -o ! -name '*_test.go' \) \
-  ! -path '*/internal/*' -print0 | xargs -0 cp --parents -t "$package")
+  ! -path '*/internal/pairs/*' ! -path '*/internal/drive/*' ! -path '*/internal/teststore/*' -print0 | xargs -0 cp --parents -t "$package")
 cp engine-ffi/include/oncekey.h LICENSE-MIT LICENSE-APACHE "$package/"
 
 prebuilt=''
