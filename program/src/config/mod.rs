@@ -20,5 +20,5 @@ pub(crate) use parts::{Host, Jwt, LogFormat, Restore, Socket, Tls, Upstream};
 pub(crate) use policy::Policy;
 pub(crate) use print::print;
 pub(crate) use scope::{CertificateName, Scope};
-pub(crate) use store::StoreAt;
+pub(crate) use store::{StoreAt, without_secrets};
 pub(crate) use target::{Address, Speaks, Target};

@@ -67,32 +67,27 @@ impl fmt::Debug for StoreAt {
     }
 }
 
-/// The URL with `***` for its password, whether that stands before the host or in the query.
-fn without_secrets(url: &str) -> String {
+/// The URL with `***` for its password, whether that stands before the host or in the query. What cannot be
+/// told from a password is not shown either: one may have an `@`, `/` or `?` in it that is not escaped.
+pub(crate) fn without_secrets(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", url));
-    let end = rest.find(['/', '?']).unwrap_or(rest.len());
-    // A password may have an @ in it that is not escaped.
-    let end = rest[end..].rfind('@').map_or(end, |at| end + at + 1).max(end);
-    let (authority, path) = rest.split_at(end);
-    let authority = match authority.rsplit_once('@') {
-        Some((user, host)) => match user.split_once(':') {
-            Some((user, _)) => format!("{user}:***@{host}"),
-            None => format!("{user}@{host}"),
-        },
-        None => authority.to_owned(),
-    };
-    let (path, query) =
-        path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
-    let query = query.map_or(String::new(), |query| {
-        let shown = query.split('&').map(|pair| match pair.split_once('=') {
-            Some((name, _)) if name.contains("pass") || name.contains("key") => {
-                format!("{name}=***")
-            }
-            _ => pair.to_owned(),
-        });
-        format!("?{}", shown.collect::<Vec<_>>().join("&"))
+    let (user, place) =
+        rest.rsplit_once('@').map_or((None, rest), |(user, place)| (Some(user), place));
+    let user = user.map_or(String::new(), |user| match user.split_once(':') {
+        Some((user, _)) if !user.contains(['/', '?']) => format!("{user}:***@"),
+        None if !user.contains(['/', '?']) => format!("{user}@"),
+        _ => "***@".to_owned(),
     });
-    format!("{scheme}://{authority}{path}{query}")
+    let (place, query) =
+        place.split_once('?').map_or((place, None), |(place, query)| (place, Some(query)));
+    let shown = |pair: &str| match pair.split_once('=') {
+        Some((name, _)) if name.contains("pass") || name.contains("key") => format!("{name}=***"),
+        _ => pair.to_owned(),
+    };
+    let query = query.map_or(String::new(), |query| {
+        format!("?{}", query.split('&').map(shown).collect::<Vec<_>>().join("&"))
+    });
+    format!("{scheme}://{user}{place}{query}")
 }
 
 #[cfg(test)]
@@ -116,6 +111,8 @@ mod tests {
             ("postgres://app@db,db2/x?sslmode=require", "postgres://app@db,db2/x?sslmode=require"),
             ("postgres://db/x?user=a&password=secret", "postgres://db/x?user=a&password=***"),
             ("postgres:///x?host=/run/pg", "postgres:///x?host=/run/pg"),
+            ("postgres://db/x?password=secret&application_name=a@b", "postgres://***@b"),
+            ("postgres://me:secret@db/x?application_name=a@b", "postgres://me:***@b"),
         ] {
             let store = StoreAt::parse(url).unwrap();
             assert_eq!(

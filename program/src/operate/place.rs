@@ -14,7 +14,7 @@ use super::client::Client;
 use super::held;
 use super::output::Output;
 use crate::base::exit::{Exit, Failure};
-use crate::config::Target;
+use crate::config::{Target, without_secrets};
 
 /// Which store.
 #[derive(Args, Debug)]
@@ -144,13 +144,6 @@ fn owner_of(path: &Path) -> Result<Place, Failure> {
         Ok(_) => Ok(Place::Served(Box::new(client))),
         Err(_) => Err(held::refusal(path, pid)),
     }
-}
-
-/// A URL whose password is not shown.
-fn without_secrets(url: &str) -> String {
-    let (head, rest) = url.split_once("://").unwrap_or(("", url));
-    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
-    format!("{head}://{}", rest.split('?').next().unwrap_or(rest))
 }
 
 /// A text in a query of the API.
@@ -352,15 +345,6 @@ impl Place {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_password_is_not_shown() {
-        assert_eq!(
-            without_secrets("postgres://me:secret@db:5432/keys?password=x"),
-            "postgres://db:5432/keys"
-        );
-        assert_eq!(without_secrets("postgresql://db/keys"), "postgresql://db/keys");
-    }
 
     #[test]
     fn a_text_in_a_query_is_one_parameter() {
