@@ -126,6 +126,11 @@ impl Comparison {
         self.rows.iter().all(|row| matches!(row.verdict, Verdict::Within | Verdict::Cheaper))
     }
 
+    pub(crate) fn dearer(&self) -> impl Iterator<Item = &str> {
+        let dearer = self.rows.iter().filter(|row| row.verdict == Verdict::Dearer);
+        dearer.map(|row| row.name.as_str())
+    }
+
     fn has(&self, verdict: Verdict) -> bool {
         self.rows.iter().any(|row| row.verdict == verdict)
     }

@@ -76,26 +76,43 @@ fn main() -> ExitCode {
     }
 }
 
+/// How often a path that is dearer is counted again, on other stores: how a store lies on disk depends a
+/// little on how its threads took turns. The least counts.
+const AGAIN: usize = 2;
+
 /// Counts and compares; whether nothing got dearer.
 fn check(args: &Args) -> Result<bool> {
-    let counts = count(args)?;
+    let only = args.only.as_deref().unwrap_or("");
+    let mut counts = count(args, |path| path.contains(only))?;
     if args.bless {
         Baseline::of(counts).write(&args.baseline)?;
         println!("written to {}", args.baseline.display());
         return Ok(true);
     }
-    let comparison =
-        Baseline::read(&args.baseline)?.compare(&counts, args.tolerance, args.only.is_none());
+    let baseline = Baseline::read(&args.baseline)?;
+    let compare = |counts: &[Count]| baseline.compare(counts, args.tolerance, args.only.is_none());
+    let mut comparison = compare(&counts);
+    for _ in 0..AGAIN {
+        let dearer: Vec<_> = comparison.dearer().map(str::to_owned).collect();
+        if dearer.is_empty() {
+            break;
+        }
+        for again in count(args, |path| dearer.iter().any(|name| name.starts_with(path)))? {
+            if let Some(count) = counts.iter_mut().find(|count| count.name == again.name) {
+                count.instructions = count.instructions.min(again.instructions);
+            }
+        }
+        comparison = compare(&counts);
+    }
     print!("{comparison}");
     Ok(comparison.passes())
 }
 
-fn count(args: &Args) -> Result<Vec<Count>> {
+fn count(args: &Args, wanted: impl Fn(&str) -> bool) -> Result<Vec<Count>> {
     let dir = WorkDir::create("instructions", args.store.as_deref())?;
     let stores = Stores::create(dir.path())?;
-    let only = args.only.as_deref().unwrap_or("");
     let mut counts = Vec::new();
-    for path in PATHS.iter().filter(|path| path.name.contains(only)) {
+    for path in PATHS.iter().filter(|path| wanted(path.name)) {
         counts.extend(count_path(path, &stores, args)?);
     }
     Ok(counts)
