@@ -67,8 +67,8 @@ pub fn write(out: &mut String, targets: &[Target]) -> std::fmt::Result {
     writeln!(out)
 }
 
-/// The median over the rounds of how many times as much the one was as the other: what is left when the machine is
-/// faster in one round than in the next.
+/// The median of the ratios of `of` to `to`, round by round: a machine that is faster in one round than in the next
+/// changes both.
 fn paired(of: &[f64], to: &[f64]) -> Option<f64> {
     let ratios: Vec<_> = of.iter().zip(to).map(|(of, to)| of / to).collect();
     median(&ratios).filter(|ratio| ratio.is_finite())

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-/// Told, from the extensions of a request, what is done with it.
+/// The course of a request: how far it came. It lies in the extensions of the request, and those who work on it write it.
 #[derive(Default)]
 pub(crate) struct Course {
     /// The number of the attempt that this request executes; 0 before.
