@@ -201,25 +201,15 @@ impl<T: Clone + Ord + Debug> History<T> {
     /// # Errors
     /// The first key whose calls cannot.
     pub fn check(&self, ttl: u64) -> Result<(), Violation> {
-        self.check_within(ttl, usize::MAX).map(drop)
-    }
-
-    /// The same with at most as many steps of search for each key and phase. `false`: it was given up, and
-    /// no violation was found so far.
-    ///
-    /// # Errors
-    /// The first key whose calls cannot.
-    pub fn check_within(&self, ttl: u64, steps: usize) -> Result<bool, Violation> {
         let inner = self.inner.lock();
         let of_keys = inner.events.iter().filter(|event| !event.is_for_all());
         let keys: BTreeSet<_> = of_keys.map(|event| event.key).collect();
-        keys.into_iter().try_fold(true, |all, key| Ok(inner.check_key(key, ttl, steps)? && all))
+        keys.into_iter().try_for_each(|key| inner.check_key(key, ttl))
     }
 }
 
 impl<T: Clone + Ord + Debug> Inner<T> {
-    /// `false`: given up.
-    fn check_key(&self, key: u8, ttl: u64, steps: usize) -> Result<bool, Violation> {
+    fn check_key(&self, key: u8, ttl: u64) -> Result<(), Violation> {
         let empty = Possible { model: Model::new(ttl, None), names: BTreeMap::new() };
         let mut states = BTreeSet::from([empty]);
         for phase in 0..=self.restarts.len() {
@@ -229,12 +219,8 @@ impl<T: Clone + Ord + Debug> Inner<T> {
                 .collect();
             let one_is_enough = phase == self.restarts.len();
             let (tried, ends) = (BTreeSet::new(), BTreeSet::new());
-            let mut search = Search { events: &events, one_is_enough, steps, tried, ends };
+            let mut search = Search { events: &events, one_is_enough, tried, ends };
             states.iter().for_each(|state| search.run(Done::new(events.len()), state));
-            let given_up = search.tried.len() >= steps;
-            if given_up && (search.ends.is_empty() || !one_is_enough) {
-                return Ok(false);
-            }
             if search.ends.is_empty() {
                 return Err(violation(key, phase, &states, &events));
             }
@@ -243,7 +229,7 @@ impl<T: Clone + Ord + Debug> Inner<T> {
                 states = states.iter().flat_map(|state| state.restarted(restart)).collect();
             }
         }
-        Ok(true)
+        Ok(())
     }
 }
 
@@ -280,8 +266,6 @@ struct Search<'a, T> {
     events: &'a [&'a Event<T>],
     /// No phase goes on from the ends: one order that explains everything ends the search.
     one_is_enough: bool,
-    /// The most that are tried.
-    steps: usize,
     /// Which calls were put in order, and the state that they led to.
     tried: BTreeSet<(Done, Possible<T>)>,
     ends: BTreeSet<Possible<T>>,
@@ -289,7 +273,7 @@ struct Search<'a, T> {
 
 impl<T: Clone + Ord + Debug> Search<'_, T> {
     fn run(&mut self, mut done: Done, state: &Possible<T>) {
-        if (self.one_is_enough && !self.ends.is_empty()) || self.tried.len() >= self.steps {
+        if self.one_is_enough && !self.ends.is_empty() {
             return;
         }
         for (index, event) in self.events.iter().enumerate() {
