@@ -75,35 +75,37 @@ go_package() {
     left_out+=("Go: there is none of at least 1.24, and it could not be installed")
     return
   fi
-  go version
-  export GOTOOLCHAIN=local
-  local stage=$target/ffi-stage
-  ./install.sh --prefix "$stage"
-  export PKG_CONFIG_PATH=$stage/lib/pkgconfig LD_LIBRARY_PATH=$stage/lib
-  cd go
-  local unformatted
-  unformatted=$(gofmt -l .)
-  if [ -n "$unformatted" ]; then
-    echo "not formatted: $unformatted" >&2
-    return 1
-  fi
-  go vet ./...
-  go test -count=1 ./...
-  go test -count=1 -race ./...
-  step "the Go package, linked statically"
-  go test -count=1 -tags oncekey_static -run 'TestFive|Example' .
-  step "a store goes from Rust to Go and back"
-  local crossing
-  crossing=$(mktemp -d)
-  export ONCEKEY_CROSSING=$crossing/store
-  cargo test -p oncekey-ffi --test http_layer -- --ignored --exact crossing_1_the_rust_layer_stores_a_response
-  go test -count=1 -run Crossing ./oncekeyhttp
-  cargo test -p oncekey-ffi --test http_layer -- --ignored --exact crossing_3_the_rust_layer_replays_what_go_stored
-  rm -rf "$crossing"
-  unset ONCEKEY_CROSSING
-  cd ..
-  step "the Go modules of a release, as a stranger builds with them"
-  tests/go_module.sh
+  # A shell of its own: the library that is found here would be loaded by the programs of later parts too.
+  (
+    go version
+    export GOTOOLCHAIN=local
+    local stage=$target/ffi-stage
+    ./install.sh --prefix "$stage"
+    export PKG_CONFIG_PATH=$stage/lib/pkgconfig LD_LIBRARY_PATH=$stage/lib
+    cd go
+    local unformatted
+    unformatted=$(gofmt -l .)
+    if [ -n "$unformatted" ]; then
+      echo "not formatted: $unformatted" >&2
+      return 1
+    fi
+    go vet ./...
+    go test -count=1 ./...
+    go test -count=1 -race ./...
+    step "the Go package, linked statically"
+    go test -count=1 -tags oncekey_static -run 'TestFive|Example' .
+    step "a store goes from Rust to Go and back"
+    local crossing
+    crossing=$(mktemp -d)
+    export ONCEKEY_CROSSING=$crossing/store
+    cargo test -p oncekey-ffi --test http_layer -- --ignored --exact crossing_1_the_rust_layer_stores_a_response
+    go test -count=1 -run Crossing ./oncekeyhttp
+    cargo test -p oncekey-ffi --test http_layer -- --ignored --exact crossing_3_the_rust_layer_replays_what_go_stored
+    rm -rf "$crossing"
+    cd ..
+    step "the Go modules of a release, as a stranger builds with them"
+    tests/go_module.sh
+  )
 }
 
 # The suites again, on a library that opens databases and with a database of a server of their own for each store.

@@ -118,7 +118,7 @@ fn checked(program: &Path) -> Command {
     // Under valgrind a forked child, which frees nothing, counts as leaking; AddressSanitizer looks at
     // the parent alone.
     let leaks = is("thread_exit") || is("fork") && mode() == Mode::Valgrind;
-    match mode() {
+    let mut command = match mode() {
         Mode::Valgrind => {
             let mut command = Command::new("valgrind");
             command.args(["--quiet", "--error-exitcode=9"]);
@@ -134,7 +134,10 @@ fn checked(program: &Path) -> Command {
             command.envs(leaks.then_some(("ASAN_OPTIONS", "detect_leaks=0")));
             command
         }
-    }
+    };
+    // It comes before the path in the program, and may lead to another build of the library.
+    command.env_remove("LD_LIBRARY_PATH");
+    command
 }
 
 /// The URL of a database of its own, where databases were asked for.
