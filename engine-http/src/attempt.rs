@@ -118,9 +118,11 @@ impl Attempt {
     pub fn take<B: AsRef<[u8]>>(&self, response: &Response<B>) -> Option<Taken> {
         let policy = &self.claim.policy;
         let (status, headers) = (response.status(), response.headers());
-        let encoder = Encoder::new(status, headers, &policy.dropped_headers, policy.max_response);
+        let body = response.body().as_ref();
+        let (dropped, limit) = (&policy.dropped_headers, policy.max_response);
+        let encoder = Encoder::new(status, headers, dropped, body.len() as u64, limit);
         let stored = encoder.and_then(|mut encoder| {
-            encoder.push(response.body().as_ref()).then(|| encoder.finish(&HeaderMap::new()))?
+            encoder.push(body).then(|| encoder.finish(&HeaderMap::new()))?
         });
         let ttl = response.extensions().get::<Ttl>().copied().or(policy.ttl.map(Ttl));
         let claim = self.claim.claim.lock().take()?;

@@ -91,15 +91,16 @@ impl Config {
         }
     }
 
+    /// Begins with the fingerprint that the closure makes, which is asked again only when an orphan is contended for.
     pub(crate) async fn begin(
         &self,
         key: &Key,
-        fingerprint: Fingerprint,
+        fingerprint: impl Fn() -> Fingerprint,
     ) -> Result<Begun, Rejection> {
         for _ in 0..TAKE_OVER_TRIES {
             let begun = match self.policy.wait {
-                Some(wait) => self.engine.begin_waiting(key, fingerprint.clone(), wait),
-                None => self.engine.begin(key, fingerprint.clone()),
+                Some(wait) => self.engine.begin_waiting(key, fingerprint(), wait),
+                None => self.engine.begin(key, fingerprint()),
             };
             let orphan = match begun.await {
                 Ok(Begin::Claimed(claim)) => return Ok(Begun::Claimed(claim)),
@@ -239,13 +240,13 @@ mod tests {
         let config = idempotency.config();
         for round in 0..100 {
             let key = Key::new("", format!("k-{round}")).unwrap();
-            let fingerprint = Fingerprint::builder().finish();
-            let begin = config.engine.begin(&key, fingerprint.clone()).await;
+            let fingerprint = || Fingerprint::builder().finish();
+            let begin = config.engine.begin(&key, fingerprint()).await;
             let Ok(Begin::Claimed(claim)) = begin else { panic!("the key is new: {begin:?}") };
             // Begins wait for the end of the claim and are then answered together.
             drop(claim);
-            let mut one = pin!(config.begin(&key, fingerprint.clone()));
-            let mut two = pin!(config.begin(&key, fingerprint.clone()));
+            let mut one = pin!(config.begin(&key, fingerprint));
+            let mut two = pin!(config.begin(&key, fingerprint));
             let mut context = Context::from_waker(Waker::noop());
             if one.as_mut().poll(&mut context).is_ready()
                 || two.as_mut().poll(&mut context).is_ready()

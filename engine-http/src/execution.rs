@@ -150,8 +150,8 @@ where
     let mut trailers = HeaderMap::new();
     let expected = body.size_hint().lower();
     let dropped = &policy.dropped_headers;
-    let mut encoder = Encoder::new(parts.status, &parts.headers, dropped, policy.max_response)
-        .filter(|encoder| encoder.fits(expected));
+    let mut encoder =
+        Encoder::new(parts.status, &parts.headers, dropped, expected, policy.max_response);
     let mut messages = grpc::is_grpc(&parts.headers).then(grpc::Messages::default);
     let (end, verdict) = loop {
         let Some(encoding) = encoder.as_mut() else {

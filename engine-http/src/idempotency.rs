@@ -261,7 +261,7 @@ impl Keyed {
     ///
     /// `request` is the head that was admitted: a change in between could make it another request.
     pub async fn begin(&self, request: &Parts, body: &[u8]) -> Ruling {
-        let fingerprint = fingerprint::of(request, body, &self.config.policy.fingerprinted);
+        let fingerprint = || fingerprint::of(request, body, &self.config.policy.fingerprinted);
         match self.config.begin(&self.key, fingerprint).await {
             Ok(Begun::Claimed(claim)) => {
                 Ruling::Execute(Execution::new(self.config.clone(), claim))

@@ -142,7 +142,8 @@ impl StoredResponse {
     /// The response as bytes to complete an operation with; `None` when it is longer than the
     /// format can tell (4 GiB).
     pub fn encode(&self) -> Option<Vec<u8>> {
-        let mut encoder = Encoder::new(self.status, &self.headers, &[], usize::MAX)?;
+        let body_len = self.body.len() as u64;
+        let mut encoder = Encoder::new(self.status, &self.headers, &[], body_len, usize::MAX)?;
         encoder.push(&self.body).then_some(())?;
         encoder.finish(&self.trailers)
     }
@@ -196,26 +197,29 @@ pub(crate) struct Encoder {
 }
 
 impl Encoder {
-    /// `None` when status and headers alone are over `limit`, the most bytes of the whole.
+    /// For a body of at least `body_len` bytes; `None` when status, headers and these are over `limit`, the
+    /// most bytes of the whole.
     pub(crate) fn new(
         status: StatusCode,
         headers: &HeaderMap,
         dropped: &[HeaderName],
+        body_len: u64,
         limit: usize,
     ) -> Option<Self> {
         // A 204 or 304 has no body whose length could be set anew.
         let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        let kept: Vec<_> = stored_headers(headers)
+        let kept = stored_headers(headers)
             .filter(|(name, _)| !(bodiless && *name == header::CONTENT_LENGTH))
-            .filter(|(name, _)| !dropped.contains(name))
-            .collect();
-        let mut bytes = vec![VERSION];
+            .filter(|(name, _)| !dropped.contains(name));
+        let mut bytes =
+            Vec::with_capacity(RESERVED_FOR_HEAD + body_len.min(RESERVED_FOR_BODY) as usize);
+        bytes.push(VERSION);
         bytes.extend_from_slice(&status.as_u16().to_be_bytes());
         encode_headers(&mut bytes, kept)?;
         let body_len_at = bytes.len();
         bytes.extend_from_slice(&[0; 4]);
-        let fits = bytes.len().saturating_add(NO_TRAILERS) <= limit;
-        fits.then_some(Self { bytes, body_len_at, limit })
+        let encoder = Self { bytes, body_len_at, limit };
+        encoder.fits(body_len).then_some(encoder)
     }
 
     /// Whether `more` bytes of body are within the limit.
@@ -238,13 +242,20 @@ impl Encoder {
         let body_len = self.bytes.len() - self.body_len_at - 4;
         let body_len = u32::try_from(body_len).ok()?.to_be_bytes();
         self.bytes[self.body_len_at..][..4].copy_from_slice(&body_len);
-        encode_headers(&mut self.bytes, trailers.iter().collect())?;
+        encode_headers(&mut self.bytes, trailers.iter())?;
         (self.bytes.len() <= self.limit).then_some(self.bytes)
     }
 }
 
 /// The bytes of an empty list of trailers.
 const NO_TRAILERS: usize = 4;
+
+/// Room for all but the body, so that the bytes of a usual response are not moved as they grow.
+const RESERVED_FOR_HEAD: usize = 512;
+
+/// The most room, in bytes, that is reserved for a body before it is there: its announced length is not trusted with
+/// more memory.
+const RESERVED_FOR_BODY: u64 = 16 << 10;
 
 /// What of a response's headers is stored, in order: not those of one connection, whether HTTP or
 /// the Connection header names them, and not Date, which is the moment of one answer.
@@ -264,15 +275,22 @@ fn stored_headers(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &He
 }
 
 /// `None` when something is longer than its length can tell.
-fn encode_headers(bytes: &mut Vec<u8>, headers: Vec<(&HeaderName, &HeaderValue)>) -> Option<()> {
-    bytes.extend_from_slice(&u32::try_from(headers.len()).ok()?.to_be_bytes());
+fn encode_headers<'a>(
+    bytes: &mut Vec<u8>,
+    headers: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
+) -> Option<()> {
+    let count_at = bytes.len();
+    let mut count = 0_u32;
+    bytes.extend_from_slice(&count.to_be_bytes());
     for (name, value) in headers {
         let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
         bytes.extend_from_slice(&u16::try_from(name.len()).ok()?.to_be_bytes());
         bytes.extend_from_slice(name);
         bytes.extend_from_slice(&u32::try_from(value.len()).ok()?.to_be_bytes());
         bytes.extend_from_slice(value);
+        count = count.checked_add(1)?;
     }
+    bytes[count_at..][..4].copy_from_slice(&count.to_be_bytes());
     Some(())
 }
 
@@ -372,7 +390,7 @@ mod tests {
         let wrong = headers(&[("x-a", "1"), ("content-length", "99"), ("x-b", "2")]);
         for (status, expected) in [(200, Some("4")), (204, None), (304, None)] {
             let mut encoder =
-                Encoder::new(StatusCode::from_u16(status).unwrap(), &wrong, &[], 1000).unwrap();
+                Encoder::new(StatusCode::from_u16(status).unwrap(), &wrong, &[], 0, 1000).unwrap();
             assert!(encoder.push(b"fo") && encoder.push(b"ur"));
             let bytes = encoder.finish(&HeaderMap::new()).unwrap();
             let decoded = StoredResponse::decode(bytes).unwrap();
@@ -390,7 +408,7 @@ mod tests {
         let response = sample();
         let bytes = response.encode().unwrap();
         let encode = |limit| {
-            let mut encoder = Encoder::new(response.status, &response.headers, &[], limit)?;
+            let mut encoder = Encoder::new(response.status, &response.headers, &[], 0, limit)?;
             encoder.push(&response.body).then_some(())?;
             encoder.finish(&response.trailers)
         };

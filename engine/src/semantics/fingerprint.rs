@@ -72,7 +72,7 @@ impl fmt::Debug for Fingerprint {
 impl Fingerprint {
     /// Starts a fingerprint without parts.
     pub fn builder() -> FingerprintBuilder {
-        FingerprintBuilder { parts: Vec::new() }
+        FingerprintBuilder::with_capacity(0)
     }
 
     /// Checks the limits that [`FingerprintBuilder::finish`] cannot report.
@@ -100,6 +100,10 @@ pub struct FingerprintBuilder {
 }
 
 impl FingerprintBuilder {
+    pub(super) fn with_capacity(parts: usize) -> Self {
+        Self { parts: Vec::with_capacity(parts) }
+    }
+
     /// Adds a part. The label is what a mismatch will name (`"method"`, `"header content-type"`):
     /// at most [`MAX_LABEL_LEN`] bytes, and at most [`MAX_PARTS`] parts, else
     /// [`begin`](crate::Engine::begin) refuses the fingerprint. The order of parts counts.

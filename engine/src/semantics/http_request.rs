@@ -20,6 +20,9 @@ use crate::semantics::fingerprint::{Fingerprint, FingerprintBuilder, MAX_LABEL_L
 /// The most headers that can count. Method, target, authority and body are parts of their own.
 pub const MAX_FINGERPRINTED_HEADERS: usize = MAX_PARTS - 4;
 
+/// As many parts as few requests exceed: a list that grows is moved each time.
+const TYPICAL_PARTS: usize = 8;
+
 /// The headers that count unless the caller says otherwise, sorted, with their labels.
 const DEFAULT: [(&str, &str); 8] = [
     ("authorization", "header authorization"),
@@ -140,7 +143,8 @@ impl Fingerprint {
         V: Iterator<Item = &'a [u8]>,
     {
         let target = Target::parse(request.target);
-        let mut builder = Self::builder().part("method", request.method);
+        let mut builder =
+            FingerprintBuilder::with_capacity(TYPICAL_PARTS).part("method", request.method);
         builder = match target.path {
             [b'?', ..] => builder.part_in_pieces("target", [b"/", target.path]),
             path => builder.part("target", path),
@@ -207,11 +211,14 @@ fn authority<'a>(
     stated: impl Iterator<Item = &'a [u8]>,
     hosts: impl Iterator<Item = &'a [u8]>,
 ) -> Option<Vec<u8>> {
-    let mut stated = stated.map(normalized).filter(|authority| !authority.is_empty());
-    stated.next().or_else(|| {
+    let named = |authority: &Vec<u8>| !authority.is_empty();
+    stated.map(normalized).find(named).or_else(|| {
         // More than one is not HTTP, and most servers refuse it; here all of them count.
-        let hosts: Vec<_> = hosts.map(normalized).filter(|host| !host.is_empty()).collect();
-        (!hosts.is_empty()).then(|| hosts.join(&0))
+        hosts.map(normalized).filter(named).reduce(|mut all, host| {
+            all.push(0);
+            all.extend(host);
+            all
+        })
     })
 }
 
@@ -227,8 +234,8 @@ fn normalized(authority: &[u8]) -> Vec<u8> {
     {
         host = &host[..colon];
     }
-    let mut normalized = user.to_vec();
-    normalized.extend(host.iter().map(u8::to_ascii_lowercase));
+    let mut normalized = [user, host].concat();
+    normalized[host_at..].make_ascii_lowercase();
     normalized
 }
 
