@@ -6,6 +6,7 @@
 mod attempt;
 mod connection;
 mod handshake;
+mod lane;
 mod options;
 mod rows;
 mod statements;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use oncekey::fleet::store::{Failure, Upkeep};
+use oncekey::fleet::store::{Failure, Renewal, Upkeep};
 
+use crate::lane::Lane;
 use crate::rows::{Params, signed, unsigned};
 use crate::statements::LEAVES;
-use crate::store::Lane;
 
 /// Entries that one statement expires.
 const SLICE: i64 = 1_000;
@@ -40,13 +40,19 @@ pub(crate) async fn round(lane: &mut Lane, by: u64, interval: Duration) -> Resul
     size(lane, upkeep).await
 }
 
+/// Renews, and ends the instances whose lease is over: nobody has to ask for their keys first.
+pub(crate) async fn renew(lane: &mut Lane, instance: u64) -> Result<Renewal, Failure> {
+    let renewal = lane.renew(instance).await?;
+    if matches!(renewal, Renewal::Renewed { .. }) {
+        // An end that fails is for the next renewal.
+        let _ended = end_lapsed(lane, instance, &mut Upkeep::default()).await;
+    }
+    Ok(renewal)
+}
+
 /// Ends the instances whose lease is over, as far as `by` may. Says whether `orphan` may lack claims of ended
 /// ones.
-pub(crate) async fn end_lapsed(
-    lane: &mut Lane,
-    by: u64,
-    upkeep: &mut Upkeep,
-) -> Result<bool, Failure> {
+async fn end_lapsed(lane: &mut Lane, by: u64, upkeep: &mut Upkeep) -> Result<bool, Failure> {
     let rows = lane.run(|statements| &statements.lapsed, &vec![]).await?;
     let Some(row) = rows.first() else { return Ok(false) };
     let lapsed: Vec<i64> = row.try_get(0).unwrap_or_default();

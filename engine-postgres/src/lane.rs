@@ -1,0 +1,391 @@
+//! A lane of the store: one connection, made anew when it breaks, and each request as statements on it.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use oncekey::fleet::store::{
+    Expiring, Failure, Group, GroupAnswer, NewInstance, Opened, Registered, Renewal, Rows, error,
+};
+use oncekey::{ErrorKind, Result};
+use tokio_postgres::Config;
+
+use crate::connection::{Connection, unavailable};
+use crate::handshake::{self, Known, Met};
+use crate::options::Settings;
+use crate::rows::{self, Gate, Hash, Params, Shut, signed, unsigned};
+use crate::statements::{Sql, Statements};
+use crate::tls::Tls;
+
+/// How often an open is tried again that was not carried out.
+const OPEN_TRIES: u64 = 10;
+
+/// A gated read is not bound to a time: it changes nothing.
+const ANY_TIME: u64 = i64::MAX as u64;
+
+type Answered<T> = Result<T, Failure>;
+
+/// One connection and what is needed to make it again.
+pub(crate) struct Lane {
+    common: Rc<Common>,
+    connection: Option<Connection>,
+    /// The store as this connection met it.
+    met: Option<Met>,
+}
+
+/// What the lanes of a store share.
+pub(crate) struct Common {
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) config: Config,
+    pub(crate) statements: Statements,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) known: Known,
+    pub(crate) named: Arc<AtomicBool>,
+    /// The store that was opened; every connection must meet the same.
+    pub(crate) first: RefCell<Option<Met>>,
+}
+
+impl Lane {
+    pub(crate) fn new(common: Rc<Common>) -> Self {
+        Self { common, connection: None, met: None }
+    }
+
+    /// The next request makes a connection.
+    pub(crate) fn disconnect(&mut self) {
+        self.connection = None;
+    }
+
+    /// Of many that open at once one may raise the generation under the others, and one makes the tables.
+    pub(crate) async fn open(&mut self, new: &NewInstance) -> Answered<Opened> {
+        let mut tries = 0;
+        loop {
+            match self.open_once(new).await {
+                Err(Failure::NotCarriedOut(_)) if tries < OPEN_TRIES => {
+                    tries += 1;
+                    tokio::time::sleep(Duration::from_millis(20 * tries)).await;
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    async fn open_once(&mut self, new: &NewInstance) -> Answered<Opened> {
+        self.create().await?;
+        self.connect().await?;
+        let registered = self.register(new).await?;
+        // Behind the first renewal: the server is the one that the handshake spoke to.
+        self.renew(registered.instance).await?;
+        let met = self.connect().await?;
+        Ok(Opened { registered, secret: met.secret, incarnation: met.incarnation })
+    }
+
+    pub(crate) async fn close(&mut self, instance: u64) -> Answered<()> {
+        self.run(|statements| &statements.close, &vec![Box::new(signed(instance))]).await?;
+        Ok(())
+    }
+
+    pub(crate) async fn read(&mut self, instance: u64, hashes: Vec<u128>) -> Answered<Rows> {
+        let hashes: Vec<Hash> = hashes.into_iter().map(Hash).collect();
+        self.rows(instance, |statements| &statements.read, vec![Box::new(hashes)]).await
+    }
+
+    pub(crate) async fn orphans(
+        &mut self,
+        instance: u64,
+        after: Option<u128>,
+        most: usize,
+    ) -> Answered<Rows> {
+        let params: Params<'_> = vec![Box::new(after.map(Hash)), Box::new(signed(most as u64))];
+        self.rows(instance, |statements| &statements.orphans, params).await
+    }
+
+    pub(crate) async fn scan(&mut self, instance: u64, from: u128, most: usize) -> Answered<Rows> {
+        let params: Params<'_> = vec![Box::new(Hash(from)), Box::new(signed(most as u64))];
+        self.rows(instance, |statements| &statements.scan, params).await
+    }
+
+    pub(crate) async fn expiring(&mut self) -> Answered<Vec<Expiring>> {
+        let rows = self.run(|statements| &statements.expiring, &vec![]).await?;
+        let expiring = rows.iter().map(|row| {
+            let number = |at: usize| unsigned(row.try_get(at).unwrap_or(0));
+            Expiring { end: number(0), records: number(1), bytes: number(2) }
+        });
+        Ok(expiring.collect())
+    }
+
+    /// Empties a leaf. One round trip, one implicit transaction: nothing stays open behind a pooler.
+    pub(crate) async fn truncate(&mut self, leaf: i16) -> Answered<()> {
+        self.connect().await?;
+        let common = self.common.clone();
+        let Some(connection) = &self.connection else {
+            return Err(Failure::NotCarriedOut(unavailable("no connection")));
+        };
+        let truncate = &common.statements.upkeep_truncate[leaf as usize];
+        let text = format!("SELECT set_config('lock_timeout', '100ms', true); {truncate}");
+        connection.batch(&text).await.map_err(|(failure, _)| failure)
+    }
+
+    /// A connection that passed the handshake; the one that is there, if it is one.
+    pub(crate) async fn connect(&mut self) -> Answered<Met> {
+        let common = self.common.clone();
+        if common.known.lost.load(Ordering::SeqCst) {
+            let context = "the server lacks changes that it had acknowledged";
+            return Err(Failure::Refused(error(ErrorKind::HistoryLost, context, None)));
+        }
+        if let (Some(connection), Some(met)) = (&self.connection, &self.met)
+            && !connection.is_closed()
+        {
+            return Ok(met.clone());
+        }
+        self.connection = None;
+        let opened =
+            Connection::open(&common.config, common.tls.clone(), common.named.clone()).await;
+        let mut connection = opened?;
+        let required = common.settings.replication_required;
+        handshake::settings(&mut connection, &common.statements, required).await?;
+        let first = common.first.borrow().clone();
+        let mark = || i64::from_le_bytes(random());
+        let met = handshake::store(
+            &mut connection,
+            &common.statements,
+            (&common.settings, &common.known),
+            first.as_ref(),
+            mark,
+        );
+        let met = met.await?;
+        *common.first.borrow_mut() = Some(met.clone());
+        (self.connection, self.met) = (Some(connection), Some(met.clone()));
+        if common.known.lost.load(Ordering::SeqCst) {
+            return Box::pin(self.connect()).await;
+        }
+        // A commit that a standby acknowledged vouches for all that this server shows: DURABLE.
+        let instance = common.known.instance.load(Ordering::SeqCst);
+        if instance != 0 {
+            self.renew_here(instance).await?;
+        }
+        Ok(met)
+    }
+
+    /// Makes the tables, if the options say so and there are none.
+    async fn create(&mut self) -> Answered<()> {
+        let common = self.common.clone();
+        if !common.settings.create {
+            return Ok(());
+        }
+        let opened =
+            Connection::open(&common.config, common.tls.clone(), common.named.clone()).await;
+        let mut connection = opened?;
+        handshake::settings(&mut connection, &common.statements, false).await?;
+        match connection.run(&common.statements.store, &vec![]).await {
+            Ok(rows) if !rows.is_empty() => return Ok(()),
+            Ok(_) => {}
+            Err((failure, _)) if failure.error().kind() == ErrorKind::StoreMissing => {
+                // Another process may be at it: the later one finds the tables.
+                let made = connection
+                    .batch(&format!("BEGIN; {}; COMMIT", common.statements.creation()))
+                    .await;
+                if let Err((failure, _)) = made {
+                    let _ended = connection.batch("ROLLBACK").await;
+                    let there = connection.run(&common.statements.store, &vec![]).await;
+                    there.map_err(|_| failure)?;
+                }
+            }
+            Err((failure, _)) => return Err(failure),
+        }
+        let secret: [u8; 64] = random();
+        let params: Params<'_> = vec![
+            Box::new(i64::from_le_bytes(random())),
+            Box::new(secret.to_vec()),
+            Box::new(signed(common.settings.bucket_ms)),
+            Box::new(crate::statements::LEAVES),
+        ];
+        connection.run(&common.statements.create, &params).await.map_err(|(failure, _)| failure)?;
+        Ok(())
+    }
+
+    /// Runs a statement that is not gated.
+    pub(crate) async fn run(
+        &mut self,
+        sql: impl Fn(&Statements) -> &Sql,
+        params: &Params<'_>,
+    ) -> Answered<Vec<tokio_postgres::Row>> {
+        self.connect().await?;
+        self.run_here(sql, params).await
+    }
+
+    async fn run_here(
+        &mut self,
+        sql: impl Fn(&Statements) -> &Sql,
+        params: &Params<'_>,
+    ) -> Answered<Vec<tokio_postgres::Row>> {
+        let common = self.common.clone();
+        self.run_sql(sql(&common.statements), params).await
+    }
+
+    async fn run_sql(
+        &mut self,
+        sql: &Sql,
+        params: &Params<'_>,
+    ) -> Answered<Vec<tokio_postgres::Row>> {
+        let Some(connection) = &mut self.connection else {
+            return Err(Failure::NotCarriedOut(unavailable("no connection")));
+        };
+        match connection.run(sql, params).await {
+            Ok(rows) => Ok(rows),
+            Err((failure, spent)) => {
+                if spent {
+                    self.connection = None;
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    pub(crate) async fn register(&mut self, new: &NewInstance) -> Answered<Registered> {
+        let lease = signed(new.lease.as_millis() as u64);
+        let params: Params<'_> =
+            vec![Box::new(new.name.clone()), Box::new(lease), Box::new(new.build.clone())];
+        let rows = self.run(|statements| &statements.register, &params).await?;
+        let row = rows.first().ok_or_else(|| Failure::NotCarriedOut(unavailable("no instance")))?;
+        let number = |at: usize| unsigned(row.try_get(at).unwrap_or(0));
+        let registered = Registered { instance: number(0), lease_until: number(1), now: number(2) };
+        self.common.known.acknowledged.store(0, Ordering::SeqCst);
+        self.common.known.instance.store(registered.instance, Ordering::SeqCst);
+        Ok(registered)
+    }
+
+    /// A renewal that the server acknowledged without a warning makes all before it certain.
+    async fn renew_here(&mut self, instance: u64) -> Answered<Renewal> {
+        loop {
+            let (Some(connection), Some(met)) = (&self.connection, &self.met) else {
+                return Err(Failure::NotCarriedOut(unavailable("no connection")));
+            };
+            let warnings = connection.warnings();
+            let params: Params<'_> =
+                vec![Box::new(signed(instance)), Box::new(met.generation), Box::new(met.boot)];
+            let rows = self.run_here(|statements| &statements.renew, &params).await?;
+            if self.connection.as_ref().is_some_and(|connection| connection.warnings() != warnings)
+            {
+                // The wait for the standby was cancelled: the commit may be lost with this server.
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            }
+            let row =
+                rows.first().ok_or_else(|| Failure::NotCarriedOut(unavailable("no store")))?;
+            match row.try_get::<_, i16>(0).unwrap_or(2) {
+                0 => {}
+                3 => return Err(clock_jump()),
+                _ => {
+                    self.connection = None;
+                    return Err(Failure::NotCarriedOut(unavailable(
+                        "the server is another one now",
+                    )));
+                }
+            }
+            let now = unsigned(row.try_get(1).unwrap_or(0));
+            return Ok(match row.try_get::<_, Option<i64>>(3).unwrap_or(None) {
+                Some(lease_until) => Renewal::Renewed { lease_until: unsigned(lease_until), now },
+                None => Renewal::Ended { now },
+            });
+        }
+    }
+
+    pub(crate) async fn renew(&mut self, instance: u64) -> Answered<Renewal> {
+        self.connect().await?;
+        self.renew_here(instance).await
+    }
+
+    pub(crate) async fn end(&mut self, by: u64, others: &[u64]) -> Answered<Vec<u64>> {
+        let others: Vec<i64> = others.iter().copied().map(signed).collect();
+        let params: Params<'_> = vec![Box::new(signed(by)), Box::new(others)];
+        let rows = self.run(|statements| &statements.end, &params).await?;
+        Ok(rows.iter().filter_map(|row| row.try_get(0).ok()).map(unsigned).collect())
+    }
+
+    fn gate(&self, met: &Met, instance: u64, valid_until: u64, number: u64, durable: bool) -> Gate {
+        Gate {
+            synchronous_commit: if durable {
+                self.common.settings.synchronous_commit
+            } else {
+                "off"
+            },
+            instance,
+            valid_until,
+            generation: met.generation,
+            boot: met.boot,
+            number,
+        }
+    }
+
+    async fn rows(
+        &mut self,
+        instance: u64,
+        sql: impl Fn(&Statements) -> &Sql,
+        more: Params<'_>,
+    ) -> Answered<Rows> {
+        let met = self.connect().await?;
+        let mut params = self.gate(&met, instance, ANY_TIME, 0, true).params();
+        params.extend(more);
+        let rows = self.run_here(sql, &params).await?;
+        match rows::answer(&rows, met.generation)? {
+            Ok(answer) => Ok(answer.found),
+            Err(shut) => Err(self.shut(shut)),
+        }
+    }
+
+    pub(crate) async fn group(&mut self, group: &Group) -> Answered<GroupAnswer> {
+        let met = self.connect().await?;
+        let gate = self.gate(&met, group.instance, group.valid_until, group.number, group.durable);
+        let common = self.common.clone();
+        let (sql, images) = rows::group(&common.statements, group);
+        let mut params = gate.params();
+        params.extend(images);
+        let warnings = self.connection.as_ref().map_or(0, Connection::warnings);
+        let rows = self.run_sql(sql, &params).await?;
+        let answer = match rows::answer(&rows, met.generation)? {
+            Ok(answer) => answer,
+            Err(shut) => return Err(self.shut(shut)),
+        };
+        if group.durable {
+            if self.connection.as_ref().is_some_and(|connection| connection.warnings() != warnings)
+            {
+                // DURABLE: answers wait for a commit behind this one that the standby acknowledged.
+                let renewed = self.renew_here(group.instance).await;
+                renewed.map_err(|failure| Failure::Unknown(failure.error().clone()))?;
+            }
+            if !answer.applied.is_empty()
+                && group.instance == common.known.instance.load(Ordering::SeqCst)
+            {
+                common.known.acknowledged.store(group.number, Ordering::SeqCst);
+            }
+        }
+        Ok(answer)
+    }
+
+    fn shut(&mut self, shut: Shut) -> Failure {
+        match shut {
+            Shut::Late => Failure::NotCarriedOut(unavailable("the statement came too late")),
+            Shut::Elsewhere => {
+                self.connection = None;
+                Failure::NotCarriedOut(unavailable("the server is another one now"))
+            }
+            Shut::ClockJump => clock_jump(),
+        }
+    }
+}
+
+/// Random bytes of the operating system.
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    let filled = rustls::crypto::ring::default_provider().secure_random.fill(&mut bytes);
+    // It fails only where the system has no such source, and TLS would not work either.
+    filled.expect("the system gives random bytes");
+    bytes
+}
+
+fn clock_jump() -> Failure {
+    let context = "the clock of the server went ahead by more than 30 days";
+    Failure::Refused(error(ErrorKind::ClockJump, context, None))
+}
