@@ -87,7 +87,6 @@ pub(crate) fn image(
     change: &Change,
     decided: &Decided<'_>,
 ) -> RowImage {
-    let span = |until: Time| millis(until.since(decided.at)).min(MAX_MILLIS);
     let before = decided.record.and_then(Record::attempt);
     let ttl = match change {
         Change::Claim { ttl, .. } => millis(*ttl),
@@ -118,6 +117,14 @@ pub(crate) fn image(
         checkpoint: None,
         body: None,
     };
+    change_image(&mut image, command, change, decided);
+    image
+}
+
+/// Makes the image of a record that stays as it is that of a change.
+fn change_image(image: &mut RowImage, command: &Command, change: &Change, decided: &Decided<'_>) {
+    let span = |until: Time| millis(until.since(decided.at)).min(MAX_MILLIS);
+    let before = decided.record.and_then(Record::attempt);
     match change {
         Change::Claim { fingerprint, deadline, .. } => {
             image.attempt = 1;
@@ -128,7 +135,7 @@ pub(crate) fn image(
             image.fingerprint = Some(fingerprint.shared_bytes());
         }
         Change::TakeOver { deadline } => {
-            image.attempt = number.saturating_add(1);
+            image.attempt = image.attempt.saturating_add(1);
             image.grants = true;
             image.deadline_in = deadline.map(span);
         }
@@ -143,7 +150,7 @@ pub(crate) fn image(
         }
         Change::Orphan { since } => {
             image.state = RowState::Orphan;
-            image.expires_in = Some(ttl);
+            image.expires_in = Some(image.ttl);
             // Dated by its deadline, should that pass before the store decides.
             image.since = match command {
                 Command::OwnerGone { .. } => before.and_then(|attempt| attempt.deadline),
@@ -156,5 +163,4 @@ pub(crate) fn image(
             image.expires_in = Some(TOMBSTONE_MS);
         }
     }
-    image
 }

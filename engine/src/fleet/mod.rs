@@ -5,6 +5,7 @@
 pub mod store;
 
 mod asking;
+mod backend;
 mod clock;
 mod completing;
 mod deciding;
@@ -24,6 +25,6 @@ mod simulation;
 mod slot;
 mod waiting;
 
+pub use backend::open;
 pub use completing::{Completing, failed};
-pub use driver::open;
 pub use options::Options;
