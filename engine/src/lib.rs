@@ -104,10 +104,11 @@ pub use base::bytes::SharedBytes;
 pub use base::error::{Error, ErrorKind, Result};
 pub use embedded::clock::{Clock, OsClock};
 pub use embedded::disk;
+pub use embedded::durability::Durability;
 #[cfg(fuzzing)]
 pub use embedded::fuzzing;
 pub use embedded::open::verify;
-pub use embedded::options::{Durability, Options};
+pub use embedded::options::Options;
 pub use embedded::owner::owner;
 pub use embedded::reader::Reader;
 #[cfg(feature = "stepping")]

@@ -3,6 +3,7 @@
 pub(crate) mod bytes;
 pub(crate) mod codec;
 pub(crate) mod error;
+pub(crate) mod range;
 #[cfg(feature = "serde")]
 pub(crate) mod serialize;
 pub(crate) mod sync;

@@ -4,6 +4,7 @@ pub(crate) mod backup;
 pub(crate) mod clock;
 pub(crate) mod directory;
 pub mod disk;
+pub(crate) mod durability;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 #[cfg(all(test, oncekey_loom))]

@@ -1,29 +1,16 @@
 //! How a store is opened, and every bound of the engine with its default.
 
-use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admission::limits::Bounds;
 use crate::backend::{MIN_TTL, Settings};
 use crate::base::error::{Error, Result};
+use crate::base::range::{at_least, at_most};
 use crate::embedded::clock::{Clock, OsClock};
 use crate::embedded::disk::{BLOCK, Disk, OsDisk};
+use crate::embedded::durability::Durability;
 use crate::embedded::journal::SegmentSizes;
-
-/// When `begin` may say that a claim is granted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
-pub enum Durability {
-    /// Every answer that a change happened waits until the change is synced to disk. Survives
-    /// `kill -9`, a crash of the operating system and a power loss.
-    #[default]
-    Strict,
-    /// `begin` grants a claim once it is written, before it is synced; everything else waits as in
-    /// `Strict`. Survives `kill -9`. After a power loss the claim may be forgotten, and a retry may
-    /// then run the operation a second time.
-    Relaxed,
-}
 
 /// Options of a store; every one has a default that suits a server.
 ///
@@ -411,18 +398,4 @@ impl Options {
         let least_store = 4 * segment;
         at_least("max_store_bytes", self.max_store_bytes.unwrap_or(least_store), least_store)
     }
-}
-
-fn at_least<T: PartialOrd + Debug>(option: &str, value: T, bound: T) -> Result<()> {
-    if value >= bound {
-        return Ok(());
-    }
-    Err(Error::invalid(format!("{option} is {value:?}, at least {bound:?} is allowed")))
-}
-
-fn at_most<T: PartialOrd + Debug>(option: &str, value: T, bound: T) -> Result<()> {
-    if value <= bound {
-        return Ok(());
-    }
-    Err(Error::invalid(format!("{option} is {value:?}, at most {bound:?} is allowed")))
 }

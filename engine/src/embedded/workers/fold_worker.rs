@@ -14,6 +14,7 @@ use crate::embedded::session::Session;
 use crate::embedded::session::fold_inbox::FoldTask;
 use crate::embedded::store::{Fold, Store};
 use crate::embedded::worker::{Duty, RoundEnd, Worker};
+use crate::embedded::workers::departure::Departure;
 use crate::semantics::key::KeyHash;
 use crate::semantics::record::Versioned;
 
@@ -51,28 +52,6 @@ pub(crate) struct FoldWorker {
     /// Run entries that merging is behind.
     owed: usize,
     departure: Departure,
-}
-
-/// Ends every wait for the fold worker when the worker ends, however it ends.
-///
-/// ORDER: a request that comes later is refused, too, so that nobody waits for a worker that does
-/// not look again.
-struct Departure {
-    session: Arc<Session>,
-    pool: Arc<SegmentPool>,
-}
-
-impl Departure {
-    fn tell(&self) {
-        self.session.inbox.refuse();
-        self.pool.end();
-    }
-}
-
-impl Drop for Departure {
-    fn drop(&mut self) {
-        self.tell();
-    }
 }
 
 impl FoldWorker {

@@ -1,0 +1,28 @@
+//! The end of the fold worker, told to those who wait for it.
+
+use std::sync::Arc;
+
+use crate::embedded::journal::SegmentPool;
+use crate::embedded::session::Session;
+
+/// Ends every wait for the fold worker when the worker ends, however it ends.
+///
+/// ORDER: a request that comes later is refused, too, so that nobody waits for a worker that does
+/// not look again.
+pub(super) struct Departure {
+    pub(super) session: Arc<Session>,
+    pub(super) pool: Arc<SegmentPool>,
+}
+
+impl Departure {
+    pub(super) fn tell(&self) {
+        self.session.inbox.refuse();
+        self.pool.end();
+    }
+}
+
+impl Drop for Departure {
+    fn drop(&mut self) {
+        self.tell();
+    }
+}
