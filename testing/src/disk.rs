@@ -5,6 +5,8 @@ mod crash;
 mod fault;
 mod file;
 mod inspect;
+mod names;
+mod sim_directory;
 mod sim_file;
 #[cfg(test)]
 mod tests;
@@ -13,10 +15,10 @@ mod tree;
 use std::any::Any;
 use std::collections::BTreeSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use oncekey::disk::{Caching, Directory, Disk, DiskFile, Lockable};
+use oncekey::disk::{Caching, DiskFile};
 use parking_lot::Mutex;
 
 pub use crash::CrashMode;
@@ -24,8 +26,10 @@ use crash::Fate;
 use fault::{Effect, Faults, power_off_error};
 pub use fault::{Fault, Op, OpKind, Ops, is_power_off};
 use file::File;
+use names::error;
+use sim_directory::LockGuard;
 use sim_file::SimFile;
-use tree::{NodeId, Tree, error};
+use tree::{NodeId, Tree};
 
 /// A filesystem in memory that knows what is durable. Clones are the same disk.
 ///
@@ -36,7 +40,7 @@ use tree::{NodeId, Tree, error};
 /// - On a file opened with [`Caching::Direct`] offsets, lengths and addresses of buffers that are
 ///   not multiples of [`BLOCK`](oncekey::disk::BLOCK) are refused. Its writes need a sync, too: they
 ///   stand in the device's volatile cache.
-/// - Every method of [`Disk`] and [`DiskFile`] is one operation, which faults and the trace count.
+/// - Every method of [`Disk`](oncekey::disk::Disk) and [`DiskFile`] is one operation, which faults and the trace count.
 ///   The methods of this type are not.
 ///
 /// All operations take one lock, so that each is atomic to other threads.
@@ -188,7 +192,7 @@ impl SimDisk {
         self.state.lock().settings.read_only = read_only;
     }
 
-    /// Makes [`Disk::network_filesystem`] answer "NFS".
+    /// Makes [`Disk::network_filesystem`](oncekey::disk::Disk::network_filesystem) answer "NFS".
     pub fn set_network_filesystem(&self, network: bool) {
         self.state.lock().settings.network = network;
     }
@@ -298,14 +302,14 @@ impl std::fmt::Debug for SimDisk {
     }
 }
 
-/// The operations of [`Disk`] and [`Directory`], by paths.
+/// The operations of [`Disk`](oncekey::disk::Disk) and [`Directory`](oncekey::disk::Directory), by paths.
 impl SimDisk {
-    /// As [`Directory::list`].
+    /// As [`Directory::list`](oncekey::disk::Directory::list).
     pub fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         self.on_path(OpKind::List, path, |state| state.tree.list(path))
     }
 
-    /// As [`Directory::open`].
+    /// As [`Directory::open`](oncekey::disk::Directory::open).
     pub fn open(&self, path: &Path, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
         self.on_path(OpKind::Open, path, |state| {
             let node = state.tree.lookup_file(path)?;
@@ -314,7 +318,7 @@ impl SimDisk {
         })
     }
 
-    /// As [`Directory::create`].
+    /// As [`Directory::create`](oncekey::disk::Directory::create).
     pub fn create(&self, path: &Path, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
         self.on_path(OpKind::Create, path, |state| {
             state.check_writable()?;
@@ -323,7 +327,7 @@ impl SimDisk {
         })
     }
 
-    /// As [`Directory::rename`], between any directories.
+    /// As [`Directory::rename`](oncekey::disk::Directory::rename), between any directories.
     pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.on_path(OpKind::Rename, from, |state| {
             state.check_writable()?;
@@ -331,7 +335,7 @@ impl SimDisk {
         })
     }
 
-    /// As [`Directory::remove`].
+    /// As [`Directory::remove`](oncekey::disk::Directory::remove).
     pub fn remove(&self, path: &Path) -> io::Result<()> {
         self.on_path(OpKind::Remove, path, |state| {
             state.check_writable()?;
@@ -339,7 +343,7 @@ impl SimDisk {
         })
     }
 
-    /// As [`Directory::lock`] of a file.
+    /// As [`Directory::lock`](oncekey::disk::Directory::lock) of a file.
     pub fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
         self.on_path(OpKind::Lock, path, |state| {
             state.check_writable()?;
@@ -363,160 +367,5 @@ impl SimDisk {
             return Err(error(io::ErrorKind::WouldBlock, path));
         }
         Ok(Box::new(LockGuard { disk: self.clone(), node }))
-    }
-}
-
-impl Disk for SimDisk {
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.on_path(OpKind::CreateDir, path, |state| {
-            if state.settings.read_only {
-                // An existing directory is fine even here.
-                return state.tree.list(path).map(drop).or_else(|_| state.check_writable());
-            }
-            state.tree.create_dirs(path)
-        })
-    }
-
-    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Directory>> {
-        self.on_path(OpKind::OpenDir, path, |state| {
-            state.tree.list(path)?;
-            let node = state.tree.lookup(path)?;
-            Ok(Arc::new(SimDirectory { disk: self.clone(), node, opened_at: path.to_owned() }) as _)
-        })
-    }
-
-    fn rename_dir(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.on_path(OpKind::RenameDir, from, |state| {
-            state.check_writable()?;
-            state.tree.rename_dir(from, to)
-        })
-    }
-
-    fn remove_dir(&self, path: &Path) -> io::Result<()> {
-        self.on_path(OpKind::RemoveDir, path, |state| {
-            state.check_writable()?;
-            state.tree.remove_dir(path)
-        })
-    }
-
-    fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.on_path(OpKind::SyncDir, path, |state| {
-            if !state.tree.is_dir_synced(path)? {
-                state.check_writable()?;
-            }
-            state.tree.sync_dir(path)
-        })
-    }
-
-    fn network_filesystem(&self, path: &Path) -> io::Result<Option<&'static str>> {
-        self.on_path(OpKind::NetworkFilesystem, path, |state| {
-            state.tree.lookup(path)?;
-            Ok(state.settings.network.then_some("NFS"))
-        })
-    }
-}
-
-/// A directory of a [`SimDisk`], wherever it was moved to.
-#[derive(Clone, Debug)]
-struct SimDirectory {
-    disk: SimDisk,
-    node: NodeId,
-    opened_at: PathBuf,
-}
-
-impl SimDirectory {
-    fn path(&self) -> io::Result<PathBuf> {
-        let tree = &self.disk.state.lock().tree;
-        if tree.lookup(&self.opened_at).is_ok_and(|found| found == self.node) {
-            return Ok(self.opened_at.clone());
-        }
-        tree.path_of(self.node).ok_or_else(|| error(io::ErrorKind::NotFound, &self.opened_at))
-    }
-
-    fn entry(&self, name: &str) -> io::Result<PathBuf> {
-        Ok(self.path()?.join(name))
-    }
-}
-
-impl Directory for SimDirectory {
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.disk.list(&self.path()?)
-    }
-
-    fn open(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
-        self.disk.open(&self.entry(name)?, caching)
-    }
-
-    fn file_len(&self, name: &str) -> io::Result<u64> {
-        let path = self.entry(name)?;
-        self.disk.on_path(OpKind::Len, &path, |state| {
-            let node = state.tree.lookup_file(&path)?;
-            Ok(state.tree.file(node).seen.len())
-        })
-    }
-
-    fn create(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
-        self.disk.create(&self.entry(name)?, caching)
-    }
-
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.disk.rename(&self.entry(from)?, &self.entry(to)?)
-    }
-
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.disk.remove(&self.entry(name)?)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.disk.sync_dir(&self.path()?)
-    }
-
-    fn lock(&self, what: Lockable<'_>) -> io::Result<Box<dyn Any + Send + Sync>> {
-        match what {
-            Lockable::Created(name) => self.disk.lock(&self.entry(name)?),
-            Lockable::File(name) => {
-                let path = self.entry(name)?;
-                self.disk.on_path(OpKind::Lock, &path, |state| {
-                    let file = state.tree.lookup_file(&path)?;
-                    self.disk.take_lock(state, file, &path)
-                })
-            }
-            Lockable::Directory => {
-                let path = self.path()?;
-                self.disk.on_path(OpKind::Lock, &path, |state| {
-                    self.disk.take_lock(state, self.node, &path)
-                })
-            }
-        }
-    }
-
-    /// Nothing here has rights.
-    fn narrow(&self, _: &[String]) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn free_bytes(&self) -> io::Result<u64> {
-        let state = self.disk.state.lock();
-        Ok(state.free_pages().saturating_mul(contents::PAGE as u64))
-    }
-
-    fn version(&self) -> io::Result<Option<u64>> {
-        let state = self.disk.state.lock();
-        if state.powered_off {
-            return Err(power_off_error());
-        }
-        Ok(Some(state.tree.changes()))
-    }
-}
-
-#[derive(Debug)]
-struct LockGuard {
-    disk: SimDisk,
-    node: NodeId,
-}
-
-impl Drop for LockGuard {
-    fn drop(&mut self) {
-        self.disk.state.lock().locks.remove(&self.node);
     }
 }

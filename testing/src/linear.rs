@@ -7,12 +7,15 @@
 //! and the next restart, or not. From each barrier on the search goes on with every state that is
 //! still possible.
 
+mod possible;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Debug};
 
 use parking_lot::Mutex;
 
-use crate::{Begun, Model, Refused};
+use self::possible::Possible;
+use crate::Model;
 
 /// What is asked of a key. `T` is a token as the engine gives it; bodies, responses and checkpoints
 /// are single bytes, as in the [`Model`].
@@ -136,13 +139,6 @@ impl Debug for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
-}
-
-/// One state that a key may be in, with what the engine calls the model's tokens.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Possible<T> {
-    model: Model,
-    names: BTreeMap<T, u64>,
 }
 
 impl<T: Clone + Ord + Debug> History<T> {
@@ -342,125 +338,6 @@ impl<T: Clone + Ord + Debug> Event<T> {
             }
             _ => false,
         }
-    }
-}
-
-impl<T: Clone + Ord + Debug> Possible<T> {
-    /// The state after a call, if the call would have been answered so.
-    fn after(&self, event: &Event<T>) -> Option<Self> {
-        let mut next = self.clone();
-        let model = &mut next.model;
-        let answer = event.certain().map(|(_, answer)| answer);
-        let name = |token: &T| self.names.get(token).copied();
-        let result = match &event.call {
-            Call::Begin { body } => {
-                let begun = model.begin(0, *body);
-                let Some(answer) = answer else { return Some(next) };
-                return match (begun, answer) {
-                    (
-                        Begun::Claimed(own),
-                        Answer::Claimed { token, attempt: 1, checkpoint: None | Some(None) },
-                    ) => next.named(token, own),
-                    (Begun::Orphaned(own), Answer::Orphaned(token)) => next.named(token, own),
-                    (Begun::Replay(Some(kept)), Answer::Replay(told)) => {
-                        (kept == *told).then_some(next)
-                    }
-                    (Begun::Locked, Answer::Locked) | (Begun::Mismatch, Answer::Mismatch) => {
-                        Some(next)
-                    }
-                    (_, Answer::Unheard) => Some(next),
-                    _ => None,
-                };
-            }
-            Call::TakeOver { token } => {
-                let taken = model.take_over(0, name(token)?);
-                return match (taken, answer) {
-                    (_, None) => Some(next),
-                    (
-                        Ok((own, number, last)),
-                        Some(Answer::Claimed { token, attempt, checkpoint }),
-                    ) => {
-                        let told = *attempt == number && checkpoint.is_none_or(|read| read == last);
-                        told.then(|| next.named(token, own)).flatten()
-                    }
-                    (Err(refused), Some(answer)) => answer.is(&Err(refused)).then_some(next),
-                    _ => None,
-                };
-            }
-            Call::Complete { token, response } => {
-                model.complete(0, name(token)?, Some(*response), None)
-            }
-            Call::Abort { token } => model.abort(0, name(token)?),
-            Call::Checkpoint { token, data } => model.checkpoint(0, name(token)?, *data),
-            Call::Release { token } => model.release(0, name(token)?),
-            Call::Drop { token } => {
-                model.owner_gone(0, name(token)?);
-                Ok(())
-            }
-            Call::Get => {
-                let stored = model.stored(0);
-                let Some(answer) = answer else { return Some(next) };
-                return match (stored, answer) {
-                    (Begun::Claimed(_), Answer::Absent) | (Begun::Locked, Answer::Locked) => {
-                        Some(next)
-                    }
-                    (Begun::Orphaned(own), Answer::Orphaned(token)) => next.named(token, own),
-                    (Begun::Replay(Some(kept)), Answer::Replay(told)) => {
-                        (kept == *told).then_some(next)
-                    }
-                    _ => None,
-                };
-            }
-            Call::Withdraw => {
-                let unheard = model.held(0).filter(|own| !self.names.values().any(|n| n == own));
-                unheard.map_or(Ok(()), |own| model.abort(0, own))
-            }
-            Call::Lapse => {
-                model.lapse(0);
-                Ok(())
-            }
-            Call::Elapse { millis } => {
-                model.now += millis;
-                Ok(())
-            }
-        };
-        answer.is_none_or(|answer| answer.is(&result)).then_some(next)
-    }
-
-    /// The engine called the model's token `own` so; a token has one name.
-    fn named(mut self, token: &T, own: u64) -> Option<Self> {
-        let known = self.names.get(token);
-        let fits = match known {
-            Some(known) => *known == own,
-            None => !self.names.values().any(|other| *other == own),
-        };
-        self.names.insert(token.clone(), own);
-        fits.then_some(self)
-    }
-
-    fn restarted(&self, restart: &Restart) -> Vec<Self> {
-        let at = |end: u64, now: u64| {
-            let mut state = self.clone();
-            state.model.restart(end);
-            state.model.now = now;
-            state
-        };
-        match restart {
-            Restart::After(advance) => vec![at(self.model.now, self.model.now + advance)],
-            Restart::Dated { ends, now } => ends.iter().map(|end| at(*end, *now)).collect(),
-        }
-    }
-}
-
-impl<T> Answer<T> {
-    fn is(&self, result: &Result<(), Refused>) -> bool {
-        matches!(
-            (self, result),
-            (Self::Done | Self::Gone, Ok(()))
-                | (Self::Gone, Err(Refused::Fenced))
-                | (Self::Fenced, Err(Refused::Fenced))
-                | (Self::AlreadyCompleted, Err(Refused::AlreadyCompleted))
-        )
     }
 }
 

@@ -5,6 +5,10 @@ mod limits;
 mod namespace;
 mod power_loss;
 
+use std::path::PathBuf;
+
+use oncekey::disk::{Disk, Lockable};
+
 use super::*;
 
 /// A disk with one durable file `/file`, open.

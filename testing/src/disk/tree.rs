@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use super::crash::Fate;
 use super::file::File;
+use super::names::{error, names};
 
 pub(super) type NodeId = u64;
 type Names = BTreeMap<String, NodeId>;
@@ -384,24 +385,4 @@ fn set(names: &mut Names, name: &str, node: Option<NodeId>) {
         Some(node) => names.insert(name.to_owned(), node),
         None => names.remove(name),
     };
-}
-
-/// The names along a path from the root; relative paths start there too.
-fn names(path: &Path) -> io::Result<Vec<String>> {
-    let mut names = Vec::new();
-    for component in path.components() {
-        match component {
-            Component::Normal(name) => {
-                let name = name.to_str().ok_or_else(|| error(io::ErrorKind::InvalidInput, path))?;
-                names.push(name.to_owned());
-            }
-            Component::ParentDir => drop(names.pop()),
-            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
-        }
-    }
-    Ok(names)
-}
-
-pub(super) fn error(kind: io::ErrorKind, path: &Path) -> io::Error {
-    io::Error::new(kind, path.display().to_string())
 }

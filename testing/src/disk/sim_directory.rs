@@ -1,0 +1,168 @@
+//! A disk in memory as the engine sees it: its directories, and the locks on what they hold.
+
+use std::any::Any;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use oncekey::disk::{Caching, Directory, Disk, DiskFile, Lockable};
+
+use super::fault::{OpKind, power_off_error};
+use super::names::error;
+use super::tree::NodeId;
+use super::{SimDisk, contents};
+
+impl Disk for SimDisk {
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.on_path(OpKind::CreateDir, path, |state| {
+            if state.settings.read_only {
+                // An existing directory is fine even here.
+                return state.tree.list(path).map(drop).or_else(|_| state.check_writable());
+            }
+            state.tree.create_dirs(path)
+        })
+    }
+
+    fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Directory>> {
+        self.on_path(OpKind::OpenDir, path, |state| {
+            state.tree.list(path)?;
+            let node = state.tree.lookup(path)?;
+            Ok(Arc::new(SimDirectory { disk: self.clone(), node, opened_at: path.to_owned() }) as _)
+        })
+    }
+
+    fn rename_dir(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.on_path(OpKind::RenameDir, from, |state| {
+            state.check_writable()?;
+            state.tree.rename_dir(from, to)
+        })
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.on_path(OpKind::RemoveDir, path, |state| {
+            state.check_writable()?;
+            state.tree.remove_dir(path)
+        })
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.on_path(OpKind::SyncDir, path, |state| {
+            if !state.tree.is_dir_synced(path)? {
+                state.check_writable()?;
+            }
+            state.tree.sync_dir(path)
+        })
+    }
+
+    fn network_filesystem(&self, path: &Path) -> io::Result<Option<&'static str>> {
+        self.on_path(OpKind::NetworkFilesystem, path, |state| {
+            state.tree.lookup(path)?;
+            Ok(state.settings.network.then_some("NFS"))
+        })
+    }
+}
+
+/// A directory of a [`SimDisk`], wherever it was moved to.
+#[derive(Clone, Debug)]
+pub(super) struct SimDirectory {
+    pub(super) disk: SimDisk,
+    pub(super) node: NodeId,
+    pub(super) opened_at: PathBuf,
+}
+
+impl SimDirectory {
+    fn path(&self) -> io::Result<PathBuf> {
+        let tree = &self.disk.state.lock().tree;
+        if tree.lookup(&self.opened_at).is_ok_and(|found| found == self.node) {
+            return Ok(self.opened_at.clone());
+        }
+        tree.path_of(self.node).ok_or_else(|| error(io::ErrorKind::NotFound, &self.opened_at))
+    }
+
+    fn entry(&self, name: &str) -> io::Result<PathBuf> {
+        Ok(self.path()?.join(name))
+    }
+}
+
+impl Directory for SimDirectory {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list(&self.path()?)
+    }
+
+    fn open(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.open(&self.entry(name)?, caching)
+    }
+
+    fn file_len(&self, name: &str) -> io::Result<u64> {
+        let path = self.entry(name)?;
+        self.disk.on_path(OpKind::Len, &path, |state| {
+            let node = state.tree.lookup_file(&path)?;
+            Ok(state.tree.file(node).seen.len())
+        })
+    }
+
+    fn create(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.create(&self.entry(name)?, caching)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(&self.entry(from)?, &self.entry(to)?)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(&self.entry(name)?)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.disk.sync_dir(&self.path()?)
+    }
+
+    fn lock(&self, what: Lockable<'_>) -> io::Result<Box<dyn Any + Send + Sync>> {
+        match what {
+            Lockable::Created(name) => self.disk.lock(&self.entry(name)?),
+            Lockable::File(name) => {
+                let path = self.entry(name)?;
+                self.disk.on_path(OpKind::Lock, &path, |state| {
+                    let file = state.tree.lookup_file(&path)?;
+                    self.disk.take_lock(state, file, &path)
+                })
+            }
+            Lockable::Directory => {
+                let path = self.path()?;
+                self.disk.on_path(OpKind::Lock, &path, |state| {
+                    self.disk.take_lock(state, self.node, &path)
+                })
+            }
+        }
+    }
+
+    /// Nothing here has rights.
+    fn narrow(&self, _: &[String]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let state = self.disk.state.lock();
+        Ok(state.free_pages().saturating_mul(contents::PAGE as u64))
+    }
+
+    fn version(&self) -> io::Result<Option<u64>> {
+        let state = self.disk.state.lock();
+        if state.powered_off {
+            return Err(power_off_error());
+        }
+        Ok(Some(state.tree.changes()))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct LockGuard {
+    pub(super) disk: SimDisk,
+    pub(super) node: NodeId,
+}
+
+impl Drop for LockGuard {
+    fn drop(&mut self) {
+        self.disk.state.lock().locks.remove(&self.node);
+    }
+}
