@@ -25,7 +25,7 @@ use crate::config::{self, Config, Socket};
 use crate::front::listener::{self, Passed};
 use crate::front::serve::{Current, Server};
 use crate::front::tls::Tls;
-use crate::report::metrics;
+use crate::report::metrics::{self, Measured};
 use crate::upstream::Control;
 
 /// Runs the proxy until a signal ends it. `configure` reads the configuration anew.
@@ -35,17 +35,12 @@ pub(crate) async fn run(
     mut passed: Passed,
     configure: Configure,
 ) -> Result<(), Failure> {
-    let is_read = config.admin.listen.is_some() || config.control.socket != Socket::Off;
-    // Before the first counter is made.
-    let measured = is_read.then(metrics::install).transpose();
-    let measured = measured.map_err(|error| Failure::failed(format!("cannot count: {error}")))?;
+    let measured = measure(&config)?;
     let tls = Tls::new(&config.tls).map_err(Failure::usage)?;
     let socket = desk::socket_path(&config);
     let socket = socket.map_err(|error| cannot_listen(&"the control socket", &error))?;
     let engine = store::open(&config, socket.as_deref()).await?;
-    let layer = IdempotencyLayer::new(engine.clone())
-        .max_buffered(config.limits.max_buffered)
-        .body_idle(config.limits.request_body_idle);
+    let layer = layer(&config, &engine);
     let counted = measured.as_ref().map(|measured| measured.requests.clone());
     let checkpoints = checkpoints(config.control.listen).await?;
     let maker = Maker::new(layer.clone(), json, checkpoints, counted);
@@ -96,21 +91,51 @@ pub(crate) async fn run(
         () = ended(&mut behind) => true,
     };
     signals.second_ends_the_process();
-    notify::stopping();
-    health.draining.store(true, Ordering::Relaxed);
-    tokio::time::sleep(config.drain_delay).await;
-    // Those who listened to it may have ended.
-    let _ = stop.send(true);
-    accepting.join_all().await;
-    drain(&server, &layer, config.shutdown_timeout).await;
-    if let Some(behind) = &mut behind {
-        behind.stop(config.shutdown_timeout).await;
-    }
+    Open { layer, health, server, stop, accepting, behind }.close(&config).await;
     drop(desk);
     store::close(&engine)?;
     match gone {
         true => Err(Failure::failed("the server behind ended".to_owned())),
         false => Ok(()),
+    }
+}
+
+/// Counts from here on, if the numbers can be read anywhere. Before the first counter is made.
+fn measure(config: &Config) -> Result<Option<Measured>, Failure> {
+    let is_read = config.admin.listen.is_some() || config.control.socket != Socket::Off;
+    let measured = is_read.then(metrics::install).transpose();
+    measured.map_err(|error| Failure::failed(format!("cannot count: {error}")))
+}
+
+fn layer(config: &Config, engine: &Engine) -> IdempotencyLayer {
+    IdempotencyLayer::new(engine.clone())
+        .max_buffered(config.limits.max_buffered)
+        .body_idle(config.limits.request_body_idle)
+}
+
+/// A proxy that takes requests, and the server behind it.
+struct Open {
+    layer: IdempotencyLayer,
+    health: Arc<Health>,
+    server: Arc<Server>,
+    stop: watch::Sender<bool>,
+    accepting: JoinSet<()>,
+    behind: Option<child::Server>,
+}
+
+impl Open {
+    /// Ends it from the front: nobody sends, nothing is taken, nothing runs, nothing is behind.
+    async fn close(self, config: &Config) {
+        notify::stopping();
+        self.health.draining.store(true, Ordering::Relaxed);
+        tokio::time::sleep(config.drain_delay).await;
+        // Those who listened to it may have ended.
+        let _ = self.stop.send(true);
+        self.accepting.join_all().await;
+        drain(&self.server, &self.layer, config.shutdown_timeout).await;
+        if let Some(mut behind) = self.behind {
+            behind.stop(config.shutdown_timeout).await;
+        }
     }
 }
 
