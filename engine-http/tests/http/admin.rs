@@ -10,7 +10,7 @@ use oncekey::{Engine, Stats};
 use oncekey_http::{Admin, IdempotencyLayer, Policy};
 use serde_json::{Value, json};
 
-use crate::support::{KEY, Reply, Server, Store, response};
+use crate::support::{KEY, Reply, Server, Store, left_out, response};
 
 async fn operators_only(request: Request, next: Next) -> Result<Response, StatusCode> {
     match request.headers().get("authorization") {
@@ -89,6 +89,9 @@ async fn nothing_is_reached_without_the_callers_authentication() {
 
 #[tokio::test]
 async fn stats_are_those_of_engine_and_layer() {
+    if left_out("count of orphans at each moment") {
+        return;
+    }
     let server = start(|admin| admin).await;
     for key in ["k", "k", ""] {
         server.post(key, "").await;
@@ -110,6 +113,9 @@ async fn stats_are_those_of_engine_and_layer() {
 
 #[tokio::test]
 async fn orphans_are_listed_and_resolved_by_their_token() {
+    if left_out("clock of the test's own") {
+        return;
+    }
     let server = start(|admin| admin).await;
     for key in [&b"first"[..], b"second", b"\xff 100%"] {
         panic(&server, key).await;
@@ -172,6 +178,9 @@ async fn a_key_is_looked_up_without_telling_its_response() {
 
 #[tokio::test]
 async fn a_backup_is_taken_where_it_is_set_up() {
+    if left_out("backup of the engine") {
+        return;
+    }
     let server = start(|admin| admin).await;
     let body = json!({"name": "now"});
     assert_eq!(act(&server, "/admin/backups", body.clone()).await.status, 404);

@@ -13,11 +13,12 @@ use http::Method;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, SET_COOKIE};
 use oncekey::{Begin, Fingerprint, Key};
 use oncekey_http::{Access, Admin, Caller, ControlSocket, IdempotencyLayer, StoredResponse};
+use oncekey_testing::postgres;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::ServiceExt;
 
-use crate::support::Store;
+use crate::support::{Store, left_out};
 
 /// A guarded router over a store, with files of its own.
 struct Desk {
@@ -442,6 +443,9 @@ async fn all_keys_are_listed_page_by_page() {
 
 #[tokio::test]
 async fn backups_are_jobs() {
+    if left_out("backup of the engine") {
+        return;
+    }
     // The engine writes to a disk in memory, so what is there is listed by hand.
     let desk = desk(|admin, directory| admin.backups(directory.join("backups")));
     assert_eq!(desk.get("backups").await.json(), json!({"backups": []}));
@@ -716,5 +720,6 @@ async fn keys_are_listed_a_page_at_a_time_and_picked() {
     let expiry = desk.get("expiry").await.json();
     let records =
         expiry.as_array().unwrap().iter().map(|bucket| bucket["records"].as_u64().unwrap());
-    assert_eq!(records.sum::<u64>(), 7);
+    // A database keeps an entry for the orphan too.
+    assert_eq!(records.sum::<u64>(), if postgres::is_chosen() { 8 } else { 7 });
 }

@@ -1,4 +1,5 @@
-//! A server with the layer, and a client.
+//! A server with the layer, and a client. `ONCEKEY_TEST_STORE=postgres` gives each test tables in a PostgreSQL instead
+//! of a store in memory.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -19,6 +20,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use oncekey::{Engine, Options};
 use oncekey_http::{IdempotencyLayer, Policy};
+use oncekey_testing::postgres::{self, PostgresServer};
 use oncekey_testing::{ManualClock, SimDisk};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -29,7 +31,16 @@ pub(crate) const KEY: &str = "x-idempotency-key";
 /// Longer than any machine takes for what is waited for.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A store in memory, with its disk and clock to play with.
+/// Whether the store is a database, where a test needs `embedded`, which only a store in memory has; says so.
+pub(crate) fn left_out(embedded: &str) -> bool {
+    let left_out = postgres::is_chosen();
+    if left_out {
+        println!("LEFT OUT: a database has no {embedded}");
+    }
+    left_out
+}
+
+/// The engine under test. Its disk and clock are the test's own, unless the store is a database, which has neither.
 pub(crate) struct Store {
     pub(crate) engine: Engine,
     pub(crate) disk: SimDisk,
@@ -38,9 +49,13 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) fn new() -> Self {
-        Self::with(|options| options)
+        match postgres::is_chosen() {
+            false => Self::with(|options| options),
+            true => Self { engine: shared(), disk: SimDisk::new(), clock: ManualClock::new() },
+        }
     }
 
+    /// A store in memory, with these options.
     pub(crate) fn with(options: impl FnOnce(Options) -> Options) -> Self {
         let (disk, clock) = (SimDisk::new(), ManualClock::new());
         let base = Options::new()
@@ -57,6 +72,18 @@ impl Store {
         let options = Options::new().segment_bytes(4 << 20).disk(Arc::new(self.disk.clone()));
         options.clock(Arc::new(self.clock.clone())).open_existing(path).unwrap()
     }
+}
+
+/// An engine on tables of its own, in a database for all tests: to make another takes longer than most of them.
+fn shared() -> Engine {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let server = PostgresServer::of_this_process().expect("PostgreSQL is installed");
+    let url = server.url("postgres");
+    let schema = format!("test{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    // Keeps no response in memory: every replay is read from the database, as that of another process would be.
+    let engine = oncekey::fleet::Options { replay_bytes: 0, ..Default::default() };
+    let options = oncekey_postgres::Options::new(url).engine(engine);
+    options.schema(schema).create(true).open().unwrap()
 }
 
 /// A running server whose every path is one handler, and a client of it.

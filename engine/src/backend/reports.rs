@@ -137,7 +137,7 @@ pub struct CloseReport {
 pub struct Bucket {
     /// All of them are expired from then on, in engine time, and their space is given back.
     pub end: SystemTime,
-    /// How many there are, earlier lives of a key included.
+    /// How many there are, earlier lives of a key included; in a fleet also orphans and freed keys.
     pub records: u64,
     /// What they take, in bytes.
     pub bytes: u64,
