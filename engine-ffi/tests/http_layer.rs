@@ -17,7 +17,10 @@ use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Full};
 use oncekey::{Begin, Engine, Fingerprint, Key};
 use oncekey_ffi as ffi;
-use oncekey_http::{IdempotencyLayer, Policy, RequestBody, StoredResponse};
+use oncekey_http::{
+    Admission, Contract, Idempotency, IdempotencyLayer, Policy, RequestBody, Ruling, StoredResponse,
+};
+use oncekey_testing::InMemory;
 use serde_json::Value;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -217,8 +220,8 @@ async fn the_rust_layer_makes_the_fingerprints_of_the_vectors() {
     }
 }
 
-/// Brings the operation `k` (POST /orders, "2 apples") into the state that a vector asks for. What is
-/// returned keeps it there.
+/// Brings the operation `k` (POST /orders, "2 apples", no header in the fingerprint) into the state that a vector asks
+/// for. The returned claim keeps it there.
 fn prepare(engine: &Engine, state: &str) -> Option<oncekey::Claim> {
     let fingerprint = Fingerprint::builder()
         .part("method", "POST")
@@ -264,10 +267,13 @@ impl Body for Arriving {
 }
 
 fn layer(engine: Engine, vector: &Value) -> IdempotencyLayer {
-    let mut policy = Policy::new().required(vector["required"].as_bool().unwrap()).scope({
-        let scope = text(&vector["scope"]).to_owned();
-        move |_| scope.clone()
-    });
+    let mut policy = Policy::new()
+        .required(vector["required"].as_bool().unwrap())
+        .fingerprint_headers([])
+        .scope({
+            let scope = text(&vector["scope"]).to_owned();
+            move |_| scope.clone()
+        });
     if let Some(limit @ 1..) = vector["maxRequestBody"].as_u64() {
         policy = policy.max_request_body(usize::try_from(limit).unwrap());
     }
@@ -281,35 +287,98 @@ fn layer(engine: Engine, vector: &Value) -> IdempotencyLayer {
     layer.policy(policy)
 }
 
+/// The forms of a refusal: those of the presets, and that of a call of gRPC.
+const FORMS: [&str; 4] = ["default", "ietf", "stripe", "grpc"];
+
+/// What the Rust layer answers to the request of a vector, in one form.
+async fn answer(vector: &Value, form: &str) -> Value {
+    let contract = match form {
+        "ietf" => Contract::ietf(),
+        "stripe" => Contract::stripe(),
+        _ => Contract::default(),
+    };
+    // Its clock stands still: the advice when to retry, which grows with the age of a claim, is the least one.
+    let store = InMemory::new();
+    let held = prepare(store.engine(), text(&vector["store"]));
+    let runs = Arc::new(AtomicUsize::new(0));
+    let mut service =
+        layer(store.engine().clone(), vector).contract(contract).layer(Handler(runs.clone()));
+    let body = Arriving {
+        text: Some(text(&vector["body"]).to_owned().into()),
+        stalls: vector["stalls"].as_bool() == Some(true),
+    };
+    let mut request = Request::post("/orders").body(RequestBody::new(body)).unwrap();
+    for key in vector["keys"].as_array().unwrap() {
+        let value = HeaderValue::from_str(text(key)).unwrap();
+        request.headers_mut().append("x-idempotency-key", value);
+    }
+    if form == "grpc" {
+        request
+            .headers_mut()
+            .insert("content-type", HeaderValue::from_static("application/grpc+proto"));
+    }
+    let (head, body) = service.call(request).await.unwrap().into_parts();
+    assert_eq!(runs.load(Ordering::Relaxed), 0, "{form}: {}", vector["name"]);
+    let headers = head
+        .headers
+        .iter()
+        .map(|(name, value)| (name.to_string(), Value::from(value.to_str().unwrap())));
+    let headers: serde_json::Map<String, Value> = headers.collect();
+    let body = body.collect().await.unwrap().to_bytes();
+    drop(held);
+    serde_json::json!({
+        "status": head.status.as_u16(),
+        "headers": headers,
+        "body": std::str::from_utf8(&body).unwrap(),
+    })
+}
+
+/// The answers in the file are those of the Rust layer. `ONCEKEY_BLESS=1` writes them anew, for the commit whose
+/// change explains them.
 #[tokio::test]
 async fn the_rust_layer_refuses_as_the_vectors_say() {
-    let vectors = vectors(include_str!("vectors/refusals.json"));
-    for vector in vectors.as_array().unwrap() {
-        let name = text(&vector["name"]);
-        let directory = tempfile::tempdir().unwrap();
-        let engine = Engine::open(directory.path()).unwrap();
-        let held = prepare(&engine, text(&vector["store"]));
-        let runs = Arc::new(AtomicUsize::new(0));
-        let mut service = layer(engine, vector).layer(Handler(runs.clone()));
-        let body = Arriving {
-            text: Some(text(&vector["body"]).to_owned().into()),
-            stalls: vector["stalls"].as_bool() == Some(true),
+    let written = include_str!("vectors/refusals.json");
+    let mut vectors = vectors(written);
+    for vector in vectors.as_array_mut().unwrap() {
+        let forms = match vector["forms"].as_array() {
+            Some(some) => some.iter().map(|form| text(form).to_owned()).collect(),
+            None => FORMS.map(str::to_owned).to_vec(),
         };
-        let mut request = Request::post("/orders").body(RequestBody::new(body)).unwrap();
-        for key in vector["keys"].as_array().unwrap() {
-            let value = HeaderValue::from_str(text(key)).unwrap();
-            request.headers_mut().append("x-idempotency-key", value);
+        let mut answers = serde_json::Map::new();
+        for form in forms {
+            let answer = answer(vector, &form).await;
+            answers.insert(form, answer);
         }
-        let response = service.call(request).await.unwrap();
-        assert_eq!(response.status().as_u16(), vector["status"], "{name}");
-        let retry_after =
-            response.headers().get("retry-after").map(|value| value.to_str().unwrap());
-        assert_eq!(retry_after, vector["retryAfter"].as_str(), "{name}");
-        assert_eq!(response.headers()["content-type"], "application/problem+json", "{name}");
-        let problem = response.into_body().collect().await.unwrap().to_bytes();
-        assert_eq!(problem, text(&vector["problem"]), "{name}");
-        assert_eq!(runs.load(Ordering::Relaxed), 0, "{name}");
-        drop(held);
+        vector["answers"] = answers.into();
+    }
+    let found = serde_json::to_string_pretty(&vectors).unwrap() + "\n";
+    if std::env::var_os("ONCEKEY_BLESS").is_some() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/refusals.json");
+        std::fs::write(path, found).unwrap();
+    } else {
+        for (line, (found, written)) in found.lines().zip(written.lines()).enumerate() {
+            assert_eq!(found, written, "line {} of refusals.json", line + 1);
+        }
+        assert_eq!(found.len(), written.len());
+    }
+}
+
+#[tokio::test]
+async fn the_rust_layer_makes_the_downstream_keys_of_the_vectors() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = Engine::open(directory.path()).unwrap();
+    for vector in vectors(include_str!("vectors/downstream_keys.json")).as_array().unwrap() {
+        let scope = text(&vector["scope"]).to_owned();
+        let policy = Policy::new().scope(move |_| scope.clone());
+        let idempotency = Idempotency::new(engine.clone()).policy(policy);
+        let request = Request::post("/").header("idempotency-key", text(&vector["key"]));
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let Admission::Keyed(keyed) = idempotency.admit(&parts) else { panic!("{vector}") };
+        let Ruling::Execute(execution) = keyed.begin(&parts, b"").await else { panic!("{vector}") };
+        let derived = execution.attempt().downstream_key(text(&vector["step"]));
+        assert_eq!(derived, text(&vector["derived"]));
+        // It was never started: the key is free for the next vector.
+        execution.fail("it is not run").await;
     }
 }
 
