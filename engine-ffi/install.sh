@@ -3,13 +3,12 @@
 #
 #   install.sh [--prefix DIR] [--libdir NAME] [--destdir DIR] [--profile NAME] [--features LIST] [--symbols keep|strip]
 #
-# --prefix   where it will be used from; default /usr/local
+# --prefix   the directory that it will be used from; default /usr/local
 # --libdir   the directory of libraries below the prefix; default lib
 # --destdir  put in front of the prefix while copying, for packagers
 # --profile  the cargo profile to build with; default release
 # --symbols  keep: with debug symbols, about 6 times as large; default strip
 set -euo pipefail
-cd "$(dirname "$0")"
 
 prefix=/usr/local libdir=lib destdir='' profile=release features='' symbols=strip
 while [ $# -gt 0 ]; do
@@ -24,6 +23,10 @@ while [ $# -gt 0 ]; do
   esac
   shift 2
 done
+# The files that are installed name these places, and a relative one is the caller's.
+case $prefix in /*) ;; *) prefix=$PWD/$prefix ;; esac
+case $destdir in '' | /*) ;; *) destdir=$PWD/$destdir ;; esac
+cd "$(dirname "$0")"
 
 cargo build --quiet -p oncekey-ffi --profile "$profile" --features "$features"
 target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')

@@ -65,6 +65,8 @@ page=$repository/$page
 block "quick start: C" > order.c
 commands install | tee out
 grep -q 'link programs with -Wl,-rpath' out || fail "install.sh does not say how the library is found"
+engine-ffi/install.sh --prefix relative > /dev/null
+grep -qx "prefix=$work/relative" relative/lib/pkgconfig/oncekey.pc || fail "a relative prefix is not the caller's"
 export PKG_CONFIG_PATH="$HOME/.local/lib/pkgconfig"
 linked order yes && runs order
 commands static
