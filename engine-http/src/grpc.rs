@@ -67,9 +67,12 @@ pub(crate) fn percent_encoded(text: &str) -> HeaderValue {
     HeaderValue::try_from(encoded).unwrap_or(HeaderValue::from_static(""))
 }
 
-/// Follows the messages of a body: one byte of flags, four of length, the message.
-#[derive(Default)]
-pub(crate) struct Messages {
+/// Follows the messages of a body of gRPC or gRPC-Web, and tells a unary call from a stream: a service
+/// that holds a response back until it is whole must pass a stream on. The bodies of
+/// `application/grpc-web-text` are in base64 and must not be given to it.
+// Each message: one byte of flags, four of length, the message.
+#[derive(Debug, Default)]
+pub struct Messages {
     prefix: Vec<u8>,
     /// What is missing of the message that was begun.
     left: usize,
@@ -80,8 +83,8 @@ pub(crate) struct Messages {
 const TRAILERS: u8 = 0x80;
 
 impl Messages {
-    /// Takes the next piece in; whether a second message has begun, so that the call is a stream.
-    pub(crate) fn is_stream_after(&mut self, mut data: &[u8]) -> bool {
+    /// Takes the next piece in. `true` once a second message has begun, so that the call is a stream.
+    pub fn is_stream_after(&mut self, mut data: &[u8]) -> bool {
         while !data.is_empty() {
             if self.left > 0 {
                 let read = self.left.min(data.len());

@@ -132,7 +132,7 @@ pub use contract::{Contract, KeyForm, Methods, Refusals, Statuses};
 pub use detached::Task;
 pub use execution::Execution;
 pub use future::ResponseFuture;
-pub use grpc::{http_status as http_status_of_grpc, is_grpc};
+pub use grpc::{Messages as GrpcMessages, http_status as http_status_of_grpc, is_grpc};
 pub use idempotency::{Admission, BufferedBody, Idempotency, Keyed, Refusal, Ruling};
 pub use layer::IdempotencyLayer;
 pub use markers::{Answered, NotExecuted, NotStored, OutcomeUnknown, Ttl};

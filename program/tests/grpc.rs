@@ -81,13 +81,18 @@ impl Service {
         Ok(Response::new(Messages(receiver)))
     }
 
-    /// As many messages as there are words.
+    /// As many messages as there are words. At the word `wait` nothing is sent before the gate opens.
     async fn words(self, request: Request<String>) -> Result<Response<Messages>, Status> {
         self.runs.fetch_add(1, Ordering::SeqCst);
         let (answers, receiver) = mpsc::unbounded_channel();
-        for word in request.get_ref().split(' ') {
-            answers.send(word.to_owned()).unwrap();
-        }
+        tokio::spawn(async move {
+            for word in request.get_ref().split(' ') {
+                match word {
+                    "wait" => self.gate.acquire().await.unwrap().forget(),
+                    word => drop(answers.send(word.to_owned())),
+                }
+            }
+        });
         Ok(Response::new(Messages(receiver)))
     }
 
@@ -335,4 +340,32 @@ async fn streams_pass_without_a_key_message_by_message() {
         assert_eq!(calls.words("one", "a").await.unwrap(), ["a"]);
     }
     assert_eq!(calls.runs(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_falls_silent_in_a_call_leaves_its_outcome_unknown() {
+    let idle = Duration::from_millis(300);
+    let calls = Calls::start(&["--body-idle", "300ms"]).await;
+    // Before the message, and before the end.
+    for text in ["wait", "one wait"] {
+        let runs = calls.runs();
+        for _ in 0..2 {
+            let answer = tokio::time::timeout(LONG, calls.words(text, text)).await.unwrap();
+            refused(answer, Code::FailedPrecondition, "idempotency_outcome_unknown: ");
+        }
+        assert_eq!(calls.runs(), runs + 1);
+    }
+    // A stream is quiet for as long as it likes.
+    let open = async {
+        calls.ran(3).await;
+        tokio::time::sleep(idle * 3).await;
+        // Those two that were given up wait there, too.
+        calls.service.gate.add_permits(3);
+    };
+    let streamed = tokio::time::timeout(LONG, calls.words("stream", "one two wait three"));
+    let (words, ()) = tokio::join!(streamed, open);
+    assert_eq!(words.unwrap().unwrap(), ["one", "two", "three"]);
+    let again = calls.words("stream", "one two wait three").await;
+    refused(again, Code::FailedPrecondition, "idempotency_response_not_stored: ");
+    assert_eq!(calls.runs(), 3);
 }

@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::time::Duration;
 
+use oncekey_http::GrpcMessages;
+
 use crate::report::metrics;
 use crate::wire::body::{Body, Streaming};
 
@@ -15,9 +17,11 @@ pub(crate) enum BodyFailed {
     Idle,
 }
 
-/// The whole body; or what of it is within `limit`, and the rest as it comes.
+/// The whole body; or what of it is within `limit`, and the rest as it comes. The `messages` of a call
+/// of gRPC are read as far as the second: it makes the call a stream, which goes on as it comes.
 pub(crate) async fn collect(
     mut rest: Streaming,
+    mut messages: Option<GrpcMessages>,
     limit: usize,
     idle: Duration,
 ) -> Result<Body, BodyFailed> {
@@ -33,11 +37,13 @@ pub(crate) async fn collect(
             Ok(None) => return Ok(Body::read(read, counted, None)),
             Ok(Some(Err(_))) => return Err(BodyFailed::Broken),
             Ok(Some(Ok(frame))) => {
-                let more = frame.data_ref().map_or(0, bytes::Bytes::len);
+                let data = frame.data_ref().map_or(&[][..], |data| &data[..]);
+                let more = data.len();
+                let is_stream = messages.as_mut().is_some_and(|m| m.is_stream_after(data));
                 counted.grow(more as f64);
                 len += more;
                 read.push_back(frame);
-                if len > limit {
+                if len > limit || is_stream {
                     return Ok(Body::read(read, counted, Some(rest)));
                 }
             }

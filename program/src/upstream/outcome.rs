@@ -94,7 +94,7 @@ fn ignored<T>(name: &HeaderName) -> Option<T> {
 fn is_stream(response: &response::Parts) -> bool {
     let content_type = response.headers.get(http::header::CONTENT_TYPE);
     let content_type = content_type.map_or(&b""[..], |value| value.as_bytes());
-    let streams = ["text/event-stream", "multipart/x-mixed-replace"];
+    let streams = ["text/event-stream", "multipart/x-mixed-replace", "application/grpc-web-text"];
     streams.iter().any(|stream| {
         let start = content_type.get(..stream.len());
         start.is_some_and(|start| start.eq_ignore_ascii_case(stream.as_bytes()))
@@ -201,6 +201,7 @@ mod tests {
         assert!(not_stored(&[("content-type", "Text/Event-Stream; charset=utf-8")]));
         // The layer tells a unary call from a stream.
         assert!(!not_stored(&[("content-type", "application/grpc+proto")]));
+        assert!(not_stored(&[("content-type", "application/grpc-web-text")]));
         assert!(!not_stored(&[("content-type", "application/json")]));
         assert!(!not_stored(&[]));
     }

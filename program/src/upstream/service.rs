@@ -12,7 +12,9 @@ use base64::engine::general_purpose::STANDARD;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
-use oncekey_http::{Attempt, CheckpointError, NotExecuted, NotStored, OutcomeUnknown, is_grpc};
+use oncekey_http::{
+    Attempt, CheckpointError, GrpcMessages, NotExecuted, NotStored, OutcomeUnknown, is_grpc,
+};
 use tower_service::Service;
 
 use super::checkpoints::{Control, Reachable};
@@ -129,14 +131,13 @@ impl UpstreamService {
         Said::take(&mut parts.headers).apply(&mut parts, &conduct.outcomes);
         let meter = lease.pool.meter.clone();
         let rest = Streaming::new(incoming, lease);
-        // Of a call of gRPC the layer reads the first message, and knows a unary call by its end.
-        let as_it_comes = is_grpc(&parts.headers)
-            || parts.extensions.get::<NotStored>().is_some()
+        let as_it_comes = parts.extensions.get::<NotStored>().is_some()
             || parts.extensions.get::<OutcomeUnknown>().is_some();
         if as_it_comes {
             return Response::from_parts(parts, Body::streaming(rest));
         }
-        match collect::collect(rest, conduct.max_response, conduct.body_idle).await {
+        let messages = is_grpc(&parts.headers).then(GrpcMessages::default);
+        match collect::collect(rest, messages, conduct.max_response, conduct.body_idle).await {
             Ok(body) => Response::from_parts(parts, body),
             // The body has counted it.
             Err(BodyFailed::Broken) => unknown(Why::Reset),

@@ -1,6 +1,6 @@
 """Rows about what the proxy tells of requests: every metric that docs/proxy.md names, every field of the access log."""
 from rig import *
-import re
+import re, struct
 
 PAGE = open(os.path.join(HERE, "../../../docs/proxy.md")).read()
 NAMED = re.findall(r"^\| `(oncekey_\w+)` \| (counter|gauge|histogram)(?:, by ((?:`\w+`(?:, )?)+))? \|", PAGE, re.M)
@@ -42,6 +42,23 @@ def metrics():
     with serve(lambda c, head: c.close(), lambda c: c) as listener, Proxy([f"http://no.such.name.invalid:{dead}", f"https://127.0.0.1:{listener.getsockname()[1]}"], store(), "--admin", f"127.0.0.1:{(admin := free_port())}") as proxy:
         a = call(proxy.port, "POST", "/orders", new()); text = scraped(admin)
         check("metrics: no name, no TLS: their stages", code(a) == "upstream_unreachable" and all(value(text, "oncekey_proxy_upstream_failures_total", stage=stage, sent="no") == 1 for stage in ("resolve", "tls")), a, text)
+    with Flaky() as up, Process().start([BINARY, "proxy", "--config", toml(f'listen = ["127.0.0.1:{(port := free_port())}"]\n[upstream]\nurls = ["http://127.0.0.1:{up.port}"]\nmax_connections = 1\nconnect_timeout = "200ms"\n[admin]\nlisten = "127.0.0.1:{(admin := free_port())}"\n'), "--store", store()], port):
+        slow = threading.Thread(target=call, args=(port, "POST", "/slow?ms=5000", new())); slow.start(); until(lambda: value(scraped(admin), "oncekey_proxy_upstream_connections", state="busy"), lambda n: n == 1)
+        k = new(); a = call(port, "POST", "/orders", k); text = scraped(admin)
+        check("metrics: all connections in use: a checkout, surely not sent", code(a) == "upstream_unreachable" and value(text, "oncekey_proxy_upstream_failures_total", stage="checkout", sent="no") == 1 == value(text, "oncekey_proxy_upstream_failures_total"), a, text); slow.join()
+        b = call(port, "POST", "/orders", k); check("metrics: and its key was free", b[0] == 201, b)
+    def never_reads(c, head):
+        if b"/stuck" in head: c.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)); return
+        c.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 90000\r\n\r\n" + b"x" * 60000); go_on.wait(60); c.sendall(b"x" * 30000)
+    go_on = threading.Event()
+    with serve(never_reads) as listener, Proxy([listener.getsockname()[1]], store(), "--admin", f"127.0.0.1:{(admin := free_port())}") as proxy:
+        a = call(proxy.port, "POST", "/stuck", body=b"x" * (64 << 20)); text = scraped(admin)
+        check("metrics: a reset while the request is sent: a write, maybe sent", a[0] in (0, 502) and value(text, "oncekey_proxy_upstream_failures_total", stage="write", sent="maybe") == 1 == value(text, "oncekey_proxy_upstream_failures_total"), a[0], text)
+        answers = []; asked = threading.Thread(target=lambda: answers.append(call(proxy.port, "POST", "/held", new()))); asked.start()
+        held = lambda t: value(t, "oncekey_proxy_buffered_bytes", of="responses")
+        check("metrics: what is held of a response", held(until(lambda: scraped(admin), lambda t: held(t) >= 60000)) == 60000)
+        go_on.set(); asked.join()
+        check("metrics: it was handed on whole, and is held no more", len(answers[0][2]) == 90000 and held(until(lambda: scraped(admin), lambda t: held(t) == 0)) == 0, answers[0][:2])
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 def log():
     with Flaky() as up, Proxy([up.port], store(), "--log", "json") as proxy:
