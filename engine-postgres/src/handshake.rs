@@ -164,12 +164,15 @@ async fn compare(
     if instance == 0 {
         return Ok(());
     }
+    // ORDER: before the mark is read. Another connection to the same server may have a group acknowledged in
+    // between, which the snapshot of this statement does not show.
+    let acknowledged = known.acknowledged.load(Ordering::SeqCst);
     let params: Params<'_> =
         vec![Box::new(signed(instance)), Box::new(met.generation), Box::new(met.boot)];
     let rows = connection.run(&statements.renew, &params).await.map_err(|(failure, _)| failure)?;
     let number: Option<i64> = rows.first().and_then(|row| row.try_get(4).ok()).flatten();
     let number = number.map_or(0, unsigned);
-    if number < known.acknowledged.load(Ordering::SeqCst) {
+    if number < acknowledged {
         match accept {
             true => known.acknowledged.store(number, Ordering::SeqCst),
             false => known.lost.store(true, Ordering::SeqCst),

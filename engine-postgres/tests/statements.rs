@@ -412,6 +412,32 @@ fn history_lost_is_not_said_of_a_group_that_came_late() {
     assert_eq!(opened.surely(vec![opened.claim(4)]).applied.len(), 1);
 }
 
+/// One connection looks for the mark while another, to the same server, has a group acknowledged.
+#[test]
+fn history_lost_is_not_said_of_a_group_that_was_acknowledged_meanwhile() {
+    let Some(cluster) = cluster() else { return };
+    let opened = cluster.store();
+    opened.surely(vec![opened.claim(1)]);
+    // The first renewal is shut out by its gate. The second looks for the mark: it stands still behind its
+    // snapshot, and holds no lock.
+    opened.raw.run(
+        "CREATE SEQUENCE turn;
+         CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           IF nextval('turn') = 2 THEN PERFORM pg_sleep(1); END IF; RETURN NULL; END $$;
+         CREATE TRIGGER dawdle BEFORE UPDATE ON oncekey.instance FOR EACH STATEMENT EXECUTE FUNCTION dawdle();
+         DELETE FROM oncekey.boot",
+    );
+    std::thread::scope(|scope| {
+        let renewing =
+            scope.spawn(|| while ask(|done| opened.store.renew(opened.instance, done)).is_err() {});
+        while opened.raw.number("SELECT last_value FROM turn") < 2 {}
+        opened.surely(vec![opened.claim(2)]);
+        renewing.join().unwrap();
+    });
+    assert!(opened.raw.number("SELECT last_value FROM turn") > 3, "both looked for the mark");
+    opened.surely(vec![opened.claim(3)]);
+}
+
 #[test]
 fn history_lost_and_accepted_the_process_goes_on() {
     let Some(cluster) = cluster() else { return };
