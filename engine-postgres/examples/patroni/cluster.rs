@@ -1,9 +1,12 @@
 //! Three members of etcd and three of Patroni on this machine, and what is done to them.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+use oncekey_testing::postgres::{as_user, give, program, programs};
 
 use crate::Result;
 
@@ -39,12 +42,9 @@ pub(crate) struct Cluster {
     patronis: Vec<Option<Child>>,
 }
 
-fn as_postgres(program: &str) -> Command {
-    let mut command = Command::new("setpriv");
-    if rustix::process::geteuid().is_root() {
-        command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]);
-    }
-    command.args(["--pdeathsig=KILL", "--", program]);
+fn as_postgres(name: impl AsRef<OsStr>) -> Command {
+    let mut command = as_user("KILL");
+    command.arg(name);
     command
 }
 
@@ -53,14 +53,13 @@ impl Cluster {
     pub(crate) fn start(dir: &Path, port: u16) -> Result<Self> {
         fs::create_dir_all(dir)?;
         let dir = dir.canonicalize()?;
+        let programs = programs().ok_or("PostgreSQL is not installed (Debian: postgresql-15)")?;
         let mut cluster = Self { dir, port, etcds: Vec::new(), patronis: Vec::new() };
         for member in 0..MEMBERS {
             fs::create_dir_all(cluster.dir.join(format!("sockets{member}")))?;
-            fs::write(cluster.config(member), cluster.patroni_yml(member))?;
+            fs::write(cluster.config(member), cluster.patroni_yml(member, &programs))?;
         }
-        if rustix::process::geteuid().is_root() {
-            Command::new("chown").args(["-R", "postgres"]).arg(&cluster.dir).status()?;
-        }
+        give(&cluster.dir);
         for member in 0..MEMBERS {
             let etcd = cluster.start_etcd(member)?;
             cluster.etcds.push(etcd);
@@ -129,7 +128,7 @@ impl Cluster {
             .spawn()?)
     }
 
-    fn patroni_yml(&self, member: usize) -> String {
+    fn patroni_yml(&self, member: usize, programs: &Path) -> String {
         let (dir, server, rest) = (self.dir.display(), self.port(0, member), self.port(3, member));
         let etcd: Vec<_> =
             (0..MEMBERS).map(|member| format!("127.0.0.1:{}", self.port(1, member))).collect();
@@ -155,7 +154,7 @@ bootstrap:
 postgresql:
   listen: 127.0.0.1:{server}
   connect_address: 127.0.0.1:{server}
-  bin_dir: /usr/lib/postgresql/15/bin
+  bin_dir: {programs}
   data_dir: {dir}/data{member}
   pgpass: {dir}/pgpass{member}
   remove_data_directory_on_rewind_failure: true
@@ -167,13 +166,16 @@ postgresql:
     rewind: {{username: postgres}}
 tags: {{nofailover: false, nosync: false}}
 ",
-            etcd = etcd.join(",")
+            etcd = etcd.join(","),
+            programs = programs.display()
         )
     }
 
     fn ask(&self, member: usize, query: &str) -> Option<String> {
         let output = Command::new("timeout")
-            .args(["5", "psql", "-X", "-A", "-t", "-q", "-U", "postgres", "-h", "127.0.0.1", "-p"])
+            .arg("5")
+            .arg(program("psql"))
+            .args(["-X", "-A", "-t", "-q", "-U", "postgres", "-h", "127.0.0.1", "-p"])
             .arg(self.port(0, member).to_string())
             .args(["-d", "postgres", "-c", query])
             .stdin(Stdio::null())

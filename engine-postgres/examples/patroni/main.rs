@@ -3,8 +3,8 @@
 //! acknowledged may be lost, and no key be granted twice.
 //!
 //! `patroni DIR [failovers] [minutes]`. The campaign goes on where it stopped: DIR keeps the cluster, every
-//! key that was acknowledged and a line for each failover. Needs a patroni of 3.0.4 or later, Debian's etcd-server and
-//! postgresql-15, and the ports from 24000 on.
+//! key that was acknowledged and a line for each failover. Needs a patroni of 3.0.4 or later, Debian's etcd-server,
+//! a PostgreSQL (the newest that is installed, or the one whose folder `ONCEKEY_POSTGRES_BIN` names) and the ports from 24000 on.
 
 mod cluster;
 mod load;

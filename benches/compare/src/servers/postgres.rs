@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use rustix::process::Signal;
 use tokio_postgres::{Client, NoTls, Statement};
 
-use super::{Server, SocketDir, as_user, find};
+use super::{Server, SocketDir, as_user};
 use crate::engines::cache_bytes;
 use crate::rival::{Answer, Rival};
 use crate::work::{Id, Work};
@@ -176,12 +176,12 @@ struct Connection {
     complete: Statement,
 }
 
-/// Where Debian, or the path, has the programs of version 15.
+/// The programs of the newest version that is installed, or those in the folder that `ONCEKEY_POSTGRES_BIN` names.
 ///
 /// # Errors
 /// Not installed.
 pub fn programs() -> Result<PathBuf> {
-    find(&["postgres", "initdb"], &["/usr/lib/postgresql/15/bin"])
+    oncekey_testing::postgres::programs().ok_or_else(|| "PostgreSQL is not installed".into())
 }
 
 impl Rows {
