@@ -67,8 +67,15 @@ impl Machine {
             // Another owner took it over already.
             return self.given_back(hash, now);
         }
+        let held = change.before.as_ref().is_some_and(|before| {
+            let overdue = before.deadline.is_some_and(|deadline| deadline <= at);
+            before.state == RowState::InFlight
+                && before.owner == instance
+                && !answer.ended
+                && !overdue
+        });
         if change.doubtful
-            && let Some(outcome) = settled(change, &work.command, row, at)
+            && let Some(outcome) = settled(change, &work.command, row, held, at)
         {
             return self.finish(hash, outcome.map(|reply| (reply, None, Time(at))), None, now);
         }
@@ -94,9 +101,7 @@ impl Machine {
             }
             // The row is gone: a tombstone that was swept, long after.
             let reply = match &work.command {
-                Command::Abort { .. } | Command::Release { .. } | Command::OwnerGone { .. } => {
-                    Ok((Reply::Done, None, self.clock.lo(now)))
-                }
+                Command::OwnerGone { .. } => Ok((Reply::Done, None, self.clock.lo(now))),
                 _ => Err(Error::new(ErrorKind::OutcomeUnknown, "the row is gone")),
             };
             return self.finish(hash, reply, None, now);
@@ -162,28 +167,33 @@ impl Machine {
     }
 }
 
-/// What became of a change that may have been carried out, when another row is there now. `None`: it is
-/// to be decided again on that row.
-fn settled(change: &Changing, command: &Command, row: &Row, at: u64) -> Option<Result<Reply>> {
-    let same_life = change.before.as_ref().is_some_and(|before| before.token == row.token);
-    if row.state == RowState::Free && same_life {
-        // Another change freed the key that this one was to free.
-        return None;
-    }
-    let moved_on = row.state == RowState::Free
-        || change.before.as_ref().is_some_and(|before| before.token < row.token);
+/// What became of a change that may have been carried out, when another row is there now. `held`: the
+/// claim that it was to end counted as no orphan until now. `None`: it is to be decided again on that row.
+fn settled(
+    change: &Changing,
+    command: &Command,
+    row: &Row,
+    held: bool,
+    at: u64,
+) -> Option<Result<Reply>> {
+    let newer = change.before.as_ref().is_some_and(|before| before.token < row.token);
     match command {
-        Command::Abort { .. } | Command::Release { .. } | Command::OwnerGone { .. } if moved_on => {
-            // A first attempt follows a freed key. A later one follows an orphan: this one, that was taken
-            // over and never freed, or one that came long after.
-            let freed = change.image.state == RowState::Free;
-            let told = match freed && row.state != RowState::Free && row.attempt > 1 {
-                true => Err(Error::new(ErrorKind::OutcomeUnknown, "another caller took over")),
-                false => Ok(Reply::Done),
-            };
-            Some(told)
+        Command::OwnerGone { .. } => newer.then_some(Ok(Reply::Done)),
+        Command::Abort { .. } | Command::Release { .. } => {
+            // What frees a key is told by its row as long as the key is not claimed again. What leaves an orphan
+            // is not, once the orphan is resolved.
+            let resolved = !matches!(row.state, RowState::InFlight | RowState::Orphan);
+            let leaves_orphan = change.image.state == RowState::Orphan;
+            (newer || (leaves_orphan && resolved)).then(|| match held {
+                // Nobody else ends a claim that its owner holds.
+                true => Ok(Reply::Done),
+                false => Err(Error::new(
+                    ErrorKind::OutcomeUnknown,
+                    "another caller may have resolved the orphan",
+                )),
+            })
         }
-        Command::Complete { .. } if moved_on => {
+        Command::Complete { .. } if newer => {
             // Its record would still stand, unless it was carried out and has expired.
             let ttl = change.image.expires_in.unwrap_or(0);
             let sent_at = change.sent_at.unwrap_or(0);

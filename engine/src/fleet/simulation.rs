@@ -72,6 +72,17 @@ struct Process {
     open: usize,
 }
 
+/// A claim that was granted and not told.
+struct Untold {
+    /// Which life asked for it.
+    life: usize,
+    key: u8,
+    /// A begin of its own in the history, which did not happen if that of the caller did.
+    begin: CallId,
+    /// Whether the caller was told something else: the claim was resolved by others meanwhile.
+    answered: bool,
+}
+
 /// A request on its way to the store, or its answer on the way back.
 enum Message {
     Request(Action),
@@ -94,9 +105,8 @@ struct World {
     calm: bool,
     told: BTreeMap<&'static str, usize>,
     waits: u64,
-    /// Claims that were granted and not told yet, by token: the life that asked, and a begin of its own in
-    /// the history, which did not happen if the claim is told.
-    untold: BTreeMap<Token, (usize, CallId)>,
+    /// Claims that were granted and not told yet, by token.
+    untold: BTreeMap<Token, Untold>,
     /// Those of lives that were killed: what gives them back may still be on its way.
     forgotten: BTreeSet<Token>,
 }
@@ -213,13 +223,18 @@ impl World {
                 };
             }
         };
+        if command.starts_execution() && !matches!(reply, Reply::Claimed) {
+            let life = self.processes[at].life;
+            let of_it = self.untold.values_mut().filter(|of| (of.life, of.key) == (life, key));
+            of_it.for_each(|untold| untold.answered = true);
+        }
         let handles = &mut self.processes[at].handles;
         let attempt = record.as_ref().and_then(|record| record.attempt().cloned());
         let (name, answer) = match reply {
             Reply::Claimed => {
                 let attempt = attempt.expect("a claim has an attempt");
-                if let Some((_, begin)) = self.untold.remove(&attempt.token) {
-                    self.history.answer(begin, Answer::Refused);
+                if let Some(untold) = self.untold.remove(&attempt.token) {
+                    self.history.answer(untold.begin, Answer::Refused);
                 }
                 handles.push(Handle::Claim(key, attempt.token));
                 let checkpoint = attempt.checkpoint.as_ref().map(|saved| match saved {
@@ -400,8 +415,9 @@ impl World {
             if image.grants && image.attempt == 1 {
                 let stored = image.fingerprint.clone().unwrap();
                 let body = u8::from(stored != fingerprint(0).to_stored().shared_bytes());
-                let id = self.history.call(number, Call::Begin { body });
-                self.untold.insert(token(1, *version), (life, id));
+                let begin = self.history.call(number, Call::Begin { body });
+                let untold = Untold { life, key: number, begin, answered: false };
+                self.untold.insert(token(1, *version), untold);
             }
             let row = before.rows.iter().find(|row| row.hash == *applied);
             if let Some(row) = row
@@ -471,11 +487,13 @@ impl World {
         let Plan { kills, pauses, jumps, .. } = self.plan;
         if chance < kills {
             self.count("killed");
-            // What it asked for was not answered, and may have happened: that is enough.
+            // What it asked for and was not told may have happened: that is enough.
             let life = self.processes[at].life;
-            let of_it = self.untold.extract_if(.., |_, (of, _)| *of == life);
-            for (token, (_, id)) in of_it.collect::<Vec<_>>() {
-                self.history.answer(id, Answer::Refused);
+            let of_it = self.untold.extract_if(.., |_, untold| untold.life == life);
+            for (token, untold) in of_it.collect::<Vec<_>>() {
+                if !untold.answered {
+                    self.history.answer(untold.begin, Answer::Refused);
+                }
                 self.forgotten.insert(token);
             }
             self.processes[at] = self.process();
@@ -529,6 +547,7 @@ fn simulate(name: &str, plan: Plan, default_seeds: u64, found: &[u64]) {
     let seeds = std::env::var("ONCEKEY_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
     let (first, seeds) = (first.unwrap_or(0), seeds.unwrap_or(default_seeds));
     let mut told: BTreeMap<&'static str, usize> = BTreeMap::new();
+    let mut failed = Vec::new();
     for seed in (first..first + seeds).chain(found.iter().copied()) {
         let world = World::new(seed, plan);
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| world.run()));
@@ -536,13 +555,14 @@ fn simulate(name: &str, plan: Plan, default_seeds: u64, found: &[u64]) {
             Ok(counts) => {
                 counts.into_iter().for_each(|(what, n)| *told.entry(what).or_default() += n)
             }
-            Err(panic) => {
+            Err(_) => {
                 println!("{name}: ONCEKEY_SEED={seed} ONCEKEY_SEEDS=1 shows it");
-                std::panic::resume_unwind(panic);
+                failed.push(seed);
             }
         }
     }
     println!("{name}, seeds {first}..{}: {told:?}", first + seeds);
+    assert!(failed.is_empty(), "{name}: seeds {failed:?}");
 }
 
 const LONG: u64 = 1_000_000_000;
@@ -574,7 +594,7 @@ fn lost_late_and_repeated_statements_are_settled() {
         lost: 6,
         patience: LONG,
     };
-    simulate("lossy", plan, 60, &[3487]);
+    simulate("lossy", plan, 60, &[3487, 12212]);
 }
 
 #[test]
@@ -589,7 +609,7 @@ fn instances_that_die_and_stand_still_leave_orphans_and_no_second_execution() {
         lost: 3,
         patience: LONG,
     };
-    simulate("dying", plan, 60, &[2215, 4750]);
+    simulate("dying", plan, 60, &[2215, 4750, 46001]);
 }
 
 #[test]
@@ -604,7 +624,7 @@ fn a_clock_of_the_store_that_jumps_ends_leases_too_soon_or_late_and_runs_nothing
         lost: 3,
         patience: LONG,
     };
-    simulate("jumping", plan, 60, &[3120]);
+    simulate("jumping", plan, 60, &[3120, 26411, 60853]);
 }
 
 #[test]
@@ -619,7 +639,7 @@ fn callers_that_lose_patience_leave_no_claim_behind() {
         lost: 5,
         patience: 1_500,
     };
-    simulate("impatient", plan, 60, &[2131]);
+    simulate("impatient", plan, 60, &[2131, 12663]);
 }
 
 #[test]
