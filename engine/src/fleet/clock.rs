@@ -1,5 +1,7 @@
 //! The store's time, seen from afar.
 
+use std::time::Duration;
+
 use crate::base::sync::Instant;
 use crate::semantics::time::{Time, millis};
 
@@ -27,9 +29,13 @@ impl StoreClock {
 
     /// The store's time is at most this.
     pub(crate) fn hi(&self, at: Instant) -> Time {
-        let since = millis(at.saturating_duration_since(self.sent));
-        Time(self.now + drifted(since, 1001) + 1)
+        Time(self.now + at_most(at.saturating_duration_since(self.sent)))
     }
+}
+
+/// How long a span by this process's clock may last by that of the store, in milliseconds.
+pub(crate) fn at_most(span: Duration) -> u64 {
+    drifted(millis(span), 1001) + 1
 }
 
 /// Clocks of two machines drift apart by less than a thousandth.
@@ -39,8 +45,6 @@ fn drifted(span: u64, thousandths: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

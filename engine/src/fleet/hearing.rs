@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::clock::StoreClock;
+use super::clock::{StoreClock, at_most};
 use super::machine::{Current, Machine};
 use super::slot::Stage;
 use super::store::{Failure, GroupAnswer, Registered, Renewal, Rows};
 use crate::base::error::{Error, ErrorKind};
 use crate::base::sync::Instant;
 use crate::semantics::key::KeyHash;
-use crate::semantics::time::Time;
+use crate::semantics::time::{Time, millis};
 
 /// How long after a failed registration the next one is sent: until one succeeds, nothing is granted.
 const REGISTER_AGAIN: Duration = Duration::from_millis(200);
@@ -131,6 +131,7 @@ impl Machine {
         match (result, &mut self.current) {
             (Ok(Renewal::Renewed { lease_until, now: store_now }), Some(current)) => {
                 current.lease_until = lease_until;
+                current.renewed = sent;
                 self.heard(store_now, sent, now);
             }
             (Ok(Renewal::Ended { now: store_now }), _) => {
@@ -158,7 +159,7 @@ impl Machine {
         };
         self.heard(registered.now, sent, now);
         let lease_until = registered.lease_until;
-        self.current = Some(Current { id: registered.instance, lease_until });
+        self.current = Some(Current { id: registered.instance, lease_until, renewed: sent });
         self.last = registered.instance;
         self.next_renewal = now + self.rules.lease / 5;
     }
@@ -170,10 +171,14 @@ impl Machine {
         }
     }
 
-    /// Whether this instance counts as living beyond doubt.
+    /// Whether this instance counts as living beyond doubt: by the store's clock, and by its own, since the
+    /// clock of the store may have gone back meanwhile.
     pub(super) fn is_current(&self, instance: u64, now: Instant) -> bool {
         self.current.is_some_and(|current| {
-            current.id == instance && self.clock.hi(now) < Time(current.lease_until)
+            let silent = at_most(now.saturating_duration_since(current.renewed));
+            current.id == instance
+                && self.clock.hi(now) < Time(current.lease_until)
+                && silent < millis(self.rules.lease)
         })
     }
 }
@@ -199,7 +204,7 @@ mod tests {
             replay_bytes: 1 << 20,
             durable_claims: true,
         };
-        let registered = Registered { instance: 7, lease_until: 600_000, now: 0 };
+        let registered = Registered { instance: 7, lease_until: 1_600_000, now: 1_000_000 };
         Machine::new(rules, Limits::new(Bounds::NONE).into(), registered, now, now)
     }
 
@@ -220,6 +225,19 @@ mod tests {
         machine.take_in(now, Event::Registered(Err(Failure::NotCarriedOut(refused))));
         assert!(registration(&mut machine, now).is_none(), "not at once");
         assert!(registration(&mut machine, now + REGISTER_AGAIN).is_some());
+    }
+
+    #[test]
+    fn a_clock_of_the_store_that_goes_back_makes_no_lease_longer() {
+        let now = Instant::now();
+        let mut machine = machine(now);
+        machine.heard(0, now, now);
+        assert!(machine.is_current(7, now + LEASE / 2));
+        assert!(!machine.is_current(7, now + LEASE), "another process may have declared its end");
+        machine.renewing = Some(now + LEASE);
+        let renewal = Renewal::Renewed { lease_until: 1_200_000, now: 600_000 };
+        machine.renewed(Ok(renewal), now + LEASE);
+        assert!(machine.is_current(7, now + LEASE));
     }
 
     #[test]

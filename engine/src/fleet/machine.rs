@@ -84,6 +84,8 @@ pub(super) enum Timer {
 pub(crate) struct Current {
     pub(crate) id: u64,
     pub(crate) lease_until: u64,
+    /// When the renewal that gave this lease was sent, at the latest.
+    pub(crate) renewed: Instant,
 }
 
 /// See the head of this file.
@@ -132,9 +134,10 @@ impl Machine {
         sent: Instant,
         now: Instant,
     ) -> Self {
+        let (id, lease_until) = (registered.instance, registered.lease_until);
         Self {
             limits,
-            current: Some(Current { id: registered.instance, lease_until: registered.lease_until }),
+            current: Some(Current { id, lease_until, renewed: sent }),
             clock: StoreClock::new(registered.now, sent, now),
             slots: HashMap::default(),
             replays: Replays::new(rules.replay_bytes),

@@ -117,7 +117,10 @@ impl MemoryStore {
                 Some(owner) => {
                     row.owner_ended =
                         owner.ended_at.map(|ended| ended.max(row.started_at).min(self.now));
-                    row.owner_lapsed = owner.ended_at.is_none() && owner.lease_until < self.now;
+                    // Beyond one lease from now on the clock went back.
+                    let lives = self.now..=self.now + owner.lease;
+                    row.owner_lapsed =
+                        owner.ended_at.is_none() && !lives.contains(&owner.lease_until);
                 }
             }
         }
