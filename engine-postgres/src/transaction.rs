@@ -141,7 +141,7 @@ async fn look(store: &PostgresStore, completing: &Completing) -> Result<(), Erro
     store.read(0, vec![completing.hash], done);
     let closed = || error(ErrorKind::Closed, "", None);
     let rows = receiver.await.map_err(|_| closed())?.map_err(|failure| failure.error().clone())?;
-    completing.why_not(rows.rows.first())
+    completing.why_not(rows.rows.first(), rows.now)
 }
 
 impl Connection for tokio_postgres::Transaction<'_> {

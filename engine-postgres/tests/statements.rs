@@ -474,6 +474,60 @@ fn an_orphan_is_one_since_its_owner_ended_if_that_was_earlier() {
     assert_eq!((row.since, row.expires_at), (Some(started + 1), Some(started + 1_000_001)));
 }
 
+/// An orphan that nobody wrote as one: its owner ended, or its deadline passed, and then its TTL went by.
+#[test]
+fn expired_a_claim_that_nobody_declared_an_orphan_is_only_claimed_anew() {
+    let Some(cluster) = cluster() else { return };
+    let me = cluster.store();
+    let now = "(extract(epoch FROM clock_timestamp())*1000)::bigint";
+    let end = |owner: u64, ago: &str| {
+        me.raw.run(&format!("UPDATE oncekey.instance SET ended_at = {ago} WHERE id = {owner}"));
+    };
+    let (hour, ttl) = (3_600_000, 86_400_000);
+    // So long ago the owner ended, or the deadline was; none: it lives, and has no deadline.
+    for (number, ended, deadline, stands) in [
+        (1, None, None, true),
+        (2, Some(ttl - hour), None, true),
+        (3, Some(ttl + hour), None, false),
+        (4, None, Some(ttl - hour), true),
+        (5, None, Some(ttl + hour), false),
+        (6, Some(ttl - hour), Some(ttl + hour), false),
+        (7, Some(ttl + hour), Some(ttl - hour), false),
+        // Ended before it was granted: an orphan since it was.
+        (8, Some(4 * ttl), None, false),
+    ] {
+        for of_another in [false, true] {
+            let owner = cluster.open(&me.database, "", LEASE);
+            let hash = number * 2 + u128::from(of_another);
+            let image = owner.claim(hash);
+            let version = owner.surely(vec![image.clone()]).applied[0].1;
+            let ago =
+                |span: Option<i64>| span.map_or("NULL".into(), |ago| format!("{now} - {ago}"));
+            let (ended, deadline) = (ago(ended), ago(deadline));
+            me.raw.run(&format!(
+                "UPDATE oncekey.key SET started_at = {now} - 3 * ttl_ms, deadline = {deadline} WHERE version = {version}"
+            ));
+            end(owner.instance, &ended);
+            let by = if of_another { &me } else { &owner };
+            let row = only(by.read(hash));
+            assert_eq!(row.has_expired(by.read(hash).now), !stands, "{number}");
+            // Alone, or one of several: the statements differ.
+            let mut completed = by.surely(match number % 2 {
+                0 => vec![change(&image, version, RowState::Completed)],
+                _ => vec![change(&image, version, RowState::Completed), by.claim(1_000 + hash)],
+            });
+            completed.applied.retain(|(of, _)| *of == hash);
+            assert_eq!(completed.applied.len(), usize::from(stands), "{number} {of_another}");
+            if !stands {
+                let told = completed.found.rows.iter().find(|row| row.hash == hash).unwrap();
+                assert_eq!((told.version, told.state), (version, RowState::InFlight));
+                let anew = RowImage { expected: version, ..me.claim(hash) };
+                assert_eq!(me.surely(vec![anew]).applied.len(), 1, "{number}");
+            }
+        }
+    }
+}
+
 #[test]
 fn clock_jump_a_clock_that_went_30_days_ahead_changes_nothing() {
     let Some(cluster) = cluster() else { return };

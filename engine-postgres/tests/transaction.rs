@@ -171,6 +171,22 @@ fn a_transaction_that_cannot_see_the_claim_gives_it_back() {
 }
 
 #[test]
+fn a_claim_whose_owner_ended_a_ttl_ago_is_fenced() {
+    shop(async |Shop { one, mut client, .. }| {
+        let held = claim(&one, "a").await;
+        one.reopen().unwrap();
+        let long_ago = "UPDATE oncekey.key SET started_at = started_at - 2 * ttl_ms;
+                        UPDATE oncekey.instance SET ended_at = 1 WHERE ended_at IS NOT NULL";
+        client.batch_execute(long_ago).await.unwrap();
+        let mut transaction = client.transaction().await.unwrap();
+        let failed = held.complete_in(&mut transaction, b"late").await.unwrap_err();
+        assert_eq!(failed.kind(), ErrorKind::Fenced);
+        transaction.rollback().await.unwrap();
+        assert!(matches!(begin(&one, "a").await, Begin::Claimed(_)), "it is new");
+    });
+}
+
+#[test]
 fn a_claim_of_an_embedded_store_is_unsupported() {
     shop(async |Shop { mut client, .. }| {
         let dir = std::env::temp_dir().join(format!("oncekey-embedded-{}", std::process::id()));

@@ -12,7 +12,11 @@ WITH s AS MATERIALIZED (
                 THEN ((s.now + coalesce($6, k.ttl_ms)) / s.bucket_ms % s.leaves)::smallint ELSE s.leaves END,
     checkpoint = NULL
   FROM s WHERE k.hash = $3::uuid AND k.token = $4::bigint AND k.state IN (1, 2)
-    AND (k.expires_at IS NULL OR k.expires_at > s.now)
+    AND CASE WHEN k.state = 2 THEN k.expires_at > s.now
+             ELSE (k.deadline IS NULL OR k.deadline + k.ttl_ms > s.now)
+                  AND NOT EXISTS (SELECT 1 FROM oncekey.instance o WHERE o.id = k.owner AND o.ended_at IS NOT NULL
+                                  AND greatest(o.ended_at, k.started_at) + k.ttl_ms <= s.now)
+        END
   RETURNING k.hash, k.version, k.expires_at, k.leaf
 ), res AS (
   INSERT INTO oncekey.response (leaf, version, expires_at, hash, body)

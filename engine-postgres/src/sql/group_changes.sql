@@ -1,7 +1,13 @@
 , l AS MATERIALIZED (                            -- never waits: a row that somebody holds is told as not applied
   SELECT k.hash, k.owner, k.state AS was, k.started_at FROM i JOIN oncekey.key k ON k.hash = i.hash AND k.version = i.expected
   WHERE i.expected > 0
-    AND (i.grants OR k.expires_at IS NULL OR k.expires_at > i.now)  -- what expired on the way is only claimed anew
+    AND (i.grants OR CASE WHEN k.state <> 1      -- what expired on the way is only claimed anew
+      THEN k.expires_at IS NULL OR k.expires_at > i.now
+      ELSE (k.deadline IS NULL OR k.deadline + k.ttl_ms > i.now)
+           AND (k.owner = $2 AND NOT i.ended     -- of another owner the end tells
+                OR NOT EXISTS (SELECT 1 FROM oncekey.instance o WHERE o.id = k.owner AND o.ended_at IS NOT NULL
+                               AND greatest(o.ended_at, k.started_at) + k.ttl_ms <= i.now))
+      END)
   FOR UPDATE OF k SKIP LOCKED
 ), n AS MATERIALIZED (                           -- the version is drawn behind the row lock: versions of a row grow
   SELECT i.*, nextval('oncekey.version') AS v,

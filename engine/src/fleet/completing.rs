@@ -41,13 +41,13 @@ impl Completing {
         claim.handle().backend.shared_store()
     }
 
-    /// Why a statement found nothing to complete; `Ok`: the claim stands, so that its transaction is one
-    /// that cannot see it.
+    /// Why a statement found nothing to complete, by the row as it was read at `now`; `Ok`: the claim stands,
+    /// so that its transaction is one that cannot see it.
     ///
     /// # Errors
     /// `Fenced`, `AlreadyCompleted`.
-    pub fn why_not(&self, row: Option<&Row>) -> Result<()> {
-        match row {
+    pub fn why_not(&self, row: Option<&Row>, now: u64) -> Result<()> {
+        match row.filter(|row| !row.has_expired(now)) {
             Some(row) if matches!(row.state, RowState::Completed | RowState::WithoutResponse) => {
                 Err(refusal(&Reply::AlreadyCompleted))
             }

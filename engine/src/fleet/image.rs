@@ -56,9 +56,9 @@ pub(crate) fn record(row: &Row, incarnation: u64, now: u64) -> Result<Option<Rec
 }
 
 fn attempt(row: &Row, incarnation: u64) -> Attempt {
-    let deadline = match (row.deadline, row.owner_ended) {
-        (Some(deadline), Some(ended)) => Some(deadline.min(ended)),
-        (deadline, ended) => deadline.or(ended),
+    let deadline = match row.state {
+        RowState::InFlight => row.overdue_at(),
+        _ => row.deadline,
     };
     Attempt {
         token: token(incarnation, row.token),

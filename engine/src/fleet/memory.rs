@@ -88,7 +88,7 @@ impl MemoryStore {
                 Some(row) => {
                     row.version == image.expected
                         && self.locked != Some(image.hash)
-                        && (image.grants || row.expires_at.is_none_or(|at| at > self.now))
+                        && (image.grants || !row.has_expired(self.now))
                 }
             };
             if fits && !(image.grants && answer.ended) {

@@ -49,8 +49,7 @@ impl Machine {
         if (row.writer, row.op) == (change.image.writer, change.image.op) {
             return self.applied(hash, row.clone(), gives_back, at, now);
         }
-        let expired = row.expires_at.is_some_and(|expires_at| expires_at <= at);
-        if row.version == change.image.expected && (change.image.grants || !expired) {
+        if row.version == change.image.expected && (change.image.grants || !row.has_expired(at)) {
             if answer.ended && change.image.grants {
                 self.changes.push_back(hash);
                 return if self.current.is_some_and(|current| current.id == instance) {

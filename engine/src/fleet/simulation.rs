@@ -654,5 +654,5 @@ fn what_expires_is_new_again() {
         lost: 0,
         patience: LONG,
     };
-    simulate("expiring", plan, 60, &[1033]);
+    simulate("expiring", plan, 60, &[1033, 2743]);
 }

@@ -308,6 +308,23 @@ pub struct Upkeep {
     pub bytes: u64,
 }
 
+impl Row {
+    /// Since when a claim in flight counts as an orphan: its owner ended, or it is held beyond its deadline.
+    pub fn overdue_at(&self) -> Option<u64> {
+        let ends = [self.deadline, self.owner_ended].into_iter().flatten();
+        ends.min().filter(|_| self.state == RowState::InFlight)
+    }
+
+    /// Whether the row counts as absent at that time: only a new claim may change it.
+    pub fn has_expired(&self, now: u64) -> bool {
+        let expires_at = match self.state {
+            RowState::InFlight => self.overdue_at().map(|since| since.saturating_add(self.ttl)),
+            _ => self.expires_at,
+        };
+        expires_at.is_some_and(|expires_at| expires_at <= now)
+    }
+}
+
 impl RowImage {
     /// The row that the change leaves. The same as the statement of a store makes: a property test
     /// compares them.
