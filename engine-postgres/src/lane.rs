@@ -115,6 +115,13 @@ impl Lane {
         Ok(expiring.collect())
     }
 
+    /// The longest lease among the instances that are silent beyond theirs and not declared ended.
+    pub(crate) async fn silent(&mut self) -> Answered<Option<Duration>> {
+        let rows = self.run(|statements| &statements.silent, &vec![]).await?;
+        let lease = rows.first().and_then(|row| row.try_get::<_, Option<i64>>(0).ok().flatten());
+        Ok(lease.map(|lease| Duration::from_millis(unsigned(lease))))
+    }
+
     /// Empties a leaf. One round trip, one implicit transaction: nothing stays open behind a pooler.
     pub(crate) async fn truncate(&mut self, leaf: i16) -> Answered<()> {
         self.connect().await?;

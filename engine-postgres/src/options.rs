@@ -115,6 +115,18 @@ impl Options {
         oncekey::fleet::open(Arc::new(self.store()?), self.engine.clone())
     }
 
+    /// The longest lease among the processes that are silent for longer than theirs and that no process has declared
+    /// ended; `None` when there is none. What they had claimed is locked until then, and no listing has it. An engine
+    /// declares them ended once it has lived for that lease, and for its own: for tools that live shortly.
+    ///
+    /// Opens a connection and closes it.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn silent(&self) -> Result<Option<Duration>> {
+        self.store()?.silent()
+    }
+
     /// The store alone, without an engine.
     ///
     /// # Errors

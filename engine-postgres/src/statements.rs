@@ -32,6 +32,7 @@ pub(crate) struct Statements {
     pub(crate) create: Sql,
     pub(crate) complete_in: Sql,
     pub(crate) lapsed: Sql,
+    pub(crate) silent: Sql,
     pub(crate) upkeep_elect: Sql,
     pub(crate) upkeep_scan: Sql,
     pub(crate) upkeep_expire: Sql,
@@ -162,6 +163,7 @@ impl Statements {
                 &[T::TEXT, T::INT8, T::UUID, T::INT8, T::BYTEA, T::INT8],
             ),
             lapsed: sql(include_str!("sql/lapsed.sql"), &[]),
+            silent: sql(include_str!("sql/silent.sql"), &[]),
             upkeep_elect: sql(include_str!("sql/upkeep_elect.sql"), &[T::INT8]),
             upkeep_scan: sql(include_str!("sql/upkeep_scan.sql"), &[T::INT8]),
             upkeep_expire: sql(
@@ -210,6 +212,7 @@ impl Statements {
             &mut self.create,
             &mut self.complete_in,
             &mut self.lapsed,
+            &mut self.silent,
             &mut self.upkeep_elect,
             &mut self.upkeep_scan,
             &mut self.upkeep_expire,

@@ -36,6 +36,7 @@ enum Request {
     Orphans(u64, Option<u128>, usize, Done<Rows>),
     Scan(u64, u128, usize, Done<Rows>),
     Expiring(Done<Vec<Expiring>>),
+    Silent(Done<Option<Duration>>),
     Upkeep(u64, Duration, Done<Upkeep>),
     Close(u64, Done<()>),
 }
@@ -95,6 +96,10 @@ impl PostgresStore {
         Ok(Self { groups, control, upkeep, settings, thread })
     }
 
+    pub(crate) fn silent(&self) -> Result<Option<Duration>> {
+        self.wait(Request::Silent)
+    }
+
     fn wait<T: Send + 'static>(&self, request: impl FnOnce(Done<T>) -> Request) -> Result<T> {
         let (sender, receiver) = std::sync::mpsc::channel();
         send(&self.control, request(Box::new(move |answer| drop(sender.send(answer)))));
@@ -126,6 +131,7 @@ impl Request {
             }
             Self::Scan(instance, from, most, done) => done(lane.scan(instance, from, most).await),
             Self::Expiring(done) => done(lane.expiring().await),
+            Self::Silent(done) => done(lane.silent().await),
             Self::Upkeep(by, interval, done) => done(upkeep::round(lane, by, interval).await),
             Self::Close(instance, done) => done(lane.close(instance).await),
         }
@@ -142,6 +148,7 @@ impl Request {
                 done(Err(closed));
             }
             Self::Expiring(done) => done(Err(closed)),
+            Self::Silent(done) => done(Err(closed)),
             Self::Renew(_, done) => done(Err(closed)),
             Self::End(.., done) => done(Err(closed)),
             Self::Upkeep(.., done) => done(Err(closed)),

@@ -18,7 +18,7 @@ fn killed_at_random_behind_http_there_are_as_many_orders_as_keys() {
     let shop = test.parent().and_then(Path::parent).unwrap().join("examples/shop");
     assert!(shop.exists(), "build it: cargo build -p oncekey-postgres --example shop");
     let url = cluster.url(&cluster.database());
-    let output = Command::new(shop).args(["kill", "8", &url]).output().unwrap();
+    let output = Command::new(shop).args(["kill", "6", &url]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     println!("{said}{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success());

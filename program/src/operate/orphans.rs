@@ -69,7 +69,7 @@ impl Orphans {
     }
 
     fn look(&self, output: &Output) -> Result<Value, Failure> {
-        let mut found = self.at.open(output)?.orphans()?;
+        let mut found = self.at.open_settled(output)?.orphans()?;
         let scope = self.scope.bytes().map(|scope| percent_encode(&scope));
         let key = self.key.as_ref().map(|key| percent_encode(&key.0));
         let older = self.older.map(|older| older.as_millis());

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use http::{Method, StatusCode};
@@ -15,6 +16,12 @@ use super::held;
 use super::output::Output;
 use crate::base::exit::{Exit, Failure};
 use crate::config::{Target, without_secrets};
+
+/// Between two questions whether a process is silent.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// How long the end of a silent process may take beyond its lease; then the command goes on without.
+const SETTLED: Duration = Duration::from_secs(5);
 
 /// Which store.
 #[derive(Args, Debug)]
@@ -63,6 +70,11 @@ pub(crate) fn is_shared(store: &str) -> bool {
     store.starts_with("postgres://") || store.starts_with("postgresql://")
 }
 
+/// Options to look at a shared server with. A short lease: a command lives shortly, and holds nothing.
+fn shared(url: &str) -> oncekey_postgres::Options {
+    oncekey_postgres::Options::new(url).lease(PAUSE)
+}
+
 impl Where {
     pub(crate) fn store(&self) -> &str {
         self.store.as_deref().unwrap_or("./oncekey-store")
@@ -97,14 +109,37 @@ impl Where {
         Ok(place)
     }
 
+    /// As [`open`](Self::open), for a list of what dead processes left. A process of a fleet that died is ended by one
+    /// that has lived for its lease: where no other does it, this one does.
+    pub(crate) fn open_settled(&self, output: &Output) -> Result<Place, Failure> {
+        let place = self.open(output)?;
+        if !matches!(place, Place::Shared(..)) {
+            return Ok(place);
+        }
+        let (start, mut said) = (Instant::now(), false);
+        let silent = || shared(self.store()).silent().map_err(|error| failure(&error));
+        while let Some(lease) = silent()?
+            && start.elapsed() < lease + SETTLED
+        {
+            if !said {
+                said = true;
+                output.note(&format!(
+                    "a process is silent beyond its lease of {} s: waiting until it counts as dead",
+                    lease.as_secs_f32()
+                ));
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(place)
+    }
+
     fn find(&self) -> Result<Place, Failure> {
         if let Some(target) = &self.url {
             return Ok(Place::Served(Box::new(Client::new(target.clone(), self.token()?)?)));
         }
         let store = self.store();
         if is_shared(store) {
-            let options = oncekey_postgres::Options::new(store);
-            let engine = options.open().map_err(|error| failure(&error))?;
+            let engine = shared(store).open().map_err(|error| failure(&error))?;
             return Ok(Place::Shared(engine, without_secrets(store)));
         }
         let path = PathBuf::from(store);

@@ -43,4 +43,8 @@ def fleet():
             done = over_unix(sock, "POST", "/api/v1/orphans/complete", {**orphan, "reason": "it shipped", "confirm": orphan["token"][-4:], "status": 200, "body": "shipped"})
             g = ask(two, "/slow?ms=20000", k); check("fleet: resolved through the other: the client gets that response", done[0] == 200 and (g[0], g[2]) == (200, b"shipped"), done, g)
             listed = json.loads(over_unix(sock, "GET", "/api/v1/keys/list")[1]); check("fleet: keys are listed", len(listed["keys"]) == 3, listed)
+            k = new(); t = threading.Thread(target=ask, args=(two, "/slow?ms=20000", k)); t.start(); until(lambda: up.count("/slow"), lambda n: n == 3); two.kill(); t.join()
+            # Before the lease is over there is nothing to wait for: the proxy may be alive.
+            run = until(lambda: subprocess.run([BINARY, "orphans", "--store", pg.url, "--json"], capture_output=True, text=True), lambda run: run.stderr); listed = json.loads(run.stdout or "{}").get("orphans", [])
+            check("fleet: nobody is left: a command waits for the lease and lists the orphan", [o["key"] for o in listed] == [k] and "silent beyond its lease" in run.stderr, run)
 ROWS = {"fleet": fleet}

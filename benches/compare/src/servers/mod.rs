@@ -120,13 +120,12 @@ impl Drop for Server {
     }
 }
 
-/// The first directory that holds all of `programs`: one of `known`, or of the path.
-fn find(programs: &[&str], known: &[&str]) -> Result<PathBuf> {
+/// The first directory of the path that holds a program.
+fn find(program: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    (known.iter().map(PathBuf::from))
-        .chain(std::env::split_paths(&path))
-        .find(|dir| programs.iter().all(|program| dir.join(program).exists()))
-        .ok_or_else(|| format!("{} is not installed", programs[0]).into())
+    std::env::split_paths(&path)
+        .find(|dir| dir.join(program).exists())
+        .ok_or_else(|| format!("{program} is not installed").into())
 }
 
 /// Servers put all their processes directly under the first.

@@ -41,7 +41,7 @@ impl Redis {
     /// # Errors
     /// No server.
     pub fn start(dir: &Path, work: &Work) -> Result<Self> {
-        find(&["redis-server"], &[])?;
+        find("redis-server")?;
         std::fs::create_dir_all(dir)?;
         let sockets = SocketDir::create("redis")?;
         let socket = sockets.0.join("redis.sock");
