@@ -38,3 +38,8 @@ mod middleware;
 
 pub use middleware::{Idempotent, IdempotentService};
 pub use oncekey_http::{Attempt, Contract, Idempotency, Policy, Recovery, Stored};
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

@@ -69,6 +69,14 @@ engine-ffi/install.sh --prefix relative > /dev/null
 grep -qx "prefix=$work/relative" relative/lib/pkgconfig/oncekey.pc || fail "a relative prefix is not the caller's"
 export PKG_CONFIG_PATH="$HOME/.local/lib/pkgconfig"
 linked order yes && runs order
+# What the README says in two lines is the same with another prefix.
+(
+  sed -n '/^## From C$/,/^## /p' "$repository/README.md" | sed -n '/^```sh$/,/^```$/p' | sed "1d;\$d;s|/usr/local|$work/short|" > readme.sh
+  grep -q install.sh readme.sh || fail "the README says nothing of C"
+  export PKG_CONFIG_PATH=$work/short/lib/pkgconfig
+  . ./readme.sh > /dev/null
+  linked a.out yes
+)
 commands static
 linked order-static no && runs order-static
 linked order-alone no && runs order-alone alone

@@ -141,8 +141,9 @@ pub use recorded::{DecodeError, StoredResponse};
 pub use service::IdempotencyService;
 pub use stats::LayerStats;
 
-/// The examples of the README.
+/// The examples of the READMEs, of this crate and of the repository.
 #[cfg(doctest)]
+#[doc = include_str!("../README.md")]
 #[doc = include_str!("../../README.md")]
 struct ReadmeExamples;
 

@@ -38,3 +38,13 @@ pub fn gated_statements(schema: &str) -> Vec<(&'static str, String, Vec<String>)
     .map(|(name, sql)| (name, sql.text, sql.types.iter().map(|of| of.name().to_owned()).collect()))
     .collect()
 }
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;
+
+/// The snippets of the page about fleets.
+#[cfg(all(doctest, feature = "http"))]
+#[doc = include_str!("../../docs/fleet.md")]
+struct FleetExamples;

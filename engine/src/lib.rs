@@ -118,3 +118,8 @@ pub use semantics::fingerprint::{Fingerprint, FingerprintBuilder, MAX_LABEL_LEN,
 pub use semantics::http_request::{FingerprintedHeaders, HttpRequest, MAX_FINGERPRINTED_HEADERS};
 pub use semantics::key::{Key, MAX_KEY_LEN};
 pub use semantics::token::Token;
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

@@ -743,6 +743,15 @@ fn documented(mark: &str) -> Vec<Vec<(String, i32)>> {
     blocks.map(|block| block.split("```").next().unwrap().lines().map(line).collect()).collect()
 }
 
+/// Runs a script that finds the program by its name.
+fn bash(script: &str, dir: &Path) -> Output {
+    let binary = Path::new(env!("CARGO_BIN_EXE_oncekey")).parent().unwrap();
+    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
+    let mut bash = Command::new("bash");
+    bash.args(["-c", script]).env("PATH", path).current_dir(dir).stdin(Stdio::null());
+    bash.output().unwrap()
+}
+
 /// Runs the lines of a block in one shell, and gives the names of the commands in it.
 fn shell(block: &[(String, i32)], dir: &Path) -> Vec<String> {
     let mut script = String::new();
@@ -752,15 +761,7 @@ fn shell(block: &[(String, i32)], dir: &Path) -> Vec<String> {
             command.replace(['"', '$', '\'', '`', '\\'], " "),
         ));
     }
-    let binary = Path::new(env!("CARGO_BIN_EXE_oncekey")).parent().unwrap();
-    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
-    let ran = Command::new("bash")
-        .args(["-c", &script])
-        .env("PATH", path)
-        .current_dir(dir)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    let ran = bash(&script, dir);
     assert_eq!(code(&ran), 0, "{}{}", out(&ran), err(&ran));
     let words = block.iter().filter_map(|(command, _)| command.strip_prefix("oncekey "));
     words.map(|rest| rest.split(' ').next().unwrap().to_owned()).collect()
@@ -795,6 +796,19 @@ fn every_command_of_the_page_does_what_the_page_says() {
         let row = format!("| {code} | {} |", words(meaning.trim()));
         assert!(words(page).contains(&row), "{row}");
     }
+}
+
+#[test]
+fn many_orphans_are_resolved_as_the_page_says() {
+    if Command::new("jq").arg("--version").output().is_err() {
+        return println!("LEFT OUT: the lines of JSON that jq makes: there is no jq");
+    }
+    let offline = Offline::new();
+    let block = documented("files, with jq").remove(0);
+    let script: String = block.iter().map(|(line, _)| format!("{line}\n")).collect();
+    let ran = bash(&script, offline.dir.path());
+    assert_eq!(code(&ran), 0, "{}{}", out(&ran), err(&ran));
+    assert!(out(&ran).contains("lost"), "{}{}", out(&ran), err(&ran));
 }
 
 /// Ten million keys: the first rows come at once, and an export keeps nothing.

@@ -44,3 +44,8 @@ pub use in_memory::InMemory;
 pub use linear::{Answer, Call, CallId, History, Violation};
 pub use model::{Begun, Model, Refused};
 pub use random::{Random, Seed, seeds};
+
+/// The examples of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

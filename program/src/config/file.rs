@@ -339,7 +339,9 @@ fn log_level(text: &str) -> Result<tracing::Level, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::print;
     use super::*;
+    use std::collections::BTreeSet;
     use std::time::Duration;
 
     fn mistakes(text: &str) -> Vec<String> {
@@ -367,6 +369,48 @@ path = "/v1/payments/:id"
             "oncekey.toml:11:8: route \"/v1/payments/:id\": parameters are written {id}, the rest {*rest}",
         ];
         assert_eq!(mistakes(text), expected);
+    }
+
+    /// The fields that a file has, each with its section.
+    fn fields(text: &str) -> BTreeSet<(&str, &str)> {
+        let mut section = "";
+        let mut fields = BTreeSet::new();
+        for line in text.lines() {
+            if line.starts_with('[') {
+                section = line.split_once(']').unwrap().0;
+            } else if let Some((name, _)) = line.split_once(" = ") {
+                fields.insert((section, name));
+            }
+        }
+        fields
+    }
+
+    /// Whether a line of the page says that its value is not the default.
+    fn is_no_default(line: &str) -> bool {
+        let comment = line.split_once(" # ").map_or("", |(_, comment)| comment);
+        comment.contains("default") || comment.contains("required")
+    }
+
+    #[test]
+    fn the_page_names_every_field_and_its_default() {
+        let page = include_str!("../../../docs/proxy.md");
+        let example = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+        assert_eq!(mistakes(example), [""; 0]);
+
+        let mut in_route = false;
+        let defaults = example.lines().filter(|line| {
+            in_route = if line.starts_with('[') { line.starts_with("[[") } else { in_route };
+            !in_route && !is_no_default(line)
+        });
+        let defaults: String = defaults.map(|line| format!("{line}\n")).collect();
+        let mut stated = Config::default();
+        read(&mut stated, "oncekey.toml", &defaults, |_| ()).unwrap();
+        let printed = print(&Config::default());
+        assert_eq!(print(&stated), printed);
+        let on_page = fields(example);
+        for field in fields(&printed) {
+            assert!(on_page.contains(&field), "{field:?} is not on the page");
+        }
     }
 
     #[test]
