@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Checks what the docs hand to other programs: the OpenAPI document and the schema of refusals, against a running
-# service; the alert rules and the dashboard, against the list of metrics. Needs Python with venv; takes the
-# checkers from PyPI and promtool from Debian's package when it is not installed.
+# Checks the pages (links, names, what runs each snippet), and what they hand to other programs: the OpenAPI document
+# and the schema of refusals, against a running service; the alert rules and the dashboard, against the list of
+# metrics. Needs Python with venv; takes the checkers from PyPI and promtool from Debian's package when it is not installed.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
+python3 docs/pages.py
 python3 docs/monitoring/generate.py --check
 promtool=$(command -v promtool || true)
 if [ -z "$promtool" ] && command -v apt-get > /dev/null; then

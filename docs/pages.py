@@ -60,7 +60,7 @@ RUN_BY = {
     },
     "program/README.md": {"oncekey proxy": ".ci/demo: oncekey proxy"},
     "docs/http.md": {'{"type":"about:blank"': "engine-ffi/tests/vectors/refusals.json: idempotency_key_locked"},
-    "docs/fleet.md": {"ALTER ROLE": "engine-postgres/tests/settings.rs: ALTER ROLE"},
+    "docs/fleet.md": {"ALTER ROLE": "engine-postgres/tests/common/modes.rs: ALTER ROLE app"},
 }
 NOT_RUN = {
     "docs/architecture.md": {"lib.rs": "a picture", "caller": "a picture"},

@@ -3,9 +3,10 @@
 // duplicates, crashes and power loss. Everything that was answered is on disk, in a directory that
 // one process holds at a time.
 //
-// [Engine.Do] runs an operation in one call. [Engine.Begin] asks for the right to execute the operation that a [Key] names, and gives one of
-// five answers: a [Claim] to execute under, the [Recorded] response of an earlier execution, or why
-// it cannot execute now ([InFlight], [Mismatch], [Orphan]).
+// [Engine.Do] runs an operation in one call. [Engine.Begin] asks for the right to execute the
+// operation that a [Key] names, and gives one of five answers: a [Claim] to execute under, the
+// [Recorded] response of an earlier execution, or why it cannot execute now ([InFlight], [Mismatch],
+// [Orphan]).
 //
 // Contexts bound how long a call waits, never what happens to the operation: a completion whose
 // context ends is made durable all the same. The one exception is Begin: a claim that was won but

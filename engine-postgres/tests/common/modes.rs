@@ -8,17 +8,14 @@ use oncekey_testing::postgres::{as_user, give};
 
 use super::{Cluster, Raw};
 
-/// What a role needs where startup options are refused.
+/// The settings that docs/fleet.md gives a role where startup options are refused.
 pub fn settings_of(cluster: &Cluster, whose: &str) {
-    for setting in [
-        "statement_timeout = '10s'",
-        "enable_seqscan = off",
-        "enable_hashjoin = off",
-        "enable_mergejoin = off",
-        "jit = off",
-        "plan_cache_mode = force_generic_plan",
-    ] {
-        cluster.raw("postgres").run(&format!("ALTER {whose} SET {setting}"));
+    let page = include_str!("../../../docs/fleet.md");
+    let settings = page.lines().filter_map(|line| line.trim().strip_prefix("ALTER ROLE app "));
+    let settings: Vec<_> = settings.map(|setting| format!("ALTER {whose} {setting}")).collect();
+    assert!(!settings.is_empty(), "docs/fleet.md has no settings");
+    for setting in settings {
+        cluster.raw("postgres").run(&setting);
     }
 }
 
