@@ -201,6 +201,11 @@ fn greet(config: &Config, engine: &Engine, urls: &[String], desk: &Desk) {
     if let Some(socket) = &desk.socket {
         eprintln!("oncekey: control socket {}", socket.path().display());
     }
+    if let Some(address) = config.admin.listen {
+        eprintln!(
+            "oncekey: console http://{address}/; `oncekey console` prints a link that signs a browser in"
+        );
+    }
     if let Some(url) = urls.iter().find(|url| url.starts_with("http://")) {
         let name = headers.first().map_or("", String::as_str);
         eprintln!(

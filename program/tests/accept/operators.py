@@ -53,6 +53,7 @@ def restored():
             check("restored: a key from before is refused, others run", (a[0], code(a), b[0], c[0]) == (409, "idempotency_outcome_unknown", 201, 201) and up.count("/orders") == 2, a, b, c)
 def misspelled():
     with Flaky() as up, Proxy([up.port], store(), "--admin", f"127.0.0.1:{(port := free_port())}") as proxy:
+        check("the start says where the console is, and how to sign in", f"console http://127.0.0.1:{port}/; `oncekey console`" in proxy.said(), proxy.said())
         for name in ("Idempotence-Key", "Idempotency_Key", "X-Request-Idempotency-Key"): call(proxy.port, "POST", "/orders", headers={name: "k"})
         call(proxy.port, "GET", "/count", headers={"Idempotence-Key": "k"}); text = call(port, "GET", "/metrics")[2].decode()
         check("a header that looks like that of a key: counted, logged once", "oncekey_proxy_unrecognized_key_header_total 3" in text and proxy.said().count("looks like that of a key") == 1, proxy.said())
