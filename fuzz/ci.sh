@@ -7,7 +7,7 @@ seconds=${1:-10}
 # libFuzzer's instrumentation is unstable; this lets the stable compiler take it.
 export RUSTC_BOOTSTRAP=1
 command -v cargo-fuzz > /dev/null || cargo install cargo-fuzz --locked
-for target in decoders journal directory model; do
+for target in decoders journal directory model config headers; do
     printf '\n== %s\n' "$target"
     # redb leaks a database when it panics over damage: processes of their own, one after the other.
     fork=$([ "$target" = directory ] && echo -fork=1 || true)
