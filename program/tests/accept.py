@@ -238,6 +238,7 @@ def a15():
             ("bare LF", (head + "Content-Length: 2\r\n\r\n{}").replace("\r\n", "\n")),
             ("a folded header", head + "X-A: b\r\n c: d\r\nContent-Length: 2\r\n\r\n{}"),
             ("a space before the colon", head + "Content-Length : 2\r\n\r\n{}"),
+            ("two hosts", head + "Host: other\r\nContent-Length: 2\r\n\r\n{}"),
             ("another coding than chunked", head + "Transfer-Encoding: chunked, gzip\r\n\r\n0\r\n\r\n"),
             ("two codings", head + "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n"),
         ):

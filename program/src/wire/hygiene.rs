@@ -59,6 +59,12 @@ impl Hygiene {
             let detail = "The request has both Content-Length and Transfer-Encoding.";
             return Err(Problem::new(StatusCode::BAD_REQUEST, "request_malformed", detail));
         }
+        // Two hosts: servers and what stands before them disagree about which is meant. Source: RFC 9112,
+        // section 3.2.
+        if headers.get_all(header::HOST).iter().nth(1).is_some() {
+            let detail = "The request has more than one Host.";
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "request_malformed", detail));
+        }
         if headers.get_all(header::VIA).iter().any(|via| contains(via, &self.via)) {
             let detail = "The request came through this proxy before.";
             return Err(Problem::new(StatusCode::LOOP_DETECTED, "loop_detected", detail));
@@ -333,6 +339,7 @@ mod tests {
             problem.into_response().status().as_u16()
         };
         assert_eq!(refused(&[("Transfer-Encoding", "chunked"), ("Content-Length", "1")]), 400);
+        assert_eq!(refused(&[("Host", "h"), ("Host", "h")]), 400);
         assert_eq!(refused(&[("Via", "1.0 a, 1.1 oncekey (0123)")]), 508);
         assert!(cleaned(&hygiene(&[]), &[("Via", "1.1 oncekey (9999)")]).is_ok());
     }
