@@ -122,6 +122,10 @@ fn configuration(arguments: &command::Proxy) -> Result<Config, Failure> {
     arguments.apply_policy(&mut config.policy);
     arguments.apply(&mut config);
     config.check().map_err(Failure::usage)?;
+    if cfg!(not(feature = "otel")) && config.traces.collector.is_some() {
+        let text = "[traces] collector needs a program that was built with --features otel";
+        return Err(Failure::usage(text));
+    }
     Ok(config)
 }
 

@@ -16,7 +16,7 @@ use super::policy::{Policy, Route};
 use super::scope::Scope;
 use super::section::{Mistakes, Section};
 use super::store::StoreAt;
-use super::target::Target;
+use super::target::{Address, Speaks, Target};
 use crate::base::units;
 
 /// Reads `text`, the file `name`, over `config`. `flags` changes the policy that routes start from.
@@ -120,6 +120,13 @@ fn running(config: &mut Config, root: &mut Section<'_>) {
         section.text("format", &mut config.log.format, log_format);
         section.text("level", &mut config.log.level, log_level);
         section.flag("access", &mut config.log.access);
+    }
+    if let Some(mut section) = root.section("traces") {
+        let traces = &mut config.traces;
+        section.text("collector", &mut traces.collector, collector);
+        section.text("ca", &mut traces.ca, some_path);
+        section.text("service", &mut traces.service, |text| Ok(text.to_owned()));
+        section.number("one_in", &mut traces.one_in);
     }
 }
 
@@ -255,6 +262,24 @@ fn health(text: &str) -> Result<Option<String>, String> {
         }
         _ => Err(format!("health {text:?}: a path begins with /")),
     }
+}
+
+/// Reads the address of a collector; an empty one is none.
+fn collector(text: &str) -> Result<Option<Target>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let target = Target::parse(text)?;
+    match target.address {
+        Address::Tcp { speaks: Speaks::Http | Speaks::Https, .. } => {}
+        _ => {
+            return Err(format!("collector {text:?}: write http://HOST:4318 or https://HOST:4318"));
+        }
+    }
+    if target.base.ends_with("/v1/traces") {
+        return Err(format!("collector {text:?}: leave out /v1/traces, which is added"));
+    }
+    Ok(Some(target))
 }
 
 fn host(text: &str) -> Result<Host, String> {
@@ -414,6 +439,23 @@ path = "/v1/payments/:id"
     }
 
     #[test]
+    fn a_collector_is_an_address_of_http() {
+        let told = |collector: &str| mistakes(&format!("[traces]\ncollector = {collector:?}\n"));
+        assert_eq!(told("https://otel.example:4318/base"), Vec::<String>::new());
+        assert_eq!(told(""), Vec::<String>::new());
+        for (wrong, said) in [
+            ("h2c://h:4317", "write http://HOST:4318"),
+            ("unix:/run/otel", "write http://HOST:4318"),
+            ("http://h:4318/v1/traces/", "leave out /v1/traces"),
+            ("h:4318", "write http://HOST:PORT"),
+        ] {
+            let lines = told(wrong);
+            let [line] = &lines[..] else { panic!("{wrong}: {lines:?}") };
+            assert!(line.starts_with("oncekey.toml:2:13: ") && line.contains(said), "{line}");
+        }
+    }
+
+    #[test]
     fn a_route_has_a_path_and_a_table_is_a_table() {
         assert_eq!(
             mistakes("[[route]]\nttl = \"1h\"\n"),
@@ -478,6 +520,9 @@ outcomes = { "503" = "unknown", "401" = "store" }
 path = "/v1/{id}"
 methods = ["POST"]
 required = true
+[traces]
+collector = "http://127.0.0.1:4318"
+one_in = 100
 "#;
         assert_eq!(read(&mut config, "f", text, |_| ()), Ok(()));
         let printed = super::super::print(&config);

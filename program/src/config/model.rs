@@ -11,7 +11,8 @@ use oncekey_http::Contract;
 
 use super::listen::Listen;
 use super::parts::{
-    Admin, Control, Engine, Host, Jwt, Limits, Log, LogFormat, Postgres, Restore, Tls, Upstream,
+    Admin, Control, Engine, Host, Jwt, Limits, Log, LogFormat, Postgres, Restore, Tls, Traces,
+    Upstream,
 };
 use super::policy::{Policy, Route};
 use super::scope::Scope;
@@ -47,6 +48,7 @@ pub(crate) struct Config {
     /// The server that the proxy starts, with its arguments; empty: none.
     pub(crate) command: Vec<std::ffi::OsString>,
     pub(crate) log: Log,
+    pub(crate) traces: Traces,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) drain_delay: Duration,
     pub(crate) lock_wait: Duration,
@@ -106,6 +108,7 @@ impl Default for Config {
             forwarded: true,
             command: Vec::new(),
             log: Log { format: LogFormat::Auto, level: tracing::Level::INFO, access: true },
+            traces: Traces::default(),
             shutdown_timeout: seconds(30),
             drain_delay: Duration::ZERO,
             lock_wait: seconds(10),
@@ -241,6 +244,7 @@ impl Config {
             ("[limits]", self.limits != other.limits),
             ("[admin]", self.admin != other.admin),
             ("[control]", self.control != other.control),
+            ("[traces]", self.traces != other.traces),
             ("[log] format", self.log.format != other.log.format),
             ("[log] level", self.log.level != other.log.level),
             // The journal was laid out for the longest response.

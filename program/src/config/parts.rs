@@ -71,6 +71,25 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// Where spans of requests go.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Traces {
+    /// A collector that speaks OTLP over HTTP; `None`: nowhere.
+    pub(crate) collector: Option<Target>,
+    /// Who signed its certificate; `None`: whom the system believes.
+    pub(crate) ca: Option<PathBuf>,
+    /// The name of this proxy among the services of a trace.
+    pub(crate) service: String,
+    /// Of the requests that bring no trace, one in this many begins one; 0: none.
+    pub(crate) one_in: u32,
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self { collector: None, ca: None, service: "oncekey".to_owned(), one_in: 1 }
+    }
+}
+
 /// Health, metrics and the API for operators.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Admin {

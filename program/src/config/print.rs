@@ -91,6 +91,14 @@ fn rest(out: &mut String, config: &Config) {
     line(out, "format", quoted(&format));
     line(out, "level", quoted(&config.log.level.to_string().to_lowercase()));
     line(out, "access", config.log.access);
+    let traces = &config.traces;
+    out.push_str("\n[traces]\n");
+    let collector = traces.collector.as_ref().map(ToString::to_string);
+    line(out, "collector", quoted(&collector.unwrap_or_default()));
+    let ca = traces.ca.as_ref().map(|path| path.display().to_string());
+    line(out, "ca", quoted(&ca.unwrap_or_default()));
+    line(out, "service", quoted(&traces.service));
+    line(out, "one_in", traces.one_in);
 }
 
 /// What is reached from outside, and by whom.

@@ -20,6 +20,7 @@ use super::scope::{self, Sources};
 use crate::base::latency::Latency;
 use crate::report::access_log::AccessLog;
 use crate::report::metrics;
+use crate::report::spans::Spans;
 use crate::upstream::{Course, PassFailed, Upstreams};
 use crate::wire::body::Body;
 use crate::wire::hygiene::{self, Hygiene};
@@ -48,6 +49,8 @@ pub(crate) struct Proxy {
     pub(crate) access_log: Option<AccessLog>,
     /// Who reads what is counted.
     pub(crate) counted: Option<Arc<Latency>>,
+    /// Where requests are traced.
+    pub(crate) spans: Option<Arc<Spans>>,
     pub(crate) misspelled: Misspelled,
 }
 
@@ -62,7 +65,7 @@ impl Proxy {
     pub(crate) async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Answer {
         let (mut parts, body) = request.into_parts();
         let (log, counted) = (self.access_log, self.counted.clone());
-        let mut record = Record::new(log, counted, &parts, peer.address);
+        let mut record = Record::new(log, counted, self.spans.as_ref(), &parts, peer.address);
         let body = Received::new(body, record.received());
         let call =
             parts.headers.get(header::CONTENT_TYPE).filter(|_| is_grpc(&parts.headers)).cloned();

@@ -16,6 +16,7 @@ use super::route::Route;
 use crate::base::latency::Latency;
 use crate::report::access_log::{AccessLog, Line};
 use crate::report::metrics;
+use crate::report::spans::{Open, Spans};
 use crate::report::trace::TraceParent;
 use crate::upstream::Course;
 
@@ -26,7 +27,8 @@ pub(crate) struct Record {
     begun: Instant,
     method: Method,
     peer: Option<IpAddr>,
-    trace: Option<TraceParent>,
+    /// Of its caller, or its own where there are spans.
+    trace: Option<u128>,
     course: Arc<Course>,
     received: Arc<AtomicU64>,
     sent: u64,
@@ -40,17 +42,20 @@ impl Record {
     pub(super) fn new(
         log: Option<AccessLog>,
         counted: Option<Arc<Latency>>,
+        spans: Option<&Arc<Spans>>,
         parts: &Parts,
         peer: Option<IpAddr>,
     ) -> Self {
+        let caller = TraceParent::of(&parts.headers);
+        let span = spans.map(|spans| spans.request(caller));
         Self {
             log,
             counted,
             begun: Instant::now(),
             method: parts.method.clone(),
             peer,
-            trace: TraceParent::of(&parts.headers),
-            course: Arc::default(),
+            trace: span.as_ref().map(Open::trace).or(caller.map(|caller| caller.trace)),
+            course: Arc::new(Course::new(span)),
             received: Arc::default(),
             sent: 0,
             route: None,
@@ -97,12 +102,14 @@ impl Drop for Record {
         if self.answered.is_none() && self.counted.is_some() {
             metrics::answered(self.pattern(), self.keyed, GONE, None, took);
         }
-        let Some(log) = &self.log else { return };
+        if self.log.is_none() && self.course.span.is_none() {
+            return;
+        }
         let (status, outcome, took) = match self.answered {
             Some((status, outcome, took)) => (Some(status), outcome, took),
             None => (None, GONE, took),
         };
-        log.write(&Line {
+        let line = Line {
             method: &self.method,
             route: self.pattern(),
             status,
@@ -113,8 +120,14 @@ impl Drop for Record {
             bytes_in: self.received.load(Ordering::Relaxed),
             bytes_out: self.sent,
             peer: self.peer,
-            trace: self.trace.map(|parent| parent.trace),
-        });
+            trace: self.trace,
+        };
+        if let Some(log) = &self.log {
+            log.write(&line);
+        }
+        if let Some(span) = &self.course.span {
+            span.answered(&line);
+        }
     }
 }
 

@@ -26,6 +26,7 @@ use crate::front::listener::{self, Passed};
 use crate::front::serve::{Current, Server};
 use crate::front::tls::Tls;
 use crate::report::metrics::{self, Measured};
+use crate::report::spans::{Sink, Spans};
 use crate::upstream::Control;
 
 /// Runs the proxy until a signal ends it. `configure` reads the configuration anew.
@@ -43,7 +44,9 @@ pub(crate) async fn run(
     let layer = layer(&config, &engine);
     let counted = measured.as_ref().map(|measured| measured.requests.clone());
     let checkpoints = checkpoints(config.control.listen).await?;
-    let maker = Maker::new(layer.clone(), json, checkpoints, counted);
+    let sink = sink(&config)?;
+    let spans = sink.clone().map(|sink| Spans::new(sink, config.traces.one_in));
+    let maker = Maker::new(layer.clone(), json, checkpoints, counted, spans);
     let proxy = Current::new(maker.proxy(&config).map_err(Failure::usage)?);
     let health = Arc::new(Health {
         layer: layer.clone(),
@@ -94,6 +97,10 @@ pub(crate) async fn run(
     Open { layer, health, server, stop, accepting, behind }.close(&config).await;
     drop(desk);
     store::close(&engine)?;
+    if let Some(sink) = sink {
+        // The runtime that sends them must not be blocked. It panics in a defect alone.
+        let _ = tokio::task::spawn_blocking(move || sink.close()).await;
+    }
     match gone {
         true => Err(Failure::failed("the server behind ended".to_owned())),
         false => Ok(()),
@@ -105,6 +112,21 @@ fn measure(config: &Config) -> Result<Option<Measured>, Failure> {
     let is_read = config.admin.listen.is_some() || config.control.socket != Socket::Off;
     let measured = is_read.then(metrics::install).transpose();
     measured.map_err(|error| Failure::failed(format!("cannot count: {error}")))
+}
+
+/// Where spans go, if there is such a place.
+#[cfg(feature = "otel")]
+fn sink(config: &Config) -> Result<Option<Arc<dyn Sink>>, Failure> {
+    let collector = config.traces.collector.as_ref();
+    let sink = collector.map(|target| super::collector::Collector::new(target, config));
+    let sink = sink.transpose().map_err(Failure::usage)?;
+    Ok(sink.map(|sink| Arc::new(sink) as _))
+}
+
+/// A configuration that names one was refused.
+#[cfg(not(feature = "otel"))]
+fn sink(_: &Config) -> Result<Option<Arc<dyn Sink>>, Failure> {
+    Ok(None)
 }
 
 fn layer(config: &Config, engine: &Engine) -> IdempotencyLayer {

@@ -12,6 +12,7 @@ use crate::front::proxy::Proxy;
 use crate::front::restored::Restored;
 use crate::front::route::Routes;
 use crate::report::access_log::AccessLog;
+use crate::report::spans::Spans;
 use crate::upstream::{Control, Upstreams, health};
 use crate::wire::hygiene::Hygiene;
 
@@ -21,6 +22,7 @@ pub(crate) struct Maker {
     pub(crate) json: bool,
     pub(crate) control: Option<Arc<Control>>,
     pub(crate) counted: Option<Arc<Latency>>,
+    pub(crate) spans: Option<Arc<Spans>>,
     via: HeaderValue,
 }
 
@@ -30,8 +32,9 @@ impl Maker {
         json: bool,
         control: Option<Arc<Control>>,
         counted: Option<Arc<Latency>>,
+        spans: Option<Arc<Spans>>,
     ) -> Self {
-        Self { layer, json, control, counted, via: via() }
+        Self { layer, json, control, counted, spans, via: via() }
     }
 
     /// # Errors
@@ -64,6 +67,7 @@ impl Maker {
             upstreams,
             access_log,
             counted: self.counted.clone(),
+            spans: self.spans.clone(),
             misspelled: Default::default(),
         })
     }

@@ -1,6 +1,8 @@
 //! The life of the process: its store, its sockets, its signals, its end.
 
 mod child;
+#[cfg(feature = "otel")]
+mod collector;
 mod desk;
 mod lifecycle;
 mod maker;

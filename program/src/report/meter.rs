@@ -66,6 +66,10 @@ impl Meter {
         })
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The upstream answered: from when the request was handed to a connection to the head.
     pub(crate) fn answered(&self, took: Duration) {
         self.seconds.record(took);

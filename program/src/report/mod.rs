@@ -3,4 +3,5 @@
 pub(crate) mod access_log;
 pub(crate) mod meter;
 pub(crate) mod metrics;
+pub(crate) mod spans;
 pub(crate) mod trace;

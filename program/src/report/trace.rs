@@ -1,11 +1,13 @@
 //! Which trace a request belongs to. Source: W3C Trace Context, section 3.2.
 
+use std::fmt;
+
 use http::HeaderMap;
 
 /// The name of the header.
 pub(crate) const TRACEPARENT: &str = "traceparent";
 
-/// The caller's span, as `traceparent` names it.
+/// A span, as `traceparent` names it to those who are asked in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TraceParent {
     pub(crate) trace: u128,
@@ -40,6 +42,13 @@ impl TraceParent {
     }
 }
 
+impl fmt::Display for TraceParent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { trace, span, sampled } = self;
+        write!(f, "00-{trace:032x}-{span:016x}-{:02x}", u8::from(*sampled))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,6 +60,7 @@ mod tests {
         let read = TraceParent::read(WHOLE).unwrap();
         assert_eq!(format!("{:032x}", read.trace), "4bf92f3577b34da6a3ce929d0e0e4736");
         assert_eq!((read.span, read.sampled), (0x00f0_67aa_0ba9_02b7, true));
+        assert_eq!(read.to_string(), WHOLE);
         assert!(!TraceParent::read(&WHOLE.replace("-01", "-02")).unwrap().sampled);
         // Later versions may say more.
         assert_eq!(TraceParent::read(&format!("cc{}-what", &WHOLE[2..])), Some(read));

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
+use crate::report::spans::Open;
+
 /// The course of a request: how far it came. It lies in the extensions of the request, and those who work on it write it.
 #[derive(Default)]
 pub(crate) struct Course {
@@ -13,9 +15,15 @@ pub(crate) struct Course {
     began: Notify,
     /// What the upstreams took, in microseconds and one more; 0 before they answered.
     upstream: AtomicU64,
+    /// The span of the request, where there are spans.
+    pub(crate) span: Option<Open>,
 }
 
 impl Course {
+    pub(crate) fn new(span: Option<Open>) -> Self {
+        Self { span, ..Self::default() }
+    }
+
     /// The execution of a request with a key begins.
     pub(super) fn begin(&self, attempt: u32) {
         self.attempt.store(attempt, Ordering::Relaxed);

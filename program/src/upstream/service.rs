@@ -151,13 +151,22 @@ impl UpstreamService {
     /// Sends a request, and notes how long the upstreams took.
     async fn send(
         &self,
-        request: Request<RequestBody>,
+        mut request: Request<RequestBody>,
         keyed: bool,
     ) -> Result<(Response<Incoming>, Lease), Failed> {
         let (begun, course) = (Instant::now(), request.extensions().get::<Arc<Course>>().cloned());
+        let method = request.method().clone();
+        let span = course.as_ref().and_then(|course| course.span.as_ref());
+        let mut asked = span.map(|span| span.ask(&method, request.headers_mut()));
         let answered = self.upstreams.send(request, keyed, self.conduct.give_up_after).await;
-        if let Some(course) = course {
+        if let Some(course) = &course {
             course.answered(begun.elapsed());
+        }
+        if let Some(asked) = &mut asked {
+            match &answered {
+                Ok((head, lease)) => asked.answered(lease.pool.meter.name(), head.status()),
+                Err(failed) => asked.failed(failed.why.as_str()),
+            }
         }
         answered
     }
