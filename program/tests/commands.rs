@@ -867,3 +867,19 @@ fn b9_a_large_store_is_listed_at_once_and_exported_in_little_memory() {
     assert_eq!(lines, keys + 1);
     assert!(most < 200 << 10, "{most} KiB");
 }
+
+#[cfg(not(feature = "otel"))]
+#[test]
+fn a_program_that_sends_no_spans_refuses_a_collector() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("oncekey.toml");
+    let text = "[upstream]\nurls = [\"http://127.0.0.1:1\"]\n[traces]\ncollector = ";
+    let check = |collector: &str| {
+        std::fs::write(&path, format!("{text}{collector:?}")).unwrap();
+        run(&["check", "--config", path.to_str().unwrap()])
+    };
+    let output = check("http://127.0.0.1:4318");
+    assert_eq!(code(&output), 2);
+    assert!(err(&output).contains("--features otel"), "{}", err(&output));
+    assert_eq!(code(&check("")), 0);
+}

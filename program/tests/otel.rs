@@ -1,4 +1,5 @@
 //! Spans of requests, as a collector of OpenTelemetry gets them: OTLP over HTTP, read byte by byte.
+#![cfg(feature = "otel")]
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -68,7 +69,7 @@ fn every<'a>(message: &'a [u8], number: u64) -> Vec<&'a [u8]> {
     fields(message).into_iter().filter_map(of).collect()
 }
 
-fn one<'a>(message: &'a [u8], number: u64) -> &'a [u8] {
+fn one(message: &[u8], number: u64) -> &[u8] {
     every(message, number).first().copied().unwrap_or_default()
 }
 
