@@ -456,6 +456,16 @@ path = "/v1/payments/:id"
     }
 
     #[test]
+    fn the_page_about_operations_is_understood() {
+        let page = include_str!("../../../docs/operations.md");
+        let snippets =
+            page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+        for snippet in snippets {
+            assert_eq!(mistakes(snippet), [""; 0]);
+        }
+    }
+
+    #[test]
     fn a_route_has_a_path_and_a_table_is_a_table() {
         assert_eq!(
             mistakes("[[route]]\nttl = \"1h\"\n"),
