@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -60,6 +61,12 @@ impl Cluster {
             fs::write(cluster.config(member), cluster.patroni_yml(member, &programs))?;
         }
         give(&cluster.dir);
+        // Beside another campaign on these ports, this one would strike at nothing and count that one's failovers.
+        for member in 0..MEMBERS {
+            let port = cluster.port(1, member);
+            let free = TcpListener::bind(("127.0.0.1", port));
+            free.map_err(|error| format!("port {port}, of another campaign? {error}"))?;
+        }
         for member in 0..MEMBERS {
             let etcd = cluster.start_etcd(member)?;
             cluster.etcds.push(etcd);
