@@ -45,6 +45,6 @@ pub fn gated_statements(schema: &str) -> Vec<(&'static str, String, Vec<String>)
 struct ReadmeExamples;
 
 /// The snippets of the page about fleets.
-#[cfg(all(doctest, feature = "http"))]
+#[cfg(doctest)]
 #[doc = include_str!("../../docs/fleet.md")]
 struct FleetExamples;
