@@ -7,6 +7,7 @@
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering};
 
 use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::range::at_least;
 use crate::base::sync::Mutex;
 use crate::semantics::command::Command;
 use crate::semantics::record::Record;
@@ -33,6 +34,13 @@ impl Bounds {
         orphans: u64::MAX,
         open_bytes: u64::MAX,
     };
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        at_least("max_in_flight", self.in_flight, 1)?;
+        at_least("max_queue", self.queued, 1)?;
+        at_least("max_waiters", self.waiting, 1)?;
+        at_least("max_orphans", self.orphans, 1)
+    }
 }
 
 /// The bounds, and what counts towards them. Shared by all threads of one open store.

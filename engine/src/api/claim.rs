@@ -11,6 +11,7 @@ use crate::backend::MIN_TTL;
 use crate::backend::operation::Operation;
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, Result};
+use crate::base::range::at_least;
 use crate::semantics::command::{Command, Reply};
 use crate::semantics::key::{Key, KeyHash};
 use crate::semantics::record::{Record, State};
@@ -112,8 +113,7 @@ impl Claim {
         response: Option<&[u8]>,
         ttl: Option<Duration>,
     ) -> Pending<Completion, Failed<Claim>> {
-        if let Some(ttl) = ttl.filter(|ttl| *ttl < MIN_TTL) {
-            let error = Error::invalid(format!("ttl is {ttl:?}, at least {MIN_TTL:?} is allowed"));
+        if let Err(error) = at_least("ttl", ttl.unwrap_or(MIN_TTL), MIN_TTL) {
             return Pending::ready(Err(Failed::giving_back(error, self)));
         }
         let handle = self.handle.clone();

@@ -17,6 +17,7 @@ use self::operation::{Operation, Wait};
 use self::reports::{Bucket, CloseReport, Stats};
 use crate::base::bytes::SharedBytes;
 use crate::base::error::Result;
+use crate::base::range::{at_least, at_most};
 use crate::semantics::fingerprint::{Fingerprint, KeyedFingerprint};
 use crate::semantics::key::{Key, KeyHash};
 use crate::semantics::record::Record;
@@ -93,6 +94,9 @@ pub(crate) trait Backend: Send + Sync + 'static {
 /// The shortest time that a record may be kept for.
 pub(crate) const MIN_TTL: Duration = Duration::from_millis(1);
 
+/// The longest response or checkpoint that options may allow.
+pub(crate) const MAX_PAYLOAD: usize = 16 << 20;
+
 /// What the API needs of the options of an open store.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -104,6 +108,15 @@ pub(crate) struct Settings {
     pub(crate) max_response: usize,
     /// The longest checkpoint, in bytes.
     pub(crate) max_checkpoint: usize,
+}
+
+impl Settings {
+    pub(crate) fn validate(&self) -> Result<()> {
+        at_least("ttl", self.ttl, MIN_TTL)?;
+        at_least("max_execution", self.max_execution.unwrap_or(MIN_TTL), MIN_TTL)?;
+        at_most("max_response", self.max_response, MAX_PAYLOAD)?;
+        at_most("max_checkpoint", self.max_checkpoint, MAX_PAYLOAD)
+    }
 }
 
 /// A record and its place in the store.

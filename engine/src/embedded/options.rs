@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admission::limits::Bounds;
-use crate::backend::{MIN_TTL, Settings};
+use crate::backend::{MAX_PAYLOAD, MIN_TTL, Settings};
 use crate::base::error::{Error, Result};
 use crate::base::range::{at_least, at_most};
 use crate::embedded::clock::{Clock, OsClock};
@@ -72,7 +72,6 @@ pub struct Options {
 }
 
 const LEAST_OPEN_FILES: usize = 8;
-const MAX_PAYLOAD: usize = 16 << 20;
 
 impl Default for Options {
     fn default() -> Self {
@@ -372,16 +371,10 @@ impl Options {
         const MAX_CACHE: usize = 1 << 40;
         const MAX_NOTE: usize = 4096;
         let segment = self.segment_bytes;
-        at_least("ttl", self.ttl, MIN_TTL)?;
-        at_least("max_execution", self.max_execution.unwrap_or(MIN_TTL), MIN_TTL)?;
+        self.settings().validate()?;
+        self.bounds().validate()?;
         at_least("sweep_interval", self.sweep_interval, MIN_TTL)?;
-        at_most("max_response", self.max_response, MAX_PAYLOAD)?;
-        at_most("max_checkpoint", self.max_checkpoint, MAX_PAYLOAD)?;
-        at_least("max_in_flight", self.max_in_flight, 1)?;
-        at_least("max_orphans", self.max_orphans, 1)?;
         at_least("max_open_bytes", self.max_open_bytes, 64 << 10)?;
-        at_least("max_queue", self.max_queue, 1)?;
-        at_least("max_waiters", self.max_waiters, 1)?;
         at_least("recent_bytes", self.recent_bytes, 64 << 10)?;
         at_least("max_open_files", self.max_open_files, LEAST_OPEN_FILES)?;
         at_least("backup_bytes_per_second", self.backup_bytes_per_second.unwrap_or(1), 1)?;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::admission::limits::Bounds;
 use crate::backend::{MIN_TTL, Settings};
-use crate::base::error::{Error, Result};
+use crate::base::error::Result;
+use crate::base::range::{at_least, at_most};
 
 /// Options of an engine over a shared store; every one has a default that suits a server.
 #[derive(Clone, Debug)]
@@ -77,23 +78,41 @@ impl Options {
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
-        const MAX_PAYLOAD: usize = 16 << 20;
-        let lease = Duration::from_secs(1)..=Duration::from_secs(600);
-        let wrong = [
-            ("ttl", self.ttl < MIN_TTL),
-            ("max_execution", self.max_execution.is_some_and(|limit| limit < MIN_TTL)),
-            ("max_response", self.max_response > MAX_PAYLOAD),
-            ("max_checkpoint", self.max_checkpoint > MAX_PAYLOAD),
-            ("max_in_flight", self.max_in_flight == 0),
-            ("max_queue", self.max_queue == 0),
-            ("max_waiters", self.max_waiters == 0),
-            ("max_orphans", self.max_orphans == 0),
-            ("lease (1 second to 10 minutes)", !lease.contains(&self.lease)),
-            ("upkeep_interval", self.upkeep_interval < MIN_TTL),
-        ];
-        match wrong.into_iter().find(|(_, wrong)| *wrong) {
-            Some((option, _)) => Err(Error::invalid(format!("{option} is outside its limits"))),
-            None => Ok(()),
+        self.settings().validate()?;
+        self.bounds().validate()?;
+        at_least("lease", self.lease, Duration::from_secs(1))?;
+        at_most("lease", self.lease, Duration::from_secs(600))?;
+        at_least("upkeep_interval", self.upkeep_interval, MIN_TTL)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_beyond_its_range_is_refused_by_its_name_with_the_bound() {
+        let refused = |change: fn(&mut Options)| {
+            let mut options = Options::default();
+            options.validate().unwrap();
+            change(&mut options);
+            options.validate().unwrap_err().to_string()
+        };
+        for (told, change) in [
+            ("ttl is 0ns, at least 1ms", (|o| o.ttl = Duration::ZERO) as fn(&mut Options)),
+            ("max_execution is 0ns, at least 1ms", |o| o.max_execution = Some(Duration::ZERO)),
+            ("max_response is 16777217, at most 16777216", |o| o.max_response = (16 << 20) + 1),
+            ("max_checkpoint is 16777217, at most 16777216", |o| o.max_checkpoint = (16 << 20) + 1),
+            ("max_in_flight is 0, at least 1", |o| o.max_in_flight = 0),
+            ("max_queue is 0, at least 1", |o| o.max_queue = 0),
+            ("max_waiters is 0, at least 1", |o| o.max_waiters = 0),
+            ("max_orphans is 0, at least 1", |o| o.max_orphans = 0),
+            ("lease is 999ms, at least 1s", |o| o.lease = Duration::from_millis(999)),
+            ("lease is 601s, at most 600s", |o| o.lease = Duration::from_secs(601)),
+            ("upkeep_interval is 0ns, at least 1ms", |o| o.upkeep_interval = Duration::ZERO),
+        ] {
+            let message = refused(change);
+            assert!(message.contains(told), "{message}");
         }
     }
 }
