@@ -1,28 +1,25 @@
 //! Several processes with callers of their own on one PostgreSQL: the engine beside a statement for each row.
 
-use std::cell::Cell;
+mod callers;
+mod keys;
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::Arc;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use oncekey_benches::Result;
-use oncekey_benches::drive::{self, Callers, histogram};
+use oncekey_benches::drive::histogram;
 use oncekey_benches::report::median;
-use oncekey_benches::side::Pairs;
-use oncekey_benches::usage::Usage;
 use serde::{Deserialize, Serialize};
 
-use crate::engines::oncekey::Oncekey;
+use self::callers::Done;
+pub use self::callers::process;
+pub use self::keys::keys;
 use crate::modes::Turns;
 use crate::results::Results;
-use crate::rival::Rival;
-use crate::servers::oncekey_postgres;
 use crate::servers::postgres::{Database, Rows};
-use crate::targets;
-use crate::work::{Id, Ids, Work, mix};
 
 /// The sides of a fleet.
 pub const SIDES: [&str; 2] = ["postgres", "oncekey-postgres"];
@@ -52,17 +49,6 @@ pub struct Fleet {
     pub server_cpu_us: f64,
     /// CPU time of all clients, for each.
     pub client_cpu_us: f64,
-}
-
-/// What a process did in a slice: a line of its output.
-#[derive(Debug, Serialize, Deserialize)]
-struct Done {
-    seconds: f64,
-    cpu_us: f64,
-    /// Latencies in nanoseconds, and how often each.
-    latencies: Vec<(u64, u64)>,
-    /// Its keys: a sequence, and how many of it.
-    given: (u64, u64),
 }
 
 /// A process with callers.
@@ -245,189 +231,6 @@ pub fn measure(
             std::fs::remove_dir_all(&place)?;
             save(results)?;
         }
-    }
-    Ok(())
-}
-
-/// Throughput of a store with so many live keys beside that of an empty one, the share of heap-only updates,
-/// and the plans.
-///
-/// # Errors
-/// No server; a plan that scans.
-pub fn keys(dir: &Path, keys: u64, callers: usize, turns: Turns, work: &Work) -> Result<()> {
-    let database = Database::start(&dir.join("keys"), false)?;
-    let open = |schema: &str| -> Result<_> {
-        let options = oncekey_postgres::options(&database.url()).schema(schema);
-        Ok(Callee {
-            rival: Arc::new(Oncekey::over(options.open()?, work)),
-            ids: Arc::new(Ids::new()),
-        })
-    };
-    let (full, empty) = (open("oncekey")?, open("empty")?);
-    fill(&database, keys)?;
-    let mut rates = [Vec::new(), Vec::new()];
-    for round in 0..turns.rounds {
-        for turn in 0..2 {
-            let which = (round + turn) % 2;
-            let side = [&full, &empty][which];
-            database.run("CHECKPOINT")?;
-            rates[which].push(drive::slice(side, side.callers(callers), turns.slice)?.rate());
-        }
-    }
-    let [full_slices, empty_slices] = rates;
-    let [with, without] =
-        [&full_slices, &empty_slices].map(|slices| median(slices).unwrap_or_default());
-    println!("{keys} keys: {with:.0} pairs/s; empty: {without:.0}\n");
-    std::thread::sleep(Duration::from_secs(2));
-    let hot = "SELECT n_tup_hot_upd::float8 / greatest(n_tup_upd, 1) FROM pg_stat_user_tables WHERE schemaname = 'oncekey' AND relname = 'key'";
-    print!(
-        "{}",
-        targets::table(&targets::keys(&full_slices, &empty_slices, database.run(hot)?.parse()?))
-    );
-    println!("sizes: {}", database.run("SELECT pg_size_pretty(pg_table_size('oncekey.key')) || ' key, ' || pg_size_pretty(pg_indexes_size('oncekey.key')) || ' its index'")?);
-    plans(&database)
-}
-
-/// Completed records whose expiry is spread over a day.
-fn fill(database: &Database, keys: u64) -> Result<()> {
-    const CHUNK: u64 = 250_000;
-    let mut left = keys;
-    while left > 0 {
-        let chunk = left.min(CHUNK);
-        database.run(&format!(
-            "WITH s AS (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now, bucket_ms, leaves FROM oncekey.store),
-             n AS (SELECT nextval('oncekey.version') AS v, s.*, s.now + (random() * 86400000)::bigint AS until FROM s, generate_series(1, {chunk})),
-             k AS (INSERT INTO oncekey.key (hash, version, token, owner, writer, op, started_at, ttl_ms, since, expires_at, attempt, state, leaf, identity, fingerprint)
-                   SELECT gen_random_uuid(), v, v, 1, 1, v, now, 86400000, now, until, 1, 3,
-                     CASE WHEN until / bucket_ms - now / bucket_ms BETWEEN 0 AND leaves - 3 THEN (until / bucket_ms % leaves)::smallint ELSE leaves END,
-                     convert_to(lpad(v::text, 48, 'k'), 'UTF8'), convert_to(repeat('f', 100), 'UTF8')
-                   FROM n RETURNING leaf, version, expires_at, hash)
-             INSERT INTO oncekey.response (leaf, version, expires_at, hash, body)
-             SELECT leaf, version, expires_at, hash, convert_to(repeat('r', 100), 'UTF8') FROM k"
-        ))?;
-        left -= chunk;
-        eprintln!("{left} keys are left to fill in");
-    }
-    database.run("VACUUM ANALYZE oncekey.key")?;
-    Ok(())
-}
-
-fn plans(database: &Database) -> Result<()> {
-    let settings = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off; SET plan_cache_mode = force_generic_plan";
-    for (name, text, types) in ::oncekey_postgres::gated_statements("oncekey") {
-        let nulls = vec!["NULL"; types.len()].join(", ");
-        let types = types.join(", ");
-        let plan = database.run(&format!(
-            "{settings}; PREPARE \"{name}\" ({types}) AS {text}; EXPLAIN EXECUTE \"{name}\" ({nulls})"
-        ))?;
-        for bad in ["Seq Scan", "Hash Join", "Merge Join"] {
-            if plan.contains(bad) {
-                return Err(format!("{name}: {bad}\n{plan}").into());
-            }
-        }
-        println!("{name}: no scan, no hash");
-    }
-    Ok(())
-}
-
-/// A rival and its keys, as callers drive it.
-#[derive(Clone)]
-struct Callee {
-    rival: Arc<dyn Rival>,
-    ids: Arc<Ids>,
-}
-
-impl Callee {
-    fn callers(&self, count: usize) -> Callers {
-        if count == 1 { Callers::Threads(1) } else { Callers::Tasks(count) }
-    }
-}
-
-impl Pairs for Callee {
-    async fn pair(&self) -> Result<()> {
-        self.rival.pair(self.ids.fresh()).await
-    }
-
-    fn pair_blocking(&self) -> Result<()> {
-        self.rival.pair_blocking(self.ids.fresh())
-    }
-
-    fn settle(&self) -> Result<()> {
-        self.rival.settle()
-    }
-}
-
-/// Replays of the keys of another process.
-#[derive(Clone)]
-struct Replayer {
-    engine: Arc<Oncekey>,
-    sequence: u64,
-    given: u64,
-}
-
-thread_local! {
-    static RANDOM: Cell<u64> = const { Cell::new(1) };
-}
-
-impl Pairs for Replayer {
-    async fn pair(&self) -> Result<()> {
-        let random = mix(RANDOM.get());
-        RANDOM.set(random);
-        self.engine.replay(Id::new(self.sequence, random % self.given)).await
-    }
-
-    fn pair_blocking(&self) -> Result<()> {
-        futures_executor::block_on(self.pair())
-    }
-
-    fn settle(&self) -> Result<()> {
-        Ok(())
-    }
-}
-
-/// What [`measure`] starts: callers that do what standard input says, a slice a line.
-///
-/// # Errors
-/// Those of the side.
-pub fn process(side: &str, host: &str, callers: usize, response: usize) -> Result<()> {
-    let (work, ids) = (Work::new(response), Arc::new(Ids::new()));
-    let url = format!("host={host} user=postgres dbname=postgres");
-    let engine = match side {
-        "postgres" => None,
-        _ => Some(Arc::new(oncekey_postgres::connect(&url, &work)?)),
-    };
-    let rival: Arc<dyn Rival> = match &engine {
-        None => Arc::new(Rows::connect(host, &work, callers)?),
-        Some(engine) => engine.clone(),
-    };
-    let callee = Callee { rival, ids };
-    for line in std::io::stdin().lines() {
-        let line = line?;
-        let mut words = line.split(' ');
-        let what = words.next().unwrap_or_default();
-        let seconds: f64 = words.next().ok_or("no seconds")?.parse()?;
-        let length = Duration::from_secs_f64(seconds);
-        let usage = Usage::now()?;
-        let slice = match (what, &engine) {
-            ("replays", Some(engine)) => {
-                let mut number = || words.next().unwrap_or_default().parse::<u64>();
-                let (sequence, given) = (number()?, number()?);
-                let replayer = Replayer { engine: engine.clone(), sequence, given };
-                drive::slice(&replayer, callee.callers(callers), length)?
-            }
-            _ => drive::slice(&callee, callee.callers(callers), length)?,
-        };
-        let done = Done {
-            seconds: slice.elapsed.as_secs_f64(),
-            cpu_us: Usage::now()?.since(usage).cpu.as_secs_f64() * 1e6,
-            latencies: slice
-                .latencies
-                .iter_recorded()
-                .map(|it| (it.value_iterated_to(), it.count_at_value()))
-                .collect(),
-            given: callee.ids.given(),
-        };
-        println!("{}", serde_json::to_string(&done)?);
     }
     Ok(())
 }
