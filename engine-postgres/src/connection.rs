@@ -17,9 +17,6 @@ use crate::rows::Params;
 use crate::statements::Sql;
 use crate::tls::Tls;
 
-/// How long the server may take for a statement; it is told so, too.
-pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// How long an answer is waited for before the connection is given up: the server's own bound, which a
 /// wait for a standby does not heed, and some for the way.
 const PATIENCE: Duration = Duration::from_secs(13);

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use oncekey::ErrorKind;
 use oncekey::fleet::store::{Failure, error};
 
-use crate::connection::{Connection, STATEMENT_TIMEOUT, unavailable};
-use crate::options::Settings;
+use crate::connection::{Connection, unavailable};
+use crate::options::{STATEMENT_TIMEOUT, Settings};
 use crate::rows::{Params, signed, unsigned};
 use crate::statements::{LEAVES, Statements};
 

@@ -7,6 +7,7 @@ mod attempt;
 mod connection;
 mod handshake;
 mod lane;
+mod open;
 mod options;
 mod rows;
 mod statements;

@@ -1,15 +1,15 @@
 //! How a fleet is opened.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use oncekey::fleet::store::{MAX_MILLIS, error};
-use oncekey::{Engine, ErrorKind, Result};
+use oncekey::fleet::store::error;
+use oncekey::{ErrorKind, Result};
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
-use crate::connection::STATEMENT_TIMEOUT;
+/// How long the server may take for a statement; it is told so, too.
+pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Options of a fleet: where its database is, and how this engine takes part.
 ///
@@ -17,7 +17,7 @@ use crate::connection::STATEMENT_TIMEOUT;
 #[derive(Clone)]
 pub struct Options {
     pub(crate) settings: Settings,
-    engine: oncekey::fleet::Options,
+    pub(crate) engine: oncekey::fleet::Options,
 }
 
 impl Options {
@@ -104,40 +104,6 @@ impl Options {
     pub fn engine(mut self, options: oncekey::fleet::Options) -> Self {
         self.engine = options;
         self
-    }
-
-    /// Opens an engine.
-    ///
-    /// # Errors
-    /// `InvalidInput`; `StoreMissing` where no tables are and [`create`](Self::create) was not asked for;
-    /// `UnsafeStore`, `StoreNewerFormat`, `StoreUnreadable`, `Unavailable`.
-    pub fn open(&self) -> Result<Engine> {
-        oncekey::fleet::open(Arc::new(self.store()?), self.engine.clone())
-    }
-
-    /// The longest lease among the processes that are silent for longer than theirs and that no process has declared
-    /// ended; `None` when there is none. What they had claimed is locked until then, and no listing has it. An engine
-    /// declares them ended once it has lived for that lease, and for its own: for tools that live shortly.
-    ///
-    /// Opens a connection and closes it.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub fn silent(&self) -> Result<Option<Duration>> {
-        self.store()?.silent()
-    }
-
-    /// The store alone, without an engine.
-    ///
-    /// # Errors
-    /// `InvalidInput`: not a URL, or no certificates.
-    #[doc(hidden)]
-    pub fn store(&self) -> Result<crate::PostgresStore> {
-        let mut settings = self.settings.clone();
-        // Five buckets reach beyond the TTL.
-        let quarter = u64::try_from(self.engine.ttl.as_millis() / 4).unwrap_or(u64::MAX);
-        settings.bucket_ms = quarter.clamp(60_000, MAX_MILLIS);
-        crate::PostgresStore::start(settings)
     }
 }
 

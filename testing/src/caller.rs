@@ -6,7 +6,8 @@ use std::time::Duration;
 use oncekey::{Begin, Claim, Engine, ErrorKind, Orphan};
 
 use crate::calls::body;
-use crate::{Answer, Call, CallId, History, Random};
+use crate::linear::{Answer, Call, CallId, History};
+use crate::random::Random;
 
 /// A token as a caller can send it on.
 pub type Token = [u8; 24];

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use oncekey::{Engine, Options, Result};
 
-use crate::{CrashMode, ManualClock, SimDisk};
+use crate::clock::ManualClock;
+use crate::disk::{CrashMode, SimDisk};
 
 /// Where the store lies on the simulated disk.
 const PATH: &str = "/store";

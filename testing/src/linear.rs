@@ -15,7 +15,7 @@ use std::fmt::{self, Debug};
 use parking_lot::Mutex;
 
 use self::possible::Possible;
-use crate::Model;
+use crate::model::Model;
 
 /// What is asked of a key. `T` is a token as the engine gives it; bodies, responses and checkpoints
 /// are single bytes, as in the [`Model`].

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::Answer;
+use crate::answer::Answer;
 
 /// When to stop and how long to wait.
 #[derive(Clone, Debug)]

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{Request, Response};
 
-use crate::{Answer, Next, Policy, Retry, Why};
+use crate::answer::Answer;
+use crate::retry::{Next, Policy, Retry, Why};
 
 /// What [`send`] stopped at.
 #[derive(Debug)]

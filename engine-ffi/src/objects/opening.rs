@@ -58,26 +58,14 @@ impl Options {
             max_open_bytes,
             backup_bytes_per_second,
             lock_wait_ms,
-            lease_ms,
-            settle_for_ms,
-            schema,
-            instance_name,
-            root_certificates,
+            lease_ms: _,
+            settle_for_ms: _,
+            schema: _,
+            instance_name: _,
+            root_certificates: _,
         } = self;
+        self.refuse_shared()?;
         let flag = |flag| flags & flag != 0;
-        refuse(
-            "a directory",
-            [
-                ("lease_ms", lease_ms != 0),
-                ("settle_for_ms", settle_for_ms != 0),
-                ("schema", schema.len != 0),
-                ("instance_name", instance_name.len != 0),
-                ("root_certificates", root_certificates.len != 0),
-                ("ONCEKEY_REPLICATION_REQUIRED", flag(ONCEKEY_REPLICATION_REQUIRED)),
-                ("ONCEKEY_ACCEPT_LOST_HISTORY", flag(ONCEKEY_ACCEPT_LOST_HISTORY)),
-                ("ONCEKEY_WITHOUT_STARTUP_OPTIONS", flag(ONCEKEY_WITHOUT_STARTUP_OPTIONS)),
-            ],
-        )?;
         let to = oncekey::Options::new()
             .durability(durability_of(durability)?)
             .accept_clock_jump(flag(ONCEKEY_ACCEPT_CLOCK_JUMP))
@@ -104,6 +92,24 @@ impl Options {
             .bytes(segment_bytes, To::segment_bytes)
             .bytes(backup_bytes_per_second, |to, rate| to.backup_bytes_per_second(Some(rate)))
             .0)
+    }
+
+    /// Refuses each option that only a shared store has.
+    fn refuse_shared(&self) -> Result<(), Failure> {
+        let flag = |flag| self.flags & flag != 0;
+        refuse(
+            "a directory",
+            [
+                ("lease_ms", self.lease_ms != 0),
+                ("settle_for_ms", self.settle_for_ms != 0),
+                ("schema", self.schema.len != 0),
+                ("instance_name", self.instance_name.len != 0),
+                ("root_certificates", self.root_certificates.len != 0),
+                ("ONCEKEY_REPLICATION_REQUIRED", flag(ONCEKEY_REPLICATION_REQUIRED)),
+                ("ONCEKEY_ACCEPT_LOST_HISTORY", flag(ONCEKEY_ACCEPT_LOST_HISTORY)),
+                ("ONCEKEY_WITHOUT_STARTUP_OPTIONS", flag(ONCEKEY_WITHOUT_STARTUP_OPTIONS)),
+            ],
+        )
     }
 }
 

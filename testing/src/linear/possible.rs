@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use super::{Answer, Call, Event, Restart};
-use crate::{Begun, Model, Refused};
+use crate::model::{Begun, Model, Refused};
 
 /// One state that a key may be in, with what the engine calls the model's tokens.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
