@@ -1,6 +1,7 @@
 //! Twins of the outside world for the tests of oncekey: a disk that loses power, fails and rots
 //! on demand, and a clock that is moved by hand. Both are deterministic. With the feature
-//! `conformance`, the suites that every backend passes.
+//! `conformance`, the suites that every backend passes; with `layers`, the rules for the layout of a
+//! crate of this repository.
 //!
 //! ```
 //! use oncekey::disk::{Caching, Disk, DiskFile};
@@ -31,6 +32,8 @@ pub mod conformance;
 mod disk;
 mod held;
 mod in_memory;
+#[cfg(feature = "layers")]
+pub mod layers;
 mod linear;
 mod model;
 #[cfg(all(feature = "postgres", unix))]
