@@ -75,13 +75,7 @@ pub(crate) async fn run(
     if let Some(tls) = &tls {
         tokio::spawn(tls.clone().keep_fresh());
     }
-    let server = Arc::new(Server {
-        proxy,
-        header_timeout: config.limits.header_timeout,
-        connections: Arc::new(Semaphore::new(config.limits.max_connections as usize)),
-        max_connections: config.limits.max_connections,
-        tls,
-    });
+    let server = Arc::new(server(&config, proxy, tls));
     let (stop, stopped) = watch::channel(false);
     let (accepting, urls) = accept(&config, &server, &mut passed, &stopped).await?;
     tokio::spawn(store::keep_open(layer.clone(), health.clone()));
@@ -97,10 +91,7 @@ pub(crate) async fn run(
     Open { layer, health, server, stop, accepting, behind }.close(&config).await;
     drop(desk);
     store::close(&engine)?;
-    if let Some(sink) = sink {
-        // The runtime that sends them must not be blocked. It panics in a defect alone.
-        let _ = tokio::task::spawn_blocking(move || sink.close()).await;
-    }
+    close_sink(sink).await;
     match gone {
         true => Err(Failure::failed("the server behind ended".to_owned())),
         false => Ok(()),
@@ -133,6 +124,24 @@ fn layer(config: &Config, engine: &Engine) -> IdempotencyLayer {
     IdempotencyLayer::new(engine.clone())
         .max_buffered(config.limits.max_buffered)
         .body_idle(config.limits.request_body_idle)
+}
+
+/// Sends what is left of the spans.
+async fn close_sink(sink: Option<Arc<dyn Sink>>) {
+    if let Some(sink) = sink {
+        // The runtime that sends them must not be blocked. It panics in a defect alone.
+        let _ = tokio::task::spawn_blocking(move || sink.close()).await;
+    }
+}
+
+fn server(config: &Config, proxy: Arc<Current>, tls: Option<Arc<Tls>>) -> Server {
+    Server {
+        proxy,
+        header_timeout: config.limits.header_timeout,
+        connections: Arc::new(Semaphore::new(config.limits.max_connections as usize)),
+        max_connections: config.limits.max_connections,
+        tls,
+    }
 }
 
 /// A proxy that takes requests, and the server behind it.
