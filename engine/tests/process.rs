@@ -135,7 +135,7 @@ fn answer_words(answer: &Answer<Token>) -> String {
         Answer::AlreadyCompleted => "already".into(),
         Answer::Refused => "refused".into(),
         Answer::Unknown => "unknown".into(),
-        Answer::Absent | Answer::Gone | Answer::Unheard => {
+        Answer::Absent | Answer::Unheard => {
             unreachable!("no call of a worker is answered so")
         }
     }

@@ -90,8 +90,6 @@ pub enum Answer<T> {
     Unknown,
     /// Nothing is stored.
     Absent,
-    /// The claim stands no more: by this change, or by another while the answer to this one was lost.
-    Gone,
     /// Nobody heard the answer of a begin, but it is decided.
     Unheard,
 }

@@ -4,17 +4,15 @@
 //! The seed decides what every thread does and what goes wrong, not how the threads are interleaved.
 //! `ONCEKEY_SEEDS=0..5000` runs a campaign.
 
-use std::collections::BTreeSet;
 use std::thread;
 use std::time::Duration;
 
 use oncekey::{Claim, Engine};
-use parking_lot::Mutex;
 
 use super::{Bounds, Recovery, Rig, cases};
-use crate::caller::{Caller, Sink, Token};
+use crate::caller::{Caller, Token};
 use crate::calls::TTL;
-use crate::{Answer, Call, CallId, History, Random, Seed, seeds};
+use crate::{Answer, Call, History, Random, Seed, seeds};
 
 const KEYS: u8 = 3;
 const THREADS: usize = 4;
@@ -44,10 +42,9 @@ fn one_life<R: Rig>(mut rig: R, seed: u64) -> History<Token> {
     let (history, bounds) = (History::new(), Bounds::default());
     let mut engines = rig.open_all(&bounds);
     let mut claims: Vec<Claims> = (0..THREADS).map(|_| Vec::new()).collect();
-    let told = Told { history: &history, freeing: Mutex::default(), lapses: R::LAPSES };
     for _phase in 0..PHASES {
         rig.disturb(&mut random);
-        claims = hammer(&engines, &told, claims, &mut random);
+        claims = hammer(&engines, &history, claims, &mut random);
         if rig.recover(&mut engines, &bounds, &mut random) == Recovery::Anew {
             claims.iter_mut().for_each(Vec::clear);
         }
@@ -68,37 +65,10 @@ fn one_life<R: Rig>(mut rig: R, seed: u64) -> History<Token> {
     history
 }
 
-/// Tells the history what callers were told. In a fleet the answer to a change may be lost while another
-/// owner goes on; that a key was freed is told when it was, whichever change did it.
-struct Told<'a> {
-    history: &'a History<Token>,
-    freeing: Mutex<BTreeSet<CallId>>,
-    lapses: bool,
-}
-
-impl Sink for Told<'_> {
-    fn call(&self, key: u8, call: Call<Token>) -> CallId {
-        let frees = matches!(call, Call::Abort { .. } | Call::Release { .. });
-        let id = self.history.call(key, call);
-        if frees && self.lapses {
-            self.freeing.lock().insert(id);
-        }
-        id
-    }
-
-    fn answer(&self, id: CallId, answer: Answer<Token>) {
-        let answer = match answer {
-            Answer::Done if self.freeing.lock().contains(&id) => Answer::Gone,
-            answer => answer,
-        };
-        self.history.answer(id, answer);
-    }
-}
-
 /// Each thread does some random steps at one of the engines.
 fn hammer(
     engines: &[Engine],
-    told: &Told<'_>,
+    history: &History<Token>,
     claims: Vec<Claims>,
     random: &mut Random,
 ) -> Vec<Claims> {
@@ -106,7 +76,7 @@ fn hammer(
         .map(|(nth, claims)| {
             let random = Random::new(random.below(u64::MAX));
             let engine = &engines[nth % engines.len()];
-            Caller { engine, sink: told, random, keys: KEYS, claims }
+            Caller { engine, sink: history, random, keys: KEYS, claims }
         })
         .collect();
     thread::scope(|scope| {

@@ -132,8 +132,7 @@ impl<T> Answer<T> {
     fn is(&self, result: &Result<(), Refused>) -> bool {
         matches!(
             (self, result),
-            (Self::Done | Self::Gone, Ok(()))
-                | (Self::Gone, Err(Refused::Fenced))
+            (Self::Done, Ok(()))
                 | (Self::Fenced, Err(Refused::Fenced))
                 | (Self::AlreadyCompleted, Err(Refused::AlreadyCompleted))
         )
