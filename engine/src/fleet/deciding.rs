@@ -98,20 +98,27 @@ impl Machine {
         self.send(hash, Stage::Change, Changing::new(image, ground.row, reply));
     }
 
-    /// The row of a slot was read.
-    pub(super) fn was_read(&mut self, hash: KeyHash, row: Option<&Row>, at: u64, now: Instant) {
+    /// A claim of this process that the store no longer shows so is not its any more.
+    pub(super) fn disown(&mut self, hash: KeyHash, row: Option<&Row>) {
         let Some(slot) = self.slots.get_mut(&hash) else { return };
-        let Some(work) = &mut slot.work else { return };
-        if !matches!(work.stage, Stage::Read | Stage::Declare) {
-            return;
-        }
-        // A claim of this process that the store no longer shows so is not its any more.
-        if let Some(live) = &slot.live
-            && row.is_none_or(|row| row.token != live.row.token || row.state != RowState::InFlight)
-        {
-            slot.live = None;
+        let gone = |live: &mut Known| {
+            row.is_none_or(|row| row.token != live.row.token || row.state != RowState::InFlight)
+        };
+        if slot.live.take_if(gone).is_some() {
             self.limits.claims_changed(-1);
         }
+    }
+
+    /// The row of a slot was read.
+    pub(super) fn was_read(&mut self, hash: KeyHash, row: Option<&Row>, at: u64, now: Instant) {
+        let asked = self.slots.get(&hash).and_then(|slot| slot.work.as_ref());
+        if !asked.is_some_and(|work| matches!(work.stage, Stage::Read | Stage::Declare)) {
+            return;
+        }
+        self.disown(hash, row);
+        let Some(work) = self.slots.get_mut(&hash).and_then(|slot| slot.work.as_mut()) else {
+            return;
+        };
         if let Some(row) = row
             && row.owner_lapsed
             && !work.declared

@@ -76,6 +76,10 @@ impl Machine {
         if change.doubtful
             && let Some(outcome) = settled(change, &work.command, row, held, at)
         {
+            // Its caller may hold it for long, and asks about it again or not.
+            if outcome.is_err() {
+                self.disown(hash, Some(row));
+            }
             return self.finish(hash, outcome.map(|reply| (reply, None, Time(at))), None, now);
         }
         work.doubted |= change.doubtful;

@@ -656,3 +656,18 @@ fn what_expires_is_new_again() {
     };
     simulate("expiring", plan, 60, &[1033, 2743]);
 }
+
+#[test]
+fn what_expires_while_answers_are_lost_and_instances_die_is_new_again() {
+    let plan = Plan {
+        machines: 3,
+        steps: 200,
+        ttl: 4_000,
+        kills: 8,
+        pauses: 20,
+        jumps: 0,
+        lost: 5,
+        patience: LONG,
+    };
+    simulate("expiring and dying", plan, 60, &[52266, 58068, 70227]);
+}
