@@ -231,6 +231,12 @@ impl Proxy {
     }
 }
 
+/// `[traces]` as docs/operations.md has it.
+fn page() -> &'static str {
+    let page = include_str!("../../docs/operations.md");
+    page.split("```toml\n[traces]\n").nth(1).unwrap().split("```").next().unwrap()
+}
+
 /// All that the collector got so far.
 fn collected(got: &mut Got) -> Vec<Span> {
     let mut all = Vec::new();
@@ -246,8 +252,8 @@ fn collected(got: &mut Got) -> Vec<Span> {
 async fn a_request_is_a_span_of_its_caller_and_asks_the_upstream_in_another() {
     let ((collector, mut told), (upstream, mut asked)) =
         (server(vec![StatusCode::OK; 9]).await, server(Vec::new()).await);
-    let traces = format!("collector = \"http://{collector}\"\nservice = \"payments\"");
-    let proxy = Proxy::start(upstream, &traces);
+    let traces = page().replace("127.0.0.1:4318", &collector.to_string());
+    let proxy = Proxy::start(upstream, &traces.replace("one_in = 100", "one_in = 1"));
     let parent = format!("00-{TRACE}-{CALLER}-01");
     let headers = [("Idempotency-Key", "k"), ("traceparent", &*parent), ("tracestate", "a=b")];
     for _ in 0..2 {
@@ -263,7 +269,11 @@ async fn a_request_is_a_span_of_its_caller_and_asks_the_upstream_in_another() {
     let [client, ran, replayed, other_client, other] = &all[..] else { panic!("{all:#?}") };
     for span in [client, ran, replayed] {
         assert_eq!(span.trace, TRACE);
-        assert!(span.service.contains(&"service.name=payments".to_owned()), "{:?}", span.service);
+        assert!(
+            span.service.contains(&"service.name=payments-proxy".to_owned()),
+            "{:?}",
+            span.service
+        );
     }
     assert_eq!((&*ran.parent, &*replayed.parent, &client.parent), (CALLER, CALLER, &ran.id));
     assert_eq!((ran.kind, replayed.kind, client.kind), (2, 2, 3));
