@@ -231,7 +231,10 @@ impl Drop for PostgresStore {
         self.groups = closed.clone();
         self.control = closed.clone();
         self.upkeep = closed;
-        if let Some(thread) = self.thread.get_mut().ok().and_then(Option::take) {
+        let thread = self.thread.get_mut().ok().and_then(Option::take);
+        // An answer may hold the store last, and is dropped on the thread itself.
+        let other = thread.filter(|thread| thread.thread().id() != std::thread::current().id());
+        if let Some(thread) = other {
             let _panicked = thread.join();
         }
     }

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::{ask, change, claim, cluster};
@@ -442,6 +443,25 @@ fn history_lost_is_not_said_of_a_group_that_was_acknowledged_meanwhile() {
     });
     assert!(opened.raw.number("SELECT last_value FROM turn") > 3, "both looked for the mark");
     opened.surely(vec![opened.claim(3)]);
+}
+
+#[test]
+fn a_store_whose_last_holder_is_an_answer_ends_on_its_own_thread() {
+    let Some(cluster) = cluster() else { return };
+    let opened = cluster.store();
+    let (instance, store) = (opened.instance, Arc::new(opened.store));
+    let (sender, ended) = std::sync::mpsc::channel();
+    let held = store.clone();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let done = move |renewed: Result<Renewal, Failure>| {
+        released.recv().unwrap();
+        drop(held);
+        sender.send(renewed.is_ok()).unwrap();
+    };
+    store.renew(instance, Box::new(done));
+    drop(store);
+    release.send(()).unwrap();
+    assert!(ended.recv().unwrap());
 }
 
 #[test]
