@@ -283,6 +283,23 @@ impl State {
         }
     }
 
+    fn rename(&mut self, from: &Path, to: &Path) -> io::Result<()> {
+        self.check_writable()?;
+        self.tree.rename(from, to)
+    }
+
+    fn remove(&mut self, path: &Path) -> io::Result<()> {
+        self.check_writable()?;
+        self.tree.remove(path)
+    }
+
+    fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
+        if !self.tree.is_dir_synced(path)? {
+            self.check_writable()?;
+        }
+        self.tree.sync_dir(path)
+    }
+
     fn free_pages(&self) -> u64 {
         self.settings.capacity.map_or(u64::MAX, |capacity| {
             (capacity / contents::PAGE as u64).saturating_sub(self.tree.allocated_pages())
@@ -311,50 +328,60 @@ impl SimDisk {
 
     /// As [`Directory::open`](oncekey::disk::Directory::open).
     pub fn open(&self, path: &Path, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
-        self.on_path(OpKind::Open, path, |state| {
-            let node = state.tree.lookup_file(path)?;
-            state.check_writable()?;
-            Ok(Arc::new(self.handle(state, node, path, caching)) as Arc<dyn DiskFile>)
-        })
+        self.on_path(OpKind::Open, path, |state| self.open_in(state, path, caching))
     }
 
     /// As [`Directory::create`](oncekey::disk::Directory::create).
     pub fn create(&self, path: &Path, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
-        self.on_path(OpKind::Create, path, |state| {
-            state.check_writable()?;
-            let node = state.tree.create_file(path)?;
-            Ok(Arc::new(self.handle(state, node, path, caching)) as Arc<dyn DiskFile>)
-        })
+        self.on_path(OpKind::Create, path, |state| self.create_in(state, path, caching))
     }
 
     /// As [`Directory::rename`](oncekey::disk::Directory::rename), between any directories.
     pub fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.on_path(OpKind::Rename, from, |state| {
-            state.check_writable()?;
-            state.tree.rename(from, to)
-        })
+        self.on_path(OpKind::Rename, from, |state| state.rename(from, to))
     }
 
     /// As [`Directory::remove`](oncekey::disk::Directory::remove).
     pub fn remove(&self, path: &Path) -> io::Result<()> {
-        self.on_path(OpKind::Remove, path, |state| {
-            state.check_writable()?;
-            state.tree.remove(path)
-        })
+        self.on_path(OpKind::Remove, path, |state| state.remove(path))
     }
 
     /// As [`Directory::lock`](oncekey::disk::Directory::lock) of a file.
     pub fn lock(&self, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
-        self.on_path(OpKind::Lock, path, |state| {
-            state.check_writable()?;
-            let file = match state.tree.lookup_file(path) {
-                Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
-                    state.tree.create_file(path)?
-                }
-                found => found?,
-            };
-            self.take_lock(state, file, path)
-        })
+        self.on_path(OpKind::Lock, path, |state| self.lock_in(state, path))
+    }
+
+    fn open_in(
+        &self,
+        state: &mut State,
+        path: &Path,
+        caching: Caching,
+    ) -> io::Result<Arc<dyn DiskFile>> {
+        let node = state.tree.lookup_file(path)?;
+        state.check_writable()?;
+        Ok(Arc::new(self.handle(state, node, path, caching)))
+    }
+
+    fn create_in(
+        &self,
+        state: &mut State,
+        path: &Path,
+        caching: Caching,
+    ) -> io::Result<Arc<dyn DiskFile>> {
+        state.check_writable()?;
+        let node = state.tree.create_file(path)?;
+        Ok(Arc::new(self.handle(state, node, path, caching)))
+    }
+
+    fn lock_in(&self, state: &mut State, path: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
+        state.check_writable()?;
+        let file = match state.tree.lookup_file(path) {
+            Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
+                state.tree.create_file(path)?
+            }
+            found => found?,
+        };
+        self.take_lock(state, file, path)
     }
 
     fn take_lock(

@@ -10,7 +10,7 @@ use oncekey::disk::{Caching, Directory, Disk, DiskFile, Lockable};
 use super::fault::{OpKind, power_off_error};
 use super::names::error;
 use super::tree::NodeId;
-use super::{SimDisk, contents};
+use super::{SimDisk, State, contents};
 
 impl Disk for SimDisk {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -46,12 +46,7 @@ impl Disk for SimDisk {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        self.on_path(OpKind::SyncDir, path, |state| {
-            if !state.tree.is_dir_synced(path)? {
-                state.check_writable()?;
-            }
-            state.tree.sync_dir(path)
-        })
+        self.on_path(OpKind::SyncDir, path, |state| state.sync_dir(path))
     }
 
     fn network_filesystem(&self, path: &Path) -> io::Result<Option<&'static str>> {
@@ -71,67 +66,88 @@ pub(super) struct SimDirectory {
 }
 
 impl SimDirectory {
-    fn path(&self) -> io::Result<PathBuf> {
-        let tree = &self.disk.state.lock().tree;
+    fn path(&self, state: &State) -> io::Result<PathBuf> {
+        let tree = &state.tree;
         if tree.lookup(&self.opened_at).is_ok_and(|found| found == self.node) {
             return Ok(self.opened_at.clone());
         }
         tree.path_of(self.node).ok_or_else(|| error(io::ErrorKind::NotFound, &self.opened_at))
     }
 
-    fn entry(&self, name: &str) -> io::Result<PathBuf> {
-        Ok(self.path()?.join(name))
+    /// An operation on the directory. It is found under the lock that the operation takes: another thread
+    /// may move it and give its old name to another one.
+    fn on<T>(
+        &self,
+        kind: OpKind,
+        action: impl FnOnce(&mut State, &Path) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let seen = self.path(&self.disk.state.lock())?;
+        self.disk.on_path(kind, &seen, |state| {
+            let path = self.path(state)?;
+            action(state, &path)
+        })
+    }
+
+    /// The same on what has a name in it.
+    fn on_entry<T>(
+        &self,
+        kind: OpKind,
+        name: &str,
+        action: impl FnOnce(&mut State, &Path) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let seen = self.path(&self.disk.state.lock())?.join(name);
+        self.disk.on_path(kind, &seen, |state| {
+            let path = self.path(state)?.join(name);
+            action(state, &path)
+        })
     }
 }
 
 impl Directory for SimDirectory {
     fn list(&self) -> io::Result<Vec<String>> {
-        self.disk.list(&self.path()?)
+        self.on(OpKind::List, |state, path| state.tree.list(path))
     }
 
     fn open(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
-        self.disk.open(&self.entry(name)?, caching)
+        self.on_entry(OpKind::Open, name, |state, path| self.disk.open_in(state, path, caching))
     }
 
     fn file_len(&self, name: &str) -> io::Result<u64> {
-        let path = self.entry(name)?;
-        self.disk.on_path(OpKind::Len, &path, |state| {
-            let node = state.tree.lookup_file(&path)?;
+        self.on_entry(OpKind::Len, name, |state, path| {
+            let node = state.tree.lookup_file(path)?;
             Ok(state.tree.file(node).seen.len())
         })
     }
 
     fn create(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
-        self.disk.create(&self.entry(name)?, caching)
+        self.on_entry(OpKind::Create, name, |state, path| self.disk.create_in(state, path, caching))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.disk.rename(&self.entry(from)?, &self.entry(to)?)
+        self.on_entry(OpKind::Rename, from, |state, path| {
+            state.rename(path, &path.with_file_name(to))
+        })
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.disk.remove(&self.entry(name)?)
+        self.on_entry(OpKind::Remove, name, |state, path| state.remove(path))
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.disk.sync_dir(&self.path()?)
+        self.on(OpKind::SyncDir, |state, path| state.sync_dir(path))
     }
 
     fn lock(&self, what: Lockable<'_>) -> io::Result<Box<dyn Any + Send + Sync>> {
         match what {
-            Lockable::Created(name) => self.disk.lock(&self.entry(name)?),
-            Lockable::File(name) => {
-                let path = self.entry(name)?;
-                self.disk.on_path(OpKind::Lock, &path, |state| {
-                    let file = state.tree.lookup_file(&path)?;
-                    self.disk.take_lock(state, file, &path)
-                })
+            Lockable::Created(name) => {
+                self.on_entry(OpKind::Lock, name, |state, path| self.disk.lock_in(state, path))
             }
+            Lockable::File(name) => self.on_entry(OpKind::Lock, name, |state, path| {
+                let file = state.tree.lookup_file(path)?;
+                self.disk.take_lock(state, file, path)
+            }),
             Lockable::Directory => {
-                let path = self.path()?;
-                self.disk.on_path(OpKind::Lock, &path, |state| {
-                    self.disk.take_lock(state, self.node, &path)
-                })
+                self.on(OpKind::Lock, |state, path| self.disk.take_lock(state, self.node, path))
             }
         }
     }

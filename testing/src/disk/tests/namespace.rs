@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 
 fn path(text: &str) -> &Path {
@@ -194,4 +196,31 @@ fn a_lock_is_exclusive_per_disk_until_its_guard_is_dropped() {
     }
     drop(guard);
     drop(disk.lock(path("/lock")).unwrap());
+}
+
+/// Another thread moves the directory, and makes a new one of its old name.
+#[test]
+fn a_handle_never_changes_the_directory_that_got_its_old_name() {
+    let disk = SimDisk::new();
+    disk.create_dir("/a".as_ref()).unwrap();
+    let handle = disk.open_dir("/a".as_ref()).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                disk.rename_dir("/a".as_ref(), "/b".as_ref()).unwrap();
+                disk.create_dir("/a".as_ref()).unwrap();
+                disk.remove_dir("/a".as_ref()).unwrap();
+                disk.rename_dir("/b".as_ref(), "/a".as_ref()).unwrap();
+                // Names that are not durable are kept, and would make each operation slower than the last.
+                disk.sync_all();
+            }
+        });
+        let failed = (0..5_000).find_map(|_| {
+            let created = handle.create("file", Caching::Buffered).map(drop);
+            created.and_then(|()| handle.remove("file")).err()
+        });
+        done.store(true, Ordering::Relaxed);
+        assert!(failed.is_none(), "{failed:?}");
+    });
 }
