@@ -74,81 +74,71 @@ impl SimDirectory {
         tree.path_of(self.node).ok_or_else(|| error(io::ErrorKind::NotFound, &self.opened_at))
     }
 
-    /// An operation on the directory. It is found under the lock that the operation takes: another thread
-    /// may move it and give its old name to another one.
+    /// An operation on the directory, or on the entry of it that has a name. The directory is found under the lock
+    /// that the operation takes: another thread may move it and give its old name to another one.
     fn on<T>(
         &self,
         kind: OpKind,
+        name: Option<&str>,
         action: impl FnOnce(&mut State, &Path) -> io::Result<T>,
     ) -> io::Result<T> {
-        let seen = self.path(&self.disk.state.lock())?;
+        let path = |state: &State| {
+            let directory = self.path(state)?;
+            Ok::<_, io::Error>(name.map_or(directory.clone(), |name| directory.join(name)))
+        };
+        let seen = path(&self.disk.state.lock())?;
         self.disk.on_path(kind, &seen, |state| {
-            let path = self.path(state)?;
-            action(state, &path)
-        })
-    }
-
-    /// The same on what has a name in it.
-    fn on_entry<T>(
-        &self,
-        kind: OpKind,
-        name: &str,
-        action: impl FnOnce(&mut State, &Path) -> io::Result<T>,
-    ) -> io::Result<T> {
-        let seen = self.path(&self.disk.state.lock())?.join(name);
-        self.disk.on_path(kind, &seen, |state| {
-            let path = self.path(state)?.join(name);
-            action(state, &path)
+            let found = path(state)?;
+            action(state, &found)
         })
     }
 }
 
 impl Directory for SimDirectory {
     fn list(&self) -> io::Result<Vec<String>> {
-        self.on(OpKind::List, |state, path| state.tree.list(path))
+        self.on(OpKind::List, None, |state, path| state.tree.list(path))
     }
 
     fn open(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
-        self.on_entry(OpKind::Open, name, |state, path| self.disk.open_in(state, path, caching))
+        self.on(OpKind::Open, Some(name), |state, path| self.disk.open_in(state, path, caching))
     }
 
     fn file_len(&self, name: &str) -> io::Result<u64> {
-        self.on_entry(OpKind::Len, name, |state, path| {
+        self.on(OpKind::Len, Some(name), |state, path| {
             let node = state.tree.lookup_file(path)?;
             Ok(state.tree.file(node).seen.len())
         })
     }
 
     fn create(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
-        self.on_entry(OpKind::Create, name, |state, path| self.disk.create_in(state, path, caching))
+        self.on(OpKind::Create, Some(name), |state, path| self.disk.create_in(state, path, caching))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.on_entry(OpKind::Rename, from, |state, path| {
+        self.on(OpKind::Rename, Some(from), |state, path| {
             state.rename(path, &path.with_file_name(to))
         })
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.on_entry(OpKind::Remove, name, |state, path| state.remove(path))
+        self.on(OpKind::Remove, Some(name), |state, path| state.remove(path))
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.on(OpKind::SyncDir, |state, path| state.sync_dir(path))
+        self.on(OpKind::SyncDir, None, |state, path| state.sync_dir(path))
     }
 
     fn lock(&self, what: Lockable<'_>) -> io::Result<Box<dyn Any + Send + Sync>> {
         match what {
             Lockable::Created(name) => {
-                self.on_entry(OpKind::Lock, name, |state, path| self.disk.lock_in(state, path))
+                self.on(OpKind::Lock, Some(name), |state, path| self.disk.lock_in(state, path))
             }
-            Lockable::File(name) => self.on_entry(OpKind::Lock, name, |state, path| {
+            Lockable::File(name) => self.on(OpKind::Lock, Some(name), |state, path| {
                 let file = state.tree.lookup_file(path)?;
                 self.disk.take_lock(state, file, path)
             }),
-            Lockable::Directory => {
-                self.on(OpKind::Lock, |state, path| self.disk.take_lock(state, self.node, path))
-            }
+            Lockable::Directory => self
+                .on(OpKind::Lock, None, |state, path| self.disk.take_lock(state, self.node, path)),
         }
     }
 
