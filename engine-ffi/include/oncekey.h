@@ -27,6 +27,12 @@
 // An earlier attempt died without saying how it ended. The engine never executes it again by itself.
 #define ONCEKEY_ORPHANED 205
 
+// A control socket: nobody may change anything there.
+#define ONCEKEY_CONTROL_READ_ONLY 4194304
+
+// A control socket: operators may read stored responses.
+#define ONCEKEY_CONTROL_SHOW_RESPONSES 8388608
+
 // Every answer that a change happened waits until the change is synced to disk.
 #define ONCEKEY_STRICT 301
 
@@ -299,6 +305,23 @@ typedef struct {
   // Holds the bytes of the three slices.
   oncekey_buffer data;
 } oncekey_info;
+
+// Options of a control socket: set `size`, leave everything else 0, and change what is to differ from the
+// defaults.
+typedef struct {
+  // sizeof(oncekey_control_options) of the caller.
+  uint32_t size;
+  // ONCEKEY_CONTROL_READ_ONLY and the other, ored.
+  uint32_t flags;
+  // The path of the socket. Empty: made of the name of the store, in /run/oncekey where that may be written,
+  // else in $XDG_RUNTIME_DIR/oncekey, else in oncekey-UID of the directory for temporary files. A store in a
+  // database has no such name: its path must be set.
+  oncekey_slice path;
+  // Operators may take backups, each into a new directory below this one. Empty: they may not.
+  oncekey_slice backups;
+  // The file that gets a line before each change that an operator makes, and one after it. Empty: none.
+  oncekey_slice audit_log;
+} oncekey_control_options;
 
 // Options of a store: set `size`, leave everything else 0, and change what is to differ from the
 // defaults. An option that the kind of the store does not have is refused, by its name.
@@ -598,6 +621,17 @@ int32_t oncekey_claim_info(oncekey_claim claim,
 // Does not wait. 0 is freed without effect.
 int32_t oncekey_claim_free(oncekey_claim claim);
 
+// Offers the control socket of this engine until it is closed or freed: a Unix socket with mode 0600 on which a
+// thread of the library answers the program `oncekey`, for the user of this process and root. The store names it,
+// so that `oncekey stats --store DIR` and the other commands find it. `options` may be NULL: the defaults.
+//
+// The thread takes no signals. A process that has closed its standard streams gets a /dev/null in their places.
+// Fails with INVALID_INPUT, also where the engine offers one already and where a store in a database got no
+// path; UNSUPPORTED by a library without the feature `control-socket`; CLOSED; STORE_FULL; IO. Then there is none.
+int32_t oncekey_engine_control_socket(oncekey_engine engine,
+                                      const oncekey_control_options *options,
+                                      oncekey_error *error);
+
 // Opens the store in the directory `path`, creating it unless ONCEKEY_OPEN_EXISTING is set. `options`
 // may be NULL. When this returns, every record that was ever acknowledged is known again, and every
 // claim of an earlier process is an orphan. Waits for the disk.
@@ -621,8 +655,8 @@ int32_t oncekey_engine_open(oncekey_slice path,
 int32_t oncekey_engine_reopen(oncekey_engine engine,
                               oncekey_error *error);
 
-// Ends the engine: refuses new calls, makes durable what was submitted, folds, joins its threads and
-// unlocks the store. Claims that are still held are orphans at the next open. Waits for the disk.
+// Ends the engine: ends its control socket, refuses new calls, makes durable what was submitted, folds, joins its
+// threads and unlocks the store. Claims that are still held are orphans at the next open. Waits for the disk.
 //
 // The handle stays, and answers CLOSED until it is freed. `report` may be NULL. Fails with CLOSED when
 // it was closed before, UNAVAILABLE when it had failed; it is closed anyway.

@@ -195,6 +195,12 @@ fn a_process_without_standard_streams_prints_into_no_file_of_the_store() {
 }
 
 #[test]
+#[cfg_attr(not(feature = "control-socket"), ignore = "the library has no control sockets")]
+fn operators_ask_a_program_that_holds_a_store() {
+    test("control");
+}
+
+#[test]
 fn threads_share_one_engine() {
     test("threads");
 }

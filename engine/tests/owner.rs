@@ -33,6 +33,34 @@ fn a_note_is_there_from_open_to_close() {
     assert_eq!(long.kind(), ErrorKind::InvalidInput);
 }
 
+#[test]
+fn an_open_engine_may_replace_its_note_until_it_is_closed() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let engine = Options::new().owner_note("the first, a long one").open(&store).unwrap();
+    assert_eq!(engine.directory(), Some(store.as_path()));
+    for note in ["the second", "another one, which is longer"] {
+        engine.set_owner_note(note).unwrap();
+        assert_eq!(owner(&store).as_deref(), Some(note.as_bytes()));
+    }
+    engine.reopen().unwrap();
+    assert_eq!(owner(&store).as_deref(), Some(&b"another one, which is longer"[..]));
+    let long = engine.set_owner_note(vec![b'n'; 4097]).unwrap_err();
+    assert_eq!(long.kind(), ErrorKind::InvalidInput);
+    engine.set_owner_note("").unwrap();
+    assert_eq!(owner(&store), None);
+
+    engine.set_owner_note("until it is closed").unwrap();
+    let clone = engine.clone();
+    engine.close().unwrap();
+    assert_eq!(std::fs::read(store.join("LOCK")).unwrap(), b"");
+    // The directory may be another engine's by now.
+    let next = Options::new().owner_note("next").open(&store).unwrap();
+    assert_eq!(clone.set_owner_note("late").unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(owner(&store).as_deref(), Some(&b"next"[..]));
+    drop(next);
+}
+
 /// Holds a store with a note until it is killed.
 #[test]
 #[ignore = "run by the tests of this file"]

@@ -132,8 +132,7 @@ impl Online {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("control.sock");
-        let options = Options::new().owner_note(ControlSocket::note(&socket));
-        let (engine, token) = filled(options, &dir.path().join("keys"));
+        let (engine, token) = filled(Options::new(), &dir.path().join("keys"));
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let _inside = runtime.enter();
         let admin = Admin::new(IdempotencyLayer::new(engine.clone()))

@@ -2,6 +2,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod close_report;
+pub(crate) mod control_options;
 pub(crate) mod options;
 pub(crate) mod plain;
 pub(crate) mod request;
@@ -13,6 +14,7 @@ pub(crate) mod types;
 
 pub use answer::*;
 pub use close_report::*;
+pub use control_options::*;
 pub use options::*;
 pub use request::*;
 pub use stats::*;

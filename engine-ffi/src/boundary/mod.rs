@@ -8,3 +8,6 @@ pub(crate) mod handle_table;
 #[cfg(feature = "leak-check")]
 mod leaks;
 pub(crate) mod report;
+pub(crate) mod signals;
+#[cfg(all(unix, feature = "control-socket"))]
+pub(crate) mod standard_streams;

@@ -4,7 +4,7 @@ use crate::abi::answer::Answer;
 use crate::abi::types::{Engine, Error, Fingerprint, Key};
 use crate::boundary::convert::Caller;
 use crate::boundary::entry::entry;
-use crate::objects::engine::{self, ENGINES};
+use crate::objects::engine;
 use crate::objects::fingerprint::FINGERPRINTS;
 
 /// Asks for the right to execute the operation that `key` names. With `max_wait_ms` above 0 it waits so
@@ -29,7 +29,7 @@ pub unsafe extern "C" fn oncekey_begin(
     entry(Some(caller.out(error)), || {
         let answer = answer.required("answer")?;
         let key = caller.key(key)?;
-        let engine = ENGINES.get(engine.id)?;
+        let engine = engine::get(engine.id)?;
         let fingerprint = FINGERPRINTS.get(fingerprint.id)?;
         let pending = engine::begin(&engine, &key, fingerprint, max_wait_ms);
         *answer = Answer::from_begin(pending.wait()?)?;

@@ -10,7 +10,7 @@ use crate::boundary::convert::Caller;
 use crate::boundary::entry::entry;
 use crate::boundary::failure::Failure;
 use crate::boundary::fork;
-use crate::objects::engine::ENGINES;
+use crate::objects::engine;
 use crate::objects::orphan::ORPHANS;
 use crate::objects::shared_store;
 
@@ -40,8 +40,7 @@ pub unsafe extern "C" fn oncekey_engine_open(
         let path = caller.path(path)?;
         let options: Option<Options> = caller.sized(options)?;
         fork::watch()?;
-        let opened = options.unwrap_or(caller.zeroed()).open(path, &caller)?;
-        engine.id = ENGINES.insert(opened).map_err(|_| Failure::too_many())?;
+        engine.id = engine::keep(options.unwrap_or(caller.zeroed()).open(path, &caller)?)?;
         Ok(())
     })
 }
@@ -54,11 +53,11 @@ pub unsafe extern "C" fn oncekey_engine_open(
 pub unsafe extern "C" fn oncekey_engine_reopen(engine: Engine, error: *mut Error) -> i32 {
     // SAFETY: the caller keeps the contract of the crate.
     let caller = unsafe { Caller::new() };
-    entry(Some(caller.out(error)), || Ok(ENGINES.get(engine.id)?.reopen()?))
+    entry(Some(caller.out(error)), || engine::reopen(engine.id))
 }
 
-/// Ends the engine: refuses new calls, makes durable what was submitted, folds, joins its threads and
-/// unlocks the store. Claims that are still held are orphans at the next open. Waits for the disk.
+/// Ends the engine: ends its control socket, refuses new calls, makes durable what was submitted, folds, joins its
+/// threads and unlocks the store. Claims that are still held are orphans at the next open. Waits for the disk.
 ///
 /// The handle stays, and answers CLOSED until it is freed. `report` may be NULL. Fails with CLOSED when
 /// it was closed before, UNAVAILABLE when it had failed; it is closed anyway.
@@ -72,7 +71,7 @@ pub unsafe extern "C" fn oncekey_engine_close(
     let caller = unsafe { Caller::new() };
     let mut report = caller.out(report);
     entry(Some(caller.out(error)), || {
-        let closed = ENGINES.get(engine.id)?.close()?;
+        let closed = engine::close(engine.id)?;
         report.set(CloseReport {
             in_flight: closed.in_flight,
             folded_through: closed.folded_through,
@@ -85,13 +84,7 @@ pub unsafe extern "C" fn oncekey_engine_close(
 /// of it answer CLOSED from then on and are still to be freed. 0 is freed without effect.
 #[unsafe(no_mangle)]
 pub extern "C" fn oncekey_engine_free(engine: Engine) -> i32 {
-    entry(None, || {
-        if let Some(engine) = ENGINES.remove(engine.id)? {
-            // The one who wants to know how it ended calls close.
-            let _ = engine.close();
-        }
-        Ok(())
-    })
+    entry(None, || engine::free(engine.id))
 }
 
 /// What the store holds under a key, without asking for the right to execute: ABSENT, LOCKED, REPLAY
@@ -112,7 +105,7 @@ pub unsafe extern "C" fn oncekey_engine_get(
     entry(Some(caller.out(error)), || {
         let answer = answer.required("answer")?;
         let key = caller.key(key)?;
-        *answer = Answer::from_lookup(ENGINES.get(engine.id)?.get(&key)?)?;
+        *answer = Answer::from_lookup(engine::get(engine.id)?.get(&key)?)?;
         Ok(())
     })
 }
@@ -137,7 +130,7 @@ pub unsafe extern "C" fn oncekey_engine_orphans(
     entry(Some(caller.out(error)), || {
         let count = count.required("count")?;
         let orphans = orphans.ok_or_else(|| Failure::null("orphans"))?;
-        let found = ENGINES.get(engine.id)?.orphans()?;
+        let found = engine::get(engine.id)?.orphans()?;
         let all = found.len();
         let mut refused = false;
         for (target, orphan) in orphans.iter_mut().zip(found) {
@@ -167,7 +160,7 @@ pub unsafe extern "C" fn oncekey_engine_stats(
     // SAFETY: the caller keeps the contract of the crate.
     let caller = unsafe { Caller::new() };
     entry(Some(caller.out(error)), || {
-        let taken = ENGINES.get(engine.id).map(|engine| Stats::new(&engine.stats()));
+        let taken = engine::get(engine.id).map(|engine| Stats::new(&engine.stats()));
         // Zeroed in any case.
         let empty = Stats::new(&oncekey::Stats::default());
         caller.fill_sized(stats, taken.as_ref().unwrap_or(&empty))?;
@@ -181,7 +174,7 @@ pub unsafe extern "C" fn oncekey_engine_stats(
 pub unsafe extern "C" fn oncekey_engine_fold(engine: Engine, error: *mut Error) -> i32 {
     // SAFETY: the caller keeps the contract of the crate.
     let caller = unsafe { Caller::new() };
-    entry(Some(caller.out(error)), || Ok(ENGINES.get(engine.id)?.fold()?))
+    entry(Some(caller.out(error)), || Ok(engine::get(engine.id)?.fold()?))
 }
 
 /// Gives the space of expired records back now; `removed`, which may be NULL, tells how many rows. Never
@@ -196,7 +189,7 @@ pub unsafe extern "C" fn oncekey_engine_sweep(
     let caller = unsafe { Caller::new() };
     let mut removed = caller.out(removed);
     entry(Some(caller.out(error)), || {
-        removed.set(ENGINES.get(engine.id)?.sweep()?);
+        removed.set(engine::get(engine.id)?.sweep()?);
         Ok(())
     })
 }
@@ -215,7 +208,7 @@ pub unsafe extern "C" fn oncekey_engine_backup(
     let caller = unsafe { Caller::new() };
     entry(Some(caller.out(error)), || {
         let path = caller.path(path)?;
-        Ok(ENGINES.get(engine.id)?.backup_to(path)?)
+        Ok(engine::get(engine.id)?.backup_to(path)?)
     })
 }
 

@@ -3,6 +3,7 @@
 mod begin;
 mod buffer;
 mod claim;
+mod control;
 mod engine;
 mod error;
 mod fingerprint;
@@ -15,6 +16,7 @@ mod version;
 pub use begin::*;
 pub use buffer::*;
 pub use claim::*;
+pub use control::*;
 pub use engine::*;
 pub use error::*;
 pub use fingerprint::*;

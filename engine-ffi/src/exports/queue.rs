@@ -11,7 +11,7 @@ use crate::boundary::entry::entry;
 use crate::boundary::failure::Failure;
 use crate::boundary::handle_table::Table;
 use crate::completion::completions::Completions;
-use crate::objects::engine::ENGINES;
+use crate::objects::engine;
 
 static QUEUES: Table<Arc<Completions>> = Table::new(7);
 
@@ -31,7 +31,7 @@ pub unsafe extern "C" fn oncekey_queue_new(
     let queue = caller.out(queue);
     entry(Some(caller.out(error)), || {
         let queue = queue.required("queue")?;
-        let completions = Completions::new(ENGINES.get(engine.id)?, max_begins);
+        let completions = Completions::new(engine::get(engine.id)?, max_begins);
         queue.id = QUEUES.insert(Arc::new(completions)).map_err(|_| Failure::too_many())?;
         Ok(())
     })

@@ -3,6 +3,7 @@
 pub(crate) mod answer;
 pub(crate) mod buffer;
 pub(crate) mod claim;
+mod control_socket;
 pub(crate) mod ending;
 pub(crate) mod engine;
 pub(crate) mod fingerprint;

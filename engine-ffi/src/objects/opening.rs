@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::abi::options::*;
 use crate::boundary::convert::Caller;
 use crate::boundary::failure::Failure;
+use crate::boundary::signals;
 use crate::objects::option_values::{countable, durability_of, refuse};
 use crate::objects::shared_store;
 
@@ -24,12 +25,10 @@ impl Options {
         if let Some(url) = shared_store::url(place) {
             return shared_store::open(url, self, caller);
         }
-        let options = self.to_engine()?;
-        Ok(if self.flags & ONCEKEY_OPEN_EXISTING == 0 {
-            options.open(place)
-        } else {
-            options.open_existing(place)
-        }?)
+        let (options, place) = (self.to_engine()?, place.to_owned());
+        let create = self.flags & ONCEKEY_OPEN_EXISTING == 0;
+        let open = move || if create { options.open(place) } else { options.open_existing(place) };
+        Ok(signals::without("oncekey-open", open)??)
     }
 
     fn to_engine(self) -> Result<oncekey::Options, Failure> {

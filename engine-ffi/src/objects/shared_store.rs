@@ -31,6 +31,7 @@ mod postgres {
     use oncekey::Durability;
 
     use super::*;
+    use crate::boundary::signals;
     use crate::objects::option_values::{countable, durability_of, refuse};
 
     /// Opens the database that `url` names.
@@ -53,7 +54,7 @@ mod postgres {
         if options.root_certificates.len > 0 {
             to = to.root_certificates(caller.bytes(options.root_certificates, "the certificates")?);
         }
-        Ok(to.open()?)
+        Ok(signals::without("oncekey-open", move || to.open())??)
     }
 
     fn engine(options: &Options, caller: &Caller) -> Result<oncekey::fleet::Options, Failure> {

@@ -39,7 +39,9 @@ pub(crate) struct Settings {
 /// What the clones of an [`Admin`](crate::Admin) have in common.
 #[derive(Debug)]
 pub(crate) struct Common {
-    pub(crate) layer: IdempotencyLayer,
+    pub(crate) engine: Engine,
+    /// None where the requests of the engine go through no layer of this crate.
+    pub(crate) layer: Option<IdempotencyLayer>,
     pub(crate) started: SystemTime,
     pub(crate) sessions: Sessions,
     pub(crate) jobs: Jobs,
@@ -58,7 +60,7 @@ pub(crate) type Shared = State<Arc<Desk>>;
 
 impl Desk {
     pub(crate) fn engine(&self) -> &Engine {
-        self.common.layer.engine()
+        &self.common.engine
     }
 
     /// Begins to sample, unless a clone has begun, or there is no runtime yet to do it.
@@ -66,7 +68,8 @@ impl Desk {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if self.common.series.begin() {
             let sampled = Arc::downgrade(&self.common);
-            let sample = |common: &Common| common.series.sample(&common.layer);
+            let sample =
+                |common: &Common| common.series.sample(&common.engine, common.layer.as_ref());
             runtime.spawn(series::keep_sampling(sampled, sample));
         }
     }

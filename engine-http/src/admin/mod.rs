@@ -34,6 +34,7 @@ use axum::middleware::{from_fn_with_state, map_response};
 use axum::response::IntoResponse;
 use axum::routing::{Route, delete, get, post};
 use http::StatusCode;
+use oncekey::Engine;
 use serde_json::Value;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -83,7 +84,7 @@ pub struct Admin {
 
 impl fmt::Debug for Admin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Admin").field("layer", &self.common.layer).finish_non_exhaustive()
+        f.debug_struct("Admin").field("engine", &self.common.engine).finish_non_exhaustive()
     }
 }
 
@@ -91,7 +92,18 @@ impl Admin {
     /// For the engine of `layer`, and the counters of the layer and its clones. Clones share
     /// sessions, jobs and the course of the statistics.
     pub fn new(layer: IdempotencyLayer) -> Self {
+        Self::of(layer.engine().clone(), Some(layer))
+    }
+
+    /// For an engine whose operations are no requests through a layer of this crate: as [`new`](Self::new), and where
+    /// that tells what a layer counted, this tells nothing.
+    pub fn without_layer(engine: Engine) -> Self {
+        Self::of(engine, None)
+    }
+
+    fn of(engine: Engine, layer: Option<IdempotencyLayer>) -> Self {
         let common = Common {
+            engine,
             layer,
             started: SystemTime::now(),
             sessions: Default::default(),
@@ -246,7 +258,10 @@ impl Admin {
 
     /// Serves the same routes on a Unix socket with mode 0600 at `path`, until the socket is dropped.
     /// The user that runs this process and root are operators; nobody else is answered.
-    /// [`ControlSocket::default_path`] is where the command line looks.
+    ///
+    /// The command line finds it: the pid and the path are the note of the owner of the store until then
+    /// ([`Engine::set_owner_note`]), and of several sockets those of the last. A store that processes share has no such
+    /// note; the command line asks its server. [`ControlSocket::default_path`] is a good place.
     ///
     /// ```no_run
     /// # async fn run(layer: oncekey_http::IdempotencyLayer) -> std::io::Result<()> {
@@ -257,14 +272,15 @@ impl Admin {
     /// ```
     ///
     /// # Errors
-    /// When the socket cannot be bound.
+    /// When the socket cannot be bound; the error of the engine when it is closed, or its note cannot be written.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn control_socket(self, path: impl Into<PathBuf>) -> io::Result<ControlSocket> {
+        let engine = self.common.engine.clone();
         let desk = self.desk(None);
         let router = Router::new().nest("/api/v1", api().with_state(desk)).merge(self.beside);
-        ControlSocket::serve(path.into(), router)
+        ControlSocket::serve(path.into(), router, engine)
     }
 
     /// The routes of the console, if there is one.

@@ -52,10 +52,9 @@ pub(crate) async fn info(State(desk): Shared, Viewing(caller): Viewing) -> Json<
 
 pub(crate) async fn stats(State(desk): Shared) -> Json<Value> {
     let engine = describe::stats(&desk.engine().stats());
-    let layer = desk.common.layer.stats();
-    Json(json!({
-        "engine": engine,
-        "layer": {
+    let layer = desk.common.layer.as_ref().map(|layer| {
+        let layer = layer.stats();
+        json!({
             "running": layer.running,
             "keyRefused": layer.key_refused,
             "bufferedBytes": layer.buffered_bytes,
@@ -68,8 +67,9 @@ pub(crate) async fn stats(State(desk): Shared) -> Json<Value> {
             "abandoned": layer.abandoned,
             "undecodable": layer.undecodable,
             "unscopedCookies": layer.unscoped_cookies,
-        },
-    }))
+        })
+    });
+    Json(json!({ "engine": engine, "layer": layer }))
 }
 
 pub(crate) async fn series(State(desk): Shared, uri: Uri) -> Answer {
@@ -136,7 +136,8 @@ pub(crate) async fn expiry(State(desk): Shared) -> Answer {
     blocking(move || Ok(Json(describe::expiry(&desk.engine().buckets()?)))).await
 }
 
-/// The body of a stored response; its status and headers are members of `Oncekey-Response`, as JSON.
+/// The body of a stored response; its status and headers are members of `Oncekey-Response`, as JSON. What was stored
+/// by others than a layer for HTTP has neither.
 pub(crate) async fn response(
     State(desk): Shared,
     Operating(_): Operating,
@@ -154,8 +155,9 @@ pub(crate) async fn response(
     let Some(bytes) = recorded.response() else {
         return Err(Refusal::not_found("the operation was completed without a response"));
     };
-    let stored = StoredResponse::decode(bytes.to_vec());
-    let stored = stored.map_err(|error| Refusal::failed(error.to_string()))?;
+    let Ok(stored) = StoredResponse::decode(bytes.to_vec()) else {
+        return Ok(download(Bytes::copy_from_slice(bytes), "response.bin"));
+    };
     let mut shown = download(stored.body().clone(), "response.bin");
     let headers: Vec<_> = stored
         .headers()

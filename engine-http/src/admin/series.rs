@@ -5,7 +5,7 @@ use std::sync::Weak;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
-use oncekey::Statistic;
+use oncekey::{Engine, Statistic};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
@@ -53,10 +53,10 @@ impl Series {
     }
 
     /// Takes a sample.
-    pub(crate) fn sample(&self, layer: &IdempotencyLayer) {
+    pub(crate) fn sample(&self, engine: &Engine, layer: Option<&IdempotencyLayer>) {
         let mut columns = Vec::new();
         let mut values = Vec::new();
-        for (name, statistic) in layer.engine().stats().fields() {
+        for (name, statistic) in engine.stats().fields() {
             let (suffix, counts, value) = match statistic {
                 Statistic::Gauge(number) => ("", false, number as f64),
                 Statistic::Counter(number) => ("", true, number as f64),
@@ -68,15 +68,16 @@ impl Series {
             columns.push((camel(name) + suffix, counts));
             values.push(value);
         }
-        let stats = layer.stats();
-        let more = [
-            ("running", false, stats.running),
-            ("bufferedBytes", false, stats.buffered_bytes),
-            ("notStored", true, stats.not_stored),
-            ("notExecuted", true, stats.not_executed),
-            ("storeUnavailable", true, stats.store_unavailable),
-        ];
-        for (name, counts, value) in more {
+        let of_layer = layer.map(IdempotencyLayer::stats).map(|stats| {
+            [
+                ("running", false, stats.running),
+                ("bufferedBytes", false, stats.buffered_bytes),
+                ("notStored", true, stats.not_stored),
+                ("notExecuted", true, stats.not_executed),
+                ("storeUnavailable", true, stats.store_unavailable),
+            ]
+        });
+        for (name, counts, value) in of_layer.into_iter().flatten() {
             columns.push((name.to_owned(), counts));
             values.push(value as f64);
         }

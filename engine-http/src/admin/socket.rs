@@ -11,6 +11,7 @@ use axum::extract::{ConnectInfo, Request};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::serve::IncomingStream;
+use oncekey::{Engine, ErrorKind};
 use tokio::net::UnixListener;
 use tokio::task::JoinHandle;
 
@@ -18,10 +19,12 @@ use super::caller::Caller;
 use super::gate;
 use super::refusal::Refusal;
 
-/// A control socket that is being served, until this is dropped; then its file is removed.
+/// A control socket that is being served, until this is dropped; then its file is removed, and the note that named it.
 #[derive(Debug)]
 pub struct ControlSocket {
     path: PathBuf,
+    /// Whose note names the path.
+    engine: Engine,
     /// The file that was bound: another process may have put its own in its place.
     inode: u64,
     serving: JoinHandle<()>,
@@ -53,7 +56,8 @@ impl ControlSocket {
     }
 
     /// The text that the engine's owner note has for the command line to find this process:
-    /// `pid 4242`, and `control unix:/run/oncekey/3f1c.sock`.
+    /// `pid 4242`, and `control unix:/run/oncekey/3f1c.sock`. [`Admin::control_socket`](crate::Admin::control_socket)
+    /// writes it.
     pub fn note(path: &Path) -> String {
         format!("pid {}\ncontrol unix:{}\n", std::process::id(), path.display())
     }
@@ -63,8 +67,8 @@ impl ControlSocket {
         &self.path
     }
 
-    /// Binds `path` and serves `router` there, on the tokio runtime of the caller.
-    pub(crate) fn serve(path: PathBuf, router: Router) -> io::Result<Self> {
+    /// Binds `path` and serves `router` there, on the tokio runtime of the caller, and has the store say so.
+    pub(crate) fn serve(path: PathBuf, router: Router, engine: Engine) -> io::Result<Self> {
         let is_socket = fs::symlink_metadata(&path).is_ok_and(|file| file.file_type().is_socket());
         if is_socket {
             // A process that was killed left it behind: the holder of the store may take its place.
@@ -79,12 +83,18 @@ impl ControlSocket {
             // It ends with its task, and never by itself.
             let _ = axum::serve(listener, service).await;
         });
-        Ok(Self { path, inode, serving })
+        let socket = Self { path, engine, inode, serving };
+        match socket.engine.set_owner_note(Self::note(&socket.path)) {
+            Err(error) if error.kind() != ErrorKind::Unsupported => Err(io::Error::other(error)),
+            _ => Ok(socket),
+        }
     }
 }
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
+        // A closed engine has none any more.
+        let _ = self.engine.set_owner_note("");
         self.serving.abort();
         if fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode) {
             // It may be gone already.

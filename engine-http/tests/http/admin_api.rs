@@ -589,6 +589,47 @@ async fn the_control_socket_is_for_its_user() {
     assert!(!path.exists());
 }
 
+#[tokio::test]
+async fn a_store_notes_its_control_socket_as_long_as_that_is_served() {
+    let directory = tempfile::tempdir().unwrap();
+    let (keys, path) = (directory.path().join("keys"), directory.path().join("control.sock"));
+    let engine = oncekey::Engine::open(&keys).unwrap();
+    assert_eq!(oncekey::owner(&keys), None);
+    let admin = Admin::without_layer(engine.clone());
+    let noted = || oncekey::owner(&keys).map(|note| String::from_utf8(note).unwrap());
+    let socket = admin.clone().control_socket(&path).unwrap();
+    assert_eq!(noted(), Some(ControlSocket::note(&path)));
+    drop(socket);
+    assert_eq!(noted(), None);
+    let socket = admin.clone().control_socket(&path).unwrap();
+    engine.close().unwrap();
+    assert_eq!(std::fs::read(keys.join("LOCK")).unwrap(), b"");
+    drop(socket);
+    assert!(admin.control_socket(&path).unwrap_err().to_string().contains("closed"));
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn an_engine_without_a_layer_has_no_figures_of_one_and_shows_bytes_as_they_are() {
+    let store = Store::new();
+    let key = oncekey::Key::new("", "raw").unwrap();
+    let begun = store.engine.begin(&key, oncekey::Fingerprint::builder().finish());
+    let oncekey::Begin::Claimed(claim) = begun.wait().unwrap() else { panic!() };
+    claim.complete(b"\0no HTTP").wait().unwrap();
+    let admin = Admin::without_layer(store.engine.clone()).show_responses(true);
+    let router = admin.router(axum::middleware::map_request(async |request: Request| request));
+    let get = async |path: &str| {
+        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        let answer = router.clone().oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), 200, "{path}");
+        assert!(answer.headers().get("oncekey-response").is_none());
+        to_bytes(answer.into_body(), usize::MAX).await.unwrap()
+    };
+    let stats: Value = serde_json::from_slice(&get("/stats").await).unwrap();
+    assert_eq!((&stats["layer"], &stats["engine"]["completed"]), (&Value::Null, &json!(1)));
+    assert_eq!(&get("/api/v1/keys/response?key=raw").await[..], b"\0no HTTP");
+}
+
 #[test]
 fn a_store_has_one_place_for_its_socket() {
     let directory = tempfile::tempdir().unwrap();

@@ -350,6 +350,21 @@ impl Engine {
         self.backend().reopen()
     }
 
+    /// The directory of the store, as it was given when it was opened; `None` for a store that processes share.
+    pub fn directory(&self) -> Option<&Path> {
+        self.backend().directory()
+    }
+
+    /// Replaces the note of the owner ([`Options::owner_note`](crate::Options::owner_note)) while the engine is
+    /// open; an empty one is none. Waits for a [`reopen`](Self::reopen) that is under way.
+    ///
+    /// # Errors
+    /// `InvalidInput` when it is longer than 4096 bytes; `Unsupported` for a store that processes share; `Closed`;
+    /// `StoreFull`, `Io` when it cannot be written, and then there may be no note.
+    pub fn set_owner_note(&self, note: impl AsRef<[u8]>) -> Result<()> {
+        self.backend().set_owner_note(note.as_ref())
+    }
+
     /// Ends the engine for all its clones: refuses new commands, makes durable what was submitted,
     /// folds, joins the threads.
     ///

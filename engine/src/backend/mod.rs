@@ -85,6 +85,14 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// The place of the store, for people.
     fn location(&self) -> String;
 
+    /// The directory that this process holds; `None` where the store is no directory.
+    fn directory(&self) -> Option<&Path> {
+        None
+    }
+
+    /// Replaces the note that other processes read; an empty one is none.
+    fn set_owner_note(&self, note: &[u8]) -> Result<()>;
+
     /// The shared store of a fleet, as what it is, for what its crate adds to a claim.
     fn shared_store(&self) -> Option<&dyn Any> {
         None
@@ -96,6 +104,14 @@ pub(crate) const MIN_TTL: Duration = Duration::from_millis(1);
 
 /// The longest response or checkpoint that options may allow.
 pub(crate) const MAX_PAYLOAD: usize = 16 << 20;
+
+/// The longest note of an owner, in bytes.
+const MAX_NOTE: usize = 4096;
+
+/// Refuses a note that is too long.
+pub(crate) fn check_note(note: &[u8]) -> Result<()> {
+    at_most("the bytes of owner_note", note.len(), MAX_NOTE)
+}
 
 /// What the API needs of the options of an open store.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::api::engine::Engine;
 use crate::backend::operation::{Operation, Wait};
 use crate::backend::reports::{Bucket, CloseReport, Stats};
-use crate::backend::{Backend, Reading, ScanPage, Seen, Settings, telemetry};
+use crate::backend::{Backend, Reading, ScanPage, Seen, Settings, check_note, telemetry};
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::{Mutex, Swap};
@@ -68,9 +68,7 @@ impl Embedded {
         let folded = if fold { session.fold() } else { Ok(()) };
         session.close();
         let lock = threads.join(&session);
-        if !self.options.owner_note.is_empty() {
-            set_note(&self.home, b"");
-        }
+        set_note(&self.home, b"");
         drop(lock);
         Some(folded.map(|()| CloseReport {
             in_flight: session.limits.in_flight(),
@@ -180,5 +178,20 @@ impl Backend for Embedded {
 
     fn location(&self) -> String {
         self.home.path.display().to_string()
+    }
+
+    fn directory(&self) -> Option<&Path> {
+        Some(&self.home.path)
+    }
+
+    fn set_owner_note(&self, note: &[u8]) -> Result<()> {
+        check_note(note)?;
+        // ORDER: held until the note is written. An engine that ends meanwhile empties the note afterwards,
+        // and unlocks the directory last.
+        let running = self.running.lock();
+        if running.is_none() {
+            return Err(Error::new(ErrorKind::Closed, ""));
+        }
+        self.home.set_note(note)
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::admission::limits::Bounds;
-use crate::backend::{MAX_PAYLOAD, MIN_TTL, Settings};
+use crate::backend::{MAX_PAYLOAD, MIN_TTL, Settings, check_note};
 use crate::base::error::{Error, Result};
 use crate::base::range::{at_least, at_most};
 use crate::embedded::clock::{Clock, OsClock};
@@ -312,6 +312,7 @@ impl Options {
 
     /// A note of the owner of the store, which [`owner`](crate::owner) gives to other processes while
     /// the engine is open: where it can be asked, for instance. Default: none. At most 4096 bytes.
+    /// [`Engine::set_owner_note`] replaces it later.
     ///
     /// It lies in the file `LOCK`, which means nothing to recovery. An engine that cannot write it
     /// is open all the same.
@@ -369,7 +370,6 @@ impl Options {
     /// Checks every option against its bound, before anything is opened.
     pub(crate) fn validate(&self) -> Result<()> {
         const MAX_CACHE: usize = 1 << 40;
-        const MAX_NOTE: usize = 4096;
         let segment = self.segment_bytes;
         self.settings().validate()?;
         self.bounds().validate()?;
@@ -379,7 +379,7 @@ impl Options {
         at_least("max_open_files", self.max_open_files, LEAST_OPEN_FILES)?;
         at_least("backup_bytes_per_second", self.backup_bytes_per_second.unwrap_or(1), 1)?;
         at_most("cache_bytes", self.cache_bytes, MAX_CACHE)?;
-        at_most("the bytes of owner_note", self.owner_note.len(), MAX_NOTE)?;
+        check_note(&self.owner_note)?;
         if !segment.is_multiple_of(BLOCK as u64) {
             return Err(Error::invalid(format!(
                 "segment_bytes is {segment}, a multiple of {BLOCK} is needed"

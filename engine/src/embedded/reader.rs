@@ -317,4 +317,12 @@ impl Backend for Files {
     fn location(&self) -> String {
         self.home.path.display().to_string()
     }
+
+    fn directory(&self) -> Option<&Path> {
+        Some(&self.home.path)
+    }
+
+    fn set_owner_note(&self, _: &[u8]) -> Result<()> {
+        Err(read_only())
+    }
 }

@@ -279,6 +279,11 @@ impl Backend for Fleet {
         self.shared.store.location()
     }
 
+    fn set_owner_note(&self, _: &[u8]) -> Result<()> {
+        let kind = if self.is_closed() { ErrorKind::Closed } else { ErrorKind::Unsupported };
+        Err(Error::new(kind, "a shared store has many owners and no note"))
+    }
+
     fn shared_store(&self) -> Option<&dyn Any> {
         Some(self.shared.store.as_any())
     }

@@ -90,7 +90,7 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    /// Listens where the configuration says. `socket` is the path that the store was told.
+    /// Listens where the configuration says, and on the control socket `socket`.
     pub(crate) async fn open(
         config: &Config,
         layer: &IdempotencyLayer,
@@ -106,12 +106,21 @@ impl Desk {
             let router = admin.clone().console().guarded(access);
             tokio::spawn(serve(listener, router));
         }
-        let socket = socket.map(|path| {
-            let named = path.display().to_string();
-            let bound = admin.control_socket(path);
-            bound.map_err(|error| io::Error::new(error.kind(), format!("{named}: {error}")))
-        });
-        Ok(Self { socket: socket.transpose()? })
+        let socket = socket.map(|path| control_socket(admin, path)).transpose()?;
+        Ok(Self { socket: socket.flatten() })
+    }
+}
+
+/// The control socket; `None` where the store cannot note it. Requests go on while a disk is full.
+fn control_socket(admin: Admin, path: std::path::PathBuf) -> io::Result<Option<ControlSocket>> {
+    let named = path.display().to_string();
+    match admin.control_socket(path) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if error.get_ref().is_some_and(|cause| cause.is::<oncekey::Error>()) => {
+            tracing::warn!(%error, "no control socket: the store cannot note where it is");
+            Ok(None)
+        }
+        Err(error) => Err(io::Error::new(error.kind(), format!("{named}: {error}"))),
     }
 }
 

@@ -40,7 +40,7 @@ pub(crate) async fn run(
     let tls = Tls::new(&config.tls).map_err(Failure::usage)?;
     let socket = desk::socket_path(&config);
     let socket = socket.map_err(|error| cannot_listen(&"the control socket", &error))?;
-    let engine = store::open(&config, socket.as_deref()).await?;
+    let engine = store::open(&config).await?;
     let layer = layer(&config, &engine);
     let counted = measured.as_ref().map(|measured| measured.requests.clone());
     let checkpoints = checkpoints(config.control.listen).await?;

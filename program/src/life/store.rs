@@ -1,12 +1,11 @@
 //! The store of the proxy: opened, reopened after a failure, closed.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use oncekey::{Durability, Engine, ErrorKind, Options};
-use oncekey_http::{ControlSocket, IdempotencyLayer};
+use oncekey_http::IdempotencyLayer;
 
 use super::desk::Health;
 use crate::base::exit::Failure;
@@ -19,12 +18,11 @@ const LOOK: Duration = Duration::from_secs(1);
 const REOPEN_AT_MOST: Duration = Duration::from_secs(30);
 
 /// Opens the store, and waits for one that another process holds: a rolling update starts the next
-/// process before the last has ended. `socket` is where the command line finds this process.
-pub(crate) async fn open(config: &Config, socket: Option<&Path>) -> Result<Engine, Failure> {
-    let note = socket.map(ControlSocket::note).unwrap_or_default();
+/// process before the last has ended.
+pub(crate) async fn open(config: &Config) -> Result<Engine, Failure> {
     let (config, store) = (config.clone(), config.store.to_string());
     let opened = tokio::task::spawn_blocking(move || match &config.store {
-        StoreAt::Directory(path) => embedded(&config).owner_note(note).open(path),
+        StoreAt::Directory(path) => embedded(&config).open(path),
         StoreAt::Postgres(url) => shared(&config, url)?.open(),
     });
     let opened = opened.await.map_err(|error| Failure::failed(error.to_string()))?;
