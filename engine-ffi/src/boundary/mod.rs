@@ -9,5 +9,3 @@ pub(crate) mod handle_table;
 mod leaks;
 pub(crate) mod report;
 pub(crate) mod signals;
-#[cfg(all(unix, feature = "control-socket"))]
-pub(crate) mod standard_streams;

@@ -14,6 +14,7 @@ mod offered {
     use std::thread::JoinHandle;
 
     use oncekey::Engine;
+    use oncekey::disk::OsDisk;
     use oncekey_http::Admin;
     use parking_lot::Mutex;
     use tokio::sync::oneshot;
@@ -23,7 +24,7 @@ mod offered {
     use crate::abi::types::Slice;
     use crate::boundary::convert::Caller;
     use crate::boundary::failure::Failure;
-    use crate::boundary::{signals, standard_streams};
+    use crate::boundary::signals;
 
     const KNOWN_FLAGS: u32 = ONCEKEY_CONTROL_READ_ONLY | ONCEKEY_CONTROL_SHOW_RESPONSES;
 
@@ -86,7 +87,10 @@ mod offered {
 
     impl Server {
         fn start(settings: Settings) -> Result<Self, Failure> {
-            standard_streams::fill()?;
+            // Sockets of the runtime get no number that the program prints to.
+            OsDisk::fill_standard_streams().map_err(|error| {
+                Failure::io(format!("a closed standard stream, and /dev/null: {error}"))
+            })?;
             let (stop, stopped) = oneshot::channel();
             let (tell, told) = mpsc::channel();
             let thread =

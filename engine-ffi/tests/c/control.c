@@ -4,7 +4,6 @@
 #include <dirent.h>
 #include <signal.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 
 static void free_of_errors(oncekey_error error) {
   CHECK(strlen(oncekey_error_message(error)) > 0);
@@ -213,15 +212,6 @@ static void mistakes_are_refused_and_leave_none(void) {
     nothing_is_noted();
   }
   OK(oncekey_engine_control_socket(engine, &good, NULL));
-  says(path, "GET /api/v1/info", 200, "\"pid\"");
-  pid_t pid = fork();
-  CHECK(pid >= 0);
-  if (pid == 0) {
-    IS(ONCEKEY_FORKED, oncekey_engine_control_socket(engine, NULL, NULL));
-    _exit(0);
-  }
-  int status;
-  CHECK(waitpid(pid, &status, 0) == pid && status == 0);
   says(path, "GET /api/v1/info", 200, "\"pid\"");
   end(engine);
   CHECK(!is_there(path));

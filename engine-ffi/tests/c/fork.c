@@ -1,5 +1,6 @@
 /* A child gets FORKED from everything and touches nothing; the parent does not notice. */
 #include "check.h"
+#include "asking.h"
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -26,6 +27,7 @@ static void child(oncekey_engine engine, oncekey_claim claim, oncekey_queue queu
   IS(forked, oncekey_fingerprint_from_parts(NULL, 0, &fingerprint, NULL));
   IS(forked, oncekey_engine_open(oncekey_str("elsewhere"), NULL, &other, NULL));
   IS(forked, oncekey_verify(oncekey_str(place), NULL));
+  IS(forked, oncekey_engine_control_socket(engine, NULL, NULL));
   IS(forked, oncekey_engine_close(engine, NULL, NULL));
   IS(forked, oncekey_engine_free(engine));
   CHECK(oncekey_abi_version() == ONCEKEY_ABI_VERSION);
@@ -49,6 +51,14 @@ void test(void) {
   oncekey_answer replay = begin_as(engine, "done", "b", ONCEKEY_REPLAY);
   oncekey_queue queue;
   OK(oncekey_queue_new(engine, 0, &queue, NULL));
+  char path[64];
+  snprintf(path, sizeof path, "/tmp/oncekey-c-%ld-forks", (long)getpid());
+  oncekey_control_options control = {0};
+  control.size = sizeof control;
+  control.path = oncekey_str(path);
+  /* A library may be built without. */
+  int32_t offered = oncekey_engine_control_socket(engine, &control, NULL);
+  CHECK(offered == ONCEKEY_OK || offered == ONCEKEY_UNSUPPORTED);
   for (int i = 0; i < 20; i++) {
     pid = fork();
     CHECK(pid >= 0);
@@ -64,6 +74,7 @@ void test(void) {
     CHECK(waitpid(pid, &status, 0) == pid && status == 0);
   }
 
+  if (offered == ONCEKEY_OK) says(path, "GET /api/v1/info", 200, "\"pid\"");
   /* The parent still holds its directory: nobody else can open it. A database has room for others. */
   oncekey_engine second;
   oncekey_error error;

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -22,6 +22,33 @@ const GROUP_AND_OTHERS: Mode = Mode::RWXG.union(Mode::RWXO);
 /// The operating system's filesystem.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OsDisk;
+
+impl OsDisk {
+    /// Puts a `/dev/null` that refuses writes in the place of each standard stream that is closed, for the rest of the
+    /// process. Else code that opens descriptors by itself, as a runtime for sockets does, gets their numbers, and
+    /// whatever the process prints. Programs in Rust and Go need no such call: they begin so.
+    ///
+    /// # Errors
+    /// A stream is closed, and `/dev/null` cannot be opened.
+    pub fn fill_standard_streams() -> io::Result<()> {
+        // A /dev/null that an open holds for a moment would pass for a stream.
+        let _turn = ONE_AT_A_TIME.lock();
+        let is_closed = |stream: BorrowedFd<'_>| rustix::io::fcntl_getfd(stream).is_err();
+        let closed = || {
+            is_closed(io::stdin().as_fd())
+                || is_closed(io::stdout().as_fd())
+                || is_closed(io::stderr().as_fd())
+        };
+        while closed() {
+            let null = open_null()?;
+            if null.as_raw_fd() < STREAMS {
+                // For good: the process may put another file in its place at any time.
+                let _ = null.into_raw_fd();
+            }
+        }
+        Ok(())
+    }
+}
 
 impl Disk for OsDisk {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -83,6 +110,16 @@ impl Disk for OsDisk {
 
 const DIRECTORY_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 
+/// How many standard streams there are.
+const STREAMS: i32 = 3;
+
+/// The descriptors that one thread frees are not another's to get.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn open_null() -> rustix::io::Result<OwnedFd> {
+    rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+}
+
 /// Opens a descriptor that is none of 0, 1 and 2, not even for a moment.
 ///
 /// A process may run with its standard streams closed. A file of the store that got one of their
@@ -90,15 +127,10 @@ const DIRECTORY_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OF
 fn above_standard_streams(
     open: impl FnOnce() -> rustix::io::Result<OwnedFd>,
 ) -> io::Result<OwnedFd> {
-    const STREAMS: i32 = 3;
-    // One at a time: the descriptors that one thread frees are not another's to get.
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock();
     let mut taken = Vec::new();
     // Without a /dev/null the descriptor is moved up once it is open.
-    while let Ok(null) =
-        rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-    {
+    while let Ok(null) = open_null() {
         if null.as_raw_fd() >= STREAMS {
             break;
         }
