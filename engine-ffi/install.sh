@@ -2,15 +2,17 @@
 # Builds and installs the C library: header, shared and static library, pkg-config and CMake files.
 #
 #   install.sh [--prefix DIR] [--libdir NAME] [--destdir DIR] [--profile NAME] [--features LIST] [--symbols keep|strip]
+#     [--control-socket yes|no]
 #
 # --prefix   the directory that it will be used from; default /usr/local
 # --libdir   the directory of libraries below the prefix; default lib
 # --destdir  put in front of the prefix while copying, for packagers
 # --profile  the cargo profile to build with; default release
 # --symbols  keep: with debug symbols, about 6 times as large; default strip
+# --control-socket  no: the library refuses oncekey_engine_control_socket, and is 1.9 MB smaller; default yes
 set -euo pipefail
 
-prefix=/usr/local libdir=lib destdir='' profile=release features='' symbols=strip
+prefix=/usr/local libdir=lib destdir='' profile=release features='' symbols=strip control=yes
 while [ $# -gt 0 ]; do
   case $1 in
     --prefix) prefix=$2 ;;
@@ -19,7 +21,8 @@ while [ $# -gt 0 ]; do
     --profile) profile=$2 ;;
     --features) features=$2 ;;
     --symbols) symbols=$2 ;;
-    *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    --control-socket) control=$2 ;;
+    *) sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
   esac
   shift 2
 done
@@ -28,7 +31,8 @@ case $prefix in /*) ;; *) prefix=$PWD/$prefix ;; esac
 case $destdir in '' | /*) ;; *) destdir=$PWD/$destdir ;; esac
 cd "$(dirname "$0")"
 
-cargo build --quiet -p oncekey-ffi --profile "$profile" --features "$features"
+[ "$control" = yes ] && leave_out='' || leave_out=--no-default-features
+cargo build --quiet -p oncekey-ffi --profile "$profile" --features "$features" ${leave_out:+"$leave_out"}
 target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
 built=$target/$([ "$profile" = dev ] && echo debug || echo "$profile")
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' ../Cargo.toml | head -n 1)

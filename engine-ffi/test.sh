@@ -82,6 +82,8 @@ go_package() {
     local stage=$target/ffi-stage
     ./install.sh --prefix "$stage"
     export PKG_CONFIG_PATH=$stage/lib/pkgconfig LD_LIBRARY_PATH=$stage/lib
+    # The program that operators ask with, where the tests of the workspace have built it.
+    [ ! -x "$target/debug/oncekey" ] || export ONCEKEY_PROGRAM=$target/debug/oncekey
     cd go
     local unformatted
     unformatted=$(gofmt -l .)

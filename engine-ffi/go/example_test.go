@@ -80,3 +80,22 @@ func ExampleOrphan() {
 	}
 	// Output: transfer: attempt 1 died after "money taken"
 }
+
+func ExampleEngine_ControlSocket() {
+	directory, err := os.MkdirTemp("", "oncekey-example")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(directory)
+	engine, err := oncekey.Open(directory, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer engine.Close()
+	// From here on `oncekey stats --store DIRECTORY` and the other commands ask this process.
+	if err := engine.ControlSocket(nil); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println("operators may ask")
+	// Output: operators may ask
+}

@@ -29,7 +29,7 @@ const maxAdminBody = 32 << 20
 // Admin returns a handler for operators, to be mounted where it shall be found, with [http.StripPrefix] below a
 // prefix. Requests and answers are those of the router of oncekey-http, which docs/operations.md describes:
 // GET /stats, GET /orphans, GET /keys, POST /orphans/release, POST /orphans/complete, POST /backups. What is
-// below /api/v1 there (for the console and the command line) is not served.
+// below /api/v1 there (for the console and the command line) is not served: [oncekey.Engine.ControlSocket] serves it.
 //
 // authenticate is put around all of it, requests to paths that do not exist included; it lets operators through and
 // refuses everyone else. Admin panics when it is nil.
