@@ -7,6 +7,7 @@
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
@@ -27,6 +28,7 @@ mod report;
 mod wire;
 
 use wire::hygiene::{self, Hygiene};
+use wire::names::Names;
 
 const PEER: &str = "10.1.2.3";
 const VIA: &str = "1.1 oncekey (0123)";
@@ -36,10 +38,10 @@ const HOPS: [&str; 7] = [
 ];
 
 fn rules(trusted: bool) -> Hygiene {
+    let ours = ["idempotency-key", "x-idempotency-key", "x-tenant"].map(HeaderName::from_static).into();
     Hygiene {
-        ours: ["idempotency-key", "x-idempotency-key", "x-tenant"].map(HeaderName::from_static).into(),
+        names: Arc::new(Names { ours, forwarded: true }),
         trusted: if trusted { vec!["10.0.0.0/8".parse().unwrap()] } else { Vec::new() },
-        forwarded: true,
         via: HeaderValue::from_static(VIA),
     }
 }

@@ -10,4 +10,5 @@ pub(crate) mod restored;
 pub(crate) mod route;
 pub(crate) mod scope;
 pub(crate) mod serve;
+mod shared_stream;
 pub(crate) mod tls;

@@ -66,7 +66,7 @@ impl Proxy {
         let (mut parts, body) = request.into_parts();
         let (log, counted) = (self.access_log, self.counted.clone());
         let mut record = Record::new(log, counted, self.spans.as_ref(), &parts, peer.address);
-        let body = Received::new(body, record.received());
+        let body = Received::new(body, record.received(), self.hygiene.names.clone());
         let call =
             parts.headers.get(header::CONTENT_TYPE).filter(|_| is_grpc(&parts.headers)).cloned();
         let (mut answer, outcome) = match self.admit(&mut parts, &peer) {

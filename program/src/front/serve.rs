@@ -16,6 +16,7 @@ use super::listener::{Accepted, Listener};
 use super::peer::Peer;
 use super::preface;
 use super::proxy::Proxy;
+use super::shared_stream::SharedStream;
 use super::tls::Tls;
 
 /// The longest head of a request.
@@ -159,22 +160,16 @@ async fn serve(
     let opened = tokio::select! {
         opened = opening.as_mut() => opened,
         // A request may be on its way that nobody would answer.
-        () = stopped(&mut stop) => match tokio::time::timeout(LAST_WORDS, opening).await {
-            Ok(opened) => opened,
-            Err(_) => return,
-        },
+        () = stopped(&mut stop) => {
+            let Ok(opened) = tokio::time::timeout(LAST_WORDS, opening).await else { return };
+            opened
+        }
     };
     // A client that says nothing, or goes away.
     let Ok(Ok((stream, speaks_http2))) = opened else { return };
     let ended = if speaks_http2 {
-        let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder
-            .timer(TokioTimer::new())
-            .max_header_list_size(MAX_HEAD as u32)
-            .max_concurrent_streams(MAX_STREAMS)
-            .keep_alive_interval(PING)
-            .keep_alive_timeout(PING);
-        let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let connection = http2().serve_connection(TokioIo::new(stream), service);
+        let mut connection = pin!(connection);
         tokio::select! {
             ended = connection.as_mut() => ended,
             // The requests that it has are its last.
@@ -190,19 +185,37 @@ async fn serve(
             .header_read_timeout(header_timeout)
             .max_header_size(MAX_HEAD)
             .max_headers(MAX_HEADERS);
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
-        let mut connection = pin!(connection.with_upgrades());
-        tokio::select! {
+        let stream = SharedStream::new(stream);
+        let io = TokioIo::new(stream.clone());
+        let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
+        let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             // Its response is its last.
             () = last_words(&mut stop, &asked) => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
+        };
+        if ended.as_ref().is_err_and(hyper::Error::is_timeout) {
+            // A client that does not read is not waited for.
+            let _ = tokio::time::timeout(LAST_WORDS, stream.tell_late()).await;
         }
+        ended
     };
     // How a connection ends is the client's affair.
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection of a client failed");
     }
+}
+
+/// What holds for connections of HTTP/2.
+fn http2() -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_header_list_size(MAX_HEAD as u32)
+        .max_concurrent_streams(MAX_STREAMS)
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING);
+    builder
 }

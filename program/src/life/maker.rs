@@ -15,6 +15,7 @@ use crate::report::access_log::AccessLog;
 use crate::report::spans::Spans;
 use crate::upstream::{Control, Upstreams, health};
 use crate::wire::hygiene::Hygiene;
+use crate::wire::names::Names;
 
 /// What all proxies of the process have in common.
 pub(crate) struct Maker {
@@ -50,9 +51,8 @@ impl Maker {
         let mut ours = contract.headers.clone();
         ours.extend(config.policies().filter_map(|policy| policy.scope.header().cloned()));
         let hygiene = Hygiene {
-            ours,
+            names: Arc::new(Names { ours, forwarded: config.forwarded }),
             trusted: config.trusted_proxies.clone(),
-            forwarded: config.forwarded,
             via: self.via.clone(),
         };
         let by_token = config.policies().any(|policy| matches!(policy.scope, Scope::Jwt(_)));

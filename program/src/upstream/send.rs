@@ -43,6 +43,8 @@ pub(crate) enum Why {
     Reset,
     Timeout,
     Malformed,
+    /// The client did: its body cannot be read to its end.
+    Client,
 }
 
 impl Why {
@@ -53,6 +55,7 @@ impl Why {
             Self::Reset => "reset",
             Self::Timeout => "timeout",
             Self::Malformed => "malformed",
+            Self::Client => "client",
         }
     }
 }
@@ -268,6 +271,10 @@ async fn exchange(
     };
     let given_back = error.take_message();
     let error = error.into_error();
+    if given_back.is_none() && error.is_user() {
+        tracing::debug!(%error, "the body of a request cannot be read");
+        return Err(Unanswered::Failed(Failed { sent: Sent::Maybe, why: Why::Client }));
+    }
     let unsent = given_back.is_some() || is_refused(&error);
     tracing::warn!(upstream = %upstream.target, %error, sent = !unsent, "a request to the upstream failed");
     let stage = match given_back.is_some() {

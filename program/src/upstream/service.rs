@@ -127,6 +127,10 @@ impl UpstreamService {
             return unknown(Why::Malformed);
         }
         let (mut parts, incoming) = response.into_parts();
+        if !hygiene::is_readable(&parts.headers) {
+            lease.pool.meter.failed(Stage::Head, true);
+            return unknown(Why::Malformed);
+        }
         hygiene::response(&mut parts.headers);
         Said::take(&mut parts.headers).apply(&mut parts, &conduct.outcomes);
         let meter = lease.pool.meter.clone();
@@ -192,6 +196,10 @@ impl UpstreamService {
             let response: Response<Incoming> = response;
             return response.map(|_| Body::default());
         }
+        if !hygiene::is_readable(response.headers()) {
+            lease.pool.meter.failed(Stage::Head, true);
+            return passed_failure(Failed { sent: Sent::Maybe, why: Why::Malformed });
+        }
         hygiene::response(response.headers_mut());
         response.map(|incoming| Body::streaming(Streaming::new(incoming, lease)))
     }
@@ -254,6 +262,13 @@ fn passed_failure(failed: Failed) -> Response<Body> {
     let (status, code, detail) = match (sent, why) {
         (Sent::No, _) => {
             let mut response = unreachable(why);
+            response.extensions_mut().insert(PassFailed);
+            return response;
+        }
+        (Sent::Maybe, Why::Client) => {
+            let detail = "The body of the request is malformed, or ended before its end.";
+            let problem = Problem::new(StatusCode::BAD_REQUEST, "request_malformed", detail);
+            let mut response = problem.into_response();
             response.extensions_mut().insert(PassFailed);
             return response;
         }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::names;
 use super::pool::Lease;
 use crate::report::meter::{Counted, Stage};
 
@@ -46,9 +47,14 @@ impl Streaming {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let polled = Pin::new(&mut self.incoming).poll_frame(context);
-        match &polled {
-            Poll::Ready(Some(Ok(_))) => self.settle(),
+        let mut polled = Pin::new(&mut self.incoming).poll_frame(context);
+        match &mut polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    names::clean_response_trailers(trailers);
+                }
+                self.settle();
+            }
             Poll::Ready(None) => {
                 if let Some(lease) = self.lease.take() {
                     lease.give_back();

@@ -1,14 +1,15 @@
 //! Which headers pass the proxy, and which it writes itself.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Version};
 
+use super::names::{Names, is_forwarded};
+use super::problem::Problem;
 use crate::base::network::Network;
-use crate::report::metrics;
-use crate::wire::problem::Problem;
 
 /// Headers about one connection. Source: RFC 9110, section 7.6.1, and RFC 2616, section 13.5.1.
 const HOP_BY_HOP: [HeaderName; 7] = [
@@ -27,13 +28,9 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
 /// The rules for requests.
 pub(crate) struct Hygiene {
-    /// Names that `Connection` cannot remove and whose spellings with an underscore are removed:
-    /// the headers of keys and of the scope.
-    pub(crate) ours: Vec<HeaderName>,
+    pub(crate) names: Arc<Names>,
     /// Peers whose `Forwarded` and `X-Forwarded-*` are believed.
     pub(crate) trusted: Vec<Network>,
-    /// Whether `Forwarded` and `X-Forwarded-*` are written here; else they pass as they came.
-    pub(crate) forwarded: bool,
     /// `1.1 oncekey (ID)`, where the id is that of this process.
     pub(crate) via: HeaderValue,
 }
@@ -51,20 +48,10 @@ impl Hygiene {
             let detail = "The proxy opens no tunnels.";
             return Err(Problem::new(StatusCode::NOT_IMPLEMENTED, "connect_refused", detail));
         }
+        if let Some(detail) = malformed(parts) {
+            return Err(Problem::new(StatusCode::BAD_REQUEST, "request_malformed", detail));
+        }
         let headers = &mut parts.headers;
-        // Two ways to tell where the request ends: servers disagree about them.
-        if headers.contains_key(header::TRANSFER_ENCODING)
-            && headers.contains_key(header::CONTENT_LENGTH)
-        {
-            let detail = "The request has both Content-Length and Transfer-Encoding.";
-            return Err(Problem::new(StatusCode::BAD_REQUEST, "request_malformed", detail));
-        }
-        // Two hosts: servers and what stands before them disagree about which is meant. Source: RFC 9112,
-        // section 3.2.
-        if headers.get_all(header::HOST).iter().nth(1).is_some() {
-            let detail = "The request has more than one Host.";
-            return Err(Problem::new(StatusCode::BAD_REQUEST, "request_malformed", detail));
-        }
         if headers.get_all(header::VIA).iter().any(|via| contains(via, &self.via)) {
             let detail = "The request came through this proxy before.";
             return Err(Problem::new(StatusCode::LOOP_DETECTED, "loop_detected", detail));
@@ -76,37 +63,13 @@ impl Hygiene {
         {
             headers.insert(header::HOST, host);
         }
-        self.strip(headers);
+        self.names.strip(headers);
         self.hop_by_hop(headers);
-        if self.forwarded {
+        if self.names.forwarded {
             self.write_forwarded(headers, peer, secure);
         }
         headers.append(header::VIA, self.via.clone());
         Ok(())
-    }
-
-    /// Removes what would be taken for a header of the proxy: `Oncekey-*`, and names that a server
-    /// which reads `_` as `-` takes for others.
-    fn strip(&self, headers: &mut HeaderMap) {
-        let forged: Vec<_> = headers.keys().filter(|name| self.is_forged(name)).cloned().collect();
-        if !forged.is_empty() {
-            metrics::stripped(forged.len());
-        }
-        for name in forged {
-            headers.remove(name);
-        }
-    }
-
-    fn is_forged(&self, name: &HeaderName) -> bool {
-        let name = name.as_str();
-        if !name.contains('_') {
-            return name.starts_with("oncekey-");
-        }
-        let dashed = name.replace('_', "-");
-        dashed.starts_with("oncekey-")
-            || (self.forwarded && dashed.starts_with("x-forwarded-"))
-            || (self.forwarded && dashed == "forwarded")
-            || self.ours.iter().any(|ours| ours.as_str() == dashed)
     }
 
     fn hop_by_hop(&self, headers: &mut HeaderMap) {
@@ -115,7 +78,7 @@ impl Hygiene {
             .then(|| headers.get(header::UPGRADE).cloned())
             .flatten();
         let keep = |name: &HeaderName| {
-            self.ours.contains(name)
+            self.names.ours.contains(name)
                 || [header::HOST, header::CONTENT_LENGTH, header::CONTENT_TYPE].contains(name)
         };
         remove_hop_by_hop(headers, keep);
@@ -135,10 +98,8 @@ impl Hygiene {
 
     fn write_forwarded(&self, headers: &mut HeaderMap, peer: Option<IpAddr>, secure: bool) {
         if !self.trusts(peer) {
-            let theirs = |name: &&HeaderName| {
-                **name == header::FORWARDED || name.as_str().starts_with("x-forwarded-")
-            };
-            let theirs: Vec<_> = headers.keys().filter(theirs).cloned().collect();
+            let theirs: Vec<_> =
+                headers.keys().filter(|name| is_forwarded(name)).cloned().collect();
             for name in theirs {
                 headers.remove(name);
             }
@@ -168,6 +129,43 @@ impl Hygiene {
     }
 }
 
+/// What HTTP forbids in the head of a request because servers understand it differently, and so two of them
+/// disagree about where a request ends or whom it is for. Content-Length beside Transfer-Encoding is not
+/// among it: the server of HTTP/1.1 drops the length and ends the connection. Source: RFC 9112, sections
+/// 3.2 and 6.1.
+fn malformed(parts: &Parts) -> Option<&'static str> {
+    let (headers, uri) = (&parts.headers, &parts.uri);
+    let codings = codings(headers);
+    if codings.len() > 1 || codings.iter().any(|coding| !coding.eq_ignore_ascii_case(b"chunked")) {
+        return Some("The request has another Transfer-Encoding than chunked, once.");
+    }
+    let is_authority = uri.scheme().is_none() && uri.authority().is_some();
+    if is_authority || (uri.path() == "*" && parts.method != Method::OPTIONS) {
+        return Some("The target of the request is neither a path nor a URL.");
+    }
+    let mut hosts = headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => Some("The request has more than one Host."),
+        (Some(host), None) if !is_host(host) => Some("The Host of the request is no host."),
+        (None, None) if parts.version == Version::HTTP_11 => Some("The request has no Host."),
+        _ => None,
+    }
+}
+
+/// Whether a value of `Host` is one. Empty, it says that the target has no authority.
+fn is_host(host: &HeaderValue) -> bool {
+    let is_authority =
+        |host: &str| !host.contains('@') && host.parse::<http::uri::Authority>().is_ok();
+    host.to_str().is_ok_and(|host| host.is_empty() || is_authority(host))
+}
+
+/// The members of `Transfer-Encoding`.
+fn codings(headers: &HeaderMap) -> Vec<&[u8]> {
+    let values = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let members = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    members.map(<[u8]>::trim_ascii).filter(|coding| !coding.is_empty()).collect()
+}
+
 /// Whether a request carries a header that its client took for that of a key, and that is none of
 /// `known`.
 pub(crate) fn has_unrecognized_key(headers: &HeaderMap, known: &[HeaderName]) -> bool {
@@ -178,10 +176,23 @@ pub(crate) fn has_unrecognized_key(headers: &HeaderMap, known: &[HeaderName]) ->
         .any(|name| ALIKE.contains(&&*name.as_str().replace('_', "-")) && !known.contains(name))
 }
 
+/// Whether the body of a response can be read: it comes whole or in chunks, in no coding that would go
+/// with the name of it.
+pub(crate) fn is_readable(headers: &HeaderMap) -> bool {
+    let known = |coding: &[u8]| {
+        coding.eq_ignore_ascii_case(b"chunked") || coding.eq_ignore_ascii_case(b"identity")
+    };
+    codings(headers).into_iter().all(known)
+}
+
 /// Takes from the head of a response what was about the connection to the upstream.
 pub(crate) fn response(headers: &mut HeaderMap) {
-    // The coding that was removed told the length; another length beside it is of no meaning.
-    if headers.contains_key(header::TRANSFER_ENCODING) {
+    // The coding that was removed told the length; another length beside it is of no meaning. One that is
+    // said twice in a list was understood, and is said anew.
+    let is_list = |length: &HeaderValue| !length.as_bytes().iter().all(u8::is_ascii_digit);
+    if headers.contains_key(header::TRANSFER_ENCODING)
+        || headers.get(header::CONTENT_LENGTH).is_some_and(is_list)
+    {
         headers.remove(header::CONTENT_LENGTH);
     }
     remove_hop_by_hop(headers, |name| *name == header::CONTENT_LENGTH);
@@ -228,16 +239,19 @@ mod tests {
     use http::Request;
 
     fn hygiene(trusted: &[&str]) -> Hygiene {
+        let ours = vec![HeaderName::from_static("idempotency-key")];
         Hygiene {
-            ours: vec![HeaderName::from_static("idempotency-key")],
+            names: Arc::new(Names { ours, forwarded: true }),
             trusted: trusted.iter().map(|net| net.parse().unwrap()).collect(),
-            forwarded: true,
             via: HeaderValue::from_static("1.1 oncekey (0123)"),
         }
     }
 
     fn cleaned(rules: &Hygiene, sent: &[(&str, &str)]) -> Result<HeaderMap, Problem> {
         let mut request = Request::post("/");
+        if !sent.iter().any(|(name, _)| *name == "Host") {
+            request = request.header("host", "h");
+        }
         for (name, value) in sent {
             request = request.header(*name, *value);
         }
@@ -255,6 +269,8 @@ mod tests {
             ("Idempotency_Key", "k"),
             ("X_Forwarded_For", "1.1.1.1"),
             ("x-forwarded_for", "1.1.1.1"),
+            ("Content_Length", "9"),
+            ("Transfer_Encoding", "chunked"),
             ("Under_Score", "stays"),
             ("Idempotency-Key", "k"),
         ];
@@ -262,7 +278,9 @@ mod tests {
         let names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         assert!(names.contains(&"under_score") && names.contains(&"idempotency-key"));
         assert!(names.iter().all(|name| !name.contains("oncekey")), "{names:?}");
-        assert!(!names.contains(&"idempotency_key"), "{names:?}");
+        for gone in ["idempotency_key", "content_length", "transfer_encoding"] {
+            assert!(!names.contains(&gone), "{names:?}");
+        }
         assert_eq!(headers["x-forwarded-for"], "10.1.2.3");
     }
 
@@ -300,7 +318,8 @@ mod tests {
 
     #[test]
     fn forwarded_headers_are_left_alone_where_that_is_said() {
-        let rules = Hygiene { forwarded: false, ..hygiene(&[]) };
+        let names = Names { ours: Vec::new(), forwarded: false };
+        let rules = Hygiene { names: Arc::new(names), ..hygiene(&[]) };
         let sent =
             [("X-Forwarded-For", "1.2.3.4"), ("X_Forwarded_For", "5"), ("Forwarded", "for=6")];
         let headers = cleaned(&rules, &sent).ok().unwrap();
@@ -338,10 +357,62 @@ mod tests {
             let problem = cleaned(&hygiene(&[]), sent).err().unwrap();
             problem.into_response().status().as_u16()
         };
-        assert_eq!(refused(&[("Transfer-Encoding", "chunked"), ("Content-Length", "1")]), 400);
+        for codings in ["gzip, chunked", "chunked, chunked", "identity", "xchunked", "\"chunked\""]
+        {
+            assert_eq!(refused(&[("Transfer-Encoding", codings)]), 400, "{codings}");
+        }
+        assert_eq!(
+            refused(&[("Transfer-Encoding", "chunked"), ("Transfer-Encoding", "chunked")]),
+            400
+        );
+        for codings in ["chunked", "Chunked", ", chunked,"] {
+            assert!(cleaned(&hygiene(&[]), &[("Transfer-Encoding", codings)]).is_ok(), "{codings}");
+        }
+        for host in ["a b", "a/b", "u@h", "h\u{e9}", "h?q"] {
+            assert_eq!(refused(&[("Host", host)]), 400, "{host}");
+        }
+        for host in ["", "h:80", "[::1]:80", "a_b.example"] {
+            assert!(cleaned(&hygiene(&[]), &[("Host", host)]).is_ok(), "{host}");
+        }
         assert_eq!(refused(&[("Host", "h"), ("Host", "h")]), 400);
         assert_eq!(refused(&[("Via", "1.0 a, 1.1 oncekey (0123)")]), 508);
         assert!(cleaned(&hygiene(&[]), &[("Via", "1.1 oncekey (9999)")]).is_ok());
+    }
+
+    #[test]
+    fn targets_and_hosts_that_are_refused() {
+        let refused = |request: http::request::Builder| {
+            let (mut parts, ()) = request.body(()).unwrap().into_parts();
+            hygiene(&[]).request(&mut parts, None, false).is_err()
+        };
+        assert!(refused(Request::post("/")), "no host");
+        assert!(!refused(Request::post("/").version(Version::HTTP_10)));
+        assert!(!refused(Request::post("http://h/").version(Version::HTTP_2)));
+        for (target, is_refused) in [("a", true), ("a:80", true), ("/a", false), ("*", true)] {
+            assert_eq!(refused(Request::post(target).header("host", "h")), is_refused, "{target}");
+        }
+        assert!(!refused(Request::options("*").header("host", "h")));
+    }
+
+    #[test]
+    fn a_body_in_a_coding_that_nobody_would_know_of_is_not_read() {
+        for (coding, expected) in
+            [("chunked", true), ("identity", true), ("gzip, chunked", false), ("gzip", false)]
+        {
+            let coding = (header::TRANSFER_ENCODING, HeaderValue::from_static(coding));
+            assert_eq!(is_readable(&[coding].into_iter().collect()), expected);
+        }
+        assert!(is_readable(&HeaderMap::new()));
+    }
+
+    #[test]
+    fn a_list_of_lengths_is_not_passed_on() {
+        for (length, stays) in [("2", true), ("2, 2", false)] {
+            let length = (header::CONTENT_LENGTH, HeaderValue::from_static(length));
+            let mut headers: HeaderMap = [length].into_iter().collect();
+            response(&mut headers);
+            assert_eq!(headers.contains_key(header::CONTENT_LENGTH), stays);
+        }
     }
 
     #[test]

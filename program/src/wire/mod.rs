@@ -2,6 +2,7 @@
 
 pub(crate) mod body;
 pub(crate) mod hygiene;
+pub(crate) mod names;
 pub(crate) mod outgoing;
 pub(crate) mod pool;
 pub(crate) mod problem;

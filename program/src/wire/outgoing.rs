@@ -10,18 +10,21 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::oneshot;
 
+use super::names::Names;
+
 /// A request body as the layer hands it on: the client's own, or what the layer read of it.
 pub(crate) type RequestBody = oncekey_http::RequestBody<Received>;
 
-/// The body that a client sends, whose bytes are counted.
+/// The body that a client sends, whose bytes are counted and whose trailers are cleaned.
 pub(crate) struct Received {
     incoming: Incoming,
     bytes: Arc<AtomicU64>,
+    names: Arc<Names>,
 }
 
 impl Received {
-    pub(crate) fn new(incoming: Incoming, bytes: Arc<AtomicU64>) -> Self {
-        Self { incoming, bytes }
+    pub(crate) fn new(incoming: Incoming, bytes: Arc<AtomicU64>, names: Arc<Names>) -> Self {
+        Self { incoming, bytes, names }
     }
 }
 
@@ -33,11 +36,14 @@ impl HttpBody for Received {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let polled = Pin::new(&mut self.incoming).poll_frame(context);
-        if let Poll::Ready(Some(Ok(frame))) = &polled
-            && let Some(data) = frame.data_ref()
-        {
-            self.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+        let mut polled = Pin::new(&mut self.incoming).poll_frame(context);
+        if let Poll::Ready(Some(Ok(frame))) = &mut polled {
+            if let Some(data) = frame.data_ref() {
+                self.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
+            }
+            if let Some(trailers) = frame.trailers_mut() {
+                self.names.clean_trailers(trailers);
+            }
         }
         polled
     }
