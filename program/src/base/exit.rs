@@ -21,8 +21,8 @@ pub(crate) enum Exit {
 /// Each with its code, its name in JSON and its meaning.
 const EXITS: [(Exit, u8, &str, &str); 8] = [
     (Exit::Failed, 1, "failed", "failed: input or output, the server, the engine"),
-    (Exit::Usage, 2, "usage", "usage, configuration, or a question that nobody can be asked"),
-    (Exit::Absent, 3, "absent", "looked for and not there (get), or there (--fail-if-any)"),
+    (Exit::Usage, 2, "usage", "usage, configuration, or a question without a terminal to ask it on"),
+    (Exit::Absent, 3, "absent", "the key is absent (get), or there are orphans (--fail-if-any)"),
     (Exit::Damaged, 4, "damaged", "damage was found"),
     (Exit::Held, 5, "storeInUse", "the store is held, and its owner cannot be asked for this"),
     (Exit::Conflict, 6, "conflict", "fenced, completed already, or resolved by another"),
