@@ -21,7 +21,7 @@ pub(crate) enum Exit {
 /// Each with its code, its name in JSON and its meaning.
 const EXITS: [(Exit, u8, &str, &str); 8] = [
     (Exit::Failed, 1, "failed", "failed: input or output, the server, the engine"),
-    (Exit::Usage, 2, "usage", "usage, configuration, or a question without a terminal to ask it on"),
+    (Exit::Usage, 2, "usage", "usage, configuration, or a question without a terminal"),
     (Exit::Absent, 3, "absent", "the key is absent (get), or there are orphans (--fail-if-any)"),
     (Exit::Damaged, 4, "damaged", "damage was found"),
     (Exit::Held, 5, "storeInUse", "the store is held, and its owner cannot be asked for this"),
