@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, header, response};
+use http::{HeaderMap, Response, response};
 use http_body::Body;
 use http_body_util::BodyExt;
 use oncekey::Claim;
@@ -125,15 +125,9 @@ pub(crate) struct Answer<R: Body> {
 
 /// A response whose body is made to be seen while it grows, or is not a body at all.
 fn is_stream(response: &response::Parts) -> bool {
-    let content_type = response.headers.get(header::CONTENT_TYPE);
-    let content_type = content_type.map_or(&b""[..], |value| value.as_bytes());
-    let streams = ["text/event-stream", "multipart/x-mixed-replace", "application/grpc-web-text"];
     response.status.is_informational()
         || response.extensions.get::<NotStored>().is_some()
-        || streams.iter().any(|stream| {
-            let start = content_type.get(..stream.len());
-            start.is_some_and(|start| start.eq_ignore_ascii_case(stream.as_bytes()))
-        })
+        || NotStored::is_meant_by(&response.headers)
 }
 
 /// Reads the body to its end and encodes the response; or as far as the limit allows, and of a gRPC call

@@ -98,8 +98,8 @@ mod attempt;
 mod body;
 mod budget;
 mod config;
+mod connection;
 mod contract;
-
 mod detached;
 mod exchange;
 mod execution;
@@ -128,6 +128,7 @@ pub use admin::{Access, Admin, Caller, ControlSocket};
 pub use attempt::Taken;
 pub use attempt::{Attempt, CheckpointError};
 pub use body::{RequestBody, ResponseBody};
+pub use connection::{HOP_BY_HOP, list_members};
 pub use contract::{Contract, KeyForm, Methods, Refusals, Statuses};
 pub use detached::Task;
 pub use execution::Execution;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use http::{HeaderMap, header};
+
 /// Says, in the extensions of a response, that nothing happened: the key is freed, and the next
 /// request with it runs the handler.
 ///
@@ -43,6 +45,20 @@ pub struct OutcomeUnknown;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotStored;
+
+impl NotStored {
+    /// Whether the content type of a response is one that is made to be seen while it grows: the layer treats such a
+    /// response as one that carries this marker.
+    pub fn is_meant_by(headers: &HeaderMap) -> bool {
+        const STREAMS: [&[u8]; 3] =
+            [b"text/event-stream", b"multipart/x-mixed-replace", b"application/grpc-web-text"];
+        let Some(content_type) = headers.get(header::CONTENT_TYPE) else { return false };
+        STREAMS.iter().any(|stream| {
+            let start = content_type.as_bytes().get(..stream.len());
+            start.is_some_and(|start| start.eq_ignore_ascii_case(stream))
+        })
+    }
+}
 
 /// Sets, in the extensions of a response, how long it is replayed before its key is new again, instead
 /// of [`Policy::ttl`](crate::Policy::ttl). Counted from the completion of the operation. Less than a

@@ -20,22 +20,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::Body;
 
 use crate::body::{End, Held, ResponseBody};
+use crate::connection::{HOP_BY_HOP, list_members};
 
 const VERSION: u8 = 1;
-
-/// Headers that speak about one connection, not about the response. Source: RFC 9110, section
-/// 7.6.1, and those of RFC 2616, section 13.5.1, that it does not list any more. `Trailer` is none of
-/// them: it is about the message (section 6.6.2), and HTTP/1.1 sends only the trailers that it names.
-const HOP_BY_HOP: [HeaderName; 8] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
 
 /// A response as the store holds it: what an identical retry gets.
 ///
@@ -260,12 +247,7 @@ const RESERVED_FOR_BODY: u64 = 16 << 10;
 /// What of a response's headers is stored, in order: not those of one connection, whether HTTP or
 /// the Connection header names them, and not Date, which is the moment of one answer.
 fn stored_headers(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
-    let named: Vec<_> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .map(<[u8]>::trim_ascii)
-        .collect();
+    let named: Vec<_> = list_members(headers, &header::CONNECTION).collect();
     headers.iter().filter(move |(name, _)| {
         let name_bytes = name.as_str().as_bytes();
         !HOP_BY_HOP.contains(name)

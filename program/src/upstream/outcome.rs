@@ -60,7 +60,7 @@ impl Said {
             Outcome::Freed => {
                 response.extensions.insert(NotExecuted);
             }
-            Outcome::Stored if self.not_stored || is_stream(response) => {
+            Outcome::Stored if self.not_stored || NotStored::is_meant_by(&response.headers) => {
                 response.extensions.insert(NotStored);
             }
             Outcome::Unknown => {
@@ -88,17 +88,6 @@ fn ignored<T>(name: &HeaderName) -> Option<T> {
     metrics::ignored(name);
     tracing::warn!(header = %name, "a header of the upstream is not understood and ignored");
     None
-}
-
-/// A response that is made to be seen while it grows: it is neither collected nor stored.
-fn is_stream(response: &response::Parts) -> bool {
-    let content_type = response.headers.get(http::header::CONTENT_TYPE);
-    let content_type = content_type.map_or(&b""[..], |value| value.as_bytes());
-    let streams = ["text/event-stream", "multipart/x-mixed-replace", "application/grpc-web-text"];
-    streams.iter().any(|stream| {
-        let start = content_type.get(..stream.len());
-        start.is_some_and(|start| start.eq_ignore_ascii_case(stream.as_bytes()))
-    })
 }
 
 #[cfg(test)]

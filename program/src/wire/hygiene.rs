@@ -6,21 +6,11 @@ use std::sync::Arc;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{Method, StatusCode, Version};
+use oncekey_http::{HOP_BY_HOP, list_members};
 
 use super::names::{Names, is_forwarded};
 use super::problem::Problem;
 use crate::base::network::Network;
-
-/// Headers about one connection. Source: RFC 9110, section 7.6.1, and RFC 2616, section 13.5.1.
-const HOP_BY_HOP: [HeaderName; 7] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-];
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -207,25 +197,18 @@ pub(crate) fn without_upgrade(headers: &mut HeaderMap) {
 /// Removes the headers about one connection and those that `Connection` lists, but for those that
 /// `keep` names.
 fn remove_hop_by_hop(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool) {
-    let listed: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+    let listed: Vec<HeaderName> = list_members(headers, &header::CONNECTION)
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
         .filter(|name| !keep(name))
         .collect();
-    for name in listed.iter().chain(&HOP_BY_HOP).chain([&header::UPGRADE]) {
+    for name in listed.iter().chain(&HOP_BY_HOP) {
         headers.remove(name);
     }
 }
 
 /// Whether one of the values of `name`, which are lists, has the member `token`.
 fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .any(|member| member.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    list_members(headers, name).any(|member| member.eq_ignore_ascii_case(token.as_bytes()))
 }
 
 fn contains(value: &HeaderValue, part: &HeaderValue) -> bool {
