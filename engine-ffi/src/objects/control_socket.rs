@@ -14,7 +14,6 @@ mod offered {
     use std::thread::JoinHandle;
 
     use oncekey::Engine;
-    use oncekey::disk::OsDisk;
     use oncekey_http::Admin;
     use parking_lot::Mutex;
     use tokio::sync::oneshot;
@@ -24,7 +23,7 @@ mod offered {
     use crate::abi::types::Slice;
     use crate::boundary::convert::Caller;
     use crate::boundary::failure::Failure;
-    use crate::boundary::signals;
+    use crate::boundary::{descriptors, signals};
 
     const KNOWN_FLAGS: u32 = ONCEKEY_CONTROL_READ_ONLY | ONCEKEY_CONTROL_SHOW_RESPONSES;
 
@@ -87,10 +86,7 @@ mod offered {
 
     impl Server {
         fn start(settings: Settings) -> Result<Self, Failure> {
-            // Sockets of the runtime get no number that the program prints to.
-            OsDisk::fill_standard_streams().map_err(|error| {
-                Failure::io(format!("a closed standard stream, and /dev/null: {error}"))
-            })?;
+            descriptors::fill_standard_streams()?;
             let (stop, stopped) = oneshot::channel();
             let (tell, told) = mpsc::channel();
             let thread =

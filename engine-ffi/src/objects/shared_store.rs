@@ -31,7 +31,7 @@ mod postgres {
     use oncekey::Durability;
 
     use super::*;
-    use crate::boundary::signals;
+    use crate::boundary::{descriptors, signals};
     use crate::objects::option_values::{countable, durability_of, refuse};
 
     /// Opens the database that `url` names.
@@ -54,6 +54,7 @@ mod postgres {
         if options.root_certificates.len > 0 {
             to = to.root_certificates(caller.bytes(options.root_certificates, "the certificates")?);
         }
+        descriptors::fill_standard_streams()?;
         Ok(signals::without("oncekey-open", move || to.open())??)
     }
 
