@@ -61,6 +61,29 @@ fn an_open_engine_may_replace_its_note_until_it_is_closed() {
     drop(next);
 }
 
+#[test]
+fn a_note_is_written_into_the_file_that_is_locked_and_into_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let engine = Options::new().owner_note("first").open(&store).unwrap();
+    let lock = store.join("LOCK");
+    for other in ["store.redb", "another file"] {
+        std::fs::remove_file(&lock).unwrap();
+        match other {
+            "store.redb" => std::os::unix::fs::symlink(other, &lock).unwrap(),
+            _ => std::fs::write(&lock, other).unwrap(),
+        }
+        let before = std::fs::read(&lock).unwrap();
+        for note in ["second", ""] {
+            assert_eq!(engine.set_owner_note(note).unwrap_err().kind(), ErrorKind::Io, "{other}");
+        }
+        assert!(std::fs::read(&lock).unwrap() == before, "{other} was written");
+    }
+    engine.close().unwrap();
+    assert_eq!(std::fs::read(&lock).unwrap(), b"another file");
+    drop(Engine::open(&store).unwrap());
+}
+
 /// Holds a store with a note until it is killed.
 #[test]
 #[ignore = "run by the tests of this file"]

@@ -43,6 +43,12 @@ impl StoreDirectory {
         if note.is_empty() && self.handle.file_len(LOCK).map_err(failed)? == 0 {
             return Ok(());
         }
+        // DURABLE: what has the name now may be another file, or a link to one of the store.
+        match self.handle.lock(Lockable::File(LOCK)) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(failed(error)),
+            Ok(_) => return Err(failed(io::Error::other("LOCK is not the file that is locked"))),
+        }
         let file = self.handle.open(LOCK, Caching::Buffered).map_err(failed)?;
         file.set_len(0).and_then(|()| file.write_at(0, note)).map_err(failed)
     }

@@ -9,6 +9,7 @@ use crate::backend::reports::{Bucket, CloseReport, Stats};
 use crate::backend::{Backend, Reading, ScanPage, Seen, Settings, check_note, telemetry};
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::sync::atomic::{AtomicBool, Ordering};
 use crate::base::sync::{Mutex, Swap};
 use crate::base::wait::block_on;
 use crate::embedded::backup;
@@ -32,6 +33,8 @@ pub(crate) struct Embedded {
     session: Swap<Session>,
     /// `None` once closed. Held while the store is opened, reopened or closed.
     running: Mutex<Option<Threads>>,
+    /// Whether the store may have a note of this owner. Written with `running` held.
+    noted: AtomicBool,
 }
 
 impl Embedded {
@@ -45,10 +48,19 @@ impl Embedded {
         // What an earlier build, or a copy, left open to others.
         directory::narrow(&home).unwrap_or_else(|error| telemetry::stays_wide(&error));
         set_note(&home, &options.owner_note);
+        let noted = AtomicBool::new(!options.owner_note.is_empty());
         let running = Mutex::new(Some(running));
         let settings = options.settings();
         let session = Swap::new(session);
-        Ok(Engine::over(Arc::new(Self { options, settings, home, secret, session, running })))
+        Ok(Engine::over(Arc::new(Self {
+            options,
+            settings,
+            home,
+            secret,
+            session,
+            running,
+            noted,
+        })))
     }
 
     fn session(&self) -> Arc<Session> {
@@ -68,7 +80,9 @@ impl Embedded {
         let folded = if fold { session.fold() } else { Ok(()) };
         session.close();
         let lock = threads.join(&session);
-        set_note(&self.home, b"");
+        if self.noted.load(Ordering::Relaxed) {
+            set_note(&self.home, b"");
+        }
         drop(lock);
         Some(folded.map(|()| CloseReport {
             in_flight: session.limits.in_flight(),
@@ -192,6 +206,7 @@ impl Backend for Embedded {
         if running.is_none() {
             return Err(Error::new(ErrorKind::Closed, ""));
         }
+        self.noted.store(true, Ordering::Relaxed);
         self.home.set_note(note)
     }
 }
