@@ -156,9 +156,9 @@ impl Model {
 
     /// See `Claim::abort`.
     pub fn abort(&mut self, key: u8, token: u64) -> Result<(), Refused> {
-        let since = self.now;
+        let now = self.now;
         let entry = self.owned(key, token)?;
-        entry.state = State::Orphan { since, overdue: false };
+        entry.orphan_at(now);
         if entry.attempt == 1 {
             self.entries.remove(&key);
         }

@@ -31,6 +31,8 @@ pub(crate) fn transition(
     now: Time,
 ) -> (Option<Change>, Reply) {
     let effective = record.map_or(Effective::Absent, |record| record.effective(now));
+    // What is an orphan already is not dated anew: it expires its TTL after it became one.
+    let since = record.and_then(|record| record.orphaned_since(now)).unwrap_or(now);
     match command {
         Command::Begin { fingerprint, ttl, max_execution } => {
             let Some(record) = record.filter(|_| !matches!(effective, Effective::Absent)) else {
@@ -49,7 +51,7 @@ pub(crate) fn transition(
         }
         Command::Abort { token } => owned(&effective, *token, |attempt| {
             // A later attempt cannot vouch for the one before it.
-            if attempt.number == 1 { Change::Remove } else { Change::Orphan { since: now } }
+            if attempt.number == 1 { Change::Remove } else { Change::Orphan { since } }
         }),
         Command::Checkpoint { token, data } => match record.map(|record| &record.state) {
             Some(State::Orphan { .. }) => refused(&effective),
@@ -57,9 +59,7 @@ pub(crate) fn transition(
         },
         Command::OwnerGone { token } => match record.map(|record| &record.state) {
             Some(State::Orphan { attempt, .. }) if attempt.token == *token => (None, Reply::Done),
-            _ => owned(&effective, *token, |attempt| Change::Orphan {
-                since: attempt.deadline.map_or(now, |deadline| deadline.min(now)),
-            }),
+            _ => owned(&effective, *token, |_| Change::Orphan { since }),
         },
         Command::TakeOver { token, max_execution } => orphaned(&effective, *token, || {
             let deadline = max_execution.map(|limit| now.after(limit));
@@ -378,6 +378,19 @@ mod tests {
             let State::Orphan { attempt, since } = after.unwrap().state else { panic!("orphan") };
             assert_eq!((attempt.number, since), (2, NOW));
             assert_eq!(attempt.checkpoint, Some(Checkpoint::Here(bytes("saved"))));
+        }
+    }
+
+    #[test]
+    fn an_abort_of_a_later_attempt_does_not_date_its_orphan_anew() {
+        let later = NOW.after(TTL / 2);
+        let mut overdue = in_flight(2);
+        let State::InFlight(attempt) = &mut overdue.state else { unreachable!() };
+        attempt.deadline = Some(NOW);
+        for record in [orphan(2), overdue] {
+            let (reply, after) = run_at(Some(&record), &Command::Abort { token: SECOND }, later);
+            assert_eq!(reply, Reply::Done);
+            assert_eq!(after.unwrap().orphaned_since(later), Some(NOW));
         }
     }
 
