@@ -1,6 +1,7 @@
 //! A lane of the store: one connection, made anew when it breaks, and each request as statements on it.
 
 use std::cell::RefCell;
+use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,6 +34,8 @@ pub(crate) struct Lane {
     connection: Option<Connection>,
     /// The store as this connection met it.
     met: Option<Met>,
+    /// Whether the last group met rows: one of replays is followed by more of them.
+    meets: bool,
 }
 
 /// What the lanes of a store share.
@@ -49,7 +52,7 @@ pub(crate) struct Common {
 
 impl Lane {
     pub(crate) fn new(common: Rc<Common>) -> Self {
-        Self { common, connection: None, met: None }
+        Self { common, connection: None, met: None, meets: false }
     }
 
     /// The next request makes a connection.
@@ -332,12 +335,21 @@ impl Lane {
         sql: impl Fn(&Statements) -> &Sql,
         more: Params<'_>,
     ) -> Answered<Rows> {
+        self.answer(instance, sql, more).await.map(|answer| answer.found)
+    }
+
+    async fn answer(
+        &mut self,
+        instance: u64,
+        sql: impl Fn(&Statements) -> &Sql,
+        more: Params<'_>,
+    ) -> Answered<GroupAnswer> {
         let met = self.connect().await?;
         let mut params = self.gate(&met, instance, ANY_TIME, 0, true).params();
         params.extend(more);
         let rows = self.run_here(sql, &params).await?;
         match rows::answer(&rows, met.generation)? {
-            Ok(answer) => Ok(answer.found),
+            Ok(answer) => Ok(answer),
             Err(shut) => Err(self.shut(shut)),
         }
     }
@@ -346,12 +358,13 @@ impl Lane {
         let met = self.connect().await?;
         let gate = self.gate(&met, group.instance, group.valid_until, group.number, group.durable);
         let common = self.common.clone();
-        let (sql, images) = rows::group(&common.statements, group);
+        let Statements { plain, meeting, .. } = &common.statements;
+        let (sql, images) = rows::group(if self.meets { meeting } else { plain }, group);
         let mut params = gate.params();
         params.extend(images);
         let warnings = self.connection.as_ref().map_or(0, Connection::warnings);
         let rows = self.run_sql(sql, &params).await?;
-        let answer = match rows::answer(&rows, met.generation)? {
+        let mut answer = match rows::answer(&rows, met.generation)? {
             Ok(answer) => answer,
             Err(shut) => return Err(self.shut(shut)),
         };
@@ -368,7 +381,26 @@ impl Lane {
                 common.known.acknowledged.store(group.number, Ordering::SeqCst);
             }
         }
+        let met_rows = answer.applied.len() < group.images.len();
+        if met_rows && !self.meets {
+            self.look(group, &mut answer).await?;
+        }
+        self.meets = met_rows;
         Ok(answer)
+    }
+
+    /// Reads the rows that a group met, behind it.
+    async fn look(&mut self, group: &Group, answer: &mut GroupAnswer) -> Answered<()> {
+        let applied: HashSet<u128> = answer.applied.iter().map(|(hash, _)| *hash).collect();
+        let others = group.images.iter().map(|image| image.hash);
+        let others: Vec<Hash> = others.filter(|hash| !applied.contains(hash)).map(Hash).collect();
+        let seen =
+            self.answer(group.instance, |statements| &statements.read, vec![Box::new(others)]);
+        // The others were carried out: the row of each tells when it is sent again.
+        let seen = seen.await.map_err(|failure| Failure::Unknown(failure.error().clone()))?;
+        answer.found = seen.found;
+        answer.ended |= seen.ended;
+        Ok(())
     }
 
     fn shut(&mut self, shut: Shut) -> Failure {

@@ -27,11 +27,16 @@ pub use transaction::{CompleteIn, Completed, Connection};
 pub fn gated_statements(schema: &str) -> Vec<(&'static str, String, Vec<String>)> {
     let all = statements::Statements::new(schema);
     [
-        ("claim", all.claim),
-        ("change", all.change),
-        ("claims", all.claims),
-        ("changes", all.changes),
-        ("group", all.group),
+        ("claim", all.plain.claim),
+        ("change", all.plain.change),
+        ("claims", all.plain.claims),
+        ("changes", all.plain.changes),
+        ("group", all.plain.group),
+        ("claim that meets a row", all.meeting.claim),
+        ("change that meets a row", all.meeting.change),
+        ("claims that meet rows", all.meeting.claims),
+        ("changes that meet rows", all.meeting.changes),
+        ("group that meets rows", all.meeting.group),
         ("read", all.read),
         ("orphans", all.orphans),
     ]

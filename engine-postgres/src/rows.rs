@@ -10,7 +10,7 @@ use tokio_postgres::types::{
     FromSql, IsNull, ToSql, Type, accepts, private::BytesMut, to_sql_checked,
 };
 
-use crate::statements::{Sql, Statements};
+use crate::statements::{Shapes, Sql};
 
 /// A hash as the type `uuid`.
 #[derive(Clone, Copy, Debug)]
@@ -64,17 +64,17 @@ impl Gate {
 }
 
 /// The statement for a group, and its parameters behind those of the gate.
-pub(crate) fn group<'s, 'a>(statements: &'s Statements, group: &'a Group) -> (&'s Sql, Params<'a>) {
+pub(crate) fn group<'s, 'a>(shapes: &'s Shapes, group: &'a Group) -> (&'s Sql, Params<'a>) {
     let images = &group.images;
     if let [image] = &images[..] {
-        let sql = if image.expected == 0 { &statements.claim } else { &statements.change };
+        let sql = if image.expected == 0 { &shapes.claim } else { &shapes.change };
         return (sql, one(image));
     }
     let claims = images.iter().filter(|image| image.expected == 0).count();
     let sql = match claims {
-        0 => &statements.changes,
-        _ if claims == images.len() => &statements.claims,
-        _ => &statements.group,
+        0 => &shapes.changes,
+        _ if claims == images.len() => &shapes.claims,
+        _ => &shapes.group,
     };
     (sql, many(images))
 }
@@ -176,18 +176,19 @@ fn decode(
             3 => return Ok(Err(Shut::ClockJump)),
             _ => {}
         }
+        answer.now = unsigned(row.try_get(1)?);
+        answer.ended = row.try_get(3)?;
         match row.try_get::<_, i16>(0)? {
             1 => {
-                let (Hash(hash), version) = (row.try_get(4)?, row.try_get(5)?);
-                answer.applied.push((hash, unsigned(version)));
+                if let Some(Hash(hash)) = row.try_get(4)? {
+                    answer.applied.push((hash, unsigned(row.try_get(5)?)));
+                }
             }
             0 => answer.found.rows.push(stored(row)?),
-            _ => {
-                answer.found.now = unsigned(row.try_get(1)?);
-                answer.ended = row.try_get(3)?;
-            }
+            _ => {}
         }
     }
+    answer.found.now = answer.now;
     Ok(Ok(answer))
 }
 

@@ -12,11 +12,10 @@ pub(crate) struct Sql {
 /// All statements for one schema.
 #[derive(Debug)]
 pub(crate) struct Statements {
-    pub(crate) claim: Sql,
-    pub(crate) change: Sql,
-    pub(crate) claims: Sql,
-    pub(crate) changes: Sql,
-    pub(crate) group: Sql,
+    /// Groups whose changes are expected to be carried out.
+    pub(crate) plain: Shapes,
+    /// Groups that are expected to meet rows, which they give.
+    pub(crate) meeting: Shapes,
     pub(crate) read: Sql,
     pub(crate) orphans: Sql,
     pub(crate) scan: Sql,
@@ -42,6 +41,32 @@ pub(crate) struct Statements {
     pub(crate) schema: String,
 }
 
+/// The statement of a group, by what is in it.
+#[derive(Debug)]
+pub(crate) struct Shapes {
+    pub(crate) claim: Sql,
+    pub(crate) change: Sql,
+    pub(crate) claims: Sql,
+    pub(crate) changes: Sql,
+    pub(crate) group: Sql,
+}
+
+impl Shapes {
+    fn new(answer: &str) -> Self {
+        Self {
+            claim: group(false, (true, false), answer),
+            change: group(false, (false, true), answer),
+            claims: group(true, (true, false), answer),
+            changes: group(true, (false, true), answer),
+            group: group(true, (true, true), answer),
+        }
+    }
+
+    fn all(&mut self) -> [&mut Sql; 5] {
+        [&mut self.claim, &mut self.change, &mut self.claims, &mut self.changes, &mut self.group]
+    }
+}
+
 const GATE: &str = include_str!("sql/gate.sql");
 const IMAGE: &str = include_str!("sql/group_image.sql");
 const IMAGES: &str = include_str!("sql/group_images.sql");
@@ -49,6 +74,7 @@ const CLAIMS: &str = include_str!("sql/group_claims.sql");
 const CHANGES: &str = include_str!("sql/group_changes.sql");
 const MARK: &str = include_str!("sql/group_mark.sql");
 const ANSWER: &str = include_str!("sql/answer.sql");
+const TOLD: &str = include_str!("sql/told.sql");
 
 /// The leaves of the ring. One more is the spare.
 pub(crate) const LEAVES: i16 = 8;
@@ -78,12 +104,15 @@ const IMAGE_TYPES: [Type; 16] = [
 ];
 
 /// What a group statement is put together from: one image or many, claims, changes, or both.
-fn group(many: bool, claims: bool, changes: bool) -> Sql {
+fn group(many: bool, (claims, changes): (bool, bool), answer: &str) -> Sql {
     let (images, asked) = match many {
         true => (IMAGES, "unnest($7::uuid[])"),
         false => (IMAGE, "$7::uuid"),
     };
-    let mut text = format!("{GATE}{images}, asked AS MATERIALIZED (SELECT {asked} AS hash)\n");
+    let mut text = format!("{GATE}{images}");
+    if answer == ANSWER {
+        text += &format!(", asked AS MATERIALIZED (SELECT {asked} AS hash)\n");
+    }
     let mut done = Vec::new();
     if claims {
         text += CLAIMS;
@@ -95,7 +124,7 @@ fn group(many: bool, claims: bool, changes: bool) -> Sql {
     }
     text += &format!(", done AS MATERIALIZED ({})\n", done.join(" UNION ALL "));
     text += MARK;
-    text += ANSWER;
+    text += answer;
     let types = GATE_TYPES.into_iter().chain(match many {
         true => IMAGE_TYPES.map(array),
         false => IMAGE_TYPES,
@@ -134,11 +163,8 @@ impl Statements {
         let quoted = format!("\"{}\"", schema.replace('"', "\"\""));
         let leaf = |number| format!("TRUNCATE oncekey.response_{number}");
         let mut statements = Self {
-            claim: group(false, true, false),
-            change: group(false, false, true),
-            claims: group(true, true, false),
-            changes: group(true, false, true),
-            group: group(true, true, true),
+            plain: Shapes::new(TOLD),
+            meeting: Shapes::new(ANSWER),
             read: rows("SELECT unnest($7::uuid[]) AS hash", &[T::UUID_ARRAY]),
             orphans: rows(
                 "SELECT hash FROM oncekey.orphan WHERE $7::uuid IS NULL OR hash > $7 ORDER BY hash LIMIT $8::bigint",
@@ -191,12 +217,8 @@ impl Statements {
     }
 
     fn texts(&mut self) -> impl Iterator<Item = &mut String> {
+        let groups = [self.plain.all(), self.meeting.all()].into_iter().flatten();
         [
-            &mut self.claim,
-            &mut self.change,
-            &mut self.claims,
-            &mut self.changes,
-            &mut self.group,
             &mut self.read,
             &mut self.orphans,
             &mut self.scan,
@@ -220,6 +242,7 @@ impl Statements {
             &mut self.upkeep_size,
         ]
         .into_iter()
+        .chain(groups)
         .map(|sql| &mut sql.text)
         .chain(&mut self.upkeep_truncate)
         .chain([&mut self.schema])

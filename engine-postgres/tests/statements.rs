@@ -49,7 +49,7 @@ fn drift_a_row_is_what_its_image_says_whatever_the_shape_of_the_group() {
                 let row = only(opened.read(image.hash));
                 match version {
                     Some((_, version)) => {
-                        let now = answer.found.now;
+                        let now = answer.now;
                         let filled = image.filled(before.as_ref(), opened.instance, *version, now);
                         assert_eq!(row, filled, "{image:?} on {before:?}");
                         rows.insert(image.hash, filled);
@@ -218,7 +218,8 @@ fn token_order_a_stalled_insert_does_not_win_with_a_smaller_token() {
         let version = quick.surely(vec![claim.clone()]).applied[0].1;
         quick.surely(vec![change(&claim, version, RowState::Free)]);
         let answer = stalled.join().unwrap();
-        assert!(answer.applied.is_empty() && answer.found.rows.is_empty(), "{answer:?}");
+        let met: Vec<_> = answer.found.rows.iter().map(|row| row.state).collect();
+        assert!(answer.applied.is_empty() && met == [RowState::Free], "{answer:?}");
         let free = only(slow.read(1));
         let again = RowImage { expected: free.version, ..slow.claim(1) };
         let later = slow.surely(vec![again]).applied[0].1;
@@ -763,6 +764,21 @@ fn bloat_responses_are_bounded_while_a_transaction_holds_xmin_and_keys_once_it_e
     assert!(opened.raw.number(keys) <= bounded.max(1 << 20), "the space is used again");
 }
 
+/// Whether a plan goes through one part of the statement for each row of another: a group of n would cost n².
+fn joins_itself(plan: &str) -> bool {
+    let lines: Vec<&str> = plan.lines().collect();
+    let depth = |line: &str| line.len() - line.trim_start().len();
+    lines.iter().enumerate().filter(|(_, line)| line.contains("Nested Loop")).any(|(at, join)| {
+        let below = lines[at + 1..].iter().take_while(|line| depth(line) > depth(join));
+        let below: Vec<_> = below.filter(|line| line.contains("->")).collect();
+        let top = below.iter().map(|line| depth(line)).min();
+        let mut sides = below.iter().filter(|line| Some(depth(line)) == top);
+        let of_it =
+            |line: &&&&str| line.contains("CTE Scan on") && !line.contains("CTE Scan on s ");
+        sides.by_ref().filter(of_it).count() == 2
+    })
+}
+
 #[test]
 fn plans_no_statement_scans_or_hashes_whatever_the_size_of_the_table() {
     let Some(cluster) = cluster() else { return };
@@ -781,6 +797,10 @@ fn plans_no_statement_scans_or_hashes_whatever_the_size_of_the_table() {
             let plan = raw.texts(&format!("EXPLAIN EXECUTE \"{name}\" ({nulls})")).join("\n");
             assert!(!plan.contains("Seq Scan"), "{name}: {plan}");
             assert!(!plan.contains("Hash Join") && !plan.contains("Merge Join"), "{name}: {plan}");
+            assert!(!joins_itself(&plan), "{name}: {plan}");
+            // The leaves cost a single change more than all else, so only what meets rows looks there.
+            let looks = plan.contains("response_0_pkey");
+            assert_eq!(looks, name.contains("meet") || ["read", "orphans"].contains(&name));
         }
     }
 }

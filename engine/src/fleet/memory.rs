@@ -78,8 +78,8 @@ impl MemoryStore {
         if self.now >= group.valid_until {
             return None;
         }
-        let mut answer =
-            GroupAnswer { ended: self.has_ended(group.instance), ..Default::default() };
+        let ended = self.has_ended(group.instance);
+        let mut answer = GroupAnswer { now: self.now, ended, ..Default::default() };
         let mut others = Vec::new();
         for image in &group.images {
             let before = self.rows.get(&image.hash).map(|row| self.seen(row));
@@ -127,7 +127,7 @@ impl MemoryStore {
         row
     }
 
-    fn has_ended(&self, instance: u64) -> bool {
+    pub(crate) fn has_ended(&self, instance: u64) -> bool {
         self.instances.get(&instance).is_none_or(|instance| instance.ended_at.is_some())
     }
 

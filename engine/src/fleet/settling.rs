@@ -30,11 +30,12 @@ impl Machine {
         let gives_back = matches!(work.stage, Stage::GiveBack(_));
         let (Stage::Change(change) | Stage::GiveBack(change)) = &mut work.stage else { return };
         change.under_way = false;
-        let at = answer.found.now;
         if let Some((_, version)) = answer.applied.iter().find(|(applied, _)| *applied == hash.0) {
+            let at = answer.now;
             let row = change.image.filled(change.before.as_ref(), instance, *version, at);
             return self.applied(hash, row, gives_back, at, now);
         }
+        let at = answer.found.now;
         let Some(row) = answer.found.rows.iter().find(|row| row.hash == hash.0) else {
             if answer.ended && change.image.grants {
                 // Not granted: the instance has ended. It is sent again by the next.

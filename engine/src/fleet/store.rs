@@ -274,11 +274,13 @@ pub struct Rows {
 /// see yet, or none: it is to be read, and never means that the key is absent.
 #[derive(Clone, Debug, Default)]
 pub struct GroupAnswer {
+    /// The store's time at which it was carried out.
+    pub now: u64,
     /// Hashes of the changes that were carried out, with the new version.
     pub applied: Vec<(u128, u64)>,
-    /// The rows of the others, as the group began.
+    /// The rows of the others, as the group began or later.
     pub found: Rows,
-    /// The instance has ended: claims were not granted.
+    /// The instance has ended: claims were not granted. Known when the rows were read.
     pub ended: bool,
 }
 
