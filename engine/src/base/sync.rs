@@ -74,8 +74,13 @@ pub(crate) use explored::{Condvar, Instant, Mutex, MutexGuard, Swap, atomic, thr
 #[cfg(not(any(oncekey_loom, oncekey_shuttle)))]
 pub(crate) use system::{Condvar, Instant, Mutex, MutexGuard, Swap, atomic, thread};
 
-/// The instant `wait` from now. A wait beyond what the clock counts ends in a century: never.
+/// The instant `wait` from now.
 pub(crate) fn after(wait: Duration) -> Instant {
+    Instant::now() + countable(wait)
+}
+
+/// A wait that clocks can count: one beyond a century lasts a century, which is for ever.
+pub(crate) fn countable(wait: Duration) -> Duration {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
-    Instant::now() + wait.min(CENTURY)
+    wait.min(CENTURY)
 }

@@ -21,7 +21,7 @@ use crate::backend::{Backend, Reading, ScanPage, Seen, Settings};
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::thread::JoinHandle;
-use crate::base::sync::{Condvar, Instant, Mutex};
+use crate::base::sync::{Condvar, Instant, Mutex, countable};
 use crate::semantics::command::Reply;
 use crate::semantics::fingerprint::{Fingerprint, KeyedFingerprint};
 use crate::semantics::key::{Key, KeyHash};
@@ -57,9 +57,9 @@ pub fn open(store: Arc<dyn Store>, options: Options) -> Result<Engine> {
         name: options.instance_name.clone(),
         build: options.build.clone(),
         lease: options.lease,
-        overload_after: options.overload_after,
-        settle_for: options.settle_for,
-        upkeep_interval: options.upkeep_interval,
+        overload_after: countable(options.overload_after),
+        settle_for: countable(options.settle_for),
+        upkeep_interval: countable(options.upkeep_interval),
         replay_bytes: options.replay_bytes,
         durable_claims: options.durable_claims,
     };

@@ -82,6 +82,8 @@ impl Options {
         self.bounds().validate()?;
         at_least("lease", self.lease, Duration::from_secs(1))?;
         at_most("lease", self.lease, Duration::from_secs(600))?;
+        at_least("overload_after", self.overload_after, MIN_TTL)?;
+        at_least("settle_for", self.settle_for, MIN_TTL)?;
         at_least("upkeep_interval", self.upkeep_interval, MIN_TTL)
     }
 }
@@ -109,6 +111,8 @@ mod tests {
             ("max_orphans is 0, at least 1", |o| o.max_orphans = 0),
             ("lease is 999ms, at least 1s", |o| o.lease = Duration::from_millis(999)),
             ("lease is 601s, at most 600s", |o| o.lease = Duration::from_secs(601)),
+            ("overload_after is 0ns, at least 1ms", |o| o.overload_after = Duration::ZERO),
+            ("settle_for is 0ns, at least 1ms", |o| o.settle_for = Duration::ZERO),
             ("upkeep_interval is 0ns, at least 1ms", |o| o.upkeep_interval = Duration::ZERO),
         ] {
             let message = refused(change);

@@ -2,13 +2,20 @@
 
 use std::time::Duration;
 
-/// Reads `30s`, `1h 30m`, `0`.
+/// The longest duration that is read: what clocks are added to must not overflow.
+const LONGEST: Duration = Duration::from_secs(36_500 * 86_400);
+
+/// Reads `30s`, `1h 30m`, `0`, up to 36500 days.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     if text == "0" {
         return Ok(Duration::ZERO);
     }
-    humantime::parse_duration(text)
-        .map_err(|error| format!("{text:?} is no duration, write 30s or 10m: {error}"))
+    let duration = humantime::parse_duration(text)
+        .map_err(|error| format!("{text:?} is no duration, write 30s or 10m: {error}"))?;
+    if duration > LONGEST {
+        return Err(format!("{text:?} is too long, at most 36500 days are allowed"));
+    }
+    Ok(duration)
 }
 
 /// Writes a duration in one unit, so that [`duration`] reads it.
@@ -71,5 +78,7 @@ mod tests {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)));
         }
         assert!(duration("30").is_err() && duration("soon").is_err());
+        assert_eq!(duration("36500days"), Ok(LONGEST));
+        assert!(duration("36500days 1ns").unwrap_err().contains("at most 36500 days"));
     }
 }

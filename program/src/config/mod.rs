@@ -7,6 +7,7 @@ mod outcomes;
 mod parts;
 mod policy;
 mod print;
+mod range;
 mod scope;
 mod section;
 mod store;

@@ -166,6 +166,7 @@ impl Config {
                 "certificates of clients need TLS: say --tls-cert and --tls-key, too".to_owned()
             );
         }
+        self.check_ranges()?;
         self.check_scopes()
     }
 
