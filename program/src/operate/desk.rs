@@ -21,7 +21,7 @@ pub(crate) enum Desk {
 
 impl Desk {
     pub(crate) fn open(at: &Where, output: &Output) -> Result<Self, Failure> {
-        match at.open(output)? {
+        match at.open_settled(output)? {
             Place::Served(client) => Ok(Self::Server(client)),
             Place::Shared(engine, _) => Ok(Self::Engine(engine)),
             Place::Files(reader, path) => {

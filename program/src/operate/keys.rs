@@ -152,7 +152,11 @@ fn status(text: &str) -> Result<String, String> {
 
 impl Ls {
     pub(crate) fn run(&self, output: &Output) -> Result<(), Failure> {
-        let place = self.at.open(output)?;
+        // What is completed stays so, whoever died.
+        let place = match self.state {
+            Some(State::Completed) => self.at.open(output)?,
+            _ => self.at.open_settled(output)?,
+        };
         let most = if self.sort.is_some() { SORTED } else { self.limit as usize };
         let (mut keys, mut after) = self.collect(&place, most)?;
         if self.sort.is_some() {
@@ -275,6 +279,10 @@ impl Get {
                 .map_err(|error| Failure::failed(format!("{}: {error}", path.display())));
         }
         let mut found = place.key(&key)?;
+        if found["state"] == "inFlight" {
+            self.at.settle(&place, output)?;
+            found = place.key(&key)?;
+        }
         if found["state"] == "absent" {
             return Err(Failure::new(Exit::Absent, "no such key: a request with it would run"));
         }
@@ -338,7 +346,7 @@ pub(crate) struct Export {
 
 impl Export {
     pub(crate) fn run(&self, output: &Output) -> Result<(), Failure> {
-        let place = self.at.open(output)?;
+        let place = self.at.open_settled(output)?;
         let mut query = KeyQuery { limit: PAGE, ..KeyQuery::default() };
         loop {
             let page = place.keys(&query)?;

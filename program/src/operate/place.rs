@@ -109,12 +109,18 @@ impl Where {
         Ok(place)
     }
 
-    /// As [`open`](Self::open), for a list of what dead processes left. A process of a fleet that died is ended by one
-    /// that has lived for its lease: where no other does it, this one does.
+    /// As [`open`](Self::open), for what dead processes left.
     pub(crate) fn open_settled(&self, output: &Output) -> Result<Place, Failure> {
         let place = self.open(output)?;
+        self.settle(&place, output)?;
+        Ok(place)
+    }
+
+    /// Waits until no process of a fleet is silent beyond its lease. One that died is ended by another that has lived
+    /// for its lease: where no other does it, this one does, and until then its claims pass for being in flight.
+    pub(crate) fn settle(&self, place: &Place, output: &Output) -> Result<(), Failure> {
         if !matches!(place, Place::Shared(..)) {
-            return Ok(place);
+            return Ok(());
         }
         let (start, mut said) = (Instant::now(), false);
         let silent = || shared(self.store()).silent().map_err(|error| failure(&error));
@@ -130,7 +136,7 @@ impl Where {
             }
             std::thread::sleep(PAUSE);
         }
-        Ok(place)
+        Ok(())
     }
 
     fn find(&self) -> Result<Place, Failure> {
