@@ -312,7 +312,7 @@ impl Options {
 
     /// A note of the owner of the store, which [`owner`](crate::owner) gives to other processes while
     /// the engine is open: where it can be asked, for instance. Default: none. At most 4096 bytes.
-    /// [`Engine::set_owner_note`] replaces it later.
+    /// [`Engine::set_owner_note`](crate::Engine::set_owner_note) replaces it later.
     ///
     /// It lies in the file `LOCK`, which means nothing to recovery. An engine that cannot write it
     /// is open all the same.
