@@ -47,7 +47,6 @@ RUN_BY = {
         "files, with jq": 'program/tests/commands.rs: documented("files, with jq")',
         "server": 'program/tests/commands.rs: documented("server")',
     },
-    "docs/operations.md": {"[traces]": "program/src/config/file.rs: the_page_about_operations_is_understood"},
     "docs/proxy.md": {
         "cargo run --release -p oncekey-program -- proxy": ".ci/proxy_command: the proxy",
         "oncekey.toml:31:1:": "program/src/config/file.rs: unknown field `give_up_afer`",

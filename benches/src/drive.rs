@@ -21,14 +21,14 @@ pub enum Callers {
     Threads(usize),
 }
 
-/// What one slice did.
+/// The result of one slice.
 #[derive(Clone, Debug)]
 pub struct Slice {
     /// Pairs that were answered.
     pub pairs: u64,
     /// Until the last was answered and the side had settled.
     pub elapsed: Duration,
-    /// What it cost.
+    /// Its cost.
     pub usage: Usage,
     /// Folds that ended within.
     pub folds: u64,
@@ -167,7 +167,7 @@ fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Takes the value out when nobody else holds it.
+/// Takes the value out when it has no other holder.
 trait TakeOrClone<T> {
     fn take_or_clone(self) -> T;
 }

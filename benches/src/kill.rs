@@ -1,4 +1,4 @@
-//! What a process that was killed leaves behind, and how long the next open takes.
+//! The store of a killed process, and how long the next open takes.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;

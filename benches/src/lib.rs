@@ -1,4 +1,4 @@
-//! What the programs measure with: callers, the raw limit of the disk, and the figures of a run.
+//! The tools of the measuring programs: callers, the raw limit of the disk, and the figures of a run.
 //! Unpublished; the benches are in `benches/`, the programs in `src/bin/`.
 #![forbid(unsafe_code)]
 
@@ -12,5 +12,5 @@ pub mod size;
 pub mod usage;
 pub mod workdir;
 
-/// Whatever may go wrong in a measurement: it is printed, nothing else.
+/// Any error of a measurement. It is printed and not handled.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;

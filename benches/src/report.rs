@@ -32,7 +32,7 @@ pub struct Run {
 /// One side at one number of callers.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figures {
-    /// What was measured.
+    /// The measurement.
     pub side: &'static str,
     /// The median over the slices.
     pub pairs_per_second: f64,

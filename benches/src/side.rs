@@ -30,7 +30,7 @@ pub fn complete_bytes(response: usize) -> usize {
     1 + 16 + 8 + 1 + 4 + response
 }
 
-/// Gives keys that no other run, and nobody else in this run, ever gives.
+/// Gives keys that are unique in this run and among all runs.
 #[derive(Clone, Debug)]
 pub struct Keys {
     run: u64,
@@ -75,7 +75,7 @@ pub fn fingerprint() -> Fingerprint {
     parts.fold(Fingerprint::builder(), |builder, label| builder.part(*label, b"value")).finish()
 }
 
-/// Whatever callers can do pairs on.
+/// A store or server that callers do pairs on.
 pub trait Pairs: Clone + Send + Sync + 'static {
     /// One pair, for a task.
     ///
@@ -118,7 +118,7 @@ pub enum Side {
         engine: Engine,
         /// The request that every begin presents.
         fingerprint: Fingerprint,
-        /// What every complete records.
+        /// The response that every complete records.
         response: Arc<[u8]>,
         /// Where fresh keys come from.
         keys: Keys,

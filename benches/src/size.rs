@@ -1,4 +1,4 @@
-//! What a store takes: memory of this process, and space on disk.
+//! The size of a store: memory of this process, and space on disk.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;

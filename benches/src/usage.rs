@@ -1,4 +1,4 @@
-//! What a run costs: CPU time and bytes written, of this process or of others.
+//! The cost of a run: CPU time and bytes written, of this process or of others.
 
 use std::ops::Add;
 use std::path::Path;

@@ -20,7 +20,7 @@ export const defaults = {
 /**
  * Sends the operation and resolves to `{ result, response, key, tries }`. `result` is
  *   "done"          `response` is final, be it 201 or 404
- *   "unknown"       nobody knows whether it happened: look it up, never send it under a new key
+ *   "unknown"       it may have happened or not: look it up, never send it under a new key
  *   "notStored"     it happened, its response is not kept: fetch the outcome
  *   "bug"           this client is wrong; `response` says how
  *   "unauthorized"  nothing happened: refresh the credentials, send again with the same key

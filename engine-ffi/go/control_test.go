@@ -118,7 +118,7 @@ func TestOperatorsAskAProcessByTheDirectoryOfItsStore(t *testing.T) {
 	}
 	is(t, engine.ControlSocket(nil), oncekey.ErrClosed)
 	if program := os.Getenv("ONCEKEY_PROGRAM"); program != "" {
-		if code, printed := command(t, program, "stats", "--store", store); code != 0 || !strings.Contains(printed, "nobody has it open") {
+		if code, printed := command(t, program, "stats", "--store", store); code != 0 || !strings.Contains(printed, "no process has it open") {
 			t.Fatal(code, printed)
 		}
 	}

@@ -687,7 +687,7 @@ function resolve(targets, done) {
 		const response = way === "complete" ? { status: Number(view.status.value), headers: lines(), body: view.body.value } : {};
 		const order = (target) => ({ scope: target.scope, key: target.key, token: target.token, reason, confirm: tail(target.token), ...response });
 		const won = way === "release" ? "Released: the next retry runs." : "Completed: retries get the response.";
-		const lost = "Somebody else was first.";
+		const lost = "Another operator was first.";
 		if (one) {
 			try { await api(`orphans/${way}`, { method: "POST", body: order(one) }); return [result(one, "ok", won)]; } catch (error) {
 				if (error.status !== 409) throw error;

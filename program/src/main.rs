@@ -47,7 +47,7 @@ fn misused(error: &clap::Error) -> ExitCode {
         let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
         return Failure::usage(line).report(true);
     }
-    // Nobody reads it any more.
+    // No reader is left.
     let _ = error.print();
     if error.exit_code() == 0 { ExitCode::SUCCESS } else { Exit::Usage.code().into() }
 }
@@ -105,7 +105,7 @@ fn proxy(arguments: command::Proxy) -> Result<(), Failure> {
         passed,
         Box::new(move || configuration(&arguments)),
     ));
-    // What still runs after the shutdown timeout is dropped.
+    // Tasks that still run after the shutdown timeout are dropped.
     runtime.shutdown_background();
     ended
 }
@@ -129,7 +129,7 @@ fn configuration(arguments: &command::Proxy) -> Result<Config, Failure> {
     Ok(config)
 }
 
-/// What the layer and the engine log goes to standard error.
+/// Sends the log of the layer and of the engine to standard error.
 fn log(config: &Config, json: bool) {
     let builder = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)

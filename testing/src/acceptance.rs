@@ -46,7 +46,7 @@ pub struct Sold {
 }
 
 impl Shop {
-    /// One that nobody called.
+    /// A path that no request has used.
     pub fn new() -> Self {
         Self::default()
     }

@@ -69,7 +69,7 @@ struct Album {
     images: Vec<(u64, SimDisk)>,
 }
 
-/// What a crash does not change.
+/// The settings that a crash does not change.
 #[derive(Clone, Default)]
 struct Settings {
     capacity: Option<u64>,
@@ -97,7 +97,7 @@ impl SimDisk {
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// What is on the disk after a crash at this moment, as a new disk: powered, without locks,
+    /// The disk as a crash at this moment leaves it, as a new disk: powered, without locks,
     /// faults and trace, its operations counted from 0; capacity, read-only and network switches
     /// are taken over. This disk does not change, so that many images of one moment can be taken.
     pub fn crash(&self, mode: CrashMode) -> Self {

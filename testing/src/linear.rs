@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use self::possible::Possible;
 use crate::model::Model;
 
-/// What is asked of a key. `T` is a token as the engine gives it; bodies, responses and checkpoints
+/// A call on a key. `T` is a token as the engine gives it; bodies, responses and checkpoints
 /// are single bytes, as in the [`Model`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -36,7 +36,7 @@ pub enum Call<T> {
         token: T,
         data: u8,
     },
-    /// The claim was dropped: nobody hears whether and when it came through.
+    /// The claim was dropped: no caller learns whether and when the change was made.
     Drop {
         token: T,
     },
@@ -46,9 +46,9 @@ pub enum Call<T> {
     Release {
         token: T,
     },
-    /// What is stored, without asking for anything.
+    /// Reads the record without a change.
     Get,
-    /// The `Pending` of a begin was dropped: a claim that nobody heard of is aborted.
+    /// The `Pending` of a begin was dropped: a claim that no caller received is aborted.
     Withdraw,
     /// The instance that holds the claim was declared ended.
     Lapse,
@@ -58,14 +58,14 @@ pub enum Call<T> {
     },
 }
 
-/// What the caller was told.
+/// The answer that the caller got.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer<T> {
     /// Begin or take over, with the new claim's token and the last checkpoint.
     Claimed {
         /// The new claim's.
         token: T,
-        /// What the claim says of the attempts before it.
+        /// The claim's data about earlier attempts.
         attempt: u32,
         /// The last checkpoint; `None` when the caller could not read it.
         checkpoint: Option<Option<u8>>,
@@ -90,7 +90,7 @@ pub enum Answer<T> {
     Unknown,
     /// Nothing is stored.
     Absent,
-    /// Nobody heard the answer of a begin, but it is decided.
+    /// No caller received the answer of a begin, but the begin is decided.
     Unheard,
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// What the model answers to a begin.
+/// The answer of the model to a begin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Begun {
     /// The right to execute, with the model's token.

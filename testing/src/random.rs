@@ -9,14 +9,14 @@ pub struct Random {
 }
 
 impl Random {
-    /// What the generator of this seed decides.
+    /// Choices of the generator with this seed.
     pub fn new(seed: u64) -> Self {
         let mut random = Self { state: seed, tape: Vec::new().into_iter() };
         random.below(1);
         random
     }
 
-    /// What a fuzzer decides.
+    /// Choices of a fuzzer.
     pub fn taped(tape: Vec<u8>) -> Self {
         Self { state: 0, tape: tape.into_iter() }
     }

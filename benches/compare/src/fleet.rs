@@ -24,7 +24,7 @@ use crate::servers::postgres::{Database, Rows};
 /// The sides of a fleet.
 pub const SIDES: [&str; 2] = ["postgres", "oncekey-postgres"];
 
-/// One side with so many processes and callers.
+/// One side with its number of processes and of callers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Fleet {
     /// What was measured.

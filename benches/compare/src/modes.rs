@@ -221,7 +221,7 @@ pub fn check(dir: &Path, callers: usize, turns: Turns, work: &Work) -> Result<()
             }
         }
         if reader(&ids.fresh(), &mut out).is_ok() {
-            return Err(format!("{name}: a key that nobody used has a record").into());
+            return Err(format!("{name}: a key that was never used has a record").into());
         }
         println!("{name}: {} answered keys are all in the reopened store", answered.len());
         drop(reader);

@@ -57,7 +57,7 @@ fn hex(mut value: u64, out: &mut [u8]) {
     }
 }
 
-/// Gives keys that no other run, and nobody else in this run, ever gives.
+/// Gives keys that are unique in this run and among all runs.
 #[derive(Debug)]
 pub struct Ids {
     sequence: u64,

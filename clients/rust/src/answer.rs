@@ -1,4 +1,4 @@
-//! What a try brought.
+//! The result of a try.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use http::{HeaderMap, header};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// What a try brought, as far as it matters for the next one.
+/// The result of a try, as far as it matters for the next try.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
     /// `None`: no whole answer came.

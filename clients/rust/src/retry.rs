@@ -50,7 +50,7 @@ impl Policy {
     }
 }
 
-/// What to do after a try.
+/// The next step after a try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
     /// The answer is final, be it 201 or 404.
@@ -68,7 +68,7 @@ pub enum Next {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Why {
-    /// Nobody knows whether it happened: look it up, never send it under a new key.
+    /// The operation may have happened or not: look it up, never send it under a new key.
     Unknown,
     /// It happened, its response is not kept: fetch the outcome.
     NotStored,
@@ -83,7 +83,7 @@ pub enum Why {
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Unknown => "nobody knows whether the operation happened",
+            Self::Unknown => "the operation may have happened or not: look it up",
             Self::NotStored => "the operation happened, its response is not kept",
             Self::Bug => "the client uses the idempotency key in a wrong way",
             Self::Unauthorized => "the credentials are refused",
@@ -122,7 +122,7 @@ impl Retry {
         Self { policy, failed: 0, waits: 0, random: seed }
     }
 
-    /// What to do after a try that brought `answer`, `elapsed` after the first one began.
+    /// The next step after a try that brought `answer`, `elapsed` after the first one began.
     pub fn next(&mut self, answer: &Answer, elapsed: Duration) -> Next {
         match judge(answer) {
             Verdict::Done => return Next::Done,

@@ -9,7 +9,7 @@ use http::{Request, Response};
 use crate::answer::Answer;
 use crate::retry::{Next, Policy, Retry, Why};
 
-/// What [`send`] stopped at.
+/// The end of [`send`].
 #[derive(Debug)]
 pub struct Sent {
     /// The final answer, or why there is none.

@@ -13,7 +13,7 @@ import (
 type Why string
 
 const (
-	// Unknown: nobody knows whether it happened. Look it up; never send it under a new key.
+	// Unknown: the operation may have happened or not. Look it up; never send it under a new key.
 	Unknown Why = "unknown"
 	// NotStored: it happened, its response is not kept. Fetch the outcome.
 	NotStored Why = "notStored"

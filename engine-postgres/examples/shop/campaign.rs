@@ -1,4 +1,4 @@
-//! Kills the servers, and looks at the orders.
+//! The campaign: kills the servers, and compares the orders with the answers.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
@@ -58,7 +58,7 @@ impl Server {
         Ok(())
     }
 
-    /// Its successor; where that listens.
+    /// Starts the successor of a killed server. Returns the address where it listens.
     fn start_again(&mut self) -> Result<String> {
         let (child, address) = spawn(&self.url, self.name)?;
         self.child = child;
@@ -191,8 +191,8 @@ async fn strike(
     Ok(())
 }
 
-/// Asks for every key once more at each server: those that nobody retried, those of an earlier run that was broken off,
-/// and those that were answered, whose answer must be the same.
+/// Asks for every key once more at each server: keys that no client retried, keys of an earlier run that was broken off,
+/// and keys that were answered, whose answer must be the same.
 async fn settle(database: &Client, clients: &Arc<Clients>) -> Result<()> {
     let run = clients.run.to_string();
     let query = "SELECT key FROM asked WHERE split_part(key, '-', 1) = $1

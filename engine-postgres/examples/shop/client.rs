@@ -15,7 +15,8 @@ use crate::Result;
 
 pub(crate) const SERVERS: usize = 2;
 
-/// Longer than any machine takes to answer a key whose owner was killed.
+/// A key that is not answered for this long is a violation. It is longer than any machine takes to answer a key whose
+/// owner was killed.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A client tries the other server after this, while the first may stand still: its order is fenced when it goes on.
@@ -40,7 +41,7 @@ impl Answer {
     }
 }
 
-/// What the clients of one run share.
+/// The state that the clients of one run share.
 pub(crate) struct Clients {
     /// Names the keys of this run.
     pub(crate) run: u64,
@@ -98,11 +99,13 @@ impl Clients {
             let server = noise.rand_range(0..SERVERS as u64) as usize;
             if newest > 0 && noise.rand_range(0..4) == 0 {
                 let key = format!("{}-{}", self.run, noise.rand_range(0..newest));
+                write_down(database, &key).await?;
                 self.settle(&key, server).await?;
                 continue;
             }
             let key = format!("{}-{}", self.run, self.newest.fetch_add(1, Ordering::Relaxed));
-            database.execute("INSERT INTO asked VALUES ($1)", &[&key]).await?;
+            write_down(database, &key).await?;
+
             match noise.rand_range(0..8) {
                 // Two at once, one at each server.
                 0 => {
@@ -163,6 +166,12 @@ impl Clients {
         }
         Ok(())
     }
+}
+
+/// Notes that a key is about to be sent. The client that took the number of the key may not have done so yet.
+async fn write_down(database: &Client, key: &str) -> Result<()> {
+    database.execute("INSERT INTO asked VALUES ($1) ON CONFLICT DO NOTHING", &[&key]).await?;
+    Ok(())
 }
 
 /// The order of a key; the same in every retry.

@@ -1,5 +1,5 @@
-//! An orders API whose orders live in the database that keys and responses live in: an order and its answer are one
-//! commit. And a campaign that kills it.
+//! An orders API whose orders live in the same database as keys and responses: an order and its answer are one commit.
+//! A campaign kills the API and checks that.
 //!
 //! `shop serve URL [ADDRESS]` serves at ADDRESS, 127.0.0.1:8080 by default. Then
 //! `curl -i 127.0.0.1:8080/orders -H 'Idempotency-Key: 1' -H 'Content-Type: application/json' -d '{"item": "tea"}'`,
@@ -28,7 +28,7 @@ async fn main() -> Result<()> {
     match given[..] {
         ["serve", url] => server::serve(url, "127.0.0.1:8080", Duration::from_secs(15), "").await,
         ["serve", url, address] => server::serve(url, address, Duration::from_secs(15), "").await,
-        // As the campaign starts it.
+        // The campaign starts its servers with these arguments.
         ["serve", url, address, lease, name] => {
             server::serve(url, address, Duration::from_millis(lease.parse()?), name).await
         }

@@ -1,4 +1,4 @@
-//! The API.
+//! The orders API.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub(crate) async fn serve(url: &str, address: &str, lease: Duration, name: &str)
     Ok(())
 }
 
-/// Connections of the API's own, to the database of the engine.
+/// The API's own connections to the database of the engine.
 struct Shop {
     url: String,
     idle: Mutex<Vec<Client>>,
@@ -45,9 +45,14 @@ struct Shop {
 
 impl Shop {
     async fn client(&self) -> Result<Client> {
-        if let Some(client) = self.idle.lock().await.pop() {
+        let mut idle = self.idle.lock().await;
+        // A connection that the database closed meanwhile is dropped: a request on it would fail.
+        idle.retain(|client| !client.is_closed());
+        if let Some(client) = idle.pop() {
             return Ok(client);
         }
+        drop(idle);
+
         let (client, connection) = tokio_postgres::connect(&self.url, NoTls).await?;
         tokio::spawn(connection);
         Ok(client)
@@ -79,7 +84,7 @@ async fn create(
     Ok(completed.committed().map(Body::from))
 }
 
-/// `GET /orders`: how many there are.
+/// `GET /orders`: the number of orders.
 async fn count(State(shop): State<Arc<Shop>>) -> Result<Json<Value>, Failed> {
     let client = shop.client().await?;
     let count: i64 = client.query_one("SELECT count(*) FROM orders", &[]).await?.get(0);

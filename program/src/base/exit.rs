@@ -50,7 +50,7 @@ pub(crate) fn exit_codes() -> String {
     text
 }
 
-/// What is said, and the exit code.
+/// The lines for the operator, and the exit code.
 #[derive(Debug)]
 pub(crate) struct Failure {
     /// `None`: the reader of the output is gone, which is no failure.

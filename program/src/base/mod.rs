@@ -1,4 +1,4 @@
-//! What every other folder may use, and knows none of them.
+//! The parts that every other folder may use. They import from none of those.
 
 pub(crate) mod exit;
 pub(crate) mod latency;

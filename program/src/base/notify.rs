@@ -13,7 +13,7 @@ pub(crate) fn stopping() {
     tell("STOPPING=1");
 }
 
-/// Without a manager there is nobody to be told, and one that does not listen is no reason to end.
+/// Without a manager the message is not sent. A manager that does not listen is no reason to end.
 fn tell(state: &str) {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
     let bytes = path.as_encoded_bytes();

@@ -43,14 +43,14 @@ pub(crate) enum Command {
     Stats(operate::Stats),
     /// Lists keys
     Ls(operate::Ls),
-    /// Shows what a key stands for
+    /// Shows the state of a key
     Get(operate::Get),
     /// Lists keys whose outcome is unknown
     #[command(
         after_help = "To release all that are older than an hour:\n  oncekey orphans --json --older 1h |\n    jq -c '.orphans[]|{action:\"release\",scope,key,token,reason:\"never charged\"}' |\n    oncekey resolve --from -"
     )]
     Orphans(operate::Orphans),
-    /// Says what became of an operation whose outcome is unknown
+    /// Records whether an operation with an unknown outcome happened
     Resolve(Box<operate::Resolve>),
     /// Copies a store, running or not, and verifies the copy
     Backup(operate::Backup),
@@ -58,7 +58,7 @@ pub(crate) enum Command {
     Restore(operate::Restore),
     /// Reads a whole store and checks every checksum
     Verify(operate::Verify),
-    /// Shows how many records expire when
+    /// Shows the number of records by the time of their expiry
     Expiry(operate::Expiry),
     /// Writes every record as a line of JSON
     Export(operate::Export),
@@ -66,7 +66,7 @@ pub(crate) enum Command {
     Doctor(operate::Doctor),
     /// Draws the figures of a running server each second
     Top(operate::Top),
-    /// Has a running server do something
+    /// Tells a running server to fold, sweep, reopen, reload or drain
     Ctl(operate::Ctl),
     /// Prints a link to the console of a running server
     Console(operate::Console),
@@ -76,7 +76,7 @@ pub(crate) enum Command {
     Completions(operate::Completions),
     /// Prints the manual
     Man(operate::Man),
-    /// Reads the configuration of a proxy, says what is wrong with it, and ends
+    /// Reads the configuration of a proxy, prints its mistakes, and ends
     #[command(after_help = "Example: oncekey check --config oncekey.toml --strict")]
     Check(Box<Check>),
 }
@@ -136,11 +136,11 @@ pub(crate) struct Proxy {
     #[arg(long, value_name = "NAME", env = "ONCEKEY_INSTANCE")]
     instance: Option<String>,
 
-    /// A TOML file with more; docs/proxy.md lists what
+    /// A TOML file with further settings; docs/proxy.md lists them
     #[arg(long, value_name = "FILE", env = "ONCEKEY_CONFIG")]
     pub(crate) config: Option<PathBuf>,
 
-    /// What clients see [default: default]
+    /// The contract that clients see [default: default]
     #[arg(long, value_enum, env = "ONCEKEY_CONTRACT")]
     contract: Option<Contract>,
 
@@ -160,7 +160,7 @@ pub(crate) struct Proxy {
     #[arg(long, value_name = "TIME", env = "ONCEKEY_TTL", value_parser = units::duration)]
     ttl: Option<Duration>,
 
-    /// What becomes of a key whose request died half way [default: hold]
+    /// The treatment of a key whose request died half way [default: hold]
     #[arg(long, value_enum, env = "ONCEKEY_RECOVERY")]
     recovery: Option<Recovery>,
 
@@ -168,7 +168,7 @@ pub(crate) struct Proxy {
     #[arg(long, value_name = "TIME", env = "ONCEKEY_WAIT", value_parser = units::duration)]
     wait: Option<Duration>,
 
-    /// Who a key belongs to: none, header:NAME, basic-user, mtls:san-uri, mtls:san-dns, mtls:sha256,
+    /// The scope, the party that a key belongs to: none, header:NAME, basic-user, mtls:san-uri, mtls:san-dns, mtls:sha256,
     /// or jwt:CLAIM [default: none]
     #[arg(long, value_name = "SPEC", env = "ONCEKEY_SCOPE", value_parser = Scope::parse)]
     scope: Option<Scope>,
@@ -177,7 +177,7 @@ pub(crate) struct Proxy {
     #[arg(long, env = "ONCEKEY_GATEWAY")]
     gateway: bool,
 
-    /// After it a client with a key gets 504; the execution goes on [default: 30s]
+    /// The time after which a client with a key gets 504; the execution goes on [default: 30s]
     #[arg(long, value_name = "TIME", env = "ONCEKEY_ANSWER_WITHIN", value_parser = units::duration)]
     answer_within: Option<Duration>,
 
@@ -245,7 +245,7 @@ pub(crate) struct Proxy {
     #[arg(long, value_enum, env = "ONCEKEY_ACCESS_LOG")]
     access_log: Option<Switch>,
 
-    /// Reads the configuration, says what is wrong with it, and ends
+    /// Reads the configuration, prints its mistakes, and ends
     #[arg(long)]
     pub(crate) check: bool,
 

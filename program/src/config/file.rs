@@ -83,7 +83,7 @@ fn root(config: &mut Config, mut root: Section<'_>, flags: impl Fn(&mut Policy))
     reached(config, &mut root);
 }
 
-/// What the process runs with.
+/// The settings that the process runs with.
 fn running(config: &mut Config, root: &mut Section<'_>) {
     if let Some(mut section) = root.section("engine") {
         let engine = &mut config.engine;

@@ -1,4 +1,4 @@
-//! What the proxy is told: by flags, by the environment, by a file, in this order of precedence.
+//! The configuration of the proxy: from flags, the environment and a file, in this order of precedence.
 
 mod file;
 mod listen;

@@ -1,4 +1,4 @@
-//! What the proxy can be told.
+//! All settings of the proxy.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -137,7 +137,7 @@ impl Config {
         contract
     }
 
-    /// What is wrong with the whole, which no part of it shows.
+    /// The mistakes that only the combination of settings shows.
     pub(crate) fn check(&self) -> Result<(), String> {
         if self.upstream.urls.is_empty() {
             return Err("no upstream: say --upstream http://127.0.0.1:3000, or urls in [upstream]"
@@ -254,7 +254,7 @@ impl Config {
         differ.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }
 
-    /// What is allowed but seldom meant.
+    /// Settings that are allowed, and are seldom meant.
     pub(crate) fn warnings(&self) -> Vec<String> {
         self.warnings_where(|path| OsDisk.network_filesystem(path).ok().flatten())
     }

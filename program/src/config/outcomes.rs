@@ -1,17 +1,17 @@
-//! What becomes of keys, status by status.
+//! The state of a key after a response, status by status.
 
 use std::collections::BTreeMap;
 
 use http::StatusCode;
 
-/// What becomes of the key of a request that the upstream answered.
+/// The state of the key after the upstream has answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// The response is stored, and a retry gets it.
     Stored,
     /// Nothing happened: the next request with the key runs.
     Freed,
-    /// Nobody knows: the response is passed on, a retry is told so.
+    /// The outcome is unknown: the response is passed on, and a retry gets *outcome unknown*.
     Unknown,
 }
 

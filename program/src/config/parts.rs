@@ -29,10 +29,10 @@ pub(crate) struct Upstream {
     pub(crate) identity_for_keys: bool,
 }
 
-/// What an upstream is told of the host that a client asked.
+/// The `Host` that an upstream gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Host {
-    /// What the client said.
+    /// The host that the client asked.
     Pass,
     /// The name in the upstream's URL.
     Upstream,
@@ -76,7 +76,7 @@ pub(crate) enum LogFormat {
 pub(crate) struct Traces {
     /// A collector that speaks OTLP over HTTP; `None`: nowhere.
     pub(crate) collector: Option<Target>,
-    /// Who signed its certificate; `None`: whom the system believes.
+    /// The authorities that may sign its certificate; `None`: those of the system.
     pub(crate) ca: Option<PathBuf>,
     /// The name of this proxy among the services of a trace.
     pub(crate) service: String,
@@ -126,11 +126,11 @@ pub(crate) enum Socket {
 pub(crate) struct Tls {
     pub(crate) cert: Option<PathBuf>,
     pub(crate) key: Option<PathBuf>,
-    /// Who signed the certificates of clients; `None`: clients need none.
+    /// The authorities that may sign the certificates of clients; `None`: clients need none.
     pub(crate) client_ca: Option<PathBuf>,
 }
 
-/// Whom bearer tokens are believed by.
+/// Who verifies bearer tokens.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Jwt {
     pub(crate) keys: Vec<PathBuf>,
@@ -140,7 +140,7 @@ pub(crate) struct Jwt {
     pub(crate) audience: Option<String>,
 }
 
-/// What a store that was restored from a backup does not know.
+/// How keys are refused that a restored store may have forgotten.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Restore {
     /// Keys that are UUIDs of version 7 from before this time are refused.

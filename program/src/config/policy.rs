@@ -1,4 +1,4 @@
-//! What holds for the requests of a route.
+//! The rules for the requests of a route.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ const FINGERPRINTED: [&str; 8] = [
     "x-http-method-override",
 ];
 
-/// What holds for the requests of a route.
+/// The rules for the requests of a route.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Policy {
     pub(crate) keys: bool,

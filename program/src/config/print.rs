@@ -101,7 +101,7 @@ fn rest(out: &mut String, config: &Config) {
     line(out, "one_in", traces.one_in);
 }
 
-/// What is reached from outside, and by whom.
+/// The listeners, and the clients that may reach them.
 fn reached(out: &mut String, config: &Config) {
     let path = |path: &Option<std::path::PathBuf>| {
         quoted(&path.as_ref().map(|path| path.display().to_string()).unwrap_or_default())

@@ -22,7 +22,7 @@ pub(crate) enum Scope {
     Path(String),
 }
 
-/// What names a client in its certificate.
+/// The part of a certificate that names its client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CertificateName {
     SanUri,

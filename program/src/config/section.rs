@@ -41,7 +41,7 @@ impl<'a> Mistakes<'a> {
     }
 }
 
-/// A table that is being read. Dropped, it notes the fields that nobody asked for.
+/// A table that is being read. Its drop notes the fields that were not read.
 pub(crate) struct Section<'a> {
     /// How messages name it: `[policy]`.
     name: String,

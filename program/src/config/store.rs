@@ -45,7 +45,7 @@ impl StoreAt {
         self.volume().is_some_and(is_tmpfs)
     }
 
-    /// What exists of the directory: the rest of its path is made there.
+    /// The nearest parent that exists: the rest of the path is made there.
     pub(crate) fn volume(&self) -> Option<&Path> {
         let path = self.directory()?;
         Some(path.ancestors().find(|path| path.exists()).unwrap_or(Path::new(".")))

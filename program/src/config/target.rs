@@ -20,7 +20,7 @@ pub(crate) enum Address {
     Unix(PathBuf),
 }
 
-/// What goes over the connections of an upstream.
+/// The protocol on the connections of an upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Speaks {
     /// HTTP/1.1.

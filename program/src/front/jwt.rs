@@ -18,7 +18,7 @@ use crate::config;
 /// The shortest secret of HS256. Source: RFC 7518, section 3.2.
 const SHORTEST_SECRET: usize = 32;
 
-/// Whom tokens are believed by.
+/// Who verifies tokens.
 pub(crate) enum Tokens {
     /// These keys.
     Keys(Vec<(DecodingKey, Validation)>),

@@ -1,4 +1,4 @@
-//! Who is at the other end of a connection.
+//! The client at the other end of a connection.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use x509_cert::der::Decode;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
 
-/// What is known of a client from its connection.
+/// The facts about a client that its connection shows.
 #[derive(Clone, Default)]
 pub(crate) struct Peer {
     /// Unknown on a Unix socket.

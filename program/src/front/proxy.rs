@@ -31,7 +31,7 @@ use crate::wire::problem::{self, Problem};
 const DISCARD_AT_MOST: usize = 8 << 20;
 const DISCARD_FOR: Duration = Duration::from_secs(5);
 
-/// What a client gets.
+/// The response to a client.
 pub(crate) type Answer = Response<Told<Either<ResponseBody<Body>, Body>>>;
 
 /// An answer before anything is told of it.
@@ -42,19 +42,19 @@ pub(crate) struct Proxy {
     pub(crate) contract: Contract,
     pub(crate) hygiene: Hygiene,
     pub(crate) routes: Routes,
-    /// Whom bearer tokens are believed by, where a scope needs them.
+    /// Who verifies bearer tokens, where a scope needs them.
     pub(crate) tokens: Option<Tokens>,
     pub(crate) restored: Restored,
     pub(crate) upstreams: Arc<Upstreams>,
     pub(crate) access_log: Option<AccessLog>,
-    /// Who reads what is counted.
+    /// The reader of all metrics.
     pub(crate) counted: Option<Arc<Latency>>,
     /// Where requests are traced.
     pub(crate) spans: Option<Arc<Spans>>,
     pub(crate) misspelled: Misspelled,
 }
 
-/// What was found out about a request before it goes on.
+/// The facts about a request that are known before it is forwarded.
 struct Admitted<'a> {
     route: &'a Arc<Route>,
     keyed: bool,

@@ -1,4 +1,4 @@
-//! What is told of a request: counted when it has an answer, logged when the answer has ended.
+//! The record of a request: counted when the request has an answer, logged when the answer has ended.
 
 use std::net::IpAddr;
 use std::pin::Pin;

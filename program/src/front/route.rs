@@ -12,7 +12,7 @@ use super::scope::Scoped;
 use crate::config::{Config, Outcome, Outcomes, Policy, Scope};
 use crate::upstream::{Conduct, Control, UpstreamService, Upstreams};
 
-/// What holds for the requests of one route.
+/// The rules for the requests of one route.
 pub(crate) struct Route {
     /// The pattern, for logs; `*` where no route fits.
     pub(crate) pattern: String,
@@ -21,7 +21,7 @@ pub(crate) struct Route {
     pub(crate) stack: Stack,
 }
 
-/// What answers the requests of a route.
+/// The service that answers the requests of a route.
 pub(crate) enum Stack {
     /// The layer around the upstream.
     Keyed(IdempotencyService<UpstreamService>),

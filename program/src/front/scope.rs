@@ -1,4 +1,4 @@
-//! Who a key belongs to.
+//! The scope of a request: the party that its key belongs to.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -20,7 +20,7 @@ const MAX: usize = 255;
 #[derive(Clone, Default)]
 pub(crate) struct Scoped(pub(crate) Vec<u8>);
 
-/// What a scope may come from, beside the head of its request.
+/// The sources of a scope beside the head of its request.
 pub(crate) struct Sources<'a> {
     pub(crate) peer: &'a Peer,
     /// Whether a trusted proxy sent the request.

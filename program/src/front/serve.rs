@@ -52,7 +52,7 @@ impl Current {
     }
 }
 
-/// What is the same for every connection.
+/// The parts that all connections share.
 pub(crate) struct Server {
     pub(crate) proxy: Arc<Current>,
     pub(crate) header_timeout: Duration,
@@ -159,7 +159,7 @@ async fn serve(
     let mut opening = pin!(tokio::time::timeout(header_timeout, preface::read(stream)));
     let opened = tokio::select! {
         opened = opening.as_mut() => opened,
-        // A request may be on its way that nobody would answer.
+        // A request may be on its way that would get no answer.
         () = stopped(&mut stop) => {
             let Ok(opened) = tokio::time::timeout(LAST_WORDS, opening).await else { return };
             opened
@@ -208,7 +208,7 @@ async fn serve(
     }
 }
 
-/// What holds for connections of HTTP/2.
+/// The bounds of connections of HTTP/2.
 fn http2() -> http2::Builder<TokioExecutor> {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder

@@ -27,7 +27,7 @@ use crate::config::{Address, Config, Target};
 use crate::report::spans::{Kind, Sink, Span, Value};
 use crate::upstream::Tls;
 
-/// How long a batch of spans may be on its way to the collector.
+/// How long one request with a batch of spans may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long the last spans may take when the process ends.
@@ -109,10 +109,10 @@ impl Sink for Collector {
     }
 }
 
-/// Carries the requests of the exporter, whose thread is none of the runtime's.
+/// Carries the requests of the exporter. The exporter has a thread of its own, outside of the runtime.
 struct Client {
     target: Target,
-    /// There when the collector speaks TLS.
+    /// Set when the collector speaks TLS.
     tls: Option<Tls>,
     runtime: Handle,
 }
@@ -133,7 +133,7 @@ impl HttpClient for Client {
         Self: 'b,
     {
         let sending = send(self.target.clone(), self.tls.clone(), request);
-        // The exporter's thread has no timers: they are the runtime's, too.
+        // The exporter's thread has no timers, so that the bound is kept on the runtime, too.
         let sent = self.runtime.spawn(async { tokio::time::timeout(TIMEOUT, sending).await });
         Box::pin(async move { sent.await?? })
     }
@@ -165,7 +165,7 @@ async fn exchange(
     request: Request<Bytes>,
 ) -> Result<Response<Bytes>, HttpError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // How it ends is told to the request that is on it.
+    // An error of the connection reaches the caller through the request that is on it.
     tokio::spawn(connection);
     let response = sender.send_request(request.map(Full::new)).await?;
     let (parts, body) = response.into_parts();

@@ -1,4 +1,4 @@
-//! What the proxy says of itself, and what operators do to it: over TCP, and on the control socket.
+//! Health, metrics and the actions of operators: over TCP, and on the control socket.
 
 use std::convert::Infallible;
 use std::io;
@@ -29,13 +29,13 @@ use crate::report::metrics::{self as report, Measured};
 /// How many connections the listener for operators has at once.
 const MAX_CONNECTIONS: usize = 256;
 
-/// What health is made of.
+/// The parts that health depends on.
 pub(crate) struct Health {
     pub(crate) layer: IdempotencyLayer,
     pub(crate) proxy: Arc<Current>,
     pub(crate) draining: AtomicBool,
     pub(crate) store_failed: AtomicBool,
-    /// What was counted; nothing without a reader.
+    /// The text of all metrics; empty without a reader.
     pub(crate) measured: Option<Measured>,
 }
 

@@ -155,7 +155,7 @@ struct Open {
 }
 
 impl Open {
-    /// Ends it from the front: nobody sends, nothing is taken, nothing runs, nothing is behind.
+    /// Ends the process from the front: no client sends, no request is accepted, no request runs, and then the server behind ends.
     async fn close(self, config: &Config) {
         notify::stopping();
         self.health.draining.store(true, Ordering::Relaxed);
@@ -285,6 +285,8 @@ async fn drain(server: &Server, layer: &IdempotencyLayer, at_most: Duration) {
         layer.drained().await;
     };
     if tokio::time::timeout(at_most, all).await.is_err() {
-        tracing::warn!("the shutdown timeout is over: what still runs has an unknown outcome");
+        tracing::warn!(
+            "the shutdown timeout is over: requests that still run have an unknown outcome"
+        );
     }
 }

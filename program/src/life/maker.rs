@@ -17,7 +17,7 @@ use crate::upstream::{Control, Upstreams, health};
 use crate::wire::hygiene::Hygiene;
 use crate::wire::names::Names;
 
-/// What all proxies of the process have in common.
+/// The parts that all proxies of the process share.
 pub(crate) struct Maker {
     pub(crate) layer: IdempotencyLayer,
     pub(crate) json: bool,

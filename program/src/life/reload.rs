@@ -24,7 +24,7 @@ pub(crate) struct Reloader {
     pub(crate) maker: Maker,
     pub(crate) proxy: Arc<Current>,
     pub(crate) tls: Option<Arc<Tls>>,
-    /// What is in force, as TOML.
+    /// The configuration in force, as TOML.
     pub(crate) printed: Mutex<String>,
 }
 

@@ -114,7 +114,7 @@ pub(crate) async fn keep_open(layer: IdempotencyLayer, health: Arc<Health>) {
     }
 }
 
-/// How many requests the store refused, for whatever reason, or failed.
+/// The number of requests that the store refused or failed, for any reason.
 fn refusals(layer: &IdempotencyLayer) -> u64 {
     let stats = layer.stats();
     stats.store_unavailable + stats.complete_failed

@@ -72,7 +72,7 @@ impl Client {
         if answer.status.is_success() { Ok(answer) } else { Err(refused(&answer)) }
     }
 
-    /// Whatever is answered.
+    /// Any answer, of any status.
     pub(crate) fn ask(
         &self,
         method: Method,
@@ -138,7 +138,7 @@ fn document(body: &[u8]) -> Result<Value, Failure> {
         .map_err(|error| Failure::failed(format!("the server answered no JSON: {error}")))
 }
 
-/// What a refusal of the API is here.
+/// The failure of a command for a refusal of the API.
 fn refused(answer: &Answer) -> Failure {
     let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let status = answer.status;

@@ -149,7 +149,7 @@ fn is_stored(name: &str) -> bool {
 
 /// Copies the files of a store that the reader holds into a new or empty directory.
 ///
-/// DURABLE: the mark that the copy is not whole, then the files, then the mark goes: whatever is cut
+/// DURABLE: the mark that the copy is not whole, then the files, then the mark goes: a copy that is cut
 /// off, the directory opens as no store.
 fn copy(held: &Reader, from: &Path, to: &Path) -> Result<(), Failure> {
     let _held = held;
@@ -197,7 +197,7 @@ fn verified(path: &Path) -> Result<Verification, Failure> {
     options().verify(path).map_err(|error| failure(&error))
 }
 
-/// What was found, as JSON.
+/// The findings, as JSON.
 fn verification(found: &Verification) -> Value {
     let damage = found.damage().iter().map(|damage| {
         let part = |part: fn(&Key) -> &[u8]| damage.key().map(|key| percent_encode(part(key)));
@@ -239,9 +239,9 @@ impl Verify {
         let found = options().verify(path).map_err(|error| {
             let refused = failure(&error);
             match refused.exit {
-                Some(Exit::Held) => {
-                    refused.hint("verify reads files that nobody changes: take --via-backup NAME")
-                }
+                Some(Exit::Held) => refused.hint(
+                    "verify reads only files that no process changes: take --via-backup NAME",
+                ),
                 _ => refused,
             }
         })?;

@@ -1,4 +1,4 @@
-//! Who carries out resolutions: a running server, or the engine that this process opens.
+//! The desk that carries out resolutions: a running server, or the engine that this process opens.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +13,7 @@ use super::output::Output;
 use super::place::{Place, Where, failure, options};
 use crate::base::exit::{Exit, Failure};
 
-/// Who resolves.
+/// The part that resolves.
 pub(crate) enum Desk {
     Server(Box<Client>),
     Engine(Engine),
@@ -27,7 +27,7 @@ impl Desk {
             Place::Files(reader, path) => {
                 drop(reader);
                 output.note(&format!(
-                    "oncekey: nobody has {} open; it is opened for this, and what was in flight is an orphan now",
+                    "oncekey: no process has {} open; this command opens it, and operations that were in flight are orphans now",
                     path.display()
                 ));
                 let opened = options().open_existing(&path);

@@ -90,7 +90,7 @@ impl Doctor {
                     client.get("info").map(|info| show::text(&info["pid"])).unwrap_or_default();
                 check("store", Level::Ok, format!("held by pid {pid}, which answers"))
             }
-            Ok(_) => check("store", Level::Ok, "nobody has it open, and it can be read"),
+            Ok(_) => check("store", Level::Ok, "no process has it open, and it can be read"),
             Err(refused) if refused.exit == Some(Exit::Held) => {
                 let pid = held::holder(store)
                     .map_or_else(|| "another process".to_owned(), |pid| format!("pid {pid}"));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::exit::Failure;
 
-/// What the owner of a store notes.
+/// The note that the owner of a store leaves in `LOCK`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Note {
     pub(crate) pid: Option<u32>,

@@ -65,7 +65,7 @@ enum Found {
     HalfRemoved,
 }
 
-/// What a directory is, when it is a backup of ours.
+/// The marks by which a directory is known as a backup of this command.
 fn found(path: &Path) -> Option<Found> {
     let mark: Value = serde_json::from_slice(&fs::read(path.join(MARK)).ok()?).ok()?;
     let (was, is) = (&mark["of"], looks(path).ok()?);

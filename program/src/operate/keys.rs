@@ -119,7 +119,7 @@ pub(crate) struct Ls {
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     expires_within: Option<Duration>,
 
-    /// Lists at most so many
+    /// The largest number of keys to list
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
 
@@ -188,7 +188,7 @@ impl Ls {
 
     /// At most `most` keys that fit, and where they end.
     fn collect(&self, place: &Place, most: usize) -> Result<(Vec<Value>, Option<String>), Failure> {
-        // What the server does not pick by is picked here, of larger pages.
+        // Filters that the server does not have are applied here, to larger pages.
         let picks = self.status.is_some() || self.since.is_some() || self.expires_within.is_some();
         let state = self.state.map(|state| match state {
             State::Completed => "completed".to_owned(),

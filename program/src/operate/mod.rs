@@ -1,6 +1,6 @@
-//! What operators ask for: every command but `proxy`. docs/commands.md lists them.
+//! The commands of operators: every command but `proxy`. docs/commands.md lists them.
 //!
-//! A command asks a [`Place`](place::Place) and gets JSON in the form of the API, whoever answers:
+//! A command asks a [`Place`](place::Place) and gets JSON in the form of the API from every place:
 //! the server that holds the store, its files, or a shared server. [`output`] shows it.
 
 mod client;

@@ -160,7 +160,7 @@ impl Output {
             return Ok(());
         }
         if !self.can_ask() {
-            return Err(Failure::usage("nobody can be asked here: give --yes"));
+            return Err(Failure::usage("there is no terminal to ask on: give --yes"));
         }
         match self.ask(&format!("{question} [y/N]"))?.as_str() {
             "y" | "Y" | "yes" => Ok(()),

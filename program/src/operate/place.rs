@@ -1,4 +1,4 @@
-//! Whom a command asks: the owner of a store, its files, or a shared server.
+//! The place that a command asks: the owner of a store, its files, or a shared server.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -39,9 +39,9 @@ pub(crate) struct Where {
     token_file: Option<PathBuf>,
 }
 
-/// Who answers.
+/// The part that answers.
 pub(crate) enum Place {
-    /// Nobody has the store open: its files.
+    /// The files of a store that no process has open.
     Files(Reader, PathBuf),
     /// The server that holds the store.
     Served(Box<Client>),
@@ -49,7 +49,7 @@ pub(crate) enum Place {
     Shared(Engine, String),
 }
 
-/// What an error of the engine is here.
+/// The failure of a command for an error of the engine.
 pub(crate) fn failure(error: &Error) -> Failure {
     let exit = match error.kind() {
         ErrorKind::InvalidInput => Exit::Usage,
@@ -256,7 +256,7 @@ impl Place {
         Ok(json!({ "engine": describe::stats(&stats), "layer": null }))
     }
 
-    /// Who holds the store; null when nobody does.
+    /// The process that holds the store; null when none does.
     pub(crate) fn owner(&self) -> Result<Value, Failure> {
         match self {
             Self::Served(client) => client.get("info"),
@@ -296,12 +296,12 @@ impl Place {
         found.map_err(|error| failure(&error))
     }
 
-    /// What a key stands for, as a server tells it.
+    /// The state of a key, as a server tells it.
     pub(crate) fn key_of_server(client: &Client, key: &Key) -> Result<Value, Failure> {
         client.get(&format!("keys?{}", key_in_query(key)))
     }
 
-    /// What a key stands for.
+    /// The state of a key.
     pub(crate) fn key(&self, key: &Key) -> Result<Value, Failure> {
         if let Self::Served(client) = self {
             return Self::key_of_server(client, key);
@@ -349,7 +349,7 @@ impl Place {
             let path = format!("orphans/checkpoint?{}", key_in_query(key));
             return Ok(client.download(&path)?.body.to_vec());
         }
-        // What was in flight in the files is an orphan without being one yet.
+        // An operation in flight in the files becomes an orphan with the next open; it is listed as one now.
         let orphans = match self {
             Self::Files(reader, _) => reader.orphans(),
             Self::Shared(engine, _) => engine.orphans(),
@@ -361,7 +361,7 @@ impl Place {
         saved.map(|saved| saved.to_vec()).ok_or_else(none)
     }
 
-    /// What expires when.
+    /// Completed records by the time of their expiry.
     pub(crate) fn expiry(&self) -> Result<Value, Failure> {
         let buckets = match self {
             Self::Served(client) => return client.get("expiry"),
@@ -376,7 +376,7 @@ impl Place {
         match self {
             Self::Served(client) => Ok(client),
             _ => Err(Failure::failed(format!(
-                "{command} asks a running server, and nobody has {} open",
+                "{command} asks a running server, and no process has {} open",
                 self.name()
             ))),
         }

@@ -156,7 +156,7 @@ impl Meant {
         let key = self.key.key()?;
         if self.token.is_none() && !self.yes && !output.can_ask() {
             return Err(Failure::usage(
-                "nobody can be asked here: give --token, as oncekey orphans shows it",
+                "there is no terminal to ask on: give --token, as oncekey orphans shows it",
             ));
         }
         let reason = match &self.reason {

@@ -75,7 +75,7 @@ pub(crate) fn text(output: &Output, report: &Value) -> String {
     let engine = |name: &str| report["engine"][name].as_u64().unwrap_or(0);
     let count = |name: &str| show::count(engine(name));
     let owner = match &report["owner"] {
-        Value::Null => "nobody has it open".to_owned(),
+        Value::Null => "no process has it open".to_owned(),
         owner => format!(
             "held by pid {}, oncekey {}, up {}",
             owner["pid"],
@@ -137,7 +137,7 @@ pub(crate) struct Expiry {
     #[command(flatten)]
     at: Where,
 
-    /// Shows at most so many buckets, joining neighbours
+    /// The largest number of buckets to show; neighbours are joined
     #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u16).range(1..))]
     buckets: u16,
 }

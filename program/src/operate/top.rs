@@ -104,7 +104,7 @@ impl Raw {
 
 impl Drop for Raw {
     fn drop(&mut self) {
-        // There is nobody to tell.
+        // No terminal is left to write to.
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
     }
 }

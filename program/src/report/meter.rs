@@ -1,4 +1,4 @@
-//! What is counted of one upstream.
+//! The counts of one upstream.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,7 +86,7 @@ impl Meter {
         .increment(1);
     }
 
-    /// What the health check found.
+    /// The result of the health check.
     pub(crate) fn is_up(&self, up: bool) {
         let up = if up { 1.0 } else { 0.0 };
         metrics::gauge!("oncekey_proxy_upstream_up", "upstream" => self.name.clone()).set(up);

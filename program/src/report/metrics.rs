@@ -1,4 +1,4 @@
-//! What is counted and measured, for `/metrics`. docs/proxy.md names it.
+//! The metrics of `/metrics`. docs/proxy.md lists them.
 
 use std::io;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ const SECONDS: [f64; 15] =
 /// How often what was measured is moved to where it is read.
 const UPKEEP: Duration = Duration::from_secs(5);
 
-/// What is counted, for those who read it.
+/// The reader of all metrics.
 pub(crate) struct Measured {
     pub(crate) prometheus: PrometheusHandle,
     /// Of requests, and of the syncs of the store.

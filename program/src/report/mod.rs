@@ -1,4 +1,4 @@
-//! What the proxy tells of requests: metrics, and a line for each.
+//! The reports about requests: metrics, spans, and a line for each.
 
 pub(crate) mod access_log;
 pub(crate) mod meter;

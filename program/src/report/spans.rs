@@ -1,5 +1,5 @@
-//! The spans of requests, for tracing systems. Where spans go nowhere there are none, and `traceparent`
-//! passes as it came.
+//! The spans of requests, for tracing systems. A proxy without a collector makes no spans, and passes
+//! `traceparent` as it came.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use super::access_log::Line;
 use super::trace::{TRACEPARENT, TraceParent};
 
-/// Further data of the trace of a caller, of no meaning in another trace.
+/// The header with vendor data of the caller's trace. It has no meaning in another trace.
 const TRACESTATE: &str = "tracestate";
 
 /// Takes spans that have ended.
@@ -19,7 +19,7 @@ pub(crate) trait Sink: Send + Sync {
     /// Never waits: a span that has no room is lost.
     fn take(&self, span: Span);
 
-    /// Hands on what was taken, within a bounded time. Blocks.
+    /// Sends the spans that were taken, within a bounded time. Blocks the calling thread.
     fn close(&self);
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct Span {
     pub(crate) name: String,
     pub(crate) began: SystemTime,
     pub(crate) ended: SystemTime,
-    /// By the names of OpenTelemetry's conventions for HTTP; those that it has no name for begin with `oncekey`.
+    /// Named by OpenTelemetry's conventions for HTTP; other names begin with `oncekey`.
     pub(crate) attributes: Vec<(&'static str, Value)>,
     pub(crate) failed: bool,
 }
@@ -59,7 +59,7 @@ pub(crate) struct Spans {
     sink: Arc<dyn Sink>,
     /// Of the requests that bring no trace, one in this many is recorded; 0: none.
     one_in: u32,
-    /// Makes ids of numbers, others in each process.
+    /// Hashes the numbers of `next` into ids. The seed is random, so that two processes make different ids.
     ids: RandomState,
     next: AtomicU64,
 }
@@ -70,12 +70,12 @@ impl Spans {
     }
 
     fn id(&self) -> u64 {
-        // Zero is no id.
+        // OpenTelemetry takes zero for an invalid id.
         self.ids.hash_one(self.next.fetch_add(1, Ordering::Relaxed)).max(1)
     }
 
-    /// The span of a request that begins now: in the trace of its caller, and recorded if that is; else
-    /// in a trace of its own.
+    /// Begins the span of a request: in the trace of its caller, and recorded if the caller's span is; without
+    /// a caller in a new trace.
     pub(crate) fn request(self: &Arc<Self>, caller: Option<TraceParent>) -> Open {
         let span = self.id();
         let own = || {
@@ -103,7 +103,7 @@ impl Open {
         self.context.trace
     }
 
-    /// The span of a request to an upstream, which is told of it in `headers`.
+    /// Begins the span of a request to an upstream, and puts it into the `headers` of that request.
     pub(crate) fn ask(&self, method: &Method, headers: &mut HeaderMap) -> Asked {
         let context = TraceParent { span: self.spans.id(), ..self.context };
         if let Ok(value) = HeaderValue::try_from(context.to_string()) {
@@ -117,7 +117,7 @@ impl Open {
         Asked { open, method: method.clone(), upstream: None, answered: Err("cancelled") }
     }
 
-    /// Ends the span of a request with what the access log says of it.
+    /// Ends the span of a request with the fields of its line in the access log.
     pub(crate) fn answered(&self, line: &Line<'_>) {
         let method = known(line.method);
         let name = line.route.map_or(method.to_owned(), |route| format!("{method} {route}"));
@@ -167,12 +167,12 @@ impl Open {
     }
 }
 
-/// The span of a request to an upstream. Dropped, it ends.
+/// The span of a request to an upstream. Its drop ends the span.
 pub(crate) struct Asked {
     open: Open,
     method: Method,
     upstream: Option<String>,
-    /// Or why there is no answer.
+    /// The status of the answer, or the reason why there is none.
     answered: Result<StatusCode, &'static str>,
 }
 
@@ -182,7 +182,7 @@ impl Asked {
         (self.upstream, self.answered) = (Some(upstream.to_owned()), Ok(status));
     }
 
-    /// No upstream did, for this reason.
+    /// No upstream sent the head of a response, for this reason.
     pub(crate) fn failed(&mut self, why: &'static str) {
         self.answered = Err(why);
     }
@@ -209,7 +209,7 @@ impl Drop for Asked {
     }
 }
 
-/// A method as spans name it: clients may send any word.
+/// The name of a method in spans: an unknown word of a client becomes `_OTHER`, so that names stay few.
 fn known(method: &Method) -> &str {
     const KNOWN: [Method; 9] = [
         Method::GET,

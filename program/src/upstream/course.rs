@@ -1,4 +1,4 @@
-//! What becomes of a request on its way, for the one who answers it.
+//! The course of a request to the upstreams, for the code that answers it.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,7 +13,7 @@ pub(crate) struct Course {
     /// The number of the attempt that this request executes; 0 before.
     attempt: AtomicU32,
     began: Notify,
-    /// What the upstreams took, in microseconds and one more; 0 before they answered.
+    /// The time that the upstreams took, in microseconds plus one; 0 before they answered.
     upstream: AtomicU64,
     /// The span of the request, where there are spans.
     pub(crate) span: Option<Open>,

@@ -14,7 +14,7 @@ use crate::wire::outgoing::{Outgoing, RequestBody};
 /// How often, and how long an answer may take.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// So many failures in a row take an upstream out; one success brings it back.
+/// This number of failures in a row takes an upstream out; one success brings it back.
 const FAILURES: u32 = 2;
 
 /// Checks each upstream at `path` for as long as requests may go to them.

@@ -1,4 +1,4 @@
-//! What a response of the upstream makes of its key.
+//! How a response of the upstream ends the claim of its key.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ const TTL: HeaderName = HeaderName::from_static("oncekey-ttl");
 /// The longest TTL that an upstream may ask for: a year.
 const MAX_TTL: u64 = 31_536_000;
 
-/// What the upstream says of an execution in its own headers.
+/// The statements of the upstream about an execution, in its headers `Oncekey-…`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Said {
     outcome: Option<Outcome>,

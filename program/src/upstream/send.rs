@@ -66,7 +66,7 @@ pub(crate) struct Upstream {
     pub(super) pool: Arc<Pool>,
     /// When it could not be reached the last time.
     failed: Mutex<Option<Instant>>,
-    /// What the health check found the last time.
+    /// The result of the last health check.
     pub(super) is_up: AtomicBool,
     /// Connections that may be opened or used.
     connections: Arc<Semaphore>,

@@ -35,7 +35,7 @@ use crate::wire::problem::Problem;
 #[derive(Clone)]
 pub(crate) struct PassFailed;
 
-/// What holds for the requests of one route.
+/// The rules for the requests of one route.
 #[derive(Clone, Debug)]
 pub(crate) struct Conduct {
     pub(crate) outcomes: Outcomes,
@@ -242,7 +242,7 @@ fn unreachable(why: Why) -> Response<Body> {
         .into_response()
 }
 
-/// The answer to a keyed request that ended, and nobody knows how.
+/// The answer to a keyed request that ended with an unknown outcome.
 fn unknown(why: Why) -> Response<Body> {
     let status = match why {
         Why::Timeout => StatusCode::GATEWAY_TIMEOUT,

@@ -11,7 +11,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 
-/// Who an upstream must be.
+/// The identity that an upstream must prove.
 #[derive(Clone)]
 pub(crate) struct Tls(TlsConnector);
 

@@ -24,7 +24,7 @@ pub(crate) async fn carry(client: OnUpgrade, upstream: OnUpgrade, idle: Duration
         )
     };
     let silence = async { while tokio::time::timeout(idle, heard.changed()).await.is_ok() {} };
-    // Either side may end it, in order or not; nobody is left to be told.
+    // Either side may end the tunnel, in order or not; no peer is left to be told.
     tokio::select! { _ = both => {}, () = silence => {} }
 }
 

@@ -81,7 +81,7 @@ impl Body {
         Self { ready: frame.into_iter().collect(), ..Self::default() }
     }
 
-    /// What was read, and how it goes on; `None` is the end.
+    /// The bytes that were read, and the state of the rest; `None` is the end.
     pub(crate) fn read(
         ready: VecDeque<Frame<Bytes>>,
         counted: Counted,

@@ -1,4 +1,4 @@
-//! What goes over the wire: bodies, connections, the hygiene of heads, answers of our own.
+//! The wire: bodies, connections, the hygiene of heads, answers of the proxy itself.
 
 pub(crate) mod body;
 pub(crate) mod hygiene;

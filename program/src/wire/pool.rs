@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::outgoing::Outgoing;
 use crate::report::meter::{Counted, Meter};
 
-/// What sends requests on one connection.
+/// The sender of requests on one connection.
 pub(crate) enum Sender {
     /// One request at a time.
     Http1(http1::SendRequest<Outgoing>),
@@ -52,7 +52,7 @@ impl Sender {
 
 /// Idle connections, the newest last. One that was idle for longer than `keep` is closed and not
 /// used again: the upstream may be closing it at this moment, and a request that meets its end on
-/// the way leaves an outcome that nobody knows.
+/// the way leaves an unknown outcome.
 pub(crate) struct Pool {
     pub(crate) meter: Arc<Meter>,
     keep: Duration,

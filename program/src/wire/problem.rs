@@ -57,7 +57,7 @@ impl Problem {
     }
 }
 
-/// What a problem document says, in the extensions of its response.
+/// The content of a problem document, in the extensions of its response.
 #[derive(Clone)]
 struct Said {
     code: String,

@@ -127,7 +127,7 @@ impl<R: Rig> World<R> {
         Self { rig, engine, bounds, model, claims: vec![], orphans: vec![] }
     }
 
-    /// So many units of the model's time.
+    /// A number of units of the model's time.
     fn span(units: u64) -> Duration {
         R::UNIT * u32::try_from(units).unwrap()
     }

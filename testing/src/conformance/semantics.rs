@@ -1,4 +1,4 @@
-//! What callers see: the five answers, the ends of a claim, orphans, waiting, delivery.
+//! The answers to callers: the five outcomes, the ends of a claim, orphans, waiting, delivery.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What is answered before a change is durable, and what is not; and bounds.
+//! Answers before and after a change is durable, and bounds.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn a_claim_waits_until_it_is_durable_and_others_wait_for_the_claim(rig: impl Rig
     rig.hold(&engine);
     let first = submit(&engine, "k");
     rig.wait_until_held();
-    // On its way, not durable: nobody is answered, not even with Locked or Mismatch.
+    // On its way, not durable: no caller is answered, not even with Locked or Mismatch.
     let first = unanswered(first);
     let second = unanswered(submit(&engine, "k"));
     let other = unanswered(engine.begin(&key("k"), body("b")));

@@ -1,4 +1,4 @@
-//! What a crash leaves: which unsynced changes survive is a function of a seed.
+//! The state after a crash: a seed decides which unsynced changes survive.
 
 use std::ops::Range;
 

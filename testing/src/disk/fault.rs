@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// What an operation does.
+/// The kinds of operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs)]
 pub enum OpKind {
@@ -91,7 +91,7 @@ enum FaultError {
     Kind(io::ErrorKind),
 }
 
-/// What a failing operation does all the same.
+/// The effect that a failing operation has all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     Nothing,

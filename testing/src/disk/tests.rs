@@ -1,4 +1,4 @@
-//! What the disk promises, each promise proven over many seeds where a seed decides.
+//! The promises of the disk, each shown over many seeds where a seed decides.
 
 mod faults;
 mod limits;

@@ -29,7 +29,7 @@ const REPLAY: &str = "SELECT value FROM record WHERE key = ?1";
 /// As large as a file may ever get: it costs address space only.
 const MAP_BYTES: u64 = 1 << 40;
 
-/// A database file and the connections to it that nobody uses just now.
+/// A database file and its idle connections.
 pub struct Sqlite {
     file: PathBuf,
     connections: Mutex<Vec<Connection>>,

@@ -16,7 +16,7 @@ use crate::servers::postgres::Database;
 use crate::targets;
 use crate::work::{Ids, Work};
 
-/// Throughput of a store with so many live keys beside that of an empty one, the share of heap-only updates,
+/// Throughput of a store with many live keys beside that of an empty one, the share of heap-only updates,
 /// and the plans.
 ///
 /// # Errors

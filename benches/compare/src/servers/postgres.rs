@@ -193,7 +193,7 @@ impl Rows {
         database.run(CREATE).map(drop)
     }
 
-    /// So many connections, at most [`POOL`].
+    /// The number of connections, at most [`POOL`].
     ///
     /// # Errors
     /// No server there, or no table.

@@ -1,4 +1,4 @@
-//! What a backup costs those who use the engine meanwhile.
+//! The cost of a backup for callers of the engine meanwhile.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What the engine does with many keys and over time.
+//! The engine with many keys and over time.
 
 mod backup;
 mod keys;
