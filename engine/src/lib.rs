@@ -4,9 +4,9 @@
 //!
 //! A server calls [`Engine::begin`] with a [`Key`] and the [`Fingerprint`] of a request. One caller
 //! gets a [`Claim`], executes, and [completes](Claim::complete) it with the response. Every other caller
-//! gets that response, or is told why not.
+//! gets that response, or the reason why there is none yet.
 //!
-//! Everything that was answered is on disk, in a directory that one process holds at a time. Servers
+//! Every change that was answered is on disk, in a directory that one process holds at a time. Servers
 //! over HTTP take the layer of the crate `oncekey-http`, which answers as the contract says; many
 //! processes that share their keys take the crate `oncekey-postgres`, which opens the same [`Engine`]
 //! over a database.
@@ -41,7 +41,7 @@
 //! assert_eq!(charge(&engine, &key, "20 EUR")?, "charged 20 EUR"); // the retry: no second charge
 //! assert_eq!(charge(&engine, &key, "99 EUR")?, r#"another ["amount"] was charged"#);
 //!
-//! // An owner that dies in the middle leaves an orphan, which nobody executes by accident.
+//! // An owner that dies in the middle leaves an orphan, which the engine never executes by itself.
 //! let key = Key::new("tenant-7", "order-2")?;
 //! let request = Fingerprint::builder().part("amount", "5 EUR").finish();
 //! let Begin::Claimed(claim) = engine.begin(&key, request).wait()? else { unreachable!() };
@@ -52,7 +52,7 @@
 //! # Ok::<(), oncekey::Error>(())
 //! ```
 //!
-//! # What the answers mean
+//! # The answers
 //!
 //! | [`Begin`] | the operation | the caller |
 //! |---|---|---|
@@ -68,8 +68,8 @@
 //!
 //! - [`Engine::run`]: the common case in one call.
 //! - [`Options`]: TTL, durability, bounds. [`Durability`]: what survives a power loss.
-//! - [`Claim`], [`Orphan`], [`Pending`]: what a caller holds. Any thread or task may hold them.
-//! - [`Stats`] and the features `metrics` and `tracing`: what an operator sees.
+//! - [`Claim`], [`Orphan`], [`Pending`]: the types in a caller's hands. Any thread or task may hold them.
+//! - [`Stats`] and the features `metrics` and `tracing`: figures and events for operators.
 //! - [`verify`], [`Engine::backup_to`]: keeping a store. [`Reader`], [`owner`]: looking into one from outside.
 //!
 //! # Features

@@ -106,7 +106,7 @@ impl Limits {
         Ok(())
     }
 
-    /// What refuses a claim beside the number of those in flight.
+    /// The reasons to refuse a claim beside the number of those in flight.
     fn check_claim(&self, command: &Command) -> Result<()> {
         if let Some(why) = self.shortage.why() {
             let context = format!("no new claims for now: {}", why.context());

@@ -1,6 +1,6 @@
 //! The way from callers to the committer: two lists behind one lock, drained whole.
 //!
-//! Begins are bounded. What ends a claim is not, since its number is bounded by the claims in
+//! Begins are bounded. Ends of claims are not, since their number is bounded by the claims in
 //! flight, and the end of a claim is never refused by a bound.
 
 use std::collections::VecDeque;
@@ -34,7 +34,7 @@ impl Inner {
     }
 }
 
-/// What [`Queue::take`] took. Reused, so that neither side allocates.
+/// The commands that [`Queue::take`] took. Reused, so that neither side allocates.
 #[derive(Default)]
 pub(crate) struct Batch {
     ends: VecDeque<Queued>,

@@ -1,8 +1,8 @@
-//! Who works on one key, and who waits for it.
+//! The place of one key: the operation that works on it, and those that wait for it.
 //!
-//! A slot is the place of one key. It exists while a command works on the key or a claim is held.
+//! A slot exists while a command works on the key or a claim is held.
 //!
-//! | state | meaning | a begin that comes |
+//! | state | meaning | a begin that arrives |
 //! |---|---|---|
 //! | none | the record is known from elsewhere, or must be looked up | is decided on the record, or looks it up |
 //! | marker (busy, no live record) | the key is looked up, or its first claim is on the way to disk | waits |
@@ -24,7 +24,7 @@ use crate::semantics::record::Record;
 use crate::semantics::time::Time;
 use crate::semantics::transition::transition;
 
-/// What became of an operation that came to a key.
+/// The result of admitting an operation to a key.
 pub(crate) enum Admission {
     Answered(Answer),
     /// The operation waits in the slot; the live record there counts as an orphan from then on.
@@ -35,7 +35,7 @@ pub(crate) enum Admission {
     Change(Queued),
 }
 
-/// What is to be done once the lock is given back.
+/// The work that is left for the time after the lock.
 #[derive(Default)]
 #[must_use]
 pub(crate) struct FollowUp {
@@ -111,7 +111,7 @@ impl Slot {
         }
     }
 
-    /// The key has the durable record `record` and nobody works on it: decides those who wait, up to the first that
+    /// The key has the durable record `record` and no command works on it: decides those who wait, up to the first that
     /// needs a change.
     pub(super) fn settle(
         &mut self,
@@ -152,7 +152,7 @@ impl Slot {
         }
     }
 
-    /// Someone works on the key: answers those whose time is over and who may be answered from the live record.
+    /// A command works on the key: answers those whose time is over and who may be answered from the live record.
     pub(super) fn answer_overdue(&mut self, now: Time, limits: &Limits, follow_up: &mut FollowUp) {
         let Some(record) = self.live.clone() else { return };
         let ending = self.ending;
@@ -166,7 +166,7 @@ impl Slot {
         });
     }
 
-    /// Answers those who wait, and leaves the slot to the one who works on the key.
+    /// Answers those who wait, and leaves the slot to the command that works on the key.
     pub(super) fn refuse(&mut self, error: &Error, limits: &Limits, follow_up: &mut FollowUp) {
         self.waiting.sift(limits, |op| {
             follow_up.answer_waiting(op, Err(error.clone()));

@@ -98,7 +98,7 @@ impl Slots {
         follow_up
     }
 
-    /// The key has the durable record `record` and nobody works on it: frees its slot, or keeps it for a live record,
+    /// The key has the durable record `record` and no command works on it: frees its slot, or keeps it for a live record,
     /// and decides those who wait. Returns by how many in-flight records the slots grew.
     pub(crate) fn settle(
         &mut self,
@@ -112,7 +112,7 @@ impl Slots {
         let was_live = matches!(&entry, Entry::Occupied(slot) if slot.get().live.is_some());
         let is_live = matches!(&record, Some(record) if record.is_in_flight());
         match entry {
-            // Nobody waits, as nearly always: what `Slot::settle` comes to, in place.
+            // No operation waits, as nearly always: what `Slot::settle` comes to, in place.
             Entry::Occupied(mut slot) if slot.get().waiting.is_empty() => {
                 if is_live {
                     *slot.get_mut() = Slot { live: record, ..Slot::default() };
@@ -149,8 +149,8 @@ impl Slots {
         follow_up
     }
 
-    /// Takes a waiting operation out: its caller does not wait any more. The slot stays with the one who works on the
-    /// key, or for its live record.
+    /// Takes a waiting operation out: its caller does not wait any more. The slot stays for the command that works on
+    /// the key, or for its live record.
     pub(crate) fn withdraw(
         &mut self,
         hash: KeyHash,
@@ -160,8 +160,8 @@ impl Slots {
         self.0.get_mut(&hash)?.waiting.withdraw(wait, limits)
     }
 
-    /// The command of the slot was not carried out, or its look-up failed: the marker goes, and those who waited for
-    /// it learn why.
+    /// The command of the slot was not carried out, or its look-up failed: the marker is removed, and those who waited for
+    /// it get the reason.
     pub(crate) fn abandon(
         &mut self,
         hash: KeyHash,
@@ -177,7 +177,7 @@ impl Slots {
         }
     }
 
-    /// The group with this key's command failed: what became of it is unknown until reopened.
+    /// The group with this key's command failed: the outcome is unknown until the engine is reopened.
     pub(crate) fn set_unknown(&mut self, hash: KeyHash, limits: &Limits) -> FollowUp {
         let mut follow_up = FollowUp::default();
         self.0.entry(hash).or_default().unknown = true;
@@ -196,7 +196,7 @@ impl Slots {
         follow_up
     }
 
-    /// Answers those who wait at a key and leaves its slot to the one who works on it.
+    /// Answers those who wait at a key and leaves its slot to the command that works on it.
     pub(crate) fn refuse_waiting(
         &mut self,
         hash: KeyHash,

@@ -1,4 +1,4 @@
-//! What claims and orphans are made of, and what becomes of a call that consumes one.
+//! The common part of claims and orphans, and the result of a call that consumes one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::semantics::key::{Key, KeyHash};
 use crate::semantics::record::Record;
 use crate::semantics::token::Token;
 
-/// What a claim and an orphan have in common: a key, and the attempt that they stand for.
+/// The common part of a claim and an orphan: a key, and the attempt that they stand for.
 #[derive(Clone)]
 pub(crate) struct Handle {
     pub(crate) backend: Arc<dyn Backend>,
@@ -104,12 +104,12 @@ impl<H> Failed<H> {
         Self { error, handle: Some(handle) }
     }
 
-    /// What went wrong.
+    /// The error.
     pub fn error(&self) -> &Error {
         &self.error
     }
 
-    /// What went wrong, for programs.
+    /// The kind of the error, for programs.
     pub fn kind(&self) -> ErrorKind {
         self.error.kind()
     }

@@ -15,7 +15,7 @@ use crate::semantics::record::{Completed, Record, State};
 use crate::semantics::time::Time;
 use crate::semantics::token::Token;
 
-/// What [`Engine::begin`](crate::Engine::begin) found.
+/// The answer of [`Engine::begin`](crate::Engine::begin).
 #[derive(Debug)]
 #[must_use = "a claim that is dropped becomes an orphan"]
 pub enum Begin {
@@ -161,7 +161,7 @@ impl Mismatch {
     }
 }
 
-/// What the store holds under a key, as [`Engine::get`](crate::Engine::get) tells it.
+/// The state of a key, as [`Engine::get`](crate::Engine::get) returns it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Lookup {
@@ -176,7 +176,7 @@ pub enum Lookup {
 }
 
 impl Lookup {
-    /// What a record that is not an orphan is at `now`.
+    /// The state at `now` of a record that is not an orphan.
     pub(crate) fn new(record: &Record, now: Time) -> Self {
         match &record.state {
             _ if record.is_expired(now) => Self::Absent,

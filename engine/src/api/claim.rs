@@ -20,7 +20,7 @@ use crate::semantics::token::Token;
 /// The exclusive right to execute an operation, granted by `begin` or `take_over`.
 ///
 /// Ends by [`complete`](Self::complete), [`abort`](Self::abort), or by being dropped, which makes
-/// an orphan at once: the operation may have happened, and nobody says how it ended. A claim that
+/// an orphan at once: the operation may have happened, and no answer says how it ended. A claim that
 /// never left its [`Pending`] is aborted instead.
 ///
 /// The claim needs no renewal. It may be sent to another thread.
@@ -137,7 +137,7 @@ impl Claim {
 
     /// Gives the claim up without a word of how the operation ended, as a drop does: its outcome is unknown.
     /// Durable when the answer is Ok, so that no begin that comes afterwards is told `Locked` by this claim.
-    /// A drop tells nobody.
+    /// A drop returns no answer.
     ///
     /// ```
     /// # use oncekey::{Begin, Engine, Fingerprint, Key};
@@ -146,7 +146,7 @@ impl Claim {
     /// # let key = Key::new("tenant-7", "order-1")?;
     /// # let request = || Fingerprint::builder().part("body", "two of these").finish();
     /// # let Begin::Claimed(claim) = engine.begin(&key, request()).wait()? else { unreachable!() };
-    /// // The provider did not answer: tell the client that nobody knows, and mean it.
+    /// // The provider did not answer: make the outcome unknown before the client is told so.
     /// claim.abandon().wait()?;
     /// assert!(matches!(engine.begin(&key, request()).wait()?, Begin::Orphaned(_)));
     /// # drop(engine); std::fs::remove_dir_all(&dir).ok();
@@ -236,7 +236,7 @@ pub(crate) fn completion(record: Option<&Record>) -> Option<Completion> {
 }
 
 impl Owner for Claim {
-    /// Dropping the claim tells nobody.
+    /// Dropping the claim returns no answer.
     fn spent(mut self) {
         self.armed = false;
     }

@@ -149,7 +149,7 @@ impl Engine {
         })
     }
 
-    /// What the store holds under `key`, without asking for the right to execute.
+    /// Looks `key` up without asking for the right to execute.
     ///
     /// [`Lookup::Absent`] is no right to execute: another caller may begin at this moment. Only
     /// [`Begin::Claimed`] is one.

@@ -27,7 +27,7 @@ impl Listed {
         &self.key
     }
 
-    /// What the store holds; never [`Lookup::Absent`].
+    /// The state of the key; never [`Lookup::Absent`].
     pub fn lookup(&self) -> &Lookup {
         &self.lookup
     }

@@ -1,4 +1,4 @@
-//! What a caller holds: the engine, the five answers to a begin, claims, orphans and pending answers.
+//! The types in a caller's hands: the engine, the five answers to a begin, claims, orphans and pending answers.
 //!
 //! Nothing here knows where records live: every operation goes through the seam in
 //! [`backend`](crate::backend).

@@ -10,7 +10,7 @@ use crate::base::error::{Error, ErrorKind};
 use crate::semantics::fingerprint::Fingerprint;
 use crate::semantics::key::Key;
 
-/// What became of a [`run`](Engine::run). All but the first are those of [`Begin`].
+/// The outcome of a [`run`](Engine::run). All but the first are those of [`Begin`].
 #[derive(Debug)]
 #[must_use = "all but `Executed` say that nothing was executed"]
 pub enum Run<R> {
@@ -107,12 +107,12 @@ pub struct RunError<R> {
 }
 
 impl<R> RunError<R> {
-    /// What went wrong.
+    /// The error.
     pub fn error(&self) -> &Error {
         &self.error
     }
 
-    /// What went wrong, for programs.
+    /// The kind of the error, for programs.
     pub fn kind(&self) -> ErrorKind {
         self.error.kind()
     }

@@ -113,7 +113,7 @@ pub(crate) fn check_note(note: &[u8]) -> Result<()> {
     at_most("the bytes of owner_note", note.len(), MAX_NOTE)
 }
 
-/// What the API needs of the options of an open store.
+/// The options of an open store that the API needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     /// How long a completed response is replayed, and an orphan stands.
@@ -151,7 +151,7 @@ pub(crate) struct ScanPage {
     pub(crate) through: Option<KeyHash>,
 }
 
-/// What was read, and the engine time that it counts at.
+/// The record that was read, and the engine time of the read.
 #[derive(Clone, Debug)]
 pub(crate) struct Reading<T> {
     pub(crate) found: T,

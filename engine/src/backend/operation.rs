@@ -13,7 +13,7 @@ use crate::semantics::time::Time;
 /// The answer to a command: the reply, the record that it is about, and when it was decided.
 pub(crate) type Outcome = Result<(Reply, Option<Arc<Record>>, Time)>;
 
-/// What an operation asks for.
+/// The request of an operation.
 #[derive(Debug)]
 pub(crate) struct Request {
     pub(crate) key: Key,

@@ -1,4 +1,4 @@
-//! What a backend says of itself: plain data, which knows no backend.
+//! The reports of a backend: plain data, which depends on no backend.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -56,7 +56,7 @@ statistics! {
     /// How long the oldest of them has been held.
     #[cfg_attr(feature = "serde", serde(with = "crate::base::serialize::seconds::optional"))]
     oldest_claim: Option<Duration> as Age,
-    /// Orphans that nobody resolved yet. Live claims that outlived a fold and orphans resolved
+    /// Orphans that are not resolved yet. Live claims that outlived a fold and orphans resolved
     /// since the last fold are counted in.
     orphans: u64 as Gauge,
     /// Begins that wait for the disk.
@@ -76,9 +76,9 @@ statistics! {
     store_bytes: u64 as Gauge,
     /// Backups that are being written.
     backups: u64 as Gauge,
-    /// What they will have verified and copied in the end, in bytes, about.
+    /// The bytes that they will have verified and copied in the end, about.
     backup_bytes: u64 as Gauge,
-    /// What they have verified and copied so far, in bytes.
+    /// The bytes that they have verified and copied so far.
     backup_bytes_copied: u64 as Gauge,
     /// Whether new claims are refused for want of space (`StoreFull`), of descriptors (`Overloaded`) or
     /// since a file could not be made (`Io`, `StoreUnreadable`).
@@ -119,7 +119,7 @@ statistics! {
     failures: u64 as Counter,
 }
 
-/// What [`Engine::close`](crate::Engine::close) left behind.
+/// The state that [`Engine::close`](crate::Engine::close) left behind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
@@ -139,7 +139,7 @@ pub struct Bucket {
     pub end: SystemTime,
     /// How many there are, earlier lives of a key included; in a fleet also orphans and freed keys.
     pub records: u64,
-    /// What they take, in bytes.
+    /// Their size in bytes.
     pub bytes: u64,
 }
 
@@ -149,7 +149,7 @@ impl Bucket {
     }
 }
 
-/// What [`verify`](crate::verify) found.
+/// The findings of [`verify`](crate::verify).
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[must_use = "a damaged store is not an error of `verify`"]
@@ -195,7 +195,7 @@ impl Damage {
         self.key.as_ref()
     }
 
-    /// What is wrong.
+    /// The fault.
     pub fn error(&self) -> &Error {
         &self.error
     }

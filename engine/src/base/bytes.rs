@@ -1,4 +1,4 @@
-//! Bytes that many hold and nobody changes.
+//! Immutable bytes with many holders.
 
 use std::fmt;
 use std::ops::Deref;

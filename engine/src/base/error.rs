@@ -6,7 +6,7 @@ use std::sync::Arc;
 /// Makes `ErrorKind`, the list of its kinds and their sentences of one list.
 macro_rules! kinds {
     ($($(#[$meaning:meta])* $kind:ident: $sentence:literal,)*) => {
-        /// What went wrong, for programs. Ordinary outcomes of [`begin`](crate::Engine::begin) are
+        /// The kind of an error, for programs. Ordinary outcomes of [`begin`](crate::Engine::begin) are
         /// values, never errors; every kind here means that something failed or was refused.
         ///
         /// | after this kind | a begin | the end of a claim (`complete`, `abort`) |
@@ -127,12 +127,12 @@ struct Inner {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// What went wrong, for programs.
+    /// The kind of the error, for programs.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// What the kind does not say.
+    /// The details that the kind does not have.
     pub(crate) fn context(&self) -> &str {
         &self.0.context
     }

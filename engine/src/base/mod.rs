@@ -1,4 +1,4 @@
-//! What every other folder stands on: errors, bytes, encoding, and the primitives of concurrency.
+//! The base of every other folder: errors, bytes, encoding, and the primitives of concurrency.
 
 pub(crate) mod bytes;
 pub(crate) mod codec;

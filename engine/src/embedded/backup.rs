@@ -1,7 +1,7 @@
 //! A consistent copy of a store, made while the engine runs, on the thread that asks for it.
 //!
 //! The copy is taken from one [view](crate::embedded::store::View): the commit that the view shows stays
-//! readable, whatever the fold worker does meanwhile. Nothing of the engine waits for the copy.
+//! readable, although the fold worker goes on meanwhile. Nothing of the engine waits for the copy.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::embedded::session::Session;
 struct Pace<'a> {
     session: &'a Session,
     started: Instant,
-    /// What the backup will copy, and has copied, in bytes.
+    /// The bytes that the backup will copy, and has copied.
     bytes: u64,
     copied: u64,
 }

@@ -307,7 +307,7 @@ pub(crate) fn lock(
     })
 }
 
-/// What an earlier creation left is replaced, once it is clear that nothing else is there.
+/// The remains of an earlier creation are replaced, once it is clear that no other file is there.
 fn create_store(options: &Options, dir: &Arc<dyn Directory>) -> Result<()> {
     let names = dir.list().map_err(|error| Error::io("the store's directory", error))?;
     let mut leftovers = Vec::new();

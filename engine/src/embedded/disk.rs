@@ -77,7 +77,7 @@ pub trait Directory: Debug + Send + Sync + 'static {
     fn version(&self) -> io::Result<Option<u64>>;
 }
 
-/// What a lock is taken on.
+/// The object that a lock is taken on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lockable<'a> {
     /// The file of this name, which is created if need be.

@@ -17,7 +17,7 @@ pub fn decode(bytes: &[u8]) {
     store::fuzz_decode(bytes);
 }
 
-/// Appends a group with this payload to the journal of a store that nobody has open, as if a
+/// Appends a group with this payload to the journal of a store that no process has open, as if a
 /// committer had written it.
 ///
 /// # Errors

@@ -45,7 +45,7 @@ impl Embedded {
         // That of an owner who was killed.
         set_note(&home, b"");
         let (session, secret, running) = Threads::start(&options, &home, &lock, None)?;
-        // What an earlier build, or a copy, left open to others.
+        // The modes that an earlier build, or a copy, left open to other users.
         directory::narrow(&home).unwrap_or_else(|error| telemetry::stays_wide(&error));
         set_note(&home, &options.owner_note);
         let noted = AtomicBool::new(!options.owner_note.is_empty());

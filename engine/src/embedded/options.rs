@@ -121,14 +121,14 @@ impl Options {
         self
     }
 
-    /// What `begin` waits for. Default [`Durability::Strict`].
+    /// The durability that `begin` waits for. Default [`Durability::Strict`].
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
         self
     }
 
     /// From which age on a claim counts as an orphan although its owner lives. Default `None`:
-    /// never. The slow owner's `complete` is accepted as long as nobody took over.
+    /// never. The slow owner's `complete` is accepted as long as no caller took over.
     pub fn max_execution(mut self, limit: Option<Duration>) -> Self {
         self.max_execution = limit;
         self
@@ -333,7 +333,7 @@ impl Options {
         self
     }
 
-    /// What the API needs of the options.
+    /// The options that the API needs.
     pub(crate) fn settings(&self) -> Settings {
         Settings {
             ttl: self.ttl,
@@ -343,7 +343,7 @@ impl Options {
         }
     }
 
-    /// What bounds the operations of this process.
+    /// The bounds of the operations of this process.
     pub(crate) fn bounds(&self) -> Bounds {
         Bounds {
             in_flight: self.max_in_flight,

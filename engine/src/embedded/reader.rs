@@ -1,4 +1,4 @@
-//! Reading a store that nobody has open, without changing it.
+//! Reading a store that no process has open, without changing it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -48,10 +48,10 @@ impl Options {
     }
 }
 
-/// A store that nobody has open, as it lies on disk. No engine can open it as long as the reader
+/// A store that no process has open, as it lies on disk. No engine can open it as long as the reader
 /// lives. All methods may be called from any thread.
 ///
-/// What was in flight when the last engine ended is in flight here: its owner is gone, and the next
+/// An operation in flight when the last engine ended is in flight here: its owner is gone, and the next
 /// open makes an orphan of it.
 ///
 /// ```
@@ -69,7 +69,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// What the store holds under `key`. An orphan that is found cannot be resolved here: that is
+    /// Returns the record of `key`. An orphan that is found cannot be resolved here: that is
     /// `Unsupported`.
     ///
     /// # Errors
@@ -107,7 +107,7 @@ impl Reader {
         self.engine.buckets()
     }
 
-    /// What the files tell: claims in flight, orphans, records, runs and bytes. The rest is 0.
+    /// Returns the figures of the files: claims in flight, orphans, records, runs and bytes. The rest is 0.
     pub fn stats(&self) -> Stats {
         self.engine.stats()
     }
@@ -205,7 +205,7 @@ impl Files {
         Ok(newer.chain(stored).filter_map(seen).collect())
     }
 
-    /// What the next open makes of a record: its owner is gone.
+    /// The record as the next open makes it: its owner is gone.
     fn orphaned(&self, seen: Seen) -> Seen {
         let State::InFlight(attempt) = &seen.record.state else { return seen };
         let since = attempt.deadline.map_or(self.time, |deadline| deadline.min(self.time));

@@ -33,7 +33,7 @@ pub(crate) struct Recovered {
 /// Recovers the store, which must have the secret that is `known`, if one is.
 ///
 /// Everything is read and verified before anything is written, so that a directory that is refused
-/// is left as it is, whatever is wrong with it, and opens once that is put right.
+/// is left as it is, with any fault, and opens once the fault is put right.
 pub(crate) fn recover(
     options: &Options,
     home: &StoreDirectory,
@@ -95,7 +95,7 @@ fn inspect(options: &Options, home: &StoreDirectory, known: Option<&Secret>) -> 
     let leftovers = store.leftovers(journal.last_sequence())?;
     let max_gap = (!options.accept_clock_jump).then_some(options.max_clock_gap);
     let clock = EngineClock::start(options.clock.clone(), Some(rebuild.time), max_gap)?;
-    // What the new epoch will make true.
+    // The state that the new epoch will make true.
     let sequence = journal.last_sequence() + 1;
     store.state_reached(Reached { sequence, epoch: rebuild.epoch + 1 })?;
     Ok(Inspected { store, journal, leftovers, rebuild, clock })

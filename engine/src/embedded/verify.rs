@@ -1,4 +1,4 @@
-//! Checking a store that nobody has open.
+//! Checking a store that no process has open.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -48,7 +48,7 @@ pub enum Duty {
 /// The session that workers work for, as far as the one who runs them needs it.
 #[cfg(feature = "stepping")]
 pub(crate) trait Employer: Send + Sync {
-    /// The committer has ended: nobody watches the ends of waits any more.
+    /// The committer has ended: no thread watches the ends of waits any more.
     fn committer_ended(&self);
     /// A worker panicked.
     fn panicked(&self);

@@ -1,4 +1,4 @@
-//! What is asked of a key, what becomes of its record, and what the caller is told.
+//! The command of a caller on a key, the change of its record, and the reply.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::semantics::key::Key;
 use crate::semantics::time::Time;
 use crate::semantics::token::Token;
 
-/// What a caller asks of a key.
+/// A command of a caller on a key.
 #[derive(Clone, Debug)]
 pub(crate) enum Command {
     Begin { fingerprint: KeyedFingerprint, ttl: Duration, max_execution: Option<Duration> },

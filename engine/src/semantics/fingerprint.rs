@@ -24,7 +24,7 @@ const TOTAL_LEN: usize = 16;
 /// The length of a BLAKE3 digest, in bytes.
 const DIGEST_LEN: usize = blake3::OUT_LEN;
 
-/// What stands before the parts of a stored fingerprint: version, total, number of parts.
+/// The length of a stored fingerprint before its parts: version, total, number of parts.
 const HEAD_LEN: usize = 1 + TOTAL_LEN + 1;
 
 /// BLAKE3 digests of the labelled parts of a request.

@@ -55,7 +55,7 @@ impl Key {
         Ok(Self { identity: SharedBytes::copy_of(&identity[..end]) })
     }
 
-    /// Who the key belongs to.
+    /// The party that the key belongs to.
     pub fn scope(&self) -> &[u8] {
         &self.identity[1..1 + self.scope_len()]
     }
@@ -126,7 +126,7 @@ impl fmt::Debug for Key {
 
 /// The 128-bit keyed hash of a key's identity: its place in every table.
 ///
-/// Keyed with the store's secret, so that nobody outside can choose keys that collide.
+/// Keyed with the store's secret, so that no client can choose keys that collide.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct KeyHash(pub(crate) u128);
 

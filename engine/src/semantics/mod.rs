@@ -1,4 +1,4 @@
-//! What a record, a command and an answer mean. No I/O, no clock, no lock.
+//! The meaning of records, commands and answers. No I/O, no clock, no lock.
 
 pub(crate) mod command;
 pub(crate) mod fingerprint;

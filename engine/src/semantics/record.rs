@@ -1,4 +1,4 @@
-//! What a store knows of one key.
+//! The record of one key.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::semantics::key::Key;
 use crate::semantics::time::Time;
 use crate::semantics::token::Token;
 
-/// What the store knows of one key. No record at all is the state *absent*.
+/// The record of one key. No record at all is the state *absent*.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Record {
     pub(crate) key: Key,
@@ -33,7 +33,7 @@ pub(crate) struct Attempt {
     /// 1 for the first, one more for each take-over.
     pub(crate) number: u32,
     pub(crate) started_at: Time,
-    /// From when on the claim counts as an orphan although its owner lives (`max_execution`).
+    /// When the claim becomes an orphan although its owner lives (`max_execution`).
     pub(crate) deadline: Option<Time>,
     /// The TTL of a response completed without its own, and of an orphan.
     pub(crate) ttl: Duration,
@@ -88,7 +88,7 @@ pub(crate) struct Completed {
 #[derive(Clone, Debug)]
 pub(crate) struct Versioned {
     pub(crate) sequence: u64,
-    /// `None`: the key is absent, whatever older places still say.
+    /// `None`: the key is absent, although older places may still have a record.
     pub(crate) record: Option<Arc<Record>>,
 }
 
@@ -115,7 +115,7 @@ impl Record {
         }
     }
 
-    /// Since when the record counts as an orphan at `now`, if it does.
+    /// The moment since which the record is an orphan, if it is one at `now`.
     pub(crate) fn orphaned_since(&self, now: Time) -> Option<Time> {
         match (self.effective(now), &self.state) {
             (Effective::Orphan(_), State::Orphan { since, .. }) => Some(*since),
@@ -158,7 +158,7 @@ impl Record {
         Some(Self { key: self.key.clone(), fingerprint: self.fingerprint.clone(), state })
     }
 
-    /// From when on a live claim counts as an orphan.
+    /// When a live claim becomes an orphan.
     pub(crate) fn deadline(&self) -> Option<Time> {
         match &self.state {
             State::InFlight(attempt) => attempt.deadline,
@@ -166,8 +166,8 @@ impl Record {
         }
     }
 
-    /// From when on the record is absent whatever happens; `None` while it is in flight, since a
-    /// live claim never expires.
+    /// When the record expires and the key is new again; `None` while it is in flight, since a live
+    /// claim never expires.
     pub(crate) fn expires_at(&self) -> Option<Time> {
         match &self.state {
             State::InFlight(_) => None,

@@ -50,7 +50,7 @@ pub(crate) fn transition(
             complete(&effective, *token, response.as_ref(), *ttl, now)
         }
         Command::Abort { token } => owned(&effective, *token, |attempt| {
-            // A later attempt cannot vouch for the one before it.
+            // A later attempt does not know how far the one before it got.
             if attempt.number == 1 { Change::Remove } else { Change::Orphan { since } }
         }),
         Command::Checkpoint { token, data } => match record.map(|record| &record.state) {
@@ -473,7 +473,7 @@ mod tests {
         assert_eq!(run_at(Some(&record), &begin("a"), deadline).0, Reply::Orphaned);
         assert_eq!(record.orphaned_since(deadline), Some(deadline));
 
-        // The slow owner's calls are accepted while nobody took over.
+        // The slow owner's calls are accepted while no caller took over.
         for command in [complete(OTHER, "late"), checkpoint(OTHER)] {
             assert_eq!(run_at(Some(&record), &command, deadline).0, Reply::Done);
         }

@@ -123,7 +123,7 @@ fn open_null() -> rustix::io::Result<OwnedFd> {
 /// Opens a descriptor that is none of 0, 1 and 2, not even for a moment.
 ///
 /// A process may run with its standard streams closed. A file of the store that got one of their
-/// numbers would be written over by whatever the process prints.
+/// numbers would be written over by the output of the process.
 fn above_standard_streams(
     open: impl FnOnce() -> rustix::io::Result<OwnedFd>,
 ) -> io::Result<OwnedFd> {

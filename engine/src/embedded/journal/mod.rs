@@ -40,7 +40,7 @@ impl Position {
     pub(crate) const FIRST: Self = Self { segment: 1, offset: FIRST_GROUP };
 }
 
-/// What ties a journal to its store.
+/// The values that tie a journal to its store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct JournalId {
     /// Stands readable in every segment, to tell a foreign one from a damaged one.

@@ -12,7 +12,7 @@
 //!    as it is. [`Inspected::settle`] comes after all else was verified, too.
 //! 5. The last group may have been written without being synced, and a failed sync may have dropped
 //!    it although the page cache still shows it. It is written again, the same bytes to the same
-//!    place, and synced, before anybody is answered from it. So are the headers of the segments
+//!    place, and synced, before any caller is answered from it. So are the headers of the segments
 //!    that stand ready behind it, and the names of all.
 
 use std::collections::BTreeMap;
@@ -136,7 +136,7 @@ impl Inspected {
     pub(crate) fn settle(mut self) -> Result<(Journal, Unfinished)> {
         self.reader.make_last_durable()?;
         self.remove_small()?;
-        // What a killed process or a failed sync left is seen, but may not be durable: not the headers
+        // The remains of a killed process or of a failed sync are seen, but may not be durable: not the headers
         // of segments that were prepared, not a name. A group in a segment that a power loss takes
         // away would be lost although it was synced.
         let preparing = |error| Error::io("making prepared journal segments durable", error);

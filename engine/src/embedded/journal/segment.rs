@@ -34,7 +34,7 @@ pub(super) struct Segment {
     pub(super) bytes: u64,
 }
 
-/// What the first block of a segment file says.
+/// The header in the first block of a segment file.
 pub(super) enum SegmentHeader {
     Valid {
         use_number: u64,
@@ -133,7 +133,7 @@ pub(super) fn grow(folded: &Segment, bytes: u64) -> io::Result<u64> {
     match grown {
         Ok(()) => Ok(bytes),
         Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-            // What was taken in vain is given back; recovery reads no further than the header says.
+            // Space that was taken in vain is given back; recovery reads no further than the header says.
             folded.file.set_len(folded.bytes)?;
             Ok(folded.bytes)
         }

@@ -1,7 +1,7 @@
 //! Evicted records, until they are freed by those who allocate others.
 //!
 //! A thread that frees thousands of records in a row, each in pieces that callers allocated, holds up
-//! callers and committer in the allocator. Who begins an operation frees a few.
+//! callers and committer in the allocator. Each begin frees a few instead.
 
 use crate::base::sync::Mutex;
 use crate::semantics::key::{HashMap, KeyHash};
@@ -18,7 +18,7 @@ pub(crate) struct DeferredFree {
 }
 
 impl DeferredFree {
-    /// Takes what was evicted in, and frees what nobody has freed of the last time: at most one fold's
+    /// Takes the evicted records of a fold in, and frees the rest of the fold before: at most one fold's
     /// records are here.
     pub(crate) fn replace(&self, evicted: impl IntoIterator<Item = HashMap<Versioned>>) {
         let evicted = evicted.into_iter().map(IntoIterator::into_iter).collect();

@@ -49,7 +49,7 @@ impl Session {
         self.inbox.refuse();
     }
 
-    /// A thread of the engine panicked: whatever it worked on is in doubt.
+    /// A thread of the engine panicked: every change that it worked on is in doubt.
     pub(crate) fn panicked(&self) {
         self.fail(&Error::new(ErrorKind::Unavailable, "a thread of the engine panicked"));
         self.answer_all(|slots| slots.set_busy_unknown(&self.limits));
@@ -68,7 +68,7 @@ impl Session {
         self.queue.stop();
     }
 
-    /// Answers those who wait for an owner: without a committer nobody watches the ends of waits,
+    /// Answers those who wait for an owner: without a committer no thread watches the ends of waits,
     /// and no owner can end its claim.
     pub(crate) fn committer_ended(&self) {
         let refusal = self.refusal();
@@ -81,7 +81,7 @@ impl Session {
         self.answer_all(|slots| slots.refuse_all(&refusal, &self.limits));
     }
 
-    /// Answers whom `refuse` takes out of the slots. No waits are watched any more.
+    /// Answers the operations that `refuse` takes out of the slots. No waits are watched any more.
     fn answer_all(&self, refuse: impl Fn(&mut Slots) -> FollowUp) {
         let shards = self.table.shards();
         let answers: Vec<_> =

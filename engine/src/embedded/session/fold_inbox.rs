@@ -1,4 +1,4 @@
-//! What the committer and callers ask of the fold worker.
+//! The requests of the committer and of callers to the fold worker.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use crate::base::sync::{Condvar, Instant, Mutex, oneshot};
 use crate::embedded::journal::Position;
 use crate::semantics::time::Time;
 
-/// What the committer hands over at a rotation: the records are in the shards' folding maps.
+/// The fold that the committer hands over at a rotation: the records are in the shards' folding maps.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FoldTask {
     /// The last sequence that the records hold.
@@ -19,7 +19,7 @@ pub(crate) struct FoldTask {
     pub(crate) time: Time,
 }
 
-/// What others ask of the fold worker.
+/// The requests to the fold worker.
 #[derive(Default)]
 pub(crate) struct FoldInbox {
     pub(crate) requests: Mutex<Requests>,

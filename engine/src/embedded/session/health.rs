@@ -36,7 +36,7 @@ impl Health {
         self.impaired.store(true, Ordering::Release);
     }
 
-    /// Notes why a reopening failed, whatever the failure before it was.
+    /// Notes why a reopening failed. This replaces the failure before it.
     pub(crate) fn not_reopened(&self, error: &Error) {
         self.state.lock().failed = Some(error.clone());
     }

@@ -1,4 +1,4 @@
-//! What callers, the committer and the folder of one epoch share.
+//! The state that callers, the committer and the fold worker of one epoch share.
 
 pub(crate) mod backup_progress;
 pub(crate) mod checkpoint;
@@ -114,7 +114,7 @@ impl Session {
                     }
                     self.reconsider_at(deadline, hash);
                 }
-                // If the committer has already made its final pass, nobody would wake this waiter.
+                // If the committer has already made its final pass, nothing would wake this waiter.
                 if self.check_health().is_err() {
                     let (refusal, limits) = (self.refusal(), &self.limits);
                     let refused =
@@ -132,8 +132,8 @@ impl Session {
         }
     }
 
-    /// The caller of a begin that waits gave it up. What waits for nobody any more leaves its slot and
-    /// makes room for another; what is under way already goes on, as without a wait.
+    /// The caller of a begin that waits gave it up. Its operation leaves the slot and makes room
+    /// for another; an operation that is under way already goes on, as without a wait.
     pub(crate) fn withdraw(&self, hash: KeyHash, wait: Wait) {
         let withdrawn = self.table.shard(hash).slots.withdraw(hash, wait, &self.limits);
         // Not before the shard is unlocked.

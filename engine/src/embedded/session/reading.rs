@@ -1,4 +1,4 @@
-//! What a session knows of keys, read without a change.
+//! Reads of keys that change nothing.
 
 use std::sync::Arc;
 
@@ -78,7 +78,7 @@ impl Session {
         Ok(stored.map_err(|error| self.unreadable(error))?.under(recent, most))
     }
 
-    /// What a reader of the store file is told. The file is closed while the engine is reopened, and
+    /// The result of a reader of the store file. The file is closed while the engine is reopened, and
     /// stays closed when that fails; neither closes the engine.
     pub(crate) fn unreadable(&self, error: Error) -> Error {
         if error.kind() == ErrorKind::Closed { self.refusal() } else { error }

@@ -10,7 +10,7 @@ pub(crate) struct RecentSize {
     pub(crate) folding: AtomicUsize,
 }
 
-/// What a record takes beside its weight.
+/// The memory of a record beside its weight.
 const ENTRY: usize = 64;
 
 impl RecentSize {

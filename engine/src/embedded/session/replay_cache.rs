@@ -8,9 +8,8 @@ use quick_cache::unsync::{Cache, DefaultLifecycle};
 use crate::semantics::key::{BuildHasher, KeyHash};
 use crate::semantics::record::Record;
 
-/// A bounded cache. What it holds of a key is what the store holds: the one who publishes another
-/// record of the key removes it. One pass over many keys does not drive out those that are asked
-/// for again and again.
+/// A bounded cache of the records that the store holds: publishing another record of a key removes
+/// the cached one. One pass over many keys does not drive out hot records.
 pub(crate) struct ReplayCache {
     records: Cache<KeyHash, Arc<Record>, Weight, BuildHasher>,
     keep_one_of: usize,
@@ -22,15 +21,15 @@ struct Weight;
 
 impl Weighter<KeyHash, Arc<Record>> for Weight {
     fn weight(&self, _: &KeyHash, record: &Arc<Record>) -> u64 {
-        /// What the cache and the allocator add, about.
+        /// The overhead of the cache and of the allocator, about.
         const ENTRY: usize = 64;
         (ENTRY + record.weight()) as u64
     }
 }
 
 impl ReplayCache {
-    /// Takes about `bytes` of memory when it is full; a longer record is never kept. Keeps one of so
-    /// many that are offered: what is asked for often soon comes again, and the rest costs nothing.
+    /// Takes about `bytes` of memory when it is full; a longer record is never kept. Admits one
+    /// in `keep_one_of` offers: hot keys come again soon, cold ones cost nothing.
     pub(crate) fn new(bytes: usize, keep_one_of: usize) -> Self {
         /// About what a record with a response of 1 KiB takes.
         const USUAL: usize = 1536;

@@ -1,11 +1,11 @@
-//! What the process knows of each key: its slot, and its record while the store file may not have it.
+//! The state of each key in memory: its slot, and its record while the store file may not have it.
 //!
 //! Each shard holds both under one lock. Rules that everything else stands on:
 //!
-//! - Publishing puts the record into `active` and frees the slot under the same lock: nobody can
+//! - Publishing puts the record into `active` and frees the slot under the same lock: no reader can
 //!   miss both.
 //! - Replies are never given, and operations never dropped, while a shard is locked: a reply may
-//!   drop a claim, which comes back here.
+//!   drop a claim, and that drop locks a shard.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

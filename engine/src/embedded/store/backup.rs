@@ -16,22 +16,22 @@ use crate::base::error::{Error, Result};
 use crate::embedded::disk::Directory;
 use crate::semantics::key::KeyHash;
 
-/// What one transaction of a copy writes, at least.
+/// The least that one transaction of a copy writes.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
 /// Pages of the copy that are kept while it is written.
 const COPY_CACHE_BYTES: usize = 4 * 1024 * 1024;
 
-/// What a copy of a view takes, in bytes.
+/// The size of a copy of a view, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CopySize {
-    /// What is read, verified and written.
+    /// The bytes that are read, verified and written.
     pub(crate) bytes: u64,
     /// The space that the copy needs at most, but for its journal.
     pub(crate) on_disk: u64,
 }
 
 impl View {
-    /// What a copy of the view takes.
+    /// The size of a copy of the view.
     pub(crate) fn size(&self) -> Result<CopySize> {
         /// What redb takes for an empty file and for the tables that are being written.
         const REDB_BYTES: u64 = 1 << 20;

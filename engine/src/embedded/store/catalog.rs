@@ -1,4 +1,4 @@
-//! What the folder thread keeps in memory of the store: the state row, the runs and the index of
+//! The part of the store that the fold worker keeps in memory: the state row, the runs and the index of
 //! open records. Every row that it describes is written in the transaction that changes it here.
 
 use std::collections::BTreeMap;

@@ -16,9 +16,9 @@ use crate::base::sync::atomic::{AtomicBool, Ordering};
 use crate::base::sync::{Mutex, Swap};
 use crate::embedded::disk::{AlignedBuffer, BLOCK, Caching, Directory, DiskFile};
 
-/// What is copied at once.
+/// The bytes that are copied at once.
 const COPY_BYTES: u64 = 1 << 20;
-/// What is freed of a removed file at once, at least: about a millisecond's work of a filesystem.
+/// The least that is freed of a removed file at once: about a millisecond's work of a filesystem.
 const SHRINK_BYTES: u64 = 4 << 20;
 /// In this number of steps or fewer half of all that is to be freed is freed, so that it cannot pile up.
 const SHRINK_STEPS: u64 = 256;
@@ -173,7 +173,7 @@ impl Opener {
         }
         let opened = loop {
             match self.dir.open(&name.to_string(), Caching::Buffered) {
-                // What this process may hold is used up: one file makes way for another.
+                // The descriptors of this process are used up: one file makes way for another.
                 Err(error) if is_descriptor_shortage(&error) && !open.is_empty() => {
                     close_one(&mut open);
                 }

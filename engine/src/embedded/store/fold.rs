@@ -18,7 +18,7 @@ use crate::semantics::record::Versioned;
 use crate::semantics::record::{Record, State};
 use crate::semantics::time::{Time, millis};
 
-/// What one fold puts into the store.
+/// The input of one fold.
 pub(crate) struct Fold {
     /// Every change up to this sequence is in `entries` or was folded before.
     pub(crate) through: u64,
@@ -32,7 +32,7 @@ pub(crate) struct Fold {
     pub(crate) entries: Vec<(KeyHash, Versioned)>,
 }
 
-/// What a fold did.
+/// The result of a fold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FoldReport {
     /// Completed records stored.

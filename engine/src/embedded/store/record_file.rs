@@ -16,9 +16,9 @@ use crate::embedded::disk::{AlignedBuffer, BLOCK, Caching};
 use crate::semantics::record::Record;
 use crate::semantics::record_codec::{self, Stored};
 
-/// What the offsets and lengths of records are multiples of.
+/// Offsets and lengths of records are multiples of this.
 pub(super) const UNIT: usize = 16;
-/// What is gathered before it is written: the journal waits behind it, so not much.
+/// The bytes that are gathered before a write: few, since the journal waits behind it.
 const WRITE_BYTES: usize = 256 << 10;
 
 /// Where a record is in its file, in units: 40 bits of offset, 24 bits of length. Of two records of

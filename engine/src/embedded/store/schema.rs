@@ -38,7 +38,7 @@ const STATE_SEED: u64 = 0x6f6e_6365_6b65_7901;
 /// Tells the rows of the catalog from other sealed values.
 const RUN_SEED: u64 = 0x7275_6e73;
 
-/// What the store says of itself.
+/// The state row of the store.
 ///
 /// ```text
 /// format u32 | identity u64 | checksum seed u64 | secret [64] | incarnation u64 | epoch u64 | time u64
@@ -195,7 +195,7 @@ pub(super) struct RunMeta {
     /// The expiry bucket of all its records: each is absent from here on.
     pub(super) bucket_end: u64,
     pub(super) entries: u32,
-    /// What the record file of the bucket holds as of this run, in bytes.
+    /// The length of the bucket's record file as of this run, in bytes.
     pub(super) end: u64,
     pub(super) blocks: u32,
     pub(super) lines: u32,

@@ -9,7 +9,7 @@ use super::schema::RUNS;
 use crate::base::error::Result;
 use crate::semantics::time::Time;
 
-/// What a sweep removed.
+/// The result of a sweep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SweepReport {
     /// Record files.

@@ -25,7 +25,7 @@ use crate::semantics::time::Time;
 use crate::semantics::token::Token;
 use crate::semantics::transition::{apply, transition};
 
-/// The most that a group grows to before the next one is begun, in bytes.
+/// A group that reaches this many bytes is closed.
 const GROUP_BYTES: usize = 1 << 20;
 
 pub(crate) struct Committer {
@@ -210,8 +210,8 @@ impl Committer {
         }
     }
 
-    /// A group that may or may not be on disk. Latches first: nobody may be told that a key is free
-    /// or locked once its outcome is in doubt.
+    /// Ends a group that may or may not be on disk. Latches first: no caller may be told that a key is
+    /// free or locked once its outcome is in doubt.
     fn unknown(&self, written: Vec<Written>, error: Error) -> Error {
         self.session.fail(&error);
         for Written { op, .. } in written {
@@ -235,7 +235,7 @@ impl Committer {
             && recent.folding.load(Ordering::Relaxed) > 0
     }
 
-    /// Begins that waited for memory longer than they should.
+    /// Refuses begins that waited for memory longer than `overload_after`.
     fn refuse_overdue(&self) {
         if !self.recent_is_full() {
             return;

@@ -7,8 +7,8 @@ use crate::embedded::session::Session;
 
 /// Ends every wait for the fold worker when the worker ends, however it ends.
 ///
-/// ORDER: a request that comes later is refused, too, so that nobody waits for a worker that does
-/// not look again.
+/// ORDER: a later request is refused, too, so that no caller waits for a worker that does not look
+/// again.
 pub(super) struct Departure {
     pub(super) session: Arc<Session>,
     pub(super) pool: Arc<SegmentPool>,

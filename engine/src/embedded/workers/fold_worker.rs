@@ -20,13 +20,13 @@ use crate::semantics::record::Versioned;
 
 /// Run entries merged in one transaction: few, since a fold may be waiting by its end.
 const MERGE_ENTRIES: usize = 1 << 13;
-/// Run entries to merge for each record that is folded, so that merging keeps pace whatever the load.
+/// Run entries to merge for each record that is folded, so that merging keeps pace under any load.
 const MERGED_PER_RECORD: usize = 4;
 /// Folds go before merging until merging is this number of run entries behind.
 const MOST_OWED: usize = 1 << 20;
 /// Between two pieces of space that are given back.
 const PAUSE: Duration = Duration::from_millis(5);
-/// How long what found no space waits before it is tried again.
+/// How long work that found no space waits before it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// How little of a contended processor the folder takes: about a tenth of what others get. Half as
@@ -258,7 +258,7 @@ impl FoldWorker {
         };
         self.store.fold(appended)?;
         let folded = self.store.without_checkpoint_bytes(&fold);
-        // Its records are only held by recent now: who takes them out of it frees them.
+        // Only recent holds its records now: the eviction frees them.
         drop(fold);
         // The store gave readers the new view: they find the records there before they stop finding
         // them in recent.
@@ -276,7 +276,7 @@ impl FoldWorker {
         self.session.counters.folds.fetch_add(1, Ordering::Relaxed);
         telemetry::folded(count, started.elapsed());
         self.session.queue.nudge();
-        // What is left of the last fold is freed, which takes a while: only now that nobody waits.
+        // The rest of the last fold is freed only now that no caller waits, since that takes a while.
         self.session.retired.replace(evicted);
         self.owed += MERGED_PER_RECORD * count;
         self.note_space()

@@ -16,7 +16,7 @@ use crate::embedded::store::redb::quiet_panics::{self, quietly};
 use crate::embedded::store::redb::write_buffer::StoreFile;
 
 /// The storage that redb runs on. It starts *held*: writes are kept in memory and reads see them,
-/// so that redb can open, and if need be repair, a file that nobody has decided to touch yet.
+/// so that redb can open, and if need be repair, a file that the open has not decided to touch yet.
 /// [`release`](Self::release) carries out what was held; from then on everything passes through.
 ///
 /// The lock methods keep redb's default, unsupported, which redb takes as "the caller sees to it":
@@ -158,7 +158,7 @@ fn overlay(out: &mut [u8], out_start: u64, bytes: &[u8], start: u64) {
 }
 
 const MAGIC: &[u8] = b"redb\x1a\x0a\xa9\x0d\x0a";
-/// What redb's header and its two commit slots take; source: redb's `docs/design.md`.
+/// The size of redb's header and its two commit slots; source: redb's `docs/design.md`.
 const HEADER: usize = 320;
 /// The lowest bit tells which of the two slots is in use.
 const FLAGS: usize = 9;

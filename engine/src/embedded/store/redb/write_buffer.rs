@@ -14,7 +14,7 @@ use parking_lot::{RwLock, RwLockUpgradableReadGuard};
 
 use crate::embedded::disk::{AlignedBuffer, BLOCK, Caching, Directory, DiskFile};
 
-/// What is kept before it is written without a sync.
+/// The bytes that are kept before they are written without a sync.
 const KEPT_BYTES: usize = 8 << 20;
 /// The largest single write: the journal waits behind it.
 const WRITE_BYTES: usize = 256 << 10;

@@ -33,7 +33,7 @@ struct Weight;
 
 impl Weighter<BlockId, Arc<Block>> for Weight {
     fn weight(&self, _: &BlockId, block: &Arc<Block>) -> u64 {
-        /// What the cache and the allocator add, about.
+        /// The overhead of the cache and of the allocator, about.
         const ENTRY: usize = 96;
         (ENTRY + block.bytes().len()) as u64
     }

@@ -38,7 +38,7 @@ const ENTRY: usize = 24;
 const STARTS_HEAD: usize = 16;
 /// Tells starts from other sealed values.
 const STARTS_SEED: u64 = 0x7374_6172;
-/// What is gathered before it is written.
+/// The bytes that are gathered before a write.
 const WRITE_BYTES: usize = 1 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
