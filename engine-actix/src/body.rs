@@ -16,7 +16,7 @@ pub(crate) type BoxError = Box<dyn StdError>;
 /// The body of a request.
 pub(crate) struct RequestBody {
     pub(crate) payload: Payload,
-    /// What its head says of its length.
+    /// The length that its head states.
     pub(crate) declared: u64,
 }
 
@@ -69,7 +69,7 @@ impl<B: MessageBody> Body for HandlerBody<B> {
     }
 }
 
-/// What is sent to the client.
+/// The body that is sent to the client.
 pub(crate) struct SentBody<B>(Pin<Box<B>>);
 
 impl<B> SentBody<B> {

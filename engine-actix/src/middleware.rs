@@ -37,12 +37,12 @@ impl Idempotent {
         Self { idempotency: Idempotency::new(engine).timer(rt::time::sleep), extend: None }
     }
 
-    /// What clients see. Default [`Contract::default`].
+    /// The contract that clients see. Default [`Contract::default`].
     pub fn contract(self, contract: Contract) -> Self {
         self.with(|idempotency| idempotency.contract(contract))
     }
 
-    /// What holds for the requests that it wraps. Default [`Policy::new`].
+    /// The policy for the requests that it wraps. Default [`Policy::new`].
     pub fn policy(self, policy: Policy) -> Self {
         self.with(|idempotency| idempotency.policy(policy))
     }

@@ -1,4 +1,4 @@
-//! What a handler knows of its execution, and what it can say about it.
+//! The execution as its handler sees it: number, token, checkpoints.
 
 use std::fmt;
 use std::sync::Arc;
@@ -100,7 +100,7 @@ impl Attempt {
     }
 }
 
-/// What completes an execution elsewhere than in the layer.
+/// Completes an execution elsewhere than in the layer.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Taken {
@@ -254,7 +254,7 @@ impl Drop for Owner {
         if self.is_started() {
             drop(claim);
         } else {
-            // The abort is under way when the call returns; nobody is left to wait for it.
+            // The abort is under way when the call returns; no task is left to wait for it.
             drop(claim.abort());
         }
     }

@@ -26,7 +26,7 @@ pin_project! {
     }
 }
 
-/// What was read of a body, and how it goes on.
+/// The bytes that were read of a body, and the state of the rest.
 pub(crate) struct Held<B: Body> {
     pub(crate) frames: VecDeque<Bytes>,
     pub(crate) end: End<B>,

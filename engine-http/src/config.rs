@@ -33,14 +33,14 @@ pub(crate) struct Config {
     pub(crate) running: Running,
 }
 
-/// What `begin` says is to be done, unless the request is refused.
+/// The next step after `begin`, unless the request is refused.
 #[derive(Debug)]
 pub(crate) enum Begun {
     Claimed(Claim),
     Completed(Recorded),
 }
 
-/// What an answer makes of its claim.
+/// The end of a claim that an answer decides.
 pub(crate) enum Verdict {
     Store(Vec<u8>),
     NotStored,
@@ -168,7 +168,7 @@ impl Config {
         }
     }
 
-    /// Ends a claim as the answer says. The client gets the answer whatever comes of it.
+    /// Ends a claim as the answer says. The client gets the answer even if that fails.
     pub(crate) async fn settle(&self, claim: Claim, verdict: Verdict, ttl: Option<Duration>) {
         let recorded = match verdict {
             Verdict::Store(bytes) => claim.complete_with(Some(&bytes), ttl).await,

@@ -1,8 +1,8 @@
-//! What a client sees of the layer: names, statuses, the form of keys.
+//! The client's view of the layer: names, statuses, the form of keys.
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-/// What a client sees: how it sends a key, and how it is refused. One value for a whole API, while
+/// The client's view: how it sends a key, and how it is refused. One value for a whole API, while
 /// a [`Policy`](crate::Policy) is about a route.
 ///
 /// Three presets, whose fields can be changed. `docs/http.md` compares them, with sources.
@@ -47,7 +47,7 @@ pub enum KeyForm {
     StringOrVerbatim,
 }
 
-/// How the body of a refusal is written. A call of gRPC is refused in gRPC's own way whatever stands here.
+/// How the body of a refusal is written. A call of gRPC is always refused in gRPC's own way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusals {
@@ -60,7 +60,7 @@ pub enum Refusals {
     StripeErrors,
 }
 
-/// Which methods take part. A request with another method passes through, whatever key it has.
+/// Which methods take part. A request with another method passes through, with any key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Methods {

@@ -53,12 +53,12 @@ where
         Ok(Err(panic)) => std::panic::resume_unwind(panic),
         // The runtime dropped the task before the handler was called: the key is free.
         Err(_) if !watch.is_started() => Ok(answer(keyed.not_started())),
-        // The runtime dropped the task: nobody knows how far the handler got.
+        // The runtime dropped the task: the handler may have acted or not.
         Err(_) => Ok(answer(keyed.outcome_unknown())),
     }
 }
 
-/// Answers a request that is refused whatever its body says.
+/// Answers a request that is refused with any body.
 pub(crate) async fn refuse<B, R, E>(
     refusal: Refusal,
     parts: Parts,

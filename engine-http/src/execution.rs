@@ -41,7 +41,7 @@ impl Execution {
         Self { config, owner, attempt, _running: running }
     }
 
-    /// What the handler may know of it: a clone belongs into the extensions of its request.
+    /// The handler's view of it: a clone belongs into the extensions of its request.
     pub fn attempt(&self) -> &Attempt {
         &self.attempt
     }
@@ -87,7 +87,7 @@ impl Execution {
         self.owner.watch()
     }
 
-    /// What a response makes of the claim, once as much of it is read as must be.
+    /// The end of the claim that a response decides, once as much of it is read as must be.
     pub(crate) async fn weigh<R: Body<Data = Bytes>>(&self, response: Response<R>) -> Answer<R> {
         let policy = &self.config.policy;
         let (parts, body) = response.into_parts();
@@ -116,7 +116,7 @@ impl fmt::Debug for Execution {
     }
 }
 
-/// What the handler answered, and what that makes of its claim.
+/// The answer of the handler, and the end of its claim that the answer decides.
 pub(crate) struct Answer<R: Body> {
     pub(crate) response: Response<ResponseBody<R>>,
     pub(crate) verdict: Verdict,

@@ -74,7 +74,7 @@ pub(crate) fn percent_encoded(text: &str) -> HeaderValue {
 #[derive(Debug, Default)]
 pub struct Messages {
     prefix: Vec<u8>,
-    /// What is missing of the message that was begun.
+    /// The missing bytes of the message that was begun.
     left: usize,
     begun: usize,
 }

@@ -104,14 +104,14 @@ pub struct Idempotency {
 pub enum Admission {
     /// It takes no part: the handler runs with the body as it comes.
     PassThrough,
-    /// It is refused, whatever its body says. A client may only look at the answer when it has sent its body:
+    /// It is refused with any body. A client may only look at the answer when it has sent its body:
     /// [`Refusal::discard`] reads on.
     Refused(Refusal),
     /// It has a key.
     Keyed(Keyed),
 }
 
-/// What is to be done about a request with a key.
+/// The next step for a request with a key.
 #[derive(Debug)]
 pub enum Ruling {
     /// The handler runs.
@@ -138,12 +138,12 @@ impl Idempotency {
         }
     }
 
-    /// What clients see. Default [`Contract::default`].
+    /// The contract that clients see. Default [`Contract::default`].
     pub fn contract(self, contract: Contract) -> Self {
         self.with(|config| config.contract = contract)
     }
 
-    /// What holds for the requests that are admitted here. Default [`Policy::new`].
+    /// The policy for the requests that are admitted here. Default [`Policy::new`].
     pub fn policy(self, policy: Policy) -> Self {
         self.with(|config| config.policy = Arc::new(policy))
     }
@@ -173,7 +173,7 @@ impl Idempotency {
         &self.config.engine
     }
 
-    /// What was done through this value and its clones so far.
+    /// The counts of this value and its clones so far.
     pub fn stats(&self) -> LayerStats {
         self.config.counters.snapshot(self.config.running.count(), self.config.intake.budget.held())
     }
@@ -346,7 +346,7 @@ impl Refusal {
         self.rejection.render(&self.config.contract, &self.call)
     }
 
-    /// Reads a body that nobody needs and throws it away, up to 8 MiB: a server that closes a connection
+    /// Reads a body that is not needed and throws it away, up to 8 MiB: a server that closes a connection
     /// while its client still sends resets it, and the client may never see the answer.
     pub async fn discard(&self, request: &Parts, body: impl Body) {
         self.config.intake.discard(&request.headers, pin!(body)).await;

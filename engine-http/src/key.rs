@@ -66,7 +66,7 @@ pub(crate) fn parse<'a>(
     }
 }
 
-/// What a String denotes, given what follows its opening quote. Nothing may follow the closing one:
+/// The value of a String, from the bytes behind its opening quote. Nothing may follow the closing one:
 /// a server that ignores a parameter and one that does not would disagree about the operation. Source:
 /// RFC 8941, section 4.2.5.
 fn unquote(mut rest: &[u8]) -> Result<Vec<u8>, InvalidKey> {

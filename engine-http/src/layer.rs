@@ -65,12 +65,12 @@ impl IdempotencyLayer {
         Self { idempotency: Idempotency::new(engine), spawn: Arc::new(spawn) }
     }
 
-    /// What clients see. Default [`Contract::default`].
+    /// The contract that clients see. Default [`Contract::default`].
     pub fn contract(self, contract: Contract) -> Self {
         self.with(|idempotency| idempotency.contract(contract))
     }
 
-    /// What holds for the requests of this layer. Default [`Policy::new`].
+    /// The policy for the requests of this layer. Default [`Policy::new`].
     pub fn policy(self, policy: Policy) -> Self {
         self.with(|idempotency| idempotency.policy(policy))
     }
@@ -116,7 +116,7 @@ impl IdempotencyLayer {
         self.idempotency.engine()
     }
 
-    /// What this layer and its clones did so far.
+    /// The counts of this layer and its clones so far.
     pub fn stats(&self) -> LayerStats {
         self.idempotency.stats()
     }

@@ -1,4 +1,4 @@
-//! What is logged, with the feature `tracing`: failures that no client is told about. Keys and
+//! Events of the feature `tracing`: failures that no client is told about. Keys and
 //! scopes are not logged, since they may be secrets of their senders.
 
 #[cfg(feature = "tracing")]

@@ -1,4 +1,4 @@
-//! What a response says about its execution, in its extensions.
+//! Markers of a response about its execution, in its extensions.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use http::{HeaderMap, header};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotExecuted;
 
-/// Says, in the extensions of a response, that nobody knows whether the operation happened: the response is
+/// Says, in the extensions of a response, that the operation may have happened or not: the response is
 /// sent as it comes and not stored, and the next request with the key is told
 /// `idempotency_outcome_unknown`, or takes the operation over ([`Recovery::Retry`](crate::Recovery)).
 /// For handlers that pass a request on and lose the answer.

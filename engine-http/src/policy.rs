@@ -1,4 +1,4 @@
-//! What holds for one route, or for many.
+//! The rules for one route, or for many.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::fingerprint;
 use crate::grpc;
 use crate::markers::NotExecuted;
 
-/// What becomes of a request whose key an earlier attempt left behind without saying how it ended.
+/// The treatment of a request whose key an earlier attempt left behind without saying how it ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Recovery {
     /// It is refused with 409 `idempotency_outcome_unknown`, until an operator resolves the orphan
@@ -26,10 +26,10 @@ pub enum Recovery {
 }
 
 /// Which responses are stored. One that is not frees the key: the next request with it runs the
-/// handler, whatever the first run did. So all but the first may run an operation **more than once**,
+/// handler, with any effect of the first run. So all but the first may run an operation **more than once**,
 /// and say so in their names.
 ///
-/// A handler that knows better says [`NotExecuted`], whatever the policy. A gRPC call that failed before
+/// A handler that knows better says [`NotExecuted`], under every policy. A gRPC call that failed before
 /// its first message counts as the HTTP status that says the same: UNAUTHENTICATED as 401,
 /// RESOURCE_EXHAUSTED as 429, UNAVAILABLE as 503.
 #[derive(Clone, Default)]
@@ -88,7 +88,7 @@ impl fmt::Debug for Stored {
 
 type Scope = dyn Fn(&Parts) -> Vec<u8> + Send + Sync;
 
-/// What holds for the requests of a layer: which need a key, what is stored and for how long, what
+/// The rules for the requests of a layer: which need a key, what is stored and for how long, what
 /// becomes of duplicates and of attempts that died.
 ///
 /// Routes that differ get layers that differ in their policies and share engine, contract and
@@ -155,7 +155,7 @@ impl Policy {
         self
     }
 
-    /// What becomes of an operation whose outcome is unknown. Default [`Recovery::Hold`].
+    /// The treatment of an operation whose outcome is unknown. Default [`Recovery::Hold`].
     pub fn recovery(mut self, recovery: Recovery) -> Self {
         self.recovery = recovery;
         self
@@ -195,7 +195,7 @@ impl Policy {
         self
     }
 
-    /// Who a key belongs to: a tenant, a principal, an API key; at most 255 bytes, else the request
+    /// The party that a key belongs to: a tenant, a principal, an API key; at most 255 bytes, else the request
     /// is refused with 400. The same key in two scopes is two operations. Default: one scope for
     /// all.
     ///

@@ -25,7 +25,7 @@ type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Makes a future that is ready after a time.
 pub(crate) type Timer = Arc<dyn Fn(Duration) -> Sleep + Send + Sync>;
 
-/// What holds for the reading of bodies.
+/// The rules for the reading of bodies.
 #[derive(Clone)]
 pub(crate) struct Intake {
     pub(crate) budget: Budget,
@@ -51,7 +51,7 @@ impl Intake {
         match self.fill(body.as_mut(), limit).await {
             Ok(buffer) => Ok(buffer.finish()),
             Err(rejection) => {
-                // What was read is given back by now: a refused body takes no room.
+                // The bytes that were read are released by now: a refused body takes no room.
                 if matches!(rejection, Rejection::BodyTooLarge(_) | Rejection::BodiesOverBudget) {
                     self.discard(headers, body).await;
                 }

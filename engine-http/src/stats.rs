@@ -1,4 +1,4 @@
-//! What the layer counts that the engine cannot.
+//! The counts of the layer that the engine cannot make.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -86,7 +86,7 @@ impl Connection {
     /// Runs a statement of this crate.
     ///
     /// # Errors
-    /// What became of it; with `true` the connection is of no use any more.
+    /// The outcome; with `true` the connection cannot be used any more.
     pub(crate) async fn run(
         &mut self,
         sql: &Sql,
@@ -162,7 +162,7 @@ pub(crate) fn unavailable(context: impl Into<String>) -> oncekey::Error {
     error(ErrorKind::Unavailable, context, None)
 }
 
-/// What a failure means, and whether the connection is spent. `sent`: a statement was under way.
+/// The meaning of a failure, and whether the connection is spent. `sent`: a statement was under way.
 pub(crate) fn failed(source: tokio_postgres::Error, sent: bool) -> (Failure, bool) {
     let Some(code) = source.code().cloned() else {
         let lost = error(ErrorKind::Unavailable, "the connection was lost", Some(source.into()));

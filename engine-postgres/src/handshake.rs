@@ -1,4 +1,4 @@
-//! What is asked of a server before anything is sent to it.
+//! The questions to a server before any group is sent to it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -28,7 +28,7 @@ pub(crate) struct Met {
     pub(crate) secret: [u8; 64],
 }
 
-/// What this process was told by the server, to be found again behind every handshake.
+/// The durable state that the server told this process; every handshake must find it again.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     /// The instance; 0 before the first is registered.

@@ -38,7 +38,7 @@ pub(crate) struct Lane {
     meets: bool,
 }
 
-/// What the lanes of a store share.
+/// The state that the lanes of a store share.
 pub(crate) struct Common {
     pub(crate) settings: Arc<Settings>,
     pub(crate) config: Config,

@@ -113,7 +113,7 @@ impl std::fmt::Debug for Options {
     }
 }
 
-/// What the connections of a store need to know.
+/// The settings that the connections of a store need.
 #[derive(Clone)]
 pub(crate) struct Settings {
     pub(crate) url: String,
@@ -149,7 +149,7 @@ impl Settings {
         }
     }
 
-    /// What the client needs to connect.
+    /// The settings that the client needs to connect.
     ///
     /// # Errors
     /// `InvalidInput`: not a URL of PostgreSQL. The error shows nothing of it.

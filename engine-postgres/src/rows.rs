@@ -39,7 +39,7 @@ impl<'a> FromSql<'a> for Hash {
 /// Parameters in order.
 pub(crate) type Params<'a> = Vec<Box<dyn ToSql + Sync + Send + 'a>>;
 
-/// What every gated statement begins with.
+/// The beginning of every gated statement.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gate {
     pub(crate) synchronous_commit: &'static str,
@@ -150,7 +150,7 @@ pub(crate) enum Shut {
 /// The answer of a gated statement.
 ///
 /// # Errors
-/// What the gate said, or rows that cannot be read.
+/// The refusal of the gate, or rows that cannot be read.
 pub(crate) fn answer(
     rows: &[tokio_postgres::Row],
     generation: i64,

@@ -103,7 +103,7 @@ const IMAGE_TYPES: [Type; 16] = [
     Type::BYTEA,
 ];
 
-/// What a group statement is put together from: one image or many, claims, changes, or both.
+/// The parts that a group statement is put together from: one image or many, claims, changes, or both.
 fn group(many: bool, (claims, changes): (bool, bool), answer: &str) -> Sql {
     let (images, asked) = match many {
         true => (IMAGES, "unnest($7::uuid[])"),

@@ -24,7 +24,7 @@ use crate::statements::Statements;
 use crate::tls;
 use crate::upkeep;
 
-/// What a lane is asked for.
+/// A request to a lane.
 enum Request {
     Open(NewInstance, Done<Opened>),
     Register(NewInstance, Done<Registered>),

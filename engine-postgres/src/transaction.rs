@@ -40,7 +40,7 @@ pub struct Statement {
 /// Adds [`complete_in`](Self::complete_in) to a claim.
 pub trait CompleteIn: Sized {
     /// Completes the claim within `transaction`, which must be one of the database that the store lies in.
-    /// What the transaction changed and the response become durable by one commit, or neither does: the
+    /// The changes of the transaction and the response become durable by one commit, or neither does: the
     /// effects happen exactly once, even when the claim is taken over and run again.
     ///
     /// Commit the transaction, then call [`Completed::committed`]. On an error roll it back.

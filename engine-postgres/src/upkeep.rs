@@ -40,7 +40,7 @@ pub(crate) async fn round(lane: &mut Lane, by: u64, interval: Duration) -> Resul
     size(lane, upkeep).await
 }
 
-/// Renews, and ends the instances whose lease is over: nobody has to ask for their keys first.
+/// Renews, and ends the instances whose lease is over, before any caller asks for their keys.
 pub(crate) async fn renew(lane: &mut Lane, instance: u64) -> Result<Renewal, Failure> {
     let renewal = lane.renew(instance).await?;
     if matches!(renewal, Renewal::Renewed { .. }) {

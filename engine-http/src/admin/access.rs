@@ -1,4 +1,4 @@
-//! Who may come in over TCP: tokens, and names of the host.
+//! Access over TCP: tokens, and names of the host.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -67,7 +67,7 @@ impl Access {
         self
     }
 
-    /// Whether anybody can sign in without the control socket.
+    /// Whether an operator or a viewer can sign in without the control socket.
     pub fn has_tokens(&self) -> bool {
         !self.tokens.is_empty()
     }
@@ -113,7 +113,9 @@ fn token_of(file: &Path) -> io::Result<String> {
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             if fs::metadata(file).map_err(said)?.mode() & 0o007 != 0 {
-                return Err(said(io::Error::other("everybody may read the token; chmod 600 it")));
+                return Err(said(io::Error::other(
+                    "every user may read the token file: run chmod 600 on it",
+                )));
             }
             let token = fs::read_to_string(file).map_err(said)?.trim().to_owned();
             if token.len() < SHORTEST {

@@ -1,4 +1,4 @@
-//! Who changed what: a line before each change, durable before it is made, and one after it.
+//! The audit log: a line before each change, durable before the change is made, and a line after it.
 
 use std::fs::OpenOptions;
 use std::future::Future;
@@ -22,7 +22,7 @@ pub(crate) struct Audit(pub(crate) Option<PathBuf>);
 /// Tells lines of one process apart.
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
-/// What is to be changed. Scope and key are percent-encoded.
+/// The change that is asked for. Scope and key are percent-encoded.
 #[derive(Debug, Default)]
 pub(crate) struct Change {
     pub(crate) action: &'static str,

@@ -1,4 +1,4 @@
-//! Who asks, and what they may.
+//! The caller of a request, and its role.
 
 /// An operator, or one who only looks: in the extensions of a request, where the authentication that
 /// an embedder puts around [`Admin::router`](crate::Admin::router) leaves it. A request without one
@@ -14,7 +14,7 @@ pub struct Caller {
     pub(crate) csrf: Option<String>,
 }
 
-/// What a [`Caller`] may.
+/// The rights of a [`Caller`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Viewer,

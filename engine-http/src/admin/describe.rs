@@ -1,4 +1,4 @@
-//! What a store holds as JSON, for the API and for the command line, which reads stores without it.
+//! Records as JSON, for the API and for the command line, which reads stores without the API.
 
 use oncekey::{Bucket, Listed, Lookup, Orphan, Statistic, Stats};
 use serde_json::{Map, Value, json};
@@ -35,7 +35,7 @@ pub fn orphan(orphan: &Orphan) -> Value {
     })
 }
 
-/// What a key stands for. Of a response it tells how it looks, not what it says.
+/// The state of a key. Of a response it has the status and the length, not the content.
 pub fn lookup(lookup: &Lookup) -> Value {
     match lookup {
         Lookup::InFlight(in_flight) => json!({
@@ -80,7 +80,7 @@ pub fn listed(listed: &Listed) -> Value {
     Value::Object(described)
 }
 
-/// What expires when.
+/// Completed records by the time of their expiry.
 pub fn expiry(buckets: &[Bucket]) -> Value {
     let described = buckets.iter().map(|bucket| {
         json!({
@@ -97,7 +97,7 @@ type Page = oncekey::Result<(Vec<Listed>, Option<[u8; 16]>)>;
 pub struct KeyQuery {
     /// Behind this place.
     pub after: Option<[u8; 16]>,
-    /// At most so many.
+    /// The largest number of entries.
     pub limit: usize,
     /// Those in this state: `completed`, `orphaned` or `inFlight`.
     pub state: Option<String>,
@@ -130,7 +130,7 @@ impl KeyQuery {
     /// # Errors
     /// Those of `scan`.
     pub fn page(&self, scan: impl Fn(Option<[u8; 16]>, usize) -> Page) -> oncekey::Result<Value> {
-        /// What is looked at for one page when not all records fit.
+        /// The number of records that one page looks at when not all records fit.
         const LOOK: usize = 1_000;
         const LOOKS: usize = 20;
         let picks = self.state.is_some() || self.scope.is_some() || self.prefix.is_some();

@@ -1,4 +1,4 @@
-//! What all requests of operators share.
+//! The state that all requests of operators share.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use super::series::{self, Series};
 use super::sessions::Sessions;
 use crate::layer::IdempotencyLayer;
 
-/// What an embedder does when an operator asks for it. `Err` has the reasons, a line each.
+/// An action of the embedder that an operator asks for. `Err` has the reasons, a line each.
 pub(crate) type Hook =
     Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), Vec<String>>> + Send>> + Send + Sync>;
 
@@ -36,7 +36,7 @@ pub(crate) struct Settings {
     pub(crate) drain: Option<Hook>,
 }
 
-/// What the clones of an [`Admin`](crate::Admin) have in common.
+/// The state that the clones of an [`Admin`](crate::Admin) share.
 #[derive(Debug)]
 pub(crate) struct Common {
     pub(crate) engine: Engine,
@@ -52,7 +52,7 @@ pub(crate) struct Common {
 pub(crate) struct Desk {
     pub(crate) common: Arc<Common>,
     pub(crate) settings: Settings,
-    /// What a browser behind an embedder's authentication repeats in `Oncekey-Csrf`.
+    /// The value that a browser behind an embedder's authentication repeats in `Oncekey-Csrf`.
     pub(crate) csrf: Option<String>,
 }
 

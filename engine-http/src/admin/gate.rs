@@ -1,4 +1,4 @@
-//! Who may pass: the middleware before each request, and what handlers ask of their callers.
+//! Access: the middleware before each request, and the roles that handlers require.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -55,7 +55,7 @@ pub(crate) async fn guard(
     }
 }
 
-/// For what everybody may read at a name of this host: the page that asks for a token.
+/// For pages that every client may read at a name of this host: the page that asks for a token.
 pub(crate) async fn at_this_host(
     State(access): State<Access>,
     request: Request,
@@ -87,7 +87,7 @@ fn authenticate(desk: &Desk, access: &Access, request: &Request) -> Result<Calle
     Ok(caller)
 }
 
-/// Who has the token of a role.
+/// The caller that has the token of a role.
 pub(crate) fn of_token(role: Role) -> Caller {
     match role {
         Role::Viewer => Caller::viewer("viewer token"),

@@ -127,7 +127,7 @@ impl Admin {
         self
     }
 
-    /// Whether nobody may change anything below `/api/v1`. Default: no.
+    /// Whether all changes below `/api/v1` are refused. Default: no.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.settings.read_only = read_only;
         self
@@ -146,7 +146,7 @@ impl Admin {
         self
     }
 
-    /// What `GET config` answers, without secrets. Default: 404.
+    /// The answer to `GET config`, without secrets. Default: 404.
     pub fn configuration(mut self, tell: impl Fn() -> Value + Send + Sync + 'static) -> Self {
         self.settings.configuration = Some(Arc::new(tell));
         self
@@ -219,7 +219,7 @@ impl Admin {
         <L::Service as Service<Request>>::Error: Into<Infallible> + 'static,
         <L::Service as Service<Request>>::Future: Send + 'static,
     {
-        // Without randomness nobody knows the value, and no browser changes anything.
+        // Without randomness no client gets the value, and no browser can change anything.
         let csrf = secret::random().unwrap_or_default();
         let desk = self.desk(Some(csrf));
         Router::new()

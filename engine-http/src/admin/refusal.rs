@@ -78,7 +78,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// Runs what may read or write files where it holds up nobody.
+/// Runs work that may read or write files on a thread where it holds up no request.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {

@@ -1,4 +1,4 @@
-//! What an operator sees.
+//! The reports for operators.
 
 use axum::Json;
 use axum::extract::State;
@@ -110,7 +110,7 @@ fn key_of(uri: &Uri) -> Result<Key, Refusal> {
     Ok(Key::new(scope, key)?)
 }
 
-/// What a key stands for. Of a response it tells how it looks, not what it says.
+/// The state of a key. Of a response it has the status and the length, not the content.
 pub(crate) async fn look_up(State(desk): Shared, uri: Uri) -> Answer {
     let key = key_of(&uri)?;
     let found = blocking(move || Ok(desk.engine().get(&key)?)).await?;
@@ -195,7 +195,7 @@ fn download(bytes: Bytes, name: &'static str) -> Response {
     (StatusCode::OK, headers, bytes).into_response()
 }
 
-/// What the embedder says of its configuration.
+/// The configuration as the embedder tells it.
 pub(crate) async fn configuration(State(desk): Shared, Operating(_): Operating) -> Answer {
     let configuration = desk.settings.configuration.as_ref();
     configuration

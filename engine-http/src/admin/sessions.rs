@@ -19,7 +19,7 @@ pub(crate) const LINK: Duration = Duration::from_secs(60);
 /// How many sessions, links and guessing addresses are kept.
 const MOST: usize = 1000;
 
-/// So many wrong tokens within [`WINDOW`] close an address out until the window ends.
+/// This number of wrong tokens within [`WINDOW`] closes an address out until the window ends.
 const GUESSES: u32 = 10;
 const WINDOW: Duration = Duration::from_secs(60);
 
@@ -73,7 +73,7 @@ impl Sessions {
         Ok(token)
     }
 
-    /// Who made the link of this token. Its second use finds nothing.
+    /// The operator who made the link of this token. A second use of the token finds nothing.
     pub(crate) fn follow(&self, token: &[u8]) -> Option<(String, Role)> {
         let link = self.links.lock().remove(&Digest::of(token))?;
         (Instant::now() < link.until).then_some((link.name, link.role))

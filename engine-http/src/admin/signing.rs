@@ -26,7 +26,7 @@ struct Token {
 }
 
 /// A cookie for a token, or for that of a link. Without `Path` it is sent to the paths beside this
-/// one, under whatever prefix a proxy in front put them.
+/// one, under any prefix that a proxy in front adds.
 pub(crate) async fn sign_in(
     State((desk, access)): State<(Arc<Desk>, Access)>,
     request: Request,

@@ -145,7 +145,7 @@ impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     }
 }
 
-/// This user and root are operators; nobody else is answered.
+/// This user and root are operators; no other user is answered.
 async fn peer_only(
     ConnectInfo(Peer(uid)): ConnectInfo<Peer>,
     request: Request,

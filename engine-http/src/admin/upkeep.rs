@@ -1,4 +1,4 @@
-//! What operators do to a running engine and its server.
+//! The actions of operators on a running engine and its server.
 
 use std::sync::Arc;
 

@@ -9,7 +9,7 @@ use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, Result};
 use crate::semantics::command::Reply;
 
-/// What a statement needs to complete a claim.
+/// The values that a statement needs to complete a claim.
 #[derive(Clone, Debug)]
 pub struct Completing {
     /// The row of the claim.

@@ -15,7 +15,7 @@ use crate::semantics::record::Record;
 use crate::semantics::time::Time;
 use crate::semantics::transition::transition;
 
-/// What a decision is made on.
+/// The row and the record that a decision is made on.
 struct Ground {
     row: Option<Row>,
     record: Option<Arc<Record>>,
@@ -60,7 +60,7 @@ impl Machine {
         self.decide(hash, Ground { row: None, record: None, at: lo, certain: true }, now);
     }
 
-    /// Whether the row of a claim of this process is as it is known: nobody else may have changed it.
+    /// Whether the row of a claim of this process is as it is known: no other process may have changed it.
     fn stands(&self, live: &Known, now: Instant) -> bool {
         let hi = self.clock.hi(now);
         self.is_current(live.row.owner, now)

@@ -12,7 +12,7 @@ use crate::admission::limits::Limits;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::{Condvar, Instant, Mutex};
 
-/// What the thread and the callers share.
+/// The state that the thread and the callers share.
 pub(super) struct Shared {
     pub(super) store: Arc<dyn Store>,
     pub(super) events: Mutex<Events>,
@@ -32,7 +32,7 @@ pub(super) struct Events {
 }
 
 impl Shared {
-    /// Gives the event back when nobody would take it.
+    /// Gives the event back when the thread would not take it.
     pub(super) fn push(&self, event: Event) -> Option<Event> {
         let mut events = self.events.lock();
         if events.ended {

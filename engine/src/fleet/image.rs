@@ -70,7 +70,7 @@ fn attempt(row: &Row, incarnation: u64) -> Attempt {
     }
 }
 
-/// What a change was decided on.
+/// The record that a change was decided on.
 pub(crate) struct Decided<'a> {
     /// The record as read; `None` for absent.
     pub(crate) record: Option<&'a Record>,

@@ -117,7 +117,7 @@ pub(crate) struct Machine {
     pub(super) resume_reads_at: Option<Instant>,
     pub(super) failures: u32,
     pub(super) timers: BTreeSet<(Instant, KeyHash, Timer)>,
-    /// Who numbers the operations of this process: its first instance.
+    /// The instance that numbers the operations of this process: its first one.
     pub(super) writer: u64,
     /// Its newest instance.
     pub(super) last: u64,
@@ -180,7 +180,7 @@ impl Machine {
             Event::Kept => self.keeping = false,
             Event::Reopened => {
                 self.current = None;
-                // What it hears of the old instance is its own doing.
+                // An answer about the old instance no longer counts: this process ended that instance itself.
                 self.renewing = None;
                 self.next_renewal = now;
             }
@@ -188,7 +188,7 @@ impl Machine {
         }
     }
 
-    /// What is to be done now.
+    /// The actions that are due now.
     pub(crate) fn act(&mut self, now: Instant) -> Vec<Action> {
         self.run_timers(now);
         self.ask(now);
@@ -202,7 +202,7 @@ impl Machine {
         retries.chain(timer).fold(self.next_renewal, Instant::min)
     }
 
-    /// Whether nobody waits for an answer.
+    /// Whether no operation waits for an answer.
     pub(crate) fn is_idle(&self) -> bool {
         self.slots.values().all(|slot| {
             let waits = slot.work.as_ref().is_some_and(|work| work.asker.is_some());

@@ -194,7 +194,7 @@ impl MemoryStore {
         })
     }
 
-    /// Removes rows, whatever they are.
+    /// Removes rows in any state.
     #[cfg(test)]
     pub(crate) fn forget(&mut self, which: impl Fn(&Row, u64) -> bool) {
         let now = self.now;

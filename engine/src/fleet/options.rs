@@ -66,7 +66,7 @@ impl Options {
         }
     }
 
-    /// What bounds the operations of this process.
+    /// The bounds of the operations of this process.
     pub(crate) fn bounds(&self) -> Bounds {
         Bounds {
             in_flight: self.max_in_flight,

@@ -1,4 +1,4 @@
-//! What became of a change that was sent: carried out, overtaken, or in doubt.
+//! The outcome of a change that was sent: carried out, overtaken, or in doubt.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::semantics::time::{Time, millis};
 use crate::semantics::transition::transition;
 
 impl Machine {
-    /// What became of the change of a slot in a group that was answered.
+    /// Takes in the outcome of a slot's change in a group that was answered.
     pub(super) fn carried_out(
         &mut self,
         hash: KeyHash,
@@ -127,7 +127,7 @@ impl Machine {
         };
         let unwanted = work.asker.is_none();
         if change.image.grants && (unwanted || !self.is_current(row.owner, now)) {
-            // Nobody may act on it: too late for its instance, or nobody hears of it any more. A begin that goes
+            // No caller may act on the claim: too late for its instance, or its caller is gone. A begin that goes
             // on does so with a lease that is renewed at once, or it would be granted and given back again.
             if !unwanted {
                 self.next_renewal = now;
@@ -171,7 +171,7 @@ impl Machine {
     }
 }
 
-/// What became of a change that may have been carried out, when another row is there now. `held`: the
+/// The outcome of a change that may have been carried out, when another row is there now. `held`: the
 /// claim that it was to end counted as no orphan until now. `None`: it is to be decided again on that row.
 fn settled(
     change: &Changing,
@@ -189,7 +189,7 @@ fn settled(
             let resolved = !matches!(row.state, RowState::InFlight | RowState::Orphan);
             let leaves_orphan = change.image.state == RowState::Orphan;
             (newer || (leaves_orphan && resolved)).then(|| match held {
-                // Nobody else ends a claim that its owner holds.
+                // No other caller ends a claim that its owner holds.
                 true => Ok(Reply::Done),
                 false => Err(Error::new(
                     ErrorKind::OutcomeUnknown,

@@ -1,4 +1,4 @@
-//! What a process knows of one key, and what it does there.
+//! The state of one key in a process of a fleet, and the work on that key.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

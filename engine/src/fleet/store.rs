@@ -36,7 +36,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// What went wrong.
+    /// The failure of a question to the store.
     pub fn error(&self) -> &Error {
         match self {
             Self::NotCarriedOut(error) | Self::Unknown(error) | Self::Refused(error) => error,
@@ -85,7 +85,7 @@ pub trait Store: Debug + Send + Sync + 'static {
     fn orphans(&self, instance: u64, after: Option<u128>, most: usize, done: Done<Rows>);
     /// Rows by hash from `from` on, at most `most`; fewer only when there are no more.
     fn scan(&self, instance: u64, from: u128, most: usize, done: Done<Rows>);
-    /// What expires when, by the buckets of the store, the first to expire first. May take long.
+    /// Records by the time of their expiry, in the buckets of the store, the first to expire first. May take long.
     fn expiring(&self, done: Done<Vec<Expiring>>);
     /// One round of upkeep, unless another instance did one within `interval`; counts in any case.
     fn upkeep(&self, by: u64, interval: Duration, done: Done<Upkeep>);
@@ -133,7 +133,7 @@ pub struct Registered {
     pub now: u64,
 }
 
-/// What a renewal found.
+/// The result of a renewal.
 #[derive(Clone, Copy, Debug)]
 pub enum Renewal {
     /// The lease runs until then.
@@ -153,7 +153,7 @@ pub enum Renewal {
 /// Changes that are carried out in one atomic step, at most one of each row.
 #[derive(Clone, Debug)]
 pub struct Group {
-    /// Who sends it; owns the claims that it grants.
+    /// The instance that sends it and owns the claims that it grants.
     pub instance: u64,
     /// Counts the groups of the instance, from 1.
     pub number: u64,
@@ -202,7 +202,7 @@ pub struct RowImage {
     pub body: Option<SharedBytes>,
 }
 
-/// What a row says of its key.
+/// The state of a key in its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum RowState {
@@ -255,7 +255,7 @@ pub struct Row {
     pub body: Option<SharedBytes>,
     /// When the owner ended, in flight: at the latest now, at the earliest when it started.
     pub owner_ended: Option<u64>,
-    /// In flight, and the lease of the owner is over, but nobody declared its end.
+    /// In flight, and the lease of the owner is over, but no process declared its end.
     pub owner_lapsed: bool,
 }
 
@@ -270,7 +270,7 @@ pub struct Rows {
     pub generation: u64,
 }
 
-/// What became of a group. A change that is neither applied nor has a row met a row that it could not
+/// The outcome of a group. A change that is neither applied nor has a row met a row that it could not
 /// see yet, or none: it is to be read, and never means that the key is absent.
 #[derive(Clone, Debug, Default)]
 pub struct GroupAnswer {
@@ -295,7 +295,7 @@ pub struct Expiring {
     pub bytes: u64,
 }
 
-/// What a round of upkeep did.
+/// The result of a round of upkeep.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Upkeep {
     /// Whether it was this instance's turn.

@@ -1,4 +1,4 @@
-//! Who waits: for an owner, for the end of a wait, for the store to answer at all.
+//! Waiting: for an owner, for the end of a wait, for an answer of the store.
 
 use std::time::Duration;
 
