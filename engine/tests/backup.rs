@@ -97,7 +97,8 @@ fn a_backup_that_was_interrupted_anywhere_is_refused_or_whole() {
 fn another_takes_the_place(image: &Sim) {
     image.open().backup_to("/copies/first").unwrap();
     holds_all(&image.options().open_existing("/copies/first").unwrap());
-    assert!(!names(&image.disk, "/copies").iter().any(|name| name.contains("unfinished")));
+    let is_left = |name: &String| name.contains("unfinished") || name.contains("unmarked");
+    assert!(!names(&image.disk, "/copies").iter().any(is_left));
 }
 
 /// The power fails at each operation of a backup into an empty directory, which stays an empty
@@ -152,7 +153,7 @@ fn a_backup_that_fails_is_removed_and_may_be_tried_again() {
         assert!(sim.disk.faults_fired() > 0, "{fault:?}");
         sim.disk.clear_faults();
         assert_eq!(names(&sim.disk, "/copy"), [] as [String; 0], "{fault:?}");
-        for directory in ["/copy", "/copy.unfinished"] {
+        for directory in ["/copy", "/copy.unmarked"] {
             sim.disk.open_dir(directory.as_ref()).unwrap_err();
         }
         holds_all(&engine);
@@ -215,6 +216,42 @@ fn a_backup_goes_into_an_empty_directory_and_into_no_other() {
     let again = engine.backup_to("/volume").unwrap_err();
     assert_eq!(again.kind(), ErrorKind::InvalidInput);
     holds_all(&sim.options().open_existing("/volume").unwrap());
+}
+
+/// A directory whose name means something to a store keeps that store from opening.
+#[test]
+fn a_backup_in_the_directory_of_its_store_never_keeps_the_store_from_opening() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("store");
+    let open = || Options::new().segment_bytes(4 << 20).open(&store).unwrap();
+    let engine = open();
+    for name in [
+        "backup.unfinished",
+        "journal-0099.seg",
+        "records-000001a22a2e3100",
+        "run-0000000000000005",
+    ] {
+        let error = engine.backup_to(store.join(name)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{name}");
+        assert!(error.to_string().contains(name), "{error}");
+        assert!(!store.join(name).exists());
+    }
+    engine.backup_to(store.join("backup")).unwrap();
+    engine.close().unwrap();
+    open().close().unwrap();
+    // Killed at any operation, it keeps the store from opening no more.
+    for nth in 0.. {
+        let (sim, engine) = filled();
+        sim.disk.inject(Fault::new(Ops::Changes, nth).power_off());
+        let _cut = engine.backup_to("/store/backup");
+        if !sim.disk.is_powered_off() {
+            break;
+        }
+        drop(engine);
+        let image = sim.on(sim.disk.crash(CrashMode::ProcessKill));
+        let opened = image.options().open("/store");
+        holds_all(&opened.unwrap_or_else(|error| panic!("{nth}: {error}")));
+    }
 }
 
 /// Files that every volume or desktop has are no reason to refuse, and are left alone.

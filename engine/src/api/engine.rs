@@ -285,7 +285,7 @@ impl Engine {
     /// Opened, the copy knows everything that was acknowledged before this call, and claims in
     /// flight are orphans there. Until it is whole the directory opens as no store. A copy that fails,
     /// or whose engine is closed or reopened, is removed; what a killed process left, the next backup
-    /// to the same path replaces. A new directory is called `NAME.unfinished` until its copy is begun.
+    /// to the same path replaces. A new directory is called `NAME.unmarked` until its copy is begun.
     /// Files that volumes and desktops have (`lost+found`) may be there.
     ///
     /// A store that is opened from a copy forgets what came after it: operations of that time run

@@ -73,6 +73,7 @@ impl Drop for Pace<'_> {
 /// A directory that is there is marked as unfinished before anything is copied. One that is not there
 /// gets its name with the mark inside: an unmarked directory of that name would open as a new store.
 pub(crate) fn back_up(session: &Session, path: &Path) -> Result<()> {
+    refuse_name(path)?;
     let disk = &session.options.disk;
     let place = Place::of(disk, path)?;
     refuse_occupied(&*place.target, path)?;
@@ -113,7 +114,8 @@ impl<'a> Place<'a> {
             Error::invalid(format!("{} does not name a directory", path.display()))
         })?;
         let mut unmarked = name.to_owned();
-        unmarked.push(".unfinished");
+        // Never a name that means something in a store, in whose directory it may be.
+        unmarked.push(".unmarked");
         let unmarked = path.with_file_name(unmarked);
         // What a backup left here that was killed before its mark is used again.
         let target = directory::create_dir(disk, &unmarked)?;
@@ -156,6 +158,14 @@ fn is_taken(error: &io::Error) -> bool {
             | io::ErrorKind::DirectoryNotEmpty
             | io::ErrorKind::NotADirectory
     )
+}
+
+/// Refuses a directory whose name would make it a part of a store, if it lies in one: that store would
+/// not open again.
+fn refuse_name(path: &Path) -> Result<()> {
+    let name = path.file_name().map(|name| name.to_string_lossy());
+    let Some(name) = name.filter(|name| is_part(name)) else { return Ok(()) };
+    Err(Error::invalid(format!("{name} is the name of a file of a store; a backup needs another")))
 }
 
 /// Refuses a directory that holds anything but what a killed backup left, or what others leave in
