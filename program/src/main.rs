@@ -18,9 +18,11 @@ use std::process::ExitCode;
 use clap::FromArgMatches;
 
 use base::exit::{Exit, Failure};
+use base::say::say;
 use command::{Cli, Command};
 use config::{Config, LogFormat};
 use front::listener::Passed;
+use operate::Output;
 
 /// Threads give back what others made, which costs glibc's allocator more.
 #[global_allocator]
@@ -54,8 +56,8 @@ fn misused(error: &clap::Error) -> ExitCode {
 
 fn run(Cli { output, command }: Cli) -> Result<(), Failure> {
     match command {
-        Command::Proxy(arguments) => proxy(*arguments),
-        Command::Check(check) => proxy(check.as_proxy()),
+        Command::Proxy(arguments) => proxy(*arguments, &output),
+        Command::Check(check) => proxy(check.as_proxy(), &output),
         Command::Stats(stats) => stats.run(&output),
         Command::Ls(ls) => ls.run(&output),
         Command::Get(get) => get.run(&output),
@@ -76,14 +78,15 @@ fn run(Cli { output, command }: Cli) -> Result<(), Failure> {
     }
 }
 
-fn proxy(arguments: command::Proxy) -> Result<(), Failure> {
+fn proxy(arguments: command::Proxy, output: &Output) -> Result<(), Failure> {
     let config = configuration(&arguments)?;
     if arguments.check {
+        life::check(&config)?;
         if arguments.print {
-            print!("{}", config::print(&config));
+            output.bytes(config::print(&config).as_bytes())?;
         }
         let warnings = config.warnings();
-        warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+        warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
         return match arguments.strict && !warnings.is_empty() {
             true => Err(Failure::config(Vec::new())),
             false => Ok(()),

@@ -81,6 +81,11 @@ impl Meant {
     }
 }
 
+/// Whether a status ends the answer to a request. Source: RFC 9110, section 15.
+fn is_final(status: StatusCode) -> bool {
+    (200..=599).contains(&status.as_u16())
+}
+
 /// The response that the client of an orphan shall get.
 #[derive(Deserialize)]
 pub(crate) struct Given {
@@ -96,8 +101,8 @@ pub(crate) struct Given {
 
 impl Given {
     fn response(&self) -> Result<Vec<u8>, Refusal> {
-        let status = StatusCode::from_u16(self.status)
-            .map_err(|_| Refusal::bad("status is not an HTTP status"))?;
+        let status = StatusCode::from_u16(self.status).ok().filter(|status| is_final(*status));
+        let status = status.ok_or_else(|| Refusal::bad("status is none from 200 to 599"))?;
         let mut headers = HeaderMap::new();
         for (name, value) in &self.headers {
             let name = HeaderName::from_bytes(name.as_bytes());

@@ -143,6 +143,11 @@ async fn orphans_are_listed_and_resolved_by_their_token() {
     completing["status"] = json!(201);
     completing["headers"] = json!([["x-from", "operator"], ["x-from", "hand"]]);
     completing["body"] = json!("order 7");
+    for status in [99, 100, 101, 199, 600] {
+        let mut unfinished = completing.clone();
+        unfinished["status"] = json!(status);
+        assert_eq!(act(&server, "/admin/orphans/complete", unfinished).await.status, 400);
+    }
     let completed = act(&server, "/admin/orphans/complete", completing.clone()).await;
     assert_eq!(completed.json(), json!({"completed": true, "responseKept": true}));
     let reply = retry(&server, "second").await.unwrap();

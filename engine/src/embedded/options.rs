@@ -367,8 +367,11 @@ impl Options {
         2 * self.max_response.max(self.max_checkpoint).min(MAX_PAYLOAD) as u64 + (64 << 10)
     }
 
-    /// Checks every option against its bound, before anything is opened.
-    pub(crate) fn validate(&self) -> Result<()> {
+    /// Checks every option against its bound, as `open` does before it opens anything.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), which names the option, its value and the bound.
+    pub fn validate(&self) -> Result<()> {
         const MAX_CACHE: usize = 1 << 40;
         let segment = self.segment_bytes;
         self.settings().validate()?;

@@ -77,7 +77,11 @@ impl Options {
         }
     }
 
-    pub(crate) fn validate(&self) -> Result<()> {
+    /// Checks every option against its bound, as opening a fleet's store does first.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), which names the option, its value and the bound.
+    pub fn validate(&self) -> Result<()> {
         self.settings().validate()?;
         self.bounds().validate()?;
         at_least("lease", self.lease, Duration::from_secs(1))?;

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
+use super::say::say;
+
 /// Why the program did not do what it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -101,9 +103,9 @@ impl Failure {
         if as_json && !self.lines.is_empty() {
             let message = self.lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
             let message = message.trim_start_matches("oncekey: ");
-            eprintln!("{}", json!({"error": {"kind": kind, "message": message, "exit": code}}));
+            say(&json!({"error": {"kind": kind, "message": message, "exit": code}}).to_string());
         } else {
-            self.lines.iter().for_each(|line| eprintln!("{line}"));
+            self.lines.iter().for_each(|line| say(line));
         }
         code.into()
     }

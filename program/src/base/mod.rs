@@ -4,4 +4,5 @@ pub(crate) mod exit;
 pub(crate) mod latency;
 pub(crate) mod network;
 pub(crate) mod notify;
+pub(crate) mod say;
 pub(crate) mod units;

@@ -2,20 +2,37 @@
 
 use std::time::Duration;
 
-/// The longest duration that is read: what clocks are added to must not overflow.
-const LONGEST: Duration = Duration::from_secs(36_500 * 86_400);
+/// The longest duration that anything can be told: a hundred years, to which a clock can be added.
+const LONGEST: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
 
-/// Reads `30s`, `1h 30m`, `0`, up to 36500 days.
+/// Reads `30s`, `1h 30m`, `0`.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    if text == "0" {
-        return Ok(Duration::ZERO);
+    duration_within(text, Duration::ZERO, LONGEST)
+}
+
+/// Reads a duration that is not zero, where zero would leave no time for anything.
+pub(crate) fn some_time(text: &str) -> Result<Duration, String> {
+    duration_within(text, Duration::from_millis(1), LONGEST)
+}
+
+/// Reads a duration between two bounds.
+pub(crate) fn duration_within(
+    text: &str,
+    least: Duration,
+    most: Duration,
+) -> Result<Duration, String> {
+    let read = match text {
+        "0" => Duration::ZERO,
+        _ => humantime::parse_duration(text)
+            .map_err(|error| format!("{text:?} is no duration, write 30s or 10m: {error}"))?,
+    };
+    if read < least {
+        return Err(format!("{text:?} is too short, at least {}", show_duration(least)));
     }
-    let duration = humantime::parse_duration(text)
-        .map_err(|error| format!("{text:?} is no duration, write 30s or 10m: {error}"))?;
-    if duration > LONGEST {
-        return Err(format!("{text:?} is too long, at most 36500 days are allowed"));
+    if read > most {
+        return Err(format!("{text:?} is too long, at most {}", show_duration(most)));
     }
-    Ok(duration)
+    Ok(read)
 }
 
 /// Writes a duration in one unit, so that [`duration`] reads it.
@@ -78,7 +95,8 @@ mod tests {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)));
         }
         assert!(duration("30").is_err() && duration("soon").is_err());
-        assert_eq!(duration("36500days"), Ok(LONGEST));
-        assert!(duration("36500days 1ns").unwrap_err().contains("at most 36500 days"));
+        assert!(duration("36500d").is_ok() && some_time("1ms").is_ok());
+        assert!(duration("36501d").unwrap_err().contains("at most 876000h"));
+        assert!(some_time("0").unwrap_err().contains("at least 1ms"));
     }
 }

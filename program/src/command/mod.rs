@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use http::{HeaderName, HeaderValue};
 
@@ -12,6 +13,7 @@ use crate::base::exit::exit_codes;
 use crate::base::units;
 use crate::config::{
     Config, ContractName, Listen, LogFormat, Scope, Socket, StoreAt, Target, marker,
+    passing_header, tcp_address,
 };
 use crate::operate::{self, Output};
 
@@ -129,8 +131,8 @@ pub(crate) struct Proxy {
     store: Option<StoreAt>,
 
     /// With postgres://: makes the tables where there are none
-    #[arg(long, env = "ONCEKEY_CREATE")]
-    create: bool,
+    #[arg(long, env = "ONCEKEY_CREATE", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true, value_parser = BoolishValueParser::new())]
+    create: Option<bool>,
 
     /// With postgres://: a name that no other living proxy has; the next of this name ends it at once
     #[arg(long, value_name = "NAME", env = "ONCEKEY_INSTANCE")]
@@ -145,7 +147,7 @@ pub(crate) struct Proxy {
     contract: Option<Contract>,
 
     /// A header that may carry the key [default: Idempotency-Key and X-Idempotency-Key]
-    #[arg(long, value_name = "NAME", env = "ONCEKEY_HEADER", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME", env = "ONCEKEY_HEADER", value_delimiter = ',', value_parser = passing_header)]
     header: Vec<HeaderName>,
 
     /// A header that replayed responses carry, "Name: value" or none
@@ -153,11 +155,11 @@ pub(crate) struct Proxy {
     replay_marker: Option<Marker>,
 
     /// Refuses a request without a key with 400
-    #[arg(long, env = "ONCEKEY_REQUIRED")]
-    required: bool,
+    #[arg(long, env = "ONCEKEY_REQUIRED", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true, value_parser = BoolishValueParser::new())]
+    required: Option<bool>,
 
     /// How long a response is replayed before its key is new again [default: 24h]
-    #[arg(long, value_name = "TIME", env = "ONCEKEY_TTL", value_parser = units::duration)]
+    #[arg(long, value_name = "TIME", env = "ONCEKEY_TTL", value_parser = units::some_time)]
     ttl: Option<Duration>,
 
     /// The treatment of a key whose request died half way [default: hold]
@@ -174,8 +176,8 @@ pub(crate) struct Proxy {
     scope: Option<Scope>,
 
     /// The upstream is a load balancer itself: its 503 leaves the outcome unknown, too
-    #[arg(long, env = "ONCEKEY_GATEWAY")]
-    gateway: bool,
+    #[arg(long, env = "ONCEKEY_GATEWAY", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true, value_parser = BoolishValueParser::new())]
+    gateway: Option<bool>,
 
     /// The time after which a client with a key gets 504; the execution goes on [default: 30s]
     #[arg(long, value_name = "TIME", env = "ONCEKEY_ANSWER_WITHIN", value_parser = units::duration)]
@@ -186,11 +188,11 @@ pub(crate) struct Proxy {
     give_up_after: Option<Duration>,
 
     /// How long a connection to the upstream may take [default: 2s]
-    #[arg(long, value_name = "TIME", env = "ONCEKEY_CONNECT_TIMEOUT", value_parser = units::duration)]
+    #[arg(long, value_name = "TIME", env = "ONCEKEY_CONNECT_TIMEOUT", value_parser = units::some_time)]
     connect_timeout: Option<Duration>,
 
     /// How long the response to a keyed request may pause [default: 60s]
-    #[arg(long, value_name = "TIME", env = "ONCEKEY_BODY_IDLE", value_parser = units::duration)]
+    #[arg(long, value_name = "TIME", env = "ONCEKEY_BODY_IDLE", value_parser = units::some_time)]
     body_idle: Option<Duration>,
 
     /// How long a shutdown waits for running requests [default: 30s]
@@ -206,7 +208,7 @@ pub(crate) struct Proxy {
     lock_wait: Option<Duration>,
 
     /// Where the console, the API, /healthz, /readyz and /metrics are [default: nowhere]
-    #[arg(long, value_name = "ADDR", env = "ONCEKEY_ADMIN")]
+    #[arg(long, value_name = "ADDR", env = "ONCEKEY_ADMIN", value_parser = tcp_address)]
     admin: Option<SocketAddr>,
 
     /// The token of operators; made when there is none. Needed when --admin is no loopback address
@@ -214,8 +216,8 @@ pub(crate) struct Proxy {
     admin_token_file: Option<PathBuf>,
 
     /// Offers no control socket to the command line
-    #[arg(long, env = "ONCEKEY_NO_CONTROL")]
-    no_control: bool,
+    #[arg(long, env = "ONCEKEY_NO_CONTROL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true, value_parser = BoolishValueParser::new())]
+    no_control: Option<bool>,
 
     /// TLS to clients: the certificates of this server, its own first, as PEM
     #[arg(long, value_name = "FILE", env = "ONCEKEY_TLS_CERT")]
@@ -332,13 +334,13 @@ impl Proxy {
         if let Some(Marker(marker)) = &self.replay_marker {
             config.replay_marker = Some(marker.clone());
         }
-        config.upstream.gateway |= self.gateway;
+        set(&mut config.upstream.gateway, &self.gateway);
         set(&mut config.upstream.connect_timeout, &self.connect_timeout);
         set(&mut config.upstream.body_idle, &self.body_idle);
         set(&mut config.shutdown_timeout, &self.shutdown_timeout);
         set(&mut config.drain_delay, &self.drain_delay);
         set(&mut config.lock_wait, &self.lock_wait);
-        config.postgres.create |= self.create;
+        set(&mut config.postgres.create, &self.create);
         set(&mut config.postgres.instance, &self.instance);
         config.admin.listen = self.admin.or(config.admin.listen);
         let file = |place: &mut Option<PathBuf>, said: &Option<PathBuf>| {
@@ -350,8 +352,12 @@ impl Proxy {
         file(&mut config.tls.cert, &self.tls_cert);
         file(&mut config.tls.key, &self.tls_key);
         file(&mut config.tls.client_ca, &self.tls_client_ca);
-        if self.no_control {
-            config.control.socket = Socket::Off;
+        match self.no_control {
+            Some(true) => config.control.socket = Socket::Off,
+            Some(false) if config.control.socket == Socket::Off => {
+                config.control.socket = Socket::Auto;
+            }
+            _ => {}
         }
         config.command.clone_from(&self.command);
         if let Some(durability) = self.durability {
@@ -372,7 +378,7 @@ impl Proxy {
 
     /// Changes the policy that routes start from, which is read before they are.
     pub(crate) fn apply_policy(&self, policy: &mut crate::config::Policy) {
-        policy.required |= self.required;
+        set(&mut policy.required, &self.required);
         set(&mut policy.ttl, &self.ttl);
         set(&mut policy.wait, &self.wait);
         set(&mut policy.scope, &self.scope);

@@ -1,22 +1,21 @@
 //! The configuration file.
 
-use std::net::SocketAddr;
-use std::time::SystemTime;
+use std::collections::BTreeSet;
 
-use http::{HeaderName, HeaderValue, Method};
-use oncekey::Durability;
-use oncekey_http::Recovery;
 use toml::de::DeTable;
 
 use super::listen::Listen;
-use super::model::{Config, ContractName, marker};
-use super::outcomes::{Outcome, Outcomes};
-use super::parts::{Host, LogFormat, Socket};
+use super::model::Config;
 use super::policy::{Policy, Route};
 use super::scope::Scope;
 use super::section::{Mistakes, Section};
 use super::store::StoreAt;
-use super::target::{Address, Speaks, Target};
+use super::target::Target;
+use super::values::{
+    address, collector, contract, durability, header_name, health, host, host_name, lease,
+    log_format, log_level, marker, method, one_of, outcome, passing_header, recovery,
+    response_size, route_path, size, socket, some_path, some_size, time, url,
+};
 use crate::base::units;
 
 /// Reads `text`, the file `name`, over `config`. `flags` changes the policy that routes start from.
@@ -40,16 +39,16 @@ pub(crate) fn read(
 }
 
 fn root(config: &mut Config, mut root: Section<'_>, flags: impl Fn(&mut Policy)) {
-    if let Some(listen) = root.texts("listen", Listen::parse) {
+    if let Some(listen) = root.some_texts("listen", Listen::parse) {
         config.listen = listen;
     }
     root.text("store", &mut config.store, StoreAt::parse);
     root.text("contract", &mut config.contract, contract);
-    if let Some(headers) = root.texts("headers", header_name) {
+    if let Some(headers) = root.some_texts("headers", passing_header) {
         config.headers = headers;
     }
     root.text("replay_marker", &mut config.replay_marker, |text| marker(text).map(Some));
-    root.text("documentation", &mut config.documentation, |text| Ok(Some(text.to_owned())));
+    root.text("documentation", &mut config.documentation, url);
     if let Some(trusted) = root.texts("trusted_proxies", str::parse) {
         config.trusted_proxies = trusted;
     }
@@ -59,14 +58,14 @@ fn root(config: &mut Config, mut root: Section<'_>, flags: impl Fn(&mut Policy))
             upstream.urls = urls;
         }
         section.flag("gateway", &mut upstream.gateway);
-        section.text("connect_timeout", &mut upstream.connect_timeout, units::duration);
+        section.text("connect_timeout", &mut upstream.connect_timeout, units::some_time);
         section.text("idle", &mut upstream.idle, units::duration);
         section.text("ca", &mut upstream.ca, |text| Ok(Some(text.into())));
-        section.text("body_idle", &mut upstream.body_idle, units::duration);
+        section.text("body_idle", &mut upstream.body_idle, units::some_time);
         section.text("keyed_connections", &mut upstream.fresh_for_keys, |text| {
             one_of(text, "keyed_connections", &[("pool", false), ("new", true)])
         });
-        section.number("max_connections", &mut upstream.max_connections);
+        section.number("max_connections", &mut upstream.max_connections, 1);
         section.text("health", &mut upstream.health, health);
         section.text("host", &mut upstream.host, host);
         section.flag("identity_for_keys", &mut upstream.identity_for_keys);
@@ -77,7 +76,11 @@ fn root(config: &mut Config, mut root: Section<'_>, flags: impl Fn(&mut Policy))
     // A route that says it itself stands above a flag, as the more special.
     flags(&mut config.policy);
     for mut section in root.sections("route") {
-        config.routes.extend(route(&config.policy, &mut section));
+        let Some(route) = route(&config.policy, &mut section) else { continue };
+        if let Some(twice) = config.routes.iter().find_map(|other| other.takes_also(&route)) {
+            section.note(format!("route {:?}: another one takes {twice}, too", route.path));
+        }
+        config.routes.push(route);
     }
     running(config, &mut root);
     reached(config, &mut root);
@@ -97,7 +100,7 @@ fn running(config: &mut Config, root: &mut Section<'_>) {
         let postgres = &mut config.postgres;
         section.flag("create", &mut postgres.create);
         section.text("schema", &mut postgres.schema, |text| Ok(text.to_owned()));
-        section.text("lease", &mut postgres.lease, units::duration);
+        section.text("lease", &mut postgres.lease, lease);
         section.text("instance", &mut postgres.instance, |text| Ok(text.to_owned()));
         section.text("ca", &mut postgres.ca, some_path);
     }
@@ -110,11 +113,11 @@ fn running(config: &mut Config, root: &mut Section<'_>) {
     }
     if let Some(mut section) = root.section("limits") {
         let limits = &mut config.limits;
-        section.number("max_connections", &mut limits.max_connections);
-        section.text("max_buffered", &mut limits.max_buffered, size);
-        section.text("header_timeout", &mut limits.header_timeout, units::duration);
-        section.text("request_body_idle", &mut limits.request_body_idle, units::duration);
-        section.text("tunnel_idle", &mut limits.tunnel_idle, units::duration);
+        section.number("max_connections", &mut limits.max_connections, 1);
+        section.text("max_buffered", &mut limits.max_buffered, some_size);
+        section.text("header_timeout", &mut limits.header_timeout, units::some_time);
+        section.text("request_body_idle", &mut limits.request_body_idle, units::some_time);
+        section.text("tunnel_idle", &mut limits.tunnel_idle, units::some_time);
     }
     if let Some(mut section) = root.section("log") {
         section.text("format", &mut config.log.format, log_format);
@@ -126,7 +129,7 @@ fn running(config: &mut Config, root: &mut Section<'_>) {
         section.text("collector", &mut traces.collector, collector);
         section.text("ca", &mut traces.ca, some_path);
         section.text("service", &mut traces.service, |text| Ok(text.to_owned()));
-        section.number("one_in", &mut traces.one_in);
+        section.number("one_in", &mut traces.one_in, 0);
     }
 }
 
@@ -157,7 +160,7 @@ fn reached(config: &mut Config, root: &mut Section<'_>) {
         section.text("listen", &mut admin.listen, address);
         section.text("token_file", &mut admin.token_file, some_path);
         section.text("viewer_token_file", &mut admin.viewer_token_file, some_path);
-        if let Some(hosts) = section.texts("hosts", |text| Ok(text.to_owned())) {
+        if let Some(hosts) = section.texts("hosts", host_name) {
             admin.hosts = hosts;
         }
         section.flag("read_only", &mut admin.read_only);
@@ -174,7 +177,7 @@ fn reached(config: &mut Config, root: &mut Section<'_>) {
 fn policy(policy: &mut Policy, section: &mut Section<'_>) {
     section.flag("required", &mut policy.required);
     section.text("recovery", &mut policy.recovery, recovery);
-    section.text("ttl", &mut policy.ttl, units::duration);
+    section.text("ttl", &mut policy.ttl, units::some_time);
     section.text("wait", &mut policy.wait, units::duration);
     section.text("scope", &mut policy.scope, Scope::parse);
     if let Some(headers) = section.texts("fingerprint_headers", header_name) {
@@ -184,11 +187,11 @@ fn policy(policy: &mut Policy, section: &mut Section<'_>) {
         policy.drop_headers = headers;
     }
     section.text("max_request_body", &mut policy.max_request_body, size);
-    section.text("max_response", &mut policy.max_response, size);
+    section.text("max_response", &mut policy.max_response, response_size);
     section.text("answer_within", &mut policy.answer_within, units::duration);
     section.text("give_up_after", &mut policy.give_up_after, units::duration);
-    let outcomes = &mut policy.outcomes;
-    section.entries("outcomes", |statuses, what| outcome(outcomes, statuses, what));
+    let (outcomes, mut said) = (&mut policy.outcomes, BTreeSet::new());
+    section.entries("outcomes", |statuses, what| outcome(outcomes, &mut said, statuses, what));
 }
 
 fn route(default: &Policy, section: &mut Section<'_>) -> Option<Route> {
@@ -204,169 +207,12 @@ fn route(default: &Policy, section: &mut Section<'_>) -> Option<Route> {
     (!route.path.is_empty()).then_some(route)
 }
 
-fn route_path(text: &str) -> Result<String, String> {
-    if text.split('/').any(|part| part.starts_with(':') || part.starts_with('*')) {
-        return Err(format!("route {text:?}: parameters are written {{id}}, the rest {{*rest}}"));
-    }
-    if !text.starts_with('/') {
-        return Err(format!("route {text:?}: a path begins with /"));
-    }
-    match matchit::Router::new().insert(text, ()) {
-        Ok(()) => Ok(text.to_owned()),
-        Err(error) => Err(format!("route {text:?}: {error}")),
-    }
-}
-
-/// Reads `"502,504" = "unknown"`.
-fn outcome(outcomes: &mut Outcomes, statuses: &str, what: &str) -> Result<(), String> {
-    for status in statuses.split(',') {
-        let status: u16 = match status.trim().parse() {
-            Ok(status @ 200..=599) => status,
-            _ => return Err(format!("{statuses:?}: statuses are numbers from 200 to 599")),
-        };
-        let may_have_run = status >= 500 || status == 408 || status < 400;
-        let outcome = match what {
-            "store" => Outcome::Stored,
-            "unknown" => Outcome::Unknown,
-            "release-at-least-once" => Outcome::Freed,
-            "release" if !may_have_run => Outcome::Freed,
-            "release" => {
-                return Err(format!(
-                    "{statuses:?} = \"release\" runs an operation again that may have happened; \
-                     write \"release-at-least-once\""
-                ));
-            }
-            _ => {
-                return Err(format!(
-                    "{statuses:?}: {what:?} is none of store, release, release-at-least-once, \
-                     unknown"
-                ));
-            }
-        };
-        outcomes.0.insert(status, outcome);
-    }
-    Ok(())
-}
-
-/// Reads a path; an empty one is none.
-fn some_path(text: &str) -> Result<Option<std::path::PathBuf>, String> {
-    Ok((!text.is_empty()).then(|| text.into()))
-}
-
-/// Reads a path of HTTP; an empty one is none.
-fn health(text: &str) -> Result<Option<String>, String> {
-    match text {
-        "" => Ok(None),
-        path if path.starts_with('/') && path.parse::<http::uri::PathAndQuery>().is_ok() => {
-            Ok(Some(path.to_owned()))
-        }
-        _ => Err(format!("health {text:?}: a path begins with /")),
-    }
-}
-
-/// Reads the address of a collector; an empty one is none.
-fn collector(text: &str) -> Result<Option<Target>, String> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let target = Target::parse(text)?;
-    match target.address {
-        Address::Tcp { speaks: Speaks::Http | Speaks::Https, .. } => {}
-        _ => {
-            return Err(format!("collector {text:?}: write http://HOST:4318 or https://HOST:4318"));
-        }
-    }
-    if target.base.ends_with("/v1/traces") {
-        return Err(format!("collector {text:?}: leave out /v1/traces, which is added"));
-    }
-    Ok(Some(target))
-}
-
-fn host(text: &str) -> Result<Host, String> {
-    match text {
-        "pass" => Ok(Host::Pass),
-        "upstream" => Ok(Host::Upstream),
-        name => match (name.parse::<http::uri::Authority>(), HeaderValue::from_str(name)) {
-            (Ok(_), Ok(value)) => Ok(Host::Literal(value)),
-            _ => Err(format!("host {text:?} is none of pass, upstream, or a name")),
-        },
-    }
-}
-
-fn socket(text: &str) -> Result<Socket, String> {
-    match text {
-        "auto" => Ok(Socket::Auto),
-        "off" => Ok(Socket::Off),
-        path if path.starts_with('/') => Ok(Socket::Path(path.into())),
-        _ => Err(format!("socket {text:?} is none of auto, off, or a path that begins with /")),
-    }
-}
-
-/// Reads a time; an empty one is none.
-fn time(text: &str) -> Result<Option<SystemTime>, String> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let read = humantime::parse_rfc3339(text);
-    read.map(Some)
-        .map_err(|error| format!("{text:?} is no time, write 2026-11-28T02:00:00Z: {error}"))
-}
-
-/// Reads an address; an empty one is none.
-fn address(text: &str) -> Result<Option<SocketAddr>, String> {
-    if text.is_empty() {
-        return Ok(None);
-    }
-    text.parse().map(Some).map_err(|_| format!("{text:?} is no address"))
-}
-
-fn header_name(text: &str) -> Result<HeaderName, String> {
-    HeaderName::from_bytes(text.as_bytes()).map_err(|_| format!("{text:?} is no name of a header"))
-}
-
-fn method(text: &str) -> Result<Method, String> {
-    Method::from_bytes(text.as_bytes()).map_err(|_| format!("{text:?} is no method"))
-}
-
-fn size(text: &str) -> Result<usize, String> {
-    let bytes = units::bytes(text)?;
-    usize::try_from(bytes).map_err(|_| format!("{text:?} is more than this machine can address"))
-}
-
-fn one_of<T: Copy>(text: &str, what: &str, choices: &[(&str, T)]) -> Result<T, String> {
-    let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
-    let chosen = choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice);
-    chosen.ok_or_else(|| format!("{what} {text:?} is none of {}", names.join(", ")))
-}
-
-pub(crate) fn contract(text: &str) -> Result<ContractName, String> {
-    use ContractName::{Default, Ietf, Stripe};
-    one_of(text, "contract", &[("default", Default), ("ietf", Ietf), ("stripe", Stripe)])
-}
-
-fn recovery(text: &str) -> Result<Recovery, String> {
-    one_of(text, "recovery", &[("hold", Recovery::Hold), ("retry", Recovery::Retry)])
-}
-
-fn durability(text: &str) -> Result<Durability, String> {
-    let choices = [("strict", Durability::Strict), ("relaxed", Durability::Relaxed)];
-    one_of(text, "durability", &choices)
-}
-
-fn log_format(text: &str) -> Result<LogFormat, String> {
-    use LogFormat::{Auto, Json, Text};
-    one_of(text, "format", &[("auto", Auto), ("text", Text), ("json", Json)])
-}
-
-fn log_level(text: &str) -> Result<tracing::Level, String> {
-    text.parse().map_err(|_| format!("level {text:?} is none of error, warn, info, debug, trace"))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::outcomes::Outcome;
     use super::super::print;
     use super::*;
-    use std::collections::BTreeSet;
+    use oncekey_http::Recovery;
     use std::time::Duration;
 
     fn mistakes(text: &str) -> Vec<String> {
@@ -475,6 +321,88 @@ path = "/v1/payments/:id"
             mistakes("policy = 1"),
             ["oncekey.toml:1:10: `policy` takes a table, not integer"]
         );
+    }
+
+    #[test]
+    fn a_value_beyond_its_bound_is_told_with_its_place_and_the_bound() {
+        for (section, line, said) in [
+            ("[policy]", "ttl = \"0\"", "at least 1ms"),
+            ("[policy]", "wait = \"40000d\"", "at most 876000h"),
+            ("[upstream]", "connect_timeout = \"0\"", "at least 1ms"),
+            ("[upstream]", "max_connections = 0", "a number from 1 to 4294967295"),
+            ("[limits]", "header_timeout = \"0\"", "at least 1ms"),
+            ("[limits]", "max_connections = -1", "a number from 1 to 4294967295"),
+            ("[postgres]", "lease = \"11m\"", "at most 10m"),
+            ("[admin]", "listen = \"9465\"", "write 127.0.0.1:9465"),
+            ("[admin]", "hosts = [\"a b\"]", "no name of a host"),
+            ("", "listen = []", "`listen` is empty"),
+            ("", "headers = [\"Host\"]", "is about a connection"),
+            ("", "replay_marker = \"Content-Length: 1\"", "is about a connection"),
+            ("", "documentation = \"no url\"", "is no URL"),
+            ("[upstream]", "urls = [\"http://h:99999\"]", "a port from 1 to 65535"),
+        ] {
+            let lines = mistakes(&format!("{section}\n{line}\n"));
+            let [told] = &lines[..] else { panic!("{line}: {lines:?}") };
+            assert!(told.starts_with("oncekey.toml:2:") && told.contains(said), "{told}");
+        }
+    }
+
+    #[test]
+    fn every_number_at_its_ends_is_taken_or_refused() {
+        let told = |section: &str, line: &str| mistakes(&format!("[{section}]\n{line}\n"));
+        let fields = [
+            ("upstream", "connect_timeout", [r#""0""#, r#""1ms""#, r#""1h""#]),
+            ("upstream", "body_idle", [r#""0""#, r#""1ms""#, r#""1h""#]),
+            ("upstream", "max_connections", ["0", "1", "4294967295"]),
+            ("limits", "max_connections", ["0", "1", "4294967295"]),
+            ("limits", "max_buffered", [r#""0""#, r#""1""#, r#""17179869183GiB""#]),
+            ("limits", "header_timeout", [r#""0""#, r#""1ms""#, r#""1h""#]),
+            ("limits", "request_body_idle", [r#""999us""#, r#""1ms""#, r#""1h""#]),
+            ("policy", "ttl", [r#""0""#, r#""1ms""#, r#""36500days""#]),
+            ("policy", "max_response", [r#""16777217""#, r#""0""#, r#""16MiB""#]),
+        ];
+        for (section, field, [wrong, least, most]) in fields {
+            let lines = told(section, &format!("{field} = {wrong}"));
+            let bound = ["at least", "at most", "a number from 1"];
+            let names_bound = bound.iter().any(|bound| lines.join("").contains(bound));
+            assert!(names_bound && lines[0].starts_with("oncekey.toml:2:"), "{field}: {lines:?}");
+            for right in [least, most] {
+                assert_eq!(told(section, &format!("{field} = {right}")), [""; 0], "{field}");
+            }
+        }
+        // The longest times that can be written.
+        for (section, field) in [
+            ("upstream", "connect_timeout"),
+            ("upstream", "idle"),
+            ("upstream", "body_idle"),
+            ("limits", "header_timeout"),
+            ("limits", "request_body_idle"),
+            ("limits", "tunnel_idle"),
+            ("policy", "ttl"),
+            ("policy", "wait"),
+            ("policy", "answer_within"),
+            ("policy", "give_up_after"),
+        ] {
+            let line = format!("{field} = \"18446744073709551615s\"");
+            let lines = told(section, &line);
+            assert!(lines.join("").contains("at most 876000h"), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn two_routes_do_not_take_the_same_requests() {
+        let two = |one: &str, other: &str| {
+            mistakes(&format!(
+                "[[route]]\npath = \"/a\"\n{one}\n[[route]]\npath = \"/a\"\n{other}\n"
+            ))
+        };
+        let put = "methods = [\"PUT\"]";
+        let told = ["oncekey.toml:4:1: route \"/a\": another one takes every method, too"];
+        assert_eq!(two("", ""), told);
+        let told = ["oncekey.toml:4:1: route \"/a\": another one takes PUT, too"];
+        assert_eq!(two(put, "methods = [\"POST\", \"PUT\"]"), told);
+        assert_eq!(two("", put), [""; 0]);
+        assert_eq!(two("methods = [\"POST\"]", put), [""; 0]);
     }
 
     #[test]

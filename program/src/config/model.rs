@@ -1,5 +1,6 @@
 //! All settings of the proxy.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -166,7 +167,6 @@ impl Config {
                 "certificates of clients need TLS: say --tls-cert and --tls-key, too".to_owned()
             );
         }
-        self.check_ranges()?;
         self.check_scopes()
     }
 
@@ -308,7 +308,8 @@ impl Config {
                 && self.admin.hosts.is_empty(),
             "[admin] is reachable from other machines under none of their names: list them in hosts",
         );
-        warnings.dedup();
+        let mut told = HashSet::new();
+        warnings.retain(|warning| told.insert(warning.clone()));
         warnings
     }
 }
@@ -321,18 +322,6 @@ impl ContractName {
             Self::Stripe => "stripe",
         }
     }
-}
-
-/// Reads `NAME: VALUE` or `none`.
-pub(crate) fn marker(text: &str) -> Result<Option<(HeaderName, HeaderValue)>, String> {
-    if text == "none" {
-        return Ok(None);
-    }
-    let wrong = || format!("replay marker {text:?}: write none or \"Name: value\"");
-    let (name, value) = text.split_once(':').ok_or_else(wrong)?;
-    let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| wrong())?;
-    let value = HeaderValue::from_str(value.trim()).map_err(|_| wrong())?;
-    Ok(Some((name, value)))
 }
 
 #[cfg(test)]

@@ -48,6 +48,19 @@ pub(crate) struct Route {
     pub(crate) policy: Policy,
 }
 
+impl Route {
+    /// Requests that both routes would take, in words.
+    pub(crate) fn takes_also(&self, other: &Self) -> Option<String> {
+        if self.path != other.path {
+            return None;
+        }
+        if self.methods.is_empty() && other.methods.is_empty() {
+            return Some("every method".to_owned());
+        }
+        self.methods.iter().find(|method| other.methods.contains(method)).map(Method::to_string)
+    }
+}
+
 impl Default for Policy {
     fn default() -> Self {
         Self {

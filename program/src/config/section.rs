@@ -98,12 +98,16 @@ impl<'a> Section<'a> {
         }
     }
 
-    pub(crate) fn number(&mut self, field: &'static str, place: &mut u32) {
+    /// Reads a number of at least `least`.
+    pub(crate) fn number(&mut self, field: &'static str, place: &mut u32, least: u32) {
         let Some(value) = self.value(field) else { return };
         let number = value.get_ref().as_integer();
         match number.and_then(|number| u32::from_str_radix(number.as_str(), number.radix()).ok()) {
-            Some(read) => *place = read,
-            None => self.wrong(value, field, "a number"),
+            Some(read) if read >= least => *place = read,
+            _ => {
+                let text = format!("`{field}` takes a number from {least} to {}", u32::MAX);
+                self.mistakes.add(value.span(), text);
+            }
         }
     }
 
@@ -125,6 +129,21 @@ impl<'a> Section<'a> {
                 Some(Err(message)) => self.mistakes.add(member.span(), message),
                 None => self.wrong(member, field, "a list of strings"),
             }
+        }
+        Some(read)
+    }
+
+    /// As [`texts`](Self::texts), where an empty list would leave nothing.
+    pub(crate) fn some_texts<T>(
+        &mut self,
+        field: &'static str,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Option<Vec<T>> {
+        let read = self.texts(field, parse)?;
+        let value = self.value(field)?;
+        if value.get_ref().as_array().is_some_and(|list| list.is_empty()) {
+            let text = format!("`{field}` is empty; leave it out for the default");
+            self.mistakes.add(value.span(), text);
         }
         Some(read)
     }
@@ -173,6 +192,11 @@ impl<'a> Section<'a> {
                 None => self.wrong(value, name.get_ref(), "a string"),
             }
         }
+    }
+
+    /// Notes a mistake of the whole table.
+    pub(crate) fn note(&self, message: String) {
+        self.mistakes.add(self.at.clone(), message);
     }
 
     /// Notes that a field must be there which is not.

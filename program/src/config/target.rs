@@ -52,15 +52,20 @@ impl Target {
             Some("h2c") => Speaks::H2c,
             _ => return Err(format!("{text:?}: write http://HOST:PORT or unix:/PATH")),
         };
-        if uri.query().is_some() || uri.authority().is_some_and(|a| a.as_str().contains('@')) {
-            return Err(format!("{text:?}: an upstream has no query and no user"));
+        // What is behind a # is no part of what was read.
+        if text.contains(['?', '#']) || uri.authority().is_some_and(|a| a.as_str().contains('@')) {
+            return Err(format!("{text:?}: an upstream has no query, no fragment and no user"));
         }
         let host = uri.host().unwrap_or_default();
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         if host.is_empty() {
             return Err(format!("{text:?} has no host"));
         }
-        let port = uri.port_u16().unwrap_or(if speaks == Speaks::Https { 443 } else { 80 });
+        let port = match port(&uri, text)? {
+            Some(port) => port,
+            None if speaks == Speaks::Https => 443,
+            None => 80,
+        };
         Ok(of(Address::Tcp { host, port, speaks }, uri.path()))
     }
 
@@ -104,6 +109,19 @@ impl Target {
     }
 }
 
+/// The port of a URL, where it has one.
+fn port(uri: &Uri, text: &str) -> Result<Option<u16>, String> {
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let behind = authority.strip_prefix(uri.host().unwrap_or_default()).unwrap_or_default();
+    match behind.strip_prefix(':') {
+        None | Some("") => Ok(None),
+        Some(digits) => match digits.parse() {
+            Ok(port @ 1..) => Ok(Some(port)),
+            _ => Err(format!("{text:?}: {digits:?} is no port, write a port from 1 to 65535")),
+        },
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
@@ -125,12 +143,24 @@ mod tests {
         assert_eq!(tcp("http://127.0.0.1:3000"), ("127.0.0.1".into(), 3000, String::new()));
         assert_eq!(tcp("http://app/"), ("app".into(), 80, String::new()));
         assert_eq!(tcp("http://[::1]:3000/a/b/"), ("::1".into(), 3000, "/a/b".into()));
+        assert_eq!(tcp("http://h:"), ("h".into(), 80, String::new()));
         let unix = Target::parse("unix:/run/app.sock").unwrap();
         assert_eq!(unix.address, Address::Unix("/run/app.sock".into()));
         let tls = Target::parse("https://app").unwrap().address;
         assert!(Target::parse("h2c://app:1").unwrap().is_h2c());
         assert_eq!(tls, Address::Tcp { host: "app".into(), port: 443, speaks: Speaks::Https });
-        for wrong in ["127.0.0.1:3000", "ftp://h", "unix:app", "http://u@h", "http://h?q", ""] {
+        for wrong in [
+            "127.0.0.1:3000",
+            "ftp://h",
+            "unix:app",
+            "http://u@h",
+            "http://h?q",
+            "",
+            "http://h#f",
+            "http://h:0",
+            "http://h:65536",
+            "http://[::1]:x",
+        ] {
             assert!(Target::parse(wrong).is_err(), "{wrong}");
         }
     }

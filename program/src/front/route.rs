@@ -79,9 +79,10 @@ impl Routes {
     pub(crate) fn find(&self, parts: &Parts) -> (&Arc<Route>, Vec<(String, String)>) {
         let none = (&self.fallback, Vec::new());
         let Ok(found) = self.router.at(parts.uri.path()) else { return none };
-        let fits =
-            |entry: &&Entry| entry.methods.is_empty() || entry.methods.contains(&parts.method);
-        let Some(Entry { route, .. }) = found.value.iter().find(fits) else { return none };
+        // A route of the method stands above one of every method.
+        let named = found.value.iter().find(|entry| entry.methods.contains(&parts.method));
+        let every = || found.value.iter().find(|entry| entry.methods.is_empty());
+        let Some(Entry { route, .. }) = named.or_else(every) else { return none };
         let parameters = match route.scope {
             Scope::Path(_) => found
                 .params

@@ -20,6 +20,7 @@ use super::maker::Maker;
 use super::reload::{Configure, Reloader};
 use super::store;
 use crate::base::exit::Failure;
+use crate::base::say::say;
 use crate::base::{notify, units};
 use crate::config::{self, Config, Socket};
 use crate::front::listener::{self, Passed};
@@ -216,10 +217,13 @@ fn cannot_listen(address: &impl Display, error: &io::Error) -> Failure {
 fn greet(config: &Config, engine: &Engine, urls: &[String], desk: &Desk) {
     let list = |members: &[String]| members.join(", ");
     let upstreams: Vec<_> = config.upstream.urls.iter().map(ToString::to_string).collect();
-    eprintln!("oncekey: listening on {} for {}", list(urls), list(&upstreams));
+    say(&format!("oncekey: listening on {} for {}", list(urls), list(&upstreams)));
     let ttl = units::show_duration(config.policy.ttl);
     let unknown = engine.stats().orphans;
-    eprintln!("oncekey: store {}, ttl {ttl}, {unknown} keys with unknown outcome", config.store);
+    say(&format!(
+        "oncekey: store {}, ttl {ttl}, {unknown} keys with unknown outcome",
+        config.store
+    ));
     let contract = config.contract();
     let headers: Vec<_> = contract.headers.iter().map(ToString::to_string).collect();
     let methods = match &contract.methods {
@@ -228,21 +232,21 @@ fn greet(config: &Config, engine: &Engine, urls: &[String], desk: &Desk) {
         }
         _ => "every method but GET, HEAD, OPTIONS, TRACE".to_owned(),
     };
-    eprintln!("oncekey: keys in {}; {methods}", headers.join(" or "));
+    say(&format!("oncekey: keys in {}; {methods}", headers.join(" or ")));
     if let Some(socket) = &desk.socket {
-        eprintln!("oncekey: control socket {}", socket.path().display());
+        say(&format!("oncekey: control socket {}", socket.path().display()));
     }
     if let Some(address) = config.admin.listen {
-        eprintln!(
+        say(&format!(
             "oncekey: console http://{address}/; `oncekey console` prints a link that signs a browser in"
-        );
+        ));
     }
     if let Some(url) = urls.iter().find(|url| url.starts_with("http://")) {
         let name = headers.first().map_or("", String::as_str);
-        eprintln!(
+        say(&format!(
             "try: curl -i {}/ -H '{name}: demo-1' -d '{{}}'",
             url.replace("0.0.0.0", "localhost")
-        );
+        ));
     }
 }
 

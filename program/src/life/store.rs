@@ -9,6 +9,7 @@ use oncekey_http::IdempotencyLayer;
 
 use super::desk::Health;
 use crate::base::exit::Failure;
+use crate::base::say::say;
 use crate::config::{Config, StoreAt};
 
 /// How often the proxy looks whether the store failed, and the shortest pause before it is reopened.
@@ -36,6 +37,17 @@ pub(crate) async fn open(config: &Config) -> Result<Engine, Failure> {
     })
 }
 
+/// What opening the store would refuse, without opening it.
+pub(crate) fn check(config: &Config) -> Result<(), Failure> {
+    let checked = match &config.store {
+        StoreAt::Directory(_) => embedded(config).validate(),
+        StoreAt::Postgres(url) => {
+            shared_engine(config).validate().and_then(|()| shared(config, url).map(drop))
+        }
+    };
+    checked.map_err(|error| Failure::usage(error.to_string()))
+}
+
 fn embedded(config: &Config) -> Options {
     let max_response = config.max_response();
     Options::new()
@@ -48,20 +60,23 @@ fn embedded(config: &Config) -> Options {
         .lock_wait(config.lock_wait)
 }
 
-fn shared(config: &Config, url: &str) -> oncekey::Result<oncekey_postgres::Options> {
-    let postgres = &config.postgres;
-    let engine = oncekey::fleet::Options {
+fn shared_engine(config: &Config) -> oncekey::fleet::Options {
+    oncekey::fleet::Options {
         ttl: config.policy.ttl,
         max_response: config.max_response(),
-        lease: postgres.lease,
-        instance_name: postgres.instance.clone(),
+        lease: config.postgres.lease,
+        instance_name: config.postgres.instance.clone(),
         durable_claims: config.engine.durability == Durability::Strict,
         ..Default::default()
-    };
+    }
+}
+
+fn shared(config: &Config, url: &str) -> oncekey::Result<oncekey_postgres::Options> {
+    let postgres = &config.postgres;
     let options = oncekey_postgres::Options::new(url)
         .schema(&postgres.schema)
         .create(postgres.create)
-        .engine(engine);
+        .engine(shared_engine(config));
     let Some(path) = &postgres.ca else { return Ok(options) };
     let pem = std::fs::read(path).map_err(|source| {
         let message = format!("the certificates of [postgres] ca, {}", path.display());
@@ -83,10 +98,10 @@ pub(crate) fn close(engine: &Engine) -> Result<(), Failure> {
     let report =
         closed.map_err(|error| Failure::failed(format!("cannot close the store: {error}")))?;
     let (executed, replayed) = (stats.completed, stats.replayed);
-    eprintln!(
+    say(&format!(
         "closed: {executed} executed, {replayed} replayed, {} left in flight",
         report.in_flight
-    );
+    ));
     Ok(())
 }
 

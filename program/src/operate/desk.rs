@@ -121,8 +121,9 @@ fn resolve_here(engine: &Engine, key: &Key, each: &Value) -> Result<Value, Failu
 /// The response of a resolution in its stored form.
 fn response_of(each: &Value) -> Result<Vec<u8>, Failure> {
     let status = each["status"].as_u64().and_then(|status| u16::try_from(status).ok());
+    let status = status.filter(|status| (200..=599).contains(status));
     let status = status.and_then(|status| StatusCode::from_u16(status).ok());
-    let status = status.ok_or_else(|| Failure::usage("status is not an HTTP status"))?;
+    let status = status.ok_or_else(|| Failure::usage("status is none from 200 to 599"))?;
     let mut headers = HeaderMap::new();
     for pair in each["headers"].as_array().into_iter().flatten() {
         let name = HeaderName::try_from(pair[0].as_str().unwrap_or_default());

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::show::{self, Time};
 use crate::base::exit::{Exit, Failure};
+use crate::base::say::say;
 
 /// How results are shown.
 #[derive(Args, Clone, Debug)]
@@ -134,7 +135,7 @@ impl Output {
     /// A remark for people, on standard error.
     pub(crate) fn note(&self, text: &str) {
         if !self.quiet {
-            eprintln!("{text}");
+            say(text);
         }
     }
 

@@ -1,0 +1,22 @@
+//! What a start would refuse of a configuration, without a start.
+
+use super::store;
+use crate::base::exit::Failure;
+use crate::config::{Config, Scope};
+use crate::front::jwt::Tokens;
+use crate::front::tls::Tls;
+use crate::upstream::Upstreams;
+
+/// Reads the files that a configuration names, and holds the options of its store against their bounds.
+///
+/// # Errors
+/// As the start would say it.
+pub(crate) fn check(config: &Config) -> Result<(), Failure> {
+    store::check(config)?;
+    Tls::new(&config.tls).map_err(Failure::usage)?;
+    Upstreams::new(&config.upstream).map_err(Failure::usage)?;
+    if config.policies().any(|policy| matches!(policy.scope, Scope::Jwt(_))) {
+        Tokens::new(&config.jwt).map_err(Failure::usage)?;
+    }
+    Ok(())
+}
