@@ -74,17 +74,25 @@
 //!
 //! # Features
 //!
-//! None is on by default. `metrics` reports to the facade `metrics`, `tracing` to `tracing`; `serde` writes and
-//! reads [`Key`], [`Options`], [`Stats`] and [`CloseReport`], and writes [`Verification`];
-//! `stepping` is for the tests of this crate and promises nothing.
+//! | feature | what it adds |
+//! |---|---|
+//! | `embedded` (default) | the store in a directory: [`Engine::open`], [`Options`], [`Reader`], [`verify`]. Without it the crate is what `oncekey-postgres` needs, and neither redb nor the journal is compiled |
+//! | `metrics` | reports to the facade `metrics` |
+//! | `tracing` | reports to `tracing` |
+//! | `serde` | writes and reads [`Key`], [`Options`], [`Stats`] and [`CloseReport`], and writes [`Verification`] |
+//! | `testing` | the seams to the filesystem and the clocks: [`disk`], [`Clock`], [`Options::disk`], [`Options::clock`]. The crate `oncekey-testing` has twins for them |
+//! | `stepping` | is for the tests of this crate and promises nothing |
 //!
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
+// Some of the shared parts serve the embedded store alone.
+#![cfg_attr(not(feature = "embedded"), allow(dead_code, unused_imports))]
 
 mod admission;
 mod api;
 mod backend;
 mod base;
+#[cfg(feature = "embedded")]
 mod embedded;
 #[cfg(not(any(oncekey_loom, oncekey_shuttle)))]
 #[doc(hidden)]
@@ -102,18 +110,25 @@ pub use api::run::{Run, RunError};
 pub use backend::reports::{Bucket, CloseReport, Damage, Statistic, Stats, Verification};
 pub use base::bytes::SharedBytes;
 pub use base::error::{Error, ErrorKind, Result};
-pub use embedded::clock::{Clock, OsClock};
-pub use embedded::disk;
-pub use embedded::durability::Durability;
 #[cfg(fuzzing)]
 pub use embedded::fuzzing;
-pub use embedded::open::verify;
-pub use embedded::options::Options;
-pub use embedded::owner::owner;
-pub use embedded::reader::Reader;
 #[cfg(feature = "stepping")]
 #[doc(hidden)]
 pub use embedded::stepper as stepping;
+#[cfg(feature = "testing")]
+pub use embedded::{
+    clock::{Clock, OsClock},
+    disk,
+};
+#[cfg(feature = "embedded")]
+pub use embedded::{
+    disk::os::{fill_standard_streams, network_filesystem},
+    durability::Durability,
+    open::verify,
+    options::Options,
+    owner::owner,
+    reader::Reader,
+};
 pub use semantics::fingerprint::{Fingerprint, FingerprintBuilder, MAX_LABEL_LEN, MAX_PARTS};
 pub use semantics::http_request::{FingerprintedHeaders, HttpRequest, MAX_FINGERPRINTED_HEADERS};
 pub use semantics::key::{Key, MAX_KEY_LEN};

@@ -1,12 +1,11 @@
 //! The numbers of the standard streams.
 
-use oncekey::disk::OsDisk;
 
 use crate::boundary::failure::Failure;
 
 /// Called before a runtime opens sockets by itself: none gets a number that the program prints to.
 pub(crate) fn fill_standard_streams() -> Result<(), Failure> {
-    OsDisk::fill_standard_streams().map_err(|error| {
+    oncekey::fill_standard_streams().map_err(|error| {
         Failure::io(format!("a standard stream is closed, and there is no /dev/null: {error}"))
     })
 }

@@ -206,12 +206,13 @@ fn one_line(message: String) -> String {
     line
 }
 
+/// Too many open files in the process, and in the system: the same numbers on every Unix.
+const EMFILE: i32 = 24;
+const ENFILE: i32 = 23;
+
 /// Whether no file could be opened, since the process or the system has too many open.
 pub(crate) fn is_descriptor_shortage(error: &std::io::Error) -> bool {
-    let [process, system] = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
-    error
-        .raw_os_error()
-        .is_some_and(|raw| raw == process.raw_os_error() || raw == system.raw_os_error())
+    error.raw_os_error().is_some_and(|raw| [EMFILE, ENFILE].contains(&raw))
 }
 
 impl fmt::Display for Error {

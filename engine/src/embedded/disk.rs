@@ -1,7 +1,7 @@
 //! The seam between the engine and a filesystem: everything that oncekey reads, writes or syncs
 //! goes through [`Disk`], so that a test can put a disk that fails in its place.
 
-mod os;
+pub(crate) mod os;
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -89,13 +89,10 @@ pub enum Lockable<'a> {
 }
 
 /// An open file.
+#[allow(clippy::len_without_is_empty, reason = "no list: nothing asks whether a file has no bytes")]
 pub trait DiskFile: Debug + Send + Sync {
     /// The length in bytes.
     fn len(&self) -> io::Result<u64>;
-    /// Whether the file has no bytes.
-    fn is_empty(&self) -> io::Result<bool> {
-        Ok(self.len()? == 0)
-    }
     /// Fills `buffer` from `offset`; reading past the end is [`io::ErrorKind::UnexpectedEof`].
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
     /// Writes all of `bytes` at `offset`, growing the file if need be.

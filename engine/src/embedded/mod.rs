@@ -1,8 +1,10 @@
 //! The embedded store: one directory, held by one process.
 
 pub(crate) mod backup;
+#[cfg_attr(not(feature = "testing"), allow(unreachable_pub))]
 pub(crate) mod clock;
 pub(crate) mod directory;
+#[cfg_attr(not(feature = "testing"), allow(unreachable_pub))]
 pub mod disk;
 pub(crate) mod durability;
 #[cfg(fuzzing)]

@@ -322,12 +322,14 @@ impl Options {
     }
 
     /// The filesystem. Default [`OsDisk`]; tests put one that fails in its place.
+    #[cfg(feature = "testing")]
     pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
         self.disk = disk;
         self
     }
 
     /// The clocks. Default [`OsClock`]; tests put one in its place that they turn by hand.
+    #[cfg(feature = "testing")]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self

@@ -6,8 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
-use oncekey::Durability;
-use oncekey::disk::{Disk, OsDisk};
+use oncekey::{Durability, network_filesystem};
 use oncekey_http::Contract;
 
 use super::listen::Listen;
@@ -256,7 +255,7 @@ impl Config {
 
     /// Settings that are allowed, and are seldom meant.
     pub(crate) fn warnings(&self) -> Vec<String> {
-        self.warnings_where(|path| OsDisk.network_filesystem(path).ok().flatten())
+        self.warnings_where(|path| network_filesystem(path).ok().flatten())
     }
 
     /// `network` names the network filesystem that a path lies on.

@@ -23,33 +23,6 @@ const GROUP_AND_OTHERS: Mode = Mode::RWXG.union(Mode::RWXO);
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OsDisk;
 
-impl OsDisk {
-    /// Puts a `/dev/null` that refuses writes in the place of each standard stream that is closed, for the rest of the
-    /// process. Else code that opens descriptors by itself, as a runtime for sockets does, gets their numbers, and
-    /// whatever the process prints. Programs in Rust and Go need no such call: they begin so.
-    ///
-    /// # Errors
-    /// A stream is closed, and `/dev/null` cannot be opened.
-    pub fn fill_standard_streams() -> io::Result<()> {
-        // A /dev/null that an open holds for a moment would pass for a stream.
-        let _turn = ONE_AT_A_TIME.lock();
-        let is_closed = |stream: BorrowedFd<'_>| rustix::io::fcntl_getfd(stream).is_err();
-        let closed = || {
-            is_closed(io::stdin().as_fd())
-                || is_closed(io::stdout().as_fd())
-                || is_closed(io::stderr().as_fd())
-        };
-        while closed() {
-            let null = open_null()?;
-            if null.as_raw_fd() < STREAMS {
-                // For good: the process may put another file in its place at any time.
-                let _ = null.into_raw_fd();
-            }
-        }
-        Ok(())
-    }
-}
-
 impl Disk for OsDisk {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         match rustix::fs::mkdir(path, OWNER_DIRECTORY) {
@@ -84,28 +57,59 @@ impl Disk for OsDisk {
         self.open_dir(path)?.sync()
     }
 
-    #[cfg(target_os = "linux")]
     fn network_filesystem(&self, path: &Path) -> io::Result<Option<&'static str>> {
-        // Magic numbers: statfs(2) and linux/magic.h; Lustre and GPFS from their own headers.
-        let name = match rustix::fs::statfs(path)?.f_type as u32 {
-            0x0000_6969 => "NFS",
-            0x0000_517b | 0xfe53_4d42 => "SMB",
-            0xff53_4d42 => "CIFS",
-            0x0102_1997 => "9P",
-            0x5346_414f => "AFS",
-            0x00c3_6400 => "Ceph",
-            0x7375_7245 => "Coda",
-            0x0bd0_0bd0 => "Lustre",
-            0x4750_4653 => "GPFS",
-            _ => return Ok(None),
-        };
-        Ok(Some(name))
+        network_filesystem(path)
     }
+}
 
+/// The name of the network filesystem that holds `path`, if it is one: a store there is refused, unless the
+/// [options](crate::Options::allow_network_filesystem) allow it. Known on Linux alone.
+///
+/// # Errors
+/// There is no such path, or it may not be read.
+pub fn network_filesystem(path: &Path) -> io::Result<Option<&'static str>> {
+    #[cfg(target_os = "linux")]
+    // Magic numbers: statfs(2) and linux/magic.h; Lustre and GPFS from their own headers.
+    let name = match rustix::fs::statfs(path)?.f_type as u32 {
+        0x0000_6969 => Some("NFS"),
+        0x0000_517b | 0xfe53_4d42 => Some("SMB"),
+        0xff53_4d42 => Some("CIFS"),
+        0x0102_1997 => Some("9P"),
+        0x5346_414f => Some("AFS"),
+        0x00c3_6400 => Some("Ceph"),
+        0x7375_7245 => Some("Coda"),
+        0x0bd0_0bd0 => Some("Lustre"),
+        0x4750_4653 => Some("GPFS"),
+        _ => None,
+    };
     #[cfg(not(target_os = "linux"))]
-    fn network_filesystem(&self, _path: &Path) -> io::Result<Option<&'static str>> {
-        Ok(None)
+    let name = path.metadata().map(|_| None)?;
+    Ok(name)
+}
+
+/// Puts a `/dev/null` that refuses writes in the place of each standard stream that is closed, for the rest of the
+/// process. Else code that opens descriptors by itself, as a runtime for sockets does, gets their numbers, and
+/// whatever the process prints. Programs in Rust and Go need no such call: they begin so.
+///
+/// # Errors
+/// A stream is closed, and `/dev/null` cannot be opened.
+pub fn fill_standard_streams() -> io::Result<()> {
+    // A /dev/null that an open holds for a moment would pass for a stream.
+    let _turn = ONE_AT_A_TIME.lock();
+    let is_closed = |stream: BorrowedFd<'_>| rustix::io::fcntl_getfd(stream).is_err();
+    let closed = || {
+        is_closed(io::stdin().as_fd())
+            || is_closed(io::stdout().as_fd())
+            || is_closed(io::stderr().as_fd())
+    };
+    while closed() {
+        let null = open_null()?;
+        if null.as_raw_fd() < STREAMS {
+            // For good: the process may put another file in its place at any time.
+            let _ = null.into_raw_fd();
+        }
     }
+    Ok(())
 }
 
 const DIRECTORY_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
