@@ -43,9 +43,9 @@ RUN_BY = {
         f"run: {kind}": f'clients/test/snippets.py: "{kind}"' for kind in ("js", "python", "go", "axios", "tenacity")
     },
     "docs/commands.md": {
-        "files": 'program/tests/commands.rs: documented("files")',
-        "files, with jq": 'program/tests/commands.rs: documented("files, with jq")',
-        "server": 'program/tests/commands.rs: documented("server")',
+        "files": 'program/tests/commands/page.rs: documented("files")',
+        "files, with jq": 'program/tests/commands/page.rs: documented("files, with jq")',
+        "server": 'program/tests/commands/page.rs: documented("server")',
     },
     "docs/proxy.md": {
         "cargo run --release -p oncekey-program -- proxy": ".ci/proxy_command: the proxy",

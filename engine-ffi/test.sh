@@ -100,9 +100,9 @@ go_package() {
     local crossing
     crossing=$(mktemp -d)
     export ONCEKEY_CROSSING=$crossing/store
-    cargo test -p oncekey-ffi --test http_layer -- --ignored --exact crossing_1_the_rust_layer_stores_a_response
+    cargo test -p oncekey-ffi --test http_layer -- --ignored --exact crossing::crossing_1_the_rust_layer_stores_a_response
     go test -count=1 -run Crossing ./oncekeyhttp
-    cargo test -p oncekey-ffi --test http_layer -- --ignored --exact crossing_3_the_rust_layer_replays_what_go_stored
+    cargo test -p oncekey-ffi --test http_layer -- --ignored --exact crossing::crossing_3_the_rust_layer_replays_what_go_stored
     rm -rf "$crossing"
     cd ..
     step "the Go modules of a release, as a stranger builds with them"

@@ -11,7 +11,7 @@ import (
 	oncekey "github.com/oncekey/oncekey/engine-ffi/go"
 )
 
-// The second of three steps, between two of tests/http_layer.rs: a store that the Rust layer wrote is
+// The second of three steps, between two of tests/http_layer/crossing.rs: a store that the Rust layer wrote is
 // served here, and the Rust layer serves what is stored here.
 func TestCrossing2WithTheRustLayer(t *testing.T) {
 	directory := os.Getenv("ONCEKEY_CROSSING")

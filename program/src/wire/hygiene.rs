@@ -151,9 +151,7 @@ fn is_host(host: &HeaderValue) -> bool {
 
 /// The members of `Transfer-Encoding`.
 fn codings(headers: &HeaderMap) -> Vec<&[u8]> {
-    let values = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let members = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    members.map(<[u8]>::trim_ascii).filter(|coding| !coding.is_empty()).collect()
+    list_members(headers, &header::TRANSFER_ENCODING).filter(|coding| !coding.is_empty()).collect()
 }
 
 /// Whether a request carries a header that its client took for that of a key, and that is none of
