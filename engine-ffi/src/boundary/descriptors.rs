@@ -1,6 +1,5 @@
 //! The numbers of the standard streams.
 
-
 use crate::boundary::failure::Failure;
 
 /// Called before a runtime opens sockets by itself: none gets a number that the program prints to.
