@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::OnceLock;
 
 use crate::base::bytes::SharedBytes;
-use crate::base::codec::{Decoder, Encode};
+use crate::base::codec::{Decoder, Encode, checksum};
 use crate::base::error::{Error, Result};
 use crate::semantics::secret::Secret;
 
@@ -21,17 +21,21 @@ const VERSION: u8 = 1;
 /// The length of the keyed hash over all parts, in bytes.
 const TOTAL_LEN: usize = 16;
 
-/// The length of a BLAKE3 digest, in bytes.
-const DIGEST_LEN: usize = blake3::OUT_LEN;
-
 /// The length of a stored fingerprint before its parts: version, total, number of parts.
 const HEAD_LEN: usize = 1 + TOTAL_LEN + 1;
 
-/// BLAKE3 digests of the labelled parts of a request.
+/// The bytes of a part's tag that are stored.
+const TAG_LEN: usize = 8;
+
+/// The longest value that stands for itself, in bytes; a longer one is represented by its digest. Most requests
+/// are hashed at once this way, and a large body is not copied.
+const INLINE: usize = 256;
+
+/// The labelled parts of a request, hashed with BLAKE3.
 ///
 /// Two requests are identical when they have the same parts in the same order with the same bytes.
-/// Every part is hashed by itself, so that a mismatch can name the parts that differ; what is
-/// stored is keyed with a secret of the store and reveals nothing of the request.
+/// A mismatch names the parts that differ; what is stored is keyed with a secret of the store and
+/// reveals nothing of the request.
 ///
 /// ```
 /// use oncekey::Fingerprint;
@@ -44,73 +48,148 @@ const HEAD_LEN: usize = 1 + TOTAL_LEN + 1;
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Fingerprint {
-    parts: Vec<Part>,
-    /// Over all parts, made once however often the fingerprint is begun with.
-    digest: [u8; DIGEST_LEN],
+    parts: Parts,
+    /// Of all parts, made once however often the fingerprint is begun with.
+    digest: [u8; blake3::OUT_LEN],
 }
 
-#[derive(Clone, PartialEq, Eq)]
-struct Part {
-    label: Cow<'static, str>,
-    digest: [u8; DIGEST_LEN],
-}
-
-/// Prints the label: the value can be guessed from a digest without a key.
-impl fmt::Debug for Part {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.label.fmt(f)
-    }
-}
-
-/// Prints the labels of the parts.
+/// Prints the labels of the parts: the values may be secret.
 impl fmt::Debug for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Fingerprint").field(&self.parts).finish()
     }
 }
 
+/// Labelled values in one buffer, in a form that no other parts have.
+///
+/// ```text
+/// parts × (label length u32 | label | value length u64 | value, or BLAKE3 of it when it is longer than 256 bytes)
+/// ```
+///
+/// The lengths say where everything ends and which of the two forms a value has, so different parts give different
+/// bytes, unless two long values have one digest. Hence who finds two requests with one digest has found
+/// a collision of BLAKE3.
+#[derive(Clone, Default, PartialEq, Eq)]
+struct Parts {
+    bytes: Vec<u8>,
+    count: usize,
+    /// The bytes of the longest label.
+    longest: usize,
+}
+
+/// A part as it stands in [`Parts`].
+struct Part<'a> {
+    label: &'a [u8],
+    /// The length of the value, then the value or its digest.
+    content: &'a [u8],
+}
+
+impl Part<'_> {
+    /// Tells two values of a part apart when a mismatch is explained. That there is one is decided by the total.
+    fn tag(&self) -> [u8; TAG_LEN] {
+        checksum(0, self.content).to_le_bytes()
+    }
+}
+
+impl Parts {
+    fn push(&mut self, label: &str, value: &[u8]) {
+        self.start(label, value.len());
+        if value.len() <= INLINE {
+            self.bytes.put(value);
+        } else {
+            // Without a `Hasher`: it takes 2 KB, and as long to make as a short value to hash.
+            self.bytes.put(blake3::hash(value).as_bytes());
+        }
+    }
+
+    fn push_pieces<P: AsRef<[u8]>>(&mut self, label: &str, pieces: impl Iterator<Item = P>) {
+        let (mut value, mut len) = (Vec::new(), 0);
+        // Made once the value is too long to stand for itself.
+        let mut hasher: Option<blake3::Hasher> = None;
+        for piece in pieces {
+            let piece = piece.as_ref();
+            len += piece.len();
+            match &mut hasher {
+                Some(hasher) => drop(hasher.update(piece)),
+                None if len <= INLINE => value.put(piece),
+                None => drop(hasher.insert(blake3::Hasher::new()).update(&value).update(piece)),
+            }
+        }
+        self.start(label, len);
+        match hasher {
+            Some(hasher) => self.bytes.put(hasher.finalize().as_bytes()),
+            None => self.bytes.put(&value),
+        }
+    }
+
+    fn start(&mut self, label: &str, len: usize) {
+        self.bytes.put_bytes(label.as_bytes());
+        self.bytes.put_u64(len as u64);
+        self.count += 1;
+        self.longest = self.longest.max(label.len());
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Part<'_>> {
+        let mut rest = &self.bytes[..];
+        std::iter::from_fn(move || {
+            let (len, tail) = rest.split_first_chunk()?;
+            let (label, tail) = tail.split_at_checked(u32::from_le_bytes(*len) as usize)?;
+            let len = usize::try_from(u64::from_le_bytes(*tail.first_chunk()?)).ok()?;
+            let len = if len <= INLINE { len } else { blake3::OUT_LEN };
+            let (content, tail) = tail.split_at_checked(size_of::<u64>() + len)?;
+            rest = tail;
+            Some(Part { label, content })
+        })
+    }
+}
+
+/// Prints the labels.
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter().map(|part| String::from_utf8_lossy(part.label))).finish()
+    }
+}
+
 impl Fingerprint {
     /// Starts a fingerprint without parts.
     pub fn builder() -> FingerprintBuilder {
-        FingerprintBuilder::with_capacity(0)
+        FingerprintBuilder { parts: Parts::default() }
     }
 
     /// Checks the limits that [`FingerprintBuilder::finish`] cannot report.
     pub(crate) fn validate(&self) -> Result<()> {
-        if self.parts.len() > MAX_PARTS {
+        let Parts { count, longest, .. } = self.parts;
+        if count > MAX_PARTS {
             return Err(Error::invalid(format!(
-                "the fingerprint has {} parts, at most {MAX_PARTS} are allowed",
-                self.parts.len()
+                "the fingerprint has {count} parts, at most {MAX_PARTS} are allowed"
             )));
         }
-        match self.parts.iter().find(|part| part.label.len() > MAX_LABEL_LEN) {
-            Some(part) => Err(Error::invalid(format!(
-                "a fingerprint label has {} bytes, at most {MAX_LABEL_LEN} are allowed",
-                part.label.len()
-            ))),
-            None => Ok(()),
+        if longest > MAX_LABEL_LEN {
+            return Err(Error::invalid(format!(
+                "a fingerprint label has {longest} bytes, at most {MAX_LABEL_LEN} are allowed"
+            )));
         }
+        Ok(())
     }
 }
 
 /// Collects the parts of a [`Fingerprint`].
 #[derive(Clone, Debug)]
 pub struct FingerprintBuilder {
-    parts: Vec<Part>,
+    parts: Parts,
 }
 
 impl FingerprintBuilder {
-    pub(super) fn with_capacity(parts: usize) -> Self {
-        Self { parts: Vec::with_capacity(parts) }
+    /// With room for so many bytes of labels and values.
+    pub(super) fn with_capacity(bytes: usize) -> Self {
+        Self { parts: Parts { bytes: Vec::with_capacity(bytes), ..Parts::default() } }
     }
 
     /// Adds a part. The label is what a mismatch will name (`"method"`, `"header content-type"`):
     /// at most [`MAX_LABEL_LEN`] bytes, and at most [`MAX_PARTS`] parts, else
     /// [`begin`](crate::Engine::begin) refuses the fingerprint. The order of parts counts.
     pub fn part(mut self, label: impl Into<Cow<'static, str>>, value: impl AsRef<[u8]>) -> Self {
-        // Without a `Hasher`: it takes 2 KB, and as long to make as a short value to hash.
-        let digest = *blake3::hash(value.as_ref()).as_bytes();
-        self.parts.push(Part { label: label.into(), digest });
+        self.parts.push(&label.into(), value.as_ref());
         self
     }
 
@@ -120,22 +199,14 @@ impl FingerprintBuilder {
         label: impl Into<Cow<'static, str>>,
         pieces: impl IntoIterator<Item = P>,
     ) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        for piece in pieces {
-            hasher.update(piece.as_ref());
-        }
-        self.parts.push(Part { label: label.into(), digest: *hasher.finalize().as_bytes() });
+        self.parts.push_pieces(&label.into(), pieces.into_iter());
         self
     }
 
     /// Ends the fingerprint.
     pub fn finish(self) -> Fingerprint {
-        let mut input = Vec::with_capacity(self.parts.len() * 64);
-        for part in &self.parts {
-            input.put_bytes(part.label.as_bytes());
-            input.put(&part.digest);
-        }
-        Fingerprint { parts: self.parts, digest: *blake3::hash(&input).as_bytes() }
+        let digest = *blake3::hash(&self.parts.bytes).as_bytes();
+        Fingerprint { parts: self.parts, digest }
     }
 }
 
@@ -159,7 +230,7 @@ impl fmt::Debug for KeyedFingerprint {
 
 impl KeyedFingerprint {
     pub(crate) fn new(fingerprint: Fingerprint, secret: &Secret) -> Self {
-        let mut input = [VERSION; 1 + DIGEST_LEN];
+        let mut input = [VERSION; 1 + blake3::OUT_LEN];
         input[1..].copy_from_slice(&fingerprint.digest);
         let total = secret.fingerprint_tag(&input);
         Self { total, fingerprint, secret: secret.clone(), stored: OnceLock::new() }
@@ -174,10 +245,10 @@ impl KeyedFingerprint {
     pub(crate) fn differences(&self, stored: &StoredFingerprint) -> Vec<String> {
         let mut missing: Vec<_> = stored.parts(&self.secret).collect();
         let mut differing = Vec::new();
-        for part in &self.fingerprint.parts {
-            match missing.iter().position(|(label, _)| *label == part.label.as_bytes()) {
-                Some(index) if missing.remove(index).1 == part.digest[..TAG_LEN] => {}
-                _ => differing.push(part.label.clone().into_owned()),
+        for part in self.fingerprint.parts.iter() {
+            match missing.iter().position(|(label, _)| *label == part.label) {
+                Some(index) if missing.remove(index).1 == part.tag() => {}
+                _ => differing.push(String::from_utf8_lossy(part.label).into_owned()),
             }
         }
         differing.extend(
@@ -192,27 +263,25 @@ impl KeyedFingerprint {
     }
 
     fn make_stored(&self) -> StoredFingerprint {
-        let mut bytes = Vec::with_capacity(HEAD_LEN + self.fingerprint.parts.len() * 32);
+        let parts = &self.fingerprint.parts;
+        // A stored part is shorter than a presented one.
+        let mut bytes = Vec::with_capacity(HEAD_LEN + parts.bytes.len());
         bytes.put_u8(VERSION);
         bytes.put(&self.total);
         // `Fingerprint::validate` bounds the parts and their labels far below 256.
-        bytes.put_u8(self.fingerprint.parts.len() as u8);
-        let pads = pads(&self.secret, &self.total, self.fingerprint.parts.len());
-        for (part, pad) in self.fingerprint.parts.iter().zip(pads) {
+        bytes.put_u8(parts.count as u8);
+        for (part, pad) in parts.iter().zip(pads(&self.secret, &self.total, parts.count)) {
             bytes.put_u8(part.label.len() as u8);
-            bytes.put(part.label.as_bytes());
-            bytes.put(&under(pad, &part.digest));
+            bytes.put(part.label);
+            bytes.put(&under(pad, part.tag()));
         }
         StoredFingerprint { bytes: SharedBytes::copy_of(&bytes) }
     }
 }
 
-/// The bytes of a part's digest that are stored, under a pad.
-const TAG_LEN: usize = 8;
-
 /// One-time pads for the parts of the fingerprint with this total: a keyed stream, of which one block
 /// of BLAKE3 gives eight. The total, being that of exactly these parts, is its nonce, so that no pad
-/// ever covers two digests.
+/// ever covers two tags, and nothing of a tag is seen.
 fn pads(secret: &Secret, total: &[u8], parts: usize) -> impl Iterator<Item = [u8; TAG_LEN]> {
     let mut stream = [[0; TAG_LEN]; MAX_PARTS];
     let parts = parts.min(MAX_PARTS);
@@ -223,14 +292,13 @@ fn pads(secret: &Secret, total: &[u8], parts: usize) -> impl Iterator<Item = [u8
     stream.into_iter().take(parts)
 }
 
-/// Puts the start of a digest under a pad, or takes it out from under it.
-fn under(mut pad: [u8; TAG_LEN], digest: &[u8]) -> [u8; TAG_LEN] {
-    pad.iter_mut().zip(digest).for_each(|(pad, byte)| *pad ^= byte);
-    pad
+/// Puts a tag under a pad, or takes it out from under it.
+fn under(pad: [u8; TAG_LEN], tag: [u8; TAG_LEN]) -> [u8; TAG_LEN] {
+    (u64::from_le_bytes(pad) ^ u64::from_le_bytes(tag)).to_le_bytes()
 }
 
-/// The form kept in a record: version, keyed total, and for each part its label and the start of its
-/// digest under a pad.
+/// The form kept in a record: version, keyed total, and for each part its label and its tag under
+/// a pad.
 ///
 /// ```text
 /// version u8 | total [16] | parts u8 | parts × (label length u8 | label | tag [8])
@@ -270,16 +338,16 @@ impl StoredFingerprint {
         &self.bytes[1..1 + TOTAL_LEN]
     }
 
-    /// The label of each part, and the start of its digest.
+    /// The label of each part, and its tag.
     fn parts(&self, secret: &Secret) -> impl Iterator<Item = (&[u8], [u8; TAG_LEN])> {
         let mut rest = &self.bytes[HEAD_LEN..];
         let mut pads = pads(secret, self.total(), usize::from(self.bytes[HEAD_LEN - 1]));
         std::iter::from_fn(move || {
             let (label_len, tail) = rest.split_first()?;
             let (label, tail) = tail.split_at(usize::from(*label_len));
-            let (tag, tail) = tail.split_at(TAG_LEN);
+            let (tag, tail) = tail.split_first_chunk()?;
             rest = tail;
-            Some((label, under(pads.next()?, tag)))
+            Some((label, under(pads.next()?, *tag)))
         })
     }
 }
@@ -321,11 +389,50 @@ mod tests {
         assert!(!keyed(&[]).matches(&stored));
     }
 
+    /// A short value and a long one that is represented by the same bytes are told apart, as are parts whose bytes
+    /// together are the same.
+    #[test]
+    fn a_long_value_is_not_its_digest() {
+        for len in [INLINE, INLINE + 1, 4096] {
+            let value = vec![7; len];
+            let stored = keyed(&[("body", &value), ("end", b"")]).to_stored();
+            let digest = *blake3::hash(&value).as_bytes();
+            let mut last = value.clone();
+            last[len - 1] ^= 1;
+            for other in [&digest[..], &value[1..], &last] {
+                let presented = keyed(&[("body", other), ("end", b"")]);
+                assert!(!presented.matches(&stored));
+                assert_eq!(presented.differences(&stored), ["body"]);
+            }
+            assert!(keyed(&[("body", &value), ("end", b"")]).matches(&stored));
+        }
+    }
+
+    #[test]
+    fn the_encoding_is_what_is_documented() {
+        let long = [9; INLINE + 1];
+        let made = Fingerprint::builder().part("a", "bc").part("long", long).finish();
+        let mut expected = b"\x01\0\0\0a\x02\0\0\0\0\0\0\0bc\x04\0\0\0long".to_vec();
+        expected.extend(257_u64.to_le_bytes());
+        expected.extend(blake3::hash(&long).as_bytes());
+        assert_eq!(made.parts.bytes, expected);
+        assert_eq!(made.digest, *blake3::hash(&expected).as_bytes());
+    }
+
     #[test]
     fn pieces_hash_like_their_concatenation() {
         let whole = Fingerprint::builder().part("body", "hello").finish();
         let pieces = Fingerprint::builder().part_in_pieces("body", ["he", "", "llo"]).finish();
         assert_eq!(whole, pieces);
+        for len in [INLINE - 1, INLINE, INLINE + 1, 3 * INLINE] {
+            let value = vec![1; len];
+            for at in [0, 1, INLINE - 1, len - 1, len] {
+                let (start, end) = value.split_at(at.min(len));
+                let whole = Fingerprint::builder().part("body", &value).part("end", "").finish();
+                let pieces = Fingerprint::builder().part_in_pieces("body", [start, end]);
+                assert_eq!(whole, pieces.part("end", "").finish(), "{len} {at}");
+            }
+        }
     }
 
     #[test]

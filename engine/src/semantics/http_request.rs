@@ -20,8 +20,8 @@ use crate::semantics::fingerprint::{Fingerprint, FingerprintBuilder, MAX_LABEL_L
 /// The most headers that can count. Method, target, authority and body are parts of their own.
 pub const MAX_FINGERPRINTED_HEADERS: usize = MAX_PARTS - 4;
 
-/// As many parts as few requests exceed: a list that grows is moved each time.
-const TYPICAL_PARTS: usize = 8;
+/// As many bytes as the parts of few requests exceed: a buffer that grows is moved each time.
+const TYPICAL_BYTES: usize = 512;
 
 /// The headers that count unless the caller says otherwise, sorted, with their labels.
 const DEFAULT: [(&str, &str); 8] = [
@@ -144,7 +144,7 @@ impl Fingerprint {
     {
         let target = Target::parse(request.target);
         let mut builder =
-            FingerprintBuilder::with_capacity(TYPICAL_PARTS).part("method", request.method);
+            FingerprintBuilder::with_capacity(TYPICAL_BYTES).part("method", request.method);
         builder = match target.path {
             [b'?', ..] => builder.part_in_pieces("target", [b"/", target.path]),
             path => builder.part("target", path),
