@@ -99,7 +99,7 @@ pub struct Idempotency {
     config: Arc<Config>,
 }
 
-/// What becomes of a request, as far as its head says.
+/// The treatment of a request, as far as its head decides it.
 #[derive(Debug)]
 pub enum Admission {
     /// It takes no part: the handler runs with the body as it comes.
@@ -184,7 +184,7 @@ impl Idempotency {
         self.config.running.drained()
     }
 
-    /// What becomes of a request, as far as its head says. Extensions count: the scope of the
+    /// Decides the treatment of a request, as far as its head decides it. Extensions count: the scope of the
     /// [`Policy`] sees them, and an [`Attempt`](crate::Attempt) is the sign of a layer outside.
     pub fn admit(&self, request: &Parts) -> Admission {
         match self.config.admit(request) {

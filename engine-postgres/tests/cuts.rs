@@ -1,5 +1,5 @@
 //! Connections that end at each message of the protocol, in both directions, for each command: whatever was
-//! under way is settled, no operation is granted twice, and nobody waits for ever.
+//! under way is settled, no operation is granted twice, and no caller waits for ever.
 
 #![allow(clippy::unwrap_used)]
 

@@ -249,7 +249,7 @@ fn an_instance_that_dies_leaves_orphans_after_its_lease() {
         ..Default::default()
     };
     let living = cluster.options(&database, "").engine(engine).open().unwrap();
-    // As a process that was killed: its instance is there, and nobody renews it.
+    // As a process that was killed: its instance is there, and no process renews it.
     let dead = cluster.open(&database, "", Duration::from_secs(1));
     let image = dead.claim(7);
     dead.surely(vec![image]);

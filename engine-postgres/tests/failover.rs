@@ -170,7 +170,7 @@ fn what_a_synchronous_standby_acknowledged_is_there_after_a_failover() {
             "{number}"
         );
     }
-    // Nobody is declared ended for the failover, and who held a claim holds it.
+    // No instance is declared ended for the failover, and the holder of a claim keeps it.
     assert!(matches!(begin(&other, "held").unwrap(), Begin::Locked(_)));
     let old = held.token();
     drop(other);

@@ -70,7 +70,7 @@ fn the_order_and_the_response_are_one_commit() {
         let mut transaction = client.transaction().await.unwrap();
         transaction.execute(ORDER, &[]).await.unwrap();
         let completed = held.complete_in(&mut transaction, b"ordered").await.unwrap();
-        // Nobody waits for the transaction, and nobody sees what is not committed.
+        // No caller waits for the transaction, and no caller sees uncommitted rows.
         for engine in [&one, &other] {
             assert!(matches!(begin(engine, "a").await, Begin::Locked(_)));
         }

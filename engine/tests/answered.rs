@@ -1,4 +1,4 @@
-//! Every call that blocks ends with an answer, whatever happens to the engine meanwhile.
+//! Every call that blocks ends with an answer, through every end and failure of the engine.
 //!
 //! Each blocking call is made again and again by a thread of its own, while the engine is reopened,
 //! closed, dropped, while its disk fails or its workers panic. A watchdog ends a test that hangs.

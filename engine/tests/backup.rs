@@ -1,4 +1,4 @@
-//! A backup is whole or no store, disturbs nobody, and leaves nothing behind when it fails.
+//! A backup is whole or no store, disturbs no caller, and leaves no file behind when it fails.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;

@@ -308,7 +308,7 @@ fn a_group_is_there_whole_or_not_at_all() {
     assert_eq!(outcomes.len(), 8, "both ends of every group were met: {outcomes:?}");
 }
 
-/// Tokens are never used twice, whatever was lost in between: every one that anybody saw, in order.
+/// Tokens are never used twice, with any losses in between: every token that a caller saw, in order.
 #[test]
 fn tokens_grow_over_crashes() {
     for seed in seeds(0..60) {

@@ -129,7 +129,7 @@ fn a_fold_without_descriptors_is_put_off_and_ends_go_on() {
     }
 }
 
-/// A record in a file that is closed: the answer is that nobody knows now, never that there is none.
+/// A record in a file that is closed: the answer is that the record cannot be read now, never that there is none.
 #[test]
 fn a_replay_without_a_descriptor_is_refused_for_now() {
     let sim = Sim::new();

@@ -234,7 +234,7 @@ fn recent_memory_is_folded_once_half_of_it_is_used() {
     for round in 0..20 {
         complete(&engine, &format!("k{round}"), &[7; 4000]);
     }
-    // Nobody asked for it, and no segment is full.
+    // No caller asked for a fold, and no segment is full.
     while engine.stats().folds == 0 {
         std::thread::yield_now();
     }

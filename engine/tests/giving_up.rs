@@ -115,7 +115,7 @@ fn a_waiting_begin_can_be_dropped_by_a_waker() {
     assert!(matches!(other.wait().unwrap(), Begin::Replay(_)));
 }
 
-/// Owners end and waiters give up at the same moments; nobody is lost and no room with them.
+/// Owners end and waiters give up at the same moments; no waiter and no room for one is lost.
 #[test]
 fn waits_that_are_dropped_at_any_moment_lose_neither_room_nor_keys() {
     let Stalled { engine, .. } = stalled(|options| options.max_waiters(4));

@@ -180,7 +180,7 @@ fn of_opens_that_race_to_create_a_store_one_owns_it() {
 #[test]
 fn a_store_that_another_open_creates_is_not_created_over() {
     let directory = scratch();
-    // In a wider one a lock on the directory does not count, since anybody may take it.
+    // In a wider one a lock on the directory does not count, since any user may take it.
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let creating = fs::File::open(directory.path()).unwrap();
     creating.try_lock().unwrap();

@@ -1,4 +1,4 @@
-//! A reopening that fails leaves an engine that is unavailable, not closed, whatever is called.
+//! After a reopening that fails every call finds the engine unavailable, not closed.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;

@@ -46,7 +46,7 @@ fn a_later_life_of_the_key_is_what_counts() {
         if life % 2 == 0 {
             engine.sweep().unwrap();
         }
-        // What is kept has expired too, and the claim that follows it is seen by everybody.
+        // The kept record has expired too, and every caller sees the claim that follows it.
         let claim = claim(&engine, "k");
         engine.fold().unwrap();
         let locked = engine.begin(&key("k"), body("a")).wait().unwrap();

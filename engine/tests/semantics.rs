@@ -59,7 +59,7 @@ fn the_bytes_of_open_records_are_bounded() {
     };
     assert_eq!(refused.kind(), ErrorKind::Overloaded);
     assert!(held.len() > 15, "{}", held.len());
-    // Whatever folds made of it.
+    // In any state that folds left.
     engine.fold().unwrap();
     let open = engine.stats().open_bytes;
     assert!((LIMIT / 4..=LIMIT).contains(&open), "{open}");
@@ -154,7 +154,7 @@ fn a_copy_has_the_checkpoints() {
     assert!(sim.options().verify("/store").unwrap().is_sound());
 }
 
-/// Rot of a checkpoint hits the one who asks for it and nobody else.
+/// Rot of a checkpoint fails the caller that asks for it and no other.
 #[test]
 fn a_damaged_checkpoint_is_an_error_of_its_own() {
     const NOTE: &[u8; 600] = &[0xa7; 600];

@@ -24,7 +24,7 @@ fn a_power_loss_before_the_sync_forgets_a_claim_that_nobody_was_told_of() {
     let lost = sim.disk.crash(CrashMode::LoseAllUnsynced);
     held.release();
     assert!(matches!(first.wait().unwrap(), Begin::Claimed(_)));
-    // After a power loss at that moment the key is new, and nobody was told otherwise.
+    // After a power loss at that moment the key is new, and no caller was told otherwise.
     let _claim = claim(&sim.on(lost).open(), "k");
 }
 
@@ -232,7 +232,7 @@ fn a_begin_that_stalls_in_its_lookup_keeps_others_from_deciding() {
     assert!(matches!(second, Begin::Locked(_)), "{second:?}");
 }
 
-/// Without a committer nobody watches the end of a wait, and no owner can end its claim.
+/// Without a committer no thread watches the end of a wait, and no owner can end its claim.
 #[test]
 fn whoever_waits_for_an_owner_is_answered_when_the_engine_fails() {
     type MakeFault = fn() -> Fault;

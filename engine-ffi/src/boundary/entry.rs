@@ -1,4 +1,4 @@
-//! What every call goes through.
+//! The entry of every call.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -1,4 +1,4 @@
-//! What C holds instead of pointers: numbers that are looked up here.
+//! Handles: numbers that C holds instead of pointers, and that are looked up here.
 //!
 //! A handle is `kind (4 bits) | generation (32) | index (28)`. A slot counts its generation up each
 //! time it is given out, and is given up when the count is exhausted, so that no handle is ever

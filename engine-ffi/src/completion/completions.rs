@@ -128,7 +128,7 @@ impl Completions {
         self.try_put_back(cancelled);
     }
 
-    /// What comes back is to be cancelled.
+    /// The caller cancels the operations that come back.
     fn try_put_back(&self, operations: Held) -> Held {
         let mut state = self.state.lock();
         if state.freed {

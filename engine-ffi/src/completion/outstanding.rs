@@ -45,7 +45,7 @@ enum Progress {
     Answered(Option<Result<Answered, Failure>>),
 }
 
-/// What an operation came to.
+/// The result of an operation.
 enum Answered {
     Begin(Begin),
     /// Whether the response is kept.

@@ -1,4 +1,4 @@
-//! What C holds by number, and what it is given of it.
+//! The objects that C holds by number, and the data that it gets of them.
 
 pub(crate) mod answer;
 pub(crate) mod buffer;

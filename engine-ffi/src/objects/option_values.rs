@@ -18,7 +18,7 @@ pub(super) fn refuse<const N: usize>(
     }
 }
 
-/// What `durability` of C names.
+/// The durability that the number of C names.
 pub(super) fn durability_of(durability: u32) -> Result<Durability, Failure> {
     match durability {
         0 | ONCEKEY_STRICT => Ok(Durability::Strict),

@@ -37,7 +37,7 @@ enum End {
     Empty,
     /// The last bytes one by one, 20 s apart.
     Drip,
-    /// Nobody may ask for a byte of it.
+    /// A body of which no byte may be read.
     Unread,
 }
 

@@ -185,7 +185,7 @@ fn any_executor_can_run_the_handlers() {
     assert_eq!(spawned.load(Ordering::SeqCst), 1);
 }
 
-/// An executor that is shut down drops its tasks: nobody knows how far the handler got.
+/// An executor that is shut down drops its tasks: the handler may have acted or not.
 #[test]
 fn a_task_that_is_dropped_leaves_the_outcome_unknown() {
     let layer = IdempotencyLayer::with_spawner(Store::new().engine, |mut task| {

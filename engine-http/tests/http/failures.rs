@@ -26,7 +26,7 @@ async fn created(_: Request) -> Response {
     response(201, "created")
 }
 
-/// A client that is told that nobody knows may ask again at once, of any process.
+/// A client that is told *outcome unknown* may ask again at once, of any process.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_says_unknown_waits_until_that_is_durable() {
     for panics in [false, true] {
@@ -121,7 +121,7 @@ async fn after_a_response_body_that_fails_the_outcome_is_unknown() {
     assert_eq!(server.runs(), 1);
 }
 
-/// Whatever else it carries: not knowing goes before knowing better.
+/// `OutcomeUnknown` wins over every other marker of the response.
 #[tokio::test]
 async fn after_a_response_that_says_so_the_outcome_is_unknown() {
     for (status, path) in [(502, "/plain"), (401, "/free"), (200, "/stream")] {
