@@ -23,20 +23,26 @@ const GROUP_AND_OTHERS: Mode = Mode::RWXG.union(Mode::RWXO);
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OsDisk;
 
+/// Makes one directory, for its owner alone, where there is none.
+fn make_dir(path: &Path) -> Result<(), Errno> {
+    match rustix::fs::mkdir(path, OWNER_DIRECTORY) {
+        // Whatever the umask of the process took away.
+        Ok(()) => rustix::fs::chmod(path, OWNER_DIRECTORY),
+        Err(Errno::EXIST) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 impl Disk for OsDisk {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        match rustix::fs::mkdir(path, OWNER_DIRECTORY) {
-            // Whatever the umask of the process took away.
-            Ok(()) => Ok(rustix::fs::chmod(path, OWNER_DIRECTORY)?),
-            Err(Errno::EXIST) => Ok(()),
-            Err(Errno::NOENT) => match path.parent() {
-                Some(parent) if parent != Path::new("") => {
-                    self.create_dir(parent)?;
-                    self.create_dir(path)
-                }
-                _ => Err(Errno::NOENT.into()),
-            },
-            Err(error) => Err(error.into()),
+        match make_dir(path) {
+            Err(Errno::NOENT) => {
+                let parent = path.parent().filter(|parent| *parent != Path::new(""));
+                self.create_dir(parent.ok_or(Errno::NOENT)?)?;
+                // Absent once more, it cannot be made: below a link to nothing, or in /proc.
+                Ok(make_dir(path)?)
+            }
+            made => Ok(made?),
         }
     }
 
@@ -366,5 +372,23 @@ impl DiskFile for OsFile {
 
     fn is_named(&self) -> io::Result<bool> {
         Ok(rustix::fs::fstat(&self.0)?.st_nlink > 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_below_a_link_to_nothing_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(directory.path().join("nothing"), &link).unwrap();
+        let refused = OsDisk.create_dir(&link.join("a/keys")).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::NotFound);
+        let made = directory.path().join("b/keys");
+        OsDisk.create_dir(&made).unwrap();
+        OsDisk.create_dir(&made).unwrap();
+        assert!(made.is_dir());
     }
 }
