@@ -4,5 +4,6 @@ pub(crate) mod exit;
 pub(crate) mod latency;
 pub(crate) mod network;
 pub(crate) mod notify;
+pub(crate) mod private;
 pub(crate) mod say;
 pub(crate) mod units;

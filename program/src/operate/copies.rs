@@ -1,6 +1,6 @@
 //! `oncekey backup`, `oncekey restore` and `oncekey verify`.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,6 +16,7 @@ use super::output::Output;
 use super::place::{Place, Where, failure, in_query, options};
 use super::show;
 use crate::base::exit::{Exit, Failure};
+use crate::base::private;
 
 /// How often the server is asked whether its job is done.
 const LOOK: Duration = Duration::from_millis(100);
@@ -164,7 +165,7 @@ fn copied(from: &Path, to: &Path) -> io::Result<()> {
     let sync = keep::sync;
     fs::create_dir_all(to)?;
     narrow(to, 0o700)?;
-    File::create(to.join(UNFINISHED))?.sync_all()?;
+    private::create(&to.join(UNFINISHED))?.sync_all()?;
     sync(to)?;
     for entry in fs::read_dir(to)? {
         let name = entry?.file_name();

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::show;
+use crate::base::private;
 
 /// Stands in a copy until it is whole: a directory that holds it opens as no store.
 pub(super) const UNFINISHED: &str = "backup.unfinished";
@@ -22,7 +23,7 @@ pub(super) const MARK: &str = "backup.verified";
 /// DURABLE: written to the disk before any older backup goes.
 pub(super) fn mark(backup: &Path) -> io::Result<()> {
     let mark = json!({ "v": 1, "takenMs": show::now(), "of": looks(backup)? });
-    let mut file = File::create(backup.join(MARK))?;
+    let mut file = private::create(&backup.join(MARK))?;
     file.write_all(mark.to_string().as_bytes())?;
     file.sync_all()?;
     sync(backup)
@@ -102,7 +103,7 @@ fn looks(backup: &Path) -> io::Result<Value> {
 /// DURABLE: the mark that it is not whole comes first, and the one that it is ours goes last: whatever is
 /// cut off, the directory opens as no store, and the next removal finds it.
 fn remove(backup: &Path) -> io::Result<()> {
-    File::create(backup.join(UNFINISHED))?.sync_all()?;
+    private::create(&backup.join(UNFINISHED))?.sync_all()?;
     sync(backup)?;
     for entry in fs::read_dir(backup)? {
         let name = entry?.file_name();

@@ -14,6 +14,7 @@ use super::output::Output;
 use super::place::{Place, Where, failure};
 use super::show;
 use crate::base::exit::{Exit, Failure};
+use crate::base::private;
 use crate::base::units;
 
 /// Keys that are asked for at a time.
@@ -274,7 +275,7 @@ impl Get {
         }
         if let Some(path) = &self.body_to {
             let body = place.response(&key)?.body;
-            let written = std::fs::write(path, body);
+            let written = private::write(path, body);
             return written
                 .map_err(|error| Failure::failed(format!("{}: {error}", path.display())));
         }

@@ -12,6 +12,7 @@ use super::output::Output;
 use super::place::{Where, failure};
 use super::show;
 use crate::base::exit::{Exit, Failure};
+use crate::base::private;
 use crate::base::units;
 
 #[derive(Args)]
@@ -48,7 +49,7 @@ impl Orphans {
         if let (Some(path), Some(key)) = (&self.checkpoint_to, &self.key) {
             let key = oncekey::Key::new(self.scope.bytes().unwrap_or_default(), &key.0);
             let saved = self.at.open(output)?.checkpoint(&key.map_err(|error| failure(&error))?)?;
-            let written = std::fs::write(path, saved);
+            let written = private::write(path, saved);
             return written
                 .map_err(|error| Failure::failed(format!("{}: {error}", path.display())));
         }

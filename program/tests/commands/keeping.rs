@@ -1,7 +1,7 @@
 //! Stores are verified, backed up and restored.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use oncekey::Engine;
 use serde_json::Value;
@@ -140,6 +140,39 @@ fn b7_old_backups_go_when_a_new_one_is_verified() {
     let mut names: Vec<_> = std::fs::read_dir(online.file("backups")).unwrap().collect();
     assert_eq!(names.len(), 2);
     assert!(names.drain(..).all(|entry| entry.unwrap().file_name() != "a"));
+}
+
+/// Copies and responses are their owner's alone, whatever the umask.
+#[test]
+fn what_a_command_writes_of_a_store_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let offline = Offline::new();
+    for umask in ["000", "777"] {
+        let at = |name: &str| offline.dir.path().join(format!("{name}-{umask}"));
+        let under = |command: &[&str]| {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("umask {umask}; exec \"$@\""), "sh"]);
+            let done = shell.arg(env!("CARGO_BIN_EXE_oncekey")).args(command).output().unwrap();
+            assert_eq!(code(&done), 0, "{command:?}: {}", err(&done));
+        };
+        let [backup, restored, body] = ["backup", "restored", "body"].map(at);
+        let [to, of, into] = [&backup, &restored, &body].map(|path| path.to_str().unwrap());
+        under(&["backup", to, "--store", &offline.store()]);
+        under(&["restore", to, of, "--yes"]);
+        under(&["get", "order-2", "--scope", "t", "--body-to", into, "--store", to]);
+        for directory in [&backup, &restored] {
+            assert_eq!(std::fs::metadata(directory).unwrap().permissions().mode() & 0o777, 0o700);
+        }
+        let entries = [&backup, &restored].map(|path| std::fs::read_dir(path).unwrap());
+        let files = entries.into_iter().flatten().map(|entry| entry.unwrap().path());
+        let mut some = 0;
+        for file in files.chain([body]) {
+            some += 1;
+            let mode = std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, 0o600, "umask {umask}: {}", file.display());
+        }
+        assert!(some > 8);
+    }
 }
 
 #[test]
