@@ -194,7 +194,7 @@ fn what_is_queued_when_the_disk_fails_while_the_engine_ends() {
             Some(other) => while other.fold().is_ok() {},
             None => thread::sleep(Duration::from_millis(20)),
         }
-        sim.disk.inject(Fault::at_kind(OpKind::Sync, 0).on_path("journal"));
+        sim.disk.inject(Fault::at_kind(OpKind::Sync, 0).on_path("journal-0000"));
         held.release();
         for pending in [syncing, queued] {
             let answered = pending.wait_timeout(HANGS);

@@ -92,7 +92,7 @@ fn answers_handles_and_failures_are_printed_without_their_bytes() {
     assert_eq!(checkpoint(claim.last_checkpoint()), hidden("checkpoint"));
     prints_nothing(&claim);
 
-    sim.disk.inject(Fault::at_kind(OpKind::Sync, 0).on_path("journal-"));
+    sim.disk.inject(Fault::at_kind(OpKind::Sync, 0).on_path("journal-0000"));
     let failed = claim.complete(&hidden("response")).wait().unwrap_err();
     prints_nothing(&failed);
     prints_nothing(failed.error());
