@@ -1,24 +1,21 @@
 //! A lane of the store: one connection, made anew when it breaks, and each request as statements on it.
 
-use std::cell::RefCell;
 use std::collections::HashSet;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use oncekey::fleet::store::{
     Expiring, Failure, Group, GroupAnswer, NewInstance, Opened, Registered, Renewal, Rows, error,
 };
 use oncekey::{ErrorKind, Result};
-use tokio_postgres::Config;
 
+use crate::common::Common;
 use crate::connection::{Connection, unavailable};
-use crate::handshake::{self, Known, Met};
-use crate::options::Settings;
+use crate::creation::{create, random};
+use crate::handshake::{self, Met};
 use crate::rows::{self, Gate, Hash, Params, Shut, signed, unsigned};
 use crate::statements::{Sql, Statements};
-use crate::tls::Tls;
 
 /// How often an open is tried again that was not carried out.
 const OPEN_TRIES: u64 = 10;
@@ -36,18 +33,6 @@ pub(crate) struct Lane {
     met: Option<Met>,
     /// Whether the last group met rows: one of replays is followed by more of them.
     meets: bool,
-}
-
-/// The state that the lanes of a store share.
-pub(crate) struct Common {
-    pub(crate) settings: Arc<Settings>,
-    pub(crate) config: Config,
-    pub(crate) statements: Statements,
-    pub(crate) tls: Option<Tls>,
-    pub(crate) known: Known,
-    pub(crate) named: Arc<AtomicBool>,
-    /// The store that was opened; every connection must meet the same.
-    pub(crate) first: RefCell<Option<Met>>,
 }
 
 impl Lane {
@@ -75,7 +60,7 @@ impl Lane {
     }
 
     async fn open_once(&mut self, new: &NewInstance) -> Answered<Opened> {
-        self.create().await?;
+        create(&self.common).await?;
         self.connect().await?;
         let registered = self.register(new).await?;
         // Behind the first renewal: the server is the one that the handshake spoke to.
@@ -150,9 +135,7 @@ impl Lane {
             return Ok(met.clone());
         }
         self.connection = None;
-        let opened =
-            Connection::open(&common.config, common.tls.clone(), common.named.clone()).await;
-        let mut connection = opened?;
+        let mut connection = common.connection().await?;
         let required = common.settings.replication_required;
         handshake::settings(&mut connection, &common.statements, required).await?;
         let first = common.first.borrow().clone();
@@ -176,43 +159,6 @@ impl Lane {
             self.renew_here(instance).await?;
         }
         Ok(met)
-    }
-
-    /// Makes the tables, if the options say so and there are none.
-    async fn create(&mut self) -> Answered<()> {
-        let common = self.common.clone();
-        if !common.settings.create {
-            return Ok(());
-        }
-        let opened =
-            Connection::open(&common.config, common.tls.clone(), common.named.clone()).await;
-        let mut connection = opened?;
-        handshake::settings(&mut connection, &common.statements, false).await?;
-        match connection.run(&common.statements.store, &vec![]).await {
-            Ok(rows) if !rows.is_empty() => return Ok(()),
-            Ok(_) => {}
-            Err((failure, _)) if failure.error().kind() == ErrorKind::StoreMissing => {
-                // Another process may be at it: the later one finds the tables.
-                let made = connection
-                    .batch(&format!("BEGIN; {}; COMMIT", common.statements.creation()))
-                    .await;
-                if let Err((failure, _)) = made {
-                    let _ended = connection.batch("ROLLBACK").await;
-                    let there = connection.run(&common.statements.store, &vec![]).await;
-                    there.map_err(|_| failure)?;
-                }
-            }
-            Err((failure, _)) => return Err(failure),
-        }
-        let secret: [u8; 64] = random();
-        let params: Params<'_> = vec![
-            Box::new(i64::from_le_bytes(random())),
-            Box::new(secret.to_vec()),
-            Box::new(signed(common.settings.bucket_ms)),
-            Box::new(crate::statements::LEAVES),
-        ];
-        connection.run(&common.statements.create, &params).await.map_err(|(failure, _)| failure)?;
-        Ok(())
     }
 
     /// Runs a statement that is not gated.
@@ -413,15 +359,6 @@ impl Lane {
             Shut::ClockJump => clock_jump(),
         }
     }
-}
-
-/// Random bytes of the operating system.
-fn random<const N: usize>() -> [u8; N] {
-    let mut bytes = [0; N];
-    let filled = rustls::crypto::ring::default_provider().secure_random.fill(&mut bytes);
-    // It fails only where the system has no such source, and TLS would not work either.
-    filled.expect("the system gives random bytes");
-    bytes
 }
 
 fn clock_jump() -> Failure {

@@ -4,7 +4,9 @@
 
 #[cfg(feature = "http")]
 mod attempt;
+mod common;
 mod connection;
+mod creation;
 mod handshake;
 mod lane;
 mod open;

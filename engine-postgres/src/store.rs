@@ -17,8 +17,9 @@ use oncekey::fleet::store::{
 use oncekey::{ErrorKind, Result};
 use tokio::sync::mpsc;
 
+use crate::common::Common;
 use crate::handshake::Known;
-use crate::lane::{Common, Lane};
+use crate::lane::Lane;
 use crate::options::Settings;
 use crate::statements::Statements;
 use crate::tls;

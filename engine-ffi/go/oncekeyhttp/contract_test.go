@@ -3,6 +3,7 @@ package oncekeyhttp
 import (
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"strings"
 	"testing"
@@ -351,5 +352,27 @@ func TestStatisticsAreNamedAsInRust(t *testing.T) {
 	engine := members(oncekey.Stats{OldestClaim: time.Second})
 	if engine["oldestClaimMs"] != int64(1000) || engine["backupBytesCopied"] != uint64(0) || engine["full"] != false {
 		t.Error(engine)
+	}
+}
+
+func TestOptionsThatNoRequestCouldBeServedWithAreRefusedAtOnce(t *testing.T) {
+	engine := openEngine(t)
+	for name, options := range map[string]Options{
+		"MaxRequestBody": {MaxRequestBody: -1},
+		"MaxBuffered":    {MaxBuffered: math.MinInt64},
+		"MaxResponse":    {MaxResponse: -1},
+		"BodyIdle":       {BodyIdle: -1},
+		"Wait":           {Wait: -time.Second},
+		"TTL":            {TTL: time.Millisecond - 1},
+	} {
+		options.Logger = quiet()
+		func() {
+			defer func() {
+				if said := fmt.Sprint(recover()); !strings.Contains(said, name) {
+					t.Errorf("%s: %s", name, said)
+				}
+			}()
+			New(engine, options)
+		}()
 	}
 }

@@ -58,6 +58,7 @@ package oncekeyhttp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -167,9 +168,10 @@ type Middleware struct {
 	counters counters
 }
 
-// New makes a middleware on an engine. It panics with more than 60 FingerprintHeaders, and with a status in the
-// contract that no refusal can have.
+// New makes a middleware on an engine. It panics with more than 60 FingerprintHeaders, with a status in the contract
+// that no refusal can have, with a limit or a time below zero, and with a TTL below a millisecond.
 func New(engine *oncekey.Engine, options Options) *Middleware {
+	options.check()
 	options.Contract = options.Contract.filled()
 	if options.Stored.frees == nil {
 		options.Stored = EveryResponse
@@ -202,6 +204,28 @@ func New(engine *oncekey.Engine, options Options) *Middleware {
 		dropped: dropped,
 		headers: fingerprintedHeaders(options.FingerprintHeaders),
 		bodies:  budget{limit: options.MaxBuffered},
+	}
+}
+
+// check panics with the name, the value and the bound of the first option that no request could be served with.
+func (o *Options) check() {
+	for _, limit := range []struct {
+		name  string
+		value int64
+	}{
+		{"MaxRequestBody", o.MaxRequestBody},
+		{"MaxBuffered", o.MaxBuffered},
+		{"MaxResponse", int64(o.MaxResponse)},
+	} {
+		if limit.value < 0 {
+			panic(fmt.Sprintf("oncekeyhttp: %s is %d bytes, and must not be negative", limit.name, limit.value))
+		}
+	}
+	if o.BodyIdle < 0 || o.Wait < 0 {
+		panic(fmt.Sprintf("oncekeyhttp: BodyIdle is %v and Wait %v, and neither may be negative", o.BodyIdle, o.Wait))
+	}
+	if o.TTL != 0 && o.TTL < time.Millisecond {
+		panic(fmt.Sprintf("oncekeyhttp: TTL is %v, and must be at least a millisecond", o.TTL))
 	}
 }
 
