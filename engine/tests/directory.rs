@@ -295,7 +295,9 @@ fn a_failed_journal_leaves_the_store_file_to_readers() {
     // Nothing of it is in a cache.
     let options = sim.options().cache_bytes(0).sweep_interval(Duration::from_millis(1));
     let engine = options.open("/store").unwrap();
-    sim.disk.inject(Fault::at_kind(OpKind::Sync, 0).errno(Fault::EIO).on_path("journal-0000"));
+    // Each sync of it fails: a segment that is prepared meanwhile takes none of the failures away.
+    let fault = Fault::at_kind(OpKind::Sync, 0).errno(Fault::EIO).on_path("journal").forever();
+    sim.disk.inject(fault);
     assert!(engine.begin(&key("new"), body("a")).wait().is_err());
     // Meanwhile the folder wakes for a sweep, and learns of it.
     for n in 0..30 {
