@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <signal.h>
 #include <sys/stat.h>
+#include <time.h>
 
 static void free_of_errors(oncekey_error error) {
   CHECK(strlen(oncekey_error_message(error)) > 0);
@@ -33,8 +34,8 @@ static int is_there(const char *path) {
   return lstat(path, &status) == 0;
 }
 
-/* Sockets of this process, and what waits for them. */
-static int count_sockets(void) {
+/* Sockets of this process, and what waits for them; printed where `shown`, as a help when they are too many. */
+static int count_sockets(int shown) {
   DIR *directory = opendir("/proc/self/fd");
   if (directory == NULL) return 0;
   int count = 0;
@@ -44,7 +45,9 @@ static int count_sockets(void) {
     ssize_t len = readlinkat(dirfd(directory), entry->d_name, target, sizeof target - 1);
     if (len < 0) continue;
     target[len] = 0;
-    count += strncmp(target, "socket:", 7) == 0 || strncmp(target, "anon_inode:[event", 17) == 0;
+    int counts = strncmp(target, "socket:", 7) == 0 || strncmp(target, "anon_inode:[event", 17) == 0;
+    if (counts && shown) fprintf(stderr, "descriptor %s: %s\n", entry->d_name, target);
+    count += counts;
   }
   closedir(directory);
   return count;
@@ -80,7 +83,7 @@ static void threads_of_the_library_take_no_signals(oncekey_engine engine, const 
 }
 
 static void it_answers_until_the_engine_is_closed(void) {
-  int before = count_sockets();
+  int before = count_sockets(0);
   oncekey_engine engine = open_here();
   nothing_is_noted();
   oncekey_claim held = claim_of(engine, "held");
@@ -133,7 +136,10 @@ static void it_answers_until_the_engine_is_closed(void) {
   char byte;
   CHECK(read(silent, &byte, 1) <= 0);
   close(silent);
-  CHECK(count_sockets() == before);
+  /* One run of some 900 counted another number right here, for a reason not known: a descriptor that stays is printed. */
+  for (int tries = 0; tries < 500 && count_sockets(0) != before; tries++)
+    CHECK(nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL) == 0);
+  CHECK(count_sockets(1) == before);
   IS(ONCEKEY_CLOSED, oncekey_engine_control_socket(engine, NULL, &error));
   free_of_errors(error);
   OK(oncekey_engine_free(engine));
