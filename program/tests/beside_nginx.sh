@@ -7,6 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 seconds=${1:-10}
 for tool in nginx wrk; do command -v $tool > /dev/null || { echo "LEFT OUT: $tool is not installed (Debian: nginx-light wrk)"; exit 0; }; done
+built=${CARGO_TARGET_DIR:-target}/release
 cargo build --release -p oncekey-program -p oncekey-examples --bin oncekey --bin orders
 work=$(mktemp -d)
 trap 'kill $(jobs -p) 2> /dev/null; wait 2> /dev/null; rm -rf "$work"' EXIT
@@ -41,9 +42,9 @@ function request()
 end
 LUA
 nginx -p "$work" -c "$work/nginx.conf" &
-target/release/oncekey proxy --listen 127.0.0.1:18403 --upstream http://127.0.0.1:18401 --store "$work/keys" --access-log off --log-level error &
+"$built"/oncekey proxy --listen 127.0.0.1:18403 --upstream http://127.0.0.1:18401 --store "$work/keys" --access-log off --log-level error &
 proxy=$!
-target/release/orders --listen 127.0.0.1:18404 --store "$work/orders" > "$work/orders.log" &
+"$built"/orders --listen 127.0.0.1:18404 --store "$work/orders" > "$work/orders.log" &
 orders=$!
 for port in 18401 18402 18403 18404; do
   for _ in $(seq 100); do (: < "/dev/tcp/127.0.0.1/$port") 2> /dev/null && break; sleep 0.1; done
