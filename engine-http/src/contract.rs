@@ -60,7 +60,7 @@ pub enum Refusals {
     StripeErrors,
 }
 
-/// Which methods take part. A request with another method passes through, with any key.
+/// Which methods take part. A request with another method passes through, and its key does not count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Methods {

@@ -58,7 +58,7 @@ where
     }
 }
 
-/// Answers a request that is refused with any body.
+/// Answers a request that is refused by its head; its body does not matter.
 pub(crate) async fn refuse<B, R, E>(
     refusal: Refusal,
     parts: Parts,

@@ -104,7 +104,7 @@ pub struct Idempotency {
 pub enum Admission {
     /// It takes no part: the handler runs with the body as it comes.
     PassThrough,
-    /// It is refused with any body. A client may only look at the answer when it has sent its body:
+    /// It is refused by its head; its body does not matter. A client may only look at the answer when it has sent its body:
     /// [`Refusal::discard`] reads on.
     Refused(Refusal),
     /// It has a key.

@@ -26,7 +26,7 @@ pub enum Recovery {
 }
 
 /// Which responses are stored. One that is not frees the key: the next request with it runs the
-/// handler, with any effect of the first run. So all but the first may run an operation **more than once**,
+/// handler, even if the first run took effect. So all but the first may run an operation **more than once**,
 /// and say so in their names.
 ///
 /// A handler that knows better says [`NotExecuted`], under every policy. A gRPC call that failed before

@@ -41,7 +41,7 @@ pub(crate) struct Statements {
     pub(crate) schema: String,
 }
 
-/// The statement of a group, by what is in it.
+/// The statements of a group, one for each mix of claims and changes.
 #[derive(Debug)]
 pub(crate) struct Shapes {
     pub(crate) claim: Sql,

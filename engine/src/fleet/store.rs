@@ -36,7 +36,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// The failure of a question to the store.
+    /// The error behind the failure.
     pub fn error(&self) -> &Error {
         match self {
             Self::NotCarriedOut(error) | Self::Unknown(error) | Self::Refused(error) => error,

@@ -153,7 +153,7 @@ fn status(text: &str) -> Result<String, String> {
 
 impl Ls {
     pub(crate) fn run(&self, output: &Output) -> Result<(), Failure> {
-        // What is completed stays so, whoever died.
+        // A completed record stays completed when its process dies: there is no lease to wait for.
         let place = match self.state {
             Some(State::Completed) => self.at.open(output)?,
             _ => self.at.open_settled(output)?,
