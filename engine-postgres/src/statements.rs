@@ -52,13 +52,14 @@ pub(crate) struct Shapes {
 }
 
 impl Shapes {
-    fn new(answer: &str) -> Self {
+    /// `meets`: with the rows of the changes that were not carried out.
+    fn new(meets: bool) -> Self {
         Self {
-            claim: group(false, (true, false), answer),
-            change: group(false, (false, true), answer),
-            claims: group(true, (true, false), answer),
-            changes: group(true, (false, true), answer),
-            group: group(true, (true, true), answer),
+            claim: group(false, (true, false), meets),
+            change: group(false, (false, true), meets),
+            claims: group(true, (true, false), meets),
+            changes: group(true, (false, true), meets),
+            group: group(true, (true, true), meets),
         }
     }
 
@@ -104,13 +105,13 @@ const IMAGE_TYPES: [Type; 16] = [
 ];
 
 /// The parts that a group statement is put together from: one image or many, claims, changes, or both.
-fn group(many: bool, (claims, changes): (bool, bool), answer: &str) -> Sql {
+fn group(many: bool, (claims, changes): (bool, bool), meets: bool) -> Sql {
     let (images, asked) = match many {
         true => (IMAGES, "unnest($7::uuid[])"),
         false => (IMAGE, "$7::uuid"),
     };
     let mut text = format!("{GATE}{images}");
-    if answer == ANSWER {
+    if meets {
         text += &format!(", asked AS MATERIALIZED (SELECT {asked} AS hash)\n");
     }
     let mut done = Vec::new();
@@ -124,7 +125,7 @@ fn group(many: bool, (claims, changes): (bool, bool), answer: &str) -> Sql {
     }
     text += &format!(", done AS MATERIALIZED ({})\n", done.join(" UNION ALL "));
     text += MARK;
-    text += answer;
+    text += if meets { ANSWER } else { TOLD };
     let types = GATE_TYPES.into_iter().chain(match many {
         true => IMAGE_TYPES.map(array),
         false => IMAGE_TYPES,
@@ -163,8 +164,8 @@ impl Statements {
         let quoted = format!("\"{}\"", schema.replace('"', "\"\""));
         let leaf = |number| format!("TRUNCATE oncekey.response_{number}");
         let mut statements = Self {
-            plain: Shapes::new(TOLD),
-            meeting: Shapes::new(ANSWER),
+            plain: Shapes::new(false),
+            meeting: Shapes::new(true),
             read: rows("SELECT unnest($7::uuid[]) AS hash", &[T::UUID_ARRAY]),
             orphans: rows(
                 "SELECT hash FROM oncekey.orphan WHERE $7::uuid IS NULL OR hash > $7 ORDER BY hash LIMIT $8::bigint",
