@@ -69,7 +69,11 @@ function template(id) {
 function say(element, text) {
 	if (element.textContent !== text) element.textContent = text;
 }
-/** Makes the children of `parent` those of `items`, reusing elements by key: focus stays where it is. */
+const CONTROLS = "button, input, a";
+/**
+ * Makes the children of `parent` those of `items`, reusing elements by key: focus stays where it is. Focus in an
+ * element that goes moves to the same control of the next one.
+ */
 function patch(parent, items, keyOf, make, update) {
 	const old = (parent.rows_ ??= new Map());
 	const kept = new Map();
@@ -84,7 +88,10 @@ function patch(parent, items, keyOf, make, update) {
 	}
 	for (const [key, element] of old) {
 		if (kept.has(key)) continue;
-		if (element.contains(document.activeElement)) (element.nextElementSibling?.querySelector("button, input, a") ?? main()).focus();
+		if (element.contains(document.activeElement)) {
+			const place = [...element.querySelectorAll(CONTROLS)].indexOf(document.activeElement);
+			(element.nextElementSibling?.querySelectorAll(CONTROLS)[place] ?? main()).focus();
+		}
 		element.remove();
 	}
 	parent.rows_ = kept;
@@ -990,7 +997,8 @@ function help() {
 }
 document.addEventListener("keydown", (event) => {
 	if (!state.frame || event.ctrlKey || event.altKey || event.metaKey || remembered("keys", "on") !== "on") return;
-	if (event.target.closest?.("input, textarea, select, dialog")) return;
+	// A checkbox takes no letters: the keys of the page work there.
+	if (event.target.closest?.("input:not([type=checkbox]), textarea, select, dialog")) return;
 	if (Date.now() - prefix < 1500) {
 		const screen = SCREENS.find((one) => one.key === event.key);
 		prefix = 0;

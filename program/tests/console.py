@@ -201,9 +201,16 @@ def c3(browser):
 
 def c4(browser):
     with Site() as site:
-        keys = [site.orphan() for _ in range(4)]
+        keys = [site.orphan() for _ in range(5)]
         with Page(browser, site.url + "#/orphans") as page:
-            page.locator("tbody tr").nth(3).wait_for()
+            page.locator("tbody tr").nth(4).wait_for()
+            page.locator("tbody tr").first.get_by_role("button").focus()
+            focused = lambda: page.evaluate("document.activeElement.ariaLabel ?? document.activeElement.id")
+            decided = focused().removeprefix("Resolve ")
+            keys.remove(decided)
+            site.release(decided)
+            expect(row_of(page, decided)).to_have_count(0)
+            check("C4 when its row goes, focus moves to the same button of the next", focused().removeprefix("Resolve ") in keys, focused())
             dialog = decide(page, keys[0], "It did not happen", "INC-3: never charged")
             site.release(keys[0])
             dialog.get_by_role("button", name="Release it").click()
@@ -407,9 +414,11 @@ def c9(browser):
             expect(row_of(page, key)).to_have_count(0)
             check("C9 from login to result by keys alone", site.api("GET", "orphans")[1]["total"] == 1)
             check("C9 focus is not lost with the row", page.evaluate("document.activeElement !== document.body"))
-            page.keyboard.press("?")
-            expect(page.get_by_role("dialog")).to_contain_text("Look up")
-            page.keyboard.press("Escape")
+            for place in "the page", "a checkbox":
+                if place == "a checkbox": page.locator("tbody").get_by_role("checkbox").first.focus()
+                page.keyboard.press("?")
+                expect(page.get_by_role("dialog"), f"? in {place}").to_contain_text("Look up")
+                page.keyboard.press("Escape")
             page.keyboard.press("/")
             page.keyboard.type("?gk")
             text = page.get_by_label("Text")
