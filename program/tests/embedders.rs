@@ -75,6 +75,9 @@ fn a_program_in_c_is_asked_while_it_runs_and_its_files_afterwards() {
     assert_eq!(stats["owner"]["pid"], child.id());
     assert_eq!(stats["store"], json!(store.canonicalize().unwrap()));
     assert_eq!((&stats["engine"]["inFlight"], &stats["layer"]), (&json!(1), &Value::Null));
+    for health in [&["health"][..], &["health", "--ready"]] {
+        assert_eq!(oncekey(&store, health).status.code(), Some(0), "{health:?}");
+    }
     let orphans = json(&store, &["orphans"]);
     assert_eq!(keys(&orphans), ["lost"]);
     let held = json(&store, &["get", "held", "--scope", "c"]);

@@ -63,6 +63,14 @@ impl Desk {
         &self.common.engine
     }
 
+    /// Why no request should come here; `None` when they should.
+    pub(crate) fn unready(&self) -> Option<&'static str> {
+        match &self.settings.unready {
+            Some(unready) => unready(),
+            None => self.engine().stats().full.then_some("store_full"),
+        }
+    }
+
     /// Begins to sample, unless a clone has begun, or there is no runtime yet to do it.
     pub(crate) fn begin_sampling(&self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };

@@ -8,6 +8,7 @@ mod console;
 pub mod describe;
 mod desk;
 mod gate;
+mod health;
 mod jobs;
 mod refusal;
 mod reports;
@@ -180,9 +181,9 @@ impl Admin {
         self
     }
 
-    /// Why no request should come here at the moment, as `health` of `GET info` has it: `draining`,
-    /// `store_failed`, `upstream_down`. `None` is `ok`. Default: `store_full` while the engine takes
-    /// no new claims.
+    /// Why no request should come here at the moment, as `/readyz` and `health` of `GET info` have it:
+    /// `draining`, `store_failed`, `upstream_down`. `None` is `ok`. Default: `store_full` while the
+    /// engine takes no new claims.
     pub fn unready(
         mut self,
         reason: impl Fn() -> Option<&'static str> + Send + Sync + 'static,
@@ -200,7 +201,7 @@ impl Admin {
         self
     }
 
-    /// Routes that need no authentication, such as those of health checks: on the
+    /// Further routes that need no authentication, such as `/metrics`: on the
     /// [guarded](Self::guarded) router and the [control socket](Self::control_socket).
     pub fn beside(mut self, routes: Router) -> Self {
         self.beside = self.beside.merge(routes);
@@ -237,7 +238,8 @@ impl Admin {
     }
 
     /// The router with an authentication of its own, for a listener of its own: everything below
-    /// `/api/v1`, the [console](Self::console), whose page asks for a token, and what is [beside](Self::beside) it. The server must put
+    /// `/api/v1`, the [console](Self::console), whose page asks for a token, and without one `/healthz`,
+    /// `/readyz` and the routes [beside](Self::beside) them. The server must put
     /// `axum::extract::ConnectInfo<SocketAddr>` into the extensions of requests, or nothing holds up
     /// those who guess tokens.
     ///
@@ -252,8 +254,9 @@ impl Admin {
             .with_state(guarded.clone());
         let pages = self.pages(Place::Root);
         let pages = pages.layer(from_fn_with_state(guarded.1.clone(), gate::at_this_host));
-        let api = api().layer(from_fn_with_state(guarded, gate::guard)).with_state(desk);
-        Router::new().nest("/api/v1", api).merge(signing).merge(pages).merge(self.beside)
+        let api = api().layer(from_fn_with_state(guarded, gate::guard)).with_state(desk.clone());
+        let open = health::routes(desk).merge(self.beside);
+        Router::new().nest("/api/v1", api).merge(signing).merge(pages).merge(open)
     }
 
     /// Serves the same routes on a Unix socket with mode 0600 at `path`, until the socket is dropped.
@@ -279,7 +282,8 @@ impl Admin {
     pub fn control_socket(self, path: impl Into<PathBuf>) -> io::Result<ControlSocket> {
         let engine = self.common.engine.clone();
         let desk = self.desk(None);
-        let router = Router::new().nest("/api/v1", api().with_state(desk)).merge(self.beside);
+        let open = health::routes(desk.clone()).merge(self.beside);
+        let router = Router::new().nest("/api/v1", api().with_state(desk)).merge(open);
         ControlSocket::serve(path.into(), router, engine)
     }
 

@@ -24,16 +24,12 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(crate) async fn info(State(desk): Shared, Viewing(caller): Viewing) -> Json<Value> {
     let settings = &desk.settings;
-    let unready = match &settings.unready {
-        Some(unready) => unready(),
-        None => desk.engine().stats().full.then_some("store_full"),
-    };
     let mut info = settings.about.clone();
     let members = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "pid": std::process::id(),
         "startedMs": since_1970(desk.common.started),
-        "health": unready.unwrap_or("ok"),
+        "health": desk.unready().unwrap_or("ok"),
         "readOnly": settings.read_only,
         "showResponses": settings.show_responses,
         "backups": settings.backups.is_some(),

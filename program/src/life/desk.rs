@@ -11,7 +11,7 @@ use axum::Router;
 use axum::extract::{ConnectInfo, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use http::{StatusCode, header};
+use http::header;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -52,25 +52,6 @@ impl Health {
             Some("upstream_down")
         } else {
             None
-        }
-    }
-
-    /// Health and metrics, for every caller: they name no keys.
-    fn routes(self: Arc<Self>) -> Router {
-        Router::new()
-            .route("/healthz", get(async || axum::Json(json!({}))))
-            .route("/readyz", get(ready))
-            .route("/metrics", get(metrics))
-            .with_state(self)
-    }
-}
-
-async fn ready(State(health): State<Arc<Health>>) -> Response {
-    match health.unready() {
-        None => axum::Json(json!({})).into_response(),
-        Some(reason) => {
-            let reason = axum::Json(json!({ "reason": reason }));
-            (StatusCode::SERVICE_UNAVAILABLE, reason).into_response()
         }
     }
 }
@@ -148,7 +129,7 @@ fn admin(
             end.notify_one();
             async { Ok(()) }
         })
-        .beside(health.clone().routes());
+        .beside(Router::new().route("/metrics", get(metrics)).with_state(health.clone()));
     if let Some(address) = config.admin.listen {
         admin = admin.about("console", format!("http://{address}/"));
     }

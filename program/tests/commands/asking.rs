@@ -93,7 +93,7 @@ fn b3_every_command_ends_with_its_code_and_speaks_json() {
         (&["doctor"], [0, 0, 0, 1]),
         (&["ctl", "fold"], [1, 1, 5, 7]),
         (&["console"], [1, 1, 5, 7]),
-        (&["health"], [1, 1, 1, 1]),
+        (&["health"], [1, 1, 1, 0]),
         (&["top"], [2, 2, 2, 2]),
         (&["backup", &one], [0, 1, 5, 7]),
         (&["backup", &two], [0, 1, 5, 7]),

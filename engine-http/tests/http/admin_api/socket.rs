@@ -36,6 +36,27 @@ async fn the_control_socket_is_for_its_user() {
 }
 
 #[tokio::test]
+async fn health_needs_no_token_and_says_why_no_request_should_come() {
+    let store = Store::new();
+    let well = Admin::new(IdempotencyLayer::new(store.engine.clone()));
+    let unwell = well.clone().unready(|| Some("draining"));
+    let draining = json!({ "reason": "draining" });
+    for (admin, path, status, body) in [
+        (&well, "/healthz", 200, json!({})),
+        (&well, "/readyz", 200, json!({})),
+        (&unwell, "/healthz", 200, json!({})),
+        (&unwell, "/readyz", 503, draining),
+    ] {
+        let request = Request::builder().uri(path).body(Body::empty()).unwrap();
+        let router = admin.clone().guarded(oncekey_http::Access::new());
+        let answer = router.oneshot(request).await.unwrap();
+        assert_eq!(answer.status(), status, "{path}");
+        let said = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&said).unwrap(), body, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_store_notes_its_control_socket_as_long_as_that_is_served() {
     let directory = tempfile::tempdir().unwrap();
     let (keys, path) = (directory.path().join("keys"), directory.path().join("control.sock"));
