@@ -371,27 +371,27 @@ impl DiskFile for OsFile {
     }
 
     fn is_named(&self) -> io::Result<bool> {
-        Ok(names_of(&self.0)? > 0)
+        is_named(&self.0)
     }
 }
 
-/// The number of names that the file has.
+/// Whether the file has a name.
 ///
-/// Asks for that number alone. Linux since 6.13 gives a file whose times were asked for a new
+/// Asks for the number of its names alone. Linux since 6.13 gives a file whose times were asked for a new
 /// time stamp with the next write, however soon that comes. A group commit then waits for one more
 /// change of the inode, which costs it a third of its speed.
 /// <https://docs.kernel.org/filesystems/multigrain-ts.html>
-fn names_of(file: &File) -> io::Result<u64> {
+fn is_named(file: &File) -> io::Result<bool> {
     #[cfg(target_os = "linux")]
     {
         use rustix::fs::{StatxFlags, statx};
         match statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::NLINK) {
             // A sandbox may know no statx.
             Err(Errno::NOSYS | Errno::PERM) => {}
-            stat => return Ok(stat?.stx_nlink.into()),
+            stat => return Ok(stat?.stx_nlink > 0),
         }
     }
-    Ok(u64::from(rustix::fs::fstat(file)?.st_nlink))
+    Ok(rustix::fs::fstat(file)?.st_nlink > 0)
 }
 
 #[cfg(test)]
@@ -415,7 +415,7 @@ mod tests {
     /// file that nobody asked for its times has the tick, one that was asked has a moment between.
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_file_that_was_asked_for_its_names_keeps_the_coarse_time() {
+    fn a_file_that_was_asked_for_its_name_keeps_the_coarse_time() {
         use rustix::time::{ClockId, clock_gettime};
         use std::os::unix::fs::{FileExt, MetadataExt};
 
@@ -424,12 +424,12 @@ mod tests {
         let coarse = |_| {
             let file = File::create(&path).unwrap();
             file.write_all_at(b"first", 0).unwrap();
-            assert_eq!(names_of(&file).unwrap(), 1);
+            assert!(is_named(&file).unwrap());
             let tick = clock_gettime(ClockId::RealtimeCoarse);
             file.write_all_at(b"again", 0).unwrap();
             let stamp = file.metadata().unwrap();
             std::fs::remove_file(&path).unwrap();
-            assert_eq!(names_of(&file).unwrap(), 0);
+            assert!(!is_named(&file).unwrap());
             (stamp.mtime(), stamp.mtime_nsec()) == (tick.tv_sec, tick.tv_nsec as i64)
         };
         // The clock may tick between, and other files lift the time of all until the next tick.
