@@ -1,10 +1,11 @@
-//! Where the engine's locks, atomics, threads and clock reading come from, so that tests can put a
+//! The source of the engine's locks, atomics, threads and clock readings, so that tests can put a
 //! scheduler under them that tries many interleavings: loom with `--cfg oncekey_loom`, shuttle with
-//! `--cfg oncekey_shuttle`. Otherwise these are other names for parking_lot, arc_swap, std and oneshot.
+//! `--cfg oncekey_shuttle`. Otherwise these are other names for parking_lot, arc_swap, std and
+//! oneshot.
 //!
-//! Not taken from here: `Arc`, which decides nothing; the counters of `stats.rs`, likewise; and what
-//! `store/backend.rs` uses, since redb calls it with locks of its own held, where no scheduler may
-//! switch to another thread.
+//! Some code does not take its primitives from here: `Arc` and the atomics of counters and limits,
+//! which order nothing; and the folder `embedded/store/redb`, because redb calls it with locks of
+//! its own held, where no scheduler may switch to another thread.
 
 use std::time::Duration;
 
@@ -33,20 +34,20 @@ mod system {
             static OWN: Cell<Option<ThreadId>> = const { Cell::new(None) };
         }
 
-        /// A thread of the engine begins: from here on [`is_current`] knows it.
+        /// Called first by a thread of the engine, so that [`is_current`] recognizes the thread.
         pub(crate) fn enter() {
             OWN.set(Some(std::thread::current().id()));
         }
 
-        /// Whether this is the thread of the engine that is asked for. Unlike
-        /// `std::thread::current`, it also answers where a thread's last destructors run.
+        /// Whether `thread`, a thread of the engine, is the current one. Unlike
+        /// `std::thread::current`, this also works in the last destructors of a thread.
         pub(crate) fn is_current(thread: &Thread) -> bool {
             OWN.try_with(Cell::get).is_ok_and(|own| own == Some(thread.id()))
         }
     }
 
-    /// A place for a shared value that is read all the time and seldom replaced. Readers write to
-    /// nothing that they share, so that they do not hold each other up.
+    /// A shared value that is read constantly and seldom replaced. Readers write to no shared
+    /// memory, so they do not slow each other down.
     #[derive(Debug)]
     pub(crate) struct Swap<T>(arc_swap::ArcSwap<T>);
 
@@ -55,12 +56,12 @@ mod system {
             Self(arc_swap::ArcSwap::new(value))
         }
 
-        /// The value at this moment, for a while.
+        /// The current value. Keep the result only briefly.
         pub(crate) fn load(&self) -> impl Deref<Target = Arc<T>> + use<T> {
             self.0.load()
         }
 
-        /// Puts another value in its place and gives the old one.
+        /// Puts another value in place and returns the old one.
         pub(crate) fn swap(&self, value: Arc<T>) -> Arc<T> {
             self.0.swap(value)
         }
@@ -79,8 +80,10 @@ pub(crate) fn after(wait: Duration) -> Instant {
     Instant::now() + countable(wait)
 }
 
-/// A wait that clocks can count: one beyond a century lasts a century, which is for ever.
+/// Every clock can count a century ahead. A longer wait need not end.
+pub(crate) const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
+
+/// `wait`, but at most a century.
 pub(crate) fn countable(wait: Duration) -> Duration {
-    const CENTURY: Duration = Duration::from_secs(100 * 365 * 86_400);
     wait.min(CENTURY)
 }

@@ -1,9 +1,9 @@
 //! How a thread waits for an answer.
 //!
-//! Nothing here uses thread-local storage. A thread that ends runs destructors of C and C++ after
-//! Rust has given its thread-local storage back; a call from such a destructor must wait as any other.
-//! `std::thread::current` panics there, and so does all that parks by it, `Receiver::recv` of the crate
-//! oneshot among them.
+//! Nothing here uses thread-local storage. An ending thread runs destructors of C and C++ after
+//! Rust has freed its thread-local storage, and a call from such a destructor must wait like any
+//! other. `std::thread::current` panics there, and so does everything that parks with it, such as
+//! `Receiver::recv` of the crate oneshot.
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
@@ -11,12 +11,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use super::sync::{Condvar, Instant, Mutex};
+use super::sync::{CENTURY, Condvar, Instant, Mutex};
 
-/// The longest single sleep: the moment of its end can be told by every clock.
-const LONGEST: Duration = Duration::from_secs(86_400);
-
-/// Where one thread sleeps until its future can go on.
+/// The place where one thread sleeps until its future can make progress.
 #[derive(Default)]
 struct Parker {
     woken: Mutex<bool>,
@@ -24,10 +21,10 @@ struct Parker {
 }
 
 impl Parker {
-    /// Sleeps until the parker is woken, once for each sleep, or `longest` is over.
+    /// Sleeps until a wake-up or for `longest`. One wake-up ends one sleep.
     fn sleep(&self, longest: Duration) {
         let mut woken = self.woken.lock();
-        if longest >= LONGEST {
+        if longest >= CENTURY {
             while !*woken {
                 self.changed.wait(&mut woken);
             }
