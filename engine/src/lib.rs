@@ -6,10 +6,9 @@
 //! gets a [`Claim`], executes, and [completes](Claim::complete) it with the response. Every other caller
 //! gets that response, or the reason why there is none yet.
 //!
-//! Every change that was answered is on disk, in a directory that one process holds at a time. Servers
-//! over HTTP take the layer of the crate `oncekey-http`, which answers as the contract says; many
-//! processes that share their keys take the crate `oncekey-postgres`, which opens the same [`Engine`]
-//! over a database.
+//! Every acknowledged change is on disk, in a directory that one process holds at a time. Servers
+//! over HTTP use the layer of the crate `oncekey-http`. Many processes that share their keys use
+//! the crate `oncekey-postgres`, which opens the same [`Engine`] over a database.
 //!
 //! # A request, its retry, and the death of its owner
 //!
@@ -70,7 +69,8 @@
 //! - [`Options`]: TTL, durability, bounds. [`Durability`]: what survives a power loss.
 //! - [`Claim`], [`Orphan`], [`Pending`]: the types in a caller's hands. Any thread or task may hold them.
 //! - [`Stats`] and the features `metrics` and `tracing`: figures and events for operators.
-//! - [`verify`], [`Engine::backup_to`]: keeping a store. [`Reader`], [`owner`]: looking into one from outside.
+//! - [`verify`], [`Engine::backup_to`]: checking and copying a store. [`Reader`], [`owner`]:
+//!   inspecting a store from outside.
 //!
 //! # Features
 //!
@@ -80,12 +80,14 @@
 //! | `metrics` | reports to the facade `metrics` |
 //! | `tracing` | reports to `tracing` |
 //! | `serde` | writes and reads [`Key`], [`Options`], [`Stats`] and [`CloseReport`], and writes [`Verification`] |
-//! | `testing` | the seams to the filesystem and the clocks: [`disk`], [`Clock`], [`Options::disk`], [`Options::clock`]. The crate `oncekey-testing` has twins for them |
+//! | `testing` | the seams to the filesystem and the clocks: [`disk`], [`Clock`],
+//! [`Options::disk`], [`Options::clock`]. The crate `oncekey-testing` has test implementations of
+//! them |
 //! | `stepping` | is for the tests of this crate and promises nothing |
 //!
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
-// Some of the shared parts serve the embedded store alone.
+// Some of the shared parts serve only the embedded store.
 #![cfg_attr(not(feature = "embedded"), allow(dead_code, unused_imports))]
 
 mod admission;

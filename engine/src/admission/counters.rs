@@ -10,7 +10,7 @@ use crate::semantics::command::{Command, Reply};
 /// The counters behind [`Stats`].
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    /// By the hash of the key, so that threads seldom count in one place at once.
+    /// Split by the hash of the key, so that threads seldom count in the same place at once.
     answers: [Answers; 16],
     pub(crate) groups: AtomicU64,
     pub(crate) entries: AtomicU64,
@@ -20,7 +20,7 @@ pub(crate) struct Counters {
     pub(crate) store_bytes: AtomicU64,
 }
 
-/// Two cache lines of its own: processors fetch them in pairs.
+/// Aligned to two cache lines, because processors fetch them in pairs.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Answers {

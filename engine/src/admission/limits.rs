@@ -1,9 +1,9 @@
-//! How many claims, begins and orphans there may be, and how many there are.
+//! The bounds on claims, begins and orphans, and their numbers.
 //!
-//! Each is counted where it comes and goes. What a claim needs is reserved by its begin, so that its end is never
-//! refused.
+//! Each number changes where a claim, a begin or an orphan comes or goes. A begin reserves all that
+//! its claim needs, so that the end of a claim is never refused.
 
-// Of std also where threads are explored: these numbers order nothing.
+// Atomics of std also under loom and shuttle: these numbers order nothing.
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicU64, AtomicUsize, Ordering};
 
 use crate::base::error::{Error, ErrorKind, Result};
@@ -12,7 +12,7 @@ use crate::base::sync::Mutex;
 use crate::semantics::command::Command;
 use crate::semantics::record::Record;
 
-/// The most that is allowed.
+/// The greatest numbers that are allowed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds {
     pub(crate) in_flight: usize,
@@ -25,7 +25,7 @@ pub(crate) struct Bounds {
 }
 
 impl Bounds {
-    // Explored builds have no fleet, which uses it.
+    // Besides tests only the fleet uses this, and builds for loom and shuttle have no fleet.
     #[cfg_attr(any(oncekey_loom, oncekey_shuttle), allow(dead_code))]
     pub(crate) const NONE: Self = Self {
         in_flight: usize::MAX,
@@ -43,21 +43,22 @@ impl Bounds {
     }
 }
 
-/// The bounds, and what counts towards them. Shared by all threads of one open store.
+/// The bounds, and the numbers that count towards them. All threads of one open store share them.
 #[derive(Debug)]
 pub(crate) struct Limits {
     bounds: Bounds,
-    /// Claims, and begins that may become one.
+    /// Claims, and begins that may become claims.
     in_flight: AtomicIsize,
     queued: AtomicUsize,
     waiting: AtomicUsize,
     /// Orphans, and live claims that outlived a fold.
     pub(crate) orphans: Gauge,
-    /// A record that changed since the last fold is counted both as it was then and as it is.
+    /// A record that changed since the last fold counts twice: as it was folded and as it is.
     pub(crate) open_bytes: Gauge,
     /// Why no new claims are granted.
     pub(crate) shortage: Shortage,
-    /// A bound refused what a fold may make room for: resolved records are counted until they are folded.
+    /// A bound refused a command, and a fold may make room: resolved records count until they are
+    /// folded.
     fold_would_help: AtomicBool,
 }
 
@@ -80,7 +81,7 @@ impl Limits {
         Self::new(Bounds::NONE)
     }
 
-    /// Lets a begin go to the store, if not too many are on their way.
+    /// Refuses a begin when too many are on their way to the store.
     pub(crate) fn check_queue(&self) -> Result<()> {
         let limit = self.bounds.queued;
         if self.queued() < limit {
@@ -89,8 +90,8 @@ impl Limits {
         Err(overloaded(limit as u64, "begins wait for the store"))
     }
 
-    /// Lets a command change its record, if the bounds allow that. One that may start an execution is in flight from
-    /// then on.
+    /// Reserves what a command needs to change its record, or refuses the command. A command that
+    /// may start an execution counts as in flight from then on.
     pub(crate) fn reserve(&self, command: &Command) -> Result<()> {
         match command {
             Command::Checkpoint { data, .. } => return self.reserve_open_bytes(data.len()),
@@ -106,7 +107,7 @@ impl Limits {
         Ok(())
     }
 
-    /// The reasons to refuse a claim beside the number of those in flight.
+    /// Refuses a claim for any reason but the number of claims in flight.
     fn check_claim(&self, command: &Command) -> Result<()> {
         if let Some(why) = self.shortage.why() {
             let context = format!("no new claims for now: {}", why.context());
@@ -148,13 +149,13 @@ impl Limits {
         }
     }
 
-    /// Whether a bound refused what a fold may make room for, since this was asked last.
+    /// Whether, since the last call, a bound refused a command for which a fold may make room.
     pub(crate) fn asks_for_a_fold(&self) -> bool {
         self.fold_would_help.load(Ordering::Relaxed)
             && self.fold_would_help.swap(false, Ordering::Relaxed)
     }
 
-    /// Counts one more that waits at a key. The end of a claim is never refused.
+    /// Counts one more operation that waits at a key. The bound refuses only begins.
     pub(super) fn wait(&self, command: &Command) -> Result<()> {
         let limit = self.bounds.waiting;
         if self.waiting.fetch_add(1, Ordering::Relaxed) >= limit
@@ -166,7 +167,7 @@ impl Limits {
         Ok(())
     }
 
-    /// Counts one that a bound let wait before.
+    /// Counts an operation that waits again. The bound let it wait before.
     pub(super) fn wait_on(&self) {
         self.waiting.fetch_add(1, Ordering::Relaxed);
     }
@@ -185,7 +186,7 @@ impl Limits {
         }
     }
 
-    /// Claims, and begins that may become one.
+    /// Claims, and begins that may become claims.
     pub(crate) fn in_flight(&self) -> u64 {
         u64::try_from(self.in_flight.load(Ordering::Relaxed)).unwrap_or(0)
     }
@@ -195,8 +196,8 @@ impl Limits {
         self.queued.load(Ordering::Relaxed)
     }
 
-    /// Whether no claim would be granted to this command.
-    // Explored builds have no fleet, which asks.
+    /// Whether a claim would be refused to this command now.
+    // Only the fleet calls this, and builds for loom and shuttle have no fleet.
     #[cfg_attr(any(oncekey_loom, oncekey_shuttle), allow(dead_code))]
     pub(crate) fn refuses(&self, command: &Command) -> bool {
         self.in_flight.load(Ordering::Relaxed) >= self.most_in_flight()
@@ -213,8 +214,8 @@ fn overloaded(limit: u64, what: &str) -> Error {
     Error::new(ErrorKind::Overloaded, format!("{limit} {what}, the most allowed"))
 }
 
-/// A count over records, by where they are: as folded last, changed since then, and changed before a fold that is
-/// under way.
+/// A count over records in three parts: the folded records, the changes since the last fold began,
+/// and the changes that a fold under way writes.
 #[derive(Debug, Default)]
 pub(crate) struct Gauge {
     folded: AtomicU64,
@@ -248,14 +249,14 @@ impl Gauge {
         self.folding.store(0, Ordering::Relaxed);
     }
 
-    /// The store file holds so much.
+    /// The store file holds `count`.
     pub(crate) fn set_folded(&self, count: u64) {
         self.folded.store(count, Ordering::Relaxed);
     }
 }
 
-/// Want of space, of descriptors, or of a journal segment that could not be prepared: no new claims until the fold
-/// worker has what it needs again.
+/// A lack of space, of descriptors or of a prepared journal segment. No claims are granted until
+/// the fold worker has what it needs again.
 #[derive(Debug, Default)]
 pub(crate) struct Shortage {
     /// Read by every begin, hence no lock.
@@ -264,7 +265,7 @@ pub(crate) struct Shortage {
 }
 
 impl Shortage {
-    /// Sets the reason, or that there is none; says whether there was one before.
+    /// Sets the reason, `None` for no shortage. Returns whether there was a shortage before.
     pub(crate) fn set(&self, why: Option<Error>) -> bool {
         let on = why.is_some();
         *self.why.lock() = why;

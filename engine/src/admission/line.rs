@@ -1,4 +1,4 @@
-//! Those who wait at one key, in the order in which they came.
+//! The operations that wait at one key, in the order of their arrival.
 
 use std::collections::VecDeque;
 
@@ -6,12 +6,12 @@ use crate::admission::limits::Limits;
 use crate::backend::operation::{Operation, Wait};
 use crate::base::error::Error;
 
-/// Operations that wait at one key; each counts towards the bound of those who wait.
+/// Operations that wait at one key. Each counts towards the bound on waiting operations.
 #[derive(Default)]
 pub(crate) struct Line(VecDeque<Operation>);
 
 impl Line {
-    /// Lets an operation wait, behind the others. One that the bound refuses comes back.
+    /// Lets an operation wait behind the others. Gives it back when the bound refuses it.
     pub(crate) fn join(
         &mut self,
         op: Operation,
@@ -26,7 +26,7 @@ impl Line {
         }
     }
 
-    /// Lets an operation wait on that waited before.
+    /// Lets an operation that waited before wait again.
     pub(crate) fn rejoin(&mut self, op: Operation, limits: &Limits) {
         limits.wait_on();
         self.0.push_back(op);
@@ -36,14 +36,15 @@ impl Line {
         self.0.is_empty()
     }
 
-    /// Takes the first out.
+    /// Takes out the first operation.
     pub(crate) fn pop(&mut self, limits: &Limits) -> Option<Operation> {
         let op = self.0.pop_front()?;
         limits.stop_waiting();
         Some(op)
     }
 
-    /// Goes through those who wait, in order: whom `stays` gives back waits on.
+    /// Offers each waiting operation to `stays`, in order. An operation that `stays` returns keeps
+    /// waiting.
     pub(crate) fn sift(
         &mut self,
         limits: &Limits,
@@ -58,8 +59,8 @@ impl Line {
         }
     }
 
-    /// Takes out the one whose caller does not wait any more. `None` when it does not wait here, since it was answered
-    /// or is about to be.
+    /// Takes out the operation whose caller stopped waiting. `None`: it does not wait here, because
+    /// it was answered or is about to be.
     pub(crate) fn withdraw(&mut self, wait: Wait, limits: &Limits) -> Option<Operation> {
         let at = self.0.iter().position(|op| op.wait == Some(wait))?;
         let op = self.0.remove(at)?;

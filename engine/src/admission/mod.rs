@@ -1,4 +1,4 @@
-//! Order inside one process: who works on a key, who waits, and how many may.
+//! Order inside one process: which command works on a key, which commands wait, and how many may.
 
 pub(crate) mod counters;
 pub(crate) mod limits;

@@ -1,7 +1,7 @@
-//! The way from callers to the committer: two lists behind one lock, drained whole.
+//! The queue from callers to the committer: two lists behind one lock, each taken as a whole.
 //!
-//! Begins are bounded. Ends of claims are not, since their number is bounded by the claims in
-//! flight, and the end of a claim is never refused by a bound.
+//! Begins are bounded. Ends of claims need no bound of their own: the claims in flight limit their
+//! number, and no bound may refuse the end of a claim.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::base::sync::{Condvar, Instant, Mutex};
 pub(crate) struct Queue {
     inner: Mutex<Inner>,
     wake: Condvar,
-    /// Counts the begins, for a bound that needs no lock.
+    /// Counts the begins, so that their bound is checked without the lock.
     limits: Arc<Limits>,
 }
 
@@ -59,7 +59,7 @@ impl Batch {
 /// Why [`Queue::take`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
-    /// Commands, a nudge or a deadline: look at everything.
+    /// There are commands, a nudge or a deadline: the committer looks at everything.
     Work,
     /// The queue is stopped and empty.
     Stopped,
@@ -86,7 +86,7 @@ impl Queue {
         None
     }
 
-    /// Makes [`take`](Self::take) return soon although there is no command.
+    /// Makes [`take`](Self::take) return soon even without a command.
     pub(crate) fn nudge(&self) {
         let mut inner = self.inner.lock();
         inner.nudged = true;
@@ -100,8 +100,8 @@ impl Queue {
         inner.wake(&self.wake);
     }
 
-    /// Stops and takes everything out: the engine failed, and the committer, if it is not what
-    /// failed, must end.
+    /// Stops the queue and takes every command out. The engine failed, so the committer must end if
+    /// it still runs.
     pub(crate) fn drain(&self) -> Vec<Queued> {
         let mut inner = self.inner.lock();
         inner.stopped = true;
@@ -111,8 +111,9 @@ impl Queue {
         ends.drain(..).chain(begins.drain(..).map(|(_, queued)| queued)).collect()
     }
 
-    /// Waits for commands, at most until `deadline`, and gives all of them to `batch`, which must be
-    /// empty: ends and, if `allow_begins`, begins. Nothing is moved while callers wait for the lock.
+    /// Waits for commands, at most until `deadline`, and puts all of them into `batch`: ends and,
+    /// if `allow_begins`, begins. `batch` must be empty: the lists are swapped, so that no command
+    /// is moved while callers wait for the lock.
     pub(crate) fn take(
         &self,
         batch: &mut Batch,
@@ -136,7 +137,8 @@ impl Queue {
                 return Taken::Stopped;
             }
             if deadline.is_none() && !inner.begins.is_empty() {
-                // Begins that may not be taken yet: the committer must watch how long they wait.
+                // These begins may not be taken yet, but the committer must watch how long they
+                // wait.
                 return Taken::Work;
             }
             inner.sleeping = true;
@@ -153,7 +155,7 @@ impl Queue {
         }
     }
 
-    /// Takes out the begins that were queued before `limit`; they waited long enough.
+    /// Takes out the begins that were queued before `limit`: they waited too long.
     pub(crate) fn take_begins_before(&self, limit: Instant) -> Vec<Queued> {
         let mut inner = self.inner.lock();
         let count = inner.begins.iter().take_while(|(since, _)| *since < limit).count();
@@ -161,7 +163,7 @@ impl Queue {
         inner.begins.drain(..count).map(|(_, queued)| queued).collect()
     }
 
-    /// Since when the oldest begin waits.
+    /// When the oldest begin was queued.
     pub(crate) fn oldest_begin(&self) -> Option<Instant> {
         self.inner.lock().begins.front().map(|(since, _)| *since)
     }

@@ -10,8 +10,9 @@
 //! | live and busy | an end or a checkpoint of the claim is on the way to disk | as live; waits for an end |
 //! | unknown | the group with the last change failed | `OutcomeUnknown` until the engine is reopened |
 //!
-//! A command that may change a record first makes the slot busy; while it is, every other such command waits in the
-//! slot. So the record that a command was decided on cannot change before the command is published.
+//! A command that may change a record first makes the slot busy. While the slot is busy, every
+//! other such command waits there. So the record that a command was decided on cannot change before
+//! the command is published.
 
 use std::sync::Arc;
 
@@ -27,7 +28,8 @@ use crate::semantics::transition::transition;
 /// The result of admitting an operation to a key.
 pub(crate) enum Admission {
     Answered(Answer),
-    /// The operation waits in the slot; the live record there counts as an orphan from then on.
+    /// The operation waits in the slot. From the time on, the live record of the slot counts as an
+    /// orphan.
     Parked(Option<Time>),
     /// The slot is a marker now; the record must be looked up without the lock.
     Resolve(Operation),
@@ -35,20 +37,20 @@ pub(crate) enum Admission {
     Change(Queued),
 }
 
-/// The work that is left for the time after the lock.
+/// The work to do after the lock is released.
 #[derive(Default)]
 #[must_use]
 pub(crate) struct FollowUp {
     pub(crate) answers: Vec<Answer>,
     pub(crate) queued: Option<Queued>,
-    /// A begin waits for a claim that counts as an orphan from then on.
+    /// When the claim that a begin waits for counts as an orphan.
     pub(crate) reconsider_at: Option<Time>,
     /// Waits that are over.
     pub(crate) ended: Vec<Wait>,
 }
 
 impl FollowUp {
-    /// The operation waits no more.
+    /// Notes that the operation no longer waits.
     fn leaves(&mut self, op: &Operation) {
         self.ended.extend(op.wait);
     }
@@ -69,10 +71,10 @@ pub(crate) struct Slot {
     /// The durable in-flight record; `None` makes the slot a marker.
     pub(super) live: Option<Arc<Record>>,
     pub(super) busy: bool,
-    /// The command that made the slot busy ends the claim. Its owner has spoken: a begin that comes now waits for the
-    /// end instead of being told `Locked`.
+    /// The command that made the slot busy ends the claim. The owner has decided, so a begin that
+    /// arrives now waits for the end instead of getting `Locked`.
     pub(super) ending: bool,
-    /// The outcome of the last command is not known, since its group failed.
+    /// The outcome of the last command is unknown, because its group failed.
     pub(super) unknown: bool,
     pub(super) waiting: Line,
 }
@@ -83,7 +85,7 @@ impl Slot {
         self.ending = command.ends_claim();
     }
 
-    /// Takes an operation in: answers it, lets it wait, or gives it the slot.
+    /// Admits an operation: answers it, lets it wait, or gives it the slot.
     pub(crate) fn admit(&mut self, op: Operation, now: Time, limits: &Limits) -> Admission {
         if self.unknown {
             return Admission::Answered(Answer::new(op, Err(unknown())));
@@ -111,8 +113,9 @@ impl Slot {
         }
     }
 
-    /// The key has the durable record `record` and no command works on it: decides those who wait, up to the first that
-    /// needs a change.
+    /// Decides the waiting operations, when the key has the durable record `record` and no command
+    /// works on it. The first operation that needs a change gets the slot; later ones that need a
+    /// change wait on.
     pub(super) fn settle(
         &mut self,
         record: Option<Arc<Record>>,
@@ -152,7 +155,8 @@ impl Slot {
         }
     }
 
-    /// A command works on the key: answers those whose time is over and who may be answered from the live record.
+    /// Answers waiting operations while a command works on the key: those whose wait is over, if
+    /// the live record is enough for the answer.
     pub(super) fn answer_overdue(&mut self, now: Time, limits: &Limits, follow_up: &mut FollowUp) {
         let Some(record) = self.live.clone() else { return };
         let ending = self.ending;
@@ -166,7 +170,7 @@ impl Slot {
         });
     }
 
-    /// Answers those who wait, and leaves the slot to the command that works on the key.
+    /// Refuses all waiting operations. The command that works on the key keeps the slot.
     pub(super) fn refuse(&mut self, error: &Error, limits: &Limits, follow_up: &mut FollowUp) {
         self.waiting.sift(limits, |op| {
             follow_up.answer_waiting(op, Err(error.clone()));
@@ -175,7 +179,7 @@ impl Slot {
     }
 }
 
-/// Whether a command may go to the committer; reserves what it needs.
+/// Reserves what a command needs on its way to the committer, or refuses the command.
 pub(super) fn reserve(command: &Command, limits: &Limits) -> Result<()> {
     if command.starts_execution() {
         limits.check_queue()?;

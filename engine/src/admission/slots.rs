@@ -1,7 +1,8 @@
-//! The slots of many keys, each a [`Slot`].
+//! The slots of many keys.
 //!
-//! Slots are kept under a lock, and nothing here answers or drops an operation: a reply may drop a claim, which comes
-//! back to the same lock. What is to be done is handed back, for the time after the lock.
+//! Slots are kept under a lock, so nothing here answers or drops an operation: a reply may drop a
+//! claim, whose end takes the same lock. Each call returns the work that is left, and the caller
+//! does it after the lock.
 
 use std::collections::hash_map::Entry;
 use std::sync::Arc;
@@ -48,7 +49,7 @@ impl Slots {
         Admission::Resolve(op)
     }
 
-    /// Decides an operation of a key that has no slot, or the marker of this operation.
+    /// Decides an operation on a key that has no slot, or only the marker of this operation.
     pub(crate) fn decide(
         &mut self,
         op: Operation,
@@ -69,8 +70,8 @@ impl Slots {
         }
     }
 
-    /// The end of the look-up of a marked key: decides the operation and, when it changes nothing, those who waited
-    /// for the marker.
+    /// Ends the look-up of a marked key: decides the operation and, if it changes nothing, the
+    /// operations that waited for the marker.
     pub(crate) fn resolved(
         &mut self,
         op: Operation,
@@ -98,8 +99,9 @@ impl Slots {
         follow_up
     }
 
-    /// The key has the durable record `record` and no command works on it: frees its slot, or keeps it for a live record,
-    /// and decides those who wait. Returns by how many in-flight records the slots grew.
+    /// Decides the operations that wait at a key, when the key has the durable record `record` and
+    /// no command works on it. Frees the slot unless a command or a live record needs it. Returns
+    /// by how many in-flight records the slots grew.
     pub(crate) fn settle(
         &mut self,
         hash: KeyHash,
@@ -112,7 +114,7 @@ impl Slots {
         let was_live = matches!(&entry, Entry::Occupied(slot) if slot.get().live.is_some());
         let is_live = matches!(&record, Some(record) if record.is_in_flight());
         match entry {
-            // No operation waits, as nearly always: what `Slot::settle` comes to, in place.
+            // The usual case, in which no operation waits: the result of `Slot::settle`, in place.
             Entry::Occupied(mut slot) if slot.get().waiting.is_empty() => {
                 if is_live {
                     *slot.get_mut() = Slot { live: record, ..Slot::default() };
@@ -134,7 +136,7 @@ impl Slots {
         isize::from(is_live) - isize::from(was_live)
     }
 
-    /// Looks again at those who wait at a key: a wait may be over, a deadline may have passed.
+    /// Looks again at the operations that wait at a key: a wait may be over, or a deadline passed.
     pub(crate) fn reconsider(&mut self, hash: KeyHash, now: Time, limits: &Limits) -> FollowUp {
         let mut follow_up = FollowUp::default();
         let Some(slot) = self.0.get_mut(&hash) else { return follow_up };
@@ -149,8 +151,8 @@ impl Slots {
         follow_up
     }
 
-    /// Takes a waiting operation out: its caller does not wait any more. The slot stays for the command that works on
-    /// the key, or for its live record.
+    /// Takes out a waiting operation whose caller stopped waiting. The slot stays for the command
+    /// that works on the key, or for its live record.
     pub(crate) fn withdraw(
         &mut self,
         hash: KeyHash,
@@ -160,8 +162,8 @@ impl Slots {
         self.0.get_mut(&hash)?.waiting.withdraw(wait, limits)
     }
 
-    /// The command of the slot was not carried out, or its look-up failed: the marker is removed, and those who waited for
-    /// it get the reason.
+    /// The command of the slot was not executed, or its look-up failed: removes the marker and
+    /// refuses the operations that waited for it.
     pub(crate) fn abandon(
         &mut self,
         hash: KeyHash,
@@ -185,7 +187,8 @@ impl Slots {
         follow_up
     }
 
-    /// Every key that a command works on is in doubt: a thread of the engine panicked.
+    /// A thread of the engine panicked: the outcome is unknown for every key that a command works
+    /// on.
     pub(crate) fn set_busy_unknown(&mut self, limits: &Limits) -> FollowUp {
         let mut follow_up = FollowUp::default();
         for slot in self.0.values_mut().filter(|slot| slot.busy) {
@@ -196,7 +199,7 @@ impl Slots {
         follow_up
     }
 
-    /// Answers those who wait at a key and leaves its slot to the command that works on it.
+    /// Refuses the operations that wait at a key. The command that works on the key keeps the slot.
     pub(crate) fn refuse_waiting(
         &mut self,
         hash: KeyHash,
@@ -217,7 +220,8 @@ impl Slots {
         follow_up
     }
 
-    /// Answers everything that waits and frees all slots: the engine is closing.
+    /// The engine closes: refuses all waiting operations, and frees every slot that has neither a
+    /// live record nor an unknown outcome.
     pub(crate) fn refuse_all(&mut self, error: &Error, limits: &Limits) -> FollowUp {
         let follow_up = self.refuse_all_waiting(error, limits);
         self.0.retain(|_, slot| {
@@ -309,8 +313,8 @@ mod tests {
         assert!(follow_up.answers.is_empty() && follow_up.queued.is_none());
     }
 
-    /// A claim that is held too long is orphaned without a word of its owner: who waits for it must be
-    /// looked at then.
+    /// A claim past its deadline becomes an orphan without a command. The operations that wait for
+    /// it must be looked at then.
     #[test]
     fn who_waits_for_a_claim_with_a_deadline_is_looked_at_then() {
         for waits in [false, true] {
@@ -332,7 +336,7 @@ mod tests {
         let Admission::Resolve(first) = place.admit(begin()) else { panic!("resolve") };
         assert!(matches!(place.admit(begin()), Admission::Parked(_)));
         let queued = place.resolved(first, Ok(None)).queued.unwrap();
-        // And while it is made durable.
+        // They also wait while the claim is made durable.
         assert!(matches!(place.admit(begin()), Admission::Parked(_)));
         let follow_up = place.publish(&queued);
         assert_eq!(follow_up.answers.len(), 2);
@@ -359,7 +363,7 @@ mod tests {
         claimed(&mut place);
         let Admission::Change(first) = place.admit(abort()) else { panic!("change") };
         assert!(matches!(place.admit(abort()), Admission::Parked(_)));
-        // The owner has spoken: a begin waits for the end.
+        // The owner ends its claim: a begin waits for the end.
         assert!(matches!(place.admit(begin()), Admission::Parked(_)));
         let follow_up = place.publish(&first);
         // The second abort is fenced, the begin claims.
@@ -444,7 +448,7 @@ mod tests {
         assert_eq!((refused.answers.len(), place.limits.waiting()), (1, 0));
     }
 
-    /// The ends of waits are told once, so that nothing watches them any more.
+    /// The end of a wait is reported once, so that nothing watches the wait any more.
     #[test]
     fn who_leaves_the_line_is_counted_and_named_once() {
         let wait = Wait { until: Instant::now() + Duration::from_secs(3600), number: 1 };

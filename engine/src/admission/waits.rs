@@ -9,17 +9,17 @@ use crate::semantics::key::KeyHash;
 /// Ends of waits, and deadlines of claims that a begin waits for. The committer watches them.
 #[derive(Debug, Default)]
 pub(crate) struct Waits {
-    /// By time; the number tells waits that end at the same moment, a deadline has none.
+    /// Ordered by time. The number separates waits that end at the same moment; a deadline has 0.
     due: Mutex<BTreeSet<(Instant, u64, KeyHash)>>,
 }
 
 impl Waits {
-    /// Watches the end of a wait; says whether it is due before everything else.
+    /// Watches the end of a wait. Returns whether it is due before everything else.
     pub(crate) fn watch(&self, wait: Wait, hash: KeyHash) -> bool {
         self.insert((wait.until, wait.number, hash))
     }
 
-    /// Watches the deadline of a claim; says whether it is due before everything else.
+    /// Watches the deadline of a claim. Returns whether it is due before everything else.
     pub(crate) fn watch_deadline(&self, at: Instant, hash: KeyHash) -> bool {
         self.insert((at, 0, hash))
     }
@@ -30,12 +30,12 @@ impl Waits {
         due.first() == Some(&timer)
     }
 
-    /// The wait ended otherwise.
+    /// Forgets a wait that ended otherwise.
     pub(crate) fn forget(&self, wait: Wait, hash: KeyHash) {
         self.due.lock().remove(&(wait.until, wait.number, hash));
     }
 
-    /// A key to look at now, or when the next one is due.
+    /// A key to look at now, else the time when the next key is due.
     pub(crate) fn next(&self, now: Instant) -> Result<KeyHash, Option<Instant>> {
         let mut due = self.due.lock();
         match due.first() {

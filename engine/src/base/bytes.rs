@@ -4,21 +4,22 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// Immutable bytes, as they were stored. Cloning is cheap and shares them.
+/// Immutable bytes, as they were stored. A clone is cheap: it shares them.
 ///
-/// [`Recorded::into_response`](crate::Recorded::into_response) gives them; they are as a `&[u8]`.
+/// [`Recorded::into_response`](crate::Recorded::into_response) returns them, and they dereference
+/// to `&[u8]`.
 #[derive(Clone)]
 pub struct SharedBytes {
-    /// What they are a part of: a record that was read is one allocation, not one for each of its
-    /// fields.
+    /// The allocation that these bytes are a part of. A record that was read is one allocation, not
+    /// one for each of its fields.
     whole: Arc<[u8]>,
-    /// Both within `whole`.
+    /// Where the part starts and ends in `whole`.
     start: u32,
     end: u32,
 }
 
 impl SharedBytes {
-    /// A copy. Callers bound what they store far below 4 GiB; see [`crate::embedded::options`].
+    /// A copy. Callers keep stored bytes far below 4 GiB; see [`crate::embedded::options`].
     pub(crate) fn copy_of(bytes: &[u8]) -> Self {
         Self::all_of(bytes.into())
     }
@@ -28,11 +29,11 @@ impl SharedBytes {
         Self { start: 0, end: whole.len() as u32, whole }
     }
 
-    /// The part that is `bytes`, which were taken out of these; else a copy.
+    /// `bytes`, without a copy when they are a slice of these bytes.
     pub(crate) fn part(&self, bytes: &[u8]) -> Self {
         let start = (bytes.as_ptr() as usize).wrapping_sub(self.whole.as_ptr() as usize);
         match start.checked_add(bytes.len()) {
-            // Both at most the length, which fits.
+            // Neither exceeds the length, which fits in `u32`.
             Some(end) if end <= self.whole.len() => {
                 Self { whole: self.whole.clone(), start: start as u32, end: end as u32 }
             }
@@ -45,13 +46,13 @@ impl SharedBytes {
         Arc::strong_count(&self.whole)
     }
 
-    /// Bytes of this length, made by `fill` out of zeros.
+    /// Bytes of length `len`. `fill` writes them over zeros.
     pub(crate) fn filled<E>(
         len: usize,
         fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
     ) -> Result<Self, E> {
         let mut whole: Arc<[u8]> = std::iter::repeat_n(0, len).collect();
-        fill(Arc::get_mut(&mut whole).expect("nobody else has it yet"))?;
+        fill(Arc::get_mut(&mut whole).expect("the new allocation has no other holder"))?;
         Ok(Self::all_of(whole))
     }
 }
@@ -95,7 +96,7 @@ impl std::hash::Hash for SharedBytes {
     }
 }
 
-/// Bytes of which only the length is printed: they are customers' own, and logs are read by others.
+/// Prints only the length of the bytes: they belong to customers, and others read the logs.
 pub(crate) struct Hidden<'a>(pub(crate) &'a [u8]);
 
 impl fmt::Debug for Hidden<'_> {

@@ -1,8 +1,8 @@
 //! The byte layout of everything that oncekey stores: little-endian integers and length-prefixed
 //! bytes, read without panicking and without allocating more than the input holds.
 //!
-//! A hand-written layout, not a derived one: the format is a promise to files on disk, and here a
-//! reordered struct field cannot change it by accident.
+//! The layout is written by hand, not derived: the format is a promise to files on disk, and a
+//! reordered struct field must not change it.
 
 use crate::base::error::{Error, Result};
 
@@ -22,9 +22,9 @@ pub(crate) trait Encode {
     fn put_u128(&mut self, value: u128) {
         self.put(&value.to_le_bytes());
     }
-    /// Bytes behind their length as `u32`.
+    /// The length of the bytes as `u32`, then the bytes.
     ///
-    /// Callers bound what they store far below 4 GiB; see [`crate::embedded::options`].
+    /// Callers keep stored bytes far below 4 GiB; see [`crate::embedded::options`].
     fn put_bytes(&mut self, bytes: &[u8]) {
         debug_assert!(u32::try_from(bytes.len()).is_ok());
         self.put_u32(bytes.len() as u32);
@@ -38,7 +38,7 @@ impl Encode for Vec<u8> {
     }
 }
 
-/// Takes values off the front of a byte slice; every shortage is a `Corrupted` error.
+/// Takes values off the front of a byte slice. Missing bytes are a `Corrupted` error.
 #[derive(Clone, Copy)]
 pub(crate) struct Decoder<'a> {
     rest: &'a [u8],
@@ -85,7 +85,7 @@ impl<'a> Decoder<'a> {
         self.take(len)
     }
 
-    /// Ends decoding: bytes left over mean that the value is not what it claims to be.
+    /// Ends decoding. Bytes that are left over are a `Corrupted` error.
     pub(crate) fn finish(self) -> Result<()> {
         if self.rest.is_empty() {
             Ok(())
@@ -95,15 +95,15 @@ impl<'a> Decoder<'a> {
     }
 }
 
-/// The checksum of everything on disk: XXH3, 64 bits, seeded so that bytes which are valid in one
-/// place do not validate in another.
+/// The checksum of everything on disk: XXH3, 64 bits. The seed keeps bytes that are valid in one
+/// place from being valid in another.
 ///
 /// Source: xxHash specification, <https://github.com/Cyan4973/xxHash>.
 pub(crate) fn checksum(seed: u64, bytes: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64_with_seed(bytes, seed)
 }
 
-/// Puts the checksum of all that follows it into the first 8 bytes of a value.
+/// Writes the checksum of all bytes after the eighth into the first 8 bytes of a value.
 pub(crate) fn seal(value: &mut [u8], seed: u64) {
     let sum = checksum(seed, &value[8..]);
     value[..8].copy_from_slice(&sum.to_le_bytes());

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-/// Makes `ErrorKind`, the list of its kinds and their sentences of one list.
+/// Generates `ErrorKind`, the list of its kinds and their sentences from one list.
 macro_rules! kinds {
     ($($(#[$meaning:meta])* $kind:ident: $sentence:literal,)*) => {
         /// The kind of an error, for programs. Ordinary outcomes of [`begin`](crate::Engine::begin) are
@@ -14,13 +14,14 @@ macro_rules! kinds {
         /// | `InvalidInput` | correct the call | the claim comes back: correct the call |
         /// | `Overloaded`, `StoreFull` | try again later | the claim comes back: try again later |
         /// | `OutcomeUnknown`, `Unavailable` | [reopen](crate::Engine::reopen), then begin again | the claim comes back: reopen, then end it again |
-        /// | `Fenced`, `AlreadyCompleted` | | the claim is spent: another caller decided, give nobody this response |
+        /// | `Fenced`, `AlreadyCompleted` | | the claim is spent: another caller decided, do not
+        /// send this response |
         /// | `Closed` | give up; the next open knows all that was acknowledged | the claim comes back, and is an orphan at the next open |
         /// | `Corrupted` | give up this key, look at the store with [`verify`](crate::verify) | as for a begin |
         /// | `HistoryLost`, `UnsafeStore` | an operator decides | the claim comes back |
         ///
-        /// No begin that failed may execute. The kinds that opening alone reports (`StoreMissing` to
-        /// `NetworkFilesystem`, `ClockJump`) leave the store untouched.
+        /// A caller whose begin failed must not execute. The kinds that only opening reports
+        /// (`StoreMissing` to `NetworkFilesystem`, `ClockJump`) leave the store untouched.
         ///
         /// ```
         /// use oncekey::ErrorKind;
@@ -85,7 +86,7 @@ kinds! {
     StoreInUse: "the store is in use",
     /// The store file has no bytes. It was left untouched.
     StoreEmpty: "the store file is empty",
-    /// The store file is shorter than what was once durable. It was left untouched.
+    /// Bytes at the end of the store file that were durable are missing. It was left untouched.
     StoreTruncated: "the store file is truncated",
     /// The directory or file is not a oncekey store. It was left untouched.
     StoreForeign: "not a oncekey store",
@@ -103,15 +104,15 @@ kinds! {
     Io: "input/output error",
     /// The settings of a shared server cannot keep what the engine promises. Nothing was written.
     UnsafeStore: "the settings of the server are not safe for a store",
-    /// A shared server lacks changes that it had acknowledged: it was replaced by one that did not
-    /// have them. Nothing is granted until that is accepted.
+    /// A shared server lacks changes that were acknowledged: a server without them took its place.
+    /// The engine grants nothing until an operator accepts the loss.
     HistoryLost: "the server lost changes that it had acknowledged",
-    /// This kind of store has no such thing.
+    /// This kind of store does not support the call.
     Unsupported: "not supported by this kind of store",
 }
 
-/// A failure: its [`kind`](Error::kind) for programs, its `Display` for people, which is one line, its
-/// cause as `source`.
+/// A failure: [`kind`](Error::kind) is for programs, `Display` (one line) is for people, and
+/// `source` is the cause.
 ///
 /// Cheap to clone, because one failed sync is reported to every caller of its group.
 #[derive(Clone)]
@@ -132,7 +133,7 @@ impl Error {
         self.0.kind
     }
 
-    /// The details that the kind does not have.
+    /// The details beyond the kind.
     pub(crate) fn context(&self) -> &str {
         &self.0.context
     }
@@ -180,21 +181,22 @@ impl Error {
         Self::caused_by(kind, context, source)
     }
 
-    /// Whether the work failed for want of space or of descriptors, and may be tried again as it is.
+    /// Whether the work failed for lack of space or of descriptors, so that it may be tried again
+    /// unchanged.
     pub(crate) fn is_shortage(&self) -> bool {
         matches!(self.kind(), ErrorKind::StoreFull | ErrorKind::Overloaded)
     }
 
-    /// The same failure, as a caller sees it whose write was under way.
+    /// The same failure, as reported to a caller whose write was under way.
     pub(crate) fn as_outcome_unknown(&self) -> Self {
         Self::caused_by(ErrorKind::OutcomeUnknown, "the group was not made durable", self.clone())
     }
 }
 
-/// The message with its line breaks and control characters escaped. Paths and messages of others have
-/// them, and a line of a log must stay one.
+/// The message with line breaks and control characters escaped, so that a log entry stays one line.
+/// Paths and foreign messages contain such characters.
 fn one_line(message: String) -> String {
-    // Unicode's own line and paragraph separators are no control characters.
+    // `char::is_control` does not cover Unicode's line and paragraph separators.
     let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
     if !message.contains(breaks) {
         return message;
@@ -206,11 +208,12 @@ fn one_line(message: String) -> String {
     line
 }
 
-/// Too many open files in the process, and in the system: the same numbers on every Unix.
+/// Too many open files: in the process (`EMFILE`), in the system (`ENFILE`). Every Unix has the
+/// same numbers.
 const EMFILE: i32 = 24;
 const ENFILE: i32 = 23;
 
-/// Whether no file could be opened, since the process or the system has too many open.
+/// Whether a file could not be opened because the process or the system has too many open.
 pub(crate) fn is_descriptor_shortage(error: &std::io::Error) -> bool {
     error.raw_os_error().is_some_and(|raw| [EMFILE, ENFILE].contains(&raw))
 }

@@ -1,4 +1,4 @@
-//! The range of an option.
+//! Checks that the value of an option is within its range.
 
 use std::fmt::Debug;
 

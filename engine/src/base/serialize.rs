@@ -1,7 +1,8 @@
-//! How values are written for programs and files of settings: bytes as text where they are text, times as
-//! seconds.
+//! How values are serialized for programs and settings files: bytes as text when they are text,
+//! times as seconds.
 
-/// Bytes: a string when they are UTF-8 and the format is for people, else bytes. Both are read.
+/// Bytes: a string when they are UTF-8 and the format is human-readable, else bytes. Reading
+/// accepts both.
 pub(crate) mod octets {
     use std::fmt;
 
@@ -59,7 +60,7 @@ pub(crate) mod seconds {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    /// For fields that may be absent.
+    /// A time that is written as seconds, for optional fields.
     pub(crate) struct Seconds(pub(crate) Duration);
 
     impl Serialize for Seconds {
@@ -98,7 +99,7 @@ pub(crate) mod seconds {
             Number::Whole(seconds) => return Ok(Duration::from_secs(seconds)),
             Number::Fraction(seconds) => seconds,
         };
-        // Beyond the longest duration, which is how that one is written, is the longest.
+        // `Duration::MAX` is written as a fraction, which rounds up: read it back as the maximum.
         if seconds >= Duration::MAX.as_secs_f64() {
             return Ok(Duration::MAX);
         }

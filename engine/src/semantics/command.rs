@@ -32,20 +32,20 @@ impl Command {
     }
 }
 
-/// A durable step of one record: what the journal holds.
+/// A durable step of one record. The journal holds changes.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Change {
     /// Absent or expired → in flight, attempt 1.
     Claim { key: Key, fingerprint: StoredFingerprint, ttl: Duration, deadline: Option<Time> },
-    /// Orphan → in flight, attempt + 1, checkpoint kept.
+    /// Orphan, or in flight past its deadline → in flight, attempt + 1, checkpoint kept.
     TakeOver { deadline: Option<Time> },
     /// In flight or orphan → completed.
     Complete { response: Option<SharedBytes>, expires_at: Time },
     /// In flight → in flight with another checkpoint.
     Checkpoint { data: SharedBytes },
-    /// In flight → orphan, checkpoint kept.
+    /// In flight or orphan → orphan, checkpoint kept.
     Orphan { since: Time },
-    /// Anything → absent.
+    /// In flight or orphan → absent.
     Remove,
 }
 

@@ -14,8 +14,8 @@ pub const MAX_PARTS: usize = 64;
 /// The longest label of a part, in bytes.
 pub const MAX_LABEL_LEN: usize = 128;
 
-/// The version that this build computes. A record keeps the version of its fingerprint; a build
-/// that changes the computation must go on computing every version that live records hold.
+/// The version that this build computes. A record keeps the version of its fingerprint, so a build
+/// that changes the computation must still compute every version that live records hold.
 const VERSION: u8 = 1;
 
 /// The length of the keyed hash over all parts, in bytes.
@@ -24,18 +24,18 @@ const TOTAL_LEN: usize = 16;
 /// The length of a stored fingerprint before its parts: version, total, number of parts.
 const HEAD_LEN: usize = 1 + TOTAL_LEN + 1;
 
-/// The bytes of a part's tag that are stored.
+/// The length of a part's tag, in bytes.
 const TAG_LEN: usize = 8;
 
-/// The longest value that stands for itself, in bytes; a longer one is represented by its digest. Most requests
-/// are hashed at once this way, and a large body is not copied.
+/// The longest value that is hashed as it is, in bytes; a longer one is represented by its digest.
+/// So most requests are hashed in one pass, and a large body is not copied.
 const INLINE: usize = 256;
 
 /// The labelled parts of a request, hashed with BLAKE3.
 ///
 /// Two requests are identical when they have the same parts in the same order with the same bytes.
-/// A mismatch names the parts that differ; what is stored is keyed with a secret of the store and
-/// reveals nothing of the request.
+/// A mismatch names the parts that differ. The stored form is keyed with a secret of the store: it
+/// contains the labels and reveals no value.
 ///
 /// ```
 /// use oncekey::Fingerprint;
@@ -49,7 +49,7 @@ const INLINE: usize = 256;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Fingerprint {
     parts: Parts,
-    /// Of all parts, made once however often the fingerprint is begun with.
+    /// The digest of all parts, computed once for any number of begins.
     digest: [u8; blake3::OUT_LEN],
 }
 
@@ -60,15 +60,15 @@ impl fmt::Debug for Fingerprint {
     }
 }
 
-/// Labelled values in one buffer, in a form that no other parts have.
+/// Labelled values in one buffer. Different parts give different bytes.
 ///
 /// ```text
 /// parts × (label length u32 | label | value length u64 | value, or BLAKE3 of it when it is longer than 256 bytes)
 /// ```
 ///
-/// The lengths say where everything ends and which of the two forms a value has, so different parts give different
-/// bytes, unless two long values have one digest. Hence who finds two requests with one digest has found
-/// a collision of BLAKE3.
+/// Each length says where a field ends and which of its two forms a value has. So different parts
+/// give the same bytes only if two long values have the same digest, and two requests with the same
+/// digest are a collision of BLAKE3.
 #[derive(Clone, Default, PartialEq, Eq)]
 struct Parts {
     bytes: Vec<u8>,
@@ -85,7 +85,8 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
-    /// Tells two values of a part apart when a mismatch is explained. That there is one is decided by the total.
+    /// Tells two values of a part apart, to name the parts of a mismatch. The total decides whether
+    /// there is a mismatch.
     fn tag(&self) -> [u8; TAG_LEN] {
         checksum(0, self.content).to_le_bytes()
     }
@@ -97,14 +98,14 @@ impl Parts {
         if value.len() <= INLINE {
             self.bytes.put(value);
         } else {
-            // Without a `Hasher`: it takes 2 KB, and as long to make as a short value to hash.
+            // No `Hasher`: it takes 2 KB, and to make one takes as long as to hash a short value.
             self.bytes.put(blake3::hash(value).as_bytes());
         }
     }
 
     fn push_pieces<P: AsRef<[u8]>>(&mut self, label: &str, pieces: impl Iterator<Item = P>) {
         let (mut value, mut len) = (Vec::new(), 0);
-        // Made once the value is too long to stand for itself.
+        // Made once the value is longer than `INLINE`.
         let mut hasher: Option<blake3::Hasher> = None;
         for piece in pieces {
             let piece = piece.as_ref();
@@ -180,14 +181,14 @@ pub struct FingerprintBuilder {
 }
 
 impl FingerprintBuilder {
-    /// With room for so many bytes of labels and values.
+    /// With room for `bytes` bytes of labels and values.
     pub(super) fn with_capacity(bytes: usize) -> Self {
         Self { parts: Parts { bytes: Vec::with_capacity(bytes), ..Parts::default() } }
     }
 
-    /// Adds a part. The label is what a mismatch will name (`"method"`, `"header content-type"`):
-    /// at most [`MAX_LABEL_LEN`] bytes, and at most [`MAX_PARTS`] parts, else
-    /// [`begin`](crate::Engine::begin) refuses the fingerprint. The order of parts counts.
+    /// Adds a part. A mismatch names its label (`"method"`, `"header content-type"`).
+    /// [`begin`](crate::Engine::begin) refuses a label of more than [`MAX_LABEL_LEN`] bytes and
+    /// more than [`MAX_PARTS`] parts. The order of parts counts.
     pub fn part(mut self, label: impl Into<Cow<'static, str>>, value: impl AsRef<[u8]>) -> Self {
         self.parts.push(&label.into(), value.as_ref());
         self
@@ -217,8 +218,8 @@ pub(crate) struct KeyedFingerprint {
     secret: Secret,
     /// The keyed hash over all parts: equal totals mean identical requests.
     total: [u8; TOTAL_LEN],
-    /// Made when a command is first decided, on the caller's thread, and used again by the
-    /// committer, where every caller of the group would wait for it.
+    /// Computed on the caller's thread, when the command is first decided. The committer reuses it:
+    /// computed there, it would delay every caller of the group.
     stored: OnceLock<StoredFingerprint>,
 }
 
@@ -240,8 +241,8 @@ impl KeyedFingerprint {
         stored.total() == self.total
     }
 
-    /// The labels of the parts that differ from a stored fingerprint, in the order presented, then
-    /// those that are missing now.
+    /// The labels of the parts that differ from a stored fingerprint: first those presented, in
+    /// their order, then those that only the stored one has.
     pub(crate) fn differences(&self, stored: &StoredFingerprint) -> Vec<String> {
         let mut missing: Vec<_> = stored.parts(&self.secret).collect();
         let mut differing = Vec::new();
@@ -279,9 +280,9 @@ impl KeyedFingerprint {
     }
 }
 
-/// One-time pads for the parts of the fingerprint with this total: a keyed stream, of which one block
-/// of BLAKE3 gives eight. The total, being that of exactly these parts, is its nonce, so that no pad
-/// ever covers two tags, and nothing of a tag is seen.
+/// One-time pads for the tags of the fingerprint with this total, from a keyed stream; one block of
+/// BLAKE3 gives eight pads. The total is the nonce. It belongs to exactly these parts, so no pad
+/// ever covers two different tags, and a stored tag reveals nothing.
 fn pads(secret: &Secret, total: &[u8], parts: usize) -> impl Iterator<Item = [u8; TAG_LEN]> {
     let mut stream = [[0; TAG_LEN]; MAX_PARTS];
     let parts = parts.min(MAX_PARTS);
@@ -292,20 +293,20 @@ fn pads(secret: &Secret, total: &[u8], parts: usize) -> impl Iterator<Item = [u8
     stream.into_iter().take(parts)
 }
 
-/// Puts a tag under a pad, or takes it out from under it.
+/// Covers a tag with a pad, or uncovers it.
 fn under(pad: [u8; TAG_LEN], tag: [u8; TAG_LEN]) -> [u8; TAG_LEN] {
     (u64::from_le_bytes(pad) ^ u64::from_le_bytes(tag)).to_le_bytes()
 }
 
-/// The form kept in a record: version, keyed total, and for each part its label and its tag under
-/// a pad.
+/// The form kept in a record: version, keyed total, and for each part its label and its tag,
+/// covered by a pad.
 ///
 /// ```text
 /// version u8 | total [16] | parts u8 | parts × (label length u8 | label | tag [8])
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct StoredFingerprint {
-    /// Checked by [`decode`](Self::decode), which every stored byte passes.
+    /// Well-formed: [`decode`](Self::decode) checks all bytes that come from a store.
     bytes: SharedBytes,
 }
 
@@ -389,8 +390,7 @@ mod tests {
         assert!(!keyed(&[]).matches(&stored));
     }
 
-    /// A short value and a long one that is represented by the same bytes are told apart, as are parts whose bytes
-    /// together are the same.
+    /// A long value differs from the short value that equals its digest.
     #[test]
     fn a_long_value_is_not_its_digest() {
         for len in [INLINE, INLINE + 1, 4096] {

@@ -20,7 +20,8 @@ use crate::semantics::fingerprint::{Fingerprint, FingerprintBuilder, MAX_LABEL_L
 /// The most headers that can count. Method, target, authority and body are parts of their own.
 pub const MAX_FINGERPRINTED_HEADERS: usize = MAX_PARTS - 4;
 
-/// As many bytes as the parts of few requests exceed: a buffer that grows is moved each time.
+/// The first capacity of the buffer of parts, in bytes. Few requests exceed it; a buffer that grows
+/// is copied each time.
 const TYPICAL_BYTES: usize = 512;
 
 /// The headers that count unless the caller says otherwise, sorted, with their labels.
@@ -77,7 +78,7 @@ impl FingerprintedHeaders {
         }
         let labelled = names.into_iter().map(|name| {
             let mut label = format!("header {name}");
-            // ASCII, so that any byte is a place to cut; only the name in a mismatch is cut.
+            // Names are ASCII, so a cut at any byte is valid. Only the label in a mismatch is cut.
             label.truncate(MAX_LABEL_LEN);
             (name.into(), label.into())
         });
@@ -92,7 +93,7 @@ pub struct HttpRequest<'a> {
     pub method: &'a [u8],
     /// The target in any form of RFC 9112, section 3.2: path and query, or an absolute URL.
     pub target: &'a [u8],
-    /// `:authority` of HTTP/2 and 3, where the target does not have it. It goes before `Host`.
+    /// `:authority` of HTTP/2 and 3, unless the target has it. It takes precedence over `Host`.
     pub authority: Option<&'a [u8]>,
     /// The whole body.
     pub body: &'a [u8],
@@ -114,14 +115,14 @@ impl Fingerprint {
     /// The fingerprint of an HTTP request. Two requests are identical when method, target,
     /// authority, the counted headers and the body are.
     ///
-    /// `values` gives the values of the header with a name, which is in lower case, in the order in
-    /// which they were sent; it is also asked for `host`.
+    /// `values` returns the values of the header with a name, in the order in which they were sent.
+    /// The name is in lower case; `host` is one of the names.
     ///
-    /// Blanks (space and tab) around a value do not count. Of the authority the host's letters count
-    /// in lower case, and neither an empty port nor 80 or 443 counts: a server often does not know
-    /// the scheme, which is no part of the fingerprint either. The target's own authority goes
-    /// before `authority`, and that before `Host` (RFC 9112, section 3.2.2; RFC 9113, section
-    /// 8.3.1). An empty authority is none.
+    /// Blanks (space and tab) around a value do not count. The host of the authority counts in
+    /// lower case. An empty port, 80 and 443 do not count, because a server often does not know the
+    /// scheme; the scheme is no part of the fingerprint either. The target's own authority takes
+    /// precedence over `authority`, and `authority` over `Host` (RFC 9112, section 3.2.2; RFC 9113,
+    /// section 8.3.1). An empty authority is the same as none.
     ///
     /// ```
     /// use oncekey::{Fingerprint, FingerprintedHeaders, HttpRequest};
@@ -173,8 +174,8 @@ fn header<'a>(
     builder.part_in_pieces(label, std::iter::once(first).chain(rest))
 }
 
-/// A value as HTTP/1 hands it on: HTTP/2 does not strip the optional blanks around it. Source: RFC
-/// 9110, section 5.5.
+/// A value without the optional blanks around it, as HTTP/1 parsers give it. HTTP/2 does not strip
+/// them. Source: RFC 9110, section 5.5.
 fn without_blanks(mut value: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = value {
         value = rest;
@@ -213,7 +214,8 @@ fn authority<'a>(
 ) -> Option<Vec<u8>> {
     let named = |authority: &Vec<u8>| !authority.is_empty();
     stated.map(normalized).find(named).or_else(|| {
-        // More than one is not HTTP, and most servers refuse it; here all of them count.
+        // More than one `Host` is not valid HTTP, and most servers refuse it. Here all of them
+        // count.
         hosts.map(normalized).filter(named).reduce(|mut all, host| {
             all.push(0);
             all.extend(host);
@@ -228,7 +230,7 @@ fn normalized(authority: &[u8]) -> Vec<u8> {
     let authority = without_blanks(authority);
     let host_at = authority.iter().rposition(|byte| *byte == b'@').map_or(0, |at| at + 1);
     let (user, mut host) = authority.split_at(host_at);
-    // The colons within the brackets of an IPv6 address are followed by one of them.
+    // A colon inside the brackets of an IPv6 address does not match: the bracket follows it.
     if let Some(colon) = host.iter().rposition(|byte| *byte == b':')
         && let b"" | b"80" | b"443" = &host[colon + 1..]
     {

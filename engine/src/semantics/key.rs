@@ -22,7 +22,7 @@ pub const MAX_KEY_LEN: usize = 255;
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
-    /// One byte of scope length, the scope, the key: what is hashed and stored.
+    /// The hashed and stored form: the length of the scope in one byte, the scope, the key.
     identity: SharedBytes,
 }
 
@@ -46,7 +46,7 @@ impl Key {
                 key.len()
             )));
         }
-        // Put together on the stack: one allocation for each key, not two.
+        // Assembled on the stack: one allocation for each key, not two.
         let mut identity = [0; 1 + 2 * MAX_KEY_LEN];
         identity[0] = scope_len;
         let (key_start, end) = (1 + scope.len(), 1 + scope.len() + key.len());
@@ -98,7 +98,7 @@ impl serde::Serialize for Key {
     }
 }
 
-/// The scope may be left out, and is empty then.
+/// A missing scope is empty.
 #[cfg(feature = "serde")]
 impl<'de> serde::Deserialize<'de> for Key {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -187,7 +187,7 @@ mod tests {
         }
     }
 
-    /// Logs show keys, and never the secret.
+    /// `Debug` output reaches logs.
     #[test]
     fn of_keys_the_lengths_are_printed_and_of_the_secret_nothing() {
         assert_eq!(

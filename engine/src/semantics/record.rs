@@ -28,7 +28,7 @@ pub(crate) enum State {
 /// One attempt to execute an operation: what a claim stands for.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Attempt {
-    /// The token of the claim; the newest of its key as long as the record stands so.
+    /// The token of the claim, the newest of its key.
     pub(crate) token: Token,
     /// 1 for the first, one more for each take-over.
     pub(crate) number: u32,
@@ -43,13 +43,13 @@ pub(crate) struct Attempt {
 /// The last recovery point that an attempt saved.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Checkpoint {
-    /// Not folded yet, as far as the record knows.
+    /// The bytes, in memory. A fold may have stored them since.
     Here(SharedBytes),
-    /// In the store file, which is read when the checkpoint is asked for.
+    /// In the store file, which is read when a caller asks for the checkpoint.
     Stored(StoredCheckpoint),
 }
 
-/// Which bytes the store file holds as the checkpoint of a key.
+/// Length and checksum of the bytes that the store file holds as the checkpoint of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StoredCheckpoint {
     pub(crate) len: u32,
@@ -57,7 +57,7 @@ pub(crate) struct StoredCheckpoint {
 }
 
 impl Checkpoint {
-    /// Its bytes.
+    /// The number of its bytes.
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Here(data) => data.len(),
@@ -65,7 +65,7 @@ impl Checkpoint {
         }
     }
 
-    /// Its bytes in memory.
+    /// The number of its bytes in memory.
     fn held(&self) -> usize {
         match self {
             Self::Here(data) => data.len(),
@@ -88,11 +88,11 @@ pub(crate) struct Completed {
 #[derive(Clone, Debug)]
 pub(crate) struct Versioned {
     pub(crate) sequence: u64,
-    /// `None`: the key is absent, although older places may still have a record.
+    /// `None`: the key is absent, even where an older layer of the store still has a record.
     pub(crate) record: Option<Arc<Record>>,
 }
 
-/// A record as it counts at one moment: TTL and deadline decided.
+/// The state of a record at one moment, with its TTL and deadline applied.
 pub(super) enum Effective<'a> {
     Absent,
     InFlight(&'a Attempt),
@@ -142,7 +142,8 @@ impl Record {
         }
     }
 
-    /// The same record with its checkpoint in the store file, if that is in memory now.
+    /// The same record with its checkpoint in the store file. `None` when no checkpoint is in
+    /// memory.
     pub(crate) fn without_checkpoint_bytes(
         &self,
         stored: impl FnOnce(&Checkpoint) -> StoredCheckpoint,
@@ -176,7 +177,8 @@ impl Record {
         }
     }
 
-    /// The bytes that the record keeps in memory, nearly. A checkpoint in the store file is none of them.
+    /// About as many bytes as the record takes in memory. A checkpoint in the store file does not
+    /// count.
     pub(crate) fn weight(&self) -> usize {
         let payload = match &self.state {
             State::Completed(completed) => completed.response.as_ref().map_or(0, |r| r.len()),

@@ -14,8 +14,8 @@
 //!           | ttl (seconds u64, nanoseconds u32) | [deadline u64]
 //!           | [checkpoint (length u32, checksum u64), whose bytes are elsewhere]
 //! ```
-//! The checksum covers everything after it and is seeded with the place of the record too, so that
-//! a record does not validate where another belongs.
+//! The checksum covers everything after it. Its seed includes the place of the record, so that a
+//! record is not valid in another record's place.
 
 use std::ops::DerefMut;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ const COMPLETED_WITH_RESPONSE: u8 = 4;
 const HAS_DEADLINE: u8 = 1;
 const HAS_CHECKPOINT: u8 = 2;
 
-/// Tells a checkpoint from the record of its key.
+/// Keeps the checksum of a checkpoint apart from that of its key's record.
 const CHECKPOINT_SEED: u64 = 0x6368_6563_6b70_6f69;
 
 /// Bytes before the sequence.
@@ -53,13 +53,13 @@ pub(crate) fn open_seed(seed: u64, hash: KeyHash) -> u64 {
 impl StoredCheckpoint {
     /// `seed` is that of the open record.
     pub(crate) fn of(seed: u64, data: &[u8]) -> Self {
-        // Far below 4 GiB, as `Options::max_checkpoint` is.
+        // `Options::max_checkpoint` keeps the length far below 4 GiB.
         Self { len: data.len() as u32, checksum: checksum(seed ^ CHECKPOINT_SEED, data) }
     }
 }
 
 impl Checkpoint {
-    /// What its bytes are in the store file. `seed` is that of the open record.
+    /// Length and checksum of its bytes in the store file. `seed` is that of the open record.
     pub(crate) fn stored(&self, seed: u64) -> StoredCheckpoint {
         match self {
             Self::Here(data) => StoredCheckpoint::of(seed, data),
@@ -68,8 +68,8 @@ impl Checkpoint {
     }
 }
 
-/// Appends the record to `out`. The bytes of a checkpoint are stored apart.
-/// Gives its checksum.
+/// Appends the record to `out` and returns its checksum. The bytes of a checkpoint are stored
+/// apart.
 pub(crate) fn encode(
     out: &mut (impl Encode + DerefMut<Target = [u8]>),
     seed: u64,
@@ -109,13 +109,13 @@ pub(crate) fn encode(
     checksum
 }
 
-/// A record as it was read.
+/// A record that was read.
 #[derive(Debug)]
 pub(crate) struct Stored {
     pub(crate) sequence: u64,
     pub(crate) record: Record,
     pub(crate) checksum: u64,
-    /// The bytes it takes.
+    /// The number of its stored bytes.
     pub(crate) len: usize,
 }
 
@@ -125,8 +125,7 @@ impl From<Stored> for Versioned {
     }
 }
 
-/// Verifies and reads the record that `bytes` start with.
-/// Its parts share the bytes.
+/// Checks and reads the record at the start of `bytes`. Its parts share `bytes`.
 pub(crate) fn decode(bytes: &SharedBytes, seed: u64) -> Result<Stored> {
     let mut head = Decoder::new(bytes);
     let stored = head.u64()?;
@@ -162,7 +161,7 @@ pub(crate) fn decode(bytes: &SharedBytes, seed: u64) -> Result<Stored> {
     Ok(Stored { sequence, record: Record { key, fingerprint, state }, checksum: stored, len })
 }
 
-/// The key of the record that `bytes` start with, whatever its checksum says.
+/// The key of the record at the start of `bytes`. The checksum is not checked.
 pub(crate) fn peek_key(bytes: &[u8]) -> Option<Key> {
     let mut decoder = Decoder::new(bytes.get(HEAD..)?);
     decoder.u64().ok()?;
@@ -295,7 +294,7 @@ mod tests {
                 let mut altered = bytes.clone();
                 altered[index] ^= 1 << (noise.next() % 8);
                 assert!(decode(&SharedBytes::copy_of(&altered), 42).is_err());
-                // With its checksum made right, garbage must still be met without a panic.
+                // Garbage with a correct checksum must not cause a panic.
                 altered[index] = noise.next() as u8;
                 if altered[8..12] == bytes[8..12] {
                     let right = checksum(42, &altered[8..]);

@@ -4,11 +4,11 @@ use std::fmt;
 
 use siphasher::sip128::SipHasher24;
 
-/// The random keys of one store, for all its hashes. Never leave it.
+/// The random keys of all hashes of one store. They never leave the store.
 ///
-/// Tags are of SipHash-2-4 with 128 bits: of short inputs it takes a third of the time of keyed BLAKE3,
-/// and who does not know the key can neither tell nor choose what it gives. Source: Aumasson, Bernstein,
-/// "SipHash: a fast short-input PRF", 2012.
+/// Tags are SipHash-2-4 with 128 bits. For short inputs it takes a third of the time of keyed
+/// BLAKE3, and without the key a tag can be neither predicted nor chosen. Source: Aumasson,
+/// Bernstein, "SipHash: a fast short-input PRF", 2012.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Secret(pub(crate) [u8; Self::LEN]);
 
@@ -16,7 +16,7 @@ impl Secret {
     /// Three keys: one of 32 bytes, two of 16.
     pub(crate) const LEN: usize = 64;
 
-    /// Keys the streams of BLAKE3 that stored fingerprints lie under.
+    /// The key of the BLAKE3 streams that cover the tags in stored fingerprints.
     pub(crate) fn stream_key(&self) -> &[u8; 32] {
         self.part(0)
     }
@@ -44,8 +44,8 @@ impl fmt::Debug for Secret {
 mod tests {
     use super::*;
 
-    /// Stored hashes hold them: other tags are another format. The first is from the reference
-    /// implementation's vectors for 128 bits.
+    /// Stored hashes contain these tags, so another tag is another format. The first tag is from
+    /// the 128-bit vectors of the reference implementation.
     #[test]
     fn tags_are_what_they_always_were() {
         let mut secret = Secret([0; Secret::LEN]);

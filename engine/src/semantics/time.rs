@@ -16,7 +16,7 @@ impl Time {
         SystemTime::UNIX_EPOCH + Duration::from_millis(self.0)
     }
 
-    /// The time `duration` later; one beyond the end of time is the end of time.
+    /// The time `duration` later, at most the end of time.
     pub(crate) fn after(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(millis(duration)))
     }

@@ -4,13 +4,13 @@ use std::fmt;
 
 use crate::semantics::time::Time;
 
-/// The fencing token of a claim. No two claims ever get the same one.
+/// The fencing token of a claim. No two claims ever get the same token.
 ///
 /// Tokens of one store order by age: a later claim of any key has the greater token. A system
 /// downstream that remembers the greatest token it saw can refuse a slow owner by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token {
-    /// Of one opening of one copy of the store: [`Self::incarnation_after`].
+    /// Identifies one opening of one copy of the store; see [`Self::incarnation_after`].
     pub(crate) incarnation: u64,
     /// Counts the opens of the store.
     pub(crate) epoch: u64,
@@ -19,10 +19,11 @@ pub struct Token {
 }
 
 impl Token {
-    /// The incarnation of an opening: greater than the one before, ordered by the time, in ms, and
-    /// random behind it. Copies of a store, which know of the same one before, get different ones,
-    /// and the one that was opened later the greater, as long as the clock goes forward. Where the
-    /// clock is behind, the incarnation is greater than the one before by a random number.
+    /// The incarnation of an opening: the time in ms, then random bits, and always greater than
+    /// `before`. Two copies of a store have the same `before`. The random bits keep their
+    /// incarnations apart, and the copy that is opened later gets the greater one while the clock
+    /// goes forward. Where the clock is behind, the incarnation exceeds `before` by a random
+    /// number.
     pub(crate) fn incarnation_after(before: u64, time: Time, random: u64) -> u64 {
         const RANDOM_BITS: u32 = 20;
         let time = time.0.min(u64::MAX >> RANDOM_BITS);

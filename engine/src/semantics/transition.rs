@@ -1,6 +1,5 @@
-//! The state machine: one pure function that decides every command, and one that carries the
-//! decision out. No I/O, no clock, no lock; everything else in this crate only brings their inputs
-//! and takes their outputs away.
+//! The state machine: one pure function decides every command, and one applies the decision. No
+//! I/O, no clock, no lock: the rest of the crate brings the inputs and carries the outputs away.
 //!
 //! | state \ command | begin, same fingerprint | begin, other | complete(token) | abort(token) | checkpoint(token) | owner gone | take over, release (token) |
 //! |---|---|---|---|---|---|---|---|
@@ -9,9 +8,9 @@
 //! | orphan | Orphaned | Mismatch | completed → Done | as in flight | in flight by deadline only → Done | orphan → Done | in flight, attempt + 1 → Claimed; absent → Done |
 //! | completed, live | Replay | Mismatch | same token and response: Done; else AlreadyCompleted | AlreadyCompleted | AlreadyCompleted | AlreadyCompleted | AlreadyCompleted |
 //!
-//! Wherever a token is given and the record has another: Fenced (AlreadyCompleted when completed).
-//! A claim past its deadline (`max_execution`) counts as an orphan since that deadline, although
-//! nothing was written: the state is decided on read.
+//! A command whose token is not the record's gets Fenced, or AlreadyCompleted from a completed
+//! record. A claim past its deadline (`max_execution`) counts as an orphan since that deadline,
+//! although nothing was written: the state is decided on read.
 
 use std::time::Duration;
 
@@ -31,7 +30,7 @@ pub(crate) fn transition(
     now: Time,
 ) -> (Option<Change>, Reply) {
     let effective = record.map_or(Effective::Absent, |record| record.effective(now));
-    // What is an orphan already is not dated anew: it expires its TTL after it became one.
+    // An orphan keeps its date: its TTL counts from the moment it became one.
     let since = record.and_then(|record| record.orphaned_since(now)).unwrap_or(now);
     match command {
         Command::Begin { fingerprint, ttl, max_execution } => {
@@ -50,7 +49,7 @@ pub(crate) fn transition(
             complete(&effective, *token, response.as_ref(), *ttl, now)
         }
         Command::Abort { token } => owned(&effective, *token, |attempt| {
-            // A later attempt does not know how far the one before it got.
+            // A later attempt does not know how far the earlier ones got.
             if attempt.number == 1 { Change::Remove } else { Change::Orphan { since } }
         }),
         Command::Checkpoint { token, data } => match record.map(|record| &record.state) {
@@ -71,7 +70,8 @@ pub(crate) fn transition(
     }
 }
 
-/// A begin that meets a record. Mismatch is decided before anything else is told.
+/// The answer to a begin that finds a record. Another fingerprint learns nothing of the state:
+/// Mismatch is decided first.
 fn meet(effective: &Effective<'_>, record: &Record, fingerprint: &KeyedFingerprint) -> Reply {
     if !fingerprint.matches(&record.fingerprint) {
         return Reply::Mismatch(fingerprint.differences(&record.fingerprint));
@@ -117,7 +117,7 @@ fn owned(
     }
 }
 
-/// A command that only an orphan takes.
+/// A command that only an orphan accepts.
 fn orphaned(
     effective: &Effective<'_>,
     token: Token,
@@ -139,12 +139,12 @@ fn refused(effective: &Effective<'_>) -> (Option<Change>, Reply) {
     }
 }
 
-/// A change met a record that it cannot have been decided on: the journal is not whole.
+/// The change cannot have been decided on this record: the journal is damaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Inapplicable;
 
-/// Carries a change out: the record after it, `None` for absent. `at` is the identity of the
-/// change itself, which becomes the token of a claim that it grants; `now` is the group's time.
+/// Applies a change and returns the new record, `None` for absent. `at` identifies the change and
+/// becomes the token of a granted claim. `now` is the time of the group.
 ///
 /// The committer and recovery call this with the same inputs, so that a replayed journal gives the
 /// records that were published.
@@ -309,7 +309,7 @@ mod tests {
             assert!(!record.is_expired(last));
             let expired = NOW.after(TTL);
             assert!(record.is_expired(expired));
-            // Another fingerprint too: the key is new.
+            // Another fingerprint claims it too: the key is new.
             for body in ["a", "b"] {
                 let (reply, after) = run_at(Some(&record), &begin(body), expired);
                 assert_eq!(reply, Reply::Claimed);
@@ -409,7 +409,7 @@ mod tests {
         let (reply, after) = run(Some(&in_flight(1)), &Command::OwnerGone { token: FIRST });
         assert_eq!(reply, Reply::Done);
         assert_eq!(after.unwrap().orphaned_since(NOW), Some(NOW));
-        // An orphan already: nothing to write, and it is not dated anew.
+        // An orphan already: nothing is written, and its date stays.
         refused(&orphan(1), &Command::OwnerGone { token: FIRST }, Reply::Done);
     }
 
@@ -477,7 +477,7 @@ mod tests {
         for command in [complete(OTHER, "late"), checkpoint(OTHER)] {
             assert_eq!(run_at(Some(&record), &command, deadline).0, Reply::Done);
         }
-        // Gone later: an orphan since its deadline, not since the news of it.
+        // An owner that goes after its deadline leaves an orphan that dates from the deadline.
         let gone = Command::OwnerGone { token: OTHER };
         let (_, orphan) = run_at(Some(&record), &gone, deadline.after(limit));
         assert_eq!(orphan.unwrap().orphaned_since(deadline), Some(deadline));
@@ -488,7 +488,7 @@ mod tests {
         assert_eq!(taken.attempt().unwrap().started_at, deadline);
         let late = transition(Some(&taken), &complete(OTHER, "late"), &key(), deadline);
         assert_eq!(late, (None, Reply::Fenced));
-        // An orphan by deadline expires TTL after its deadline.
+        // An orphan by deadline expires when the TTL after its deadline is over.
         assert_eq!(run_at(Some(&record), &begin("b"), deadline.after(TTL)).0, Reply::Claimed);
     }
 

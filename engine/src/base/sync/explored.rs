@@ -1,5 +1,5 @@
-//! The locks of loom or shuttle as parking_lot has them: no poison, and conditions that wait on a
-//! borrowed guard. Time is virtual.
+//! The locks of loom or shuttle behind the interface of parking_lot: no poisoning, and condition
+//! variables that wait on a borrowed guard. Time is virtual.
 
 use std::cell::Cell;
 use std::fmt;
@@ -14,7 +14,7 @@ use shuttle::sync as explorer;
 
 pub(crate) use explorer::atomic;
 
-/// A wait longer than this never ends by itself: overload and sweeps are not what is explored.
+/// A wait longer than this never times out: the explored models leave out overload and sweeps.
 const NEVER: Duration = Duration::from_secs(1);
 
 thread_local! {
@@ -22,7 +22,7 @@ thread_local! {
     static NOW: Cell<Duration> = const { Cell::new(Duration::ZERO) };
 }
 
-/// A point in virtual time, which only advances when a wait was in vain.
+/// A point in virtual time, which advances only when a wait times out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Instant(Duration);
 
@@ -47,7 +47,7 @@ impl Instant {
         self.0.saturating_sub(NOW.get())
     }
 
-    /// Lets others run, and time pass until now is `self`.
+    /// Lets other threads run, then advances the time to `self` unless it is later already.
     fn arrive(self) {
         thread::yield_now();
         NOW.set(NOW.get().max(self.0));
@@ -62,7 +62,7 @@ impl Add<Duration> for Instant {
     }
 }
 
-/// Lock guards of the explorers are poisoned only by a failed test.
+/// Only a failed test poisons a lock of the explorers.
 fn sound<T, E>(result: Result<T, E>) -> T {
     result.unwrap_or_else(|_| panic!("a thread panicked with this lock held"))
 }
@@ -135,8 +135,8 @@ impl Condvar {
         guard.guard = Some(sound(self.0.wait(held)));
     }
 
-    /// A short wait is always in vain: what a notification would have told, the caller sees for
-    /// itself, as after a notification that came too late.
+    /// A short wait always times out. The caller then looks at its condition, as after a
+    /// notification that came too late.
     pub(crate) fn wait_until<T>(
         &self,
         guard: &mut MutexGuard<'_, T>,
@@ -173,7 +173,7 @@ impl fmt::Debug for Condvar {
     }
 }
 
-/// A shared value behind a lock, where the schedulers know one.
+/// A shared value behind a lock that the schedulers control.
 pub(crate) struct Swap<T>(explorer::RwLock<Arc<T>>);
 
 impl<T> Swap<T> {

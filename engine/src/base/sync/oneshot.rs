@@ -1,4 +1,4 @@
-//! The parts of the crate oneshot that the engine uses, with locks that shuttle knows.
+//! The parts of the crate oneshot that the engine uses, with locks that shuttle controls.
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
@@ -16,7 +16,7 @@ struct Channel<T> {
 struct State<T> {
     message: Option<T>,
     waker: Option<Waker>,
-    /// Whether there is still a sender, a receiver.
+    /// Whether each end still exists.
     sender: bool,
     receiver: bool,
 }
@@ -32,7 +32,7 @@ pub(crate) fn channel<T>() -> (Sender<T>, Receiver<T>) {
 }
 
 impl<T> Sender<T> {
-    /// The message comes back when nobody can receive it.
+    /// Returns the message as an error when the receiver is gone.
     pub(crate) fn send(self, message: T) -> Result<(), T> {
         let mut state = self.0.state.lock();
         if !state.receiver {
