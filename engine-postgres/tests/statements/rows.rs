@@ -1,0 +1,209 @@
+//! Groups change rows: one change of a row at a time, each said of the row as it is.
+
+use super::*;
+
+#[test]
+fn drift_a_row_is_what_its_image_says_whatever_the_shape_of_the_group() {
+    let Some(cluster) = cluster() else { return };
+    for isolation in ["read committed", "repeatable read", "serializable"] {
+        let seed = 7;
+        println!("isolation {isolation}, seed {seed}");
+        let mut random = oorandom::Rand64::new(seed);
+        let database = cluster.database();
+        let set =
+            format!("ALTER DATABASE {database} SET default_transaction_isolation = '{isolation}'");
+        cluster.raw("postgres").run(&set);
+        let opened = cluster.open(&database, "", LEASE);
+        let mut rows: std::collections::BTreeMap<u128, Row> = Default::default();
+        let mut applied = 0;
+        for _ in 0..120 {
+            let mut images = Vec::new();
+            let mut hashes: Vec<u128> = (0..6).collect();
+            for _ in 0..1 + random.rand_range(0..4) {
+                let hash = hashes.remove(random.rand_range(0..hashes.len() as u64) as usize);
+                images.push(image(&mut random, opened.instance, hash, rows.get(&hash)));
+            }
+            let answer = opened.surely(images.clone());
+            for image in images {
+                let before = rows.get(&image.hash).cloned();
+                let version = answer.applied.iter().find(|(hash, _)| *hash == image.hash);
+                let row = only(opened.read(image.hash));
+                match version {
+                    Some((_, version)) => {
+                        let now = answer.now;
+                        let filled = image.filled(before.as_ref(), opened.instance, *version, now);
+                        assert_eq!(row, filled, "{image:?} on {before:?}");
+                        rows.insert(image.hash, filled);
+                        applied += 1;
+                    }
+                    None => {
+                        assert_eq!(Some(&row), before.as_ref(), "{image:?}");
+                        let told = answer.found.rows.iter().find(|row| row.hash == image.hash);
+                        assert_eq!(told, Some(&row));
+                    }
+                }
+            }
+        }
+        assert!(applied > 100, "{applied}");
+    }
+}
+
+fn image(random: &mut oorandom::Rand64, instance: u64, hash: u128, row: Option<&Row>) -> RowImage {
+    let mut coin = |of: u64| random.rand_range(0..of) == 0;
+    let version = row.map_or(0, |row| row.version);
+    let state = [
+        RowState::Free,
+        RowState::InFlight,
+        RowState::Orphan,
+        RowState::Completed,
+        RowState::WithoutResponse,
+    ];
+    let claims = version == 0 || coin(5);
+    let mut image = claim(instance, hash);
+    image.expected = if coin(8) { 0 } else { version };
+    image.ttl = if coin(3) { MAX_MILLIS } else { 5_000 };
+    image.deadline_in = coin(2).then_some(700);
+    image.resolves = coin(2);
+    if !claims && image.expected > 0 {
+        image.state = state[(0..4).find(|_| coin(4)).unwrap_or(4)];
+        image.grants = image.state == RowState::InFlight && coin(2);
+        image.attempt = row.map_or(1, |row| row.attempt) + u32::from(image.grants);
+        image.fingerprint = None;
+        image.deadline_in = image.deadline_in.filter(|_| image.grants);
+        image.since = coin(2).then_some(1_000);
+        image.expires_in = (image.state != RowState::InFlight).then_some(image.ttl);
+        image.checkpoint = coin(2).then(|| bytes(&[3; 9]));
+        image.body = (image.state == RowState::Completed).then(|| bytes(b"response"));
+    }
+    image
+}
+
+#[test]
+fn two_claims_of_one_key_are_one_claim_and_the_loser_is_never_told_absent() {
+    let Some(cluster) = cluster() else { return };
+    let one = cluster.store();
+    let other = cluster.open(&one.database, "", LEASE);
+    let claimed = |opened: &common::Opened| {
+        (0..200)
+            .filter(|hash| {
+                let image = opened.claim(*hash);
+                loop {
+                    let answer = opened.surely(vec![image.clone()]);
+                    match (answer.applied.len(), answer.found.rows.len()) {
+                        (1, 0) => return true,
+                        (0, 1) => return false,
+                        // It lost to an insert that its snapshot did not see: it is read again.
+                        (0, 0) => assert_eq!(opened.read(*hash).rows.len(), 1),
+                        other => panic!("{other:?}"),
+                    }
+                }
+            })
+            .count()
+    };
+    std::thread::scope(|scope| {
+        let there = scope.spawn(|| claimed(&other));
+        assert_eq!(claimed(&one) + there.join().unwrap(), 200);
+    });
+}
+
+#[test]
+fn settled_the_row_names_who_wrote_it_as_it_was_first_sent() {
+    let Some(cluster) = cluster() else { return };
+    let opened = cluster.store();
+    let image = opened.claim(1);
+    assert_eq!(opened.surely(vec![image.clone()]).applied.len(), 1);
+    let again = opened.surely(vec![image.clone()]);
+    let row = &again.found.rows[0];
+    assert!(again.applied.is_empty());
+    assert_eq!((row.writer, row.op), (image.writer, image.op));
+    // Sent again by the instance that came after: the name stays that of the first sending.
+    let complete = change(&image, row.version, RowState::Completed);
+    let later = cluster.open(&opened.database, "", LEASE);
+    later.surely(vec![complete.clone()]);
+    let row = only(opened.read(1));
+    assert_eq!((row.writer, row.op, row.owner), (complete.writer, complete.op, opened.instance));
+}
+
+#[test]
+fn late_a_statement_that_is_held_up_past_its_time_changes_nothing() {
+    let Some(cluster) = cluster() else { return };
+    let opened = cluster.store();
+    let now = opened.surely(vec![opened.claim(1)]).found.now;
+    let blocker = cluster.raw(&opened.database);
+    blocker.run("BEGIN; LOCK TABLE oncekey.key IN ACCESS EXCLUSIVE MODE");
+    std::thread::scope(|scope| {
+        let held = scope.spawn(|| opened.group_until(vec![opened.claim(2)], now + 300));
+        std::thread::sleep(Duration::from_millis(500));
+        blocker.run("COMMIT");
+        assert!(matches!(held.join().unwrap(), Err(Failure::NotCarriedOut(_))));
+    });
+    assert!(opened.read(2).rows.is_empty());
+}
+
+#[test]
+fn on_conflict_does_not_wait_for_an_open_transaction_and_neither_does_a_swap() {
+    let Some(cluster) = cluster() else { return };
+    let opened = cluster.store();
+    let image = opened.claim(1);
+    let version = opened.surely(vec![image.clone()]).applied[0].1;
+    let user = cluster.raw(&opened.database);
+    user.run("BEGIN; UPDATE oncekey.key SET checkpoint = NULL");
+    // While the user's transaction is open: not carried out would mean that a caller waited.
+    let answer = opened.group(vec![opened.claim(1), opened.claim(2)]).unwrap();
+    assert_eq!((answer.applied.len(), answer.found.rows[0].version), (1, version));
+    let complete = change(&image, version, RowState::Completed);
+    let answer = opened.group(vec![complete.clone()]).unwrap();
+    assert_eq!(answer.found.rows[0].version, version, "locked for a moment");
+    user.run("ROLLBACK");
+    assert_eq!(opened.surely(vec![complete]).applied.len(), 1);
+}
+
+#[test]
+fn standstill_a_group_behind_an_insert_in_progress_gives_up_and_is_sent_again() {
+    let Some(cluster) = cluster() else { return };
+    let opened = cluster.store();
+    let user = cluster.raw(&opened.database);
+    let insert = "INSERT INTO oncekey.key (hash, version, token, owner, writer, op, started_at, ttl_ms, attempt, \
+                  state, identity, fingerprint) VALUES ('00000000-0000-0000-0000-000000000001', 1, 1, 1, 1, 1, 1, \
+                  1, 1, 1, '', '')";
+    user.run(&format!("BEGIN; {insert}"));
+    let waits = opened.group(vec![opened.claim(1), opened.claim(2)]);
+    let Err(Failure::NotCarriedOut(error)) = waits else { panic!("{waits:?}") };
+    assert!(
+        error.to_string().contains("55P03"),
+        "by its own bound, not by that of the statement: {error}"
+    );
+    assert!(opened.read(2).rows.is_empty());
+    user.run("ROLLBACK");
+    assert_eq!(opened.surely(vec![opened.claim(1), opened.claim(2)]).applied.len(), 2);
+}
+
+#[test]
+fn token_order_a_stalled_insert_does_not_win_with_a_smaller_token() {
+    let Some(cluster) = cluster() else { return };
+    let quick = cluster.store();
+    quick.raw.run(
+        "CREATE FUNCTION stall() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           IF current_setting('application_name') = 'stalled' THEN PERFORM pg_sleep(1.5); END IF; RETURN NEW;
+         END $$;
+         CREATE TRIGGER stall BEFORE INSERT ON oncekey.key FOR EACH ROW EXECUTE FUNCTION stall()",
+    );
+    let slow = cluster.open(&quick.database, "application_name=stalled", LEASE);
+    std::thread::scope(|scope| {
+        let stalled = scope.spawn(|| slow.group(vec![slow.claim(1)]).unwrap());
+        let asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()";
+        while quick.raw.number(asleep) == 0 {
+            std::thread::yield_now();
+        }
+        let claim = quick.claim(1);
+        let version = quick.surely(vec![claim.clone()]).applied[0].1;
+        quick.surely(vec![change(&claim, version, RowState::Free)]);
+        let answer = stalled.join().unwrap();
+        let met: Vec<_> = answer.found.rows.iter().map(|row| row.state).collect();
+        assert!(answer.applied.is_empty() && met == [RowState::Free], "{answer:?}");
+        let free = only(slow.read(1));
+        let again = RowImage { expected: free.version, ..slow.claim(1) };
+        let later = slow.surely(vec![again]).applied[0].1;
+        assert!(later > version, "{later} {version}");
+    });
+}

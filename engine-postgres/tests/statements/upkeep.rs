@@ -1,0 +1,171 @@
+//! Upkeep: what expired is removed, and the space it took is used again.
+
+use super::*;
+
+/// A completed row that expired two buckets ago: its leaf is over.
+fn expired(opened: &common::Opened, hash: u128) -> Row {
+    let image = opened.claim(hash);
+    let version = opened.surely(vec![image.clone()]).applied[0].1;
+    opened.surely(vec![change(&image, version, RowState::Completed)]);
+    let row = only(opened.read(hash));
+    opened.raw.run(&format!(
+        "WITH s AS (SELECT (extract(epoch FROM clock_timestamp())*1000)::bigint AS now, bucket_ms, leaves FROM oncekey.store),
+         e AS (SELECT (now / bucket_ms - 1) * bucket_ms - 1 AS at, ((now / bucket_ms - 2) % leaves)::smallint AS leaf FROM s),
+         k AS (UPDATE oncekey.key SET expires_at = e.at, leaf = e.leaf FROM e WHERE version = {0} RETURNING 1)
+         UPDATE oncekey.response SET expires_at = e.at, leaf = e.leaf FROM e WHERE version = {0}",
+        row.version
+    ));
+    row
+}
+
+#[test]
+fn upkeep_removes_what_expired_a_minute_ago_and_empties_its_leaf() {
+    let Some(cluster) = cluster() else { return };
+    let opened = cluster.store();
+    let (old, live) = (expired(&opened, 1), opened.claim(2));
+    let version = opened.surely(vec![live.clone()]).applied[0].1;
+    opened.surely(vec![change(&live, version, RowState::Completed)]);
+    let upkeep = opened.upkeep();
+    assert_eq!((upkeep.elected, upkeep.removed), (true, 1));
+    assert!(opened.read(1).rows.is_empty());
+    assert_eq!(opened.raw.number("SELECT count(*) FROM oncekey.response"), 1);
+    assert_eq!(only(opened.read(2)).body.as_deref(), Some(&b"response"[..]));
+    assert!(old.version > 0);
+}
+
+#[test]
+fn upkeep_removes_nothing_within_a_minute_of_its_expiry() {
+    let Some(cluster) = cluster() else { return };
+    let opened = cluster.store();
+    expired(&opened, 1);
+    let recent = "(extract(epoch FROM clock_timestamp())*1000)::bigint - 30000";
+    opened.raw.run(&format!("UPDATE oncekey.key SET expires_at = {recent}; UPDATE oncekey.response SET expires_at = {recent}"));
+    assert_eq!(opened.upkeep().removed, 0);
+    assert_eq!(opened.read(1).rows.len(), 1);
+    assert_eq!(opened.raw.number("SELECT count(*) FROM oncekey.response"), 1);
+}
+
+#[test]
+fn upkeep_a_leaf_that_somebody_reads_is_emptied_later() {
+    let Some(cluster) = cluster() else { return };
+    let opened = cluster.store();
+    expired(&opened, 1);
+    let reader = cluster.raw(&opened.database);
+    reader.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM oncekey.response");
+    assert_eq!(opened.upkeep().removed, 1);
+    assert_eq!(reader.number("SELECT count(*) FROM oncekey.response"), 1);
+    reader.run("COMMIT");
+    opened.upkeep();
+    assert_eq!(opened.raw.number("SELECT count(*) FROM oncekey.response"), 0);
+}
+
+#[test]
+fn upkeep_expires_tombstones_orphans_and_what_has_no_response_by_the_same_entries() {
+    let Some(cluster) = cluster() else { return };
+    let opened = cluster.store();
+    for (hash, state) in
+        [(1, RowState::Free), (2, RowState::Orphan), (3, RowState::WithoutResponse)]
+    {
+        let image = opened.claim(hash);
+        let version = opened.surely(vec![image.clone()]).applied[0].1;
+        opened.surely(vec![change(&image, version, state)]);
+    }
+    assert_eq!(opened.raw.number("SELECT count(*) FROM oncekey.response WHERE body IS NULL"), 3);
+    assert_eq!(opened.raw.number("SELECT count(*) FROM oncekey.orphan"), 1);
+    opened.raw.run(
+        "WITH s AS (SELECT (extract(epoch FROM clock_timestamp())*1000)::bigint AS now, bucket_ms, leaves FROM oncekey.store),
+         e AS (SELECT (now / bucket_ms - 1) * bucket_ms - 1 AS at, ((now / bucket_ms - 2) % leaves)::smallint AS leaf FROM s),
+         k AS (UPDATE oncekey.key SET expires_at = e.at, leaf = e.leaf FROM e RETURNING 1)
+         UPDATE oncekey.response SET expires_at = e.at, leaf = e.leaf FROM e",
+    );
+    assert_eq!(opened.upkeep().removed, 3);
+    for table in ["key", "orphan", "response"] {
+        assert_eq!(
+            opened.raw.number(&format!("SELECT count(*) FROM oncekey.{table}")),
+            0,
+            "{table}"
+        );
+    }
+}
+
+#[test]
+fn upkeep_lists_the_orphans_of_ended_instances_and_forgets_those_that_own_nothing() {
+    let Some(cluster) = cluster() else { return };
+    let me = cluster.store();
+    let owner = cluster.open(&me.database, "", LEASE);
+    let idle = cluster.open(&me.database, "", LEASE);
+    owner.surely(vec![owner.claim(1)]);
+    old(&me.raw, me.instance);
+    for other in [&owner, &idle] {
+        lapse(&me.raw, other.instance, 1);
+    }
+    assert_eq!(me.upkeep().ended, 2);
+    let listed = ask(|done| me.store.orphans(me.instance, None, 10, done)).unwrap();
+    assert_eq!(only(listed.clone()).hash, 1);
+    let behind = ask(|done| me.store.orphans(me.instance, Some(1), 10, done)).unwrap();
+    assert!(behind.rows.is_empty());
+    // A minute later.
+    me.raw.run("UPDATE oncekey.instance SET ended_at = ended_at - 61000 WHERE ended_at IS NOT NULL; UPDATE oncekey.upkeep SET whole = 0");
+    me.upkeep();
+    me.upkeep();
+    let left = me.raw.texts("SELECT id FROM oncekey.instance WHERE ended_at IS NOT NULL");
+    assert_eq!(left, [owner.instance.to_string()], "it is still named");
+    // The list may drift: resolved behind its back, it is repaired.
+    me.raw.run("UPDATE oncekey.key SET state = 0");
+    me.upkeep();
+    assert_eq!(me.raw.number("SELECT count(*) FROM oncekey.orphan"), 0);
+}
+
+/// Claims and completes these keys, a group each.
+fn pairs(opened: &common::Opened, keys: std::ops::Range<u128>) {
+    let claims: Vec<_> = keys.map(|hash| RowImage { ttl: 60_000, ..opened.claim(hash) }).collect();
+    let versions: std::collections::BTreeMap<_, _> =
+        opened.surely(claims.clone()).applied.into_iter().collect();
+    let ends = claims.iter().map(|claim| RowImage {
+        body: Some(bytes(&[7; 1024])),
+        ..change(claim, versions[&claim.hash], RowState::Completed)
+    });
+    assert_eq!(opened.surely(ends.collect()).applied.len(), claims.len());
+}
+
+#[test]
+fn bloat_responses_are_bounded_while_a_transaction_holds_xmin_and_keys_once_it_ends() {
+    let Some(cluster) = cluster() else { return };
+    const KEYS: u128 = 400;
+    let database = cluster.database();
+    let ttl = Duration::from_secs(60);
+    let opened = cluster.open_with(&database, |options| options.ttl(ttl), LEASE);
+    let holder = cluster.raw(&database);
+    holder.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class");
+    let responses = "SELECT sum(pg_total_relation_size(inhrelid))::bigint FROM pg_inherits WHERE inhparent = 'oncekey.response'::regclass";
+    let keys = "SELECT pg_relation_size('oncekey.key')";
+    // A turn: fill, and then the time of the store goes on beyond the TTL and the buckets of upkeep.
+    let turn = |number: u128| {
+        pairs(&opened, number * KEYS..(number + 1) * KEYS);
+        let filled = opened.raw.number(responses);
+        for _ in 0..5 {
+            opened.raw.run("UPDATE oncekey.store SET high_time = greatest(high_time, (extract(epoch FROM clock_timestamp()) * 1000)::bigint) + bucket_ms");
+            opened.upkeep();
+        }
+        filled
+    };
+    let first = turn(0);
+    for number in 1..10 {
+        let filled = turn(number);
+        assert!(
+            filled <= first * 2,
+            "responses: {first} bytes at first, {filled} in turn {number}"
+        );
+    }
+    assert_eq!(opened.raw.number("SELECT count(*) FROM oncekey.key"), 0);
+    assert_eq!(opened.raw.number("SELECT count(*) FROM oncekey.response"), 0);
+    holder.run("COMMIT");
+    // What autovacuum does, once it may.
+    opened.raw.run("VACUUM oncekey.key");
+    let bounded = opened.raw.number(keys);
+    for number in 10..15 {
+        turn(number);
+        opened.raw.run("VACUUM oncekey.key");
+    }
+    assert!(opened.raw.number(keys) <= bounded.max(1 << 20), "the space is used again");
+}
