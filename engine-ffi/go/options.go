@@ -115,45 +115,51 @@ func (o *Options) toC(pinner *runtime.Pinner) (C.oncekey_options, error) {
 		}
 	}
 	c.durability = C.uint32_t(o.Durability)
-	times := map[*C.uint64_t]time.Duration{
-		&c.ttl_ms:            o.TTL,
-		&c.max_execution_ms:  o.MaxExecution,
-		&c.overload_after_ms: o.OverloadAfter,
-		&c.sweep_interval_ms: o.SweepInterval,
-		&c.max_clock_gap_ms:  o.MaxClockGap,
-		&c.lock_wait_ms:      o.LockWait,
-		&c.lease_ms:          o.Lease,
-		&c.settle_for_ms:     o.SettleFor,
-	}
-	for field, duration := range times {
-		if duration < 0 || duration > 0 && duration < time.Millisecond {
-			return c, invalid("an option is %s, at least 1 ms is needed", duration)
+	for _, of := range []struct {
+		name  string
+		value time.Duration
+		field *C.uint64_t
+	}{
+		{"TTL", o.TTL, &c.ttl_ms},
+		{"MaxExecution", o.MaxExecution, &c.max_execution_ms},
+		{"OverloadAfter", o.OverloadAfter, &c.overload_after_ms},
+		{"SweepInterval", o.SweepInterval, &c.sweep_interval_ms},
+		{"MaxClockGap", o.MaxClockGap, &c.max_clock_gap_ms},
+		{"LockWait", o.LockWait, &c.lock_wait_ms},
+		{"Lease", o.Lease, &c.lease_ms},
+		{"SettleFor", o.SettleFor, &c.settle_for_ms},
+	} {
+		if of.value < 0 || of.value > 0 && of.value < time.Millisecond {
+			return c, invalid("%s is %s, at least 1ms is allowed", of.name, of.value)
 		}
-		*field = C.uint64_t(duration.Milliseconds())
+		*of.field = C.uint64_t(of.value.Milliseconds())
 	}
-	counts := map[*C.uint64_t]int64{
-		&c.max_response:            int64(o.MaxResponse),
-		&c.max_checkpoint:          int64(o.MaxCheckpoint),
-		&c.max_in_flight:           int64(o.MaxInFlight),
-		&c.max_orphans:             int64(o.MaxOrphans),
-		&c.max_queue:               int64(o.MaxQueue),
-		&c.max_waiters:             int64(o.MaxWaiters),
-		&c.max_store_bytes:         o.MaxStoreBytes,
-		&c.max_open_files:          int64(o.MaxOpenFiles),
-		&c.max_open_bytes:          o.MaxOpenBytes,
-		&c.backup_bytes_per_second: o.BackupBytesPerSecond,
-		&c.recent_bytes:            int64(o.RecentBytes),
-		&c.cache_bytes:             int64(o.CacheBytes),
-		&c.segment_bytes:           o.SegmentBytes,
+	for _, of := range []struct {
+		name  string
+		value int64
+		field *C.uint64_t
+	}{
+		{"MaxResponse", int64(o.MaxResponse), &c.max_response},
+		{"MaxCheckpoint", int64(o.MaxCheckpoint), &c.max_checkpoint},
+		{"MaxInFlight", int64(o.MaxInFlight), &c.max_in_flight},
+		{"MaxOrphans", int64(o.MaxOrphans), &c.max_orphans},
+		{"MaxQueue", int64(o.MaxQueue), &c.max_queue},
+		{"MaxWaiters", int64(o.MaxWaiters), &c.max_waiters},
+		{"MaxStoreBytes", o.MaxStoreBytes, &c.max_store_bytes},
+		{"MaxOpenFiles", int64(o.MaxOpenFiles), &c.max_open_files},
+		{"MaxOpenBytes", o.MaxOpenBytes, &c.max_open_bytes},
+		{"BackupBytesPerSecond", o.BackupBytesPerSecond, &c.backup_bytes_per_second},
+		{"RecentBytes", int64(o.RecentBytes), &c.recent_bytes},
+		{"CacheBytes", int64(o.CacheBytes), &c.cache_bytes},
+		{"SegmentBytes", o.SegmentBytes, &c.segment_bytes},
+	} {
+		if of.value < 0 {
+			return c, invalid("%s is %d, at least 0 is allowed", of.name, of.value)
+		}
+		*of.field = C.uint64_t(of.value)
 	}
 	c.schema = slice(o.Schema, pinner)
 	c.instance_name = slice(o.InstanceName, pinner)
 	c.root_certificates = slice(o.RootCertificates, pinner)
-	for field, count := range counts {
-		if count < 0 {
-			return c, invalid("an option is %d", count)
-		}
-		*field = C.uint64_t(count)
-	}
 	return c, nil
 }

@@ -16,6 +16,7 @@ impl Options {
     /// `InvalidInput`; `StoreMissing` where no tables are and [`create`](Self::create) was not asked for;
     /// `UnsafeStore`, `StoreNewerFormat`, `StoreUnreadable`, `Unavailable`.
     pub fn open(&self) -> Result<Engine> {
+        self.validate()?;
         oncekey::fleet::open(Arc::new(self.store()?), self.engine.clone())
     }
 
@@ -37,6 +38,7 @@ impl Options {
     /// `InvalidInput`: not a URL, or no certificates.
     #[doc(hidden)]
     pub fn store(&self) -> Result<PostgresStore> {
+        self.settings.validate()?;
         let mut settings = self.settings.clone();
         // Five buckets reach beyond the TTL.
         let quarter = u64::try_from(self.engine.ttl.as_millis() / 4).unwrap_or(u64::MAX);

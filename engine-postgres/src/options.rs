@@ -8,6 +8,11 @@ use oncekey::{ErrorKind, Result};
 use tokio_postgres::Config;
 use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
+use crate::tls;
+
+/// PostgreSQL cuts a longer name off, so that two of them may be one.
+const LONGEST_IDENTIFIER: usize = 63;
+
 /// How long the server may take for a statement; it is told so, too.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -27,7 +32,7 @@ impl Options {
         Self { settings: Settings::new(url.as_ref()), engine: Default::default() }
     }
 
-    /// The schema that holds the tables. Default `oncekey`.
+    /// The schema that holds the tables. Default `oncekey`; 1 to 63 bytes, since PostgreSQL cuts a longer name off.
     pub fn schema(mut self, schema: impl Into<String>) -> Self {
         self.settings.schema = schema.into();
         self
@@ -88,7 +93,7 @@ impl Options {
     }
 
     /// A name that no other living instance has, such as that of a pod: at open it ends its predecessor,
-    /// whose claims are orphans at once. Default none.
+    /// whose claims are orphans at once. Default none; at most 255 bytes.
     pub fn instance_name(mut self, name: impl Into<String>) -> Self {
         self.engine.instance_name = name.into();
         self
@@ -104,6 +109,17 @@ impl Options {
     pub fn engine(mut self, options: oncekey::fleet::Options) -> Self {
         self.engine = options;
         self
+    }
+}
+
+impl Options {
+    /// Checks every option against its bound, as `open` does before it connects.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput), which names the option, its value and the bound.
+    pub fn validate(&self) -> Result<()> {
+        self.settings.validate()?;
+        self.engine.validate()
     }
 }
 
@@ -147,6 +163,21 @@ impl Settings {
             root_certificates: None,
             bucket_ms: 6 * 3_600_000,
         }
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        self.config()?;
+        let refused = |why: String| Err(error(ErrorKind::InvalidInput, &why, None));
+        let length = self.schema.len();
+        if length == 0 || length > LONGEST_IDENTIFIER {
+            return refused(format!(
+                "the bytes of schema are {length}, 1 to {LONGEST_IDENTIFIER} are allowed"
+            ));
+        }
+        if self.schema.contains('\0') {
+            return refused("schema has a NUL byte, none is allowed".to_owned());
+        }
+        self.root_certificates.as_deref().map_or(Ok(()), |pem| tls::roots(pem).map(drop))
     }
 
     /// The settings that the client needs to connect.

@@ -21,19 +21,14 @@ pub(crate) fn make(settings: &Settings) -> Result<Option<Tls>> {
     if settings.config()?.get_ssl_mode() == SslMode::Disable {
         return Ok(None);
     }
-    let mut roots = RootCertStore::empty();
-    match &settings.root_certificates {
-        Some(pem) => {
-            for certificate in CertificateDer::pem_slice_iter(pem) {
-                let certificate = certificate.map_err(|source| invalid(source.into()))?;
-                roots.add(certificate).map_err(|source| invalid(source.into()))?;
-            }
-        }
+    let roots = match &settings.root_certificates {
+        Some(pem) => roots(pem)?,
         None => {
-            let native = rustls_native_certs::load_native_certs();
-            roots.add_parsable_certificates(native.certs);
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            roots
         }
-    }
+    };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -43,6 +38,20 @@ pub(crate) fn make(settings: &Settings) -> Result<Option<Tls>> {
     Ok(Some(MakeRustlsConnect::new(config)))
 }
 
+/// The certificates of the option `root_certificates`.
+pub(crate) fn roots(pem: &[u8]) -> Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|source| invalid(source.into()))?;
+        roots.add(certificate).map_err(|source| invalid(source.into()))?;
+    }
+    if roots.is_empty() {
+        let why = "root_certificates has no certificate in PEM, at least 1 is needed";
+        return Err(error(ErrorKind::InvalidInput, why, None));
+    }
+    Ok(roots)
+}
+
 fn invalid(source: Box<dyn std::error::Error + Send + Sync>) -> oncekey::Error {
-    error(ErrorKind::InvalidInput, "the root certificates cannot be used", Some(source))
+    error(ErrorKind::InvalidInput, "root_certificates cannot be used", Some(source))
 }

@@ -84,6 +84,33 @@ fn each_option_at_its_ends_works_or_is_refused_by_its_name() {
     assert!(opened > 20 && refused > 15);
 }
 
+/// Each is in its range alone; the message names the other one too.
+#[test]
+fn options_that_contradict_each_other_are_refused_by_both_names() {
+    for (options, told) in [
+        (
+            Options::new().max_response(16 << 20),
+            "segment_bytes is 33554432, at least 33619968 is allowed with max_response 16777216 and max_checkpoint 65536",
+        ),
+        (
+            Options::new().max_checkpoint(16 << 20),
+            "segment_bytes is 33554432, at least 33619968 is allowed with max_response 1048576 and max_checkpoint 16777216",
+        ),
+        (
+            Options::new().max_store_bytes(Some(100 << 20)),
+            "max_store_bytes is 104857600, at least 134217728 is allowed with segment_bytes 33554432",
+        ),
+    ] {
+        let error = options.validate().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(told), "{error}");
+    }
+    // The bound that is named is one that is accepted.
+    let sim = Sim::new();
+    let engine = sim.options().max_response(16 << 20).segment_bytes(33_619_968);
+    works(&engine.open("/store").unwrap(), "the least segment");
+}
+
 /// Claims, completes, waits as a duplicate, folds, sweeps, reopens and closes.
 fn works(engine: &Engine, name: &str) {
     let Begin::Claimed(claim) = begin(engine, "k") else { panic!("{name}: a new key is claimed") };

@@ -110,6 +110,14 @@ fn what_a_start_would_refuse_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     for (section, said) in [
         ("[engine]\nmax_store_bytes = \"1MiB\"", "max_store_bytes"),
+        (
+            "store = \"postgres://127.0.0.1:1/x\"\n[engine]\nmax_store_bytes = \"1KiB\"",
+            "max_store_bytes is 1024, at least 1048576",
+        ),
+        (
+            "store = \"postgres://127.0.0.1:1/x\"\n[postgres]\nschema = \"\"",
+            "the bytes of schema are 0, 1 to 63",
+        ),
         ("[policy]\nmax_response = \"17MiB\"", "at most 16MiB"),
         ("[engine]\ncache_bytes = \"2000GiB\"", "cache_bytes"),
         ("[tls]\ncert = \"/no/such\"\nkey = \"/no/such\"", "/no/such"),

@@ -271,6 +271,56 @@ static void sizes(oncekey_engine engine) {
   CHECK(newer.newer == 0 && newer.known.claimed > 0 && newer.known.size == sizeof newer);
 }
 
+/* Every number among the options at its ends: it works, or is refused by its name and the bound. */
+static void options_at_their_ends(void) {
+#define NAMED(field, name) {offsetof(oncekey_options, field), name}
+  const struct {
+    size_t at;
+    const char *name;
+  } numbers[] = {
+      NAMED(ttl_ms, "ttl"), NAMED(max_execution_ms, "max_execution"), NAMED(max_response, "max_response"),
+      NAMED(max_checkpoint, "max_checkpoint"), NAMED(max_in_flight, "max_in_flight"),
+      NAMED(max_orphans, "max_orphans"), NAMED(max_queue, "max_queue"), NAMED(max_waiters, "max_waiters"),
+      NAMED(max_store_bytes, "max_store_bytes"), NAMED(overload_after_ms, "overload_after"),
+      NAMED(recent_bytes, "recent_bytes"), NAMED(cache_bytes, "cache_bytes"),
+      NAMED(segment_bytes, "segment_bytes"), NAMED(sweep_interval_ms, "sweep_interval"),
+      NAMED(max_clock_gap_ms, "max_clock_gap"), NAMED(max_open_files, "max_open_files"),
+      NAMED(max_open_bytes, "max_open_bytes"), NAMED(backup_bytes_per_second, "backup_bytes_per_second"),
+      NAMED(lock_wait_ms, "lock_wait"), NAMED(lease_ms, "lease"), NAMED(settle_for_ms, "settle_for"),
+  };
+#undef NAMED
+  const size_t count = sizeof numbers / sizeof *numbers;
+  CHECK(count * sizeof(uint64_t) == offsetof(oncekey_options, schema) - offsetof(oncekey_options, ttl_ms));
+  int opened = 0, refused = 0;
+  for (size_t i = 0; i < 2 * count; i++) {
+    char suffix[32], path[4096];
+    snprintf(suffix, sizeof suffix, "-option-%zu", i);
+    beside(path, suffix);
+    oncekey_options options = {0};
+    options.size = sizeof options;
+    const uint64_t value = i % 2 ? UINT64_MAX : 1;
+    memcpy((char *)&options + numbers[i / 2].at, &value, sizeof value);
+    oncekey_engine engine;
+    oncekey_error error;
+    int32_t status = oncekey_engine_open(oncekey_str(path), &options, &engine, &error);
+    if (status == ONCEKEY_OK) {
+      opened++;
+      OK(oncekey_engine_free(engine));
+      continue;
+    }
+    refused++;
+    const char *said = oncekey_error_message(error);
+    int bound = strstr(said, "at least") || strstr(said, "at most") || strstr(said, "a multiple") ||
+                strstr(said, "is not an option");
+    if (status != ONCEKEY_INVALID_INPUT || !strstr(said, numbers[i / 2].name) || !bound) {
+      fprintf(stderr, "%s %s: %s\n", numbers[i / 2].name, i % 2 ? "most" : "1", said);
+      abort();
+    }
+    OK(oncekey_error_free(error));
+  }
+  CHECK(opened > 10 && refused > 10);
+}
+
 /* Outputs are zeroed whatever happens, so that they can be freed. */
 static void outputs(void) {
   oncekey_engine nobody = {0};
@@ -302,6 +352,7 @@ static void names(void) {
 
 void test(void) {
   names();
+  options_at_their_ends();
   outputs();
   oncekey_engine engine = open_here();
   handles(engine);

@@ -69,12 +69,17 @@ fn bounds_of_the_store_are_heeded_by_every_process_and_are_not_those_of_a_proces
     let options = oncekey::fleet::Options::default;
     let one = open(options());
     let few = open(oncekey::fleet::Options { max_orphans: 1, ..options() });
-    let small = open(oncekey::fleet::Options { max_store_bytes: Some(1), ..options() });
+    let small = open(oncekey::fleet::Options { max_store_bytes: Some(1 << 20), ..options() });
     claim(&one, "done").complete(b"done").wait().unwrap();
+    // A megabyte that no compression makes smaller.
+    let mut random = oorandom::Rand64::new(1);
+    let noise = std::iter::repeat_with(|| random.rand_u64().to_le_bytes());
+    let noise: Vec<u8> = noise.flatten().take(1 << 20).collect();
+    claim(&one, "long").complete(&noise).wait().unwrap();
     drop(claim(&one, "left"));
     orphan(&few, "left");
     // What a process counts is its own; what the store counts is told to each by the next upkeep.
-    assert_eq!([&one, &few].map(|engine| engine.stats().claimed), [2, 0]);
+    assert_eq!([&one, &few].map(|engine| engine.stats().claimed), [3, 0]);
     assert_eq!((small.stats().orphans, small.stats().full), (0, false));
     for engine in [&one, &few, &small] {
         engine.sweep().unwrap();

@@ -47,6 +47,14 @@ pub(crate) struct EngineClock {
     boottime_at_open: Duration,
 }
 
+/// Long times in days, short ones to the millisecond.
+fn in_days(span: Duration) -> String {
+    match span.as_secs() / 86_400 {
+        0 | 1 => format!("{span:?}"),
+        days => format!("{days} days"),
+    }
+}
+
 impl EngineClock {
     /// Starts engine time at the later of the wall clock and `stored`, the store's last time.
     ///
@@ -65,11 +73,11 @@ impl EngineClock {
             return Err(Error::new(
                 ErrorKind::ClockJump,
                 format!(
-                    "the wall clock stands {} days after the store's last time, at most {} are \
-                     believed, since records would expire by it; set the clock right, or accept \
+                    "the wall clock stands {} after the store's last time, max_clock_gap is {}, \
+                     and records would expire by it; set the clock right, or accept \
                      the gap with `accept_clock_jump(true)`",
-                    wall.since(stored).as_secs() / 86_400,
-                    max_gap.as_secs() / 86_400,
+                    in_days(wall.since(stored)),
+                    in_days(max_gap),
                 ),
             ));
         }

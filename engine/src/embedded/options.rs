@@ -134,8 +134,9 @@ impl Options {
         self
     }
 
-    /// The longest response that is kept, in bytes. Default 1 MiB, at most 16 MiB. A longer one
-    /// completes the operation without being kept; `complete` tells its caller so.
+    /// The longest response that is kept, in bytes. Default 1 MiB, at most 16 MiB, and about half of
+    /// [`segment_bytes`](Self::segment_bytes). A longer one completes the operation without being kept;
+    /// `complete` tells its caller so.
     pub fn max_response(mut self, bytes: usize) -> Self {
         self.max_response = bytes;
         self
@@ -181,8 +182,9 @@ impl Options {
         self
     }
 
-    /// How large the store may grow, in bytes, journal included. Default `None`: off. At the bound
-    /// `begin` is `StoreFull` until the sweeper has given space back.
+    /// How large the store may grow, in bytes, journal included. Default `None`: off; at least four times
+    /// [`segment_bytes`](Self::segment_bytes). At the bound `begin` is `StoreFull` until the sweeper has given
+    /// space back.
     pub fn max_store_bytes(mut self, bytes: Option<u64>) -> Self {
         self.max_store_bytes = bytes;
         self
@@ -283,7 +285,7 @@ impl Options {
         self.backup_bytes_per_second
     }
 
-    /// How far the wall clock may stand ahead of the store's last time at open. Default 30 days.
+    /// How far the wall clock may stand ahead of the store's last time at open. Default 30 days; at least 1 s.
     pub fn max_clock_gap(mut self, gap: Duration) -> Self {
         self.max_clock_gap = gap;
         self
@@ -379,6 +381,7 @@ impl Options {
         self.settings().validate()?;
         self.bounds().validate()?;
         at_least("sweep_interval", self.sweep_interval, MIN_TTL)?;
+        at_least("max_clock_gap", self.max_clock_gap, Duration::from_secs(1))?;
         at_least("max_open_bytes", self.max_open_bytes, 64 << 10)?;
         at_least("recent_bytes", self.recent_bytes, 64 << 10)?;
         at_least("max_open_files", self.max_open_files, LEAST_OPEN_FILES)?;
@@ -390,10 +393,23 @@ impl Options {
                 "segment_bytes is {segment}, a multiple of {BLOCK} is needed"
             )));
         }
-        at_least("segment_bytes", segment, self.least_segment())?;
+        if segment < self.least_segment() {
+            return Err(Error::invalid(format!(
+                "segment_bytes is {segment}, at least {} is allowed with max_response {} and max_checkpoint {}",
+                self.least_segment().next_multiple_of(BLOCK as u64),
+                self.max_response,
+                self.max_checkpoint,
+            )));
+        }
         at_most("segment_bytes", segment, u64::from(u32::MAX))?;
         // The journal alone takes three segments, and the store file what a page or two does.
         let least_store = 4 * segment;
-        at_least("max_store_bytes", self.max_store_bytes.unwrap_or(least_store), least_store)
+        let store = self.max_store_bytes.unwrap_or(least_store);
+        if store < least_store {
+            return Err(Error::invalid(format!(
+                "max_store_bytes is {store}, at least {least_store} is allowed with segment_bytes {segment}"
+            )));
+        }
+        Ok(())
     }
 }

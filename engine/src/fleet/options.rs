@@ -4,8 +4,14 @@ use std::time::Duration;
 
 use crate::admission::limits::Bounds;
 use crate::backend::{MIN_TTL, Settings};
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::base::range::{at_least, at_most};
+
+/// The least that `max_store_bytes` allows: an empty store takes a fifth of it.
+const LEAST_STORE: u64 = 1 << 20;
+
+/// The longest name of an instance, in bytes.
+const MAX_NAME: usize = 255;
 
 /// Options of an engine over a shared store; every one has a default that suits a server.
 #[derive(Clone, Debug)]
@@ -88,7 +94,13 @@ impl Options {
         at_most("lease", self.lease, Duration::from_secs(600))?;
         at_least("overload_after", self.overload_after, MIN_TTL)?;
         at_least("settle_for", self.settle_for, MIN_TTL)?;
-        at_least("upkeep_interval", self.upkeep_interval, MIN_TTL)
+        at_least("upkeep_interval", self.upkeep_interval, MIN_TTL)?;
+        at_least("max_store_bytes", self.max_store_bytes.unwrap_or(LEAST_STORE), LEAST_STORE)?;
+        at_most("the bytes of instance_name", self.instance_name.len(), MAX_NAME)?;
+        if self.instance_name.contains('\0') {
+            return Err(Error::invalid("instance_name has a NUL byte, none is allowed"));
+        }
+        Ok(())
     }
 }
 
@@ -118,6 +130,9 @@ mod tests {
             ("overload_after is 0ns, at least 1ms", |o| o.overload_after = Duration::ZERO),
             ("settle_for is 0ns, at least 1ms", |o| o.settle_for = Duration::ZERO),
             ("upkeep_interval is 0ns, at least 1ms", |o| o.upkeep_interval = Duration::ZERO),
+            ("max_store_bytes is 1, at least 1048576", |o| o.max_store_bytes = Some(1)),
+            ("instance_name is 256, at most 255", |o| o.instance_name = "n".repeat(256)),
+            ("instance_name has a NUL byte", |o| o.instance_name = "a\0".to_owned()),
         ] {
             let message = refused(change);
             assert!(message.contains(told), "{message}");

@@ -11,7 +11,12 @@ fn a_forward_gap_beyond_the_limit_must_be_acknowledged() {
     sim.clock.jump_wall(30 * 86_400);
     sim.open().close().unwrap();
     sim.clock.jump_wall(30 * 86_400 + 60);
-    assert_eq!(sim.options().open("/store").unwrap_err().kind(), ErrorKind::ClockJump);
+    let refused = sim.options().open("/store").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ClockJump);
+    assert!(refused.to_string().contains("stands 30 days after"), "{refused}");
+    let short = Duration::from_secs(3600);
+    let refused = sim.options().max_clock_gap(short).open("/store").unwrap_err().to_string();
+    assert!(refused.contains("max_clock_gap is 3600s"), "{refused}");
     let engine = sim.options().accept_clock_jump(true).open("/store").unwrap();
     replay(&engine, "k");
 }

@@ -41,9 +41,7 @@ pub(crate) async fn open(config: &Config) -> Result<Engine, Failure> {
 pub(crate) fn check(config: &Config) -> Result<(), Failure> {
     let checked = match &config.store {
         StoreAt::Directory(_) => embedded(config).validate(),
-        StoreAt::Postgres(url) => {
-            shared_engine(config).validate().and_then(|()| shared(config, url).map(drop))
-        }
+        StoreAt::Postgres(url) => shared(config, url).and_then(|options| options.validate()),
     };
     checked.map_err(|error| Failure::usage(error.to_string()))
 }
@@ -64,6 +62,9 @@ fn shared_engine(config: &Config) -> oncekey::fleet::Options {
     oncekey::fleet::Options {
         ttl: config.policy.ttl,
         max_response: config.max_response(),
+        max_store_bytes: config.engine.max_store_bytes,
+        // As much as an embedded store takes of it for responses.
+        replay_bytes: config.engine.cache_bytes / 4,
         lease: config.postgres.lease,
         instance_name: config.postgres.instance.clone(),
         durable_claims: config.engine.durability == Durability::Strict,
