@@ -16,11 +16,11 @@ use crate::embedded::journal::{self, JournalId, Position, Reached};
 use crate::embedded::options::Options;
 use crate::embedded::session::Session;
 
-/// The speed of one backup, and its end when the engine ends.
+/// Keeps the pace of one backup, and ends it when the engine ends.
 struct Pace<'a> {
     session: &'a Session,
     started: Instant,
-    /// The bytes that the backup will copy, and has copied.
+    /// The bytes of the whole backup, and those copied so far.
     bytes: u64,
     copied: u64,
 }
@@ -33,11 +33,12 @@ impl<'a> Pace<'a> {
         Self { session, started: Instant::now(), bytes, copied: 0 }
     }
 
-    /// Counts bytes that were verified or copied, and rests when they were so faster than is allowed.
+    /// Counts bytes that were verified or copied, and sleeps when the backup is faster than
+    /// allowed.
     ///
     /// # Errors
-    /// `Closed` when the engine was closed meanwhile, `Unavailable` when it was reopened: the files
-    /// that the view reads are those of another session then, which gives their space back.
+    /// `Closed` when the engine was closed meanwhile, `Unavailable` when it was reopened. The files
+    /// of the view then belong to another session, which frees their space.
     fn copied(&mut self, bytes: u64) -> Result<()> {
         /// The longest rest: a close is noticed after it.
         const LONGEST: Duration = Duration::from_millis(100);
@@ -70,15 +71,15 @@ impl Drop for Pace<'_> {
 /// Copies the store, as of the last fold, into the new or empty directory `path`. A copy that fails
 /// is removed.
 ///
-/// A directory that is there is marked as unfinished before anything is copied. One that is not there
-/// gets its name with the mark inside: an unmarked directory of that name would open as a new store.
+/// An existing directory is marked as unfinished before anything is copied. A new directory gets
+/// its name with the marker inside: an unmarked directory of that name would open as a new store.
 pub(crate) fn back_up(session: &Session, path: &Path) -> Result<()> {
     refuse_name(path)?;
     let disk = &session.options.disk;
     let place = Place::of(disk, path)?;
     refuse_occupied(&*place.target, path)?;
     let lock = directory::lock(&*place.target, place.built_at(), Lockable::Created(LOCK))?;
-    // ORDER: the holder of the lock before may have made a store, which is not to be removed.
+    // ORDER: check again. The previous holder of the lock may have made a store, which must stay.
     refuse_occupied(&*place.target, path)?;
     let copied = mark(&*place.target)
         .and_then(|()| place.name(disk))
@@ -91,7 +92,7 @@ pub(crate) fn back_up(session: &Session, path: &Path) -> Result<()> {
         if removed.is_ok() {
             place.remove_if_new(disk);
         }
-        // Whatever went wrong with files that are another session's by now.
+        // The files of a session that is over belong to another session: their error says nothing.
         return Err(if session.is_over() { session.refusal() } else { session.unreadable(error) });
     }
     Ok(())
@@ -114,10 +115,10 @@ impl<'a> Place<'a> {
             Error::invalid(format!("{} does not name a directory", path.display()))
         })?;
         let mut unmarked = name.to_owned();
-        // Never a name that means something in a store, in whose directory it may be.
+        // No name that means something in a store: the parent may be the directory of a store.
         unmarked.push(".unmarked");
         let unmarked = path.with_file_name(unmarked);
-        // What a backup left here that was killed before its mark is used again.
+        // A directory that a killed backup left here unmarked is used again.
         let target = directory::create_dir(disk, &unmarked)?;
         Ok(Self { target, path, unmarked: Some(unmarked) })
     }
@@ -144,7 +145,7 @@ impl<'a> Place<'a> {
     fn remove_if_new(&self, disk: &Arc<dyn Disk>) {
         let Some(unmarked) = &self.unmarked else { return };
         if self.target.remove(LOCK).is_ok() {
-            // A renaming that was reported as failed may have happened.
+            // A rename that was reported as failed may have happened.
             disk.remove_dir(self.path).or_else(|_| disk.remove_dir(unmarked)).ok();
         }
     }
@@ -168,8 +169,8 @@ fn refuse_name(path: &Path) -> Result<()> {
     Err(Error::invalid(format!("{name} is the name of a file of a store; a backup needs another")))
 }
 
-/// Refuses a directory that holds anything but what a killed backup left, or what others leave in
-/// every directory.
+/// Refuses a directory that holds anything but the files of a killed backup and the files that
+/// other programs leave in every directory.
 fn refuse_occupied(target: &dyn Directory, path: &Path) -> Result<()> {
     let names = directory::list(target, path)?;
     let is_rest = names.iter().any(|name| name == UNFINISHED);
@@ -186,14 +187,14 @@ fn refuse_occupied(target: &dyn Directory, path: &Path) -> Result<()> {
     Err(Error::invalid(message))
 }
 
-/// Puts the marker up, then removes what a killed backup left.
+/// Creates the marker, then removes the files of a killed backup.
 fn mark(target: &dyn Directory) -> Result<()> {
     let failed = |error| Error::io("marking a backup", error);
     match target.create(UNFINISHED, Caching::Buffered) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
         _ => {}
     }
-    // DURABLE: before anything that looks like a store.
+    // DURABLE: the marker comes before any file that looks like a store.
     target.sync().map_err(failed)?;
     remove_parts(target)
 }
@@ -203,7 +204,7 @@ fn is_part(name: &str) -> bool {
     name == UNFINISHED || directory::is_ours(name)
 }
 
-/// Removes what a backup made, but for the marker and the lock.
+/// Removes the files of a backup but for the marker and the lock.
 fn remove_parts(target: &dyn Directory) -> Result<()> {
     let mut names = target.list().map_err(|error| Error::io("an unfinished backup", error))?;
     names.retain(|name| directory::is_ours(name) && name != LOCK);
@@ -224,7 +225,7 @@ fn copy(session: &Session, target: &Arc<dyn Directory>, path: &Path) -> Result<(
     let view = session.view();
     let size = view.size()?;
     check_space(&**target, size.on_disk + options.segment_sizes().first, path)?;
-    // Its journal goes another way than that of the original.
+    // The copy is a store of its own: its journal goes another way than that of the original.
     let identity = directory::random_number(options)?;
     // Every record is read to be verified, then copied.
     let mut pace = Pace::start(session, 2 * size.bytes);
@@ -237,7 +238,7 @@ fn copy(session: &Session, target: &Arc<dyn Directory>, path: &Path) -> Result<(
         Ok(())
     })?;
     let failed = |error| Error::io("finishing a backup", error);
-    // DURABLE: after everything else; the copy is a store from here on.
+    // DURABLE: the marker is removed after everything else. From here on the copy is a store.
     target.remove(UNFINISHED).map_err(failed)?;
     target.sync().map_err(failed)
 }

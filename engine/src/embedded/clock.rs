@@ -1,4 +1,4 @@
-//! Time, as a trait with a test twin.
+//! Time, behind a trait that tests implement, too.
 
 use std::fmt::Debug;
 use std::time::{Duration, SystemTime};
@@ -8,7 +8,7 @@ use crate::semantics::time::Time;
 
 /// Where the engine gets its time from.
 pub trait Clock: Debug + Send + Sync + 'static {
-    /// Time since some fixed point, never going back and counting while the machine is suspended.
+    /// Time since some fixed point. It never goes back, and counts while the machine is suspended.
     fn boottime(&self) -> Duration;
     /// The wall clock. Read once, when a store is opened.
     fn wall(&self) -> SystemTime;

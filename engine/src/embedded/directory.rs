@@ -1,9 +1,9 @@
 //! The store directory: `store.redb`, `records-*`, `run-*`, `journal-*.seg`, `LOCK`.
 //!
 //! A directory is a store from the moment `store.redb` has its name. Creation writes the first
-//! journal segment, then the store file under a temporary name, and renames it last: a crash before
-//! that leaves files that the next creation replaces, since nothing was ever acknowledged from
-//! them.
+//! journal segment, then the store file under a temporary name, and renames it last. A crash before
+//! the rename leaves files that the next creation replaces: no record in them was ever
+//! acknowledged.
 
 use std::any::Any;
 use std::io;
@@ -20,7 +20,7 @@ use crate::embedded::store::{self, Store, StoreState};
 use crate::semantics::secret::Secret;
 use crate::semantics::time::Time;
 
-/// Stands in a backup until it is whole. A directory that holds it is no store.
+/// The marker of a backup that is not complete. A directory with this file is no store.
 pub(crate) const UNFINISHED: &str = "backup.unfinished";
 
 pub(crate) const LOCK: &str = "LOCK";
@@ -31,19 +31,20 @@ pub(crate) type Lock = Arc<dyn Any + Send + Sync>;
 /// The directory of a store.
 pub(crate) struct StoreDirectory {
     pub(crate) handle: Arc<dyn Directory>,
-    /// As it was given, for people: the directory may have moved since.
+    /// The path as it was given, for people: the directory may have moved since.
     pub(crate) path: PathBuf,
 }
 
 impl StoreDirectory {
-    /// Makes `note` all that the file `LOCK` holds, which the caller has locked. Writes nothing when
-    /// there is no note and none is left.
+    /// Replaces the content of the file `LOCK`, which the caller has locked, by `note`. Writes
+    /// nothing when both are empty.
     pub(crate) fn set_note(&self, note: &[u8]) -> Result<()> {
         let failed = |error| Error::io("the note of the owner", error);
         if note.is_empty() && self.handle.file_len(LOCK).map_err(failed)? == 0 {
             return Ok(());
         }
-        // DURABLE: what has the name now may be another file, or a link to one of the store.
+        // DURABLE: the name may by now belong to another file, or to a link to a file of the store.
+        // Only the file that is locked refuses this lock.
         match self.handle.lock(Lockable::File(LOCK)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(failed(error)),
@@ -54,10 +55,10 @@ impl StoreDirectory {
     }
 }
 
-/// How often a directory that another holds is tried again.
+/// The time between two tries to open a directory that is in use.
 const LOCK_TRY: Duration = Duration::from_millis(20);
 
-/// Tries `open` until the directory is not in use any more, as long as the options say.
+/// Repeats `open` while the directory is in use, for as long as the options allow.
 pub(crate) fn when_free<T>(options: &Options, open: impl Fn() -> Result<T>) -> Result<T> {
     let until = after(options.lock_wait);
     loop {
@@ -82,7 +83,7 @@ pub(crate) fn open_to_read(options: &Options, path: &Path) -> Result<(StoreDirec
         return Err(missing());
     }
     refuse_network_filesystem(options, path)?;
-    // A LOCK that cannot be locked does not tell whether the store is in use. These do.
+    // If LOCK cannot be locked, these two tell whether the store is in use.
     let mut locks = vec![
         lock(&*handle, path, Lockable::File(store::FILE))?,
         lock(&*handle, path, Lockable::Directory)?,
@@ -117,13 +118,13 @@ pub(crate) fn open(options: &Options, path: &Path, create: bool) -> Result<(Stor
     };
     let locked = lock(&*handle, path, Lockable::Created(LOCK));
     if has_store && locked.as_ref().is_err_and(|error| error.kind() != ErrorKind::StoreInUse) {
-        // A LOCK that cannot be locked does not tell whether the store is in use. These do.
+        // If LOCK cannot be locked, these two tell whether the store is in use.
         lock(&*handle, path, Lockable::File(store::FILE))?;
         lock(&*handle, path, Lockable::Directory)?;
     }
-    // ORDER: a file named LOCK is easily removed. The directory cannot be replaced without leaving
-    // the store, and the store file not without replacing it. The directory comes before the
-    // creation, which removes the leftovers of another one.
+    // ORDER: the file LOCK is easily removed, so the directory and the store file are locked, too:
+    // neither can be replaced without losing the store itself. The directory is locked before the
+    // creation, which removes the leftovers of an earlier one.
     let mut locks = vec![locked?, lock(&*handle, path, Lockable::Directory)?];
     // Check again: the previous holder of the lock may have created the store, or begun a backup.
     refuse_unfinished(&list(&*handle, path)?, path)?;
@@ -160,15 +161,16 @@ pub(crate) fn list(handle: &dyn Directory, path: &Path) -> Result<Vec<String>> {
     handle.list().map_err(|error| Error::io(path.display().to_string(), error))
 }
 
-/// Whether a file of this name is one of a store, or of its creation.
+/// Whether a store, or its creation, has a file of this name.
 pub(crate) fn is_ours(name: &str) -> bool {
     [LOCK, store::FILE, store::TEMPORARY_FILE].contains(&name)
         || journal::is_segment(name)
         || store::is_stored_file(name)
 }
 
-/// Whether a store may be created beside a file of this name: one of ours, or one that
-/// filesystems, desktops, editors and version control leave in a directory.
+/// Whether a store may be created beside a file of this name: a file of a store, or one that
+/// filesystems, desktops, editors and version control leave in a directory. A copy of a file of a
+/// store is refused: it may be all that is left of a store.
 pub(crate) fn may_stand_beside(name: &str) -> bool {
     const LEFT_BY_OTHERS: [&str; 18] = [
         "lost+found",
@@ -190,7 +192,7 @@ pub(crate) fn may_stand_beside(name: &str) -> bool {
         ".gitkeep",
         ".keep",
     ];
-    // AppleDouble files, files of NFS clients that were removed while open, FUSE likewise.
+    // AppleDouble files; files of NFS and FUSE that were removed while open; the trash of desktops.
     const PREFIXES: [&str; 4] = [".nfs", "._", ".fuse_hidden", ".Trash-"];
     is_ours(name)
         || LEFT_BY_OTHERS.contains(&name)
@@ -198,8 +200,7 @@ pub(crate) fn may_stand_beside(name: &str) -> bool {
         || edited(name).is_some_and(|edited| !is_ours(edited))
 }
 
-/// The name of the file that an editor left `name` beside, if it is such a name. A copy of a file
-/// of ours is no leftover: it may be all that is left of a store.
+/// The name of the edited file, if an editor leaves a file `name` beside it.
 fn edited(name: &str) -> Option<&str> {
     let swap = |end| name.strip_prefix('.').and_then(|name| name.strip_suffix(end));
     name.strip_suffix('~').or_else(|| swap(".swp")).or_else(|| swap(".swo"))
@@ -239,7 +240,7 @@ fn refuse_network_filesystem(options: &Options, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Creates the directory and makes the entry of each directory created durable.
+/// Creates the directory, and makes the entry of each created directory durable.
 pub(crate) fn create_dir(disk: &Arc<dyn Disk>, path: &Path) -> Result<Arc<dyn Directory>> {
     let failed = |error| Error::io(format!("creating {}", path.display()), error);
     let missing: Vec<_> = path
@@ -253,19 +254,20 @@ pub(crate) fn create_dir(disk: &Arc<dyn Disk>, path: &Path) -> Result<Arc<dyn Di
     disk.open_dir(path).map_err(failed)
 }
 
-/// The directory that names `path`.
+/// The directory that contains `path`.
 pub(crate) fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."))
 }
 
-/// Makes the names of the directory and of those above it durable, before the first epoch of a
-/// store: the process that created them may have been killed before it came to that.
+/// Makes the entries of the directory and of those above it durable, before the first epoch of a
+/// store. The process that created them may have been killed before it did so.
 pub(crate) fn make_names_durable(disk: &Arc<dyn Disk>, path: &Path) -> Result<()> {
     for parent in path.ancestors().skip(1) {
         let parent = if parent == Path::new("") { Path::new(".") } else { parent };
         match disk.sync_dir(parent) {
             Ok(()) => {}
-            // Not ours to read, hence not created by us; or nothing that can be synced.
+            // This process may not read the directory, so it did not create it; or it cannot be
+            // synced.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -307,7 +309,8 @@ pub(crate) fn lock(
     })
 }
 
-/// The remains of an earlier creation are replaced, once it is clear that no other file is there.
+/// Creates the store. Replaces the remains of an earlier creation, once it is clear that no other
+/// file is there.
 fn create_store(options: &Options, dir: &Arc<dyn Directory>) -> Result<()> {
     let names = dir.list().map_err(|error| Error::io("the store's directory", error))?;
     let mut leftovers = Vec::new();

@@ -1,5 +1,5 @@
 //! The seam between the engine and a filesystem: everything that oncekey reads, writes or syncs
-//! goes through [`Disk`], so that a test can put a disk that fails in its place.
+//! goes through [`Disk`], so that a test can use a disk that fails.
 
 pub(crate) mod os;
 
@@ -26,15 +26,15 @@ pub enum Caching {
     Direct,
 }
 
-/// A filesystem, as far as the engine needs one: where directories are made and opened.
+/// The part of a filesystem that the engine needs: where directories are made and opened.
 ///
 /// Implementations must be safe to call from several threads at once. A failed call may have
 /// happened: the engine never assumes that an error means "nothing changed".
 pub trait Disk: Debug + Send + Sync + 'static {
     /// Creates a directory and its missing parents, for their owner alone; an existing one is fine.
     fn create_dir(&self, path: &Path) -> io::Result<()>;
-    /// Opens an existing directory. The handle goes on meaning that directory when it is moved, when
-    /// another is put in its place, and when the process changes its working directory.
+    /// Opens an existing directory. The handle keeps referring to that directory when it is moved,
+    /// when another takes its place, and when the process changes its working directory.
     fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Directory>>;
     /// Renames a directory within its parent. `to` must not exist, or be an empty directory, which is replaced. Durable
     /// only after [`sync_dir`](Self::sync_dir) of the parent.
@@ -68,21 +68,22 @@ pub trait Directory: Debug + Send + Sync + 'static {
     /// Takes an exclusive lock and keeps it until the returned guard is dropped. Fails with
     /// [`io::ErrorKind::WouldBlock`] when it is taken.
     fn lock(&self, what: Lockable<'_>) -> io::Result<Box<dyn Any + Send + Sync>>;
-    /// Takes what the group and others may do away from the directory and from the files named.
+    /// Takes the rights of the group and of others away from the directory and from the named
+    /// files.
     fn narrow(&self, names: &[String]) -> io::Result<()>;
     /// The bytes of its filesystem that this process may still use.
     fn free_bytes(&self) -> io::Result<u64>;
-    /// A value that is another whenever an entry was added, removed or renamed since. `None` while
-    /// a further change might not show, since the last one is too young.
+    /// A value that changes whenever an entry is added, removed or renamed. `None` while another
+    /// change might not show in it, because the last change is too young.
     fn version(&self) -> io::Result<Option<u64>>;
 }
 
 /// The object that a lock is taken on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lockable<'a> {
-    /// The file of this name, which is created if need be.
+    /// The file of this name, which is created if it is missing.
     Created(&'a str),
-    /// The file of this name, which is there.
+    /// The existing file of this name.
     File(&'a str),
     /// The directory itself.
     Directory,
@@ -99,14 +100,14 @@ pub trait DiskFile: Debug + Send + Sync {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
     /// Sets the length; new bytes are zero.
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// Makes all that was written to the file durable, through whichever handle, and its length.
+    /// Makes all writes to the file, through any handle, and its length durable.
     fn sync(&self) -> io::Result<()>;
-    /// Whether a directory still names the file. Without a name it is lost when it is closed.
+    /// Whether the file still has a name. Without one it is lost when it is closed.
     fn is_named(&self) -> io::Result<bool>;
 }
 
-/// A buffer whose bytes start at a multiple of [`BLOCK`], as direct I/O needs, grown by whole
-/// blocks and without unsafe code: the allocation is one block larger than what is used.
+/// A buffer whose bytes start at a multiple of [`BLOCK`], as direct I/O needs. It grows by whole
+/// blocks. No unsafe code is needed, because the allocation is one block larger than the buffer.
 #[derive(Default)]
 pub(crate) struct AlignedBuffer {
     storage: Vec<u8>,

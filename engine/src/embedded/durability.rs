@@ -1,11 +1,11 @@
 //! How much a granted claim survives.
 
-/// When `begin` may say that a claim is granted.
+/// When `begin` may report that a claim is granted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub enum Durability {
-    /// Every answer that a change happened waits until the change is synced to disk. Survives
-    /// `kill -9`, a crash of the operating system and a power loss.
+    /// Every answer that confirms a change waits until the change is synced to disk. Survives `kill
+    /// -9`, a crash of the operating system and a power loss.
     #[default]
     Strict,
     /// `begin` grants a claim once it is written, before it is synced; everything else waits as in

@@ -1,4 +1,4 @@
-//! The decoders, for the fuzz targets alone: only built with `--cfg fuzzing`.
+//! The decoders for the fuzz targets. Built only with `--cfg fuzzing`.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::embedded::options::Options;
 use crate::embedded::store::{self, Store};
 use crate::semantics::time::Time;
 
-/// Decodes the bytes as every value that a store holds, their checksums made right.
+/// Decodes the bytes as each kind of value that a store holds, with corrected checksums.
 pub fn decode(bytes: &[u8]) {
     let mut decoder = Decoder::new(bytes);
     while decoder.remaining() > 0 && journal::fuzz_entry(&mut decoder).is_ok() {}

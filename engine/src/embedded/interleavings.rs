@@ -1,6 +1,6 @@
 //! All interleavings, up to a number of preemptions, of the smallest concurrent parts, under loom.
 //!
-//! A model fails by an assertion, and when all its threads sleep.
+//! A model fails at an assertion, or when all its threads sleep.
 #![allow(clippy::unwrap_used)]
 
 use std::future::Future;
@@ -39,10 +39,10 @@ fn explore(model: impl Fn() + Sync + Send + 'static) {
     builder.check(model);
 }
 
-/// Not of loom: what it holds is only looked at, and is no part of a model.
+/// A lock of std, not of loom: the values in it are only observed, and are no part of a model.
 type Seen<T> = Arc<std::sync::Mutex<Vec<T>>>;
 
-/// A value that tells its end, as a claim does: whether anybody had it in hands.
+/// A value that records its drop, as a claim does, and whether a caller had it.
 #[derive(Debug)]
 struct Guard {
     delivered: bool,
@@ -55,8 +55,8 @@ impl Drop for Guard {
     }
 }
 
-/// An answer is sent while `receive` is at its `Pending`, and says whether it took the answer out: it
-/// ends once, and delivered if so.
+/// Sends an answer while `receive` works on its `Pending`. `receive` returns whether it took the
+/// answer out. The answer must be dropped once, as delivered only if it was taken out.
 fn deliver(receive: impl Fn(Pending<Guard>) -> bool + Sync + Send + 'static) {
     explore(move || {
         let ends = Seen::default();
@@ -106,7 +106,7 @@ fn a_wait_that_timed_out_loses_nothing() {
     }
 }
 
-/// A claim in such a `Pending` is aborted, not orphaned.
+/// A claim that no caller took out is aborted, not orphaned.
 #[test]
 fn what_nobody_took_out_ends_undelivered() {
     for polled in [false, true] {
@@ -227,7 +227,7 @@ fn a_drained_queue_loses_nothing_and_ends_who_takes() {
     });
 }
 
-/// The lock table with a queue and what stands for the store file: session, committer and fold worker
+/// The shards with a queue and a stand-in for the store file: session, committer and fold worker
 /// without their errors.
 struct Table {
     table: Shards,
@@ -266,7 +266,7 @@ impl Table {
         follow_up.answers.into_iter().for_each(|answer| answer.give());
     }
 
-    /// What the committer does with one command.
+    /// Commits one command, as the committer does.
     fn commit(&self, Queued { op, base }: Queued) {
         let (change, reply) = transition(base.as_deref(), &op.command, &op.key, NOW);
         let change = change.expect("only begins and ends of claims are queued here");
@@ -286,7 +286,7 @@ impl Table {
         }
     }
 
-    /// What the folder does with the key.
+    /// Folds the key, as the fold worker does.
     fn fold(&self) {
         self.table.shard(HASH).rotate();
         let folding = self.table.shard(HASH).folding().next();
@@ -343,7 +343,7 @@ fn an_abort_lets_one_of_those_who_wait_claim() {
             thread::spawn(move || table.submit(op))
         });
         table.commit_next();
-        // The claim of those who waited, or came later.
+        // The claim of a begin that waited, or came later.
         table.commit_next();
         callers.into_iter().for_each(|caller| caller.join().unwrap());
         let replies = replies.lock().unwrap();
@@ -352,7 +352,7 @@ fn an_abort_lets_one_of_those_who_wait_claim() {
     });
 }
 
-/// A begin that waits is dropped while the owner's abort hands it the key: it leaves, or it was
+/// A waiting begin is dropped while the owner's abort hands it the key. Either it leaves, or it was
 /// promoted before and its claim comes back. Never both, and never neither.
 #[test]
 fn a_wait_that_is_given_up_ends_once_and_makes_room() {

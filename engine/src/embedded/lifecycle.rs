@@ -27,13 +27,13 @@ pub(crate) struct Embedded {
     options: Options,
     settings: Settings,
     home: StoreDirectory,
-    /// Of the store, whichever session is open.
+    /// The secret of the store, the same in every session.
     secret: Secret,
     /// The session that is open now.
     session: Swap<Session>,
-    /// `None` once closed. Held while the store is opened, reopened or closed.
+    /// `None` once closed. Locked during a reopen, a close and a change of the owner's note.
     running: Mutex<Option<Threads>>,
-    /// Whether the store may have a note of this owner. Written with `running` held.
+    /// Whether the store may have a note of this owner. Written with `running` locked.
     noted: AtomicBool,
 }
 
@@ -42,10 +42,10 @@ impl Embedded {
         options.validate()?;
         let open = || directory::open(&options, path, create);
         let (home, lock) = directory::when_free(&options, open)?;
-        // That of an owner who was killed.
+        // The note of an owner that was killed is removed.
         set_note(&home, b"");
         let (session, secret, running) = Threads::start(&options, &home, &lock, None)?;
-        // The modes that an earlier build, or a copy, left open to other users.
+        // An earlier build, or a copy, may have left files open to other users.
         directory::narrow(&home).unwrap_or_else(|error| telemetry::stays_wide(&error));
         set_note(&home, &options.owner_note);
         let noted = AtomicBool::new(!options.owner_note.is_empty());
@@ -72,7 +72,7 @@ impl Embedded {
         if session.is_closed() { Err(session.refusal()) } else { Ok(session) }
     }
 
-    /// Ends the threads; `None` when that was done before.
+    /// Ends the threads. `None` when they were ended before.
     fn stop(&self, fold: bool) -> Option<Result<CloseReport>> {
         let mut running = self.running.lock();
         let threads = running.take()?;
@@ -91,7 +91,7 @@ impl Embedded {
     }
 }
 
-/// An owner without a note is an owner all the same.
+/// Sets the note of the owner. A failure is only reported: an owner needs no note.
 fn set_note(home: &StoreDirectory, note: &[u8]) {
     home.set_note(note).unwrap_or_else(|error| telemetry::not_noted(&error));
 }
@@ -200,8 +200,8 @@ impl Backend for Embedded {
 
     fn set_owner_note(&self, note: &[u8]) -> Result<()> {
         check_note(note)?;
-        // ORDER: held until the note is written. An engine that ends meanwhile empties the note afterwards,
-        // and unlocks the directory last.
+        // ORDER: locked until the note is written. An engine that ends meanwhile empties the note
+        // after that, and unlocks the directory last.
         let running = self.running.lock();
         if running.is_none() {
             return Err(Error::new(ErrorKind::Closed, ""));

@@ -63,7 +63,7 @@ impl Options {
 
 /// Reads the whole store in the directory `path`, which no engine may have open, and checks every
 /// checksum: those of the records and of their index, of the pages that hold them, and of the
-/// journal. Writes nothing. Goes on behind every damage, and names the keys of damaged records.
+/// journal. Writes nothing. Continues after damage, and names the keys of damaged records.
 ///
 /// ```
 /// # let dir = std::env::temp_dir().join(format!("oncekey-doc-verify-{}", std::process::id()));

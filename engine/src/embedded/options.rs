@@ -23,8 +23,9 @@ use crate::embedded::journal::SegmentSizes;
 /// # Ok::<(), oncekey::Error>(())
 /// ```
 ///
-/// With the feature `serde` they are a section of a file of settings: each method is a field of its name, times
-/// are numbers of seconds, and a field that is left out has its default. The disk and the clock are not part of it.
+/// With the feature `serde` they are a section of a settings file: each method is a field of the
+/// same name, times are numbers of seconds, and a missing field has its default. The disk and the
+/// clock are no fields.
 #[derive(Clone, Debug)]
 #[cfg_attr(
     feature = "serde",
@@ -113,9 +114,9 @@ impl Options {
         Self::default()
     }
 
-    /// How long a completed response is replayed, and how long an orphan stands, before the key is
-    /// new again. Counted from completion. Default 24 hours; at least 1 ms. A record keeps the TTL
-    /// that was set when its operation began.
+    /// How long a completed response is replayed, and how long an orphan is kept, before the key is
+    /// new again. Counted from the completion, or from the moment of orphaning. Default 24 hours;
+    /// at least 1 ms. A record keeps the TTL that was set when its operation began.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;
         self
@@ -127,7 +128,7 @@ impl Options {
         self
     }
 
-    /// From which age on a claim counts as an orphan although its owner lives. Default `None`:
+    /// The age at which a claim counts as an orphan although its owner lives. Default `None`:
     /// never. The slow owner's `complete` is accepted as long as no caller took over.
     pub fn max_execution(mut self, limit: Option<Duration>) -> Self {
         self.max_execution = limit;
@@ -135,8 +136,8 @@ impl Options {
     }
 
     /// The longest response that is kept, in bytes. Default 1 MiB, at most 16 MiB, and about half of
-    /// [`segment_bytes`](Self::segment_bytes). A longer one completes the operation without being kept;
-    /// `complete` tells its caller so.
+    /// [`segment_bytes`](Self::segment_bytes). A longer response is not kept: it completes the
+    /// operation, and `complete` reports that to its caller.
     pub fn max_response(mut self, bytes: usize) -> Self {
         self.max_response = bytes;
         self
@@ -154,7 +155,7 @@ impl Options {
         self
     }
 
-    /// How many orphans may stand unresolved. Default 1,000,000 (about 100 bytes of memory each).
+    /// How many orphans may be unresolved. Default 1,000,000 (about 100 bytes of memory each).
     /// At the bound `begin` is `Overloaded`, since every claim may become an orphan.
     pub fn max_orphans(mut self, orphans: usize) -> Self {
         self.max_orphans = orphans;
@@ -162,8 +163,9 @@ impl Options {
     }
 
     /// How many bytes claims in flight and orphans may take, checkpoints included. Default 8 GiB.
-    /// Checkpoints are on disk until they are asked for. At the bound `begin` and `checkpoint` are `Overloaded`,
-    /// and the claim stays held. A record that changed counts twice until it is folded.
+    /// Checkpoints stay on disk until a caller asks for them. At the bound `begin` and `checkpoint`
+    /// are `Overloaded`, and the claim stays held. A record that changed counts twice until it is
+    /// folded.
     pub fn max_open_bytes(mut self, bytes: u64) -> Self {
         self.max_open_bytes = bytes;
         self
@@ -198,15 +200,15 @@ impl Options {
     }
 
     /// Memory for records that are journalled but not yet folded, in bytes. Default 32 MiB, at
-    /// least 64 KiB. Half of it is filled while the other half is folded. Up to half as much again is
-    /// memory of folded records that begins have not freed yet.
+    /// least 64 KiB. Half of it is filled while the other half is folded. Folded records that
+    /// begins have not freed yet take up to half as much again.
     pub fn recent_bytes(mut self, bytes: usize) -> Self {
         self.recent_bytes = bytes;
         self
     }
 
-    /// Memory for what is read again, in bytes: five eighths for the index of completed records, a
-    /// quarter for those that were replayed, an eighth for pages of the store file. Default 64 MiB.
+    /// Memory for caches, in bytes: five eighths for the index of completed records, a quarter for
+    /// replayed records, an eighth for pages of the store file. Default 64 MiB.
     pub fn cache_bytes(mut self, bytes: usize) -> Self {
         self.cache_bytes = bytes;
         self
@@ -216,7 +218,7 @@ impl Options {
         self.cache_bytes / 4
     }
 
-    /// One of this number of replays from the store is kept in memory; under a stepper each.
+    /// One in this many replays from the store is kept in memory; under a stepper, every one.
     pub(crate) fn keep_one_of(&self) -> usize {
         #[cfg(feature = "stepping")]
         if self.stepper.is_some() {
@@ -229,17 +231,18 @@ impl Options {
         self.cache_bytes - self.replay_bytes()
     }
 
-    /// The size that journal segments grow to, in bytes, a multiple of 4096. Default 32 MiB. It must hold
-    /// twice the longest response and checkpoint. The first segments of a store are about as small as that
-    /// allows, and not below 1 MiB; each that was filled lets the next be four times as large.
+    /// The size that journal segments grow to, in bytes, a multiple of 4096. Default 32 MiB. It
+    /// must hold 64 KiB and twice the longest response or checkpoint. The first segments of a store
+    /// are about as small as that allows, and not below 1 MiB. Each filled segment lets the next be
+    /// four times as large.
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.segment_bytes = bytes;
         self
     }
 
-    /// How many files of completed records and of their index are kept open for readers. Default 256,
-    /// at least 8; never more than a quarter of the descriptors that the process may have open, as its
-    /// soft limit stands at open. Beside them the engine has about twenty open.
+    /// How many files of completed records and of their index are kept open for readers. Default
+    /// 256, at least 8. Never more than a quarter of the process's soft limit on descriptors at
+    /// open. The engine has about twenty other files open.
     pub fn max_open_files(mut self, files: usize) -> Self {
         self.max_open_files = files;
         self
@@ -260,15 +263,16 @@ impl Options {
         self
     }
 
-    /// How fast [`backup_to`](crate::Engine::backup_to) verifies and copies, in bytes per second, so
-    /// that the journal gets its share of the disk. Each record is read to be verified, then copied, so a
-    /// store of 1 GiB takes 2 GiB. Default 48 MiB; `None` as fast as the disk allows.
+    /// How fast [`backup_to`](crate::Engine::backup_to) verifies and copies, in bytes per second,
+    /// so that the journal gets its share of the disk. Each record is read to be verified, then
+    /// copied, so a store of 1 GiB counts as 2 GiB. Default 48 MiB; `None` is as fast as the disk
+    /// allows.
     pub fn backup_bytes_per_second(mut self, rate: Option<u64>) -> Self {
         self.backup_bytes_per_second = rate;
         self
     }
 
-    /// Has `stepper` stand in for the threads of the engine. For tests of this crate alone.
+    /// Uses `stepper` in place of the engine's threads. Only for tests of this crate.
     #[cfg(feature = "stepping")]
     #[doc(hidden)]
     pub fn stepper(mut self, stepper: &crate::embedded::stepper::Stepper) -> Self {
@@ -276,7 +280,7 @@ impl Options {
         self
     }
 
-    /// The rate of backups; none under a stepper, whose time does not go by.
+    /// The rate of backups. None under a stepper, whose tests do not sleep.
     pub(crate) fn backup_rate(&self) -> Option<u64> {
         #[cfg(feature = "stepping")]
         if self.stepper.is_some() {
@@ -298,39 +302,41 @@ impl Options {
         self
     }
 
-    /// Opens a store on a network filesystem. Default `false`: their locks and syncs are not to be
-    /// trusted with a promise of exactly once.
+    /// Opens a store on a network filesystem. Default `false`: the locks and syncs of network
+    /// filesystems cannot be trusted.
     pub fn allow_network_filesystem(mut self, allow: bool) -> Self {
         self.allow_network_filesystem = allow;
         self
     }
 
-    /// How long an open waits for a store that another process or engine holds, before it is `StoreInUse`.
-    /// Default 0. A rolling restart starts the next process before the last one has ended.
+    /// How long an open waits for a store that another process or engine holds, before it fails
+    /// with `StoreInUse`. Default 0. A rolling restart starts the next process before the last one
+    /// has ended.
     pub fn lock_wait(mut self, wait: Duration) -> Self {
         self.lock_wait = wait;
         self
     }
 
-    /// A note of the owner of the store, which [`owner`](crate::owner) gives to other processes while
-    /// the engine is open: where it can be asked, for instance. Default: none. At most 4096 bytes.
-    /// [`Engine::set_owner_note`](crate::Engine::set_owner_note) replaces it later.
+    /// A note of the owner of the store, such as the address where the process can be asked.
+    /// [`owner`](crate::owner) gives it to other processes while the engine is open. Default: none.
+    /// At most 4096 bytes. [`Engine::set_owner_note`](crate::Engine::set_owner_note) replaces it
+    /// later.
     ///
-    /// It lies in the file `LOCK`, which means nothing to recovery. An engine that cannot write it
-    /// is open all the same.
+    /// The note lies in the file `LOCK`, which recovery does not read. An engine that cannot write
+    /// the note opens all the same.
     pub fn owner_note(mut self, note: impl Into<Vec<u8>>) -> Self {
         self.owner_note = note.into();
         self
     }
 
-    /// The filesystem. Default [`OsDisk`]; tests put one that fails in its place.
+    /// The filesystem. Default [`OsDisk`]; tests use one that fails.
     #[cfg(feature = "testing")]
     pub fn disk(mut self, disk: Arc<dyn Disk>) -> Self {
         self.disk = disk;
         self
     }
 
-    /// The clocks. Default [`OsClock`]; tests put one in its place that they turn by hand.
+    /// The clocks. Default [`OsClock`]; tests use one that they turn by hand.
     #[cfg(feature = "testing")]
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
@@ -366,7 +372,7 @@ impl Options {
         SegmentSizes { first: first.min(most), most }
     }
 
-    /// Twice the longest response and checkpoint, so that each fits.
+    /// The size at which twice the longest response or checkpoint fits.
     fn least_segment(&self) -> u64 {
         2 * self.max_response.max(self.max_checkpoint).min(MAX_PAYLOAD) as u64 + (64 << 10)
     }
@@ -402,7 +408,7 @@ impl Options {
             )));
         }
         at_most("segment_bytes", segment, u64::from(u32::MAX))?;
-        // The journal alone takes three segments, and the store file what a page or two does.
+        // The journal alone takes three segments. The store file takes a page or two.
         let least_store = 4 * segment;
         let store = self.max_store_bytes.unwrap_or(least_store);
         if store < least_store {

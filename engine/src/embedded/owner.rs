@@ -7,10 +7,11 @@ use crate::embedded::directory::LOCK;
 use crate::embedded::disk::{Caching, Directory, Disk, Lockable, OsDisk};
 
 /// The note of the engine that has the store in the directory `path` open, as it was given to
-/// [`Options::owner_note`](crate::Options::owner_note). `None` when none has, or it has no note, or the
-/// note cannot be read. Changes nothing.
+/// [`Options::owner_note`](crate::Options::owner_note). `None` when no engine has the store open,
+/// when it has no note, or when the note cannot be read. Changes nothing.
 ///
-/// A note counts only while its engine holds the store: that of a killed process is none.
+/// A note counts only while its engine holds the store. The note of a killed process does not
+/// count.
 ///
 /// ```
 /// # let dir = std::env::temp_dir().join(format!("oncekey-doc-owner-{}", std::process::id()));
@@ -23,7 +24,7 @@ use crate::embedded::disk::{Caching, Directory, Disk, Lockable, OsDisk};
 /// ```
 pub fn owner(path: impl AsRef<Path>) -> Option<Vec<u8>> {
     let directory = OsDisk.open_dir(path.as_ref()).ok()?;
-    // The lock is tried only where there is a note: an open that comes at this moment would find it taken.
+    // The lock is tried only if there is a note: an open at the same moment would find it taken.
     note(&*directory)?;
     match directory.lock(Lockable::File(LOCK)) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => note(&*directory),

@@ -33,8 +33,8 @@ use crate::semantics::time::Time;
 use crate::semantics::token::Token;
 
 impl Options {
-    /// Opens the store in the directory `path` to read it: takes every lock that
-    /// [`open`](Self::open) takes, begins no epoch, and writes nothing. Of the options those of the
+    /// Opens the store in the directory `path` to read it. Takes every lock that
+    /// [`open`](Self::open) takes, begins no epoch, and writes nothing. Only the options of the
     /// clock, the disk, the caches and the lock count.
     ///
     /// # Errors
@@ -48,11 +48,11 @@ impl Options {
     }
 }
 
-/// A store that no process has open, as it lies on disk. No engine can open it as long as the reader
+/// A store that no process has open, as it lies on disk. No engine can open it while the reader
 /// lives. All methods may be called from any thread.
 ///
-/// An operation in flight when the last engine ended is in flight here: its owner is gone, and the next
-/// open makes an orphan of it.
+/// An operation that was in flight when the last engine ended is in flight here. Its owner is gone,
+/// so the next open makes it an orphan.
 ///
 /// ```
 /// use oncekey::{Engine, Key, Lookup, Options};
@@ -69,8 +69,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Returns the record of `key`. An orphan that is found cannot be resolved here: that is
-    /// `Unsupported`.
+    /// Returns the record of `key`. An orphan cannot be resolved here: the call is `Unsupported`.
     ///
     /// # Errors
     /// `Corrupted`, `Io`.
@@ -78,8 +77,8 @@ impl Reader {
         self.engine.get(key)
     }
 
-    /// The orphans that the next open finds, oldest first: those that are, and what was in flight, since
-    /// the last time that the store holds.
+    /// The orphans that the next open finds, oldest first: the present ones, and the operations in
+    /// flight, which date from the latest time in the store.
     ///
     /// # Errors
     /// `Corrupted`, `Io`.
@@ -99,7 +98,7 @@ impl Reader {
         self.engine.scan(after, limit)
     }
 
-    /// How many completed records expire when, without those that are in the journal alone.
+    /// How many completed records expire when. Records that are only in the journal do not count.
     ///
     /// # Errors
     /// `Corrupted`, `Io`.
@@ -112,7 +111,7 @@ impl Reader {
         self.engine.stats()
     }
 
-    /// The last time that the store holds, in engine time: of its last change, nearly.
+    /// The latest time in the store, in engine time: about that of its last change.
     pub fn last_time(&self) -> SystemTime {
         self.files.time.to_wall()
     }
@@ -140,7 +139,7 @@ struct Files {
     view: Arc<View>,
     /// Records newer than the store file.
     records: BTreeMap<KeyHash, Versioned>,
-    /// The last time that the store holds.
+    /// The latest time in the store.
     time: Time,
     clock: EngineClock,
     bytes: u64,
@@ -173,7 +172,7 @@ impl Files {
         })
     }
 
-    /// An orphan outlives its reader, and reads nothing then.
+    /// Fails once the reader is gone: an orphan may outlive its reader.
     fn check_held(&self) -> Result<()> {
         match *self.held.lock() {
             Some(_) => Ok(()),
@@ -274,7 +273,7 @@ impl Backend for Files {
     fn stats(&self) -> Stats {
         let mut stats = Stats::default();
         let now = self.now();
-        // Damage shows where records are asked for.
+        // Damage is reported where records are read.
         let open = self.open().unwrap_or_default();
         for Seen { record, .. } in &open {
             if record.orphaned_since(now).is_some() {

@@ -1,5 +1,5 @@
-//! From a store directory to the records as they were acknowledged: what the store file carries,
-//! then the journal's changes on top of it, then a new epoch.
+//! Recovery of the acknowledged records from a store directory: the open records of the store file,
+//! then the journal's changes on top, then a new epoch.
 
 use std::collections::BTreeMap;
 
@@ -30,10 +30,10 @@ pub(crate) struct Recovered {
     pub(crate) time: Time,
 }
 
-/// Recovers the store, which must have the secret that is `known`, if one is.
+/// Recovers the store. Its secret must be `known`, if that is given.
 ///
-/// Everything is read and verified before anything is written, so that a directory that is refused
-/// is left as it is, with any fault, and opens once the fault is put right.
+/// Everything is read and verified before the first write. So a refused directory stays as it is,
+/// whatever its fault, and opens once the fault is removed.
 pub(crate) fn recover(
     options: &Options,
     home: &StoreDirectory,
@@ -56,7 +56,7 @@ pub(crate) struct ReadStore {
     pub(crate) store: InspectedStore,
     /// Records newer than the store file.
     pub(crate) records: BTreeMap<KeyHash, Versioned>,
-    /// The last time that the store holds.
+    /// The latest time in the store.
     pub(crate) time: Time,
     pub(crate) clock: EngineClock,
 }
@@ -95,16 +95,16 @@ fn inspect(options: &Options, home: &StoreDirectory, known: Option<&Secret>) -> 
     let leftovers = store.leftovers(journal.last_sequence())?;
     let max_gap = (!options.accept_clock_jump).then_some(options.max_clock_gap);
     let clock = EngineClock::start(options.clock.clone(), Some(rebuild.time), max_gap)?;
-    // The state that the new epoch will make true.
+    // The state once the new epoch is durable.
     let sequence = journal.last_sequence() + 1;
     store.state_reached(Reached { sequence, epoch: rebuild.epoch + 1 })?;
     Ok(Inspected { store, journal, leftovers, rebuild, clock })
 }
 
 impl Inspected {
-    /// DURABLE: what was read first, then the new epoch, both in the journal; then the store file is
-    /// written to, and only then is a file removed. An error or a crash on the way leaves a directory
-    /// that the next open recovers.
+    /// DURABLE: the journal as it was read comes first, then the new epoch in the journal. Then the
+    /// store file is written, and only then is a file removed. After an error or a crash on the
+    /// way, the next open recovers the directory.
     fn settle(self, options: &Options, home: &StoreDirectory) -> Result<Recovered> {
         let Self { store, journal, leftovers, mut rebuild, clock } = self;
         let dir = &home.handle;
@@ -123,7 +123,8 @@ impl Inspected {
         let store = store.settle()?;
         let removed = [unfinished.remove(&**dir)?, leftovers.remove(&**dir)?];
         if removed.contains(&true) {
-            // A file that a power loss brings back must not be explained by an earlier commit alone.
+            // A power loss must not bring a removed file back when only an earlier commit explains
+            // it.
             let synced = dir.sync();
             synced.map_err(|error| Error::io("removing what was left over", error))?;
         }
@@ -154,13 +155,13 @@ fn begin_epoch(
 }
 
 struct Rebuild {
-    /// Of the epoch that is being replayed.
+    /// The incarnation of the epoch that is being replayed.
     incarnation: u64,
-    /// In flight or orphaned, as the last fold wrote them.
+    /// Records in flight or orphaned, as the last fold wrote them.
     carried: HashMap<Versioned>,
     records: HashMap<Versioned>,
     epoch: u64,
-    /// The last time that the store holds.
+    /// The latest time in the store.
     time: Time,
 }
 
@@ -185,7 +186,8 @@ impl Rebuild {
         Ok(())
     }
 
-    /// In flight with an older epoch is an orphan, dated by that epoch's end.
+    /// Makes orphans of the records in flight, because their epoch is over. An orphan dates from
+    /// the end of the epoch, or from its deadline if that came first.
     fn orphan_all(&mut self, epoch: u64, sequence: u64, end: Time) -> Result<()> {
         let overridden = |hash: &KeyHash| self.records.contains_key(hash);
         let in_flight: Vec<_> = self

@@ -1,9 +1,9 @@
-//! The engine without threads, for tests alone: the committer and the fold worker do one round when
-//! they are told to, so that a run of the whole engine is a function of who is told when.
+//! The engine without threads, only for tests. The committer and the fold worker do one round for
+//! each call, so that the order of the calls determines a run of the whole engine.
 //!
-//! What blocks a caller until a thread has done something, as `fold` and `sweep` do, or waiting for
-//! a `Pending`, blocks for ever: ask with [`Stepper::want_fold`], poll, and step. Timers go by the
-//! machine's clock, and are best set far beyond the end of a test.
+//! A call that blocks until a thread has done work, such as `fold`, `sweep` or the wait for a
+//! `Pending`, blocks for ever: ask with [`Stepper::want_fold`], poll, and step. Timers use the
+//! clock of the machine, so set them far beyond the end of a test.
 
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
@@ -15,13 +15,13 @@ use crate::base::codec::checksum;
 pub use crate::embedded::worker::Duty;
 use crate::embedded::worker::{Employer, RoundEnd, Worker};
 
-/// Stands in for the threads of one engine at a time, and for the system's random bytes. Clones
-/// are the same. [`Options::stepper`](crate::Options::stepper) makes an engine that this one works for.
+/// Takes the place of the threads of one engine at a time, and of the system's random bytes. Clones
+/// share one state. [`Options::stepper`](crate::Options::stepper) makes an engine that uses it.
 #[derive(Clone)]
 pub struct Stepper(Arc<Mutex<Hands>>);
 
 struct Hands {
-    /// Weak: its options hold the stepper.
+    /// Weak, because the options of the session hold the stepper.
     employer: Option<Weak<dyn Employer>>,
     committer: Option<Box<dyn Worker>>,
     fold_worker: Option<Box<dyn Worker>>,
@@ -37,7 +37,7 @@ const COMMITTER: Place = |hands| &mut hands.committer;
 const FOLD_WORKER: Place = |hands| &mut hands.fold_worker;
 
 impl Stepper {
-    /// Works for no engine yet.
+    /// A stepper without an engine.
     pub fn new(seed: u64) -> Self {
         let hands = Hands {
             employer: None,
@@ -55,13 +55,13 @@ impl Stepper {
         self.commit_once();
     }
 
-    /// One round of the fold worker, without waiting; says what it did, if there was something to do.
+    /// Does one round of the fold worker, without waiting. Returns its duty if there was work.
     pub fn fold(&self) -> Option<Duty> {
         let end = self.round(FOLD_WORKER)?;
         if end == RoundEnd::Worked { self.0.lock().duty } else { None }
     }
 
-    /// Has `watch` called whenever the fold worker turns to something else.
+    /// Calls `watch` whenever the fold worker turns to another duty.
     pub fn watch(&self, watch: impl FnMut(Duty) + Send + 'static) {
         self.0.lock().watch = Some(Box::new(watch));
     }
@@ -74,19 +74,19 @@ impl Stepper {
         }
     }
 
-    /// What [`Engine::fold`](crate::Engine::fold) asks for.
+    /// Asks for a fold, as [`Engine::fold`](crate::Engine::fold) does, without waiting for it.
     pub fn want_fold(&self) {
         self.employer().want_fold();
     }
 
-    /// Makes merging as far behind as folds may let it fall.
+    /// Puts merging as far behind as folds allow.
     pub fn neglect_merging(&self) {
         if let Some(worker) = &mut self.0.lock().fold_worker {
             worker.neglect();
         }
     }
 
-    /// What [`Engine::sweep`](crate::Engine::sweep) asks for.
+    /// Asks for a sweep, as [`Engine::sweep`](crate::Engine::sweep) does, without waiting for it.
     pub fn want_sweep(&self) {
         self.employer().want_sweep();
     }
@@ -143,12 +143,12 @@ impl Stepper {
         end.map(|_| ())
     }
 
-    /// The queue was stopped: carries out what is in it.
+    /// Executes the commands that are left in the stopped queue.
     pub(crate) fn end_committer(&self) {
         while self.commit_once().is_some() {}
     }
 
-    /// The fold worker was stopped: lets it end.
+    /// Lets the stopped fold worker end.
     pub(crate) fn end_fold_worker(&self) {
         while self.round(FOLD_WORKER).is_some_and(|end| end != RoundEnd::Failed) {}
         let worker = self.0.lock().fold_worker.take();

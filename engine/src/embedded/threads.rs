@@ -29,8 +29,8 @@ pub(crate) struct Threads {
 }
 
 impl Threads {
-    /// Opens the store file, recovers, and starts the threads. A reopen gives the secret that is
-    /// known: records of another store are not taken for this one's.
+    /// Opens the store file, recovers, and starts the threads. A reopen passes the secret that it
+    /// knows, so that another store in the directory is refused.
     pub(crate) fn start(
         options: &Options,
         home: &StoreDirectory,
@@ -66,7 +66,7 @@ impl Threads {
         Ok((session, secret, running))
     }
 
-    /// No threads, but the lock on the directory: before they start, and after a failed reopening.
+    /// The lock on the directory without threads: before they start, and after a failed reopen.
     pub(crate) fn ended(lock: Lock) -> Self {
         Self {
             committer: None,
@@ -77,7 +77,7 @@ impl Threads {
         }
     }
 
-    /// Joins both threads; the committer first, since it hands work to the fold worker.
+    /// Joins both threads: the committer first, because it hands work to the fold worker.
     pub(crate) fn join(self, session: &Session) -> Lock {
         join(self.committer);
         #[cfg(feature = "stepping")]
@@ -92,7 +92,8 @@ impl Threads {
     }
 }
 
-/// Joins a thread, unless it is this one: a reply may drop the last handle of the engine.
+/// Joins a thread, unless it is the current one: a reply on a thread of the engine may drop the
+/// last handle of the engine.
 fn join(thread: Option<JoinHandle<()>>) {
     let other = thread.filter(|handle| !thread::is_current(handle.thread()));
     if let Some(thread) = other {
@@ -144,7 +145,7 @@ fn spawn(
     lock: &Lock,
     body: impl FnOnce() + Send + 'static,
 ) -> Result<JoinHandle<()>> {
-    // The directory stays locked while the thread writes, whichever thread drops the last handle.
+    // The thread keeps the directory locked while it writes, even after the last handle is dropped.
     let (session, lock) = (session.clone(), lock.clone());
     let run = move || {
         thread::enter();

@@ -34,7 +34,7 @@ pub(crate) fn verify_held(options: &Options, home: &StoreDirectory) -> Result<Ve
     Ok(found)
 }
 
-/// Inspects the journal and what is listed nowhere, as an open does.
+/// Inspects the journal and the files that are not listed, as an open does.
 fn verify_rest(
     options: &Options,
     dir: &Arc<dyn Directory>,

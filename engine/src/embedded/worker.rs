@@ -8,13 +8,13 @@ pub(crate) trait Worker: Send {
     /// Works until the end, on a thread of its own.
     fn run(self: Box<Self>);
 
-    /// One round, without waiting. `None` in the place of the worker once it has ended.
+    /// Does one round, without waiting. Returns no worker once the worker has ended.
     ///
-    /// Takes the worker, so that a panic drops it while it unwinds, as that of a thread does.
+    /// Takes the worker by value: a panic drops it while it unwinds, as a panic of a thread does.
     #[cfg(feature = "stepping")]
     fn round(self: Box<Self>) -> (Option<Box<dyn Worker>>, RoundEnd);
 
-    /// Lets work that may wait fall behind, as far as it may.
+    /// Lets deferrable work fall behind as far as it may.
     #[cfg(feature = "stepping")]
     fn neglect(&mut self) {}
 }
@@ -23,13 +23,13 @@ pub(crate) trait Worker: Send {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RoundEnd {
     Worked,
-    /// There was nothing to be done.
+    /// There was no work.
     Idle,
-    /// The engine failed: the worker does nothing any more, and waits to be stopped.
+    /// The engine failed: the worker does no more work and waits to be stopped.
     Failed,
 }
 
-/// What the fold worker does, in the order of urgency.
+/// The duties of the fold worker, in the order of urgency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[cfg_attr(not(feature = "stepping"), allow(unreachable_pub))]
 pub enum Duty {
@@ -45,7 +45,7 @@ pub enum Duty {
     Sweep,
 }
 
-/// The session that workers work for, as far as the one who runs them needs it.
+/// The part of a session that a stepper of its workers needs.
 #[cfg(feature = "stepping")]
 pub(crate) trait Employer: Send + Sync {
     /// The committer has ended: no thread watches the ends of waits any more.

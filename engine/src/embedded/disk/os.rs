@@ -14,7 +14,7 @@ use rustix::io::Errno;
 
 use super::{Caching, Directory, Disk, DiskFile, Lockable};
 
-/// Files and directories of a store hold responses of customers and the secret of the store.
+/// Only the owner may access a store: it holds responses of customers and the store's secret.
 const OWNER_DIRECTORY: Mode = Mode::RWXU;
 const OWNER_FILE: Mode = Mode::RUSR.union(Mode::WUSR);
 const GROUP_AND_OTHERS: Mode = Mode::RWXG.union(Mode::RWXO);
@@ -26,7 +26,7 @@ pub struct OsDisk;
 /// Makes one directory, for its owner alone, where there is none.
 fn make_dir(path: &Path) -> Result<(), Errno> {
     match rustix::fs::mkdir(path, OWNER_DIRECTORY) {
-        // Whatever the umask of the process took away.
+        // Sets the rights that the umask of the process took away.
         Ok(()) => rustix::fs::chmod(path, OWNER_DIRECTORY),
         Err(Errno::EXIST) => Ok(()),
         Err(error) => Err(error),
@@ -39,7 +39,8 @@ impl Disk for OsDisk {
             Err(Errno::NOENT) => {
                 let parent = path.parent().filter(|parent| *parent != Path::new(""));
                 self.create_dir(parent.ok_or(Errno::NOENT)?)?;
-                // Absent once more, it cannot be made: below a link to nothing, or in /proc.
+                // If the parent is still missing, the directory cannot be made: below a link to
+                // nothing, or in /proc.
                 Ok(make_dir(path)?)
             }
             made => Ok(made?),
@@ -68,8 +69,8 @@ impl Disk for OsDisk {
     }
 }
 
-/// The name of the network filesystem that holds `path`, if it is one: a store there is refused, unless the
-/// [options](crate::Options::allow_network_filesystem) allow it. Known on Linux alone.
+/// The name of the network filesystem that holds `path`, if it is one. A store there is refused,
+/// unless the [options](crate::Options::allow_network_filesystem) allow it. Known only on Linux.
 ///
 /// # Errors
 /// There is no such path, or it may not be read.
@@ -93,14 +94,15 @@ pub fn network_filesystem(path: &Path) -> io::Result<Option<&'static str>> {
     Ok(name)
 }
 
-/// Puts a `/dev/null` that refuses writes in the place of each standard stream that is closed, for the rest of the
-/// process. Else code that opens descriptors by itself, as a runtime for sockets does, gets their numbers, and
-/// whatever the process prints. Programs in Rust and Go need no such call: they begin so.
+/// Opens a `/dev/null` that refuses writes in the place of each closed standard stream, for the
+/// rest of the process. Otherwise code that opens descriptors, such as a runtime for sockets, gets
+/// their numbers, and with them the output of the process. Programs in Rust and Go need no such
+/// call: their runtimes do so at the start.
 ///
 /// # Errors
 /// A stream is closed, and `/dev/null` cannot be opened.
 pub fn fill_standard_streams() -> io::Result<()> {
-    // A /dev/null that an open holds for a moment would pass for a stream.
+    // A /dev/null that an open holds for a moment would look like an open stream.
     let _turn = ONE_AT_A_TIME.lock();
     let is_closed = |stream: BorrowedFd<'_>| rustix::io::fcntl_getfd(stream).is_err();
     let closed = || {
@@ -111,7 +113,7 @@ pub fn fill_standard_streams() -> io::Result<()> {
     while closed() {
         let null = open_null()?;
         if null.as_raw_fd() < STREAMS {
-            // For good: the process may put another file in its place at any time.
+            // Never closed: the process may put another file in its place at any time.
             let _ = null.into_raw_fd();
         }
     }
@@ -123,7 +125,7 @@ const DIRECTORY_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OF
 /// How many standard streams there are.
 const STREAMS: i32 = 3;
 
-/// The descriptors that one thread frees are not another's to get.
+/// Held so that no other thread gets the low descriptors that an open frees.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 fn open_null() -> rustix::io::Result<OwnedFd> {
@@ -132,8 +134,8 @@ fn open_null() -> rustix::io::Result<OwnedFd> {
 
 /// Opens a descriptor that is none of 0, 1 and 2, not even for a moment.
 ///
-/// A process may run with its standard streams closed. A file of the store that got one of their
-/// numbers would be written over by the output of the process.
+/// A process may run with its standard streams closed. Its output would overwrite a file of the
+/// store that got the number of a stream.
 fn above_standard_streams(
     open: impl FnOnce() -> rustix::io::Result<OwnedFd>,
 ) -> io::Result<OwnedFd> {
@@ -185,7 +187,7 @@ impl OsDirectory {
 
     fn lock_file(&self, name: &str, create: OFlags) -> io::Result<File> {
         loop {
-            // A link is not followed: it would lock something else.
+            // A link is not followed: the lock would be on another file.
             let flags = create | OFlags::NOFOLLOW | OFlags::NONBLOCK;
             let irregular = || {
                 let message = format!("{name} is not a regular file");
@@ -193,7 +195,7 @@ impl OsDirectory {
             };
             let file = match self.open_file(name, flags, OWNER_FILE, Caching::Buffered) {
                 Ok(file) => file,
-                // A link, a directory, a socket.
+                // A link (LOOP), a directory (ISDIR) or a socket (NXIO).
                 Err(error) => {
                     return Err(match Errno::from_io_error(&error) {
                         Some(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => irregular(),
@@ -206,13 +208,14 @@ impl OsDirectory {
                 return Err(irregular());
             }
             if opened.st_size == 0 && create == OFlags::CREATE {
-                // Whatever the umask of the process took away from a new file. An older one that
+                // Sets the rights that the umask took away from a new file. An older file that
                 // belongs to another user stays as it is.
                 let _ = rustix::fs::fchmod(&file, OWNER_FILE);
             }
             flock(&file)?;
-            // ORDER: the lock counts only if the name still means the file. Else it was removed, or
-            // replaced, between the open and the lock, and another process may hold the new one.
+            // ORDER: the lock counts only if the name still refers to this file. The file may have
+            // been removed or replaced between the open and the lock, and another process may hold
+            // the new one.
             match rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(named) if is_same(&named, &opened) => return Ok(file),
                 Ok(_) | Err(Errno::NOENT) => {}
@@ -264,7 +267,7 @@ impl Directory for OsDirectory {
     fn create(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>> {
         let flags = OFlags::CREATE | OFlags::EXCL;
         let file = self.open_file(name, flags, OWNER_FILE, caching)?;
-        // Whatever the umask of the process took away.
+        // Sets the rights that the umask of the process took away.
         rustix::fs::fchmod(&file, OWNER_FILE)?;
         Ok(Arc::new(OsFile(file)))
     }
@@ -286,12 +289,13 @@ impl Directory for OsDirectory {
             Lockable::Created(name) => Ok(Box::new(self.lock_file(name, OFlags::CREATE)?)),
             Lockable::File(name) => Ok(Box::new(self.lock_file(name, OFlags::empty())?)),
             Lockable::Directory => {
-                // A handle of its own: the lock ends with the guard, not with the directory.
+                // A handle of its own, so that the lock ends with the guard and not with the
+                // directory.
                 let open = || rustix::fs::openat(&self.0, ".", DIRECTORY_FLAGS, Mode::empty());
                 let handle = above_standard_streams(open)?;
                 match flock(&handle) {
-                    // In a directory that others may enter, others may hold this lock, too. The
-                    // locks on files that only their owner can open count there.
+                    // Other users may hold this lock on a directory that they may enter. There the
+                    // locks on files count, which only the owner can open.
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         if !is_wide(&rustix::fs::fstat(&handle)?) {
                             return Err(error);
@@ -331,7 +335,8 @@ impl Directory for OsDirectory {
     }
 
     fn version(&self) -> io::Result<Option<u64>> {
-        /// Filesystems stamp by a clock that ticks each 10 ms at most, or by a second that is over.
+        /// Time stamps come from a clock that ticks each 10 ms at most. Some filesystems round it
+        /// down to a second.
         const TICK: Duration = Duration::from_millis(20);
         const COARSE_TICK: Duration = Duration::from_millis(1020);
         let stat = rustix::fs::fstat(&self.0)?;
@@ -366,7 +371,7 @@ impl DiskFile for OsFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        // fdatasync writes a changed length too, as a read would need it: fdatasync(2).
+        // fdatasync also writes a changed length, because a read needs it: fdatasync(2).
         self.0.sync_data()
     }
 
@@ -377,16 +382,16 @@ impl DiskFile for OsFile {
 
 /// Whether the file has a name.
 ///
-/// Asks for the number of its names alone. Linux since 6.13 gives a file whose times were asked for a new
-/// time stamp with the next write, however soon that comes. A group commit then waits for one more
-/// change of the inode, which costs it a third of its speed.
+/// Asks only for the number of names. Linux since 6.13 gives a file whose times were asked for a
+/// new time stamp at the next write, however soon that write comes. A group commit then waits for
+/// one more change of the inode, which costs a third of its speed.
 /// <https://docs.kernel.org/filesystems/multigrain-ts.html>
 fn is_named(file: &File) -> io::Result<bool> {
     #[cfg(target_os = "linux")]
     {
         use rustix::fs::{StatxFlags, statx};
         match statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::NLINK) {
-            // A sandbox may know no statx.
+            // A sandbox may not know statx.
             Err(Errno::NOSYS | Errno::PERM) => {}
             stat => return Ok(stat?.stx_nlink > 0),
         }

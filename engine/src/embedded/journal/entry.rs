@@ -26,12 +26,12 @@ use crate::semantics::time::{Time, millis};
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Entry {
     Change(KeyHash, Change),
-    /// A new epoch begins: every claim of an earlier one is an orphan, dated by the end of the
-    /// epoch before. The end stands here because the store file may hold a later time by the time
-    /// this is replayed.
+    /// A new epoch begins. Every claim of an earlier epoch is an orphan, which dates from the end
+    /// of the epoch before. The entry contains that end, because the store file may have a later
+    /// time when the entry is replayed.
     Epoch {
         ended: Time,
-        /// Of the tokens that are issued from here on.
+        /// The incarnation of the tokens that are issued from here on.
         incarnation: u64,
     },
 }

@@ -1,7 +1,7 @@
 //! The journal: append-only segments that make a group of changes durable with one sync.
 //!
-//! `frame` is a group as it lies on disk, `entry` one change in it, `segment` the files, `segment_pool` their
-//! recycling, `recovery` how they are read back.
+//! `frame` is a group as it lies on disk, `entry` one change in it, `segment` the files,
+//! `segment_pool` their recycling, `recovery` the way to read them back.
 
 mod entry;
 mod frame;
@@ -43,7 +43,7 @@ impl Position {
 /// The values that tie a journal to its store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct JournalId {
-    /// Stands readable in every segment, to tell a foreign one from a damaged one.
+    /// Readable in every segment, to tell a foreign segment from a damaged one.
     pub(crate) identity: u64,
     /// Seeds the checksums of groups.
     pub(crate) seed: u64,
@@ -65,8 +65,8 @@ pub(crate) fn is_segment(name: &str) -> bool {
     segment::slot_of(name).is_some()
 }
 
-/// Whether the segment file `name` is the one that creation writes, and was never used: every store
-/// that was opened once has more in it.
+/// Whether the segment file `name` is the one that creation writes, and was never used. A store
+/// that was opened once has groups in it.
 pub(crate) fn is_unused_first(dir: &dyn Directory, name: &str) -> Result<bool> {
     Ok(segment::slot_of(name) == Some(0) && !segment::holds_groups(dir, name)?)
 }
@@ -117,13 +117,14 @@ impl Journal {
         &self.pool
     }
 
-    /// Bytes that a segment has at least, the one in use or the next: a group must fit in either.
+    /// The size of the segment in use or of the next one, whichever is smaller: a group must fit in
+    /// both.
     pub(crate) fn least_segment_bytes(&self) -> u64 {
         self.least
     }
 
-    /// Makes room for `group`: moves on to a ready segment when the current one has too little
-    /// left, and says whether it did. Without a ready segment it says so and changes nothing.
+    /// Makes room for `group`: moves on to a ready segment when too little of the current one is
+    /// left. Returns where the room is. Without a ready segment nothing changes.
     pub(crate) fn make_room(&mut self, group: &Group) -> Room {
         if self.offset + group.frame_len() <= self.current.bytes {
             return Room::Here;
@@ -135,8 +136,8 @@ impl Journal {
         Room::NextSegment
     }
 
-    /// Fails when the segment in use lost its name, or with `all` any that is needed: what is written to
-    /// it would be lost with it.
+    /// Fails when the segment in use, or with `all` any needed segment, has lost its name: the
+    /// groups in it would be lost.
     pub(crate) fn check_named(&self, all: bool) -> Result<()> {
         let check = |segment: &Segment| {
             let named = segment.file.is_named();
@@ -151,20 +152,20 @@ impl Journal {
         Ok(())
     }
 
-    /// The files that the journal cannot do without.
+    /// The files that the journal needs.
     pub(crate) fn file_names(&self) -> Vec<String> {
         let needed = self.pool.needed();
         [&self.current].into_iter().chain(&needed).map(|segment| segment.name.to_string()).collect()
     }
 
-    /// Waits until [`make_room`](Self::make_room) can succeed, or tells why it will not.
+    /// Waits until [`make_room`](Self::make_room) can succeed. Fails when it will not.
     pub(crate) fn wait_for_segment(&self, deadline: Instant) -> Result<()> {
         self.pool.wait(deadline)
     }
 
-    /// Writes the group, for which [`make_room`](Self::make_room) made room. It is durable after the
-    /// next [`sync`](Self::sync), and recovery finds all of it or nothing of it. After an error it
-    /// may be there in part or whole, and the journal must be recovered.
+    /// Writes the group, for which [`make_room`](Self::make_room) made room. The group is durable
+    /// after the next [`sync`](Self::sync), and recovery finds all of it or nothing. After an error
+    /// the group may be there in part or whole, and the journal must be recovered.
     pub(crate) fn append(&mut self, group: &mut Group, epoch: u64, time: Time) -> Result<()> {
         let (entries, frame_len) = (group.entries(), group.frame_len());
         let position = self.position();

@@ -8,12 +8,12 @@
 //!    segment is searched for a newer group. One found means that acknowledged groups are damaged:
 //!    `Corrupted`. None found means a torn tail, which is cut: the next group is written over it.
 //! 3. A journal that ends before the point that the store file states is `Corrupted`, too.
-//! 4. Up to here nothing is written: [`inspect`] only reads, so that a directory that is refused stays
-//!    as it is. [`Inspected::settle`] comes after all else was verified, too.
+//! 4. Up to here nothing is written: [`inspect`] only reads, so that a refused directory stays as
+//! it is. [`Inspected::settle`] comes after everything else was verified.
 //! 5. The last group may have been written without being synced, and a failed sync may have dropped
-//!    it although the page cache still shows it. It is written again, the same bytes to the same
-//!    place, and synced, before any caller is answered from it. So are the headers of the segments
-//!    that stand ready behind it, and the names of all.
+//! it although the page cache still shows it. It is written again, the same bytes to the same
+//! place, and synced, before any caller is answered from it. The headers of the ready segments
+//! behind it are written again, too, and all names are synced.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,13 +27,13 @@ use crate::base::codec::Decoder;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::embedded::disk::{AlignedBuffer, BLOCK, Caching, Directory, DiskFile};
 
-/// Where to begin, as the last fold wrote it, and where not to end before.
+/// Where the journal begins, as the last fold wrote it, and how far it must reach.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Start {
     pub(crate) position: Position,
     pub(crate) next_sequence: u64,
     pub(crate) epoch: u64,
-    /// As far as the store file knows the journal to be durable.
+    /// The journal was durable up to here, as far as the store file knows.
     pub(crate) reaches: Reached,
 }
 
@@ -62,11 +62,12 @@ pub(crate) struct Inspected {
     next_slot: u32,
 }
 
-/// Files that the journal has no use for.
+/// Files that the journal does not use.
 pub(crate) struct Unfinished(Vec<Unprepared>);
 
-/// Reads the journal in `dir` and gives each entry with its group's header and its sequence to
-/// `visit`. Writes nothing: after an error, and until [`Inspected::settle`], every file is as it was.
+/// Reads the journal in `dir`, and passes each entry with its group's header and its sequence to
+/// `visit`. Writes nothing: after an error, and until [`Inspected::settle`], every file is as it
+/// was.
 pub(crate) fn inspect(
     dir: &Arc<dyn Directory>,
     id: JournalId,
@@ -84,7 +85,7 @@ pub(crate) fn inspect(
     let mut behind: Vec<Segment> = segments.into_values().collect();
     let mut full = Vec::new();
     check_contiguous(&current, &behind, &files)?;
-    // A group never crosses a segment: the end of one is followed by the start of the next.
+    // A group never crosses a segment: the end of a segment is followed by the start of the next.
     while let Some(next) = behind.first() {
         if !reader.continues(next)? {
             break;
@@ -100,7 +101,8 @@ pub(crate) fn inspect(
     let after = behind.last().unwrap_or(&current).use_number + 1;
     for Unprepared { name, file, bytes } in &files.without_header {
         for use_number in current.use_number + 1..after + 2 {
-            // A header is durable before its segment is used: any group here means that it rotted.
+            // A header is durable before its segment is used, so a group here means a damaged
+            // header.
             let (name, file) = (name.as_str().into(), file.clone());
             let segment = Segment { name, file, use_number, bytes: *bytes };
             reader.refuse_groups(&segment, FIRST_GROUP, false)?;
@@ -129,16 +131,16 @@ impl Inspected {
         self.reader.expected - 1
     }
 
-    /// Makes all that was visited durable, and gives the journal ready to be appended to. Only the
-    /// bytes that are there already are written; an error, or a crash on the way, loses nothing.
+    /// Makes all visited groups durable, and returns the journal, ready for appends. Writes only
+    /// bytes that are there already, so that an error or a crash on the way loses nothing.
     ///
     /// Files without a header stay until the caller removes them.
     pub(crate) fn settle(mut self) -> Result<(Journal, Unfinished)> {
         self.reader.make_last_durable()?;
         self.remove_small()?;
-        // The remains of a killed process or of a failed sync are seen, but may not be durable: not the headers
-        // of segments that were prepared, not a name. A group in a segment that a power loss takes
-        // away would be lost although it was synced.
+        // DURABLE: headers and names that a killed process or a failed sync left are visible, but
+        // may not be durable. If a power loss took such a segment away, the groups that were synced
+        // into it would be lost.
         let preparing = |error| Error::io("making prepared journal segments durable", error);
         for segment in &self.ready {
             segment::write_header(segment, self.id).map_err(preparing)?;
@@ -160,13 +162,14 @@ impl Inspected {
 }
 
 impl Inspected {
-    /// Removes prepared segments that are smaller than a group may be by now: the options allow longer responses than
-    /// those of the open before. Others are prepared in their place.
+    /// Removes prepared segments that are too small for a group, because the options now allow
+    /// longer responses than at the last open. Larger ones are prepared in their place.
     fn remove_small(&mut self) -> Result<()> {
         let failed = |error| Error::io("removing a small journal segment", error);
         let fitting = self.ready.iter().take_while(|segment| segment.bytes >= self.sizes.first);
         let fitting = fitting.count();
-        // DURABLE: the last one first, each before the next. A hole among them would be a lost segment.
+        // DURABLE: the last one first, each removal before the next. A hole would mean a lost
+        // segment.
         while self.ready.len() > fitting {
             let Some(Segment { name, file, .. }) = self.ready.pop() else { break };
             drop(file);
@@ -178,8 +181,8 @@ impl Inspected {
 }
 
 impl Unfinished {
-    /// Removes the files, whose zeros may not be durable; gives whether there were any. Durable
-    /// after a sync of the directory.
+    /// Removes the files, whose zeros may not be durable. Returns whether there were any. The
+    /// removal is durable after a sync of the directory.
     pub(crate) fn remove(self, dir: &dyn Directory) -> Result<bool> {
         let any = !self.0.is_empty();
         for Unprepared { name, file, .. } in self.0 {
@@ -299,7 +302,7 @@ impl Reader {
         }
         if let Some((at, len)) = last {
             let mut frame = AlignedBuffer::default();
-            // A frame's padding lies in its segment: groups never cross one.
+            // The padding of a frame lies in its segment, too: groups never cross a segment.
             frame.extend(&bytes[at..at + len]);
             self.last = Some((segment.clone(), offset + at as u64, frame));
         }
@@ -345,8 +348,8 @@ impl Reader {
         Ok(())
     }
 
-    /// The store file was told that all up to there is durable: a shorter journal is an earlier one,
-    /// or has lost its end.
+    /// Fails when the journal ends before `reached`, up to which it was durable: it is an earlier
+    /// version of itself, or has lost its end.
     fn refuse_earlier(&self, reached: Reached) -> Result<()> {
         let last = self.expected - 1;
         if last >= reached.sequence && self.epoch >= reached.epoch {

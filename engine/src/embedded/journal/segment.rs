@@ -1,6 +1,6 @@
 //! Segments: files that are written with zeros once and used again and again.
 //!
-//! The first ones of a store are small; each that was filled lets the next be larger, up to a bound.
+//! The first segments of a store are small. Each filled one lets the next be larger, up to a bound.
 //!
 //! ```text
 //! journal-0000.seg   block 0: header, then groups, each from the start of a block
@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A sync of a small write is fastest on blocks that were written before, hence the zeros. The
-//! header is durable before a segment is used: a segment in use with a damaged header is rot, not
-//! a crash.
+//! header is durable before a segment is used. So a damaged header of a segment in use is rot, not
+//! the trace of a crash.
 
 use std::io;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ pub(super) enum SegmentHeader {
         use_number: u64,
         bytes: u64,
     },
-    /// Never finished preparing, or damaged.
+    /// The preparation never finished, or the header is damaged.
     Invalid,
 }
 
@@ -72,7 +72,8 @@ pub(super) fn read_header(file: &dyn DiskFile, id: JournalId, name: &str) -> Res
     let use_number = decoder.u64()?;
     let bytes = decoder.u64()?;
     let sum = decoder.u64()?;
-    // Seeded with what the header itself says, so that a foreign or newer one is told from damage.
+    // Seeded with the identity in the header, so that a foreign or newer header is not taken for
+    // damage.
     if sum != checksum(identity, &block[..HEADER_LEN - 8]) {
         return Ok(SegmentHeader::Invalid);
     }
@@ -87,7 +88,7 @@ pub(super) fn read_header(file: &dyn DiskFile, id: JournalId, name: &str) -> Res
     Ok(SegmentHeader::Valid { use_number, bytes })
 }
 
-/// Whether anything but zeros lies behind the header.
+/// Whether any byte behind the header is not zero.
 pub(super) fn holds_groups(dir: &dyn Directory, name: &str) -> Result<bool> {
     const STEP: u64 = 256 << 10;
     let failed = |error| Error::io(format!("reading {name}"), error);
@@ -105,7 +106,7 @@ pub(super) fn holds_groups(dir: &dyn Directory, name: &str) -> Result<bool> {
     Ok(false)
 }
 
-/// Durable when this returns Ok.
+/// Writes the header of a segment. It is durable when this returns `Ok`.
 pub(super) fn write_header(segment: &Segment, id: JournalId) -> io::Result<()> {
     let mut header = Vec::with_capacity(HEADER_LEN);
     header.put(MAGIC);
@@ -122,8 +123,8 @@ pub(super) fn write_header(segment: &Segment, id: JournalId) -> io::Result<()> {
     segment.file.sync()
 }
 
-/// Makes a folded segment larger, if it is smaller than `bytes`; gives its size then. The zeros are durable before a
-/// header speaks of them. A disk without space for them leaves it as it was.
+/// Grows a folded segment to `bytes`, if it is smaller, and returns its size. The zeros are durable
+/// before a header counts them. A disk without space for them leaves the segment as it was.
 pub(super) fn grow(folded: &Segment, bytes: u64) -> io::Result<u64> {
     if folded.bytes >= bytes {
         return Ok(folded.bytes);
@@ -133,7 +134,7 @@ pub(super) fn grow(folded: &Segment, bytes: u64) -> io::Result<u64> {
     match grown {
         Ok(()) => Ok(bytes),
         Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-            // Space that was taken in vain is given back; recovery reads no further than the header says.
+            // The space taken so far is given back. Recovery reads no further than the header says.
             folded.file.set_len(folded.bytes)?;
             Ok(folded.bytes)
         }
@@ -142,7 +143,7 @@ pub(super) fn grow(folded: &Segment, bytes: u64) -> io::Result<u64> {
 }
 
 pub(super) fn fill_with_zeros(file: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
-    /// The journal waits behind each write: not much.
+    /// Small, because the journal waits behind each write.
     const STEP: usize = 256 << 10;
     let zeros = AlignedBuffer::zeroed(STEP);
     let mut offset = from;

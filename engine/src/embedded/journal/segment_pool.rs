@@ -12,22 +12,22 @@ use crate::embedded::disk::{Caching, Directory};
 
 /// Segments kept ready ahead of the one in use.
 const READY: usize = 2;
-/// How much larger than one that was filled the next may be.
+/// How many times as large as a filled segment the next one may be.
 const GROWTH: u64 = 4;
 
-/// The segments that are not in use: shared by the committer, which takes ready ones and hands
-/// full ones in, and the folder, which recycles what is folded and prepares ahead.
+/// The segments that are not in use. The committer takes ready ones and hands full ones in. The
+/// fold worker recycles folded ones and prepares ahead.
 #[derive(Debug)]
 pub(crate) struct SegmentPool {
     dir: Arc<dyn Directory>,
     id: JournalId,
-    /// The largest that a segment becomes.
+    /// The size of the largest segments.
     most_bytes: u64,
     queues: Mutex<Queues>,
     changed: Condvar,
 }
 
-/// How large segments are made, in bytes, multiples of the block size.
+/// The sizes of segments, in bytes, multiples of the block size.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SegmentSizes {
     pub(crate) first: u64,
@@ -44,8 +44,9 @@ struct Queues {
     full: VecDeque<Segment>,
     /// Folded: to be prepared again.
     free: Vec<Segment>,
-    /// The one whose header could not be written for certain. It may have the next use number on
-    /// disk, so no other file may get that one: two of a number cannot be opened.
+    /// A segment whose header may or may not have been written. It may have the next use number on
+    /// disk, so no other file may get that number: a store with two files of one number cannot be
+    /// opened.
     numbered: Option<NumberedSegment>,
     next_use: u64,
     next_slot: u32,
@@ -84,12 +85,12 @@ impl SegmentPool {
         Self { dir, id, most_bytes, queues: Mutex::new(queues), changed: Condvar::new() }
     }
 
-    /// Whether fewer segments are ready than should be.
+    /// Whether too few segments are ready.
     pub(crate) fn wants_segment(&self) -> bool {
         self.queues.lock().ready.len() < READY
     }
 
-    /// Why no segment could be prepared, if that is so: no new claim should be granted then.
+    /// Why no segment could be prepared, if that failed. No new claim should be granted then.
     pub(crate) fn failure(&self) -> Option<Error> {
         self.queues.lock().failure.clone()
     }
@@ -108,7 +109,8 @@ impl SegmentPool {
     }
 
     /// Prepares one segment: a folded one gets a new use number, else a new file is written with
-    /// zeros. Only the folder calls this, so that use numbers become ready in order.
+    /// zeros. After recovery only the fold worker calls this, so that use numbers become ready in
+    /// order.
     ///
     /// When this returns Ok, the segment's header and its directory entry are durable.
     pub(crate) fn prepare(&self) -> Result<()> {
@@ -135,8 +137,8 @@ impl SegmentPool {
         result
     }
 
-    /// The segment that gets the next use number: the one that may have it already, else a folded
-    /// one, else a new file.
+    /// The segment that gets the next use number: the one that may have the number already, else a
+    /// folded one, else a new file.
     fn next_numbered(&self) -> io::Result<NumberedSegment> {
         let (use_number, slot, bytes, folded) = {
             let mut queues = self.queues.lock();
@@ -162,8 +164,8 @@ impl SegmentPool {
             segment.file.sync()?;
             Ok(NumberedSegment { segment, new: true })
         });
-        // Half a segment holds space that others need. If it cannot be removed now, recovery
-        // does it: without a header it is nobody's.
+        // Half a segment takes space that others need. If it cannot be removed now, recovery
+        // removes it, because it has no header.
         let removed = created.is_err()
             && match self.dir.remove(&name) {
                 Ok(()) => true,
@@ -180,8 +182,7 @@ impl SegmentPool {
         if numbered.new { self.dir.sync() } else { Ok(()) }
     }
 
-    /// The segments that the journal cannot do without: full ones that are not folded, and ready
-    /// ones.
+    /// The segments that the journal needs: full ones that are not folded, and ready ones.
     pub(super) fn needed(&self) -> Vec<Segment> {
         let queues = self.queues.lock();
         queues.full.iter().chain(&queues.ready).cloned().collect()
@@ -192,7 +193,7 @@ impl SegmentPool {
         self.queues.lock().ready.pop_front()
     }
 
-    /// No segment is prepared any more: those who wait for one are told.
+    /// No segment is prepared any more. Threads that wait for one get an error.
     pub(crate) fn end(&self) {
         let mut queues = self.queues.lock();
         let ended =
@@ -223,7 +224,7 @@ impl SegmentPool {
         queues.full.push_back(segment);
     }
 
-    /// The smallest that the next segment to write to may be.
+    /// The smallest size that the next segment to write to may have.
     pub(super) fn least_next(&self) -> u64 {
         let queues = self.queues.lock();
         let ready = queues.ready.iter().map(|segment| segment.bytes);

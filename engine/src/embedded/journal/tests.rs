@@ -81,7 +81,7 @@ const fn start(position: Position, next_sequence: u64) -> Start {
     Start { position, next_sequence, epoch: 1, reaches }
 }
 
-/// All of what an open does with a journal.
+/// Everything that an open does with a journal.
 fn recover(
     dir: &Arc<dyn Directory>,
     id: JournalId,
@@ -108,7 +108,7 @@ fn reopened(dir: &Dir) -> Vec<(u64, usize)> {
     recover_from(dir, START).unwrap().1
 }
 
-/// Appends a group with entries of these lengths and syncs it; gives where it begins.
+/// Appends a group with entries of these lengths and syncs it. Returns where it begins.
 fn append(journal: &mut Journal, lengths: &[usize]) -> Position {
     append_at_epoch(journal, lengths, 1)
 }
@@ -142,7 +142,7 @@ fn groups_come_back_in_sequence_and_the_journal_goes_on_behind_them() {
     append(&mut journal, &[10, 20]);
     append(&mut journal, &[5000]);
     let end = journal.position();
-    // One that stands ready changes nothing.
+    // A segment that is ready changes nothing.
     journal.pool().prepare().unwrap();
     drop(journal);
     let (mut journal, found) = recover_from(&dir, START).unwrap();
@@ -263,7 +263,7 @@ fn a_missing_or_damaged_segment_is_an_error() {
         dir.flip(slot, 20);
         assert_eq!(kind(recover_from(&dir, START)), ErrorKind::Corrupted, "slot {slot} header");
     }
-    // The last one is not missed, when no segment was prepared behind it.
+    // Nothing would reveal that the last one is missing: no segment was prepared behind it.
     for slot in 0..3 {
         let dir = filled();
         std::fs::remove_file(dir.segment(slot)).unwrap();
@@ -284,7 +284,7 @@ fn a_missing_segment_is_missed_by_the_one_prepared_behind_it() {
     }
     journal.pool().prepare().unwrap();
     drop(journal);
-    // The last acknowledged groups were in it, and nothing else speaks of them.
+    // The last acknowledged groups were only in this segment.
     std::fs::remove_file(dir.segment(1)).unwrap();
     assert_eq!(kind(recover_from(&dir, START)), ErrorKind::Corrupted);
 }
@@ -390,7 +390,7 @@ fn a_segment_has_its_length_whatever_it_is() {
     assert_eq!(std::fs::metadata(dir.segment(0)).unwrap().len(), bytes);
 }
 
-/// A file of a disk that is full: half of what is written beyond its end is there.
+/// A file on a full disk: each write fails after half of its bytes.
 #[derive(Debug)]
 struct Full(Arc<dyn DiskFile>);
 

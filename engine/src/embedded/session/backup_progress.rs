@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicU64;
 
-/// How far the backups have come that are being written.
+/// The progress of the backups under way.
 #[derive(Debug, Default)]
 pub(crate) struct BackupProgress {
     pub(crate) running: AtomicU64,

@@ -1,4 +1,4 @@
-//! Reading a checkpoint where its record says that it is.
+//! Reading the checkpoint of a record, from memory or from the store file.
 
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
@@ -6,7 +6,7 @@ use crate::semantics::record::{Checkpoint, Record, StoredCheckpoint};
 use crate::semantics::time::Time;
 use crate::semantics::token::Token;
 
-/// The checkpoint of the attempt that has the token, as the newest record of its key tells it.
+/// The checkpoint of the attempt with the token, according to the newest record of its key.
 pub(crate) fn of(record: Option<&Record>, token: Token, now: Time) -> Result<Option<Checkpoint>> {
     let record = record.filter(|record| !record.is_expired(now));
     match record.map(|record| record.attempt()) {
@@ -16,11 +16,12 @@ pub(crate) fn of(record: Option<&Record>, token: Token, now: Time) -> Result<Opt
     }
 }
 
-/// `look` gives the checkpoint of the newest record; `read` the stored bytes, from a view that is not
-/// older than the look before it, or `None` when the row is missing or another one.
+/// Reads the bytes of a checkpoint. `look` returns the checkpoint of the newest record. `read`
+/// returns the stored bytes, from a view that is not older than the look before it, or `None` when
+/// the row is missing or holds another checkpoint.
 ///
-/// A fold may put a newer checkpoint in the place between a look and its read, so a miss is damage only
-/// when the next look still finds the same.
+/// A fold may replace the checkpoint between a look and its read. So a miss is damage only when the
+/// next look still finds the same checkpoint.
 pub(crate) fn read(
     mut look: impl FnMut() -> Result<Option<Checkpoint>>,
     mut read: impl FnMut(StoredCheckpoint) -> Result<Option<SharedBytes>>,

@@ -1,13 +1,13 @@
-//! Evicted records, until they are freed by those who allocate others.
+//! Evicted records, until begins free them.
 //!
-//! A thread that frees thousands of records in a row, each in pieces that callers allocated, holds up
+//! A thread that frees thousands of records in a row, in pieces that callers allocated, blocks
 //! callers and committer in the allocator. Each begin frees a few instead.
 
 use crate::base::sync::Mutex;
 use crate::semantics::key::{HashMap, KeyHash};
 use crate::semantics::record::Versioned;
 
-/// Records that a begin frees: more than it makes, so that none are left when the next come.
+/// Records that a begin frees: more than it makes, so that none are left at the next eviction.
 const FEW: usize = 2;
 
 type Records = std::collections::hash_map::IntoIter<KeyHash, Versioned>;
@@ -18,15 +18,15 @@ pub(crate) struct DeferredFree {
 }
 
 impl DeferredFree {
-    /// Takes the evicted records of a fold in, and frees the rest of the fold before: at most one fold's
-    /// records are here.
+    /// Stores the evicted records of a fold, and frees those that are left of the fold before. So
+    /// the records of at most one fold are here.
     pub(crate) fn replace(&self, evicted: impl IntoIterator<Item = HashMap<Versioned>>) {
         let evicted = evicted.into_iter().map(IntoIterator::into_iter).collect();
         let rest = std::mem::replace(&mut *self.maps.lock(), evicted);
         drop(rest);
     }
 
-    /// Frees a few records, unless another caller is about to.
+    /// Frees a few records, unless another caller does so at the moment.
     pub(crate) fn free_few(&self) {
         let mut few: [Option<Versioned>; FEW] = std::array::from_fn(|_| None);
         if let Some(mut maps) = self.maps.try_lock() {
@@ -34,7 +34,7 @@ impl DeferredFree {
                 *slot = next(&mut maps);
             }
         }
-        // Not before the lock is free.
+        // The records are freed after the lock.
         drop(few);
     }
 }

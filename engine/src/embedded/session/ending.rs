@@ -24,7 +24,7 @@ impl Session {
         self.health.is_closed()
     }
 
-    /// Whether the session is closed or makes room for another.
+    /// Whether the session is closed, or about to be replaced by another.
     pub(crate) fn is_over(&self) -> bool {
         self.health.is_over()
     }
@@ -34,7 +34,7 @@ impl Session {
         self.health.refusal()
     }
 
-    /// Latches the engine: from now on it only answers from what is durable.
+    /// Latches the engine: from now on it answers only from durable records.
     pub(crate) fn fail(&self, error: &Error) {
         if !self.health.fail(error) {
             return;
@@ -56,26 +56,26 @@ impl Session {
         self.committer_ended();
     }
 
-    /// Refuses commands while the engine is reopened; those already queued are still carried out.
+    /// Refuses commands while the engine is reopened. Queued commands are still executed.
     pub(crate) fn suspend(&self) {
         self.health.suspend();
         self.queue.stop();
     }
 
-    /// Refuses further commands; those already queued are still carried out.
+    /// Refuses further commands. Queued commands are still executed.
     pub(crate) fn close(&self) {
         self.health.close();
         self.queue.stop();
     }
 
-    /// Answers those who wait for an owner: without a committer no thread watches the ends of waits,
-    /// and no owner can end its claim.
+    /// Refuses the operations that wait for an owner: without a committer no thread watches the
+    /// ends of waits, and no owner can end its claim.
     pub(crate) fn committer_ended(&self) {
         let refusal = self.refusal();
         self.answer_all(|slots| slots.refuse_all_waiting(&refusal, &self.limits));
     }
 
-    /// Answers those who still wait, after the threads have ended.
+    /// Refuses the operations that still wait, after the threads have ended.
     pub(crate) fn refuse_waiters(&self) {
         let refusal = self.refusal();
         self.answer_all(|slots| slots.refuse_all(&refusal, &self.limits));

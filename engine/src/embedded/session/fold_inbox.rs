@@ -12,7 +12,7 @@ use crate::semantics::time::Time;
 pub(crate) struct FoldTask {
     /// The last sequence that the records hold.
     pub(crate) through: u64,
-    /// Where the journal goes on after it.
+    /// The position of the journal after that sequence.
     pub(crate) replay_from: Position,
     pub(crate) incarnation: u64,
     pub(crate) epoch: u64,
@@ -50,7 +50,8 @@ impl FoldInbox {
         self.wake.notify_one();
     }
 
-    /// The answer is how many records were removed; none comes when the fold worker ends before it.
+    /// Asks for a sweep. The answer is the number of removed records. No answer comes if the fold
+    /// worker ends first.
     pub(crate) fn sweep(&self) -> oneshot::Receiver<Result<u64>> {
         let (sender, receiver) = oneshot::channel();
         let mut requests = self.requests.lock();
@@ -61,7 +62,7 @@ impl FoldInbox {
         receiver
     }
 
-    /// Leaves requests without an answer from now on.
+    /// Leaves all requests without an answer from now on.
     pub(crate) fn refuse(&self) {
         let mut requests = self.requests.lock();
         requests.refusing = true;
@@ -74,7 +75,7 @@ impl FoldInbox {
         self.wake.notify_one();
     }
 
-    /// Waits for a moment, or until something is asked for.
+    /// Waits for `moment`, or until a request comes.
     pub(crate) fn rest(&self, moment: Duration) {
         let mut requests = self.requests.lock();
         let urgent = requests.fold.is_some() || requests.stopped;

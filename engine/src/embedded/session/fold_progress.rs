@@ -4,7 +4,7 @@ use crate::base::error::{Error, Result};
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{Condvar, Mutex};
 
-/// How far folding has come, for those who wait for it.
+/// How far folding has come, for the threads that wait for it.
 #[derive(Default)]
 pub(crate) struct FoldProgress {
     /// The last sequence that was published.
@@ -18,7 +18,7 @@ struct Progress {
     folded_through: u64,
     /// A fold was asked for up to this sequence.
     wanted: Option<u64>,
-    /// How often a fold found no space, and why the last one did.
+    /// How many folds found no space, and the reason of the last one.
     put_off: u64,
     no_space: Option<Error>,
     error: Option<Error>,
@@ -53,7 +53,7 @@ impl FoldProgress {
         self.changed.notify_all();
     }
 
-    /// A fold found no space: it is tried again, but who waits is told.
+    /// A fold found no space. It is tried again, but waiting threads get the error.
     pub(crate) fn put_off(&self, error: Error) {
         let mut progress = self.progress.lock();
         progress.put_off += 1;
@@ -70,7 +70,7 @@ impl FoldProgress {
         self.progress.lock().folded_through
     }
 
-    /// Waits until everything published by now is folded, or a fold finds no space.
+    /// Waits until everything up to `through` is folded. Fails when a fold finds no space.
     pub(crate) fn wait(&self, through: u64) -> Result<()> {
         let mut progress = self.progress.lock();
         let put_off = progress.put_off;

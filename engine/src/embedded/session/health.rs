@@ -1,11 +1,11 @@
-//! Whether a session carries commands out.
+//! Whether a session executes commands.
 
 use crate::base::error::{Error, ErrorKind};
 use crate::base::sync::Mutex;
 use crate::base::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether commands are carried out. A close, a reopening and a failure are each noted, since a session
-/// may fail while it is closed or reopened; none is taken back.
+/// Whether commands are executed. A close, a reopen and a failure are noted apart, because a
+/// session may fail while it is closed or reopened. None of them is taken back.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     /// Read by every command, hence no lock.
@@ -21,7 +21,7 @@ struct State {
 }
 
 impl Health {
-    /// Notes a failure; says whether it is the first. Later ones are its consequences.
+    /// Notes a failure. Returns whether it is the first; later ones are its consequences.
     pub(crate) fn fail(&self, error: &Error) -> bool {
         let mut state = self.state.lock();
         let first = state.failed.is_none();
@@ -36,7 +36,7 @@ impl Health {
         self.impaired.store(true, Ordering::Release);
     }
 
-    /// Notes why a reopening failed. This replaces the failure before it.
+    /// Notes why a reopen failed. This replaces the earlier failure.
     pub(crate) fn not_reopened(&self, error: &Error) {
         self.state.lock().failed = Some(error.clone());
     }
@@ -54,7 +54,7 @@ impl Health {
         self.is_impaired() && self.state.lock().closed
     }
 
-    /// Whether the session is closed or makes room for another.
+    /// Whether the session is closed, or about to be replaced by another.
     pub(crate) fn is_over(&self) -> bool {
         self.is_impaired() && {
             let state = self.state.lock();
@@ -77,7 +77,7 @@ impl Health {
             None if state.suspended => {
                 Error::new(ErrorKind::Unavailable, "the engine is being reopened")
             }
-            // Its panic is not noted yet.
+            // The thread panicked, and its panic is not noted yet.
             None => Error::new(ErrorKind::Unavailable, "a thread of the engine ended"),
         }
     }

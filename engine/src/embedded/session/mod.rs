@@ -97,7 +97,7 @@ impl Session {
         self.views.current()
     }
 
-    /// Takes a command in. It is answered by its reply, on this thread or another.
+    /// Submits a command. Its answer comes on this thread or on another.
     pub(crate) fn submit(&self, op: Operation) {
         if let Err(error) = self.check_health() {
             return self.submit_unhealthy(op, error);
@@ -114,7 +114,8 @@ impl Session {
                     }
                     self.reconsider_at(deadline, hash);
                 }
-                // If the committer has already made its final pass, nothing would wake this waiter.
+                // If the committer has already made its final pass, nothing would wake this waiter;
+                // refuse it here.
                 if self.check_health().is_err() {
                     let (refusal, limits) = (self.refusal(), &self.limits);
                     let refused =
@@ -132,17 +133,17 @@ impl Session {
         }
     }
 
-    /// The caller of a begin that waits gave it up. Its operation leaves the slot and makes room
-    /// for another; an operation that is under way already goes on, as without a wait.
+    /// Takes out a waiting begin whose caller gave up, which makes room for another. An operation
+    /// that is under way already goes on.
     pub(crate) fn withdraw(&self, hash: KeyHash, wait: Wait) {
         let withdrawn = self.table.shard(hash).slots.withdraw(hash, wait, &self.limits);
-        // Not before the shard is unlocked.
+        // The shard is unlocked here: the operation that is dropped may lock a shard.
         if withdrawn.is_some() {
             self.waits.forget(wait, hash);
         }
     }
 
-    /// Answers what can be answered without a change while the engine cannot write.
+    /// Answers a command that needs no change while the engine cannot write. Refuses any other.
     fn submit_unhealthy(&self, op: Operation, refused: Error) {
         let now = self.now();
         let outcome = match self.peek(op.hash, &op.key) {
@@ -176,7 +177,7 @@ impl Session {
         self.follow_up(hash, follow_up);
     }
 
-    /// Does what a shard left to be done once it is unlocked.
+    /// Does the work that a shard left for the time after its lock.
     pub(crate) fn follow_up(&self, hash: KeyHash, follow_up: FollowUp) {
         if let Some(queued) = follow_up.queued {
             self.enqueue(queued);
@@ -208,7 +209,7 @@ impl Session {
         }
     }
 
-    /// Answers those who waited long enough; returns when to look again.
+    /// Answers operations whose wait is over. Returns when to look again.
     pub(crate) fn run_timers(&self) -> Option<Instant> {
         loop {
             match self.waits.next(Instant::now()) {
@@ -222,7 +223,7 @@ impl Session {
         }
     }
 
-    /// Makes a durable change known and answers its caller and those who waited for it.
+    /// Publishes a durable change, and answers its caller and the operations that waited for it.
     pub(crate) fn publish(&self, op: Operation, reply: Reply, versioned: Versioned, now: Time) {
         let (hash, record) = (op.hash, versioned.record.clone());
         let reserved = isize::from(op.command.starts_execution());
@@ -254,7 +255,8 @@ impl Session {
         self.follow_up(hash, follow_up);
     }
 
-    /// Counts a record that was published or restored, and one that it replaced among the recent ones.
+    /// Counts a record that was published or restored, and discounts the recent record that it
+    /// replaced.
     pub(crate) fn count_recent(&self, record: Option<&Record>, replaced: Option<Arc<Record>>) {
         let Limits { orphans, open_bytes, .. } = &*self.limits;
         let is_orphan = |record: &Record| matches!(record.state, State::Orphan { .. });
@@ -278,7 +280,7 @@ impl Session {
         }
     }
 
-    /// A fold begins: what is recent now is what it folds.
+    /// A fold begins. It folds the records that are recent now.
     pub(crate) fn rotate_counts(&self) {
         self.recent.rotate();
         self.limits.orphans.rotate();
@@ -292,7 +294,7 @@ impl Session {
         self.limits.open_bytes.set_folded(view.open_bytes());
     }
 
-    /// The records that were folded are recent no more.
+    /// The folded records are no longer recent.
     pub(crate) fn evicted_counts(&self) {
         self.count_folded();
         self.recent.evicted();
@@ -331,7 +333,7 @@ impl Session {
         stats
     }
 
-    /// Folds everything published so far; blocks until that is durable.
+    /// Folds everything published so far. Blocks until the fold is durable.
     pub(crate) fn fold(&self) -> Result<()> {
         self.check_health()?;
         let through = self.folds.published.load(Ordering::Acquire);
@@ -345,7 +347,7 @@ impl Session {
         self.folds.wait(through)
     }
 
-    /// From now on callers are told why the engine is not open again.
+    /// Notes why the engine was not reopened. Callers get this reason from now on.
     pub(crate) fn not_reopened(&self, error: &Error) {
         self.health.not_reopened(error);
     }

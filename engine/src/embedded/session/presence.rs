@@ -12,7 +12,7 @@ use crate::embedded::store::CurrentView;
 /// Whether the directory still names the files of the store.
 pub(crate) struct Presence {
     dir: Arc<dyn Directory>,
-    /// The version of the directory at which all names were there.
+    /// The version of the directory at which all files had their names.
     seen: Option<u64>,
 }
 
@@ -21,8 +21,8 @@ impl Presence {
         Self { dir, seen: None }
     }
 
-    /// Fails when a file is gone that the journal or the store needs. Called after the sync of a
-    /// group and before its answers: they promise what the next open finds.
+    /// Fails when a file that the journal or the store needs is gone. Called after the sync of a
+    /// group and before its answers, because the answers promise what the next open finds.
     ///
     /// Costs two system calls while the directory does not change.
     pub(crate) fn check(&mut self, journal: &Journal, views: &CurrentView) -> Result<()> {
@@ -31,7 +31,7 @@ impl Presence {
             return journal.check_named(false);
         }
         self.seen = None;
-        // Before the names are listed: a segment that is ready only after that is not among them.
+        // Taken before the listing: a segment that is ready only after the listing is not in it.
         let segments = journal.file_names();
         let names = self.names(journal, views)?;
         journal.check_named(true)?;
@@ -39,7 +39,7 @@ impl Presence {
             return Err(Error::gone(gone));
         }
         if let Some(missing) = missing(&names, views) {
-            // The fold worker removes a file once a view is shown that does not list it.
+            // The fold worker removes a file once a view that does not list it is published.
             if missing_still(&missing, &self.names(journal, views)?, views) {
                 return Err(Error::gone(&missing));
             }
@@ -48,10 +48,10 @@ impl Presence {
         Ok(())
     }
 
-    /// At least those of the files that are needed and there.
+    /// The names in the directory, or at least those of the needed files that are there.
     fn names(&self, journal: &Journal, views: &CurrentView) -> Result<BTreeSet<String>> {
         match self.dir.list() {
-            // Listing needs a descriptor. A group that is durable must not fail for want of one.
+            // Listing needs a descriptor. A durable group must not fail for lack of one.
             Err(error) if is_descriptor_shortage(&error) => {
                 let mut needed = views.current().file_names();
                 needed.extend(journal.file_names());

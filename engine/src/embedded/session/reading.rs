@@ -11,10 +11,10 @@ use crate::semantics::record::{Record, Versioned};
 use crate::semantics::token::Token;
 
 impl Session {
-    /// The record in the store file, when neither the lock table nor recent knows the key.
+    /// The record in the store file, when neither the slots nor the recent records have the key.
     ///
-    /// The view is taken after recent was looked into: records leave recent only after the view
-    /// that holds them was published.
+    /// The view is taken after the look into the recent records: a record leaves them only after
+    /// the view that holds it was published.
     pub(super) fn look_up(&self, hash: KeyHash, key: &Key) -> Result<Option<Arc<Record>>> {
         let found = self.views.load().get(hash, key).map_err(|error| self.unreadable(error))?;
         Ok(found.and_then(|versioned| versioned.record))
@@ -54,7 +54,8 @@ impl Session {
 
     /// The newest durable record of each key that may be in flight or an orphan.
     pub(crate) fn open_records(&self) -> Result<Vec<Seen>> {
-        // ORDER: recent before the view, as every reader does; recent knows the newer record.
+        // ORDER: recent records before the view, as in every reader. A recent record is the newer
+        // one.
         let mut records: HashMap<_> = HashMap::default();
         for shard in self.table.shards() {
             records.extend(shard.recents().map(|(hash, versioned)| (*hash, versioned.clone())));
@@ -69,17 +70,18 @@ impl Session {
         Ok(records.into_iter().filter_map(seen).collect())
     }
 
-    /// The durable records behind `after` in the order of their hashes. Those whose last change is
-    /// unsettled are seen as they were before it.
+    /// The durable records after `after`, in the order of their hashes. A record whose last change
+    /// is unsettled appears as it was before that change.
     pub(crate) fn scan(&self, after: Option<KeyHash>, most: usize) -> Result<ScanPage> {
-        // ORDER: recent before the view, as every reader does; recent knows the newer record.
+        // ORDER: recent records before the view, as in every reader. A recent record is the newer
+        // one.
         let (recent, through) = self.table.recent_behind(after, most);
         let stored = self.view().scan(after, through, most, self.now());
         Ok(stored.map_err(|error| self.unreadable(error))?.under(recent, most))
     }
 
-    /// The result of a reader of the store file. The file is closed while the engine is reopened, and
-    /// stays closed when that fails; neither closes the engine.
+    /// The error of a reader of the store file, as its caller gets it. The file is closed while the
+    /// engine is reopened, and stays closed when the reopen fails. Neither closes the engine.
     pub(crate) fn unreadable(&self, error: Error) -> Error {
         if error.kind() == ErrorKind::Closed { self.refusal() } else { error }
     }

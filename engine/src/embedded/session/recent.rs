@@ -1,11 +1,11 @@
-//! How much memory the records take that are journalled but not yet folded.
+//! The memory of the records that are journalled but not yet folded.
 
 use crate::base::sync::atomic::{AtomicUsize, Ordering};
 
 /// The bytes of recent records.
 #[derive(Debug, Default)]
 pub(crate) struct RecentSize {
-    /// Of those that changed since the last fold began.
+    /// Of the records that changed since the last fold began.
     pub(crate) active: AtomicUsize,
     pub(crate) folding: AtomicUsize,
 }

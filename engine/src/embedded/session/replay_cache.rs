@@ -1,4 +1,4 @@
-//! Completed records that were replayed from the store, kept for the retries to come.
+//! Completed records that were replayed from the store, kept for further retries.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ struct Weight;
 
 impl Weighter<KeyHash, Arc<Record>> for Weight {
     fn weight(&self, _: &KeyHash, record: &Arc<Record>) -> u64 {
-        /// The overhead of the cache and of the allocator, about.
+        /// About the overhead of the cache and of the allocator.
         const ENTRY: usize = 64;
         (ENTRY + record.weight()) as u64
     }
@@ -34,7 +34,7 @@ impl ReplayCache {
         /// About what a record with a response of 1 KiB takes.
         const USUAL: usize = 1536;
         let lifecycle = DefaultLifecycle::default();
-        /// More are made room for when they come.
+        /// Room for this many items is allocated at once. The cache grows when more come.
         const MOST_ITEMS: usize = 1 << 16;
         let (items, hasher) = ((bytes / USUAL).min(MOST_ITEMS), BuildHasher::default());
         let records = Cache::with(items, bytes as u64, Weight, hasher, lifecycle);

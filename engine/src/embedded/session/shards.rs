@@ -1,9 +1,9 @@
 //! The state of each key in memory: its slot, and its record while the store file may not have it.
 //!
-//! Each shard holds both under one lock. Rules that everything else stands on:
+//! Each shard holds both under one lock. Everything else relies on two rules:
 //!
-//! - Publishing puts the record into `active` and frees the slot under the same lock: no reader can
-//!   miss both.
+//! - Publishing puts the record into `active` and frees the slot under the same lock, so that a
+//!   reader finds the record in one of them.
 //! - Replies are never given, and operations never dropped, while a shard is locked: a reply may
 //!   drop a claim, and that drop locks a shard.
 
@@ -28,7 +28,7 @@ pub(crate) struct Shard {
     active: HashMap<Versioned>,
     /// Records that the fold worker is writing to the store.
     folding: HashMap<Versioned>,
-    /// Some of the records that are in the store and not above.
+    /// Some of the records that only the store has.
     replays: ReplayCache,
 }
 
@@ -42,7 +42,7 @@ impl Shard {
         self.folding.iter().chain(&self.active)
     }
 
-    /// Takes an operation in: answers it from memory, lets it wait, or gives it the slot.
+    /// Admits an operation: answers it from memory, lets it wait, or gives it the slot.
     pub(crate) fn admit(&mut self, op: Operation, now: Time, limits: &Limits) -> Admission {
         if let Some(slot) = self.slots.slot(op.hash) {
             return slot.admit(op, now, limits);
@@ -54,7 +54,7 @@ impl Shard {
         }
     }
 
-    /// The end of a look-up that [`admit`](Self::admit) asked for.
+    /// Ends a look-up that [`admit`](Self::admit) asked for.
     pub(crate) fn resolved(
         &mut self,
         op: Operation,
@@ -70,8 +70,9 @@ impl Shard {
         follow_up
     }
 
-    /// Makes a change known: the record into `active`, the slot free, those who waited answered.
-    /// Returns by how many in-flight records the shard grew, with what is to be done unlocked.
+    /// Publishes a change: puts the record into `active`, frees the slot and decides the operations
+    /// that waited. Returns by how many in-flight records the shard grew, and the work for the time
+    /// after the lock.
     pub(crate) fn publish(
         &mut self,
         hash: KeyHash,
@@ -120,15 +121,15 @@ impl Shard {
 
     /// Takes the folded records out, after the fold was committed and its view published.
     ///
-    /// The map left in their place is the next active one: as large as this one, so that it does not
-    /// grow while callers wait for the committer.
+    /// The map left in their place becomes the next active one. It has the same capacity, so that
+    /// it does not grow while callers wait for the committer.
     pub(crate) fn evict(&mut self) -> HashMap<Versioned> {
         let next = HashMap::with_capacity_and_hasher(self.folding.len(), BuildHasher::default());
         std::mem::replace(&mut self.folding, next)
     }
 
-    /// Lets go of the bytes of a checkpoint that was folded: `light` is the live record `folded` without
-    /// them. A newer record stays.
+    /// Frees the bytes of a folded checkpoint: `light`, which is without them, replaces the live
+    /// record `folded`. A newer live record stays.
     pub(crate) fn lighten(&mut self, hash: KeyHash, folded: &Arc<Record>, light: Arc<Record>) {
         let live = self.slots.live_mut(hash);
         if let Some(live) = live.filter(|live| Arc::ptr_eq(live, folded)) {
@@ -136,7 +137,7 @@ impl Shard {
         }
     }
 
-    /// Puts a record recovered from the journal where a published one would be.
+    /// Restores a record from the journal as if it had just been published.
     pub(crate) fn restore(&mut self, hash: KeyHash, versioned: Versioned) {
         self.active.insert(hash, versioned);
     }
@@ -167,8 +168,9 @@ impl Shards {
         self.shards[shard_of(hash)].lock()
     }
 
-    /// The recent records behind `after`, newest of each key, at least `most` of them if there are so
-    /// many; and the hash up to which they are all. Locks one shard at a time.
+    /// The recent records after `after`, the newest of each key: at least `most` of them if there
+    /// are that many. Returns also the hash up to which they are complete. Locks one shard at a
+    /// time.
     pub(crate) fn recent_behind(
         &self,
         after: Option<KeyHash>,
@@ -240,7 +242,7 @@ mod tests {
         let completed = completed();
         let versioned = Versioned { sequence: 1, record: Some(completed.clone()) };
         drop(shard.publish(HASH, versioned, NOW, &limits, &mut None));
-        // Folded and evicted: only the store file knows it.
+        // Folded and evicted: only the store file has the record.
         shard.rotate();
         drop(shard.evict());
         let Admission::Resolve(first) = shard.admit(op(begin("body")), NOW, &limits) else {

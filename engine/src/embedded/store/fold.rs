@@ -1,4 +1,4 @@
-//! Folding: moving the newest states of the keys that changed from memory into the file.
+//! Folding: moving the newest state of each changed key from memory into the store's files.
 
 use std::time::Duration;
 
@@ -26,7 +26,8 @@ pub(crate) struct Fold {
     pub(crate) incarnation: u64,
     pub(crate) epoch: u64,
     pub(crate) time: Time,
-    /// Completed records are swept by buckets of this width; those that expire far off by wider ones.
+    /// The width of the buckets by which completed records are swept. Records that expire far off
+    /// have wider ones.
     pub(crate) bucket_width: Duration,
     /// The newest state of every key that changed since the last fold, each key once.
     pub(crate) entries: Vec<(KeyHash, Versioned)>,
@@ -56,7 +57,7 @@ struct PlacedRecord<'a> {
     record: &'a Record,
 }
 
-/// The entries of a fold by where they go.
+/// The entries of a fold by their destination.
 #[derive(Default)]
 struct Sorted<'a> {
     /// By bucket, then by sequence.
@@ -67,8 +68,8 @@ struct Sorted<'a> {
     closed: Vec<KeyHash>,
 }
 
-/// A fold whose completed records are durable in the files of their buckets, and a run of each bucket
-/// in a file of its own, which are not listed yet.
+/// A fold whose completed records are durable in the files of their buckets. A run of each bucket
+/// is durable in a file of its own, and not listed yet.
 pub(crate) struct Appended<'a> {
     fold: &'a Fold,
     now: Time,
@@ -95,8 +96,8 @@ impl Store {
         }
     }
 
-    /// The second half, one transaction: lists the runs, and replaces the open rows of records in flight
-    /// and of orphans. Keys whose record is completed or removed lose their open row.
+    /// The second half, one transaction: lists the runs, and replaces the open rows of records in
+    /// flight and of orphans. A key whose record is completed or removed loses its open row.
     pub(crate) fn fold(&mut self, appended: Appended<'_>) -> Result<FoldReport> {
         let Appended { fold, now, sorted, runs } = appended;
         let buckets: Vec<_> = runs.iter().map(|run| run.meta.bucket_end).collect();
@@ -150,7 +151,7 @@ impl Store {
             let meta = RunMeta {
                 id: self.new_run(),
                 bucket_end,
-                // As many as changed records that are in memory.
+                // Fits: the entries are those of records in memory.
                 entries: entries.len() as u32,
                 end: file.finish()?,
                 blocks: 0,
@@ -167,8 +168,8 @@ impl Store {
         Ok(written)
     }
 
-    /// Gives back what a fold took that found too little space: others need it more. What cannot be
-    /// given back is left as a crash would leave it.
+    /// Gives back the space of a fold that found too little: other work needs it more. Space that
+    /// cannot be given back stays as a crash would leave it.
     fn give_back(&mut self, completed: &[PlacedRecord<'_>]) {
         let ends = self.catalog.buckets();
         for bucket_end in by_bucket(completed).map(|bucket| bucket[0].bucket_end) {
@@ -217,10 +218,10 @@ fn sort(fold: &Fold, now: Time) -> Sorted<'_> {
     sorted
 }
 
-/// The end of the bucket of a record, in buckets of `width` ms. A record that expires after more than
-/// 48 of them gets one that is eight times as wide, after 96 sixteen times, and so on: each doubling of
-/// the distance has six buckets. Whatever TTLs are asked for, the files are few, and the space of a
-/// record comes back at the latest a sixth of its TTL after it expired.
+/// The end of the bucket of a record. A bucket is `width` ms wide. A record that expires after more
+/// than 48 widths gets a bucket that is eight times as wide, after 96 one that is sixteen times as
+/// wide, and so on: each doubling of the distance has six buckets. So the files are few for any
+/// TTLs, and the space of a record comes back at the latest a sixth of its TTL after it expired.
 fn bucket_end(expires_at: Time, now: Time, width: u64) -> u64 {
     let far = expires_at.0.saturating_sub(now.0) / width / 48;
     let by = if far == 0 {
@@ -237,9 +238,9 @@ fn list_runs(transaction: &WriteTransaction, next: &mut Catalog, runs: Vec<Writt
     runs.into_iter().try_for_each(|run| next.add_run(&mut rows, run.into()))
 }
 
-/// Removes orphans that have expired. Here and not in the sweep: everything that the journal holds
-/// behind this fold is later than its time, and to a change made then they were absent. Removed
-/// without a fold, a record would be missing to the changes that the journal still replays on it.
+/// Removes expired orphans. The sweep must not do this. All changes in the journal behind this fold
+/// are later than the time of the fold, and were made when these orphans counted as absent. If a
+/// record were removed without a fold, the journal could still replay a change on it.
 fn remove_expired(transaction: &WriteTransaction, next: &mut Catalog, time: Time) -> Result<u64> {
     /// Bounds the transaction; the next fold goes on.
     const MOST: usize = 16_384;

@@ -2,9 +2,9 @@
 //! filters. Records do not move; only entries do.
 //!
 //! Runs of one level make one of the next, four or more at a time, so every entry is rewritten a
-//! logarithmic number of times. A bucket that no fold has added to for a while is merged to one run.
-//! A merge takes as many bounded steps as it needs: its output is a file that nothing lists, until the
-//! last of them puts it in the place of its inputs in one transaction.
+//! logarithmic number of times. A bucket that no fold has added to for a while is merged to one
+//! run. A merge takes bounded steps. Its output is a file that is not listed, until the last step
+//! replaces the inputs by it in one transaction.
 
 use std::collections::BTreeMap;
 use std::vec;
@@ -17,11 +17,11 @@ use super::schema::{RUNS, RunMeta};
 use super::view::View;
 use crate::base::error::Result;
 
-/// Runs of a level that are worth a merge.
+/// This many runs of a level are worth a merge.
 const FAN_IN: usize = 4;
 /// The most runs that one merge takes.
 const MAX_INPUTS: usize = 16;
-/// A bucket that this number of folds left alone gets no more runs, or few.
+/// A bucket that this number of folds left alone gets few more runs, if any.
 const QUIET_FOLDS: u64 = 16;
 
 /// A merge under way. Lives in memory only: the next process starts it again.
@@ -35,7 +35,7 @@ struct Input {
     meta: RunMeta,
     next_block: u32,
     entries: vec::IntoIter<Entry>,
-    /// The smallest entry that was not taken; `None` when there is none left.
+    /// The smallest entry that was not taken. `None` when there is none left.
     head: Option<Entry>,
 }
 
@@ -63,16 +63,16 @@ impl Input {
 }
 
 impl Store {
-    /// Goes on with a merge, or begins one that is due, for about `budget_entries` entries. `false`
-    /// when there is nothing to merge.
+    /// Continues a merge, or begins one that is due, for about `budget_entries` entries. Returns
+    /// `false` when there is nothing to merge.
     ///
-    /// After a shortage of space or descriptors the merge is begun again by the next call; after
-    /// another error nothing is merged until the store is opened again.
+    /// After a shortage of space or descriptors the next call begins the merge again. After another
+    /// error nothing is merged until the store is opened again.
     pub(crate) fn merge_step(&mut self, budget_entries: usize) -> Result<bool> {
         if self.merge_failed {
             return Ok(false);
         }
-        // Taken out: after an error it is useless.
+        // Taken out, because the job is useless after an error.
         let job = match self.merge.take() {
             Some(job) => Ok(Some(job)),
             None => self.begin_merge(),
@@ -110,8 +110,8 @@ impl Store {
         }))
     }
 
-    /// The runs that should become one, at least two, all of one bucket, and the entries that they
-    /// have.
+    /// The runs that should become one, at least two, all of one bucket, and the number of their
+    /// entries.
     fn pick_inputs(&self) -> Option<(Vec<RunMeta>, u32)> {
         let mut buckets: BTreeMap<u64, Vec<RunMeta>> = BTreeMap::new();
         for run in self.catalog.runs.values() {
@@ -129,7 +129,7 @@ impl Store {
                 runs.chunk_by(|a, b| a.level == b.level).find(|level| level.len() >= FAN_IN)
             };
             let inputs = picked.map(|runs| runs[..runs.len().min(MAX_INPUTS)].to_vec())?;
-            // More than one run can count stay several.
+            // Runs with more entries than one run can count are not merged.
             let entries =
                 inputs.iter().try_fold(0u32, |sum, meta| sum.checked_add(meta.entries))?;
             Some((inputs, entries))
@@ -167,13 +167,13 @@ impl MergeJob {
         self.writer.meta().bucket_end
     }
 
-    /// Copies up to about `budget` entries in order of their hashes; of one hash the newest only.
-    /// `false` when none is left.
+    /// Copies about `budget` entries in the order of their hashes, and only the newest of each
+    /// hash. Returns `false` when none is left.
     fn copy_entries(&mut self, budget: usize, view: &View) -> Result<bool> {
         let mut copied = 0;
         while copied < budget {
             let smallest = self.inputs.iter().filter_map(|input| input.head).min_by_key(|entry| {
-                // The greatest locator first among equal hashes.
+                // Among equal hashes the greatest locator comes first.
                 (entry.hash, std::cmp::Reverse(entry.locator))
             });
             let Some(entry) = smallest else {

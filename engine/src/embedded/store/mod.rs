@@ -1,7 +1,7 @@
 //! The store: the records that the journal no longer holds, in files that one redb file lists.
 //!
-//! The only module that names redb. The folder thread owns the [`Store`] and is its only writer;
-//! every other thread reads through an immutable [`View`], which is swapped after each commit, so
+//! The only module that names redb. The fold worker owns the [`Store`] and is its only writer.
+//! Every other thread reads through an immutable [`View`], which is swapped after each commit, so
 //! that the catalog in memory and the snapshot in the file always belong together.
 //!
 //! Completed records lie in [record files](record_file) by expiry bucket and are indexed by [runs](run);
@@ -50,7 +50,7 @@ use crate::semantics::record::Record;
 use crate::semantics::record_codec;
 use crate::semantics::time::Time;
 
-// What the engine needs of this module.
+// The parts that the rest of the engine uses.
 #[allow(unused_imports)]
 pub(crate) use self::{
     fold::{Appended, Fold, FoldReport},
@@ -63,7 +63,7 @@ pub(crate) use self::{
 };
 
 pub(crate) const FILE: &str = "store.redb";
-/// A store that is not whole yet.
+/// The name of a store file whose creation is not complete.
 pub(crate) const TEMPORARY_FILE: &str = "store.redb.new";
 
 /// Whether a file of this name holds records or a run.
@@ -78,25 +78,27 @@ pub(crate) struct Store {
     file: Arc<dyn DiskFile>,
     /// As the last commit left it.
     catalog: Catalog,
-    /// Those that are listed.
+    /// The listed files.
     files: Arc<Files>,
-    /// Those that are being written, or were in vain.
+    /// Files that are being written, and files of writes that failed.
     unlisted: BTreeSet<FileName>,
     removed: Removed,
     blocks: Arc<BlockCache>,
     /// The number of the next run.
     next_run: u64,
-    /// As far as the journal is durable, for the next commit to state.
+    /// How far the journal is durable. The next commit records it.
     reached: Reached,
     views: CurrentView,
-    /// A commit failed and may have happened: the catalog may be behind the file, which must not be
-    /// written before it was opened again. redb latches too, but only after an error of its file.
+    /// A commit failed and may have happened. The catalog may then be older than the file, so
+    /// nothing is written until the file is opened again. redb latches, too, but only after an
+    /// error of its file.
     latched: bool,
     merge: Option<MergeJob>,
-    /// A merge failed: its inputs are damaged or the file is. Merges rest until the store is
-    /// reopened; answers do not depend on them.
+    /// A merge failed because its inputs or the store file are damaged. No run is merged until the
+    /// store is reopened; answers do not depend on merges.
     merge_failed: bool,
-    /// Folds since the store was opened, and which of them last put a run into a bucket.
+    /// The number of folds since the store was opened, and the last fold that added a run to each
+    /// bucket.
     folds: u64,
     last_fold_of: BTreeMap<u64, u64>,
 }
@@ -119,8 +121,8 @@ impl Store {
         Ok(names.iter().any(|name| name == FILE))
     }
 
-    /// Takes the files that are not listed any more from the readers to come; gives how many of them
-    /// held records. They are removed by [`give_back_removed`](Self::give_back_removed).
+    /// Hides the files that are no longer listed from new readers. Returns how many of them held
+    /// records. [`give_back_removed`](Self::give_back_removed) removes them.
     fn retire_files(&mut self) -> u64 {
         let listed: BTreeSet<_> = self.catalog.file_names().collect();
         let unlisted: Vec<_> = self.files.names().filter(|name| !listed.contains(name)).collect();
@@ -134,13 +136,13 @@ impl Store {
         of_records.count() as u64
     }
 
-    /// Removes what was written in vain. What cannot be removed now is tried again, at the latest when
-    /// the store is opened.
+    /// Removes the files of failed writes. A file that cannot be removed now is tried again, at the
+    /// latest when the store is opened.
     fn discard_unlisted(&mut self) {
         let written = self.merge.as_ref().map(MergeJob::file_name);
         let opener = self.files.opener();
         self.unlisted.retain(|name| Some(*name) == written || opener.remove(*name).is_err());
-        // Numbers of runs that were never listed and are gone are given again: those of a range are few.
+        // Numbers of removed runs that were never listed are used again: a range has few numbers.
         let runs = self.unlisted.iter().filter_map(|name| match name {
             FileName::Run(run) => Some(run + 1),
             FileName::Records(_) => None,
@@ -148,14 +150,14 @@ impl Store {
         self.next_run = runs.max().unwrap_or(0).max(self.catalog.state.next_run);
     }
 
-    /// Lets the files of what is about to be listed be read.
+    /// Lets readers open a file that is about to be listed.
     fn admit(&mut self, name: FileName) {
         Arc::make_mut(&mut self.files).insert(name);
         self.unlisted.remove(&name);
     }
 
-    /// Gives back some of the space of removed files, and whether some of the same one is left; `None`
-    /// when none can be given back now.
+    /// Gives back some of the space of removed files. Returns whether the same file has more,
+    /// `None` when no space can be given back now.
     pub(crate) fn give_back_removed(&mut self) -> Result<Option<bool>> {
         self.removed.shrink()
     }
@@ -173,7 +175,7 @@ impl Store {
         run
     }
 
-    /// Begins a run, whose file nothing lists yet.
+    /// Begins a run in a file that is not listed yet.
     fn create_run(&mut self, meta: RunMeta) -> Result<RunWriter> {
         let name = FileName::Run(meta.id);
         self.unlisted.insert(name);
@@ -181,7 +183,7 @@ impl Store {
         Ok(RunWriter::new(meta, self.catalog.state.seed, file))
     }
 
-    /// Gives readers the catalog as it is now, with the tables of the last commit.
+    /// Gives readers the current catalog with the tables of the last commit.
     fn show(&self, tables: Arc<Tables>) {
         let (files, blocks) = (self.files.clone(), self.blocks.clone());
         self.views.set(View::new(tables, files, blocks, &self.catalog));
@@ -194,13 +196,13 @@ impl Store {
         self.database.close()
     }
 
-    /// Every commit from now on states that the journal is durable up to there.
+    /// From now on every commit records that the journal is durable up to `sequence`.
     pub(crate) fn journal_reached(&mut self, sequence: u64) {
         self.reached.sequence = sequence;
     }
 
-    /// The records in flight whose checkpoints a fold has stored: each as it is in memory, and without the
-    /// bytes.
+    /// The records in flight whose checkpoints a fold has stored: each as it is in memory, and
+    /// without the bytes of its checkpoint.
     pub(crate) fn without_checkpoint_bytes(
         &self,
         fold: &Fold,
@@ -223,7 +225,7 @@ impl Store {
         self.views.current()
     }
 
-    /// For the threads that read: always gives the view of the last commit.
+    /// The place where readers always get the view of the last commit.
     pub(crate) fn views(&self) -> CurrentView {
         self.views.clone()
     }
@@ -240,9 +242,9 @@ impl Store {
         self.catalog.buckets().keys().any(|bucket_end| *bucket_end <= now.0)
     }
 
-    /// Loads the filter and the starts of one run. `false` when there is none left to load.
+    /// Loads the filter and the starts of one run. Returns `false` when there is none left to load.
     pub(crate) fn load_next_filter(&mut self) -> Result<bool> {
-        // The newest first: the buckets that most lookups are for.
+        // The newest first: most lookups are for its bucket.
         let mut unloaded = self.catalog.runs.values_mut().rev();
         let unloaded = unloaded.find(|run| matches!(run.filter, FilterSlot::Unloaded));
         let Some(run) = unloaded else {
@@ -250,7 +252,7 @@ impl Store {
         };
         let reader = RunReader::of(&self.files, &run.meta, self.catalog.state.seed)?;
         let watch = self.database.watch();
-        // Both only save reads; the blocks still have all entries.
+        // Damage is no error here: both only save reads, and the blocks have all entries.
         let filter = unless_damaged(watch.guarded(|| reader.filter()))?;
         run.starts = unless_damaged(watch.guarded(|| reader.starts()))?;
         run.filter =
@@ -259,8 +261,9 @@ impl Store {
         Ok(true)
     }
 
-    /// One durable transaction: `work` writes rows and changes its copy of the catalog alike, which
-    /// replaces the store's, and gets a view, only once redb said that the commit is durable.
+    /// One durable transaction. `work` writes rows and changes its copy of the catalog alike. The
+    /// copy replaces the store's catalog, and readers get it, only after redb reported the commit
+    /// as durable.
     ///
     /// An error of `work` leaves the store as it was. After an error of the commit itself, which
     /// may have happened, nothing is written any more.
@@ -295,7 +298,7 @@ impl Store {
     }
 }
 
-/// What was read, or `None` if it is damaged.
+/// The value, or `None` if it is damaged.
 fn unless_damaged<T>(read: Result<T>) -> Result<Option<T>> {
     match read {
         Err(error) if error.kind() == ErrorKind::Corrupted => Ok(None),
@@ -303,8 +306,8 @@ fn unless_damaged<T>(read: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// Two syncs a commit, so that the slot that redb reads first is always whole, and with the
-/// allocator's state, so that opening after a crash does not walk the file.
+/// Each commit has two syncs, so that the slot that redb reads first is always whole. It includes
+/// the state of the allocator, so that an open after a crash does not walk the file.
 fn transact<T>(database: &Handle, work: impl FnOnce(&WriteTransaction) -> Result<T>) -> Result<T> {
     database.watch().guarded(|| {
         let mut transaction = database.begin_write().map_err(failed)?;
@@ -317,7 +320,7 @@ fn transact<T>(database: &Handle, work: impl FnOnce(&WriteTransaction) -> Result
     })
 }
 
-/// Writes the state row, and sees to it that all tables exist.
+/// Writes the state row, and makes sure that all tables exist.
 fn write_state(transaction: &WriteTransaction, state: &StoreState) -> Result<()> {
     let mut rows = transaction.open_table(STATE).map_err(failed)?;
     rows.insert(STATE_KEY, state.encode().as_slice()).map_err(failed)?;
@@ -327,7 +330,7 @@ fn write_state(transaction: &WriteTransaction, state: &StoreState) -> Result<()>
     Ok(())
 }
 
-/// Makes a new `store.redb` in `dir` out of what `fill` writes.
+/// Makes a new `store.redb` in `dir`, filled by `fill`.
 fn create_file(
     dir: &Arc<dyn Directory>,
     cache_bytes: usize,
@@ -351,7 +354,7 @@ fn create_file(
     dir.sync().map_err(context)
 }
 
-/// Decodes the bytes as each kind of value, with the checksum that they should have.
+/// Decodes the bytes as each kind of value, also with a correct checksum.
 #[cfg(fuzzing)]
 pub(crate) fn fuzz_decode(bytes: &[u8]) {
     use self::run::Entry;
@@ -384,7 +387,8 @@ pub(crate) fn fuzz_decode(bytes: &[u8]) {
     };
     for form in [bytes.to_vec(), seal_head(SEED)] {
         if let Ok(block) = run::Block::decode(form.clone(), &meta, 0, SEED) {
-            // Only a run's writer orders entries, so one of these may be missed, but not mistaken.
+            // Random entries are not in order, so a lookup may miss one, but must not return
+            // another.
             for Entry { hash, .. } in block.entries() {
                 let found = block.find(hash, 1).map(|locator| Entry { hash, locator });
                 assert!(found.is_none_or(|found| block.entries().any(|entry| entry == found)));

@@ -1,4 +1,5 @@
-//! Opening the store file: it is read and verified first, and settled once everything else was, too.
+//! Opening the store file: it is read and verified first, and settled once everything else was
+//! verified, too.
 
 use std::io;
 use std::sync::Arc;
@@ -23,8 +24,8 @@ pub(crate) struct InspectedStore {
 }
 
 impl Store {
-    /// Reads and verifies the `store.redb` in `dir`. Nothing is written: redb opens the file, and if it
-    /// was not closed cleanly repairs it, with its writes held back in memory until
+    /// Reads and verifies the `store.redb` in `dir`. Nothing is written: redb opens the file, and
+    /// repairs it if it was not closed cleanly, but its writes are held back in memory until
     /// [`settle`](InspectedStore::settle).
     ///
     /// Most of `cache_bytes` is for blocks of runs, a sixth for the pages of redb.
@@ -80,24 +81,24 @@ impl InspectedStore {
         self.store.file_bytes()
     }
 
-    /// The files that nothing lists, given where the journal ends.
+    /// The files that are not listed, for a journal that ends with `last_sequence`.
     ///
     /// # Errors
-    /// `Corrupted` when one of them cannot be left over from work that was interrupted.
+    /// `Corrupted` when one of them cannot be left over from interrupted work.
     pub(crate) fn leftovers(&self, last_sequence: u64) -> Result<Leftovers> {
         let Store { dir, catalog, .. } = &self.store;
         Listing::of(catalog).leftovers(&**dir, last_sequence)
     }
 
-    /// Commits, in memory as yet, how far the journal is durable once the file is
+    /// Commits how far the journal will be durable, in memory until the file is
     /// [settled](Self::settle). Damage to redb's own bookkeeping shows here.
     pub(crate) fn state_reached(&mut self, reached: Reached) -> Result<()> {
         self.store.reached = reached;
         self.store.commit(|_, _| Ok(()))
     }
 
-    /// Lets redb's writes go to the file. To be called once everything was verified and the new epoch
-    /// is durable.
+    /// Lets redb's writes go to the file. Called once everything was verified and the new epoch is
+    /// durable.
     pub(crate) fn settle(self) -> Result<Store> {
         let Self { store, backend } = self;
         backend
@@ -108,8 +109,8 @@ impl InspectedStore {
     }
 }
 
-/// Makes the file's length durable once more: a sync that failed before this open may have dropped
-/// a growth that the page cache still shows, and redb will not grow the file to it again.
+/// Makes the file's length durable once more. A sync that failed before this open may have dropped
+/// a growth that the page cache still shows, and redb does not grow the file to this length again.
 fn reassert_length(file: &dyn DiskFile) -> io::Result<()> {
     file.set_len(file.len()?)?;
     file.sync()

@@ -27,7 +27,8 @@ pub(crate) struct StoredPage {
 }
 
 impl StoredPage {
-    /// Puts newer records, of which those up to the end of the page are all there, over the stored ones.
+    /// Puts newer records over the stored ones. All newer records up to the end of the page must be
+    /// given.
     pub(crate) fn under(
         self,
         newer: impl IntoIterator<Item = (KeyHash, Versioned)>,
@@ -52,7 +53,7 @@ impl StoredPage {
 }
 
 impl View {
-    /// The newest records behind `after` and up to `through`, at most `most` of them. Those of
+    /// The newest records after `after` and up to `through`, at most `most` of them. Records of
     /// buckets that are over at `now` are left out.
     pub(crate) fn scan(
         &self,
@@ -74,7 +75,7 @@ impl View {
                 let next = [of_open, runs.next_hash()].into_iter().flatten().min();
                 let Some(hash) = next.filter(|hash| *hash <= through) else { return Ok(page) };
                 let entries = runs.take(hash)?;
-                // An open record is newer than all of its key in runs.
+                // An open record is newer than any record of its key in runs.
                 let stored = match &next_open {
                     Some((_, row)) if of_open == Some(hash) => {
                         let missing = || Error::corrupted("an open record is not in its index");
@@ -131,7 +132,7 @@ impl<'a> RunEntries<'a> {
         self.next.peek().map(|Reverse((hash, _))| *hash)
     }
 
-    /// Goes past `hash`: of each bucket the newest entry that it has.
+    /// Goes past `hash`, and returns its newest entry in each bucket.
     fn take(&mut self, hash: KeyHash) -> Result<Vec<(u64, Locator)>> {
         let mut entries = Vec::new();
         while self.next_hash() == Some(hash)
@@ -153,7 +154,7 @@ struct Cursor<'a> {
     run: &'a Run,
     number: u32,
     block: Option<Arc<Block>>,
-    /// Among the entries of the block.
+    /// The place among the entries of the block.
     position: usize,
 }
 
@@ -162,7 +163,7 @@ impl<'a> Cursor<'a> {
         Self { run, number: part(from, run.meta.blocks), block: None, position: 0 }
     }
 
-    /// The entry at this place; `None` behind the last.
+    /// The entry at this place. `None` behind the last.
     fn entry(&mut self, view: &View) -> Result<Option<Entry>> {
         while self.number < self.run.meta.blocks {
             let block = match &self.block {

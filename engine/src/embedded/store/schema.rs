@@ -7,10 +7,10 @@
 //! | `open` | hash | a record in flight or orphaned ([`crate::semantics::record_codec`]) |
 //! | `checkpoints` | hash | the bytes of the checkpoint of that record, if it has one |
 //!
-//! redb does not verify what it reads, so every value carries a checksum, and every absence is
-//! decided by something that was verified: runs and open rows are counted by the state row, the blocks
-//! of a run by its own. A checkpoint has its length and checksum in the record, so that only what asks for
-//! it reads it.
+//! redb does not verify the bytes that it reads. So every value carries a checksum, and verified
+//! data decides every absence: the state row counts the runs and the open rows, the row of a run
+//! counts its blocks. A record has the length and the checksum of its checkpoint, so that a
+//! checkpoint is read only when a caller asks for it.
 
 use redb::TableDefinition;
 
@@ -35,7 +35,7 @@ pub(super) const STATE_KEY: u64 = 0;
 const FORMAT: u32 = 1;
 /// Seeds the state row, which must be read before the store's own seed is known.
 const STATE_SEED: u64 = 0x6f6e_6365_6b65_7901;
-/// Tells the rows of the catalog from other sealed values.
+/// Keeps the checksums of catalog rows apart from those of other values.
 const RUN_SEED: u64 = 0x7275_6e73;
 
 /// The state row of the store.
@@ -46,33 +46,36 @@ const RUN_SEED: u64 = 0x7275_6e73;
 /// | next run u64
 /// | runs (count u64, sum u64) | open (count u64, sum u64) | checksum u64
 /// ```
-/// Whatever a later format adds: it starts with its number and ends with this checksum.
+/// Every later format must start with its number and end with this checksum.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct StoreState {
     /// Random: ties the journal's segments to the store. A backup gets another.
     pub(crate) identity: u64,
     pub(crate) secret: Secret,
-    /// Of the tokens that the journal issues from `replay_from` on, until an epoch begins there.
+    /// The incarnation of the tokens that the journal issues from `replay_from` on, until an epoch
+    /// begins there.
     pub(crate) incarnation: u64,
     /// The epoch in which `replay_from` lies.
     pub(crate) epoch: u64,
     pub(crate) time: Time,
     /// Every change up to this journal sequence is in the store.
     pub(crate) folded_through: u64,
-    /// Where the journal goes on after it.
+    /// The position of the journal after that sequence.
     pub(crate) replay_from: Position,
-    /// As far as the journal was durable when this was written: it does not end before.
+    /// How far the journal was durable when this row was written. A journal that ends before it is
+    /// damaged.
     pub(crate) reached: Reached,
-    /// Seeds all other checksums. Survives a copy, which gets another identity.
+    /// Seeds all other checksums. A backup keeps it, and gets another identity.
     pub(super) seed: u64,
-    /// The number of the next run. Until the next commit all have numbers below [`Self::end_of_runs`].
+    /// The number of the next run. Until the next commit all runs have numbers below
+    /// [`Self::end_of_runs`].
     pub(super) next_run: u64,
     pub(super) runs: Tally,
     pub(super) open: Tally,
 }
 
-/// A count of rows and the wrapping sum of their checksums: rows that vanished, or came back from
-/// an earlier page, do not add up.
+/// A count of rows and the wrapping sum of their checksums. Rows that vanished, or came back from
+/// an earlier page, change the sum.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Tally {
     count: u64,
@@ -123,8 +126,8 @@ impl StoreState {
         }
     }
 
-    /// Each commit begins a range of numbers of runs. A run from behind the present one was written
-    /// on top of a later commit.
+    /// The end of the range of run numbers that a commit begins. A run beyond the present range was
+    /// written on top of a later commit.
     pub(super) fn end_of_runs(&self) -> u64 {
         /// More than a fold has buckets; a fold or merge that failed gives its numbers back.
         const RANGE: u64 = 1 << 16;
@@ -192,7 +195,7 @@ impl StoreState {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct RunMeta {
     pub(super) id: u64,
-    /// The expiry bucket of all its records: each is absent from here on.
+    /// The end of the expiry bucket of all its records. Each of them is absent from then on.
     pub(super) bucket_end: u64,
     pub(super) entries: u32,
     /// The length of the bucket's record file as of this run, in bytes.
@@ -239,7 +242,7 @@ impl RunMeta {
     }
 }
 
-/// The bytes before a checksum that stands at the end, and that checksum.
+/// Checks the checksum at the end. Returns the bytes before it, and the checksum.
 fn unseal_tail<'a>(bytes: &'a [u8], seed: u64, what: &str) -> Result<(&'a [u8], u64)> {
     let body = &bytes[..bytes.len().saturating_sub(8)];
     let stored = Decoder::new(&bytes[body.len()..]).u64()?;

@@ -1,4 +1,4 @@
-//! Sweeping: giving back the space of what is expired. Never needed for a right answer.
+//! Sweeping: giving back the space of expired records. No answer depends on it.
 
 use redb::WriteTransaction;
 
@@ -12,25 +12,25 @@ use crate::semantics::time::Time;
 /// The result of a sweep.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SweepReport {
-    /// Record files.
+    /// Removed record files.
     pub(crate) files: u64,
     /// Completed records that expired.
     pub(crate) completed: u64,
 }
 
 impl Store {
-    /// Takes what is expired at `now` out of the catalog, in one transaction that stores the time too,
-    /// even when there is nothing to remove, and removes its files. Their space comes back with
+    /// Removes the runs that are expired at `now` from the catalog and retires their files. The
+    /// transaction stores the time, too, even when nothing is expired. The space comes back with
     /// [`give_back_removed`](Self::give_back_removed).
     ///
-    /// Expired orphans are left to the fold.
+    /// The fold removes expired orphans.
     pub(crate) fn sweep(&mut self, now: Time) -> Result<SweepReport> {
         let now = now.max(self.catalog.state.time);
         let completed = self.commit(|transaction, next| {
             next.state.time = now;
             remove_expired_runs(transaction, next, now)
         })?;
-        // Its inputs are gone.
+        // The inputs of such a merge are gone.
         self.merge.take_if(|job| job.bucket_end() <= now.0);
         self.last_fold_of.retain(|bucket_end, _| *bucket_end > now.0);
         self.discard_unlisted();
@@ -39,7 +39,7 @@ impl Store {
     }
 }
 
-/// Gives how many records they listed. A bucket has few runs, since they are merged.
+/// Returns how many records they listed. Merging keeps the runs of a bucket few.
 fn remove_expired_runs(
     transaction: &WriteTransaction,
     next: &mut Catalog,

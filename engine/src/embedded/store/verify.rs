@@ -1,4 +1,4 @@
-//! Verifying a store as a whole: what reading it piece by piece would find out, found out now.
+//! Verifying a whole store: finds all damage that reading it piece by piece would find.
 
 use std::sync::Arc;
 
@@ -22,11 +22,11 @@ use crate::semantics::record::{Checkpoint, Record};
 use crate::semantics::record_codec;
 
 impl super::Store {
-    /// Reads all of the `store.redb` in `dir`, which must not be open, without writing to it:
-    /// redb's checksums of every page, and ours of every record, block and row. Notes every damage
-    /// in `found`; gives the state, and the files that are listed, unless they are damaged.
+    /// Reads all of the `store.redb` in `dir`, which must not be open, without writing to it.
+    /// Checks redb's checksums of every page, and ours of every record, block and row. Notes all
+    /// damage in `found`. Returns the state and the listed files, unless they are damaged.
     ///
-    /// Damage to redb's own bookkeeping of free pages is found by this alone.
+    /// Only this call finds damage to redb's own bookkeeping of free pages.
     pub(crate) fn verify(
         dir: &Arc<dyn Directory>,
         cache_bytes: usize,
@@ -37,7 +37,8 @@ impl super::Store {
             Ok((database, ..)) => database,
             Err(error) if error.kind() == ErrorKind::Corrupted => {
                 found.damaged(None, &error);
-                // Which records it hit: without redb's check, as the engine opens the file.
+                // Finds the damaged records: opens the file without redb's check, as the engine
+                // does.
                 let Ok((database, ..)) = open_held(dir, cache_bytes, false) else {
                     return Ok(None);
                 };
@@ -82,7 +83,7 @@ impl super::Store {
     }
 }
 
-/// Reads on behind every damage.
+/// Continues after damage.
 struct Walk<'a> {
     tables: &'a Tables,
     state: &'a StoreState,
@@ -111,7 +112,7 @@ impl Walk<'_> {
         self.note(walked);
     }
 
-    /// Each open record was asked for its own.
+    /// Counts the checkpoints, to find those that belong to no open record.
     fn stray_checkpoints(&mut self, catalog: &Catalog) {
         let tables = self.tables;
         let counted = tables.watch.guarded(|| {
@@ -127,7 +128,7 @@ impl Walk<'_> {
         self.note(counted);
     }
 
-    /// A run, and the records that it lists. A file that cannot be opened was noted.
+    /// Checks a run and the records that it lists. A file that cannot be opened is noted already.
     fn run(&mut self, files: &Files, meta: &RunMeta) {
         let Ok(reader) = RunReader::of(files, meta, self.state.seed) else { return };
         self.note(reader.filter().map(drop));
@@ -140,7 +141,7 @@ impl Walk<'_> {
             }
         }
         self.note(starts.map(drop));
-        // From the front of the file to its end.
+        // In the order in which they lie in the file.
         entries.sort_unstable_by_key(|entry| entry.locator);
         let Ok(records) = Records::of(files, meta.bucket_end, self.state.seed) else { return };
         entries.into_iter().for_each(|entry| self.record(&records, entry));
@@ -165,7 +166,8 @@ impl Walk<'_> {
     }
 }
 
-/// Reads the checkpoint of an open record. Guarded by itself, so that damage to one hits no other.
+/// Reads the checkpoint of an open record. The guard of its own keeps damage to one from hitting
+/// others.
 pub(super) fn check_checkpoint(
     tables: &Tables,
     hash: KeyHash,
@@ -195,12 +197,12 @@ fn check_record(
     Ok(())
 }
 
-/// The key of a record that fails its checksum, if its key is still what its hash was made of.
+/// The key of a record that fails its checksum, if that key still gives the hash.
 fn key_of(bytes: &[u8], hash: KeyHash, state: &StoreState) -> Option<key::Key> {
     record_codec::peek_key(bytes).filter(|key| KeyHash::of(key, &state.secret) == hash)
 }
 
-/// Reads and verifies every block, and every record that one lists, and tells how much it read.
+/// Reads and verifies every block and every listed record, and reports the bytes that it read.
 pub(super) fn check_records(catalog: &Catalog, files: &Files, read: &mut Copied<'_>) -> Result<()> {
     let state = &catalog.state;
     for run in catalog.runs.values() {

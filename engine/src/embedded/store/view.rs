@@ -24,13 +24,13 @@ use crate::semantics::time::Time;
 
 /// The store as one commit left it. Never changes; any number of threads may read it.
 ///
-/// As long as a view lives, redb keeps the pages of its commit: use it and let it go.
+/// While a view lives, redb keeps the pages of its commit: use it and drop it.
 pub(crate) struct View {
     pub(super) tables: Arc<Tables>,
     pub(super) seed: u64,
     /// Newest first.
     pub(super) runs: Vec<Run>,
-    /// At least those that are listed.
+    /// At least the listed files.
     pub(super) files: Arc<Files>,
     blocks: Arc<BlockCache>,
     pub(super) open: Arc<OpenIndex>,
@@ -49,11 +49,11 @@ impl View {
         Self { tables, seed, runs, files, blocks, open, open_bytes: catalog.open_bytes }
     }
 
-    /// The newest record of the key, whatever its expiry. What cannot be verified is an error,
-    /// never "absent".
+    /// The newest record of the key, whatever its expiry. A record that cannot be verified is an
+    /// error, never "absent".
     pub(crate) fn get(&self, hash: KeyHash, key: &Key) -> Result<Option<Versioned>> {
         self.tables.watch.guarded(|| {
-            // An open record is newer than all of its key in runs: the fold that stores a
+            // An open record is newer than any record of its key in runs: the fold that stores a
             // completed record removes the key's open one.
             let stored = if let Some(entry) = self.open.get(&hash) {
                 self.open_record(hash, entry)?
@@ -79,8 +79,8 @@ impl View {
         })
     }
 
-    /// The bytes of a checkpoint; `None` when the view holds no such one: it is damaged, or the key has
-    /// another one by now.
+    /// The bytes of a checkpoint. `None` when the view does not have it: it is damaged, or the key
+    /// has another checkpoint by now.
     pub(crate) fn checkpoint(
         &self,
         hash: KeyHash,
@@ -90,7 +90,7 @@ impl View {
         tables.watch.guarded(|| tables.checkpoint(hash, expected, self.seed))
     }
 
-    /// The names of the files that the store cannot do without.
+    /// The names of the files that the store needs.
     pub(crate) fn file_names(&self) -> BTreeSet<String> {
         let of_run =
             |run: &Run| [FileName::Run(run.meta.id), FileName::Records(run.meta.bucket_end)];
@@ -114,7 +114,8 @@ impl View {
 
     /// The completed records by the end of their bucket.
     pub(crate) fn buckets(&self) -> Vec<Bucket> {
-        // Of each bucket the records, the end of its record file, and the bytes of its runs.
+        // For each bucket: the number of records, the end of its record file, and the bytes of its
+        // runs.
         let mut buckets: BTreeMap<u64, (u64, u64, u64)> = BTreeMap::new();
         for Run { meta, .. } in &self.runs {
             let (records, end, runs) = buckets.entry(meta.bucket_end).or_default();
@@ -153,8 +154,8 @@ impl View {
         Ok(newest)
     }
 
-    /// Of each bucket the newest entry of the hash. Two buckets have one only while the earlier life
-    /// of a key is not swept yet.
+    /// The newest entry of the hash in each bucket. Two buckets have one only while an expired
+    /// record of the key is not swept yet.
     fn entries_of(&self, hash: KeyHash) -> Result<Vec<(u64, Locator)>> {
         let mut entries: Vec<(u64, Locator)> = Vec::new();
         for run in &self.runs {
@@ -181,7 +182,7 @@ impl View {
         Ok(block)
     }
 
-    /// A block that is not kept: the one who scans comes by once.
+    /// A block that is not kept in the cache: a scan reads it only once.
     pub(super) fn passing_block(&self, run: &Run, number: u32) -> Result<Arc<Block>> {
         if let Some(block) = self.blocks.get(BlockId(run.meta.id, number)) {
             return Ok(block);
@@ -201,7 +202,7 @@ impl View {
     }
 }
 
-/// Of the entries of one hash in a bucket the newest counts.
+/// Adds an entry of a hash. Of the entries in one bucket the newest counts.
 pub(super) fn add_entry(entries: &mut Vec<(u64, Locator)>, bucket_end: u64, locator: Locator) {
     match entries.iter_mut().find(|(of, _)| *of == bucket_end) {
         Some((_, newest)) => *newest = locator.max(*newest),
@@ -209,7 +210,7 @@ pub(super) fn add_entry(entries: &mut Vec<(u64, Locator)>, bucket_end: u64, loca
     }
 }
 
-/// Where readers get the current view from. Clones share it.
+/// The place where readers get the current view. Clones share it.
 #[derive(Clone)]
 pub(crate) struct CurrentView(Arc<Swap<View>>);
 
@@ -223,7 +224,7 @@ impl CurrentView {
         self.0.load().clone()
     }
 
-    /// The same, for a look.
+    /// The same, for brief use.
     pub(crate) fn load(&self) -> impl Deref<Target = Arc<View>> + use<> {
         self.0.load()
     }

@@ -1,5 +1,5 @@
-//! The committer: everything queued while the last sync ran becomes the next group; one write, one
-//! sync, then every caller of the group is answered.
+//! The committer. All commands that are queued while a sync runs become the next group: one write,
+//! one sync, then every caller of the group is answered.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -38,8 +38,8 @@ pub(crate) struct Committer {
     time: Time,
     group: Group,
     batch: Batch,
-    /// Journal bytes since the last rotation: many small groups fill segments long before they
-    /// fill memory.
+    /// Journal bytes since the last rotation. Many small groups fill segments long before they fill
+    /// memory, so these bytes make a fold due, too.
     bytes_since_rotation: u64,
 }
 
@@ -72,13 +72,14 @@ impl Committer {
             batch: Batch::default(),
             bytes_since_rotation: 0,
         };
-        // Recovery may have brought more than half of what recent memory holds.
+        // Recovery may have filled more than half of the memory for recent records.
         committer.rotate_if_due();
         committer
     }
 
-    /// One round: waits for commands, at most until `at_most`, makes one or more groups of them
-    /// durable, answers. `false` once the queue is stopped and empty, or the engine failed.
+    /// One round: waits for commands, at most until `at_most`, makes them durable in one or more
+    /// groups, and answers. Returns `false` once the queue is stopped and empty, or the engine
+    /// failed.
     fn one_round(&mut self, at_most: Option<Instant>) -> bool {
         let allow_begins = !self.recent_is_full();
         let deadline = self.next_deadline(allow_begins).into_iter().chain(at_most).min();
@@ -140,8 +141,8 @@ impl Committer {
         self.write_and_publish(written, now)
     }
 
-    /// Makes sure that the group fits, waiting for the folder if it must: nothing is written yet,
-    /// so a full disk refuses this group without failing the engine.
+    /// Makes sure that the group fits, and waits for the fold worker if necessary. Nothing is
+    /// written yet, so a full disk refuses this group without failing the engine.
     fn make_room(&mut self) -> Result<()> {
         let deadline = after(self.session.options.overload_after);
         loop {
@@ -176,7 +177,7 @@ impl Committer {
         let late = match self.session.options.durability {
             Durability::Strict => written,
             Durability::Relaxed => {
-                // These answers come before the sync, not before the files are known to be there.
+                // These answers come before the sync, but after the files are known to be there.
                 let Self { session, journal, presence, .. } = self;
                 if let Err(error) = caught(|| presence.check(journal, &session.views)) {
                     return Err(self.unknown(written, error));
@@ -210,8 +211,8 @@ impl Committer {
         }
     }
 
-    /// Ends a group that may or may not be on disk. Latches first: no caller may be told that a key is
-    /// free or locked once its outcome is in doubt.
+    /// Ends a group that may or may not be on disk. Latches first: once an outcome is in doubt, no
+    /// caller may be told that its key is free or locked.
     fn unknown(&self, written: Vec<Written>, error: Error) -> Error {
         self.session.fail(&error);
         for Written { op, .. } in written {
@@ -250,8 +251,8 @@ impl Committer {
     }
 
     fn rotate_if_due(&mut self) {
-        // Asked first: once the folder is idle, what it was asked for is no longer wished for, and
-        // only this thread makes it busy.
+        // Checked before `wants`: the fold worker clears a wish that it met before it becomes idle,
+        // and only this thread makes it busy.
         if !self.session.inbox.is_idle() {
             return;
         }
@@ -264,8 +265,8 @@ impl Committer {
         }
     }
 
-    /// Hands the active records to the folder, which has finished with the ones before. Between two
-    /// groups, so that the fold holds exactly what the journal holds before `replay_from`.
+    /// Hands the active records to the fold worker, which must be idle. Called between two groups,
+    /// so that the fold has exactly the changes that the journal has before `replay_from`.
     fn rotate(&mut self) {
         for mut shard in self.session.table.shards() {
             shard.rotate();
@@ -295,8 +296,8 @@ impl Worker for Committer {
     }
 }
 
-/// Makes a panic of the disk an error, so that the callers of the group are answered, claims given
-/// back. The journal is not used after either.
+/// Turns a panic of the disk into an error, so that the callers of the group are answered and get
+/// their claims back. The journal is not used after a panic or an error.
 fn caught(io: impl FnOnce() -> Result<()>) -> Result<()> {
     panic::catch_unwind(AssertUnwindSafe(io))
         .unwrap_or_else(|_| Err(Error::new(ErrorKind::Unavailable, "writing the journal panicked")))

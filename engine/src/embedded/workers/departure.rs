@@ -1,4 +1,4 @@
-//! The end of the fold worker, told to those who wait for it.
+//! The end of the fold worker, reported to the threads that wait for it.
 
 use std::sync::Arc;
 
@@ -7,8 +7,7 @@ use crate::embedded::session::Session;
 
 /// Ends every wait for the fold worker when the worker ends, however it ends.
 ///
-/// ORDER: a later request is refused, too, so that no caller waits for a worker that does not look
-/// again.
+/// ORDER: later requests are refused, too, so that no caller waits for a worker that has ended.
 pub(super) struct Departure {
     pub(super) session: Arc<Session>,
     pub(super) pool: Arc<SegmentPool>,

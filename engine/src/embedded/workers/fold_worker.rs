@@ -1,6 +1,6 @@
-//! The folder: the only writer of the store file. In order of urgency it prepares journal
-//! segments, moves recent records into the store file, loads filters, merges runs and
-//! gives the space of expired records back.
+//! The fold worker: the only writer of the store file. In the order of urgency it prepares journal
+//! segments, moves recent records into the store file, loads filters, merges runs and frees the
+//! space of expired records.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,19 +18,20 @@ use crate::embedded::workers::departure::Departure;
 use crate::semantics::key::KeyHash;
 use crate::semantics::record::Versioned;
 
-/// Run entries merged in one transaction: few, since a fold may be waiting by its end.
+/// Run entries merged in one step: few, because a fold may wait for its end.
 const MERGE_ENTRIES: usize = 1 << 13;
-/// Run entries to merge for each record that is folded, so that merging keeps pace under any load.
+/// Run entries to merge for each folded record, so that merging keeps pace under any load.
 const MERGED_PER_RECORD: usize = 4;
 /// Folds go before merging until merging is this number of run entries behind.
 const MOST_OWED: usize = 1 << 20;
-/// Between two pieces of space that are given back.
+/// The pause between two pieces of space that are given back.
 const PAUSE: Duration = Duration::from_millis(5);
 /// How long work that found no space waits before it is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How little of a contended processor the folder takes: about a tenth of what others get. Half as
-/// much did not lower the 99th percentile as far, the idle class starved folds when callers were busy.
+/// The niceness of the fold worker: on a contended processor it gets about a tenth of the time that
+/// others get. Half this niceness lowered the 99th percentile less; the idle class starved folds
+/// when callers were busy.
 const NICENESS: i32 = 10;
 
 pub(crate) struct FoldWorker {
@@ -38,18 +39,18 @@ pub(crate) struct FoldWorker {
     store: Store,
     pool: Arc<SegmentPool>,
     next_sweep: Instant,
-    /// The records that the sweep under way has removed, and who asked for it.
+    /// How many records the sweep under way has removed, and the callers that asked for it.
     sweeping: Option<(u64, Vec<oneshot::Sender<Result<u64>>>)>,
     filters_loaded: bool,
-    /// A fold that found no space or no descriptor for its files, and why. Nothing of it is committed,
-    /// its records are still in recent, its part of the journal is not recycled.
+    /// A fold that found no space or no descriptor for its files, and why. Nothing of it is
+    /// committed: its records are still recent, and its part of the journal is not recycled.
     kept: Option<(FoldTask, Error)>,
     /// The kept fold waits before it is tried again.
     resting: bool,
-    /// A merge found no space, or it or the loading of a filter no descriptor, and waits before it is
-    /// tried again.
+    /// Why a merge or the loading of a filter waits before it is tried again: it found no space or
+    /// no descriptor.
     runs_wait: Option<Error>,
-    /// Run entries that merging is behind.
+    /// Run entries that are still to be merged.
     owed: usize,
     departure: Departure,
 }
@@ -105,7 +106,7 @@ impl FoldWorker {
         }
     }
 
-    /// Tells tests what comes next.
+    /// Tells a stepper the next duty.
     #[cfg(feature = "stepping")]
     fn about(&self, duty: Duty) {
         if let Some(stepper) = &self.session.options.stepper {
@@ -116,7 +117,7 @@ impl FoldWorker {
     #[cfg(not(feature = "stepping"))]
     fn about(&self, _: Duty) {}
 
-    /// A wait that was over at once; `false` when the folder is to stop.
+    /// Like [`wait`](Self::wait), without the time. Returns `false` when the fold worker must stop.
     #[cfg(feature = "stepping")]
     fn wait_no_time(&mut self) -> bool {
         self.retry();
@@ -130,11 +131,11 @@ impl FoldWorker {
         }
     }
 
-    /// Does the most urgent thing; says whether there was one.
+    /// Does the most urgent work. Returns whether there was any.
     fn step(&mut self) -> Result<bool> {
         self.store.journal_reached(self.session.folds.published.load(Ordering::Acquire));
         if self.pool.wants_segment() && self.pool.failure().is_none() {
-            // A failure is kept by the pool and refuses claims; it does not fail the engine.
+            // The pool keeps a failure, which refuses claims and does not fail the engine.
             self.about(Duty::Prepare);
             let prepared = self.pool.prepare();
             self.note_space()?;
@@ -168,7 +169,7 @@ impl FoldWorker {
             }
             return Ok(true);
         }
-        // Takes space before it gives any back.
+        // Not during a shortage: a merge takes space before it frees any.
         if self.shortage().is_none() && self.merge()? {
             return Ok(true);
         }
@@ -176,7 +177,7 @@ impl FoldWorker {
         self.sweep()
     }
 
-    /// Merges for one transaction; `false` when there is nothing to merge.
+    /// Does one step of a merge. Returns `false` when there is nothing to merge.
     fn merge(&mut self) -> Result<bool> {
         self.about(Duty::Merge);
         let merged = match self.store.merge_step(MERGE_ENTRIES) {
@@ -198,11 +199,12 @@ impl FoldWorker {
         self.note_space()
     }
 
-    /// Waits for a request, a retry or the next sweep; `false` when the folder is to stop.
+    /// Waits for a request, a retry or the next sweep. Returns `false` when the fold worker must
+    /// stop.
     fn wait(&mut self) -> bool {
         let mut requests = self.session.inbox.requests.lock();
         loop {
-            // A fold is still carried out; what else was asked for is refused by the end.
+            // A fold is still done. The end of the worker refuses all other requests.
             if requests.stopped && requests.fold.is_none() {
                 return false;
             }
@@ -221,13 +223,13 @@ impl FoldWorker {
         true
     }
 
-    /// Why something waits to be tried again: no new claim is granted meanwhile.
+    /// Why some work waits to be tried again. No new claim is granted meanwhile.
     fn shortage(&self) -> Option<Error> {
         let kept = self.kept.as_ref().map(|(_, why)| why);
         kept.or(self.runs_wait.as_ref()).cloned().or_else(|| self.pool.failure())
     }
 
-    /// Lets what found no space be tried again.
+    /// Lets work that found no space be tried again.
     fn retry(&mut self) {
         self.pool.forget_failure();
         self.resting = false;
@@ -258,36 +260,37 @@ impl FoldWorker {
         };
         self.store.fold(appended)?;
         let folded = self.store.without_checkpoint_bytes(&fold);
-        // Only recent holds its records now: the eviction frees them.
+        // From here on only the recent records refer to them, so the eviction frees them.
         drop(fold);
-        // The store gave readers the new view: they find the records there before they stop finding
-        // them in recent.
+        // ORDER: the store has published the new view, so readers find the records there before the
+        // records leave the recent ones.
         let evicted: Vec<_> = self.session.table.shards().map(|mut shard| shard.evict()).collect();
-        // Claims that go on find their checkpoints in the view, too.
+        // The view holds the checkpoints of live claims, too.
         for (hash, record, light) in folded {
             self.session.table.shard(hash).lighten(hash, &record, light);
         }
         self.session.evicted_counts();
-        // Only now that the fold is durable may its part of the journal be written over.
+        // DURABLE: only after the fold is durable may its part of the journal be overwritten.
         self.pool.recycle(task.replay_from);
         self.session.folds.folded(task.through);
-        // After the wish for this fold was met, for which the committer would fold again.
+        // Set after the wish for this fold is cleared, or the committer would fold again.
         self.session.inbox.requests.lock().folding = false;
         self.session.counters.folds.fetch_add(1, Ordering::Relaxed);
         telemetry::folded(count, started.elapsed());
         self.session.queue.nudge();
-        // The rest of the last fold is freed only now that no caller waits, since that takes a while.
+        // Frees the rest of the previous fold. That takes a while, so it comes when no caller
+        // waits.
         self.session.retired.replace(evicted);
         self.owed += MERGED_PER_RECORD * count;
         self.note_space()
     }
 
-    /// Puts a fold off: a full disk or a want of descriptors refuses claims without failing the engine.
+    /// Puts a fold off: a lack of space or descriptors refuses claims without failing the engine.
     fn keep(&mut self, task: FoldTask, shortage: Error) -> Result<()> {
         self.kept = Some((task, shortage.clone()));
         self.resting = true;
         self.note_space()?;
-        // They wait for the memory that this fold was to free.
+        // These begins wait for the memory that this fold was to free.
         for queued in self.session.queue.take_begins_before(Instant::now()) {
             self.session.refuse(queued, &shortage);
         }
@@ -301,7 +304,7 @@ impl FoldWorker {
             let requested = std::mem::take(&mut self.session.inbox.requests.lock().sweeps);
             let mut due = !requested.is_empty();
             if Instant::now() >= self.next_sweep {
-                // A full disk is written to only for the space that this gives back.
+                // During a shortage a sweep writes only if it frees space.
                 due |= self.shortage().is_none() || self.store.has_expired_files(now);
                 self.next_sweep = after(self.session.options.sweep_interval);
             }
@@ -314,7 +317,8 @@ impl FoldWorker {
         }
         if let Some(left) = self.store.give_back_removed()? {
             if left {
-                // The one who syncs meanwhile waits for the filesystem: in between nobody does.
+                // A sync during a removal waits for the filesystem. The committer can sync in the
+                // pause.
                 self.session.inbox.rest(PAUSE);
             }
             return Ok(true);
@@ -335,7 +339,8 @@ impl FoldWorker {
         Ok(true)
     }
 
-    /// Decides whether new claims fit: the disk, and the size that the options allow.
+    /// Decides whether new claims are granted: by the shortages and by the size that the options
+    /// allow.
     fn note_space(&self) -> Result<()> {
         let bytes = self.store.file_bytes()? + self.pool.bytes();
         self.session.counters.store_bytes.store(bytes, Ordering::Relaxed);
@@ -372,16 +377,16 @@ impl Worker for FoldWorker {
     }
 }
 
-/// Lets the committer and the host of the engine run first when all of them want a processor:
-/// callers wait for those, and for this thread only when memory runs out. Affects the calling thread
-/// alone.
+/// Lets the committer and the threads of the host run first when they compete for a processor:
+/// callers wait for those, and for this thread only when memory runs out. Affects only the calling
+/// thread.
 fn yield_to_others() {
-    // On Linux no process means this thread. If it is not allowed, which there is no case of, the
-    // folder only disturbs more.
+    // On Linux `None` means this thread. Raising its own niceness is always allowed; if it failed,
+    // the fold worker would only disturb others more.
     let _ = rustix::process::setpriority_process(None, NICENESS);
 }
 
-/// Expired records give their space back by buckets of this width: a twenty-fourth of the TTL.
+/// The width of the buckets by which expired records free their space: a twenty-fourth of the TTL.
 fn bucket_width(ttl: Duration) -> Duration {
     (ttl / 24).clamp(Duration::from_secs(1), Duration::from_secs(3600))
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::embedded::disk::Lockable;
 use crate::embedded::disk::{Caching, DiskFile};
 
-/// A disk that does what it is asked and says that it failed, as long as it is told to.
+/// A disk that does an operation and reports that it failed, for the operations that it is told.
 #[derive(Clone, Debug, Default)]
 struct Lying(Arc<AtomicU32>);
 
@@ -149,7 +149,8 @@ fn a_folded_segment_whose_header_may_be_written_is_the_one_that_gets_it_again() 
     assert_eq!(recover_from(&dir, start).unwrap().1.len(), 1);
 }
 
-/// What cannot be read is neither unfinished nor empty: it would be removed, or created over.
+/// A segment that cannot be read must not count as unfinished or empty: it would be removed, or a
+/// creation would replace it.
 #[test]
 fn a_segment_that_can_not_be_read_is_an_error_and_stays() {
     let dir = Dir::new();
