@@ -8,17 +8,17 @@ use super::store::{Group, NewInstance};
 use crate::base::sync::Instant;
 use crate::semantics::key::KeyHash;
 
-/// Changes in one group at most.
+/// The most changes in one group.
 const GROUP_IMAGES: usize = 512;
 
-/// Bytes of responses and checkpoints in one group, about.
+/// About the most bytes of responses and checkpoints in one group.
 const GROUP_BYTES: usize = 4 << 20;
 
 /// How long a statement may be on its way, by the store's clock.
 const VALID_FOR_MS: u64 = 10_000;
 
 impl Machine {
-    /// Asks the store for all that is to be asked and may be asked now.
+    /// Puts all questions to the store that are due now.
     pub(super) fn ask(&mut self, now: Instant) {
         self.ask_for_life(now);
         let Some(current) = self.current else { return };
@@ -128,7 +128,7 @@ impl Machine {
         }
     }
 
-    /// The change of a slot's work is to be sent.
+    /// Queues the change of a slot's work for sending.
     pub(super) fn send(
         &mut self,
         hash: KeyHash,
@@ -141,7 +141,7 @@ impl Machine {
         }
     }
 
-    /// The row of a slot's work is to be read.
+    /// Queues the row of a slot's work for reading.
     pub(super) fn read(&mut self, hash: KeyHash) {
         if let Some(work) = self.slots.get_mut(&hash).and_then(|slot| slot.work.as_mut()) {
             work.stage = Stage::Read;

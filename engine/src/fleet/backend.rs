@@ -30,10 +30,11 @@ use crate::semantics::secret::Secret;
 use crate::semantics::time::Time;
 use crate::semantics::token::Token;
 
-/// Orphans that are asked for at a time.
+/// The orphans of one question.
 const PAGE: usize = 1_000;
 
-/// Rows of a scan that are asked for at a time, with their responses: renewals wait behind them.
+/// The rows of one question of a scan. They come with their responses, and renewals wait behind
+/// them.
 const SCAN_PAGE: usize = 100;
 
 /// How long a reopen waits for its new instance.
@@ -129,7 +130,7 @@ impl Fleet {
         Ok(seen)
     }
 
-    /// Ends the thread; `None` when that was done before.
+    /// Ends the thread. `None` when it was ended before.
     fn stop(&self) -> Option<Result<CloseReport>> {
         let thread = self.thread.lock().take()?;
         drop(self.shared.push(Event::Stop));
@@ -234,7 +235,7 @@ impl Backend for Fleet {
     fn fold(&self) -> Result<()> {
         match self.is_closed() {
             true => Err(Error::new(ErrorKind::Closed, "")),
-            // Everything acknowledged lies in its final place.
+            // Every acknowledged change is in its final place.
             false => Ok(()),
         }
     }

@@ -8,7 +8,7 @@ use crate::semantics::time::{Time, millis};
 /// Bounds of the store's time: it was read at some moment between the sending of a question and the
 /// arrival of its answer.
 ///
-/// The newest answer counts alone: two clocks drift apart, and a failover changes the store's.
+/// Only the newest answer counts: two clocks drift apart, and a failover changes the store's.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StoreClock {
     now: u64,

@@ -23,7 +23,7 @@ pub struct Completing {
 }
 
 impl Completing {
-    /// Of a claim with its response, if one is to be kept.
+    /// The values of a claim and its response, if a response is to be kept.
     pub fn of(claim: &Claim, response: Option<&[u8]>) -> Self {
         let handle = claim.handle();
         let limit = handle.backend.settings().max_response;
@@ -36,13 +36,13 @@ impl Completing {
         }
     }
 
-    /// The shared store that a claim lives in, if it does.
+    /// The shared store of a claim, if it has one.
     pub fn store(claim: &Claim) -> Option<&dyn Any> {
         claim.handle().backend.shared_store()
     }
 
-    /// Why a statement found nothing to complete, by the row as it was read at `now`; `Ok`: the claim stands,
-    /// so that its transaction is one that cannot see it.
+    /// Why a statement found nothing to complete, according to the row as it was read at `now`.
+    /// `Ok` means that the claim stands, and that the transaction of the statement cannot see it.
     ///
     /// # Errors
     /// `Fenced`, `AlreadyCompleted`.

@@ -19,21 +19,21 @@ use crate::semantics::transition::transition;
 struct Ground {
     row: Option<Row>,
     record: Option<Arc<Record>>,
-    /// In the store's time; at most that of the moment.
+    /// The time of the decision, in the store's time.
     at: Time,
-    /// Whether the row is known to stand so: a refusal may be told.
+    /// Whether the row is known to be current, so that a refusal may be told.
     certain: bool,
 }
 
 impl Machine {
-    /// Decides the work of a slot on what is known here, or asks for its row.
+    /// Decides the work of a slot from memory, or asks for its row.
     pub(super) fn start(&mut self, hash: KeyHash, now: Instant) {
         let lo = self.clock.lo(now);
         let Some(slot) = self.slots.get(&hash) else { return };
         let Some(work) = &slot.work else { return };
         if let Some(live) = &slot.live {
             let certain = self.stands(live, now);
-            // An orphan is dated by the end of its instance, when that was the earlier.
+            // The end of the instance dates an orphan if it came first.
             let dates = matches!(work.command, Command::OwnerGone { .. });
             if !certain && (dates || asks_for_an_orphan(&work.command)) {
                 return self.read(hash);
@@ -54,13 +54,13 @@ impl Machine {
             return self.read(hash);
         }
         if self.limits.refuses(&work.command) {
-            // No claim would be granted; whether one is needed only the row tells.
+            // No claim would be granted. Only the row tells whether one is needed.
             return self.read(hash);
         }
         self.decide(hash, Ground { row: None, record: None, at: lo, certain: true }, now);
     }
 
-    /// Whether the row of a claim of this process is as it is known: no other process may have changed it.
+    /// Whether the known row of a claim is current: no other process may have changed it.
     fn stands(&self, live: &Known, now: Instant) -> bool {
         let hi = self.clock.hi(now);
         self.is_current(live.row.owner, now)
@@ -98,7 +98,7 @@ impl Machine {
         self.send(hash, Stage::Change, Changing::new(image, ground.row, reply));
     }
 
-    /// A claim of this process that the store no longer shows so is not its any more.
+    /// Forgets a claim of this process that the store no longer shows as such.
     pub(super) fn disown(&mut self, hash: KeyHash, row: Option<&Row>) {
         let Some(slot) = self.slots.get_mut(&hash) else { return };
         let gone = |live: &mut Known| {
@@ -109,7 +109,7 @@ impl Machine {
         }
     }
 
-    /// The row of a slot was read.
+    /// Takes in the row of a slot that was read.
     pub(super) fn was_read(&mut self, hash: KeyHash, row: Option<&Row>, at: u64, now: Instant) {
         let asked = self.slots.get(&hash).and_then(|slot| slot.work.as_ref());
         if !asked.is_some_and(|work| matches!(work.stage, Stage::Read | Stage::Declare)) {
@@ -139,7 +139,8 @@ impl Machine {
         }
     }
 
-    /// The work of a slot is decided: keeps what is known now, tells who asked, goes on.
+    /// Ends the decided work of a slot: keeps the result, answers the caller, and begins the next
+    /// operation.
     pub(super) fn finish(
         &mut self,
         hash: KeyHash,
@@ -150,7 +151,7 @@ impl Machine {
         let doubtful = self.slots[&hash].work.as_ref().is_some_and(Work::is_doubtful);
         let Some(work) = self.end_work(hash) else { return };
         let outcome = match outcome {
-            // A change that may have been carried out before cannot be told as refused.
+            // A change that may have been carried out before must not be told as refused.
             Ok((reply, ..)) if doubtful && is_refusal(&reply) && !is_end(&work.command) => {
                 Err(Error::new(ErrorKind::OutcomeUnknown, "the key moved on"))
             }
@@ -158,7 +159,7 @@ impl Machine {
         };
         self.keep(hash, &outcome, known, &work.command);
         let waits = matches!(&outcome, Ok((Reply::Locked, ..)));
-        // The owner goes on; those who wait for it wait on.
+        // The owner goes on, so its waiters wait on.
         let stays = match &outcome {
             Ok((Reply::Mismatch(_), ..)) | Err(_) => true,
             Ok((Reply::Done, ..)) => matches!(work.command, Command::Checkpoint { .. }),

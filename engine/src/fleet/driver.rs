@@ -27,12 +27,12 @@ pub(super) struct Shared {
 pub(super) struct Events {
     queue: VecDeque<Event>,
     sleeping: bool,
-    /// The thread has ended, or will without a look at the queue.
+    /// The thread has ended, or will end without looking at the queue.
     pub(super) ended: bool,
 }
 
 impl Shared {
-    /// Gives the event back when the thread would not take it.
+    /// Queues an event, or gives it back when the thread would not take it.
     pub(super) fn push(&self, event: Event) -> Option<Event> {
         let mut events = self.events.lock();
         if events.ended {
@@ -45,7 +45,7 @@ impl Shared {
         None
     }
 
-    /// A round of upkeep removed, and counted.
+    /// Notes the result of a round of upkeep.
     pub(super) fn kept(&self, upkeep: &Upkeep) {
         self.counters.swept.fetch_add(upkeep.removed, Ordering::Relaxed);
         self.counters.store_bytes.store(upkeep.bytes, Ordering::Relaxed);
@@ -91,7 +91,7 @@ impl Driver {
         }
     }
 
-    /// Ends, unless something came meanwhile.
+    /// Ends the thread, unless an event came meanwhile.
     fn leave(&self) -> bool {
         let mut events = self.shared.events.lock();
         events.ended = events.queue.is_empty();
@@ -123,7 +123,8 @@ impl Driver {
                     }
                     drop(shared.push(Event::Kept));
                 });
-                // The machine paces its own rounds; the interval keeps those of others apart.
+                // The machine paces its own rounds. The interval keeps the rounds of other
+                // processes apart.
                 store.upkeep(by, Duration::from_secs(30), done);
             }
         }

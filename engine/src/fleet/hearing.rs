@@ -41,7 +41,8 @@ impl Machine {
                         self.next_renewal = now;
                     }
                     self.failures = (self.failures + 1).min(6);
-                    // Spread by the number of the instance, so that many do not come at once.
+                    // The number of the instance spreads the retries, so that many do not come at
+                    // once.
                     let jitter = self.writer.wrapping_mul(31).wrapping_add(self.groups) % 8;
                     let step = (4 << self.failures) + jitter;
                     self.resume_at = Some(now + Duration::from_millis(step));
@@ -50,7 +51,7 @@ impl Machine {
         }
     }
 
-    /// Responses that were kept may be lost with the generation that they came from.
+    /// The store may have lost kept responses together with the generation that they came from.
     fn entered(&mut self, generation: u64) {
         if generation != self.generation {
             self.generation = generation;
@@ -70,7 +71,7 @@ impl Machine {
             Failure::NotCarriedOut(error) if !full(error) => {
                 change.refused_for = Some(error.clone());
             }
-            // The end of a claim waits for room; a new one does not.
+            // The end of a claim waits for room. A new claim does not.
             Failure::NotCarriedOut(error) if !single || !begins || change.doubtful => {
                 change.refused_for = Some(error.clone());
                 change.alone = true;
@@ -86,12 +87,12 @@ impl Machine {
                 self.next(hash, now);
                 return;
             }
-            // One of them is to blame: each goes alone.
+            // One of the changes is to blame, so each is sent alone.
             Failure::Refused(_) | Failure::NotCarriedOut(_) => change.alone = true,
         }
         let nobody_asks = work.asker.is_none();
         if nobody_asks && !work.is_doubtful() && matches!(work.stage, Stage::Change(_)) {
-            // The caller was told that it did not happen, and it did not.
+            // The caller was told that the change did not happen, and it did not.
             self.end_work(hash);
             self.next(hash, now);
             return;
@@ -138,16 +139,16 @@ impl Machine {
                 self.heard(store_now, sent, now);
                 self.was_ended(now);
             }
-            // The next one comes soon, and the lease is longer.
+            // The next renewal comes soon, and the lease lasts longer.
             _ => {}
         }
     }
 
-    /// This instance was ended: what it holds is for others to take over. Another one begins.
+    /// This instance was ended, and other processes take its claims over. Another instance begins.
     pub(super) fn was_ended(&mut self, now: Instant) {
         self.current = None;
         self.next_renewal = now;
-        // Another process may have it by now: two of one name would end each other for ever.
+        // Another process may have the name by now. Two of one name would end each other for ever.
         self.rules.name.clear();
     }
 
@@ -166,7 +167,7 @@ impl Machine {
 
     pub(super) fn ended(&mut self) {
         for owner in self.ending.take().unwrap_or_default() {
-            // Ended or not, now or before: the rows tell.
+            // The rows tell whether the owner has ended, now or before.
             self.reads.extend(self.lapsed.remove(&owner).unwrap_or_default());
         }
     }

@@ -17,11 +17,11 @@ pub(crate) fn token(incarnation: u64, version: u64) -> Token {
     Token { incarnation, epoch: version >> GENERATION_SHIFT, sequence }
 }
 
-/// The record that a row holds, as it counts for readers: a claim whose owner ended counts as an orphan
-/// since then. `now` is the time that the row was read at.
+/// The record of a row, as it counts for readers: a claim whose owner ended counts as an orphan
+/// since that end. `now` is the time at which the row was read.
 ///
 /// # Errors
-/// `Corrupted`: undecodable, or the response is missing before its time.
+/// `Corrupted` when the row cannot be decoded, or lacks the response before its expiry.
 pub(crate) fn record(row: &Row, incarnation: u64, now: u64) -> Result<Option<Record>> {
     let missing = || Error::corrupted("a row lacks a field that its state needs");
     let state = match row.state {
@@ -34,7 +34,7 @@ pub(crate) fn record(row: &Row, incarnation: u64, now: u64) -> Result<Option<Rec
         RowState::Completed | RowState::WithoutResponse => {
             let expires_at = row.expires_at.ok_or_else(missing)?;
             if row.state == RowState::Completed && row.body.is_none() {
-                // Upkeep takes the response of an expired row first.
+                // Upkeep removes the response of an expired row before the row.
                 return match now >= expires_at {
                     true => Ok(None),
                     false => Err(Error::corrupted("the response of a live record is missing")),
@@ -79,7 +79,8 @@ pub(crate) struct Decided<'a> {
     pub(crate) at: Time,
 }
 
-/// The image of a change: all times as spans from the decision, which the store adds to its own time.
+/// The image of a change. All times are spans from the decision, which the store adds to its own
+/// time.
 pub(crate) fn image(
     hash: KeyHash,
     (writer, op): (u64, u64),
@@ -121,7 +122,7 @@ pub(crate) fn image(
     image
 }
 
-/// Makes the image of a record that stays as it is that of a change.
+/// Turns the image of an unchanged record into the image of a change.
 fn change_image(image: &mut RowImage, command: &Command, change: &Change, decided: &Decided<'_>) {
     let span = |until: Time| millis(until.since(decided.at)).min(MAX_MILLIS);
     let before = decided.record.and_then(Record::attempt);
@@ -151,7 +152,7 @@ fn change_image(image: &mut RowImage, command: &Command, change: &Change, decide
         Change::Orphan { since } => {
             image.state = RowState::Orphan;
             image.expires_in = Some(image.ttl);
-            // Dated by its deadline, should that pass before the store decides.
+            // The deadline dates the orphan if it passes before the store decides.
             image.since = match command {
                 Command::OwnerGone { .. } => before.and_then(|attempt| attempt.deadline),
                 _ => Some(*since).filter(|since| *since < decided.at),

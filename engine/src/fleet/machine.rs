@@ -1,8 +1,8 @@
 //! The machine: everything that a process of a fleet decides, without threads, clocks or connections.
 //!
-//! [`Machine::handle`] takes an event and the time, and gives actions: questions for the store, and
-//! answers for callers. Each question is answered by one event. At most one group is under way, so that
-//! everything that is asked meanwhile becomes the next.
+//! [`Machine::take_in`] takes an event and the time. [`Machine::act`] returns actions: questions
+//! for the store, and answers for callers. One event answers each question. At most one group is
+//! under way, so that all changes that are asked for meanwhile become the next group.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -35,13 +35,13 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    /// How long the caller of this waits for the store.
+    /// How long the caller of a command waits for the store.
     pub(super) fn patience(&self, command: &Command) -> Duration {
         if command.starts_execution() { self.overload_after } else { self.settle_for }
     }
 }
 
-/// Something happened.
+/// An event that the machine takes in.
 pub(crate) enum Event {
     Submit(Operation),
     Withdraw(KeyHash, Wait),
@@ -51,13 +51,13 @@ pub(crate) enum Event {
     Registered(Result<Registered, Failure>),
     Ended,
     Kept,
-    /// The instance was ended by its own process: another one begins.
+    /// This process ended its own instance. Another one begins.
     Reopened,
-    /// Refuses what is submitted from now on.
+    /// The machine refuses operations from now on.
     Stop,
 }
 
-/// Something is to be done.
+/// An action for the driver.
 pub(crate) enum Action {
     Group(Group),
     Read(u64, Vec<u128>),
@@ -79,16 +79,16 @@ pub(super) enum Timer {
     Patience,
 }
 
-/// The instance that this process is, as long as it has not heard of its end.
+/// The instance of this process, until the process hears of its end.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Current {
     pub(crate) id: u64,
     pub(crate) lease_until: u64,
-    /// When the renewal that gave this lease was sent, at the latest.
+    /// When the renewal that gave this lease was sent.
     pub(crate) renewed: Instant,
 }
 
-/// See the head of this file.
+/// See the module.
 pub(crate) struct Machine {
     pub(super) rules: Rules,
     pub(super) limits: Arc<Limits>,
@@ -102,7 +102,7 @@ pub(crate) struct Machine {
     pub(super) changes: VecDeque<KeyHash>,
     /// Slots whose row is to be read.
     pub(super) reads: BTreeSet<KeyHash>,
-    /// Owners to declare, with the slots that wait for it.
+    /// Owners to declare ended, with the slots that wait for it.
     pub(super) lapsed: BTreeMap<u64, BTreeSet<KeyHash>>,
     pub(super) group: Option<(Vec<KeyHash>, u64, Instant)>,
     pub(super) reading: Option<(Vec<KeyHash>, Instant)>,
@@ -112,14 +112,14 @@ pub(crate) struct Machine {
     pub(super) keeping: bool,
     pub(super) next_renewal: Instant,
     pub(super) next_upkeep: Instant,
-    /// Not before: the last group failed.
+    /// No group is sent before this time, because the last one failed.
     pub(super) resume_at: Option<Instant>,
     pub(super) resume_reads_at: Option<Instant>,
     pub(super) failures: u32,
     pub(super) timers: BTreeSet<(Instant, KeyHash, Timer)>,
-    /// The instance that numbers the operations of this process: its first one.
+    /// The first instance of this process: it numbers the operations of all of them.
     pub(super) writer: u64,
-    /// Its newest instance.
+    /// The newest instance of this process.
     pub(super) last: u64,
     pub(super) ops: u64,
     pub(super) groups: u64,
@@ -167,7 +167,7 @@ impl Machine {
         }
     }
 
-    /// Takes an event in. What comes of it is done by [`act`](Self::act), once for all that came.
+    /// Takes an event in. [`act`](Self::act) does the work that results, once for several events.
     pub(crate) fn take_in(&mut self, now: Instant, event: Event) {
         match event {
             Event::Submit(op) => self.submit(op, now),
@@ -180,7 +180,8 @@ impl Machine {
             Event::Kept => self.keeping = false,
             Event::Reopened => {
                 self.current = None;
-                // An answer about the old instance no longer counts: this process ended that instance itself.
+                // An answer about the old instance no longer counts, because this process ended it
+                // itself.
                 self.renewing = None;
                 self.next_renewal = now;
             }
@@ -210,7 +211,7 @@ impl Machine {
         })
     }
 
-    /// Refuses those who wait for an owner, and everything that comes.
+    /// Refuses the operations that wait for an owner, and all that come later.
     fn stop(&mut self, now: Instant) {
         self.stopped = true;
         for hash in self.slots.keys().copied().collect::<Vec<_>>() {
@@ -222,7 +223,7 @@ impl Machine {
         }
     }
 
-    /// The instance that this process is now, or was last.
+    /// The present instance of this process, or its last one.
     pub(crate) fn instance(&self) -> u64 {
         self.current.map_or(self.last, |current| current.id)
     }
@@ -259,8 +260,9 @@ impl Machine {
         self.start(hash, now);
     }
 
-    /// The slot has decided its work: the next operation, or nothing is left of it. An operation that memory
-    /// decides comes back here, and finds that the loop goes on: the stack holds one, however long the queue.
+    /// Begins the next operation of a slot whose work is decided, or removes an empty slot. An
+    /// operation that is decided from memory calls this again, which returns at once while the loop
+    /// runs: so the stack does not grow with the queue.
     pub(super) fn next(&mut self, hash: KeyHash, now: Instant) {
         match self.slots.get_mut(&hash) {
             Some(slot) if !slot.goes_on => slot.goes_on = true,
@@ -281,7 +283,7 @@ impl Machine {
         }
     }
 
-    /// The work of a slot has ended.
+    /// Ends the work of a slot.
     pub(super) fn end_work(&mut self, hash: KeyHash) -> Option<Work> {
         let work = self.slots.get_mut(&hash)?.work.take()?;
         if work.command.starts_execution() {
@@ -306,7 +308,7 @@ fn refused(op: Operation, error: Error) -> Action {
     Action::Answer(Answer::new(op, Err(error)))
 }
 
-/// Whether a command is one that only an orphan, or nothing, is asked with.
+/// Whether the command can succeed only on an orphan or on an absent key.
 pub(super) fn asks_for_an_orphan(command: &Command) -> bool {
     matches!(command, Command::Begin { .. } | Command::TakeOver { .. } | Command::Release { .. })
 }

@@ -1,5 +1,5 @@
-//! A store in memory that does what a shared one does, at once and one at a time; the simulation makes it
-//! late, forgetful and repetitive. For tests.
+//! A store in memory, for tests. It answers like a shared one, at once and one call at a time. The
+//! simulation makes its answers late, lost and repeated.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -32,7 +32,7 @@ pub(crate) struct MemoryStore {
     version: u64,
     rows: BTreeMap<u128, Row>,
     instances: BTreeMap<u64, Instance>,
-    /// Rows whose lock is held.
+    /// The row whose lock is held.
     pub(crate) locked: Option<u128>,
 }
 
@@ -73,7 +73,7 @@ impl MemoryStore {
         Registered { instance: id, lease_until: now + lease, now }
     }
 
-    /// `None`: it came too late.
+    /// `None`: the group came too late.
     pub(crate) fn group(&mut self, group: &Group) -> Option<GroupAnswer> {
         if self.now >= group.valid_until {
             return None;
@@ -117,7 +117,7 @@ impl MemoryStore {
                 Some(owner) => {
                     row.owner_ended =
                         owner.ended_at.map(|ended| ended.max(row.started_at).min(self.now));
-                    // Beyond one lease from now on the clock went back.
+                    // A lease that ends more than one lease from now: the clock went back.
                     let lives = self.now..=self.now + owner.lease;
                     row.owner_lapsed =
                         owner.ended_at.is_none() && !lives.contains(&owner.lease_until);
@@ -154,7 +154,7 @@ impl MemoryStore {
         let mut ended = Vec::new();
         for other in others.iter().filter(|other| **other != by) {
             if let Some(instance) = self.instances.get_mut(other) {
-                // The clock went back: a lease lasts no longer for it than one lease.
+                // If the clock went back, the lease ends one lease from now at the latest.
                 instance.lease_until = instance.lease_until.min(now + instance.lease);
             }
             if let Some(instance) = self.instances.get_mut(other)
@@ -169,7 +169,7 @@ impl MemoryStore {
         ended
     }
 
-    /// Ends all whose lease is over, as far as `by` may; how many.
+    /// Ends all instances whose lease is over, if `by` may declare that. Returns how many.
     fn end_lapsed(&mut self, by: u64) -> u64 {
         let others: Vec<_> = self.instances.keys().copied().collect();
         self.end(by, &others).len() as u64

@@ -1,6 +1,6 @@
 //! Many processes, one shared store: the part of a fleet that is the same for every [`store::Store`].
 //!
-//! For the crates of this repository; nothing here is promised to stay as it is.
+//! For the crates of this repository only: nothing here is stable.
 
 pub mod store;
 

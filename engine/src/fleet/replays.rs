@@ -42,7 +42,7 @@ impl Replays {
         self.records.remove(&hash);
     }
 
-    /// The store may have lost them.
+    /// Called when the store may have lost the records.
     pub(crate) fn clear(&mut self) {
         self.records.clear();
         self.order.clear();

@@ -16,7 +16,7 @@ use crate::semantics::time::{Time, millis};
 use crate::semantics::transition::transition;
 
 impl Machine {
-    /// Takes in the outcome of a slot's change in a group that was answered.
+    /// Takes in the outcome of a slot's change, in a group that was answered.
     pub(super) fn carried_out(
         &mut self,
         hash: KeyHash,
@@ -38,13 +38,14 @@ impl Machine {
         let at = answer.found.now;
         let Some(row) = answer.found.rows.iter().find(|row| row.hash == hash.0) else {
             if answer.ended && change.image.grants {
-                // Not granted: the instance has ended. It is sent again by the next.
+                // Not granted, because the instance has ended. The next instance sends it again.
                 self.changes.push_back(hash);
                 return if self.current.is_some_and(|current| current.id == instance) {
                     self.was_ended(now);
                 };
             }
-            // It met a row that it could not see, or one that is gone: never absent by that.
+            // The change met a row that it could not see, or one that is gone. The key is not
+            // absent by that.
             return self.read_again(hash, gives_back, now);
         };
         if (row.writer, row.op) == (change.image.writer, change.image.op) {
@@ -57,14 +58,14 @@ impl Machine {
                     self.was_ended(now);
                 };
             }
-            // Another transaction holds its lock for a moment.
+            // Another transaction holds the lock of the row for a moment.
             change.tries = (change.tries + 1).min(6);
             change.not_before = Some(now + Duration::from_millis(1 << change.tries));
             self.changes.push_back(hash);
             return;
         }
         if gives_back {
-            // Another owner took it over already.
+            // Another owner took the claim over already.
             return self.given_back(hash, now);
         }
         let held = change.before.as_ref().is_some_and(|before| {
@@ -77,7 +78,8 @@ impl Machine {
         if change.doubtful
             && let Some(outcome) = settled(change, &work.command, row, held, at)
         {
-            // Its caller may hold it for long, and asks about it again or not.
+            // The caller may keep its claim for long and never ask again, so the claim is forgotten
+            // now.
             if outcome.is_err() {
                 self.disown(hash, Some(row));
             }
@@ -99,11 +101,11 @@ impl Machine {
             && change.doubtful
         {
             if change.image.expected == 0 {
-                // Nothing that it could be mistaken for: it is sent as it was.
+                // No other change can be mistaken for an insert: it is sent again unchanged.
                 self.changes.push_back(hash);
                 return;
             }
-            // The row is gone: a tombstone that was swept, long after.
+            // The row is gone: its tombstone was swept, long after the change.
             let reply = match &work.command {
                 Command::OwnerGone { .. } => Ok((Reply::Done, None, self.clock.lo(now))),
                 _ => Err(Error::new(ErrorKind::OutcomeUnknown, "the row is gone")),
@@ -127,8 +129,9 @@ impl Machine {
         };
         let unwanted = work.asker.is_none();
         if change.image.grants && (unwanted || !self.is_current(row.owner, now)) {
-            // No caller may act on the claim: too late for its instance, or its caller is gone. A begin that goes
-            // on does so with a lease that is renewed at once, or it would be granted and given back again.
+            // No caller may act on the claim: it came too late for its instance, or its caller is
+            // gone. A begin that goes on needs a lease that is renewed at once, or it would be
+            // granted and given back again.
             if !unwanted {
                 self.next_renewal = now;
             }
@@ -160,7 +163,7 @@ impl Machine {
     fn given_back(&mut self, hash: KeyHash, now: Instant) {
         let Some(work) = self.slots.get(&hash).and_then(|slot| slot.work.as_ref()) else { return };
         match (&work.command, &work.asker) {
-            // It begins anew, with what is there now.
+            // The begin starts anew, on the present row.
             (Command::Begin { .. }, Some(_)) => self.read(hash),
             _ => {
                 let error =
@@ -171,8 +174,9 @@ impl Machine {
     }
 }
 
-/// The outcome of a change that may have been carried out, when another row is there now. `held`: the
-/// claim that it was to end counted as no orphan until now. `None`: it is to be decided again on that row.
+/// The outcome of a change that may have been carried out, when another row is there now. `held`:
+/// the claim that the change ends did not count as an orphan until now. `None`: the command is
+/// decided again on the new row.
 fn settled(
     change: &Changing,
     command: &Command,
@@ -184,8 +188,8 @@ fn settled(
     match command {
         Command::OwnerGone { .. } => newer.then_some(Ok(Reply::Done)),
         Command::Abort { .. } | Command::Release { .. } => {
-            // What frees a key is told by its row as long as the key is not claimed again. What leaves an orphan
-            // is not, once the orphan is resolved.
+            // The row shows a change that freed the key until the key is claimed again. It shows a
+            // change that left an orphan only until the orphan is resolved.
             let resolved = !matches!(row.state, RowState::InFlight | RowState::Orphan);
             let leaves_orphan = change.image.state == RowState::Orphan;
             (newer || (leaves_orphan && resolved)).then(|| match held {
@@ -198,7 +202,7 @@ fn settled(
             })
         }
         Command::Complete { .. } if newer => {
-            // Its record would still stand, unless it was carried out and has expired.
+            // If the change had been carried out, its record would still stand until it expired.
             let ttl = change.image.expires_in.unwrap_or(0);
             let sent_at = change.sent_at.unwrap_or(0);
             let drift = millis(Duration::from_secs(1));

@@ -1,7 +1,8 @@
-//! A model of a fleet over several stores: which of them is the home of a key is said by a list, lists change
-//! while processes with older ones run, and no key is granted twice. docs/decisions.md has the argument.
+//! A model of a fleet over several stores. A list tells the home of each key. Lists change while
+//! processes with older lists run, and no key is granted twice. docs/decisions.md has the argument.
 //!
-//! Processes here do one step at a store at a time, in any order; every rule of the argument is a step.
+//! A process here does one step at one store at a time, in any order. Every rule of the argument is
+//! a step.
 
 use super::memory::MemoryStore;
 use super::store::{GENERATION_SHIFT, Group, Row, RowImage, RowState};
@@ -12,15 +13,15 @@ const KEYS: usize = 3;
 const HOMES: usize = 4;
 const TTL: u64 = 2_000;
 
-/// For each key its home.
+/// The home of each key.
 type List = [usize; KEYS];
 
-/// What a begin is about to do.
+/// The next step of a begin.
 #[derive(Clone, Debug)]
 enum Stage {
-    /// Looks at the homes of older lists: at this one next.
+    /// Looks at the homes of older lists, at this one next.
     Fence(usize),
-    /// All of them are fenced, with versions up to this.
+    /// All older homes are fenced, with versions up to this.
     Claim(u64),
 }
 
@@ -32,12 +33,12 @@ struct Op {
     floor: u64,
 }
 
-/// Has one list, and knows the older ones that are not settled.
+/// A process with one list. It knows the older lists that are not settled.
 #[derive(Clone, Debug)]
 struct Process {
     list: usize,
     from: usize,
-    /// Its instance at each home.
+    /// The instance of the process at each home.
     instances: Vec<u64>,
     ops: Vec<Op>,
     /// Claims: key, home, version.
@@ -50,7 +51,7 @@ struct World {
     /// The oldest list that a home still registers.
     oldest: Vec<usize>,
     lists: Vec<List>,
-    /// Every key lies where this list says, or a newer one.
+    /// Every key lies at its home by this list or by a newer one.
     settled: usize,
     processes: Vec<Process>,
     /// Instances of processes that are gone, with their list, until they are declared ended.
@@ -59,7 +60,7 @@ struct World {
     groups: u64,
     granted: u64,
     prolonged: u64,
-    /// A rule that is left out, to see the model notice.
+    /// A rule to leave out, so that the model must notice.
     broken: Option<Broken>,
 }
 
@@ -78,7 +79,7 @@ enum Broken {
     NoRaise,
 }
 
-/// A fence is a free row that says which list it is of; it expires never.
+/// The list of a fence. A fence is a free row that names its list and never expires.
 fn fence_of(row: &Row) -> Option<usize> {
     (row.state == RowState::Free && row.attempt > 1_000).then(|| row.attempt as usize - 1_001)
 }
@@ -128,7 +129,7 @@ impl World {
             prolonged: 0,
             broken,
         };
-        // Versions of the homes have nothing to do with each other.
+        // The versions of the homes are independent of each other.
         for home in 0..HOMES {
             let ahead = world.below(1_000);
             let version = world.homes[home].generation << GENERATION_SHIFT;
@@ -159,7 +160,7 @@ impl World {
         self.homes[home].read(&[key as u128 + 1]).rows.pop()
     }
 
-    /// Carries a change out at a home; gives the version.
+    /// Carries a change out at a home. Returns its version.
     fn change(&mut self, at: usize, home: usize, image: RowImage) -> Option<u64> {
         self.groups += 1;
         let instance = self.processes[at].instances[home];
@@ -187,7 +188,7 @@ impl World {
         homes
     }
 
-    /// One step of a begin. `false`: it is answered.
+    /// Does one step of a begin. Returns `false` when the begin is answered.
     fn advance(&mut self, at: usize, op: &mut Op) -> bool {
         let (key, list) = (op.key, self.processes[at].list);
         let older = self.older(at, key);
@@ -203,12 +204,13 @@ impl World {
                     _ => {
                         let mut fence = image(key, 1, self.groups, row.as_ref(), RowState::Free);
                         fence.attempt = 1_001 + list as u32;
-                        // An expired row may be swapped by a claim alone; a fence is one in this respect.
+                        // Only a claim may swap an expired row. A fence counts as one in this
+                        // respect.
                         fence.grants = true;
                         self.change(at, home, fence)
                     }
                 };
-                // A change that met another row looks again.
+                // A fence that met another row is tried again.
                 if let Some(version) = version {
                     op.floor = op.floor.max(version);
                     op.stage = Stage::Fence(next + 1);
@@ -246,7 +248,7 @@ impl World {
         false
     }
 
-    /// A live row: an orphan is taken over, wherever it lies.
+    /// Meets a live row: an orphan is taken over, wherever it lies.
     fn resolve(&mut self, at: usize, home: usize, row: &Row) -> bool {
         let orphaned = row.state == RowState::Orphan || row.owner_ended.is_some();
         if row.state == RowState::Completed || !orphaned {
@@ -279,13 +281,13 @@ impl World {
         self.change(at, home, end);
     }
 
-    /// A step towards the end of the oldest change.
+    /// Does one step towards settling the oldest change.
     fn settle(&mut self) {
         let next = self.settled + 1;
         if next >= self.lists.len() {
             return;
         }
-        // No process with an older list is admitted, at one home after the other.
+        // One home after the other stops admitting processes with an older list.
         if let Some(home) = (0..HOMES).find(|home| self.oldest[*home] < next) {
             self.oldest[home] = next;
             return;
@@ -306,7 +308,7 @@ impl World {
         if misplaced && self.broken != Some(Broken::OneTtl) {
             return;
         }
-        // Who comes later does not ask the older homes, so no fence tells it their versions.
+        // Later processes do not ask the older homes, so no fence tells them the versions there.
         let greatest = self.homes.iter().map(MemoryStore::version).max().unwrap_or(0);
         for home in &mut self.homes {
             if self.broken != Some(Broken::NoRaise) {
@@ -374,7 +376,7 @@ impl World {
     }
 }
 
-/// Gives how many changes were settled, claims granted and orphans taken over.
+/// Returns the numbers of settled changes, granted claims and orphans taken over.
 fn run(seeds: std::ops::Range<u64>, broken: Option<Broken>) -> [u64; 3] {
     let mut sums = [0; 3];
     for seed in seeds {

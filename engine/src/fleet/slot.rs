@@ -12,20 +12,20 @@ use crate::semantics::command::{Command, Reply};
 use crate::semantics::key::Key;
 use crate::semantics::record::Record;
 
-/// One key. It is forgotten when nothing is known and nothing is done.
+/// The state of one key. It is removed when it is empty.
 #[derive(Default)]
 pub(crate) struct Slot {
-    /// The row of a claim that this process holds, as it wrote it last.
+    /// The row of a claim that this process holds, as the process wrote it last.
     pub(crate) live: Option<Known>,
-    /// The one operation that is decided now.
+    /// The one operation that is being decided.
     pub(crate) work: Option<Work>,
     /// Operations behind it, in order.
     pub(crate) queue: VecDeque<Operation>,
-    /// Whether a loop takes the queue down.
+    /// Whether a loop works through the queue.
     pub(crate) goes_on: bool,
     /// Begins that wait for the owner.
     pub(crate) waiters: Line,
-    /// How often the waiters looked at an owner elsewhere.
+    /// How often the waiters looked at an owner in another process.
     pub(crate) looks: u32,
     /// Whether a look is timed.
     pub(crate) looks_soon: bool,
@@ -51,17 +51,17 @@ pub(crate) struct Known {
 pub(crate) struct Work {
     pub(crate) key: Key,
     pub(crate) command: Command,
-    /// The recipient of the answer; `None` once it was told *unknown*, or when there never was one.
+    /// The recipient of the answer. `None` once its caller was told that the store is late.
     pub(crate) asker: Option<Operation>,
     pub(crate) since: Instant,
     pub(crate) stage: Stage,
-    /// Whether the claim that it may become is counted.
+    /// Whether the limits count the claim that it may become.
     pub(crate) reserved: bool,
     /// Whether it is a begin that waited for an owner and looks again.
     pub(crate) waited: bool,
-    /// Whether a change that may have been carried out was given up for another decision.
+    /// Whether a change that may have been carried out was dropped for another decision.
     pub(crate) doubted: bool,
-    /// Whether the owner of the row was asked to be declared ended.
+    /// Whether the store was asked to declare the owner of the row ended.
     pub(crate) declared: bool,
 }
 
@@ -73,7 +73,7 @@ impl Work {
         Self { key, command, asker, since, stage, reserved, waited, doubted, declared }
     }
 
-    /// Whether some sending of the change may have been carried out.
+    /// Whether one of the sendings of the change may have been carried out.
     pub(crate) fn is_doubtful(&self) -> bool {
         self.doubted || matches!(&self.stage, Stage::Change(change) if change.doubtful)
     }
@@ -83,7 +83,7 @@ impl Work {
 pub(crate) enum Stage {
     /// Its row is to be read.
     Read,
-    /// The owner of its row is to be declared ended, then it is read again.
+    /// The owner of its row is to be declared ended. Then the row is read again.
     Declare,
     /// A change that is to be carried out.
     Change(Box<Changing>),
@@ -99,15 +99,15 @@ pub(crate) struct Changing {
     pub(crate) before: Option<Row>,
     /// The answer, once it is carried out.
     pub(crate) reply: Reply,
-    /// Store time of the first sending, at the latest.
+    /// The store time of the first sending, at the earliest.
     pub(crate) sent_at: Option<u64>,
     /// Whether a sending ended without an answer.
     pub(crate) doubtful: bool,
     /// Whether it is in the group that is under way.
     pub(crate) under_way: bool,
-    /// Not sent again before.
+    /// The change is not sent again before this time.
     pub(crate) not_before: Option<Instant>,
-    /// Sent in a group of its own: one that it was in was refused.
+    /// The change is sent in a group of its own, because a group with it was refused.
     pub(crate) alone: bool,
     /// Why the last sending was not carried out.
     pub(crate) refused_for: Option<Error>,

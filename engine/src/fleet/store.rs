@@ -1,9 +1,9 @@
 //! The trait [`Store`]: a shared place of rows that is changed by compare-and-swap.
 //!
-//! A store knows hashes, versions, times and bytes, and nothing of claims. It can do four things: insert
-//! a row where none is, swap a row whose version is the expected one, free a row, and give the row that
-//! is there. A group of such changes is one atomic step. What a change means is decided by
-//! `transition` before it comes here.
+//! A store knows hashes, versions, times and bytes, and nothing of claims. It can do four things:
+//! insert a row where none is, swap a row whose version is the expected one, free a row, and return
+//! the present row. A group of such changes is one atomic step. `transition` decides the meaning of
+//! a change before the change comes here.
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -15,10 +15,10 @@ use crate::base::error::{Error, ErrorKind, Result};
 /// The bits of a version below the generation.
 pub const GENERATION_SHIFT: u32 = 44;
 
-/// A time or a span beyond this many milliseconds counts as this: sums of three stay within `i64`.
+/// Times and spans are cut to this many milliseconds, so that sums of three stay within `i64`.
 pub const MAX_MILLIS: u64 = i64::MAX as u64 / 4;
 
-/// How long a freed row stands at least, in milliseconds. Longer than any statement lingers.
+/// How long a freed row is kept at least, in milliseconds: longer than any statement lingers.
 pub const TOMBSTONE_MS: u64 = 60_000;
 
 /// Called once with the answer, on any thread.
@@ -27,11 +27,11 @@ pub type Done<T> = Box<dyn FnOnce(Result<T, Failure>) + Send>;
 /// Why there is no answer.
 #[derive(Clone, Debug)]
 pub enum Failure {
-    /// Nothing changed. Sent again, it may be carried out.
+    /// Nothing changed. It may be carried out when it is sent again.
     NotCarriedOut(Error),
-    /// It may have been carried out, now or a little later. Sent again, the rows tell.
+    /// It may have been carried out, now or a little later. When it is sent again, the rows tell.
     Unknown(Error),
-    /// Nothing changed, and sent again it would fail again.
+    /// Nothing changed, and it would fail again when it is sent again.
     Refused(Error),
 }
 
@@ -68,33 +68,35 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// # Errors
     /// Those of an open: `StoreMissing`, `StoreNewerFormat`, `StoreUnreadable`, `Unavailable`.
     fn open(&self, new: &NewInstance) -> Result<Opened>;
-    /// Registers another instance: the one before has ended.
+    /// Registers another instance, after the one before has ended.
     fn register(&self, new: NewInstance, done: Done<Registered>);
-    /// Carries out a group. Answers say that a change happened only after it is durable.
+    /// Carries out a group. The answer confirms a change only after the change is durable.
     fn group(&self, group: Group, done: Done<GroupAnswer>);
     /// The rows with these hashes.
     fn read(&self, instance: u64, hashes: Vec<u128>, done: Done<Rows>);
     /// Renews the lease of an instance, and ends those whose lease is over, as [`end`](Self::end) would.
     fn renew(&self, instance: u64, done: Done<Renewal>);
-    /// Ends those instances whose lease is over, if `by` may say so. Gives those that it ended.
+    /// Ends those of `others` whose lease is over, if `by` may declare that. Returns the ended
+    /// ones.
     fn end(&self, by: u64, others: Vec<u64>, done: Done<Vec<u64>>);
-    /// Brings the list of orphans up to date: it holds every claim of an ended instance then. With `overdue`,
-    /// also every claim that is held beyond its deadline. May take long.
+    /// Brings the list of orphans up to date: it then has every claim of an ended instance and,
+    /// with `overdue`, every claim that is held beyond its deadline. May take long.
     fn list(&self, by: u64, overdue: bool, done: Done<()>);
-    /// The listed orphans by hash, behind `after`, at most `most`.
+    /// The listed orphans by hash, after `after`, at most `most`.
     fn orphans(&self, instance: u64, after: Option<u128>, most: usize, done: Done<Rows>);
     /// Rows by hash from `from` on, at most `most`; fewer only when there are no more.
     fn scan(&self, instance: u64, from: u128, most: usize, done: Done<Rows>);
     /// Records by the time of their expiry, in the buckets of the store, the first to expire first. May take long.
     fn expiring(&self, done: Done<Vec<Expiring>>);
-    /// One round of upkeep, unless another instance did one within `interval`; counts in any case.
+    /// Does one round of upkeep, unless another instance did one within `interval`. Counts in any
+    /// case.
     fn upkeep(&self, by: u64, interval: Duration, done: Done<Upkeep>);
     /// Ends the instance and the connections; blocks.
     ///
-    /// # Errors
+    /// `Unavailable`: the instance ends when its lease is over.
     /// `Unavailable`: its lease ends it.
     fn close(&self, instance: u64) -> Result<()>;
-    /// The place, for people. Holds no secret.
+    /// The place of the store, for people. Contains no secret.
     fn location(&self) -> String;
     /// The store as its own type, for the crate that made it.
     fn as_any(&self) -> &dyn Any;
@@ -103,7 +105,7 @@ pub trait Store: Debug + Send + Sync + 'static {
 /// An instance that is to be registered.
 #[derive(Clone, Debug)]
 pub struct NewInstance {
-    /// Ends the living instance of the same name, when it is not empty.
+    /// When it is not empty, the registration ends the living instance of the same name.
     pub name: String,
     /// How long it counts as living after each renewal.
     pub lease: Duration,
@@ -118,7 +120,7 @@ pub struct Opened {
     pub registered: Registered,
     /// The secret of the store.
     pub secret: [u8; 64],
-    /// Of all its tokens.
+    /// The incarnation of all its tokens.
     pub incarnation: u64,
 }
 
@@ -157,22 +159,22 @@ pub struct Group {
     pub instance: u64,
     /// Counts the groups of the instance, from 1.
     pub number: u64,
-    /// From this store time on it changes nothing.
+    /// From this store time on the group changes nothing.
     pub valid_until: u64,
-    /// Whether it waits until it is durable.
+    /// Whether the answer waits until the group is durable.
     pub durable: bool,
     /// The changes.
     pub images: Vec<RowImage>,
 }
 
-/// A row as a change leaves it, with holes that the store fills: its version and its time.
+/// A row as a change leaves it. The store fills in the version and the times.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowImage {
-    /// Which row.
+    /// The hash of the row.
     pub hash: u128,
-    /// The version that it must have; 0: there must be no row.
+    /// The version that the row must have. 0: there must be no row.
     pub expected: u64,
-    /// The instance that sent the change first; with `op` it names the change for ever.
+    /// The instance that sent the change first. Together with `op` it names the change for ever.
     pub writer: u64,
     /// The number of the change, never used again by its process.
     pub op: u64,
@@ -188,15 +190,15 @@ pub struct RowImage {
     pub ttl: u64,
     /// From the store's time to the deadline of the claim.
     pub deadline_in: Option<u64>,
-    /// The latest time that an orphan is dated at; the store's time if that is earlier.
+    /// The latest date of an orphan. The store's time counts if it is earlier.
     pub since: Option<u64>,
-    /// From the end to the expiry; none in flight.
+    /// The span from the end to the expiry. `None` in flight.
     pub expires_in: Option<u64>,
-    /// Whole key; unchanged by swaps.
+    /// The whole key. Swaps do not change it.
     pub identity: SharedBytes,
-    /// `None`: as it was.
+    /// `None`: unchanged.
     pub fingerprint: Option<SharedBytes>,
-    /// `None`: as it was, where the state keeps one.
+    /// `None`: unchanged, where the state keeps one.
     pub checkpoint: Option<SharedBytes>,
     /// The response, only when completed.
     pub body: Option<SharedBytes>,
@@ -219,7 +221,7 @@ pub enum RowState {
 }
 
 impl RowState {
-    /// The state of this number.
+    /// The state with this number.
     pub fn from_number(number: i64) -> Option<Self> {
         [Self::Free, Self::InFlight, Self::Orphan, Self::Completed, Self::WithoutResponse]
             .into_iter()
@@ -232,7 +234,7 @@ impl RowState {
 #[allow(missing_docs)]
 pub struct Row {
     pub hash: u128,
-    /// Of its last change.
+    /// The version of its last change.
     pub version: u64,
     /// The version that granted its claim.
     pub token: u64,
@@ -253,16 +255,16 @@ pub struct Row {
     pub checkpoint: Option<SharedBytes>,
     /// The response of a completed row; `None` when its place holds nothing.
     pub body: Option<SharedBytes>,
-    /// When the owner ended, in flight: at the latest now, at the earliest when it started.
+    /// When the owner of a row in flight ended: not after now, and not before the claim started.
     pub owner_ended: Option<u64>,
-    /// In flight, and the lease of the owner is over, but no process declared its end.
+    /// In flight: the lease of the owner is over, but no process declared its end.
     pub owner_lapsed: bool,
 }
 
 /// Rows, and the store's time when they were read.
 #[derive(Clone, Debug, Default)]
 pub struct Rows {
-    /// Only those that are there.
+    /// Only the rows that exist.
     pub rows: Vec<Row>,
     /// The store's time.
     pub now: u64,
@@ -270,17 +272,17 @@ pub struct Rows {
     pub generation: u64,
 }
 
-/// The outcome of a group. A change that is neither applied nor has a row met a row that it could not
-/// see yet, or none: it is to be read, and never means that the key is absent.
+/// The outcome of a group. A change that is neither applied nor has a row met a row that it could
+/// not see yet, or none. Its row must be read; the key must not be taken as absent.
 #[derive(Clone, Debug, Default)]
 pub struct GroupAnswer {
     /// The store's time at which it was carried out.
     pub now: u64,
     /// Hashes of the changes that were carried out, with the new version.
     pub applied: Vec<(u128, u64)>,
-    /// The rows of the others, as the group began or later.
+    /// The rows of the other changes, as of the beginning of the group or later.
     pub found: Rows,
-    /// The instance has ended: claims were not granted. Known when the rows were read.
+    /// The instance has ended, so claims were not granted. Known when the rows were read.
     pub ended: bool,
 }
 
@@ -328,8 +330,8 @@ impl Row {
 }
 
 impl RowImage {
-    /// The row that the change leaves. The same as the statement of a store makes: a property test
-    /// compares them.
+    /// The row that the change leaves. The statement of a store must make the same row: a property
+    /// test compares them.
     pub fn filled(&self, before: Option<&Row>, instance: u64, version: u64, now: u64) -> Row {
         let at = match self.state {
             RowState::InFlight => None,

@@ -10,8 +10,8 @@ use crate::base::sync::Instant;
 use crate::semantics::key::KeyHash;
 
 impl Machine {
-    /// A begin that met an owner waits, if it asked to and its time is not over; otherwise it comes back.
-    /// One that `waited` before keeps its place.
+    /// Lets a begin that met an owner wait, if it asked to and its time is not over. Otherwise
+    /// gives it back. The bound on waiters does not refuse a begin that `waited` before.
     pub(super) fn park(&mut self, op: Operation, waited: bool, now: Instant) -> Option<Operation> {
         let Some(wait) = op.wait.filter(|wait| now < wait.until && !self.stopped) else {
             return Some(op);
@@ -26,14 +26,14 @@ impl Machine {
         }
         let step = Duration::from_millis(20 << slot.looks.min(4)).min(Duration::from_millis(250));
         self.timers.insert((wait.until, hash, Timer::Wait(wait.number)));
-        // One look is enough for all who wait here.
+        // One look is enough for all waiters of the key.
         if !std::mem::replace(&mut slot.looks_soon, true) {
             self.timers.insert((now + step, hash, Timer::Look));
         }
         None
     }
 
-    /// The owner is gone, or the record is another: those who wait begin again.
+    /// The owner is gone, or the record is another one: the waiters begin again.
     pub(super) fn wake(&mut self, hash: KeyHash) {
         let Some(slot) = self.slots.get_mut(&hash) else { return };
         slot.looks = 0;
@@ -63,7 +63,7 @@ impl Machine {
         }
     }
 
-    /// Those whose wait is over look once more, and are told what is.
+    /// Lets the waiters whose time is over look once more, and answers them.
     fn waits_end(&mut self, hash: KeyHash, now: Instant) {
         let Some(slot) = self.slots.get_mut(&hash) else { return };
         let mut over = Vec::new();
@@ -78,7 +78,7 @@ impl Machine {
         over.into_iter().for_each(|op| self.take(op, now));
     }
 
-    /// One of those who wait looks at the owner.
+    /// Lets one waiter look at the owner.
     fn look(&mut self, hash: KeyHash, now: Instant) {
         let Some(slot) = self.slots.get_mut(&hash) else { return };
         if slot.waiters.is_empty() {
@@ -86,7 +86,7 @@ impl Machine {
             return;
         }
         if slot.work.is_some() {
-            // Its end wakes those who wait, or not; then they look.
+            // The end of the work may wake the waiters. If not, they look then.
             self.timers.insert((now + Duration::from_millis(20), hash, Timer::Look));
             return;
         }
@@ -121,7 +121,7 @@ impl Machine {
         let settles =
             sent || matches!(self.slots[&hash].work, Some(Work { stage: Stage::GiveBack(_), .. }));
         if !settles {
-            // Never sent: it is as if it had not been asked.
+            // The change was never sent, so the operation did not happen.
             self.end_work(hash);
             self.next(hash, now);
         }

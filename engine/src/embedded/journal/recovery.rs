@@ -9,11 +9,11 @@
 //!    `Corrupted`. None found means a torn tail, which is cut: the next group is written over it.
 //! 3. A journal that ends before the point that the store file states is `Corrupted`, too.
 //! 4. Up to here nothing is written: [`inspect`] only reads, so that a refused directory stays as
-//! it is. [`Inspected::settle`] comes after everything else was verified.
+//!    it is. [`Inspected::settle`] comes after everything else was verified.
 //! 5. The last group may have been written without being synced, and a failed sync may have dropped
-//! it although the page cache still shows it. It is written again, the same bytes to the same
-//! place, and synced, before any caller is answered from it. The headers of the ready segments
-//! behind it are written again, too, and all names are synced.
+//!    it although the page cache still shows it. It is written again, the same bytes to the same
+//!    place, and synced, before any caller is answered from it. The headers of the ready segments
+//!    behind it are written again, too, and all names are synced.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

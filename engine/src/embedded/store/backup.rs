@@ -18,7 +18,7 @@ use crate::semantics::key::KeyHash;
 
 /// The least that one transaction of a copy writes.
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
-/// Pages of the copy that are kept while it is written.
+/// The page cache of the copy while it is written.
 const COPY_CACHE_BYTES: usize = 4 * 1024 * 1024;
 
 /// The size of a copy of a view, in bytes.
@@ -26,14 +26,14 @@ const COPY_CACHE_BYTES: usize = 4 * 1024 * 1024;
 pub(crate) struct CopySize {
     /// The bytes that are read, verified and written.
     pub(crate) bytes: u64,
-    /// The space that the copy needs at most, but for its journal.
+    /// The most space that the copy needs, without its journal.
     pub(crate) on_disk: u64,
 }
 
 impl View {
     /// The size of a copy of the view.
     pub(crate) fn size(&self) -> Result<CopySize> {
-        /// What redb takes for an empty file and for the tables that are being written.
+        /// The space that redb takes for an empty file and for the tables that are being written.
         const REDB_BYTES: u64 = 1 << 20;
         self.tables.watch.guarded(|| {
             let catalog = Catalog::load(&self.tables)?;
@@ -44,11 +44,12 @@ impl View {
         })
     }
 
-    /// Copies the view into a new `store.redb` in `target`, with a state that `state_change` has
-    /// changed. Fails when a record or a block fails its checksum: a copy is whole or none.
+    /// Copies the view into a new `store.redb` in `target`, with the state as `state_change`
+    /// changes it. Fails when a record or a block fails its checksum: a copy is complete, or there
+    /// is none.
     ///
-    /// The checksums keep their seed, so that rows are copied as they are, and first: until they are,
-    /// the store file keeps the pages of the commit.
+    /// The checksums keep their seed, so rows are copied unchanged. They are copied first: until
+    /// then the store file keeps the pages of the commit.
     pub(crate) fn copy_to(
         self: Arc<Self>,
         target: &Arc<dyn Directory>,
@@ -56,7 +57,7 @@ impl View {
         state_change: impl FnOnce(&mut StoreState) -> Result<()>,
     ) -> Result<()> {
         create_file(target, COPY_CACHE_BYTES, |database| {
-            // Damage found on the way is that of the original.
+            // The watch of the original, since damage that is found here is in the original.
             let watch = self.tables.watch.clone();
             let (mut catalog, files) = watch.guarded(|| {
                 // Verifies the catalog and the open records.
@@ -76,7 +77,7 @@ impl View {
     }
 }
 
-/// Copies the files that the catalog lists, once all of their records hold their checksums.
+/// Verifies all records of the listed files, then copies the files.
 fn copy_files(
     catalog: &Catalog,
     files: &Files,
@@ -122,7 +123,7 @@ fn copy_checkpoints(
                 rows.insert(hash.0, &data[..]).map_err(failed)?;
                 bytes += data.len();
             }
-            // Verified and copied.
+            // Counts twice: verified and copied.
             copied(2 * bytes as u64)
         })?;
     }

@@ -1,5 +1,5 @@
-//! The part of the store that the fold worker keeps in memory: the state row, the runs and the index of
-//! open records. Every row that it describes is written in the transaction that changes it here.
+//! The part of the store that the fold worker keeps in memory: the state row, the runs and the
+//! index of open records. A change here writes its row in the same transaction.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,9 +24,9 @@ pub(super) struct Catalog {
     pub(super) state: StoreState,
     /// By id: the newest last.
     pub(super) runs: BTreeMap<u64, Run>,
-    /// Shared with views, hence copied by the first change after one was made.
+    /// Shared with views. The first change after a view was made copies the index.
     pub(super) open: Arc<OpenIndex>,
-    /// The bytes of their rows and of their checkpoints.
+    /// The bytes of the open rows and of their checkpoints.
     pub(super) open_bytes: u64,
 }
 
@@ -34,7 +34,8 @@ pub(super) struct Catalog {
 pub(super) struct Run {
     pub(super) meta: RunMeta,
     pub(super) filter: FilterSlot,
-    /// Of a run that is not loaded yet, or whose starts are damaged, they are read for every lookup.
+    /// `None` while the run is not loaded, or when its starts are damaged: then every lookup reads
+    /// them.
     pub(super) starts: Option<Starts>,
 }
 
@@ -56,7 +57,7 @@ pub(super) enum FilterSlot {
     /// In the file, not read yet.
     Unloaded,
     Loaded(Arc<Filter>),
-    /// Fails its checksums: the run is read for every lookup instead.
+    /// The filter fails its checksums, so every lookup reads the run.
     Damaged,
 }
 
@@ -67,7 +68,7 @@ pub(super) type OpenIndex = HashMap<OpenEntry>;
 pub(super) struct OpenEntry {
     pub(super) sequence: u64,
     pub(super) checksum: u64,
-    /// Of the row and of the checkpoint, whose row is another.
+    /// The bytes of the row, and of the checkpoint, which has a row of its own.
     pub(super) bytes: u32,
     pub(super) has_checkpoint: bool,
     /// `None` while the record is in flight.
@@ -132,7 +133,7 @@ impl Catalog {
         StoreState::decode(row.value())
     }
 
-    /// Reads and verifies all of it: each row by its checksum, their number and sum by the state.
+    /// Reads and verifies the catalog: each row by its checksum, their number and sum by the state.
     pub(super) fn load(tables: &Tables) -> Result<Self> {
         let mut catalog = Self::new(Self::load_state(tables)?);
         let seed = catalog.state.seed;
@@ -167,7 +168,7 @@ impl Catalog {
         Ok(catalog)
     }
 
-    /// The buckets that have records, each with the bytes that its file holds.
+    /// The buckets that have records, each with the end of the records in its file.
     pub(super) fn buckets(&self) -> BTreeMap<u64, u64> {
         let mut buckets = BTreeMap::new();
         for Run { meta, .. } in self.runs.values() {
@@ -177,7 +178,7 @@ impl Catalog {
         buckets
     }
 
-    /// The files that hold what is listed, each with the bytes that it takes there.
+    /// The listed files, each with the number of its listed bytes.
     pub(super) fn listed_files(&self) -> impl Iterator<Item = (FileName, u64)> {
         let buckets = self.buckets().into_iter();
         let records = buckets.map(|(bucket_end, end)| (FileName::Records(bucket_end), end));
@@ -189,7 +190,7 @@ impl Catalog {
         self.listed_files().map(|(name, _)| name)
     }
 
-    /// The bytes of what is listed in files.
+    /// The listed bytes of all files.
     pub(super) fn file_bytes(&self) -> u64 {
         self.listed_files().map(|(_, bytes)| bytes).sum()
     }
@@ -210,8 +211,8 @@ impl Catalog {
         Ok(())
     }
 
-    /// Inserts an open record, or replaces it. A checkpoint that is not in memory is in its row already.
-    /// `buffer` is scratch space.
+    /// Inserts an open record, or replaces it. A checkpoint that is not in memory has its row
+    /// already. `buffer` is scratch space.
     pub(super) fn put_open(
         &mut self,
         rows: &mut OpenRows<'_>,
@@ -233,7 +234,7 @@ impl Catalog {
                 rows.checkpoints.insert(hash.0, &data[..]).map_err(failed)?;
             }
             Some(Checkpoint::Stored(_)) => {}
-            // Of an earlier life of the key.
+            // The checkpoint of an earlier record of the key.
             None if replaced.is_some_and(|replaced| replaced.has_checkpoint) => {
                 rows.checkpoints.remove(hash.0).map_err(failed)?;
             }
@@ -247,7 +248,7 @@ impl Catalog {
     }
 
     pub(super) fn remove_open(&mut self, rows: &mut OpenRows<'_>, hash: KeyHash) -> Result<()> {
-        // Looked up first: a change copies the index.
+        // Looked up first, because a change copies the index.
         if self.open.contains_key(&hash)
             && let Some(removed) = Arc::make_mut(&mut self.open).remove(&hash)
         {

@@ -1,9 +1,10 @@
 //! The files beside `store.redb`: the completed records of each expiry bucket, and the runs that index
 //! them.
 //!
-//! A file is durable, and so is its name, before a commit lists it; what is listed of it never changes;
-//! and it goes as a whole, once no commit lists it any more and no view reads it. A file that none lists is left over from
-//! work that did not commit, or from a process that ended before it removed it.
+//! A file and its name are durable before a commit lists the file. The listed part of a file never
+//! changes. A file is removed as a whole, once no commit lists it and no view reads it. A file that
+//! no commit lists is left over from work that did not commit, or from a process that ended before
+//! it removed the file.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -18,14 +19,16 @@ use crate::embedded::disk::{AlignedBuffer, BLOCK, Caching, Directory, DiskFile};
 
 /// The bytes that are copied at once.
 const COPY_BYTES: u64 = 1 << 20;
-/// The least that is freed of a removed file at once: about a millisecond's work of a filesystem.
+/// The smallest piece of a removed file that is freed at once: about a millisecond's work of a
+/// filesystem.
 const SHRINK_BYTES: u64 = 4 << 20;
-/// In this number of steps or fewer half of all that is to be freed is freed, so that it cannot pile up.
+/// Each step frees at least one part in this many of all removed bytes, so that they cannot pile
+/// up.
 const SHRINK_STEPS: u64 = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum FileName {
-    /// The records of the bucket that ends then.
+    /// The records of the bucket with this end.
     Records(u64),
     /// The run of this number.
     Run(u64),
@@ -53,11 +56,12 @@ impl fmt::Display for FileName {
     }
 }
 
-/// Told how many bytes were read to be verified, or copied; may rest, and end the copy.
+/// Called with the number of bytes that were read for verification, or copied. It may sleep, and
+/// its error ends the copy.
 pub(super) type Copied<'a> = dyn FnMut(u64) -> Result<()> + 'a;
 
-/// A listed file, or one that was. It is opened when it is read, and may be closed in between: what
-/// nothing lists any more is removed only after its last reader has let go of it.
+/// A file that is or was listed. A read opens it, and it may be closed between reads. It is removed
+/// only after its last reader has dropped it.
 #[derive(Debug)]
 pub(super) struct StoredFile {
     name: FileName,
@@ -85,8 +89,8 @@ impl StoredFile {
         })
     }
 
-    /// Copies what lies before `end` into a new file of the same name in `target`. Durable, but for
-    /// its name.
+    /// Copies the bytes before `end` into a new file of the same name in `target`. The copy is
+    /// durable, its name is not.
     pub(super) fn copy_to(
         &self,
         target: &dyn Directory,
@@ -96,7 +100,7 @@ impl StoredFile {
         let name = self.name;
         let failed = |error| Error::io(format!("writing the copy of {name}"), error);
         let copy = target.create(&name.to_string(), Caching::Direct).map_err(failed)?;
-        // Past the page cache, a whole block at a time: a flush of the copy would hold up the journal.
+        // Past the page cache, in whole blocks: a flush of the copy would hold up the journal.
         let mut buffer = AlignedBuffer::zeroed(COPY_BYTES as usize);
         let mut offset = 0;
         while offset < end {
@@ -154,7 +158,7 @@ impl Handle {
 pub(super) struct Opener {
     dir: Arc<dyn Directory>,
     most: usize,
-    /// Those that are open, and some that were dropped: the next to be closed first.
+    /// The open files, and some that were dropped. The next one to close is the first.
     open: Mutex<VecDeque<Arc<Handle>>>,
 }
 
@@ -187,8 +191,8 @@ impl Opener {
         Ok(file)
     }
 
-    /// Opens a file to be written that nothing lists: a new one, or what is left over from work that
-    /// did not commit.
+    /// Opens an unlisted file for writing: a new one, or one left over from work that did not
+    /// commit.
     pub(super) fn create(&self, name: FileName, caching: Caching) -> Result<NewFile> {
         let path = name.to_string();
         let created = match self.dir.create(&path, caching) {
@@ -201,13 +205,13 @@ impl Opener {
         Ok(NewFile { name, file })
     }
 
-    /// Opens a listed file to be written.
+    /// Opens a listed file for writing.
     pub(super) fn open_listed(&self, name: FileName) -> Result<NewFile> {
         let file = self.dir.open(&name.to_string(), Caching::Buffered);
         Ok(NewFile { name, file: file.map_err(|error| missing_or(name, "opening", error))? })
     }
 
-    /// The file to be read, without opening it.
+    /// A reader of the file. Does not open the file.
     pub(super) fn reader(self: &Arc<Self>, name: FileName) -> Arc<StoredFile> {
         let handle = Arc::new(Handle::closed());
         Arc::new(StoredFile { name, opener: self.clone(), handle })
@@ -217,13 +221,13 @@ impl Opener {
         self.open.lock().drain(..).for_each(|handle| handle.close());
     }
 
-    /// The length of a listed file, which need not be opened for it.
+    /// The length of a listed file. Does not open the file.
     fn len(&self, name: FileName) -> Result<u64> {
         let len = self.dir.file_len(&name.to_string());
         len.map_err(|error| missing_or(name, "measuring", error))
     }
 
-    /// Removes a file. That it is gone already is fine.
+    /// Removes a file, if it is still there.
     pub(super) fn remove(&self, name: FileName) -> Result<()> {
         match self.dir.remove(&name.to_string()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -234,7 +238,7 @@ impl Opener {
     }
 }
 
-/// Closes the file that was read least lately, nearly: each that was read since the last look is
+/// Closes a file that was not read since the last look, if there is one. A file that was read is
 /// passed over once.
 fn close_one(open: &mut VecDeque<Arc<Handle>>) {
     for _ in 0..=open.len() {
@@ -259,7 +263,7 @@ fn missing_or(name: FileName, doing: &str, error: io::Error) -> Error {
     }
 }
 
-/// A file that is open to be written.
+/// A file that is open for writing.
 #[derive(Debug)]
 pub(super) struct NewFile {
     name: FileName,
@@ -271,12 +275,12 @@ impl NewFile {
         self.file.write_at(offset, bytes).map_err(|error| self.failed(error))
     }
 
-    /// Makes what was written durable, and the length, but not the name.
+    /// Makes the written bytes and the length durable, but not the name.
     pub(super) fn sync(&self) -> Result<()> {
         self.file.sync().map_err(|error| self.failed(error))
     }
 
-    /// Makes the file as long as this, whatever lay behind.
+    /// Sets the length of the file to `end`.
     pub(super) fn cut(&self, end: u64) -> Result<()> {
         self.file.set_len(end).map_err(|error| self.failed(error))
     }
@@ -294,7 +298,7 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Looks whether listed files are there, and opens none.
+    /// Checks that the listed files exist, and opens none.
     pub(super) fn listed(
         opener: Arc<Opener>,
         names: impl IntoIterator<Item = FileName>,
@@ -308,7 +312,8 @@ impl Files {
         Self { opener, by_name: BTreeMap::new() }
     }
 
-    /// Adds a listed file, which must be there. One that is cut short answers for what it still has.
+    /// Adds a listed file, which must exist. Of a file that is cut short, the present part still
+    /// answers.
     pub(super) fn add(&mut self, name: FileName) -> Result<()> {
         self.opener.len(name)?;
         self.insert(name);
@@ -336,14 +341,14 @@ impl Files {
         self.by_name.contains_key(&name)
     }
 
-    /// Takes the file out, for what still reads it.
+    /// Takes the file out. It lives on for its readers.
     pub(super) fn take(&mut self, name: FileName) -> Option<Arc<StoredFile>> {
         self.by_name.remove(&name)
     }
 }
 
-/// Files that nothing lists any more. Their space is given back step by step, and then their name,
-/// once no view can read them.
+/// Files that are no longer listed. Once no view can read a file, its space is given back step by
+/// step, and then its name.
 #[derive(Debug, Default)]
 pub(super) struct Removed(Vec<Arc<StoredFile>>);
 
@@ -352,12 +357,13 @@ impl Removed {
         self.0.extend(files);
     }
 
-    /// Gives some space back, and whether some of the same file is left; `None` when none can be given
-    /// back now.
+    /// Gives some space back. Returns whether the same file has more, `None` when no space can be
+    /// given back now.
     ///
-    /// Freed all at once, a large file takes its filesystem long, and holds up the one who syncs another.
+    /// To free a large file at once takes the filesystem long, and holds up the sync of other
+    /// files.
     pub(super) fn shrink(&mut self) -> Result<Option<bool>> {
-        // Through a view that was made before, another thread may read the file still.
+        // Another thread may still read a file through an earlier view.
         let Some(unread) = self.0.iter().position(|file| Arc::strong_count(file) == 1) else {
             return Ok(None);
         };
@@ -365,7 +371,7 @@ impl Removed {
         let StoredFile { name, opener, .. } = &*self.0[unread];
         let bytes = SHRINK_BYTES.max(all / SHRINK_STEPS);
         let left = opener.len(*name).unwrap_or(0).saturating_sub(bytes);
-        // A file that cannot be cut goes as a whole.
+        // A file that cannot be cut is removed as a whole.
         let cut = left > 0
             && opener
                 .dir

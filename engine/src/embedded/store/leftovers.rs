@@ -1,9 +1,9 @@
-//! Files that no commit lists: what may be left over from interrupted work, and what may not.
+//! Files that no commit lists: which of them interrupted work may have left, and which not.
 //!
-//! A fold or merge writes files before the commit that lists them, and a sweep or merge removes files
-//! after the commit that does not list them any more. A file that neither explains was written on top
-//! of a later commit: then `store.redb` is an earlier version of itself, or another store's, and to
-//! remove the file would lose what it holds.
+//! A fold or merge writes files before the commit that lists them, and a sweep or merge removes
+//! files after the commit that no longer lists them. Any other file was written on top of a later
+//! commit. Then `store.redb` is an earlier version of itself, or another store's, and removing the
+//! file would lose its records.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,9 +18,9 @@ use crate::semantics::record_codec::{self, Stored};
 
 /// The files that a commit lists.
 pub(crate) struct Listing {
-    /// Of record files, how much they hold.
+    /// The listed files, for record files with the end of their records.
     ends: BTreeMap<FileName, u64>,
-    /// No run that was begun on top of this commit has this number or a greater one.
+    /// Every run that was begun on top of this commit has a smaller number.
     end_of_runs: u64,
     time: u64,
     seed: u64,
@@ -45,7 +45,7 @@ impl Listing {
     /// The unlisted files in `dir`, whose journal ends with `last_sequence`.
     ///
     /// # Errors
-    /// `Corrupted` for a file that interrupted work does not explain, or for such a part of one.
+    /// `Corrupted` for a file, or a part of one, that interrupted work does not explain.
     pub(crate) fn leftovers(&self, dir: &dyn Directory, last_sequence: u64) -> Result<Leftovers> {
         let names = dir.list().map_err(|error| Error::io("the store's directory", error))?;
         let mut unlisted = Vec::new();
@@ -53,11 +53,11 @@ impl Listing {
             let end = self.ends.get(&name).copied();
             let explained = match name {
                 FileName::Run(run) => run < self.end_of_runs,
-                // Swept, and perhaps its removal was not durable.
+                // Swept. The removal of the file may not have been durable.
                 FileName::Records(bucket_end) if bucket_end <= self.time => true,
                 FileName::Records(bucket_end) => {
                     let newest = self.newest(dir, bucket_end, end.unwrap_or(0))?;
-                    // A fold brings what the journal holds.
+                    // A fold writes only records that the journal has.
                     newest.is_none_or(|sequence| sequence <= last_sequence)
                 }
             };
@@ -88,7 +88,7 @@ impl Listing {
                     newest = newest.max(Some(stored.sequence));
                     offset + (stored.len as u64).next_multiple_of(UNIT as u64)
                 }
-                // Torn, or behind the last record of a fold: the next one begins with a block.
+                // Torn, or behind the last record of a fold: the next fold begins at a block.
                 None => offset / BLOCK as u64 * BLOCK as u64 + BLOCK as u64,
             };
         }
@@ -105,7 +105,7 @@ impl Listing {
     ) -> io::Result<Option<Stored>> {
         /// Checksum and length.
         const HEAD: u64 = 12;
-        /// What a locator can say.
+        /// The length of the longest record that a locator can express.
         const LONGEST: u64 = 256 << 20;
         let room = (end - offset).min(LONGEST);
         if room < HEAD {
@@ -124,7 +124,8 @@ impl Listing {
 }
 
 impl Leftovers {
-    /// Removes the files; gives whether there were any. Durable after a sync of the directory.
+    /// Removes the files. Returns whether there were any. The removal is durable after a sync of
+    /// the directory.
     pub(crate) fn remove(self, dir: &dyn Directory) -> Result<bool> {
         let any = !self.0.is_empty();
         for name in self.0 {

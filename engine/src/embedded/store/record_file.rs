@@ -1,13 +1,14 @@
 //! Record files: the completed records, one [file](super::file_set) for each expiry bucket.
 //!
-//! A fold appends to the files of the buckets that it brings records for, and syncs them before its
-//! transaction begins. What a file holds before the end that the runs of its bucket state
-//! ([`RunMeta::end`](super::schema::RunMeta)) never changes; what lies behind is left over from a fold that did not commit,
-//! and the next one writes over it. A file goes once its bucket has no run.
+//! A fold appends records to the files of their buckets, and syncs the files before its transaction
+//! begins. The bytes before the end that the runs of a bucket state
+//! ([`RunMeta::end`](super::schema::RunMeta)) never change. Bytes behind it are left over from a
+//! fold that did not commit, and the next fold overwrites them. A file is removed once its bucket
+//! has no run.
 //!
-//! Records are in their [stored form](crate::semantics::record_codec), each at a multiple of [`UNIT`]; those of one
-//! fold start at a multiple of [`BLOCK`], so that they are written past the page cache. An entry of
-//! a run says with a [`Locator`] where a record is.
+//! Records are in their [stored form](crate::semantics::record_codec), each at a multiple of
+//! [`UNIT`]. The records of one fold start at a multiple of [`BLOCK`], so that they are written
+//! past the page cache. A [`Locator`] in an entry of a run tells the place of a record.
 
 use super::file_set::{FileName, Files, NewFile, Opener, StoredFile};
 use crate::base::bytes::SharedBytes;
@@ -18,7 +19,7 @@ use crate::semantics::record_codec::{self, Stored};
 
 /// Offsets and lengths of records are multiples of this.
 pub(super) const UNIT: usize = 16;
-/// The bytes that are gathered before a write: few, since the journal waits behind it.
+/// The bytes that are gathered before a write: few, because the journal waits behind it.
 const WRITE_BYTES: usize = 256 << 10;
 
 /// Where a record is in its file, in units: 40 bits of offset, 24 bits of length. Of two records of
@@ -29,7 +30,8 @@ pub(super) struct Locator(pub(super) u64);
 impl Locator {
     const LEN_BITS: u32 = 24;
 
-    /// Both in bytes and multiples of [`UNIT`]. `None` behind 16 TiB, or for 256 MiB.
+    /// Both are in bytes and multiples of [`UNIT`]. `None` from an offset of 16 TiB or a length of
+    /// 256 MiB on.
     fn new(offset: u64, len: usize) -> Option<Self> {
         let (offset, len) = (offset / UNIT as u64, (len / UNIT) as u64);
         let fits = offset >> (64 - Self::LEN_BITS) == 0 && len >> Self::LEN_BITS == 0;
@@ -45,8 +47,8 @@ impl Locator {
     }
 }
 
-/// The seed of the checksum of a record, from that of the store, its file and its place there. The
-/// length is the record's own to state.
+/// The seed of a record's checksum: from the seed of the store, the file and the offset. The record
+/// itself contains its length.
 pub(super) fn record_seed(seed: u64, bucket_end: u64, offset: u64) -> u64 {
     seed ^ bucket_end.rotate_left(32) ^ offset
 }
@@ -90,13 +92,13 @@ pub(super) struct Appender {
     bucket_end: u64,
     seed: u64,
     file: NewFile,
-    /// Where the buffer goes.
+    /// The place of the buffer in the file.
     offset: u64,
     buffer: AlignedBuffer,
 }
 
 impl Appender {
-    /// `start` is the end of what the file holds, a multiple of [`BLOCK`].
+    /// `start` is the end of the records in the file, a multiple of [`BLOCK`].
     pub(super) fn open(opener: &Opener, bucket_end: u64, start: u64, seed: u64) -> Result<Self> {
         let file = opener.create(FileName::Records(bucket_end), Caching::Direct)?;
         let buffer = AlignedBuffer::default();
@@ -121,12 +123,12 @@ impl Appender {
         Ok(locator)
     }
 
-    /// Makes all of it durable, but for the file's name. Gives the end of what the file holds now.
+    /// Makes the records durable, but not the file's name. Returns the new end of the records.
     pub(super) fn finish(mut self) -> Result<u64> {
         self.buffer.pad();
         self.write_blocks()?;
-        // Exactly this long, whatever an earlier fold left; and dirty, though a sync that failed may
-        // have dropped a length that the page cache still shows.
+        // Sets the exact length, whatever an earlier fold left. It also makes the length dirty: a
+        // failed sync may have dropped a length that the page cache still shows.
         self.file.cut(self.offset)?;
         self.file.sync()?;
         Ok(self.offset)

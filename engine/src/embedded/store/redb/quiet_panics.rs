@@ -1,7 +1,7 @@
 //! Panics that are caught and become errors do not reach the panic hook of the host.
 //!
-//! A hook runs before anything can catch the panic, so there is no other way than a hook: it hands on
-//! to the one that was there before, unless the thread is inside [`quietly`].
+//! A hook runs before anything can catch the panic, so only a hook can keep it quiet. The hook here
+//! calls the previous one, unless the thread is inside [`quietly`].
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
@@ -13,18 +13,18 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Puts the hook in front of the one that is there, once in the life of the process.
+/// Puts the hook in front of the present one, once in the life of the process.
 pub(super) fn install() {
     static INSTALLED: Once = Once::new();
-    // Where a panic ends the process, it is printed. A panicking thread cannot change hooks: a later
-    // open does.
+    // A panic that ends the process must be printed. A panicking thread cannot change hooks, so a
+    // later open installs this one.
     if cfg!(panic = "abort") || thread::panicking() {
         return;
     }
     INSTALLED.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
-            // A second panic before the first is caught ends the process, which the host is told.
+            // A second panic before the first is caught ends the process, so the host must see it.
             let quiet = QUIET.try_with(|quiet| quiet.replace(false)).unwrap_or(false);
             if !quiet {
                 before(panic);
@@ -33,7 +33,7 @@ pub(super) fn install() {
     });
 }
 
-/// Runs `work`, and gives its panic to the caller alone.
+/// Runs `work`. Only the caller learns of its panic.
 pub(super) fn quietly<T>(work: impl FnOnce() -> T) -> thread::Result<T> {
     let outer = QUIET.try_with(|quiet| quiet.replace(true)).unwrap_or(false);
     let result = panic::catch_unwind(AssertUnwindSafe(work));

@@ -17,10 +17,10 @@ use crate::embedded::store::redb::write_buffer::StoreFile;
 
 /// The storage that redb runs on. It starts *held*: writes are kept in memory and reads see them,
 /// so that redb can open, and if need be repair, a file that the open has not decided to touch yet.
-/// [`release`](Self::release) carries out what was held; from then on everything passes through.
+/// [`release`](Self::release) does the held operations. From then on everything passes through.
 ///
-/// The lock methods keep redb's default, unsupported, which redb takes as "the caller sees to it":
-/// the directory's own lock file does.
+/// The lock methods keep redb's default, unsupported, which leaves locking to the caller: the locks
+/// of the store directory do it.
 #[derive(Clone, Debug)]
 pub(crate) struct Backend(Arc<Inner>);
 
@@ -32,7 +32,7 @@ struct Inner {
     held: Mutex<Vec<Held>>,
 }
 
-/// An operation that redb believes done.
+/// An operation that redb takes as done.
 enum Held {
     Write { offset: u64, bytes: Vec<u8> },
     SetLen(u64),
@@ -64,8 +64,8 @@ impl Backend {
         backend
     }
 
-    /// Carries the held operations out in their order, syncs included, so that a crash on the way
-    /// leaves what a crash of redb itself would have left.
+    /// Does the held operations in their order, syncs included. So a crash on the way leaves the
+    /// file as a crash of redb itself would have left it.
     pub(crate) fn release(&self) -> io::Result<()> {
         let mut held = self.0.held.lock();
         for operation in held.iter() {
@@ -80,7 +80,7 @@ impl Backend {
         Ok(())
     }
 
-    /// Keeps `operation` if the backend is held, else gives `false`.
+    /// Keeps `operation` if the backend is held, else returns `false`.
     fn hold(&self, operation: impl FnOnce() -> Held) -> bool {
         if self.0.released.load(Ordering::Acquire) {
             return false;
@@ -146,7 +146,7 @@ impl redb::StorageBackend for Backend {
     }
 }
 
-/// Copies into `out`, which stands at `out_start`, what `bytes`, which stand at `start`, cover.
+/// Copies the part of `bytes`, at `start`, that overlaps `out`, at `out_start`, into `out`.
 fn overlay(out: &mut [u8], out_start: u64, bytes: &[u8], start: u64) {
     let from = start.max(out_start);
     let to = (start + bytes.len() as u64).min(out_start + out.len() as u64);
@@ -166,24 +166,25 @@ const SLOTS: usize = 64;
 const SLOT: usize = 128;
 /// The newest file format that the redb we build with knows.
 const REDB_FORMAT: u8 = 3;
-/// Where the header's page size stands; region header pages, region data pages, full regions and
-/// pages in the last region follow it, each a `u32`.
+/// The place of the page size in the header. Region header pages, region data pages, full regions
+/// and pages in the last region follow it, each a `u32`.
 const LAYOUT: usize = 12;
 
-/// How much longer than twice its layout a file may be, in bytes. After a crash it is longer by what
-/// redb grew it since its last commit: a transaction writes what was in memory before, and redb at
+/// How much longer than twice its layout a file may be, in bytes. After a crash the file includes
+/// the growth since redb's last commit: a transaction writes data that was in memory, and redb at
 /// most doubles the file or adds a region of 4 GiB.
 ///
-/// Every commit writes the state of the allocator, which takes a byte for each page of the file,
-/// used or not.
+/// There is a limit because every commit writes the state of the allocator, which takes a byte for
+/// each page of the file, used or not.
 const GROWTH: u128 = 8 << 30;
 
-/// Says what is wrong with a file that redb should not even look at: one that is empty, of another
-/// kind, of a later redb, or shorter or much longer than its own header says.
+/// Refuses a file that redb must not open: one that is empty, of another kind, of a later redb, or
+/// shorter or much longer than its own header says.
 ///
-/// redb writes that layout only after it made the greater length durable, and cuts the file only
+/// redb writes a larger layout only after it made the larger length durable, and cuts the file only
 /// after it made the smaller layout durable. So a file shorter than its layout lost its end,
-/// whether or not it was closed cleanly; redb itself would take an unclean one at its length.
+/// whether or not it was closed cleanly. redb itself would accept the length of a file that was
+/// not.
 pub(crate) fn inspect(file: &dyn DiskFile) -> Result<()> {
     let len = file.len().map_err(|error| Error::io("the store file's length", error))?;
     if len == 0 {
@@ -202,8 +203,8 @@ pub(crate) fn inspect(file: &dyn DiskFile) -> Result<()> {
     if header.len() < HEADER {
         return Err(truncated(HEADER as u64));
     }
-    // Each slot starts with the format and ends with its checksum. redb calls a later format
-    // corruption, which it is only if that checksum says so too.
+    // Each slot starts with the format and ends with its checksum. redb reports a later format as
+    // corruption, but it is corruption only if that checksum fails, too.
     let slot = &header[SLOTS + SLOT * usize::from(header[FLAGS] & 1)..][..SLOT];
     let (body, sum) = slot.split_at(SLOT - 16);
     if body[0] > REDB_FORMAT && xxhash_rust::xxh3::xxh3_128(body).to_le_bytes() == sum {
@@ -214,7 +215,7 @@ pub(crate) fn inspect(file: &dyn DiskFile) -> Result<()> {
     let page = u64::from(layout.u32()?);
     let (region_header, region_data) = (u64::from(layout.u32()?), u64::from(layout.u32()?));
     let (full, trailing) = (u64::from(layout.u32()?), u64::from(layout.u32()?));
-    // In u128: these numbers carry no checksum, redb judges them when it opens the file.
+    // In u128: these numbers have no checksum and may be anything. redb checks them at open.
     let trailing_pages = if trailing > 0 { region_header + trailing } else { 0 };
     let pages =
         u128::from(full) * u128::from(region_header + region_data) + u128::from(trailing_pages) + 1;
@@ -235,7 +236,7 @@ pub(crate) fn inspect(file: &dyn DiskFile) -> Result<()> {
 /// Panics of redb in this process so far. A database that may have panicked is never dropped.
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
-/// Whether one store was found damaged, and whether it was closed. Clones watch the same.
+/// Whether one store was found damaged, and whether it was closed. Clones watch the same store.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Watch(Arc<Watched>);
 
@@ -246,12 +247,12 @@ struct Watched {
 }
 
 impl Watch {
-    /// Runs `work`, which reads the store, and makes a panic of redb an error. Once the store was closed,
-    /// whose files another process may have by then, nothing is read any more.
+    /// Runs `work`, which uses the store, and turns a panic of redb into an error. Nothing is read
+    /// once the store is closed, because another process may have its files by then.
     ///
-    /// redb says of itself that reading a file altered since it wrote it may panic. Neither a caller
-    /// that looks a key up nor the folder should die of that. `work` must not leave anything changed
-    /// in memory that is used after it failed.
+    /// redb documents that it may panic when it reads a file that was altered. Such a panic must
+    /// end neither a caller that looks a key up nor the fold worker. `work` must not leave changes
+    /// in memory that are used after it failed.
     pub(crate) fn guarded<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         if self.0.closed.load(Ordering::Acquire) {
             return Err(Error::new(ErrorKind::Closed, "the store was closed"));
@@ -276,10 +277,10 @@ impl Watch {
     }
 }
 
-/// An open redb file. [`close`](Self::close) ends it in order; dropping it ends it as a crash would,
-/// with nothing written: what is dropped failed, or is damaged, or was never ours.
+/// An open redb file. [`close`](Self::close) ends it in order. A drop ends it as a crash would,
+/// with nothing written: a dropped file failed, is damaged, or was only read.
 ///
-/// Every commit carries all that a quick open needs, so a crash costs nothing.
+/// Every commit includes all that a quick open needs, so a crash costs nothing.
 pub(crate) struct Handle {
     database: Option<redb::Database>,
     /// [`PANICS`] when it was opened.
@@ -288,8 +289,8 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    /// Opens what the backend holds; an empty backend becomes a new, empty file. With `check` redb
-    /// reads and verifies all of it.
+    /// Opens the file of the backend. An empty one becomes a new, empty database. With `check` redb
+    /// reads and verifies the whole file.
     pub(crate) fn open(backend: Backend, cache_bytes: usize, check: bool) -> Result<Self> {
         quiet_panics::install();
         let watch = Watch::default();
@@ -304,14 +305,14 @@ impl Handle {
         Ok(Self { database: Some(database), panics, watch })
     }
 
-    /// For all that uses the database.
+    /// Guards every use of the database.
     pub(crate) fn watch(&self) -> &Watch {
         &self.watch
     }
 
-    /// Closes the file. Where damage was seen it ends as a crash would: redb's closing commit, on a
-    /// damaged list of free pages, panics in a destructor while it unwinds, which no `catch_unwind`
-    /// survives, and nothing is lost without it.
+    /// Closes the file. After damage the file ends as in a crash, without redb's closing commit: on
+    /// a damaged list of free pages that commit panics in a destructor during unwinding, and no
+    /// `catch_unwind` survives that. Nothing is lost without it.
     pub(crate) fn close(mut self) -> Result<()> {
         if self.watch.found_damage() {
             return Ok(());
@@ -337,15 +338,15 @@ impl Drop for Handle {
         self.watch.0.closed.store(true, Ordering::Release);
         let Some(database) = self.database.take() else { return };
         if PANICS.load(Ordering::Relaxed) != self.panics {
-            // A panic may have poisoned redb's locks, on which its drop panics again; while
-            // unwinding, as below, that ends the process. Whichever database it was: leaking one
-            // costs memory and a file handle.
+            // A panic may have poisoned redb's locks, and then its drop panics again. During
+            // unwinding, as below, that ends the process. So the database is leaked, even if
+            // another one panicked: that costs memory and a file handle.
             std::mem::forget(database);
             return;
         }
-        // A dropped redb database writes a last commit, which on a damaged file can panic twice and
-        // so abort the process. It does not while a panic unwinds; `resume_unwind` is one that
-        // reaches no panic hook.
+        // A dropped redb database writes a last commit, which can panic twice on a damaged file and
+        // so abort the process. It writes none while a panic unwinds. `resume_unwind` unwinds
+        // without calling a panic hook.
         if cfg!(panic = "unwind") && !std::thread::panicking() {
             let _ = panic::catch_unwind(AssertUnwindSafe(move || {
                 let _dropped_in_unwinding = database;
@@ -358,7 +359,7 @@ impl Drop for Handle {
 /// An error of redb as one of ours.
 pub(crate) fn failed(error: impl Into<redb::Error>) -> Error {
     match error.into() {
-        // A page number beyond the end of the file: no page that redb wrote has one.
+        // A page number beyond the end of the file: redb never writes one.
         redb::Error::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             Error::caused_by(ErrorKind::Corrupted, "store.redb ends before a page in use", error)
         }
@@ -374,8 +375,8 @@ pub(crate) fn failed(error: impl Into<redb::Error>) -> Error {
             ErrorKind::StoreForeign,
             "store.redb has a format of redb that is older than any store",
         ),
-        // Everything else says that the file is not what it was when redb wrote it: a table of
-        // other types or gone, an order broken, a format that this store never had.
+        // Any other error means that the file changed after redb wrote it: a table is gone or has
+        // other types, an order is broken, or the format is one that this store never had.
         other => Error::corrupted(format!("store.redb: {other}")),
     }
 }

@@ -16,14 +16,14 @@ pub(crate) struct Tables {
     pub(crate) runs: ReadOnlyTable<u64, Bytes>,
     pub(crate) open: ReadOnlyTable<u128, Bytes>,
     pub(crate) checkpoints: ReadOnlyTable<u128, Bytes>,
-    /// For all that reads them.
+    /// Guards every read of the tables.
     pub(crate) watch: Watch,
 }
 
 impl Tables {
     pub(crate) fn open(database: &Handle) -> Result<Self> {
         let snapshot = database.begin_read().map_err(failed)?;
-        // The tables are created together: without this one it is no store of ours.
+        // All tables are created together, so a file without this one is not a store.
         let state = snapshot.open_table(STATE).map_err(|error| match error {
             TableError::Storage(_) => failed(error),
             other => Error::new(ErrorKind::StoreForeign, other.to_string()),
@@ -39,7 +39,7 @@ impl Tables {
 }
 
 impl Tables {
-    /// The bytes of a checkpoint; `None` when the key has no such one here.
+    /// The bytes of a checkpoint. `None` when the key has none here, or another.
     pub(crate) fn checkpoint(
         &self,
         hash: KeyHash,

@@ -1,9 +1,8 @@
 //! Writes of the store file on their way to the disk.
 //!
-//! redb hands its pages over one by one and in no order, thousands of 16 KiB for a fold. Nothing
-//! needs them on the disk before the next sync, so they are kept until then, sorted, and written
-//! past the page cache in as few and as large pieces as they make: the copy into the page cache was half
-//! of the processor time of a fold.
+//! redb writes its pages one by one and in no order: thousands of 16 KiB for a fold. The disk needs
+//! them only at the next sync. So they are kept until then, sorted, and written past the page cache
+//! in few and large pieces: the copy into the page cache took half of the processor time of a fold.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,13 +13,13 @@ use parking_lot::{RwLock, RwLockUpgradableReadGuard};
 
 use crate::embedded::disk::{AlignedBuffer, BLOCK, Caching, Directory, DiskFile};
 
-/// The bytes that are kept before they are written without a sync.
+/// When this many bytes are kept, they are written without a sync.
 const KEPT_BYTES: usize = 8 << 20;
 /// The largest single write: the journal waits behind it.
 const WRITE_BYTES: usize = 256 << 10;
 
-/// The store file: one handle through the page cache, for reads and for what is not made of whole
-/// blocks, and one past it, for everything else.
+/// The store file: one handle through the page cache, for reads and for writes of partial blocks,
+/// and one past it, for all other writes.
 ///
 /// The two never write the same block: redb writes its header, alone in the first page, in part, and
 /// all other pages whole.
@@ -30,15 +29,16 @@ pub(crate) struct StoreFile {
     direct: Arc<dyn DiskFile>,
     /// Whether `kept` has anything: lets readers pass without its lock.
     keeping: AtomicBool,
-    /// Locked for reading while it is written to the disk, so that readers need not wait for that.
+    /// Locked only for reading while it is written to the disk, so that readers do not wait for
+    /// that.
     kept: RwLock<Kept>,
 }
 
-/// Whole blocks that redb believes written.
+/// Whole blocks that redb takes as written.
 #[derive(Debug, Default)]
 struct Kept {
     bytes: AlignedBuffer,
-    /// By place in the file: where in `bytes`, and how long. No two overlap.
+    /// By offset in the file: the place in `bytes`, and the length. No two pieces overlap.
     pieces: BTreeMap<u64, Piece>,
 }
 
@@ -49,7 +49,7 @@ struct Piece {
 }
 
 impl StoreFile {
-    /// The file at `path`, which `buffered` is open on.
+    /// The file `name` in `dir`, on which `buffered` is open.
     pub(crate) fn open(
         dir: &dyn Directory,
         name: &str,
@@ -82,8 +82,8 @@ impl StoreFile {
         self.buffered.read_at(offset, out)
     }
 
-    /// Keeps whole blocks until the next sync, or until there are many; an error of the disk may
-    /// come as late as that.
+    /// Keeps whole blocks until the next sync, or until there are many. An error of the disk may
+    /// come only then.
     pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut kept = self.kept.write();
         if let Some((start, piece)) = kept.overlapping(offset, bytes.len()) {
@@ -117,8 +117,8 @@ impl StoreFile {
         self.buffered.sync()
     }
 
-    /// Writes everything that is kept. After an error all of it stays, so that no read finds older
-    /// bytes; redb writes nothing more.
+    /// Writes all kept bytes. After an error they stay, so that no read finds older bytes. redb
+    /// writes nothing more then.
     fn write_out(&self) -> io::Result<()> {
         let kept = self.kept.upgradable_read();
         let mut gathered = AlignedBuffer::default();
@@ -150,7 +150,7 @@ impl Kept {
         &self.bytes[piece.start..piece.start + piece.len]
     }
 
-    /// The first piece that has bytes of the `len` from `offset` on.
+    /// The last piece that overlaps the `len` bytes from `offset` on.
     fn overlapping(&self, offset: u64, len: usize) -> Option<(u64, Piece)> {
         let (start, piece) = self.pieces.range(..offset + len as u64).next_back()?;
         (start + piece.len as u64 > offset).then_some((*start, *piece))

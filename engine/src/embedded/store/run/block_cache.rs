@@ -1,4 +1,4 @@
-//! Verified blocks that were read, kept for the lookups to come.
+//! A cache of verified blocks.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -9,8 +9,8 @@ use quick_cache::{OptionsBuilder, Weighter};
 use crate::embedded::store::run::Block;
 use crate::semantics::key::BuildHasher;
 
-/// A bounded cache. A run never changes and its number is never used again, so neither does what is
-/// held of it; blocks of runs that are gone are driven out in time.
+/// A bounded cache. A listed run never changes and its number is never used again, so a cached
+/// block stays right. Blocks of removed runs are driven out in time.
 #[derive(Debug)]
 pub(crate) struct BlockCache(Cache<BlockId, Arc<Block>, Weight, BuildHasher>);
 
@@ -33,7 +33,7 @@ struct Weight;
 
 impl Weighter<BlockId, Arc<Block>> for Weight {
     fn weight(&self, _: &BlockId, block: &Arc<Block>) -> u64 {
-        /// The overhead of the cache and of the allocator, about.
+        /// About the overhead of the cache and of the allocator.
         const ENTRY: usize = 96;
         (ENTRY + block.bytes().len()) as u64
     }
@@ -44,9 +44,9 @@ impl BlockCache {
     pub(crate) fn new(bytes: usize) -> Self {
         /// About what a block takes.
         const USUAL: usize = 3_500;
-        /// More are made room for when they come.
+        /// Room for this many items is allocated at once. The cache grows when more come.
         const MOST_ITEMS: usize = 1 << 20;
-        /// About how many threads look into it at once.
+        /// About the number of threads that use the cache at once.
         const SHARDS: usize = 16;
         let options = OptionsBuilder::new()
             .estimated_items_capacity((bytes / USUAL).min(MOST_ITEMS))

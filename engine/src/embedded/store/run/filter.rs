@@ -1,9 +1,9 @@
 //! A blocked Bloom filter: says of a hash "not in this run" or "maybe".
 //!
 //! Every hash sets 8 bits within one line of 512 bits, a cache line. Source: Putze, Sanders,
-//! Singler, "Cache-, Hash- and Space-Efficient Bloom Filters", 2007. The lines partition the range
-//! of hashes like a run's blocks do. Stored in pieces, so that loading one takes no more memory than
-//! the filter.
+//! Singler, "Cache-, Hash- and Space-Efficient Bloom Filters", 2007. The lines divide the range of
+//! hashes as the blocks of a run do. A filter is stored in pieces, so that loading it takes only
+//! the memory of the filter and of one piece.
 //!
 //! A piece: checksum u64 | run u64 | piece u32 | lines of the whole filter u32 | lines × 64 bytes.
 
@@ -17,7 +17,7 @@ const LINE_BYTES: usize = 64;
 const PIECE_HEAD: usize = 24;
 /// Lines of a full piece: 64 KiB.
 const PIECE_LINES: u32 = 1024;
-/// Tells pieces from other sealed values.
+/// Keeps the checksums of pieces apart from those of other values.
 const FILTER_SEED: u64 = 0x6669_6c74;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,7 +29,7 @@ pub(crate) struct Filter {
     lines: Vec<Line>,
 }
 
-/// Which of `parts` equal shares of the range of hashes `hash` is in. Hashes are uniform.
+/// The share that `hash` is in, of `parts` equal shares of the range of hashes. Hashes are uniform.
 pub(crate) fn part(hash: KeyHash, parts: u32) -> u32 {
     // Below 2^64 × 2^32: no overflow, and less than `parts` after the shift.
     (((hash.0 >> 64) * u128::from(parts)) >> 64) as u32
@@ -100,7 +100,7 @@ impl Filter {
         seal(&mut out[start..], seed ^ FILTER_SEED);
     }
 
-    /// Verifies a stored piece and takes it in.
+    /// Verifies a stored piece and adds its lines.
     pub(crate) fn decode_piece(
         &mut self,
         piece: u32,
@@ -183,7 +183,7 @@ mod tests {
         }));
     }
 
-    /// Stored filters hold them: other places are another format.
+    /// Stored filters contain these bits: other places are another format.
     #[test]
     fn the_bits_of_a_hash_are_where_they_always_were() {
         let low = (0..7).fold(0, |low, index| low | (index + 1) << (9 * index));

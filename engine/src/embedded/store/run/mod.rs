@@ -1,17 +1,17 @@
 //! Runs: sorted, immutable indexes from hash to locator, each in a [file](crate::embedded::store::file_set) of its own.
 //!
-//! A run is blocks that partition the range of hashes into equal shares, so a hash itself says
-//! which block would hold it, and the blocks cover the whole range because there are as many as the
-//! catalog says. Every block is stored, an empty one too, and says whose it is; one that is missing or
-//! another's is corruption, never "absent".
+//! The blocks of a run divide the range of hashes into equal shares. So a hash alone determines its
+//! block, and the number of blocks in the catalog ensures that they cover the whole range. Every
+//! block is stored, even an empty one, and names its run and its number. A missing block, or
+//! another in its place, is corruption, never "absent".
 //!
 //! ```text
 //! blocks × (checksum u64 | run u64 | block u32 | blocks u32 | count u32 | count × (hash u128, locator u64))
 //! | starts: checksum u64 | run u64 | (blocks + 1) × u32, the entries before each block, and of all
 //! | the filter's pieces
 //! ```
-//! The starts say where in the file a block is. They are believed without their checksum until they are
-//! loaded: a block that is read in a wrong place is not the one that was looked for, and says so.
+//! The starts tell the place of each block in the file. They are used without their checksum until
+//! they are loaded: a block that is read from a wrong place fails its own checks.
 
 pub(crate) mod block_cache;
 pub(crate) mod filter;
@@ -36,7 +36,7 @@ const MOST_ENTRIES: u32 = 4096;
 const HEAD: usize = 28;
 const ENTRY: usize = 24;
 const STARTS_HEAD: usize = 16;
-/// Tells starts from other sealed values.
+/// Keeps the checksum of the starts apart from those of other values.
 const STARTS_SEED: u64 = 0x7374_6172;
 /// The bytes that are gathered before a write.
 const WRITE_BYTES: usize = 1 << 20;
@@ -47,7 +47,7 @@ pub(crate) struct Entry {
     pub(crate) locator: Locator,
 }
 
-/// The blocks that a run of `entries` has.
+/// The number of blocks of a run with `entries` entries.
 pub(crate) fn blocks_for(entries: u32) -> u32 {
     entries.div_ceil(ENTRIES_PER_BLOCK).max(1)
 }
@@ -89,7 +89,8 @@ impl Block {
 
     pub(crate) fn find(&self, hash: KeyHash, blocks: u32) -> Option<Locator> {
         let entries = self.slice();
-        // Hashes are uniform: where it is within the block's share of them, it is among the entries.
+        // Hashes are uniform: a hash is about as far among the entries as in the block's share of
+        // the range.
         let within = ((hash.0 >> 64) as u64).wrapping_mul(u64::from(blocks));
         let guess = (u128::from(within) * entries.len() as u128) >> 64;
         let (before, behind) = entries.split_at(guess as usize);
@@ -111,7 +112,7 @@ impl Block {
     }
 
     fn slice(&self) -> &[[u8; ENTRY]] {
-        // `decode` saw to it that nothing is left over.
+        // `decode` has checked that no byte is left over.
         self.bytes[HEAD..].as_chunks().0
     }
 }
@@ -126,10 +127,10 @@ fn entry_of(bytes: &[u8; ENTRY]) -> Entry {
     }
 }
 
-/// The entries before each block of a run, and of all.
+/// For each block of a run the number of entries before it; at the end the number of all entries.
 pub(crate) type Starts = Arc<[u32]>;
 
-/// Where a run's starts are in its file.
+/// The place of a run's starts in its file.
 fn starts_at(meta: &RunMeta) -> u64 {
     u64::from(meta.blocks) * HEAD as u64 + u64::from(meta.entries) * ENTRY as u64
 }
@@ -143,7 +144,7 @@ pub(crate) fn file_len(meta: &RunMeta) -> u64 {
     filter_at(meta) + filter::stored_len(meta.lines)
 }
 
-/// A run that is read.
+/// Reads a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RunReader<'a> {
     meta: &'a RunMeta,
@@ -203,7 +204,7 @@ impl<'a> RunReader<'a> {
         Ok(filter)
     }
 
-    /// Copies the file. Durable, but for its name.
+    /// Copies the file. The copy is durable, its name is not.
     pub(crate) fn copy_to(&self, target: &dyn Directory, copied: &mut Copied<'_>) -> Result<()> {
         self.file.copy_to(target, file_len(self.meta), copied)
     }
@@ -213,7 +214,7 @@ impl<'a> RunReader<'a> {
     }
 }
 
-/// A run whose file is durable, but for its name.
+/// A run whose file is durable, but not the file's name.
 #[derive(Clone, Debug)]
 pub(crate) struct Written {
     pub(crate) meta: RunMeta,
@@ -230,10 +231,11 @@ pub(crate) struct RunWriter {
     filter: Filter,
     starts: Vec<u32>,
     entries: u32,
-    /// Where the buffer goes.
+    /// The place of the buffer in the file.
     offset: u64,
     buffer: Vec<u8>,
-    /// Where in the buffer the block begins that is being filled, its head not yet made.
+    /// The start, in the buffer, of the block that is being filled. The head of the block is not
+    /// made yet.
     block: usize,
     file: NewFile,
 }
@@ -269,7 +271,7 @@ impl RunWriter {
         Ok(())
     }
 
-    /// Makes what was pushed so far durable, so that the end does not take long.
+    /// Makes the sealed blocks durable, so that [`finish`](Self::finish) does not take long.
     pub(crate) fn sync(&mut self) -> Result<()> {
         let unsealed = self.buffer.split_off(self.block);
         self.write()?;
@@ -277,10 +279,10 @@ impl RunWriter {
         self.file.sync()
     }
 
-    /// Writes what is left and makes it durable, but for the file's name.
+    /// Writes the rest and makes the run durable, but not the file's name.
     pub(crate) fn finish(mut self) -> Result<Written> {
         self.seal_blocks_before(self.meta.blocks)?;
-        // The head of one more.
+        // Without the head of a further block.
         self.buffer.truncate(self.block);
         self.meta.entries = self.entries;
         let mut starts = Vec::with_capacity(STARTS_HEAD + self.starts.len() * 4);
@@ -300,7 +302,8 @@ impl RunWriter {
 
     /// Seals the block being filled, and empty ones after it, until `block` is the one to fill.
     fn seal_blocks_before(&mut self, block: u32) -> Result<()> {
-        // `starts` has one for each block up to the one being filled: at most as many as blocks.
+        // `starts` has one entry for each block up to the one being filled: at most as many as
+        // blocks.
         while self.starts.len() as u32 <= block {
             let number = self.starts.len() as u32 - 1;
             let count = ((self.buffer.len() - self.block - HEAD) / ENTRY) as u32;
@@ -325,7 +328,7 @@ impl RunWriter {
         if self.buffer.len() >= WRITE_BYTES { self.write() } else { Ok(()) }
     }
 
-    /// Writes the buffer, which no block is being filled in.
+    /// Writes the buffer. No block in it may be unsealed.
     fn write(&mut self) -> Result<()> {
         self.file.write(self.offset, &self.buffer)?;
         self.offset += self.buffer.len() as u64;
@@ -415,7 +418,7 @@ mod tests {
         }
     }
 
-    /// Not as hashes are, and found all the same: at both ends, and side by side.
+    /// The entries are not uniform, as hashes are: they are at both ends and side by side.
     #[test]
     fn a_block_is_searched_wherever_its_entries_are() {
         let ends = [0, 1, 2, u128::MAX - 1, u128::MAX].map(KeyHash);

@@ -1,4 +1,4 @@
-//! What was folded comes back, whatever was merged, swept, copied or reopened since.
+//! Folded records come back, whatever was merged, swept, copied or reopened since.
 
 use super::*;
 
@@ -57,7 +57,7 @@ fn the_newest_life_of_a_key_wins_whatever_its_bucket() {
     assert_eq!(fixture.response(3).unwrap(), b"third");
     let mut fixture = fixture.reopen();
     assert_eq!(fixture.response(3).unwrap(), b"third");
-    // A record that had expired when it was folded is not stored, but ends the open one.
+    // A record that had expired when it was folded is not stored, but its open record is removed.
     fixture.fold(vec![(key(3), Some(in_flight(&key(3), 50)))]);
     fixture.time = 6_000;
     let report = fixture.fold(vec![(key(3), Some(completed(&key(3), 50, 6_000, b"late")))]);
@@ -96,7 +96,7 @@ fn open_records_live_until_they_end() {
     assert!(!fixture.store.view().has_expired_orphans(Time(599)));
     assert!(fixture.store.view().has_expired_orphans(Time(600)));
     fixture.time = 1_000_000;
-    // By a fold, not by a sweep: the journal may still hold changes of it.
+    // A fold removes it, not a sweep: the journal may still hold changes of it.
     fixture.sweep();
     assert_eq!(fixture.store.view().open_count(), 3);
     assert!(fixture.store.view().has_expired_orphans(Time(1_000_000)));
@@ -141,7 +141,7 @@ fn merging_keeps_every_answer_and_leaves_few_runs() {
     assert_eq!(all_answers(&fixture, 1100), before);
 }
 
-/// Lives of one key that expire in one bucket: runs list them all, their merge only the last.
+/// Records of one key that expire in one bucket: the runs list all of them, a merged run the last.
 #[test]
 fn of_the_lives_of_a_key_a_merge_keeps_the_newest() {
     let mut fixture = Fixture::new();
@@ -172,7 +172,7 @@ fn levels_are_merged_four_by_four_and_quiet_buckets_to_one() {
     }
     assert!(fixture.store.merge_step(1000).unwrap());
     assert_eq!(fixture.store.view().runs(), 1);
-    // A single run is as merged as it gets.
+    // A single run needs no merge.
     assert!(!fixture.store.merge_step(1000).unwrap());
     assert!((0..50).all(|number| fixture.response(number).unwrap() == b"x"));
 }
@@ -186,7 +186,7 @@ fn a_merge_cut_short_is_dropped_and_done_again() {
     let before = all_answers(&fixture, 800);
     assert!(fixture.store.merge_step(50).unwrap());
     assert!(fixture.store.merge_step(50).unwrap());
-    // As a crash leaves it: the file of a store that is still open.
+    // As after a crash: the file of a store that is still open.
     let crashed = Dir::new();
     std::fs::copy(fixture.dir.file(), crashed.file()).unwrap();
     for path in fixture.dir.files(|_| true) {
@@ -206,7 +206,7 @@ fn a_merge_cut_short_is_dropped_and_done_again() {
     assert_eq!((fixture.store.view().runs(), fixture.dir.run_files().len()), (1, 1));
     assert_eq!(all_answers(&fixture, 800), before);
 
-    // A bucket that expires takes its merge along.
+    // When a bucket expires, its merge ends, too.
     fixture.fold_completed(800..900, 9_000, b"x");
     for _ in 0..4 {
         fixture.fold_completed(900..950, 9_000, b"x");
@@ -278,7 +278,7 @@ fn a_copy_has_every_answer_and_its_own_identity() {
     for round in 0..6 {
         fixture.fold_completed(round * 100..round * 100 + 100, 5_000 + round * 500, &[3; 2000]);
     }
-    // More than is copied at once.
+    // More bytes than are copied at once.
     fixture.fold_completed(2_000..2_700, 9_000, &[4; 2000]);
     fixture.fold(vec![(key(5_000), Some(orphan(&key(5_000), 1, 5)))]);
     assert!(fixture.store.merge_step(50).is_ok());
@@ -298,8 +298,7 @@ fn a_copy_has_every_answer_and_its_own_identity() {
     assert_eq!(fixture.get(1050), None);
 }
 
-/// The last bytes of a fold share no block with the first of the next, and what a fold left that did
-/// not commit is written over.
+/// Two folds share no block, and the next fold overwrites the bytes of a fold that did not commit.
 #[test]
 fn folds_append_and_what_none_lists_goes() {
     let mut fixture = Fixture::new();
@@ -336,7 +335,7 @@ fn folds_append_and_what_none_lists_goes() {
     fixture.time = 5_000;
     assert_eq!(fixture.sweep().files, 1);
     assert_eq!(lengths(&fixture), [4096]);
-    // Expired and swept, but for its file, in a process that ended before.
+    // Expired and swept, by a process that ended before it removed the file.
     let leftover = fixture.dir.0.join("records-0000000000001388");
     std::fs::write(&leftover, b"expired").unwrap();
     let fixture = fixture.reopen();
@@ -344,7 +343,7 @@ fn folds_append_and_what_none_lists_goes() {
     assert_eq!(fixture.response(25).unwrap(), b"z");
 }
 
-/// However far off records expire, a fold writes to few files.
+/// A fold writes to few files, however far off its records expire.
 #[test]
 fn far_off_records_share_wide_buckets() {
     let mut fixture = Fixture::new();
@@ -360,12 +359,12 @@ fn far_off_records_share_wide_buckets() {
     assert!((0..4_000).all(|number| fixture.get(number).is_some()));
     fixture.time = 2_000 * hour;
     let report = fixture.sweep();
-    // Of those that have expired, all but a sixth of the time that they lived.
+    // All expired records, except those of the last sixth of the time.
     assert!((1_660..=2_000).contains(&report.completed), "{report:?}");
     assert!((2_000..4_000).all(|number| fixture.get(number).is_some()));
 }
 
-/// No view keeps the file of a bucket open once it was swept: its space is given back.
+/// No view keeps the file of a swept bucket open, so its space is given back.
 #[test]
 fn what_is_swept_is_let_go_of_at_once() {
     let mut fixture = Fixture::new();

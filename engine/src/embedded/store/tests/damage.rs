@@ -1,4 +1,4 @@
-//! Damage is an error, never an absence, and a file that is refused is left as it was.
+//! Damage is an error, never an absence, and a refused file is left as it was.
 
 use ::redb::ReadableTable;
 
@@ -87,7 +87,7 @@ fn damaged_and_missing_rows_are_never_taken_for_absence() {
     assert_eq!(fixture.get(5_000), None);
     let fixture = filled().tamper_records(|bytes| bytes.truncate(100)).unwrap();
     corrupted(fixture.try_get(5));
-    // Each record where another belongs, which is as long.
+    // Each record in the place of another of the same length.
     let mut fixture = Fixture::new();
     fixture.fold_completed(10..99, 5_000, b"response");
     let fixture = fixture
@@ -103,7 +103,8 @@ fn damaged_and_missing_rows_are_never_taken_for_absence() {
     std::fs::remove_file(&dir.record_files()[0]).unwrap();
     refused(&dir, ErrorKind::Corrupted);
 
-    // A filter costs reads, no answer. So do the starts, for which a right place is known.
+    // A damaged filter costs only reads. Damaged starts do, too, where the place of a block is
+    // right.
     let filter = BLOCKS + 16 + 4 * 4 + 60;
     for damaged in [filter, BLOCKS + 3] {
         let mut fixture = filled().tamper_runs(|bytes| bytes[damaged] ^= 1).unwrap();
@@ -114,7 +115,7 @@ fn damaged_and_missing_rows_are_never_taken_for_absence() {
         assert!((0..300).all(|number| fixture.response(number).unwrap() == b"response"));
         assert_eq!(fixture.get(5_000), None);
     }
-    // Starts that are wrong lead nowhere.
+    // Wrong starts lead to no block.
     for damage in [&[0xff; 8][..], &[9, 0, 0, 0, 3, 0, 0, 0]] {
         let starts = BLOCKS + 16..BLOCKS + 24;
         let fixture = filled().tamper_runs(|bytes| bytes[starts.clone()].copy_from_slice(damage));
@@ -153,8 +154,8 @@ fn damaged_and_missing_rows_are_never_taken_for_absence() {
     assert_eq!(fixture.store.view().open_records().unwrap_err().kind(), ErrorKind::Corrupted);
 }
 
-/// The checksum of a record holds in its place alone: an earlier life of a key is not taken for the
-/// present one, whether it comes from elsewhere in the file or from the same place in another.
+/// A record is valid only in its place: an earlier record of a key is not taken for the present
+/// one, whether it comes from elsewhere in the file or from the same place in another file.
 #[test]
 fn an_earlier_life_in_the_place_of_a_record_is_damage() {
     let lives = |expiries: [u64; 2]| {
@@ -177,7 +178,8 @@ fn an_earlier_life_in_the_place_of_a_record_is_damage() {
     assert_eq!(found.unwrap_err().kind(), ErrorKind::Corrupted);
 }
 
-/// An old version of a row that came back with a page is noticed although its checksum holds.
+/// An old version of a row, which came back with its page, is noticed although its checksum is
+/// right.
 #[test]
 fn stale_rows_do_not_add_up() {
     let mut fixture = Fixture::new();
@@ -352,8 +354,8 @@ fn is_sound(dir: &Dir) -> bool {
     Store::verify(&dir.handle(), CACHE, OPEN_FILES, &mut found).is_ok() && found.is_sound()
 }
 
-/// Whatever happens to single pages of the store file or of a run, answers are right or errors: a page
-/// of noise, one flipped bit, a page that holds what belongs into another.
+/// Answers are right or errors, whatever happens to single pages of the store file or of a run: a
+/// page of noise, one flipped bit, a page in the place of another.
 #[test]
 fn rot_gives_errors_or_right_answers_and_refused_files_stay_untouched() {
     let mut fixture = Fixture::new();
@@ -425,7 +427,7 @@ fn rot_gives_errors_or_right_answers_and_refused_files_stay_untouched() {
     assert!(outcomes.iter().all(|count| *count > 0), "{outcomes:?}");
 }
 
-/// A file of the size of several regions is too large for a test, its header is not.
+/// A file of several regions is too large for a test, so only its header is checked.
 #[test]
 fn a_file_is_as_long_as_its_layout_says_or_refused() {
     let dir = Dir::new();

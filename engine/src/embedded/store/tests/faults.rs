@@ -25,7 +25,7 @@ fn an_old_view_keeps_its_answers_and_a_closed_store_says_so() {
     assert!(fixture.get(7).is_none());
     assert!(old.get(hash(&key(7)), &key(7)).unwrap().is_some());
     fixture.store.close().unwrap();
-    // Whether its answer would be in memory or not, and never "absent".
+    // A closed view refuses every key, in memory or not, and never says "absent".
     for number in [7, 8, 1000] {
         let refused = old.get(hash(&key(number)), &key(number));
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::Closed);
@@ -63,7 +63,7 @@ fn a_swept_file_that_is_gone_already_is_fine_and_one_that_stays_is_an_error() {
         let file = &fixture.dir.record_files()[0];
         std::fs::remove_file(file).unwrap();
         if !gone {
-            // No file, so that it cannot be removed as one.
+            // A directory, which cannot be removed as a file.
             std::fs::create_dir(file).unwrap();
         }
         fixture.store.sweep(Time(fixture.time)).unwrap();
@@ -87,7 +87,7 @@ fn damage_that_a_copy_finds_is_that_of_the_original() {
     assert!(std::fs::read(fixture.dir.file()).unwrap() == before, "closed as by a crash");
 }
 
-/// A disk whose writes and syncs fail from a certain one on, and whose reads fail when told to.
+/// A disk whose writes and syncs fail from a certain one on, and whose reads fail on demand.
 #[derive(Debug)]
 struct Failing {
     dir: Arc<dyn Directory>,
@@ -185,8 +185,8 @@ impl Directory for Failing {
     }
 }
 
-/// Creation, opening and a fold, with a fault at each of their writes and syncs: what failed is
-/// never claimed, nothing folded before is lost, and the file opens again.
+/// Creation, opening and a fold, with a fault at each of their writes and syncs: a failed change is
+/// never reported as done, nothing folded before is lost, and the file opens again.
 #[test]
 fn a_fault_at_any_write_loses_nothing_that_was_claimed() {
     let mut outcomes = [0; 4];

@@ -1,4 +1,4 @@
-//! What the tests of the store share.
+//! Helpers of the store's tests.
 
 mod answers;
 mod damage;
@@ -23,7 +23,7 @@ const OPEN_FILES: usize = 8;
 /// Bucket width of the tests, in ms.
 const WIDTH: u64 = 1000;
 
-/// A directory that is removed in the end.
+/// A directory that is removed at the end.
 pub(super) struct Dir(PathBuf);
 
 impl Dir {
@@ -87,7 +87,7 @@ fn open(dir: &Dir) -> Result<Store> {
     open_on(&dir.handle(), CACHE)
 }
 
-/// All of what an open does with a store, whose journal has everything.
+/// Everything that an open does with a store whose journal is complete.
 fn open_on(dir: &Arc<dyn Directory>, cache_bytes: usize) -> Result<Store> {
     let mut inspected = Store::inspect(dir, cache_bytes, OPEN_FILES)?;
     let leftovers = inspected.leftovers(u64::MAX)?;
@@ -98,7 +98,7 @@ fn open_on(dir: &Arc<dyn Directory>, cache_bytes: usize) -> Result<Store> {
     Ok(store)
 }
 
-/// Copies what the store shows, as a backup does.
+/// Copies the store, as a backup does.
 fn copy(store: &Store, target: &Dir, change: impl FnOnce(&mut StoreState)) -> Result<()> {
     store.view().copy_to(&target.handle(), &mut |_| Ok(()), |state| {
         change(state);

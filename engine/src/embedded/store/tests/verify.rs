@@ -1,4 +1,4 @@
-//! Verification: what it counts, what it names, and what stops a copy.
+//! Verification: its counts, the keys that it names, and the damage that stops a copy.
 
 use super::damage::{alter, remove_all};
 use super::*;
@@ -32,18 +32,19 @@ fn verification_counts_what_is_whole_and_names_what_is_not() {
     let last = |bytes: &[u8]| bytes.len() - 1;
     assert_eq!(verified(filled()), (22, 0, vec![]));
 
-    // Each damaged record by its own name.
+    // Each damaged record is reported with its key.
     let (records, damages, keys) = verified(
         filled()
             .tamper_records(|bytes| [8_000, 25_000].iter().for_each(|at| bytes[*at] ^= 1))
             .unwrap(),
     );
     assert_eq!((records, damages, keys), (20, 2, vec![key(0), key(2)]));
-    // Nothing is left to tell a name by.
+    // No key is left to report.
     let (records, damages, keys) =
         verified(filled().tamper_records(|bytes| bytes.truncate(100)).unwrap());
     assert_eq!((records, damages, keys), (2, 20, vec![]));
-    // One block, then the starts, then the filter. Where no start leads to a block it is damaged too.
+    // One block, then the starts, then the filter. A block to which no start leads counts as
+    // damaged.
     let block = 28 + 20 * 24;
     for (damaged, expected) in
         [(block - 1, (2, 1)), (block + 3, (22, 1)), (block + 16, (2, 2)), (block + 30, (22, 1))]
@@ -53,7 +54,7 @@ fn verification_counts_what_is_whole_and_names_what_is_not() {
         assert_eq!((records, damages), expected, "{damaged}");
     }
 
-    // Open fails, and they are named all the same.
+    // Open fails, and the damaged records are named all the same.
     let Fixture { dir, store, .. } = filled();
     store.close().unwrap();
     dir.tamper(|rows| alter(rows, OPEN, last));
@@ -64,7 +65,7 @@ fn verification_counts_what_is_whole_and_names_what_is_not() {
     assert_eq!(keys, [Some(key(1000)), Some(key(1001))]);
 }
 
-/// What verifying the store finds: how many records, and how many damages; or why it does not.
+/// The numbers of records and of damages that a verification finds, or its error.
 fn found(fixture: Fixture) -> Result<(u64, usize)> {
     let Fixture { dir, store, .. } = fixture;
     store.close().unwrap();
@@ -154,15 +155,15 @@ fn a_catalog_that_does_not_add_up_is_one_damage() {
         dir.tamper(change);
         found_in(&dir).unwrap()
     };
-    // The open record is whole, the runs are not known.
+    // The open record is whole. The runs are not known.
     assert_eq!(tampered(|rows| remove_all(rows, RUNS)), (1, 1));
     assert_eq!(tampered(|rows| remove_all(rows, OPEN)), (0, 1));
-    // The damaged record is what does not add up.
+    // One damage: the damaged record is the reason that the records do not add up.
     assert_eq!(tampered(|rows| alter(rows, OPEN, |_| 30)), (0, 1));
     assert_eq!(tampered(|rows| alter(rows, STATE, |_| 30)), (0, 1));
 }
 
-/// Whatever page of the store file is noise: that is damage, not an error.
+/// A page of noise anywhere in the store file is damage, not an error.
 #[test]
 fn verification_survives_a_page_of_noise() {
     let mut fixture = Fixture::new();
@@ -172,7 +173,7 @@ fn verification_survives_a_page_of_noise() {
     store.close().unwrap();
     let whole = std::fs::read(dir.file()).unwrap();
     let (mut noise, mut damaged) = (Noise::new(3), 0);
-    // The first page says what kind of file it is.
+    // Without the first page, which tells the kind of the file.
     for page in (4096..whole.len()).step_by(4096) {
         let used = whole[page..page + 4096].iter().any(|byte| *byte != 0);
         if used {
