@@ -31,19 +31,19 @@ use crate::transaction::{self, Completed, Connection};
 /// }
 /// ```
 pub trait CompleteAttemptIn {
-    /// Completes the execution within `transaction`, which must be one of the database that the store lies
-    /// in: what the transaction changed and the response become durable by one commit, or neither does.
-    /// Retries are told the response as the layer would have stored it, for as long as its policy says.
-    /// Headers that layers between the handler and this one add are not part of it.
+    /// Completes the execution within `transaction`, which must belong to the database of the
+    /// store: the changes of the transaction and the response become durable by one commit, or
+    /// neither does. Retries get the response as the layer would have stored it, for as long as its
+    /// policy says, without the headers that layers between the handler and this one add.
     ///
     /// Commit the transaction, then answer with [`AttemptCompleted::committed`].
     ///
     /// # Errors
-    /// Roll back. `Fenced`, `AlreadyCompleted`: another owner resolved the operation; nothing of the transaction
-    /// may stay. `InvalidInput`: the transaction cannot see the claim, as one in REPEATABLE READ that began
-    /// before it, or belongs to another database. `Unsupported`: the engine is not one of a fleet. `Closed`: the
-    /// execution has ended, or is being completed already. The layer settles what the handler answers then,
-    /// as ever.
+    /// Roll back. `Fenced`, `AlreadyCompleted`: another owner resolved the operation; nothing of
+    /// the transaction may stay. `InvalidInput`: the transaction cannot see the claim, because it
+    /// runs in REPEATABLE READ and began before the claim, or belongs to another database.
+    /// `Unsupported`: the engine is not one of a fleet. `Closed`: the execution has ended, or is
+    /// being completed already. Then the layer settles the answer of the handler as usual.
     fn complete_in<B>(
         &self,
         transaction: &mut impl Connection,
@@ -55,15 +55,15 @@ pub trait CompleteAttemptIn {
 
 /// An execution whose completion is part of a transaction that was not committed yet.
 ///
-/// Dropped, it leaves the end to the layer, which stores the handler's answer unless the transaction was
-/// committed: then what was committed stays.
+/// When it is dropped, the layer ends the execution: it stores the handler's answer, unless the
+/// transaction was committed. Then the committed response stays.
 #[must_use = "commit the transaction, then answer with `committed`"]
 pub struct AttemptCompleted<B> {
     response: Response<B>,
     held: Held,
 }
 
-/// Goes back to the layer, however it ends.
+/// Gives the claim back to the layer, however the completion ends.
 struct Held {
     attempt: Attempt,
     completed: Option<Completed>,

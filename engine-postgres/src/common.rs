@@ -21,7 +21,7 @@ pub(crate) struct Common {
     pub(crate) tls: Option<Tls>,
     pub(crate) known: Known,
     pub(crate) named: Arc<AtomicBool>,
-    /// The store that was opened; every connection must meet the same.
+    /// The store that was opened. Every connection must meet the same one.
     pub(crate) first: RefCell<Option<Met>>,
 }
 

@@ -1,4 +1,4 @@
-//! One connection: statements with a deadline, warnings of the server, and what errors mean.
+//! One connection: statements with a deadline, warnings of the server, and the meaning of errors.
 
 use std::collections::HashMap;
 use std::future::poll_fn;
@@ -17,8 +17,8 @@ use crate::rows::Params;
 use crate::statements::Sql;
 use crate::tls::Tls;
 
-/// How long an answer is waited for before the connection is given up: the server's own bound, which a
-/// wait for a standby does not heed, and some for the way.
+/// How long to wait for an answer before the connection is given up: the server's own bound and
+/// some time for the network. A wait for a standby does not heed the server's bound.
 const PATIENCE: Duration = Duration::from_secs(13);
 
 /// A connection that the handshake accepted.
@@ -35,7 +35,7 @@ impl Connection {
     /// Connects. The future of the connection runs on the runtime's thread until either end closes.
     ///
     /// # Errors
-    /// `Unavailable`, or a refusal that stays.
+    /// `Unavailable`, or a lasting refusal.
     pub(crate) async fn open(
         config: &Config,
         tls: Option<Tls>,
@@ -77,8 +77,8 @@ impl Connection {
         self.client.is_closed()
     }
 
-    /// Warnings so far. A wait for a standby that was cancelled is told by a warning alone: the server
-    /// answers success.
+    /// The number of warnings so far. Only a warning reports that a wait for a standby was
+    /// cancelled: the server answers success.
     pub(crate) fn warnings(&self) -> u64 {
         self.warnings.load(Ordering::Relaxed)
     }
@@ -86,7 +86,7 @@ impl Connection {
     /// Runs a statement of this crate.
     ///
     /// # Errors
-    /// The outcome; with `true` the connection cannot be used any more.
+    /// The failure, and whether the connection is spent.
     pub(crate) async fn run(
         &mut self,
         sql: &Sql,
@@ -103,7 +103,7 @@ impl Connection {
         };
         answer.map_err(|source| {
             if is_forgotten(&source) && self.named.swap(false, Ordering::Relaxed) {
-                // Behind a pooler that gives each transaction another server.
+                // The pooler gives each transaction another server.
                 let context = "the pooler does not keep prepared statements";
                 return (Failure::NotCarriedOut(unavailable(context)), true);
             }
@@ -130,7 +130,7 @@ impl Connection {
         let statement = &self.statements[&sql.text];
         let params: Vec<&(dyn ToSql + Sync)> =
             params.iter().map(|param| &**param as &(dyn ToSql + Sync)).collect();
-        // Complete only with the server's `ReadyForQuery`, behind every notice.
+        // The answer is complete only with the server's `ReadyForQuery`, after every notice.
         self.client.query(statement, &params).await
     }
 
@@ -152,7 +152,7 @@ fn is_warning(notice: &DbError) -> bool {
     notice.parsed_severity() == Some(Severity::Warning) || notice.severity() == "WARNING"
 }
 
-/// The server does not know a statement that was prepared, or knows another by its name.
+/// Whether the server does not know a prepared statement, or knows another one by its name.
 fn is_forgotten(source: &tokio_postgres::Error) -> bool {
     let codes = [SqlState::INVALID_SQL_STATEMENT_NAME, SqlState::DUPLICATE_PSTATEMENT];
     source.code().is_some_and(|code| codes.contains(code))

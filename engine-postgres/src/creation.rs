@@ -19,7 +19,7 @@ pub(crate) async fn create(common: &Common) -> Result<(), Failure> {
         Ok(rows) if !rows.is_empty() => return Ok(()),
         Ok(_) => {}
         Err((failure, _)) if failure.error().kind() == ErrorKind::StoreMissing => {
-            // Another process may be at it: the later one finds the tables.
+            // Another process may make them at the same time: the later one finds the tables.
             let made =
                 connection.batch(&format!("BEGIN; {}; COMMIT", common.statements.creation())).await;
             if let Err((failure, _)) = made {

@@ -16,7 +16,7 @@ const FORMAT: i32 = 1;
 /// The oldest server that has all that the statements use.
 const OLDEST_SERVER: i32 = 140_000;
 
-/// A `statement_timeout` above this would let a statement outlive what it must not.
+/// A statement that may run longer could outlive the tombstone of a freed row.
 const LONGEST_STATEMENT_MS: i64 = 20_000;
 
 /// The store as a connection met it.
@@ -33,16 +33,17 @@ pub(crate) struct Met {
 pub(crate) struct Known {
     /// The instance; 0 before the first is registered.
     pub(crate) instance: AtomicU64,
-    /// The number of the last group of it that changed something and was acknowledged as durable.
+    /// The number of the instance's last group that changed something and was acknowledged as
+    /// durable.
     pub(crate) acknowledged: AtomicU64,
-    /// The server lacks what it had acknowledged.
+    /// The server lacks changes that it had acknowledged.
     pub(crate) lost: AtomicBool,
 }
 
 /// Checks the settings of the server.
 ///
 /// # Errors
-/// `UnsafeStore` when they cannot keep the promise; `Unavailable` on a standby.
+/// `UnsafeStore` when the server could lose acknowledged changes; `Unavailable` on a standby.
 pub(crate) async fn settings(
     connection: &mut Connection,
     statements: &Statements,
@@ -83,7 +84,8 @@ pub(crate) async fn settings(
 }
 
 /// Reads the store, raises the generation of a server that crashed or was promoted since the last
-/// handshake, and looks for what this process knows as acknowledged.
+/// handshake, and checks that the server has the last group that this process knows as
+/// acknowledged.
 ///
 /// # Errors
 /// `StoreMissing`, `StoreNewerFormat`, `StoreForeign`, `HistoryLost`.
@@ -151,8 +153,8 @@ async fn read(
     Ok((met, row.try_get(9).unwrap_or(None)))
 }
 
-/// After a crash or a promotion: whether the last acknowledged group is there. The log of a server is
-/// sequential: if that is there, every earlier one is.
+/// Checks, after a crash or a promotion, whether the last acknowledged group is there. The log of a
+/// server is sequential: if that group is there, every earlier one is.
 async fn compare(
     connection: &mut Connection,
     statements: &Statements,
@@ -164,8 +166,8 @@ async fn compare(
     if instance == 0 {
         return Ok(());
     }
-    // ORDER: before the mark is read. Another connection to the same server may have a group acknowledged in
-    // between, which the snapshot of this statement does not show.
+    // ORDER: loaded before the mark is read. Another connection to the same server may have a group
+    // acknowledged in between, which the snapshot of the statement does not show.
     let acknowledged = known.acknowledged.load(Ordering::SeqCst);
     let params: Params<'_> =
         vec![Box::new(signed(instance)), Box::new(met.generation), Box::new(met.boot)];

@@ -17,7 +17,7 @@ use crate::handshake::{self, Met};
 use crate::rows::{self, Gate, Hash, Params, Shut, signed, unsigned};
 use crate::statements::{Sql, Statements};
 
-/// How often an open is tried again that was not carried out.
+/// How often an open that was not carried out is tried again.
 const OPEN_TRIES: u64 = 10;
 
 /// A gated read is not bound to a time: it changes nothing.
@@ -31,7 +31,7 @@ pub(crate) struct Lane {
     connection: Option<Connection>,
     /// The store as this connection met it.
     met: Option<Met>,
-    /// Whether the last group met rows: one of replays is followed by more of them.
+    /// Whether the last group met rows. A group of replays is followed by more of them.
     meets: bool,
 }
 
@@ -40,12 +40,13 @@ impl Lane {
         Self { common, connection: None, met: None, meets: false }
     }
 
-    /// The next request makes a connection.
+    /// Drops the connection. The next request makes another.
     pub(crate) fn disconnect(&mut self) {
         self.connection = None;
     }
 
-    /// Of many that open at once one may raise the generation under the others, and one makes the tables.
+    /// Opens the store. Of many processes that open at once, one may raise the generation under the
+    /// others, and one makes the tables, so the others try again.
     pub(crate) async fn open(&mut self, new: &NewInstance) -> Answered<Opened> {
         let mut tries = 0;
         loop {
@@ -63,7 +64,7 @@ impl Lane {
         create(&self.common).await?;
         self.connect().await?;
         let registered = self.register(new).await?;
-        // Behind the first renewal: the server is the one that the handshake spoke to.
+        // After the first renewal it is certain that the server is the one of the handshake.
         self.renew(registered.instance).await?;
         let met = self.connect().await?;
         Ok(Opened { registered, secret: met.secret, incarnation: met.incarnation })
@@ -103,14 +104,15 @@ impl Lane {
         Ok(expiring.collect())
     }
 
-    /// The longest lease among the instances that are silent beyond theirs and not declared ended.
+    /// The longest lease of the instances whose lease is over and that are not declared ended.
     pub(crate) async fn silent(&mut self) -> Answered<Option<Duration>> {
         let rows = self.run(|statements| &statements.silent, &vec![]).await?;
         let lease = rows.first().and_then(|row| row.try_get::<_, Option<i64>>(0).ok().flatten());
         Ok(lease.map(|lease| Duration::from_millis(unsigned(lease))))
     }
 
-    /// Empties a leaf. One round trip, one implicit transaction: nothing stays open behind a pooler.
+    /// Empties a leaf in one round trip and one implicit transaction: nothing stays open behind a
+    /// pooler.
     pub(crate) async fn truncate(&mut self, leaf: i16) -> Answered<()> {
         self.connect().await?;
         let common = self.common.clone();
@@ -122,7 +124,7 @@ impl Lane {
         connection.batch(&text).await.map_err(|(failure, _)| failure)
     }
 
-    /// A connection that passed the handshake; the one that is there, if it is one.
+    /// Makes sure of a connection that passed the handshake. Keeps the present one if it is open.
     pub(crate) async fn connect(&mut self) -> Answered<Met> {
         let common = self.common.clone();
         if common.known.lost.load(Ordering::SeqCst) {
@@ -153,7 +155,7 @@ impl Lane {
         if common.known.lost.load(Ordering::SeqCst) {
             return Box::pin(self.connect()).await;
         }
-        // A commit that a standby acknowledged vouches for all that this server shows: DURABLE.
+        // DURABLE: a commit that a standby acknowledged vouches for all that this server shows.
         let instance = common.known.instance.load(Ordering::SeqCst);
         if instance != 0 {
             self.renew_here(instance).await?;
@@ -212,7 +214,7 @@ impl Lane {
         Ok(registered)
     }
 
-    /// A renewal that the server acknowledged without a warning makes all before it certain.
+    /// A renewal that the server acknowledged without a warning makes all earlier commits certain.
     async fn renew_here(&mut self, instance: u64) -> Answered<Renewal> {
         loop {
             let (Some(connection), Some(met)) = (&self.connection, &self.met) else {
@@ -317,7 +319,7 @@ impl Lane {
         if group.durable {
             if self.connection.as_ref().is_some_and(|connection| connection.warnings() != warnings)
             {
-                // DURABLE: answers wait for a commit behind this one that the standby acknowledged.
+                // DURABLE: answers wait for a later commit that the standby acknowledged.
                 let renewed = self.renew_here(group.instance).await;
                 renewed.map_err(|failure| Failure::Unknown(failure.error().clone()))?;
             }
@@ -335,14 +337,14 @@ impl Lane {
         Ok(answer)
     }
 
-    /// Reads the rows that a group met, behind it.
+    /// Reads the rows that a group met, after the group.
     async fn look(&mut self, group: &Group, answer: &mut GroupAnswer) -> Answered<()> {
         let applied: HashSet<u128> = answer.applied.iter().map(|(hash, _)| *hash).collect();
         let others = group.images.iter().map(|image| image.hash);
         let others: Vec<Hash> = others.filter(|hash| !applied.contains(hash)).map(Hash).collect();
         let seen =
             self.answer(group.instance, |statements| &statements.read, vec![Box::new(others)]);
-        // The others were carried out: the row of each tells when it is sent again.
+        // The other changes were carried out. If one is sent again, its row tells.
         let seen = seen.await.map_err(|failure| Failure::Unknown(failure.error().clone()))?;
         answer.found = seen.found;
         answer.ended |= seen.ended;

@@ -13,16 +13,17 @@ impl Options {
     /// Opens an engine.
     ///
     /// # Errors
-    /// `InvalidInput`; `StoreMissing` where no tables are and [`create`](Self::create) was not asked for;
+    /// `InvalidInput`; `StoreMissing` when there are no tables and [`create`](Self::create) is off;
     /// `UnsafeStore`, `StoreNewerFormat`, `StoreUnreadable`, `Unavailable`.
     pub fn open(&self) -> Result<Engine> {
         self.validate()?;
         oncekey::fleet::open(Arc::new(self.store()?), self.engine.clone())
     }
 
-    /// The longest lease among the processes that are silent for longer than theirs and that no process has declared
-    /// ended; `None` when there is none. What they had claimed is locked until then, and no listing has it. An engine
-    /// declares them ended once it has lived for that lease, and for its own: for tools that live shortly.
+    /// The longest lease of the processes whose lease is over and that no process has declared
+    /// ended. `None` when there are none. Until that declaration their claims are locked, and no
+    /// listing has them. An engine declares them ended once it has lived for that lease, and for
+    /// its own. For tools that live shortly.
     ///
     /// Opens a connection and closes it.
     ///

@@ -13,12 +13,12 @@ use crate::tls;
 /// PostgreSQL cuts a longer name off, so that two of them may be one.
 const LONGEST_IDENTIFIER: usize = 63;
 
-/// How long the server may take for a statement; it is told so, too.
+/// How long the server may take for a statement. The server is told this, too.
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Options of a fleet: where its database is, and how this engine takes part.
 ///
-/// Passwords come with the URL; nothing of it is shown by `Debug` or an error.
+/// Passwords come with the URL. Neither `Debug` nor an error shows them.
 #[derive(Clone)]
 pub struct Options {
     pub(crate) settings: Settings,
@@ -27,7 +27,7 @@ pub struct Options {
 
 impl Options {
     /// The database that `url` names: `postgres://user:password@host,host/database?…`, as libpq reads it.
-    /// Of several hosts, that is used which takes writes.
+    /// Of several hosts, the one that takes writes is used.
     pub fn new(url: impl AsRef<str>) -> Self {
         Self { settings: Settings::new(url.as_ref()), engine: Default::default() }
     }
@@ -38,8 +38,8 @@ impl Options {
         self
     }
 
-    /// Whether tables are made where there are none. Default no: an operator runs the text that
-    /// [`creation_sql`](Self::creation_sql) gives.
+    /// Whether tables are made where there are none. Default no: an operator runs the text of
+    /// [`creation_sql`](Self::creation_sql).
     pub fn create(mut self, create: bool) -> Self {
         self.settings.create = create;
         self
@@ -58,17 +58,18 @@ impl Options {
         self
     }
 
-    /// Opens a store whose server's clock stands more than 30 days ahead of the last time that the store saw:
-    /// after a rest as long as that, or once the clock was looked at. Default no, which is `ClockJump`:
-    /// believing a wrong clock expires everything, for all processes of the fleet.
+    /// Opens a store although its server's clock is more than 30 days ahead of the last time that
+    /// the store saw: after a pause of that length, or once the clock was checked. Default no,
+    /// which is `ClockJump`: a wrong clock would expire everything, for all processes of the fleet.
     pub fn accept_clock_jump(mut self, accept: bool) -> Self {
         self.settings.accept_clock_jump = accept;
         self
     }
 
-    /// Goes on when the server lacks changes that it had acknowledged to this process: after the promotion
-    /// of a standby that lagged behind. Default no, which is `HistoryLost` until the process is started
-    /// again. Keys whose claim or response was lost are new then, and their operations run again.
+    /// Continues when the server lacks changes that it had acknowledged to this process: after the
+    /// promotion of a standby that lagged behind. Default no, which is `HistoryLost` until the
+    /// process is started again. Keys whose claim or response was lost are new then, and their
+    /// operations run again.
     pub fn accept_lost_history(mut self, accept: bool) -> Self {
         self.settings.accept_lost_history = accept;
         self
@@ -85,8 +86,8 @@ impl Options {
         crate::statements::Statements::new(&self.settings.schema).creation().to_owned()
     }
 
-    /// How long this instance counts as living after each renewal: so long after its death another one
-    /// may call what it ran an orphan. Default 15 s, 1 s to 10 min.
+    /// How long this instance counts as living after each renewal. When that time is over after its
+    /// death, other processes may declare its operations orphans. Default 15 s, 1 s to 10 min.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.engine.lease = lease;
         self
@@ -99,7 +100,7 @@ impl Options {
         self
     }
 
-    /// How long a completed response is replayed, and how long an orphan stands. Default 24 hours.
+    /// How long a completed response is replayed, and how long an orphan is kept. Default 24 hours.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.engine.ttl = ttl;
         self
@@ -144,7 +145,7 @@ pub(crate) struct Settings {
     pub(crate) bucket_ms: u64,
 }
 
-/// Plans are made for one server and many tables of any size: without these, a plan that was made while
+/// A plan is made once, for tables of any size. Without these settings, a plan that was made while
 /// a table was small would scan it when it is large.
 const PLANS: &str = "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off \
                      -c plan_cache_mode=force_generic_plan";
@@ -188,7 +189,7 @@ impl Settings {
         let invalid = |source: tokio_postgres::Error| {
             error(ErrorKind::InvalidInput, "the URL of the database", Some(source.into()))
         };
-        // The client checks certificates always, and knows no other word for it.
+        // The client always checks certificates, and does not know the word `verify-full`.
         let url = self.url.replace("sslmode=verify-full", "sslmode=require");
         let mut config: Config = url.parse().map_err(invalid)?;
         if config.get_hosts().is_empty() {
@@ -217,7 +218,7 @@ impl Settings {
         Ok(config)
     }
 
-    /// The hosts, the database and the schema: nothing that is secret.
+    /// The hosts, the database and the schema. Nothing in it is secret.
     pub(crate) fn location(&self) -> String {
         let Ok(config) = self.config() else { return "postgres".to_owned() };
         let hosts: Vec<_> = config

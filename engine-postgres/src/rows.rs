@@ -139,9 +139,9 @@ pub(crate) fn unsigned(value: i64) -> u64 {
 /// Why a gated statement did nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shut {
-    /// It came after its time.
+    /// It came after its time was over.
     Late,
-    /// Another server, or one that lost its memory, than the handshake spoke to.
+    /// The server is not the one of the handshake, or has restarted since.
     Elsewhere,
     /// The clock of the server went ahead by more than it may.
     ClockJump,
@@ -210,7 +210,8 @@ fn stored(row: &tokio_postgres::Row) -> Result<Row, tokio_postgres::Error> {
         since: maybe(13)?,
         expires_at: maybe(14)?,
         attempt: row.try_get::<_, i32>(15)? as u32,
-        // A state that this build does not know is a completed one without its response: damage.
+        // A state that this build does not know is read as a completed one without its response,
+        // which is reported as damage.
         state: RowState::from_number(state).unwrap_or(RowState::Completed),
         identity: bytes(row.try_get(17)?),
         fingerprint: bytes(row.try_get(18)?),

@@ -14,7 +14,7 @@ pub(crate) struct Sql {
 pub(crate) struct Statements {
     /// Groups whose changes are expected to be carried out.
     pub(crate) plain: Shapes,
-    /// Groups that are expected to meet rows, which they give.
+    /// Groups that are expected to meet rows, and return them.
     pub(crate) meeting: Shapes,
     pub(crate) read: Sql,
     pub(crate) orphans: Sql,
@@ -52,7 +52,7 @@ pub(crate) struct Shapes {
 }
 
 impl Shapes {
-    /// `meets`: with the rows of the changes that were not carried out.
+    /// `meets`: the statements return the rows of the changes that were not carried out.
     fn new(meets: bool) -> Self {
         Self {
             claim: group(false, (true, false), meets),
@@ -77,14 +77,14 @@ const MARK: &str = include_str!("sql/group_mark.sql");
 const ANSWER: &str = include_str!("sql/answer.sql");
 const TOLD: &str = include_str!("sql/told.sql");
 
-/// The leaves of the ring. One more is the spare.
+/// The leaves of the ring. There is one more, the spare.
 pub(crate) const LEAVES: i16 = 8;
 
-/// Of [`GATE`].
+/// The types of the parameters of [`GATE`].
 const GATE_TYPES: [Type; 6] =
     [Type::TEXT, Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::INT8];
 
-/// Of one image, behind those of the gate.
+/// The types of the parameters of one image, which follow those of the gate.
 const IMAGE_TYPES: [Type; 16] = [
     Type::UUID,
     Type::INT8,
@@ -104,7 +104,7 @@ const IMAGE_TYPES: [Type; 16] = [
     Type::BYTEA,
 ];
 
-/// The parts that a group statement is put together from: one image or many, claims, changes, or both.
+/// A group statement, put together for one image or many, and for claims, changes or both.
 fn group(many: bool, (claims, changes): (bool, bool), meets: bool) -> Sql {
     let (images, asked) = match many {
         true => (IMAGES, "unnest($7::uuid[])"),
@@ -207,7 +207,7 @@ impl Statements {
                 "\nCREATE TABLE oncekey.response_{leaf} PARTITION OF oncekey.response FOR VALUES IN ({leaf});"
             );
         }
-        // The name of the schema stands behind a blank or a bracket wherever it is one.
+        // `oncekey.` is the name of the schema wherever it occurs in the texts.
         let name = |text: &mut String| {
             *text = text
                 .replace("oncekey.", &format!("{quoted}."))

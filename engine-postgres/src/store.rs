@@ -1,5 +1,6 @@
-//! The [`Store`] over PostgreSQL: one thread with two lanes. Groups go on one, so that a heartbeat never queues
-//! behind them; everything else goes on the other. Upkeep opens a third for as long as it takes.
+//! The [`Store`] over PostgreSQL: one thread with two lanes. Groups go on one, so that a heartbeat
+//! never queues behind them. Everything else goes on the other. Upkeep opens a third for as long as
+//! it takes.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -42,7 +43,7 @@ enum Request {
     Close(u64, Done<()>),
 }
 
-/// A store that PostgreSQL keeps.
+/// A store in PostgreSQL.
 pub struct PostgresStore {
     groups: mpsc::UnboundedSender<Request>,
     control: mpsc::UnboundedSender<Request>,
@@ -138,7 +139,7 @@ impl Request {
         }
     }
 
-    /// The thread has ended.
+    /// Fails the request, because the thread has ended.
     fn fail(self) {
         let closed = Failure::Refused(error(ErrorKind::Closed, "", None));
         match self {
@@ -227,13 +228,13 @@ impl Store for PostgresStore {
 
 impl Drop for PostgresStore {
     fn drop(&mut self) {
-        // Closing the channels ends the lanes, and they the thread.
+        // Closing the channels ends the lanes, and with them the thread.
         let (closed, _) = mpsc::unbounded_channel();
         self.groups = closed.clone();
         self.control = closed.clone();
         self.upkeep = closed;
         let thread = self.thread.get_mut().ok().and_then(Option::take);
-        // An answer may hold the store last, and is dropped on the thread itself.
+        // An answer may hold the last reference to the store, and is dropped on the thread itself.
         let other = thread.filter(|thread| thread.thread().id() != std::thread::current().id());
         if let Some(thread) = other {
             let _panicked = thread.join();

@@ -15,8 +15,8 @@ use crate::options::Settings;
 /// How connections are secured.
 pub(crate) type Tls = MakeRustlsConnect;
 
-/// A certificate must be signed by one of the roots, and name the host. `None` for a server of this
-/// machine, and where the URL says so.
+/// The TLS of connections. A certificate must be signed by one of the roots, and name the host.
+/// `None` for a server of this machine, and where the URL says so.
 pub(crate) fn make(settings: &Settings) -> Result<Option<Tls>> {
     if settings.config()?.get_ssl_mode() == SslMode::Disable {
         return Ok(None);

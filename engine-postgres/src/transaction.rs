@@ -17,7 +17,7 @@ use crate::store::PostgresStore;
 
 /// A connection of the caller with an open transaction, of one of the clients that this crate knows.
 pub trait Connection: Send {
-    /// Runs the statement that completes a claim, and says how many rows it gave.
+    /// Runs the statement that completes a claim, and returns the number of its rows.
     fn complete(
         &mut self,
         statement: &Statement,
@@ -39,16 +39,17 @@ pub struct Statement {
 
 /// Adds [`complete_in`](Self::complete_in) to a claim.
 pub trait CompleteIn: Sized {
-    /// Completes the claim within `transaction`, which must be one of the database that the store lies in.
-    /// The changes of the transaction and the response become durable by one commit, or neither does: the
-    /// effects happen exactly once, even when the claim is taken over and run again.
+    /// Completes the claim within `transaction`, which must belong to the database of the store.
+    /// The changes of the transaction and the response become durable by one commit, or neither
+    /// does: the effects happen exactly once, even when the claim is taken over and run again.
     ///
     /// Commit the transaction, then call [`Completed::committed`]. On an error roll it back.
     ///
     /// # Errors
     /// `Fenced`, `AlreadyCompleted`: another owner resolved the claim; nothing of the transaction may stay.
-    /// `InvalidInput`: the transaction cannot see the claim, as one in REPEATABLE READ that began before it,
-    /// or belongs to another database; the claim comes back. `Unsupported`: the engine is not one of a fleet.
+    /// `InvalidInput`: the transaction cannot see the claim, because it runs in REPEATABLE READ and
+    /// began before the claim, or belongs to another database; the claim comes back. `Unsupported`:
+    /// the engine is not one of a fleet.
     fn complete_in(
         self,
         transaction: &mut impl Connection,
@@ -58,15 +59,15 @@ pub trait CompleteIn: Sized {
 
 /// A claim whose completion is part of a transaction that was not committed yet.
 ///
-/// Dropped, it tells the engine to look at the row again: a transaction that was rolled back leaves an
-/// orphan at once, one that was committed a completed operation.
+/// When it is dropped, the engine looks at the row again: a transaction that was rolled back leaves
+/// an orphan at once, one that was committed a completed operation.
 #[must_use = "commit the transaction, then call `committed`"]
 pub struct Completed {
     claim: Claim,
 }
 
 impl Completed {
-    /// The transaction was committed: those who wait here are told.
+    /// The transaction was committed: callers that wait in this process are told.
     pub fn committed(self) {}
 
     /// The transaction was rolled back: the claim is held as before.
@@ -116,7 +117,7 @@ pub(crate) async fn complete(
         error(ErrorKind::InvalidInput, context, None)
     });
     let over = matches!(error.kind(), ErrorKind::Fenced | ErrorKind::AlreadyCompleted);
-    // The end of the claim is known: its drop tells the engine nothing that it would not see.
+    // The claim has ended already, so its drop changes nothing.
     Err(failed(error, (!over).then_some(claim)))
 }
 

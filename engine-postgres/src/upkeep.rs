@@ -1,4 +1,5 @@
-//! Upkeep: gives space back and lists orphans. Wrong or absent, it costs space and listing, nothing else.
+//! Upkeep: gives space back and lists orphans. Wrong or missing upkeep costs only space and
+//! listings.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ const SLICE: i64 = 1_000;
 /// Pages of `key` that one statement scans.
 const PAGES: i64 = 1_000;
 
-/// One round, if no other instance did one within `interval`.
+/// Does one round, if no other instance did one within `interval`.
 pub(crate) async fn round(lane: &mut Lane, by: u64, interval: Duration) -> Result<Upkeep, Failure> {
     let interval = signed(interval.as_millis() as u64);
     let rows = lane.run(|statements| &statements.upkeep_elect, &vec![Box::new(interval)]).await?;
@@ -24,11 +25,11 @@ pub(crate) async fn round(lane: &mut Lane, by: u64, interval: Duration) -> Resul
     let mut upkeep = Upkeep { elected: true, ..Upkeep::default() };
     let behind = end_lapsed(lane, by, &mut upkeep).await?;
     scan(lane, behind, &mut upkeep).await?;
-    // The two buckets before this one are over; nothing that comes now goes there.
+    // The two buckets before this one are over: no new entry goes there.
     for leaf in [bucket - 2, bucket - 1].map(|over| over.rem_euclid(i64::from(LEAVES)) as i16) {
         if expire(lane, leaf, false, &mut upkeep).await? {
             let truncate = lane.truncate(leaf).await;
-            // A reader holds it: the next round tries again.
+            // A reader holds the leaf: the next round tries again.
             truncate.or_else(|failure| match failure {
                 Failure::NotCarriedOut(_) => Ok(()),
                 other => Err(other),
@@ -44,14 +45,14 @@ pub(crate) async fn round(lane: &mut Lane, by: u64, interval: Duration) -> Resul
 pub(crate) async fn renew(lane: &mut Lane, instance: u64) -> Result<Renewal, Failure> {
     let renewal = lane.renew(instance).await?;
     if matches!(renewal, Renewal::Renewed { .. }) {
-        // An end that fails is for the next renewal.
+        // The next renewal tries a failed end again.
         let _ended = end_lapsed(lane, instance, &mut Upkeep::default()).await;
     }
     Ok(renewal)
 }
 
-/// Ends the instances whose lease is over, as far as `by` may. Says whether `orphan` may lack claims of ended
-/// ones.
+/// Ends the instances whose lease is over, as far as `by` may. Returns whether `orphan` may lack
+/// claims of ended ones.
 async fn end_lapsed(lane: &mut Lane, by: u64, upkeep: &mut Upkeep) -> Result<bool, Failure> {
     let rows = lane.run(|statements| &statements.lapsed, &vec![]).await?;
     let Some(row) = rows.first() else { return Ok(false) };
@@ -64,7 +65,7 @@ async fn end_lapsed(lane: &mut Lane, by: u64, upkeep: &mut Upkeep) -> Result<boo
     Ok(behind || upkeep.ended > 0)
 }
 
-/// How often a listing is tried again that upkeep elsewhere holds up for a moment.
+/// How often a listing is tried again while upkeep of another process holds it up.
 const LIST_TRIES: u64 = 10;
 
 /// Brings `orphan` up to date. Without an instance that ended since the last whole scan there is nothing to do.
@@ -89,7 +90,7 @@ async fn list_once(lane: &mut Lane, by: u64, overdue: bool) -> Result<(), Failur
     }
 }
 
-/// Counts what is there: every process knows the bounds of the store.
+/// Counts orphans and bytes, so that every process can keep the bounds of the store.
 async fn size(lane: &mut Lane, mut upkeep: Upkeep) -> Result<Upkeep, Failure> {
     let rows = lane.run(|statements| &statements.upkeep_size, &vec![]).await?;
     if let Some(row) = rows.first() {
@@ -99,7 +100,7 @@ async fn size(lane: &mut Lane, mut upkeep: Upkeep) -> Result<Upkeep, Failure> {
     Ok(upkeep)
 }
 
-/// Goes on with the rolling scan: a slice, or to its end.
+/// Continues the rolling scan by one slice, or with `whole` to its end.
 async fn scan(lane: &mut Lane, whole: bool, upkeep: &mut Upkeep) -> Result<(), Failure> {
     // A scan that is under way may have passed the rows of an instance that ended since.
     let mut ends = if whole { 2 } else { 0 };
@@ -116,7 +117,8 @@ async fn scan(lane: &mut Lane, whole: bool, upkeep: &mut Upkeep) -> Result<(), F
     }
 }
 
-/// Removes the keys that a leaf lists. Says whether the leaf holds entries and all of them are spent.
+/// Removes the keys that a leaf lists. Returns whether the leaf holds entries and all of them are
+/// spent.
 async fn expire(
     lane: &mut Lane,
     leaf: i16,

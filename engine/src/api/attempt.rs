@@ -80,7 +80,7 @@ impl Handle {
     }
 }
 
-/// A handle whose token an answer has used up.
+/// A handle that ends when an answer has used up its token.
 pub(crate) trait Owner: Send + 'static {
     fn spent(self);
 }

@@ -21,19 +21,19 @@ use crate::semantics::token::Token;
 pub enum Begin {
     /// The key is new, or its record expired: execute the operation, then complete the claim.
     Claimed(Claim),
-    /// The operation was completed: give the recorded response, do not execute.
+    /// The operation was completed: send the recorded response, do not execute.
     Replay(Recorded),
     /// The operation is being executed right now. Try again later.
     Locked(InFlight),
     /// The key was used with a different request. Do not execute.
     Mismatch(Mismatch),
-    /// An earlier attempt died without saying how it ended. It is for a person or a policy to
-    /// decide; the engine never executes an orphan by itself.
+    /// An earlier attempt died, and its outcome is unknown. A person or a policy decides; the
+    /// engine never executes an orphan by itself.
     Orphaned(Orphan),
 }
 
 impl Begin {
-    /// The answer that an outcome is to the one who began.
+    /// The answer of a begin, made from its outcome.
     pub(crate) fn answer(
         backend: &Arc<dyn Backend>,
         hash: KeyHash,
@@ -107,7 +107,7 @@ impl Recorded {
         self.completed_at.to_wall()
     }
 
-    /// From when on the key is new again, in engine time.
+    /// When the record expires and the key is new again, in engine time.
     pub fn expires_at(&self) -> SystemTime {
         self.expires_at.to_wall()
     }
@@ -138,7 +138,8 @@ impl InFlight {
         self.attempt
     }
 
-    /// A hint when to try again: as long as the owner has been at it, within 100 to 500 ms.
+    /// A hint how long to wait before the next try: as long as the owner has been executing, within
+    /// 100 to 500 ms.
     pub fn retry_after(&self) -> Duration {
         self.running_for.clamp(Duration::from_millis(100), Duration::from_millis(500))
     }
@@ -155,7 +156,7 @@ impl Mismatch {
         Self { parts }
     }
 
-    /// The labels of the fingerprint parts that differ. Never what they hold.
+    /// The labels of the fingerprint parts that differ, never their values.
     pub fn parts(&self) -> &[String] {
         &self.parts
     }
@@ -165,11 +166,11 @@ impl Mismatch {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Lookup {
-    /// Nothing, or only what has expired.
+    /// The key has no record, or only an expired one.
     Absent,
     /// A caller is executing the operation.
     InFlight(InFlight),
-    /// An attempt died without saying how it ended.
+    /// An attempt died, and its outcome is unknown.
     Orphaned(Orphan),
     /// The operation was completed.
     Completed(Recorded),

@@ -19,9 +19,9 @@ use crate::semantics::token::Token;
 
 /// The exclusive right to execute an operation, granted by `begin` or `take_over`.
 ///
-/// Ends by [`complete`](Self::complete), [`abort`](Self::abort), or by being dropped, which makes
-/// an orphan at once: the operation may have happened, and no answer says how it ended. A claim that
-/// never left its [`Pending`] is aborted instead.
+/// [`complete`](Self::complete), [`abort`](Self::abort) or a drop ends the claim. A drop makes it
+/// an orphan at once, because the operation may have happened. A claim that never left its
+/// [`Pending`] is aborted instead.
 ///
 /// The claim needs no renewal. It may be sent to another thread.
 ///
@@ -77,8 +77,8 @@ impl Claim {
         self.handle.attempt
     }
 
-    /// The last checkpoint that was saved for the operation, by this attempt or one before it. Read from
-    /// the store when it is asked for, which may block.
+    /// The last checkpoint that was saved for the operation, by this attempt or one before it. The
+    /// call reads it from the store and may block.
     ///
     /// # Errors
     /// `Fenced` when another caller took over, `AlreadyCompleted` when the operation was ended otherwise;
@@ -90,7 +90,7 @@ impl Claim {
 
     /// Ends the operation with its response, which every identical begin gets until the TTL is
     /// over. A response longer than [`max_response`](crate::Options::max_response) is not kept, and
-    /// the [`Completion`] says so; the operation is completed all the same.
+    /// the [`Completion`] reports that; the operation is completed all the same.
     ///
     /// Durable when the answer is Ok, whatever the [`Durability`](crate::Durability).
     ///
@@ -102,8 +102,8 @@ impl Claim {
         self.complete_with(Some(response), None)
     }
 
-    /// Like [`complete`](Self::complete), with a TTL of its own instead of the store's, and
-    /// perhaps without a response to keep (`None`: a begin will be told that it was completed).
+    /// Like [`complete`](Self::complete), with a TTL of its own instead of the store's, and perhaps
+    /// without a response: with `None`, a begin learns only that the operation was completed.
     ///
     /// # Errors
     /// Those of [`complete`](Self::complete); `InvalidInput` when the TTL is below 1 ms, which gives
@@ -121,9 +121,9 @@ impl Claim {
         handle.finish(self, command, completion)
     }
 
-    /// Says that nothing happened in this attempt. The first attempt frees the key; a later one
-    /// leaves the orphan that it took over, checkpoint kept, since it cannot vouch for the
-    /// attempts before it.
+    /// Ends the claim when nothing happened in this attempt. The first attempt frees the key. A
+    /// later attempt leaves the orphan that it took over, with the checkpoint, because it does not
+    /// know the outcome of the attempts before it.
     ///
     /// Durable when the answer is Ok.
     ///
@@ -135,9 +135,9 @@ impl Claim {
         handle.finish(self, command, |_| Some(()))
     }
 
-    /// Gives the claim up without a word of how the operation ended, as a drop does: its outcome is unknown.
-    /// Durable when the answer is Ok, so that no begin that comes afterwards is told `Locked` by this claim.
-    /// A drop returns no answer.
+    /// Gives the claim up, as a drop does: the outcome of the operation is unknown. Durable when
+    /// the answer is Ok, so that this claim makes no later begin `Locked`. A drop returns no
+    /// answer.
     ///
     /// ```
     /// # use oncekey::{Begin, Engine, Fingerprint, Key};
@@ -161,7 +161,7 @@ impl Claim {
         let command = Command::OwnerGone { token: self.handle.token };
         let (op, pending) =
             Pending::asked(self.handle.request(command), |outcome| match outcome? {
-                // Resolved by another owner, the claim stands no more either.
+                // Another owner resolved it, so this claim does not stand any more, either.
                 (Reply::Done | Reply::Fenced | Reply::AlreadyCompleted, ..) => Ok(()),
                 (reply, ..) => Err(refusal(&reply)),
             });
@@ -169,8 +169,8 @@ impl Claim {
         pending
     }
 
-    /// Saves a recovery point: the one who resolves the orphan that this claim may become gets the last
-    /// one. At most [`max_checkpoint`](crate::Options::max_checkpoint) bytes.
+    /// Saves a recovery point. If this claim becomes an orphan, its resolver gets the last
+    /// checkpoint. At most [`max_checkpoint`](crate::Options::max_checkpoint) bytes.
     ///
     /// Durable when the answer is Ok. Save it after the step that it names, before the next:
     ///
@@ -216,7 +216,7 @@ impl Claim {
         pending
     }
 
-    /// What the claim stands for.
+    /// The key and the attempt of the claim.
     #[cfg(not(any(oncekey_loom, oncekey_shuttle)))]
     pub(crate) fn handle(&self) -> &Handle {
         &self.handle
@@ -236,7 +236,7 @@ pub(crate) fn completion(record: Option<&Record>) -> Option<Completion> {
 }
 
 impl Owner for Claim {
-    /// Dropping the claim returns no answer.
+    /// The drop of a spent claim submits nothing.
     fn spent(mut self) {
         self.armed = false;
     }

@@ -22,9 +22,9 @@ use crate::semantics::time::Time;
 
 /// An open store. Clones are cheap and share it; all methods may be called from any thread.
 ///
-/// Dropping the last clone ends the engine: what was submitted is still made durable, its threads
-/// are joined. Claims that are still held are orphans at the next open. [`close`](Self::close) does
-/// the same, folds, and reports.
+/// Dropping the last clone ends the engine: submitted operations are still made durable, and the
+/// threads are joined. Claims that are still held are orphans at the next open.
+/// [`close`](Self::close) does the same, and also folds and reports.
 ///
 /// ```
 /// use oncekey::{Begin, Engine, Fingerprint, Key};
@@ -77,7 +77,7 @@ impl Engine {
     /// Asks for the right to execute the operation that `key` names.
     ///
     /// A `Claimed` is durable when it is answered, under [`Durability::Strict`](crate::Durability).
-    /// Everything else is decided on what is durable.
+    /// Every other answer is decided on durable records.
     ///
     /// # Errors
     /// `InvalidInput`; `Overloaded` and `StoreFull` when a bound is reached; `OutcomeUnknown`,
@@ -177,7 +177,7 @@ impl Engine {
         Ok(found.map_or(Lookup::Absent, |seen| self.lookup(&seen, now)))
     }
 
-    /// The orphans that stand unresolved, oldest first, as handles that resolve them.
+    /// The unresolved orphans, oldest first, as handles that resolve them.
     ///
     /// # Errors
     /// `Unavailable`, `Closed`, `Corrupted`, `Io`.
@@ -198,12 +198,14 @@ impl Engine {
         }
     }
 
-    /// Some of the records behind the place `after`, and the place to go on from: a walk through the
-    /// whole store, in an order that means nothing and stays. `None` is the beginning, and the end.
+    /// A page of a walk through the whole store: records after the place `after`, and the place
+    /// from which the next page goes on. `None` is the beginning, and the end. The order has no
+    /// meaning, and never changes.
     ///
     /// A page has at most `limit` records (1 to 10,000) and about 4 MiB. It may be empty although
-    /// more follow: expired records count until they are swept. Nothing is locked between two
-    /// pages: a record that stands during the whole walk is met once, one that comes or goes may be.
+    /// more follow, because expired records count until they are swept. Nothing is locked between
+    /// two pages: a walk meets a record once if it exists during the whole walk, and may miss one
+    /// that comes or goes.
     ///
     /// ```
     /// # use oncekey::{Begin, Engine, Fingerprint, Key};
@@ -242,8 +244,8 @@ impl Engine {
         Ok((listed.collect(), through.map(|hash| hash.0.to_be_bytes())))
     }
 
-    /// How many completed records expire when, the first to expire first. Those of the last moments,
-    /// which are not folded yet, may be missing.
+    /// How many completed records expire when, the first to expire first. Recent records that are
+    /// not folded yet may be missing.
     ///
     /// # Errors
     /// `Unavailable`, `Closed`, `Io`.
@@ -259,17 +261,19 @@ impl Engine {
         stats
     }
 
-    /// Moves everything acknowledged so far from the journal into the store file, and waits for it.
-    /// Never needed for durability; it makes the next open fast and a file copy small.
+    /// Moves everything acknowledged so far from the journal into the store file, and waits until
+    /// that is done. Durability never needs a fold; a fold makes the next open fast and a file copy
+    /// small.
     ///
     /// # Errors
-    /// `StoreFull`: nothing is lost, and it is done once there is space. `Unavailable`, `Closed`.
+    /// `StoreFull`: nothing is lost, and the fold is done once there is space. `Unavailable`,
+    /// `Closed`.
     pub fn fold(&self) -> Result<()> {
         self.backend().fold()
     }
 
-    /// Gives the space of expired records back now, and waits for it. Never needed for correctness.
-    /// Returns how many rows were removed.
+    /// Gives the space of expired records back now, and waits until that is done. No answer needs a
+    /// sweep. Returns how many rows were removed.
     ///
     /// # Errors
     /// `Unavailable`, `Closed`.
@@ -280,16 +284,17 @@ impl Engine {
     /// Writes a consistent copy of the store, as of now, into the new or empty directory `path`, on
     /// the calling thread, while the engine runs. It copies at most
     /// [`backup_bytes_per_second`](crate::Options::backup_bytes_per_second), and
-    /// [`stats`](Self::stats) tells how far it has come.
+    /// [`stats`](Self::stats) reports its progress.
     ///
-    /// Opened, the copy knows everything that was acknowledged before this call, and claims in
-    /// flight are orphans there. Until it is whole the directory opens as no store. A copy that fails,
-    /// or whose engine is closed or reopened, is removed; what a killed process left, the next backup
-    /// to the same path replaces. A new directory is called `NAME.unmarked` until its copy is begun.
-    /// Files that volumes and desktops have (`lost+found`) may be there.
+    /// An engine that opens the copy knows everything that was acknowledged before this call.
+    /// Claims in flight are orphans there. Until the copy is complete, the directory does not open
+    /// as a store. A copy is removed when it fails, or when its engine is closed or reopened. The
+    /// next backup to the same path replaces the rest of a killed one. A new directory is called
+    /// `NAME.unmarked` until its copy is begun. Files of volumes and desktops (`lost+found`) may be
+    /// in the directory.
     ///
-    /// A store that is opened from a copy forgets what came after it: operations of that time run
-    /// again when they are retried.
+    /// A store that is opened from a copy does not know later operations: they run again when they
+    /// are retried.
     ///
     /// ```
     /// # let dir = std::env::temp_dir().join(format!("oncekey-doc-backup-{}", std::process::id()));
@@ -308,12 +313,12 @@ impl Engine {
         self.backend().backup_to(path.as_ref())
     }
 
-    /// Recovers in place after a failure, as a restart of the process would: a new epoch, every
-    /// claim of the old one an orphan, which its owner may still complete. Also works on a healthy
-    /// engine, whose queue is drained first.
+    /// Recovers in place after a failure, as a restart of the process would: a new epoch begins,
+    /// and every claim of the old one is an orphan, which its owner may still complete. Also works
+    /// on a healthy engine, whose queue is drained first.
     ///
-    /// A `complete` that failed gives the claim back, and is tried again afterwards. The operation is
-    /// not:
+    /// A `complete` that failed gives the claim back. Call it again after the reopen; do not run
+    /// the operation again:
     ///
     /// ```
     /// use oncekey::{Claim, Completion, Engine, Error, ErrorKind};
@@ -355,8 +360,9 @@ impl Engine {
         self.backend().directory()
     }
 
-    /// Replaces the note of the owner ([`Options::owner_note`](crate::Options::owner_note)) while the engine is
-    /// open; an empty one is none. Waits for a [`reopen`](Self::reopen) that is under way.
+    /// Replaces the note of the owner ([`Options::owner_note`](crate::Options::owner_note)) while
+    /// the engine is open; an empty note removes it. Waits for a [`reopen`](Self::reopen) that is
+    /// under way.
     ///
     /// # Errors
     /// `InvalidInput` when it is longer than 4096 bytes; `Unsupported` for a store that processes share; `Closed`;
@@ -365,12 +371,12 @@ impl Engine {
         self.backend().set_owner_note(note.as_ref())
     }
 
-    /// Ends the engine for all its clones: refuses new commands, makes durable what was submitted,
+    /// Ends the engine for all its clones: refuses new commands, makes the submitted ones durable,
     /// folds, joins the threads.
     ///
     /// # Errors
     /// `Closed` when it was closed before; `Unavailable` when it had failed; `StoreFull` when there
-    /// was no space to fold, which the next open makes up for. It is closed anyway.
+    /// was no space to fold, which the next open makes up for. The engine is closed in any case.
     pub fn close(&self) -> Result<CloseReport> {
         self.backend().close()
     }

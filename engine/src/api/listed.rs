@@ -3,7 +3,7 @@
 use crate::api::begin::Lookup;
 use crate::semantics::key::{Key, KeyHash};
 
-/// A key and what the store holds under it, as [`Engine::scan`](crate::Engine::scan) lists it.
+/// A key and its state, as [`Engine::scan`](crate::Engine::scan) lists it.
 #[derive(Debug)]
 pub struct Listed {
     place: KeyHash,
@@ -17,7 +17,7 @@ impl Listed {
         (!matches!(lookup, Lookup::Absent)).then_some(Self { place, key, lookup })
     }
 
-    /// Its place in the walk, to go on behind.
+    /// The place of the record in the walk, from which the next page may go on.
     pub fn place(&self) -> [u8; 16] {
         self.place.0.to_be_bytes()
     }

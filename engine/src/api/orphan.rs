@@ -16,11 +16,11 @@ use crate::semantics::record::{Checkpoint, Record};
 use crate::semantics::time::Time;
 use crate::semantics::token::Token;
 
-/// An operation whose owner is gone without saying how it ended: its outcome is unknown.
+/// An operation whose owner is gone: its outcome is unknown.
 ///
-/// Resolved by [`take_over`](Self::take_over), [`complete`](Self::complete) or
-/// [`release`](Self::release). The handle stands for the attempt that it saw: once another caller
-/// resolved that one, everything here is `Fenced`. Dropping the handle changes nothing.
+/// [`take_over`](Self::take_over), [`complete`](Self::complete) or [`release`](Self::release)
+/// resolves it. The handle stands for the attempt that it saw: once another caller resolved that
+/// attempt, every call here is refused. Dropping the handle changes nothing.
 ///
 /// Find out first what happened, for instance at the payment provider, by the key of the operation:
 ///
@@ -94,8 +94,7 @@ impl Orphan {
         self.handle.attempt
     }
 
-    /// The last checkpoint that any attempt saved. Read from the store when it is asked for, which may
-    /// block.
+    /// The last checkpoint that any attempt saved. The call reads it from the store and may block.
     ///
     /// # Errors
     /// `Fenced` or `AlreadyCompleted` when the orphan was resolved or has expired; `Corrupted`, never
@@ -121,8 +120,8 @@ impl Orphan {
         self.age
     }
 
-    /// Claims the operation: a new token, one attempt more, the last checkpoint. The one who takes over
-    /// executes what may have happened before: at least once, not exactly once.
+    /// Claims the operation: a new token, one attempt more, the last checkpoint. The caller
+    /// executes an operation that may have happened before: at least once, not exactly once.
     ///
     /// Durable when the answer is Ok.
     ///

@@ -14,10 +14,10 @@ use crate::base::wait::{block_on, block_on_for};
 /// The coming answer to an operation, for a task or for a thread.
 ///
 /// The operation was submitted when the `Pending` was made: polling or waiting does not start it,
-/// and dropping does not take it back. There are two exceptions. A claim that nobody took out: when
-/// a `Pending` is dropped that holds, or later would have held, a [`Claim`](crate::Claim), the claim
-/// is aborted, since its operation never ran. And a begin that waits for an owner: dropped, it waits
-/// no longer, and makes room at once for others that want to.
+/// and dropping does not take it back. There are two exceptions. If a dropped `Pending` holds a
+/// [`Claim`](crate::Claim), or would have held one later, the claim is aborted, because its
+/// operation never ran. If it is a begin that waits for an owner, the wait ends, and makes room at
+/// once for others.
 ///
 /// As a `Future` it needs no runtime. [`wait`](Self::wait) and
 /// [`wait_timeout`](Self::wait_timeout) block the thread instead.
@@ -36,7 +36,8 @@ pub struct Pending<T, E = Error> {
     state: State<T, E>,
     /// Called with the answer when it reaches its caller.
     delivered: fn(&mut T),
-    /// Dropped after `state`: what gives the operation up drops its sender, which then wakes nobody.
+    /// Dropped after `state`: giving the operation up drops its sender, which then has nothing to
+    /// wake.
     giving_up: GivingUp,
 }
 
@@ -65,7 +66,8 @@ enum State<T, E> {
     Done,
 }
 
-/// An answer on its way, with what the operation was made of, which ends where the answer is taken.
+/// An answer on its way, with the memory of the operation, which is freed where the answer is
+/// taken.
 struct Told<T, E> {
     answer: Result<T, E>,
     _spent: Box<dyn Send>,
@@ -77,7 +79,7 @@ impl<T, E> Told<T, E> {
     }
 }
 
-/// The other end of a [`Pending`]: makes its answer of an outcome.
+/// The other end of a [`Pending`]: turns an outcome into its answer.
 struct Asked<T, E, F> {
     request: Request,
     /// There until the outcome is told.
@@ -97,7 +99,7 @@ where
     fn tell(mut self: Box<Self>, outcome: Outcome) {
         if let Some((sender, answer)) = self.tell.take() {
             let answer = answer(outcome);
-            // When nobody waits, a claim inside is dropped here.
+            // Without a receiver, a claim inside is dropped here.
             drop(sender.send(Told { answer, _spent: self }));
         }
     }
@@ -126,14 +128,14 @@ impl<T, E> Pending<T, E> {
         (op, Self::new(State::Waiting(receiver)))
     }
 
-    /// Has `delivered` called with the answer when it reaches its caller.
+    /// Calls `delivered` with the answer when it reaches its caller.
     pub(crate) fn on_delivery(mut self, delivered: fn(&mut T)) -> Self {
         self.delivered = delivered;
         self
     }
 
-    /// Has `give_up` called when the `Pending` is dropped before the answer reached its caller; by
-    /// then an answer goes back to its sender.
+    /// Calls `give_up` when the `Pending` is dropped before the answer reached its caller. By then
+    /// an answer goes back to its sender.
     pub(crate) fn on_giving_up(mut self, give_up: impl FnOnce() + Send + 'static) -> Self {
         self.giving_up = GivingUp(Some(Box::new(give_up)));
         self
@@ -148,7 +150,7 @@ impl<T, E: From<Error>> Pending<T, E> {
     pub fn wait(mut self) -> Result<T, E> {
         let received = match self.state {
             State::Ready(answer) => Some(answer),
-            // Most answers that need no disk are there already: nothing is made to wait with.
+            // Most answers that need no disk are there already, so nothing is made for a wait.
             State::Waiting(receiver) => match receiver.try_recv() {
                 Ok(told) => Some(told.into_answer()),
                 Err(_) => block_on(receiver).ok().map(Told::into_answer),
@@ -160,7 +162,7 @@ impl<T, E: From<Error>> Pending<T, E> {
         deliver(received, self.delivered)
     }
 
-    /// Blocks the thread for at most `timeout`. Without an answer by then the `Pending` comes back
+    /// Blocks the thread for at most `timeout`. Without an answer by then it returns the `Pending`
     /// unchanged, and the operation goes on.
     ///
     /// # Errors
@@ -180,7 +182,7 @@ impl<T, E: From<Error>> Pending<T, E> {
     }
 }
 
-/// Hands the answer out; a sender that vanished was dropped by a thread that panicked.
+/// Hands the answer out. A sender vanishes only when its thread panicked.
 fn deliver<T, E: From<Error>>(
     received: Option<Result<T, E>>,
     delivered: fn(&mut T),
@@ -276,7 +278,7 @@ mod tests {
         }
     }
 
-    /// Not on the thread that answers: see [`Operation`].
+    /// The memory is not freed on the thread that answers: see [`Operation`].
     #[test]
     fn what_an_operation_was_made_of_ends_where_its_answer_is_taken() {
         for taken in [false, true] {

@@ -1,4 +1,4 @@
-//! The common case in one call: execute once, record, or say why not.
+//! The common case in one call: execute once and record, or return the reason why not.
 
 use std::fmt;
 
@@ -16,26 +16,27 @@ use crate::semantics::key::Key;
 pub enum Run<R> {
     /// The operation was executed by this call, and its response is recorded.
     Executed(R),
-    /// It was completed before: give this response.
+    /// The operation was completed before: send this response.
     Replay(Recorded),
     /// Another caller is executing it.
     Locked(InFlight),
     /// The key was used with a different request.
     Mismatch(Mismatch),
-    /// An earlier attempt died without saying how it ended.
+    /// An earlier attempt died, and its outcome is unknown.
     Orphaned(Orphan),
 }
 
 impl Engine {
-    /// Executes `work` if the key is new, and records the bytes that it gives; else says why not.
+    /// Executes `work` if the key is new, and records the bytes that it returns. Otherwise returns
+    /// the reason.
     ///
-    /// A failure that the caller shall be told of is a response, too: a retry gets the same. Work that can
-    /// say that nothing happened, that saves checkpoints, or that needs its token takes
-    /// [`begin`](Self::begin).
+    /// A failure that the client must see is a response, too: a retry gets the same. Use
+    /// [`begin`](Self::begin) for work that can report that nothing happened, that saves
+    /// checkpoints, or that needs its token.
     ///
-    /// Begins when it is first polled. Nothing is executed when the future is dropped before `work` was
-    /// polled: the key is free. From then on a drop, and a panic of `work`, leave an orphan, since the
-    /// operation may have happened. A server whose clients hang up spawns this future.
+    /// The first poll begins. If the future is dropped before `work` was polled, nothing is
+    /// executed and the key is free. From then on a drop, or a panic of `work`, leaves an orphan,
+    /// because the operation may have happened. A server whose clients hang up spawns this future.
     ///
     /// ```
     /// use oncekey::{Engine, Fingerprint, Key, Run};
@@ -100,7 +101,7 @@ impl Engine {
     }
 }
 
-/// Why a [`run`](Engine::run) failed, and what was executed all the same.
+/// Why a [`run`](Engine::run) failed, with the response of work that was executed all the same.
 pub struct RunError<R> {
     error: Error,
     executed: Option<(R, Option<Claim>)>,
@@ -139,7 +140,7 @@ impl<R> fmt::Display for RunError<R> {
     }
 }
 
-/// The response is not printed: it may be for its receiver alone.
+/// The response is not printed: it may be secret.
 impl<R> fmt::Debug for RunError<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RunError")

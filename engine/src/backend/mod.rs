@@ -35,7 +35,7 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// Takes an operation in. Its outcome is told exactly once, on any thread, with no lock held.
     fn submit(&self, operation: Operation);
 
-    /// The caller of a begin that waits gave it up: its place is free at once.
+    /// Ends the wait of a begin whose caller gave up. Its place is free at once.
     fn withdraw(&self, hash: KeyHash, wait: Wait);
 
     /// The durable record of a key. Changes nothing; may block for a read of the store.
@@ -52,12 +52,12 @@ pub(crate) trait Backend: Send + Sync + 'static {
     /// Records that may count as orphans, in no order. Changes nothing; may block for a read.
     fn open_records(&self) -> Result<Reading<Vec<Seen>>>;
 
-    /// Records behind `after` in the order of their hashes: about `most`, and only so many as take a
-    /// bounded time and memory. Changes nothing; may block for reads of the store; holds no lock from one
-    /// page to the next.
+    /// Records after `after`, in the order of their hashes: about `most`, and fewer when more would
+    /// take too long or too much memory. Changes nothing; may block for reads of the store; holds
+    /// no lock from one page to the next.
     fn scan(&self, after: Option<KeyHash>, most: usize) -> Result<Reading<ScanPage>>;
 
-    /// Which records expire when; may block for a read of the store.
+    /// How many records expire when; may block for a read of the store.
     fn buckets(&self) -> Result<Vec<Bucket>>;
 
     /// A snapshot of counters and gauges.
@@ -90,10 +90,10 @@ pub(crate) trait Backend: Send + Sync + 'static {
         None
     }
 
-    /// Replaces the note that other processes read; an empty one is none.
+    /// Replaces the note that other processes read. An empty note removes it.
     fn set_owner_note(&self, note: &[u8]) -> Result<()>;
 
-    /// The shared store of a fleet, as what it is, for what its crate adds to a claim.
+    /// The shared store of a fleet, as its own type, so that its crate can add calls to a claim.
     fn shared_store(&self) -> Option<&dyn Any> {
         None
     }
@@ -116,7 +116,7 @@ pub(crate) fn check_note(note: &[u8]) -> Result<()> {
 /// The options of an open store that the API needs.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    /// How long a completed response is replayed, and an orphan stands.
+    /// How long a completed response is replayed, and an orphan is kept.
     pub(crate) ttl: Duration,
     /// How long a claim may be held before it counts as an orphan.
     pub(crate) max_execution: Option<Duration>,
@@ -145,7 +145,7 @@ pub(crate) struct Seen {
 /// Some records in the order of their hashes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ScanPage {
-    /// Expired ones may be among them.
+    /// Expired records may be among them.
     pub(crate) seen: Vec<Seen>,
     /// All records up to this one were seen; `None` when there are no more.
     pub(crate) through: Option<KeyHash>,

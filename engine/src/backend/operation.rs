@@ -1,4 +1,4 @@
-//! An operation on its way: a command, whom to tell what became of it, and what that was.
+//! An operation on its way: a command, the recipient of its outcome, and the outcome.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -23,17 +23,17 @@ pub(crate) struct Request {
     pub(crate) wait: Option<Wait>,
 }
 
-/// A submitted operation: one allocation of the one who submitted it, which goes from hand to hand and
+/// A submitted operation: one allocation of its caller, which moves through the engine and comes
 /// back with the answer.
 ///
-/// A thread that answers hundreds of callers at once should free nothing that they allocated, or it
-/// would contend with them for it, call by call, with most allocators; and should move little.
+/// A thread that answers hundreds of callers at once should free nothing that they allocated: with
+/// most allocators it would contend with them, call by call. It should also move little memory.
 pub(crate) struct Operation(Box<dyn Recipient>);
 
-/// A request, and the one who is told its outcome.
+/// A request, and the recipient of its outcome.
 pub(crate) trait Recipient: Send {
     fn request(&self) -> &Request;
-    /// Tells the outcome. What is left of the operation is to end where the answer is taken.
+    /// Tells the outcome. The memory of the operation must be freed where the answer is taken.
     fn tell(self: Box<Self>, outcome: Outcome);
 }
 
@@ -42,7 +42,7 @@ impl Operation {
         Self(Box::new(caller))
     }
 
-    /// For a caller who does not care.
+    /// An operation whose outcome no caller needs.
     pub(crate) fn untold(request: Request) -> Self {
         Self::telling(request, |_| {})
     }
@@ -82,7 +82,7 @@ impl<F: FnOnce(Outcome) + Send> Recipient for Telling<F> {
     }
 }
 
-/// A bounded wait, told from others that end at the same moment.
+/// A bounded wait. The number separates waits that end at the same moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Wait {
     pub(crate) until: Instant,
@@ -115,7 +115,7 @@ impl Answer {
         (&self.op.command, self.outcome.as_ref().map(|(reply, ..)| reply))
     }
 
-    /// The record that the operation was answered with for the second time, or later.
+    /// The record of a replay.
     pub(crate) fn replayed(&self) -> Option<&Arc<Record>> {
         match &self.outcome {
             Ok((Reply::Replay, record, _)) => record.as_ref(),

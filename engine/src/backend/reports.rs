@@ -19,15 +19,16 @@ pub enum Statistic {
     Counter(u64),
 }
 
-/// Makes `Stats` and its list of fields of one list.
+/// Generates `Stats` and its list of fields from one list.
 macro_rules! statistics {
     ($($(#[$meaning:meta])* $name:ident: $type:ty as $kind:ident,)*) => {
         /// A snapshot of the engine, as [`Engine::stats`](crate::Engine::stats) takes it. Counters
         /// count since the engine was opened or reopened.
         ///
-        /// Over a store that other processes share, `orphans`, `store_bytes` and `full` are of the whole
-        /// store, as of the last upkeep; everything else is of this process, and what only an embedded store
-        /// has (recent and open bytes, folded records, runs, folds, backups, the oldest claim) is zero.
+        /// Over a store that other processes share, `orphans`, `store_bytes` and `full` are of the
+        /// whole store, as of the last upkeep. Everything else is of this process, and the figures
+        /// that only an embedded store has (recent and open bytes, folded records, runs, folds,
+        /// backups, the oldest claim) are zero.
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(default))]
         #[non_exhaustive]
@@ -36,7 +37,7 @@ macro_rules! statistics {
         }
 
         impl Stats {
-            /// Every statistic with the name of its field, for programs that hand all of them on.
+            /// Every statistic with the name of its field, for programs that report all of them.
             ///
             /// ```
             /// use oncekey::{Statistic, Stats};
@@ -53,11 +54,11 @@ macro_rules! statistics {
 statistics! {
     /// Claims whose owner lives.
     in_flight: u64 as Gauge,
-    /// How long the oldest of them has been held.
+    /// How long the oldest of these claims has been held.
     #[cfg_attr(feature = "serde", serde(with = "crate::base::serialize::seconds::optional"))]
     oldest_claim: Option<Duration> as Age,
-    /// Orphans that are not resolved yet. Live claims that outlived a fold and orphans resolved
-    /// since the last fold are counted in.
+    /// Orphans that are not resolved yet, including live claims that outlived a fold and orphans
+    /// resolved since the last fold.
     orphans: u64 as Gauge,
     /// Begins that wait for the disk.
     queued: u64 as Gauge,
@@ -70,18 +71,18 @@ statistics! {
     open_bytes: u64 as Gauge,
     /// Completed records in the record files, expired ones that were not swept yet included.
     folded_records: u64 as Gauge,
-    /// Runs that index them.
+    /// Runs that index these records.
     runs: u64 as Gauge,
     /// Bytes of the store file, of the files that it lists and of the journal, as of the last fold or sweep.
     store_bytes: u64 as Gauge,
     /// Backups that are being written.
     backups: u64 as Gauge,
-    /// The bytes that they will have verified and copied in the end, about.
+    /// About the bytes that these backups verify and copy in all.
     backup_bytes: u64 as Gauge,
-    /// The bytes that they have verified and copied so far.
+    /// The bytes that these backups have verified and copied so far.
     backup_bytes_copied: u64 as Gauge,
-    /// Whether new claims are refused for want of space (`StoreFull`), of descriptors (`Overloaded`) or
-    /// since a file could not be made (`Io`, `StoreUnreadable`).
+    /// Whether new claims are refused for lack of space (`StoreFull`) or of descriptors
+    /// (`Overloaded`), or because a file could not be made (`Io`, `StoreUnreadable`).
     full: bool as State,
     /// Begins answered `Claimed`.
     claimed: u64 as Counter,
@@ -109,7 +110,7 @@ statistics! {
     errors: u64 as Counter,
     /// Groups made durable, each with one sync.
     groups: u64 as Counter,
-    /// Changes in them.
+    /// Changes in these groups.
     entries: u64 as Counter,
     /// Folds committed.
     folds: u64 as Counter,
@@ -137,7 +138,8 @@ pub struct CloseReport {
 pub struct Bucket {
     /// All of them are expired from then on, in engine time, and their space is given back.
     pub end: SystemTime,
-    /// How many there are, earlier lives of a key included; in a fleet also orphans and freed keys.
+    /// The number of records, earlier ones of a key included; in a fleet also orphans and freed
+    /// keys.
     pub records: u64,
     /// Their size in bytes.
     pub bytes: u64,
@@ -159,8 +161,8 @@ pub struct Verification {
 }
 
 impl Verification {
-    /// The records in the store file that hold their checksums: completed ones, older lives of a
-    /// key included, orphans and those in flight.
+    /// The number of records in the store with a correct checksum: completed ones, earlier ones of
+    /// a key included, orphans and those in flight.
     pub fn records(&self) -> u64 {
         self.records
     }
@@ -180,7 +182,7 @@ impl Verification {
     }
 }
 
-/// One place of a store that is not what was written there.
+/// One damaged place of a store.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Damage {
@@ -189,8 +191,8 @@ pub struct Damage {
 }
 
 impl Damage {
-    /// The key of the damaged record; `None` when it cannot be told any more, or when something
-    /// else than a record is damaged: an index, or a page of the file.
+    /// The key of the damaged record. `None` when the key is lost, too, or when the damage is not
+    /// in a record but in an index or in a page of the file.
     pub fn key(&self) -> Option<&Key> {
         self.key.as_ref()
     }

@@ -1,6 +1,6 @@
-//! What the engine reports while it runs: metrics with the feature `metrics`, events with the
-//! feature `tracing`, nothing without. Every name here is a promise that docs/operations.md makes.
-//! Keys, scopes and responses are never among what is reported.
+//! The reports of the running engine: metrics with the feature `metrics`, events with the feature
+//! `tracing`, nothing without. docs/operations.md promises every name here. Keys, scopes and
+//! responses are never reported.
 
 use std::path::Path;
 use std::time::Duration;
@@ -60,7 +60,7 @@ pub(crate) fn failed(error: &Error) {
     let _ = error;
 }
 
-/// The files of a store may be read by others than their owner, and that cannot be changed.
+/// Other users may read the files of a store, and the engine cannot change that.
 pub(crate) fn stays_wide(error: &Error) {
     #[cfg(feature = "tracing")]
     tracing::warn!(target: "oncekey", %error, "others may read the files of the store");
@@ -81,7 +81,7 @@ pub(crate) fn opened(path: &Path, orphans: u64, took: Duration) {
     let _ = (path, orphans, took);
 }
 
-/// New claims began, or ceased, to be refused because the disk or the store is full.
+/// New claims are refused from now on because the disk or the store is full, or no longer refused.
 pub(crate) fn full_changed(full: bool) {
     #[cfg(feature = "tracing")]
     if full {
@@ -92,7 +92,7 @@ pub(crate) fn full_changed(full: bool) {
     let _ = full;
 }
 
-/// Sets the gauges. The snapshot is only taken when a recorder is installed.
+/// Sets the gauges. Without the feature `metrics` the snapshot is not taken.
 pub(crate) fn gauges(stats: impl FnOnce() -> Stats) {
     #[cfg(feature = "metrics")]
     {

@@ -1,4 +1,4 @@
-//! What callers ask for, and what they are told.
+//! The calls of callers, and their answers.
 
 use super::*;
 
@@ -11,7 +11,7 @@ impl World {
             Err(error) => {
                 let begins = command.starts_execution();
                 if begins {
-                    // It may have been granted; then it is given back.
+                    // The claim may have been granted. Then it is given back.
                     self.history.call(key, Call::Withdraw);
                 }
                 self.count("failed");
@@ -84,7 +84,7 @@ impl World {
         let (key, inbox) = (key(number), self.processes[at].inbox.clone());
         let request = Request { hash: hash(&key), key, command: command.clone(), wait };
         let op = match call {
-            // Nobody hears of it.
+            // No caller gets the answer.
             Call::Drop { .. } => Operation::untold(request),
             _ => {
                 self.processes[at].open += 1;
@@ -96,7 +96,7 @@ impl World {
         self.handle(at, Some(Event::Submit(op)));
     }
 
-    /// A caller does something.
+    /// A caller makes a call.
     pub(super) fn call(&mut self, at: usize) {
         if self.processes[at].open >= 3 {
             return;

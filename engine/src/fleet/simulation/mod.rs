@@ -1,6 +1,6 @@
-//! Several machines over one store, stepped: requests and answers are late, lost, repeated and in any
-//! order, processes die and stand still, and callers do whatever callers may. What they are told is put
-//! in order by the linearizability checker, against the model.
+//! Several machines over one store, stepped. Requests and answers are late, lost, repeated and in
+//! any order, processes die and stand still, and callers make any calls that callers may make. The
+//! linearizability checker puts their answers in order, against the model.
 
 mod callers;
 mod network;
@@ -37,20 +37,20 @@ struct Plan {
     machines: usize,
     steps: usize,
     ttl: u64,
-    /// Of a thousand steps.
+    /// In a thousand steps.
     kills: u64,
     pauses: u64,
     /// The store's clock goes ahead or back, by up to ten leases.
     jumps: u64,
-    /// Of a hundred requests.
+    /// In a hundred requests.
     lost: u64,
     /// How long callers are patient, in milliseconds.
     patience: u64,
-    /// The rows that a group met are read when its answer is on its way, not in one step with the group.
+    /// The rows that a group met are read when its answer is on its way, not in one step with it.
     reads_later: bool,
 }
 
-/// What a caller holds.
+/// The handle of a caller.
 #[derive(Clone, Debug)]
 enum Handle {
     Claim(u8, Token),
@@ -69,7 +69,7 @@ type Inbox = Arc<Mutex<Vec<Heard>>>;
 
 struct Process {
     machine: Machine,
-    /// The number of this life; what was asked in another is not answered.
+    /// The number of this life. A question of another life is not answered.
     life: usize,
     paused: bool,
     handles: Vec<Handle>,
@@ -80,19 +80,19 @@ struct Process {
 
 /// A claim that was granted and not told.
 struct Untold {
-    /// Which life asked for it.
+    /// The life that asked for it.
     life: usize,
     key: u8,
-    /// A begin of its own in the history, which did not happen if that of the caller did.
+    /// An extra begin in the history, which did not happen if the caller's begin did.
     begin: CallId,
-    /// Whether the caller was told something else: the claim was resolved by others meanwhile.
+    /// Whether the caller got another answer, because others resolved the claim meanwhile.
     answered: bool,
 }
 
 /// A request on its way to the store, or its answer on the way back.
 enum Message {
     Request(Action),
-    /// A copy whose answer nobody waits for.
+    /// A copy whose answer no process waits for.
     Stray(Group),
     Answer(Event),
 }
@@ -113,7 +113,7 @@ struct World {
     waits: u64,
     /// Claims that were granted and not told yet, by token.
     untold: BTreeMap<Token, Untold>,
-    /// Those of lives that were killed: what gives them back may still be on its way.
+    /// Claims of killed lives. The request that gives one back may still be on its way.
     forgotten: BTreeSet<Token>,
 }
 
@@ -231,7 +231,7 @@ impl World {
         let Plan { kills, pauses, jumps, .. } = self.plan;
         if chance < kills {
             self.count("killed");
-            // What it asked for and was not told may have happened: that is enough.
+            // An unanswered call of the killed process may have happened: the history says no more.
             let life = self.processes[at].life;
             let of_it = self.untold.extract_if(.., |_, untold| untold.life == life);
             for (token, untold) in of_it.collect::<Vec<_>>() {
@@ -246,7 +246,7 @@ impl World {
         } else if chance < kills + pauses + jumps {
             self.count("jumped");
             let by = self.below(10 * LEASE_MS);
-            // The history knows no time that goes back: nothing expires where clocks jump.
+            // Time never goes back in the history, so nothing expires where clocks jump.
             match self.below(2) {
                 0 => self.store.now += by,
                 _ => self.store.now -= by.min(self.store.now / 2),
@@ -265,7 +265,7 @@ impl World {
         for _ in 0..self.plan.steps {
             self.step();
         }
-        // Everybody is answered once the network is well.
+        // Every caller is answered once the network is well.
         self.calm = true;
         self.processes.iter_mut().for_each(|process| process.paused = false);
         for _ in 0..20_000 {

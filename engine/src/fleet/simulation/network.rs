@@ -3,7 +3,7 @@
 use super::*;
 
 impl World {
-    /// Something arrives.
+    /// A message arrives.
     pub(super) fn deliver(&mut self) {
         if self.messages.is_empty() {
             return;
@@ -70,7 +70,8 @@ impl World {
         self.messages.push((at, life, Message::Answer(event)));
     }
 
-    /// A group is carried out. A claim that is never told is a begin that may have happened, and an abort.
+    /// Carries a group out. A claim that is never told is a begin that may have happened, and an
+    /// abort.
     fn group(&mut self, life: usize, group: &Group) -> Option<GroupAnswer> {
         let hashes: Vec<_> = group.images.iter().map(|image| image.hash).collect();
         let before = self.store.read(&hashes);
@@ -91,7 +92,7 @@ impl World {
                 && row.writer == image.writer
                 && matches!(image.state, RowState::Free | RowState::Orphan)
             {
-                // Of a claim that was told to nobody, or to those who met it as an orphan.
+                // The claim was told to no caller, or to callers that met it as an orphan.
                 self.history.call(number, Call::Withdraw);
                 let token = token(1, row.token);
                 if self.untold.remove(&token).is_some() || self.forgotten.remove(&token) {

@@ -1,8 +1,8 @@
-//! The plans: what goes wrong, and how often.
+//! The plans: the faults of a simulation, and their frequency.
 
 use super::*;
 
-/// Runs seeds, and those that once showed a fault.
+/// Runs seeds, and the seeds that once showed a fault.
 fn simulate(name: &str, plan: Plan, default_seeds: u64, found: &[u64]) {
     let first = std::env::var("ONCEKEY_SEED").ok().and_then(|seed| seed.parse().ok());
     let seeds = std::env::var("ONCEKEY_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
