@@ -18,6 +18,7 @@ RUN_BY = {
     "README.md": {
         "the first look": ".ci/first_minutes: the first look",
         "dependencies": ".ci/packages: <!-- dependencies -->",
+        "until the release": ".ci/packages: <!-- until the release -->",
         "quick start": ".ci/packages: <!-- quick start -->",
         "quick start curl": ".ci/packages: quick start curl",
         "the proxy": ".ci/proxy_command: the proxy",
@@ -38,6 +39,7 @@ RUN_BY = {
         "quick start: Go": "engine-ffi/go/quickstart_test.go: quick start: Go",
         "commands: Go": "engine-ffi/tests/go_module.sh: commands: Go",
         "commands: Go modules": "engine-ffi/tests/go_module.sh: commands: Go modules",
+        "commands: Go from a clone": "engine-ffi/tests/go_module.sh: commands: Go from a clone",
     },
     "docs/clients.md": {
         f"run: {kind}": f'clients/test/snippets.py: "{kind}"' for kind in ("js", "python", "go", "axios", "tenacity")

@@ -55,4 +55,14 @@ grep -q 'the package oncekey needs cgo: build with CGO_ENABLED=1' "$work/said" |
 stranger go mod vendor
 stranger go build -o vendored .
 [ "$(stranger ./vendored)" = "$again" ] || fail "vendored it says otherwise"
+# From a clone, with the library that pkg-config finds.
+installed=$(pkg-config --variable=prefix oncekey)
+mkdir "$work/cloned" "$work/cloner"
+ln -s "$installed" "$work/cloner/.local"
+ln -s "$repository" "$work/oncekey"
+cp "$work/order/main.go" "$work/cloned/"
+block "commands: Go from a clone" > "$work/clone.sh"
+(cd "$work/cloned" && env "HOME=$work/cloner" "GOPATH=$work/home/go" GOPROXY=off GOSUMDB=off GOTOOLCHAIN=local "$bash" -e "$work/clone.sh")
+again=$(cd "$work/cloned" && ./order)
+[ "$again" = "give this again: 201 created" ] || fail "from a clone the second run says: $again"
 echo "the Go modules: passed"

@@ -20,6 +20,8 @@ mod upkeep;
 
 #[cfg(feature = "http")]
 pub use attempt::{AttemptCompleted, CompleteAttemptIn};
+#[doc(inline)]
+pub use oncekey::fleet::Options as EngineOptions;
 pub use options::Options;
 pub use store::PostgresStore;
 pub use transaction::{CompleteIn, Completed, Connection};

@@ -106,7 +106,16 @@ impl Options {
         self
     }
 
-    /// Bounds and durations of the engine.
+    /// Bounds and durations of the engine: all of them, so that [`lease`](Self::lease),
+    /// [`instance_name`](Self::instance_name) and [`ttl`](Self::ttl) come behind it, or in it.
+    ///
+    /// ```
+    /// use oncekey_postgres::{EngineOptions, Options};
+    /// let bounds = EngineOptions { max_orphans: 10_000, ..EngineOptions::default() };
+    /// let options = Options::new("postgres://app@db.internal/shop").engine(bounds);
+    /// options.validate()?;
+    /// # Ok::<(), oncekey::Error>(())
+    /// ```
     pub fn engine(mut self, options: oncekey::fleet::Options) -> Self {
         self.engine = options;
         self

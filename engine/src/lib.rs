@@ -79,7 +79,7 @@
 //! | `embedded` (default) | the store in a directory: [`Engine::open`], [`Options`], [`Reader`], [`verify`]. Without it the crate is what `oncekey-postgres` needs, and neither redb nor the journal is compiled |
 //! | `metrics` | reports to the facade `metrics` |
 //! | `tracing` | reports to `tracing` |
-//! | `serde` | writes and reads [`Key`], [`Options`], [`Stats`] and [`CloseReport`], and writes [`Verification`] |
+//! | `serde` | writes and reads [`Key`], [`Options`], `EngineOptions` of `oncekey-postgres`, [`Stats`] and [`CloseReport`], and writes [`Verification`] |
 //! | `testing` | the seams to the filesystem and the clocks: [`disk`], [`Clock`],
 //! [`Options::disk`], [`Options::clock`]. The crate `oncekey-testing` has test implementations of
 //! them |

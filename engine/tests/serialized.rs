@@ -90,3 +90,39 @@ fn reports_can_be_handed_on() {
     let value = serde_json::to_value(&verified).unwrap();
     assert_eq!(value, json!({"records": verified.records(), "damage": []}));
 }
+
+#[cfg(not(any(oncekey_loom, oncekey_shuttle)))]
+#[test]
+fn options_of_a_fleet_are_a_section_too() {
+    use oncekey::fleet::Options;
+    let read = serde_json::from_value::<Options>;
+    let set = read(json!({"lease": 2.5, "max_orphans": 10, "max_store_bytes": 1048576})).unwrap();
+    assert_eq!((set.lease, set.max_orphans), (Duration::from_millis(2500), 10));
+    let written = serde_json::to_value(&set).unwrap();
+    assert_eq!((&written["lease"], &written["ttl"]), (&json!(2.5), &json!(86400)));
+    assert_eq!(serde_json::to_value(read(written.clone()).unwrap()).unwrap(), written);
+    assert!(read(json!({"leese": 1})).unwrap_err().to_string().contains("leese"));
+}
+
+#[test]
+fn a_damage_has_its_key_and_its_fault() {
+    let sim = Sim::new();
+    let engine = sim.open();
+    claim(&engine, "k").complete(&[b'r'; 64]).wait().unwrap();
+    engine.fold().unwrap();
+    engine.close().unwrap();
+    let files = sim.disk.files().into_iter().map(|(path, _)| path);
+    let records = files.filter(|path| path.to_string_lossy().contains("records-"));
+    for path in records {
+        let mut bytes = sim.disk.read_file(&path);
+        let at = bytes.windows(8).position(|bytes| bytes == b"rrrrrrrr").unwrap();
+        bytes[at] ^= 1;
+        sim.disk.put_file(&path, &bytes);
+    }
+    let verified = sim.options().verify("/store").unwrap();
+    let value = serde_json::to_value(&verified).unwrap();
+    let damage = &value["damage"][0];
+    assert_eq!(damage["key"], json!({"scope": "scope", "key": "k"}), "{value}");
+    assert_eq!(damage["error"]["kind"], "Corrupted");
+    assert_eq!(damage["error"]["message"], verified.damage()[0].error().to_string());
+}

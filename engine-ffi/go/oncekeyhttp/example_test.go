@@ -1,6 +1,8 @@
 package oncekeyhttp_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -76,6 +78,45 @@ func Example() {
 	// POST /orders a: 201 order 1
 	// POST /orders b: 201 order 2
 	// POST /orders : 400
+}
+
+// A server that stops: Shutdown waits for every handler, also for those whose clients are gone, and stores their
+// responses. Then the engine is closed.
+func ExampleMiddleware_Wrap_shutdown() {
+	engine, end := open()
+	defer end()
+
+	started, finish := make(chan struct{}), make(chan struct{})
+	slow := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		close(started)
+		<-finish
+		w.WriteHeader(http.StatusCreated)
+	})
+	server := httptest.NewServer(oncekeyhttp.New(engine, oncekeyhttp.Options{}).Wrap(slow))
+	defer server.Close()
+	server.Config.RegisterOnShutdown(func() { close(finish) })
+
+	ctx, leave := context.WithCancel(context.Background())
+	request, _ := http.NewRequestWithContext(ctx, "POST", server.URL, nil)
+	request.Header.Set("Idempotency-Key", "a")
+	go func() {
+		<-started
+		leave()
+	}()
+	_, err := http.DefaultClient.Do(request)
+	fmt.Println("the client left:", errors.Is(err, context.Canceled))
+
+	if err := server.Config.Shutdown(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+	stats, err := engine.Stats()
+	fmt.Println("in flight:", stats.InFlight, "completed:", stats.Completed, err)
+	if err := engine.Close(); err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// the client left: true
+	// in flight: 0 completed: 1 <nil>
 }
 
 // Routes of a ServeMux have middlewares of their own, which share an engine: path values and patterns reach the

@@ -14,27 +14,58 @@ const LEAST_STORE: u64 = 1 << 20;
 const MAX_NAME: usize = 255;
 
 /// Options of an engine over a shared store; every one has a default that suits a server.
+///
+/// With the feature `serde` they are a section of a file of settings: times are numbers of seconds, and a field that is
+/// left out has its default.
 #[derive(Clone, Debug)]
-#[allow(missing_docs)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
 pub struct Options {
+    /// How long a completed response is replayed, and how long an orphan stands. Default 24 hours; at least 1 ms.
+    #[cfg_attr(feature = "serde", serde(with = "crate::base::serialize::seconds"))]
     pub ttl: Duration,
+    /// From which age on a claim counts as an orphan although its owner lives. Default `None`: never.
+    #[cfg_attr(feature = "serde", serde(with = "crate::base::serialize::seconds::optional"))]
     pub max_execution: Option<Duration>,
+    /// The longest response that is kept, in bytes. Default 1 MiB, at most 16 MiB.
     pub max_response: usize,
+    /// The longest checkpoint, in bytes. Default 64 KiB, at most 16 MiB.
     pub max_checkpoint: usize,
+    /// How many claims of this process may be in flight. Default 65,536. At the bound `begin` is `Overloaded`.
     pub max_in_flight: usize,
+    /// How many begins of this process may be on their way to the store. Default 65,536.
     pub max_queue: usize,
+    /// How many begins of this process may wait for an owner. Default 65,536.
     pub max_waiters: usize,
-    /// Of the whole store, as the last upkeep counted: from then on begins are `Overloaded`.
+    /// How many orphans the whole store may have, as the last upkeep counted: from then on begins are `Overloaded`.
+    /// Default 1,000,000.
     pub max_orphans: usize,
-    /// Of the whole store, as the last upkeep measured: from then on new claims are `StoreFull`.
+    /// How large the whole store may grow, in bytes, as the last upkeep measured: from then on new claims are
+    /// `StoreFull`. Default `None`: off; at least 1 MiB.
     pub max_store_bytes: Option<u64>,
+    /// How long a begin waits for an answer of the store before it is `Unavailable`. Default 5 seconds.
+    #[cfg_attr(feature = "serde", serde(with = "crate::base::serialize::seconds"))]
     pub overload_after: Duration,
+    /// How long the end of a claim is tried again before it is `OutcomeUnknown`. Default 30 seconds.
+    #[cfg_attr(feature = "serde", serde(with = "crate::base::serialize::seconds"))]
     pub settle_for: Duration,
+    /// How often the store is kept up, by one process at a time. Default 60 seconds.
+    #[cfg_attr(feature = "serde", serde(with = "crate::base::serialize::seconds"))]
     pub upkeep_interval: Duration,
+    /// Memory for responses that are replayed without a question to the store, in bytes. Default 16 MiB.
     pub replay_bytes: usize,
+    /// Whether `begin` waits until its claim is durable at the server. Default `true`; `false` is
+    /// `Durability::Relaxed`.
     pub durable_claims: bool,
+    /// How long this process counts as living after each renewal. Default 15 s, 1 s to 10 min.
+    #[cfg_attr(feature = "serde", serde(with = "crate::base::serialize::seconds"))]
     pub lease: Duration,
+    /// A name that no other living process has: at open it ends its predecessor. Default none; at most 255 bytes.
     pub instance_name: String,
+    /// The version that the store notes with this process. Default that of this crate.
     pub build: String,
 }
 
