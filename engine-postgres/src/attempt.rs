@@ -85,7 +85,7 @@ impl<B> AttemptCompleted<B> {
         self.response
     }
 
-    /// The transaction was rolled back: the layer stores what the handler answers.
+    /// The transaction was rolled back: the layer stores the handler's answer.
     pub fn rolled_back(self) -> Response<B> {
         self.response
     }

@@ -10,7 +10,8 @@ use tokio_postgres::config::{Host, SslMode, TargetSessionAttrs};
 
 use crate::tls;
 
-/// PostgreSQL cuts a longer name off, so that two of them may be one.
+/// The length of the longest name, in bytes. PostgreSQL cuts a longer name off, so that two names
+/// may become one.
 const LONGEST_IDENTIFIER: usize = 63;
 
 /// How long the server may take for a statement. The server is told this, too.
@@ -93,8 +94,9 @@ impl Options {
         self
     }
 
-    /// A name that no other living instance has, such as that of a pod: at open it ends its predecessor,
-    /// whose claims are orphans at once. Default none; at most 255 bytes.
+    /// A name that no other living instance has, such as the name of a pod. An open with this name
+    /// ends the predecessor of the same name, whose claims are orphans at once. Default none; at
+    /// most 255 bytes.
     pub fn instance_name(mut self, name: impl Into<String>) -> Self {
         self.engine.instance_name = name.into();
         self

@@ -1,4 +1,5 @@
-//! The rows of the HTTP contract, asked of any server over a socket: for adapters of frameworks.
+//! The rows of the HTTP contract, checked against any server over a socket, for adapters of
+//! frameworks.
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;
@@ -10,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-/// Longer than any machine takes for what is waited for.
+/// A limit that no machine reaches when the server works.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The limit of request bodies that the server under test sets in its policy, in bytes.
 pub const MAX_REQUEST_BODY: usize = 64 << 10;
 
-/// The handler of the server under test, for every path and method. Clones are the same shop.
+/// The handler of the server under test, for every path and method. Clones share their state.
 #[derive(Clone, Default)]
 pub struct Shop(Arc<Counter>);
 
@@ -34,7 +35,7 @@ struct State {
     waiting: Vec<Waker>,
 }
 
-/// The response of the [`Shop`], for the server to send as it is.
+/// The response of the [`Shop`], which the server sends unchanged.
 #[derive(Clone, Debug)]
 pub struct Sold {
     /// The status.
@@ -46,12 +47,12 @@ pub struct Sold {
 }
 
 impl Shop {
-    /// A path that no request has used.
+    /// A shop without requests.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Answers a request. `/slow` waits until the suite lets it go on, `/panic` panics.
+    /// Answers a request. A `/slow` request waits until the suite lets it go on, `/panic` panics.
     pub async fn handle(&self, path: &str, body: &[u8]) -> Sold {
         let run = {
             let mut state = self.0.state.lock();
@@ -110,8 +111,8 @@ impl Shop {
     }
 }
 
-/// Asks the server at `address`, whose every request with a body limit of [`MAX_REQUEST_BODY`] goes through the
-/// default contract to `shop`, for every row. The store must be new.
+/// Checks every row against the server at `address`. The server sends every request to `shop`
+/// through the default contract, with a body limit of [`MAX_REQUEST_BODY`]. The store must be new.
 ///
 /// # Panics
 /// When a row does not hold.
@@ -140,7 +141,7 @@ struct Client {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Answer {
     status: u16,
-    /// In lower case, without `date`. A set: not every server keeps their order.
+    /// In lower case, without `date`. A set, since some servers change the order.
     head: BTreeSet<String>,
     body: String,
 }
@@ -162,10 +163,10 @@ impl Client {
         stream
     }
 
-    /// `None` when the server closes the connection without an answer, or in the middle of one.
+    /// `None` when the server closes the connection before the end of its answer.
     fn try_send(&self, head: &str, body: &[u8]) -> Option<Answer> {
         let mut bytes = Vec::new();
-        // A reset behind the answer is none of the suite's affair.
+        // A reset after the answer does not matter to the suite.
         let _ = self.connect(head, body).read_to_end(&mut bytes);
         let text = String::from_utf8(bytes).expect("the shop speaks UTF-8");
         let (head, mut body) = text.split_once("\r\n\r\n")?;
@@ -194,7 +195,7 @@ impl Client {
     }
 }
 
-/// The body that comes in chunks. `None` when it breaks off.
+/// Joins the chunks of a body. `None` when the body breaks off.
 fn joined(mut chunks: &str) -> Option<String> {
     let mut body = String::new();
     loop {
@@ -310,7 +311,7 @@ fn a_handler_goes_on_when_its_client_leaves(client: &Client, shop: &Shop) {
     let gone = client.connect(head, b"tea");
     shop.wait_for_runs(before + 1);
     drop(gone);
-    // Meanwhile the server notices that the connection is gone, which must not touch the handler.
+    // Meanwhile the server notices that the connection is gone. This must not stop the handler.
     for _ in 0..8 {
         client.post("/slow", "gone", "tea").refused(409, "idempotency_key_locked");
     }

@@ -1,4 +1,4 @@
-//! A caller that does everything a caller can, at random, and tells all of it.
+//! A caller that makes random calls of every kind, and reports each call and its answer.
 #![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
@@ -9,14 +9,14 @@ use crate::calls::body;
 use crate::linear::{Answer, Call, CallId, History};
 use crate::random::Random;
 
-/// A token as a caller can send it on.
+/// A token as a caller can send it to another process.
 pub type Token = [u8; 24];
 
-/// Where a caller tells what it asks and what it is told.
+/// Receives the calls of a caller and their answers.
 pub trait Sink {
-    /// Before the engine is asked.
+    /// Called before the engine is called.
     fn call(&self, key: u8, call: Call<Token>) -> CallId;
-    /// Once it has answered.
+    /// Called after the engine has answered.
     fn answer(&self, id: CallId, answer: Answer<Token>);
 }
 
@@ -29,7 +29,7 @@ impl Sink for History<Token> {
     }
 }
 
-/// One thread's caller.
+/// A caller on one thread.
 #[derive(Debug)]
 #[allow(missing_docs)]
 pub struct Caller<'a, S> {
@@ -40,17 +40,17 @@ pub struct Caller<'a, S> {
     pub claims: Vec<(u8, Claim)>,
 }
 
-/// The answer that a claim is.
+/// The answer that a begin or a take-over gives with this claim.
 pub fn claimed(claim: &Claim) -> Answer<Token> {
     Answer::Claimed {
         token: claim.token().to_bytes(),
         attempt: claim.attempt(),
-        // A claim that the engine lost meanwhile cannot read it any more.
+        // When the engine has lost the claim meanwhile, the checkpoint cannot be read any more.
         checkpoint: claim.last_checkpoint().ok().map(|saved| saved.map(|data| data[0])),
     }
 }
 
-/// What an error says of the call.
+/// The answer that stands for this error.
 pub fn failed(kind: ErrorKind) -> Answer<Token> {
     match kind {
         ErrorKind::Fenced => Answer::Fenced,
@@ -66,13 +66,13 @@ pub fn failed(kind: ErrorKind) -> Answer<Token> {
 }
 
 impl<S: Sink> Caller<'_, S> {
-    /// Random steps; gives the claims that are still held.
+    /// Takes random steps and returns the claims that are still held.
     pub fn run(mut self, steps: u64) -> Vec<(u8, Claim)> {
         (0..steps).for_each(|_| self.step());
         self.claims
     }
 
-    /// One random step.
+    /// Takes one random step.
     pub fn step(&mut self) {
         match self.random.below(10) {
             0..=4 => self.begin(),
@@ -161,7 +161,7 @@ impl<S: Sink> Caller<'_, S> {
                 result.err()
             }
             1 => {
-                // Nobody hears of it.
+                // No caller hears of this end.
                 self.sink.call(key, Call::Drop { token });
                 drop(claim);
                 None

@@ -1,11 +1,11 @@
-//! Calls of a test that expects one answer.
+//! Calls for tests that expect one certain answer.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::time::Duration;
 
 use oncekey::{Begin, Claim, Engine, Error, Fingerprint, Key, Orphan, Pending, Recorded};
 
-/// Of the engines that tests open.
+/// The TTL of the engines that tests open.
 pub const TTL: Duration = Duration::from_secs(60);
 
 pub fn key(name: impl AsRef<[u8]>) -> Key {
@@ -34,7 +34,7 @@ pub fn orphan(engine: &Engine, name: &str) -> Orphan {
     }
 }
 
-/// The bytes of a checkpoint that was saved.
+/// The bytes of a checkpoint that exists.
 pub fn checkpoint(read: oncekey::Result<Option<oncekey::SharedBytes>>) -> Vec<u8> {
     read.unwrap().unwrap().to_vec()
 }
@@ -63,12 +63,12 @@ pub fn submit(engine: &Engine, name: &str) -> Pending<Begin> {
     engine.begin(&key(name), body("a"))
 }
 
-/// A begin that waits as long as it takes for an owner.
+/// A begin that waits for an owner without a limit that a test reaches.
 pub fn wait_for(engine: &Engine, name: &str) -> Pending<Begin> {
     engine.begin_waiting(&key(name), body("a"), Duration::from_secs(600))
 }
 
-/// There is no answer yet. Not for as long as it takes: for a moment.
+/// Checks for a moment that no answer comes.
 pub fn unanswered<T, E: From<Error>>(pending: Pending<T, E>) -> Pending<T, E> {
     match pending.wait_timeout(Duration::from_millis(20)) {
         Err(pending) => pending,

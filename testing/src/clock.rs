@@ -1,4 +1,4 @@
-//! Time that a test moves by hand.
+//! A clock that the test moves.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -8,10 +8,10 @@ use parking_lot::Mutex;
 
 /// 2026-01-01T00:00:00Z, in seconds since the Unix epoch.
 const START_WALL: Duration = Duration::from_secs(1_767_225_600);
-/// Not zero, so that a test notices who takes time since boot for a date.
+/// Not zero, so that a test notices code that takes the time since boot for a date.
 const START_BOOTTIME: Duration = Duration::from_secs(1_000);
 
-/// A clock that stands still until it is told to move. Clones share the time.
+/// A clock that stands still until the test moves it. Clones share the time.
 #[derive(Clone, Debug)]
 pub struct ManualClock(Arc<Mutex<Now>>);
 
@@ -35,18 +35,17 @@ impl ManualClock {
         now.wall += by;
     }
 
-    /// Suspends the machine: nothing runs, both clocks move, as a boot-time clock counts suspension.
+    /// Suspends the machine. Both clocks move, since a boot-time clock counts suspension.
     pub fn suspend(&self, duration: Duration) {
         self.advance(duration);
     }
 
-    /// Sets the wall clock, as an administrator would; the boot-time clock does not notice.
+    /// Sets the wall clock, as an administrator would. The boot-time clock stays.
     pub fn set_wall(&self, wall: SystemTime) {
         self.0.lock().wall = wall;
     }
 
-    /// Steps the wall clock forward or, if negative, back, as NTP would; the boot-time clock does
-    /// not notice.
+    /// Steps the wall clock forward or, if negative, back, as NTP would. The boot-time clock stays.
     pub fn jump_wall(&self, seconds: i64) {
         let step = Duration::from_secs(seconds.unsigned_abs());
         let mut now = self.0.lock();

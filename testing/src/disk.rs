@@ -1,4 +1,4 @@
-//! A deterministic filesystem in memory, for tests of what happens when a disk misbehaves.
+//! A deterministic filesystem in memory, to test how code reacts to a failing disk.
 
 mod contents;
 mod crash;
@@ -31,17 +31,18 @@ use sim_directory::LockGuard;
 use sim_file::SimFile;
 use tree::{NodeId, Tree};
 
-/// A filesystem in memory that knows what is durable. Clones are the same disk.
+/// A filesystem in memory that knows which bytes and names are durable. Clones share one disk.
 ///
-/// - A write or change of length is durable after a sync of the file, a new, renamed or removed
-///   name after a sync of its directory. Until then a crash image may miss it. Directories are
-///   names in their parent like files. The root exists and is durable.
+/// - A write or a change of length is durable after a sync of the file. A new, renamed or removed
+///   name is durable after a sync of its directory. Before that sync a crash image may miss the
+///   change. A directory is a name in its parent, like a file. The root exists and is durable.
 /// - Relative paths start at the root.
-/// - On a file opened with [`Caching::Direct`] offsets, lengths and addresses of buffers that are
-///   not multiples of [`BLOCK`](oncekey::disk::BLOCK) are refused. Its writes need a sync, too: they
-///   stand in the device's volatile cache.
-/// - Every method of [`Disk`](oncekey::disk::Disk) and [`DiskFile`] is one operation, which faults and the trace count.
-///   The methods of this type are not.
+/// - A file opened with [`Caching::Direct`] refuses offsets, lengths and addresses of buffers that
+///   are not multiples of [`BLOCK`](oncekey::disk::BLOCK). Its writes need a sync, too: until then
+///   they are in the volatile cache of the device.
+/// - Each method of [`Disk`](oncekey::disk::Disk), [`Directory`](oncekey::disk::Directory) and
+///   [`DiskFile`] that goes to the device is one operation, which faults and the trace count. So is
+///   each method of this type that does the same by a path, such as [`open`](Self::open).
 ///
 /// All operations take one lock, so that each is atomic to other threads.
 #[derive(Clone)]
@@ -61,7 +62,7 @@ struct State {
     powered_off: bool,
 }
 
-/// Images of a disk at work.
+/// Images of a disk, taken while it works.
 struct Album {
     every: u64,
     skip: u64,
@@ -97,9 +98,9 @@ impl SimDisk {
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
-    /// The disk as a crash at this moment leaves it, as a new disk: powered, without locks,
-    /// faults and trace, its operations counted from 0; capacity, read-only and network switches
-    /// are taken over. This disk does not change, so that many images of one moment can be taken.
+    /// Makes the disk that a crash at this moment leaves: powered, without locks, faults or trace,
+    /// and with its operations counted from 0. It has the same capacity, read-only and network
+    /// settings. This disk does not change, so that a test can take many images of one moment.
     pub fn crash(&self, mode: CrashMode) -> Self {
         let state = self.state.lock();
         let tree = match mode {
@@ -110,7 +111,8 @@ impl SimDisk {
         Self::with(tree, state.settings.clone())
     }
 
-    /// Arms a fault. Several can wait at a time; of those due at one operation the first wins.
+    /// Arms a fault. Several can wait at a time: when more than one is due, the fault armed first
+    /// wins.
     pub fn inject(&self, fault: Fault) {
         self.state.lock().faults.arm(fault);
     }
@@ -120,23 +122,25 @@ impl SimDisk {
         self.state.lock().faults.clear();
     }
 
-    /// How many operations have failed through injected faults: proof that a fault was met.
+    /// How many operations failed through injected faults, to prove that a fault was met.
     pub fn faults_fired(&self) -> u64 {
         self.state.lock().faults.fired
     }
 
-    /// How many operations there were, failed ones included, those without power not.
+    /// The number of operations, with those that failed, and without those refused after a power
+    /// cut.
     pub fn operations(&self) -> u64 {
         self.state.lock().operations
     }
 
-    /// Cuts the power: all operations fail from now on, and the disk stays as it is for
+    /// Cuts the power: from now on all operations fail, and the disk stays as it is for
     /// [`crash`](Self::crash).
     pub fn power_off(&self) {
         self.state.lock().powered_off = true;
     }
 
-    /// Cuts the power during the nth operation from now, counted from 0. See [`Fault::power_off`].
+    /// Cuts the power during an operation: `nth` counts from now and from 0. See
+    /// [`Fault::power_off`].
     pub fn power_off_at(&self, nth: u64) {
         self.inject(Fault::at(nth).power_off());
     }
@@ -146,37 +150,38 @@ impl SimDisk {
         self.state.lock().powered_off
     }
 
-    /// Starts to record operations, dropping any earlier record.
+    /// Starts to record operations. An earlier record is dropped.
     pub fn start_trace(&self) {
         self.state.lock().trace = Some(Vec::new());
     }
 
-    /// Starts to keep the disk as it is before every `every`th operation that changes something,
-    /// `skip` of them passed over first: for [`crash`](Self::crash), many times in one run. What an
-    /// operation did that the next one finds is unsynced, so that it is torn in the image of that.
+    /// Starts to keep images, to [`crash`](Self::crash) one run at many moments. An image is the
+    /// disk before every `every`th operation that changes something, after the first `skip` of
+    /// them. Changes that were not synced by then are still unsynced in the image, so that a crash
+    /// of the image may tear them.
     pub fn start_images(&self, every: u64, skip: u64) {
         self.state.lock().album = Some(Album { every, skip, mark: 0, images: Vec::new() });
     }
 
-    /// Names the images that are kept from now on.
+    /// Gives this mark to the images kept from now on.
     pub fn mark_images(&self, mark: u64) {
         if let Some(album) = &mut self.state.lock().album {
             album.mark = mark;
         }
     }
 
-    /// The images kept so far, each with its mark, and keeps no more.
+    /// Returns the images kept so far, each with its mark, and stops keeping images.
     pub fn take_images(&self) -> Vec<(u64, Self)> {
         self.state.lock().album.take().map(|album| album.images).unwrap_or_default()
     }
 
-    /// The operations recorded so far, and stops recording.
+    /// Returns the operations recorded so far, and stops recording.
     pub fn take_trace(&self) -> Vec<Op> {
         self.state.lock().trace.take().unwrap_or_default()
     }
 
-    /// Limits the bytes that files can take, in whole pages; holes take none, written zeros do. A
-    /// write that does not fit writes what fits and fails with ENOSPC.
+    /// Limits the bytes that files can take, in whole pages. Holes take none, written zeros do. A
+    /// write that does not fit fails with ENOSPC after the bytes that fit.
     pub fn set_capacity(&self, bytes: Option<u64>) {
         self.state.lock().settings.capacity = bytes;
     }
@@ -186,8 +191,8 @@ impl SimDisk {
         self.state.lock().tree.allocated_pages() * contents::PAGE as u64
     }
 
-    /// Makes every change fail with EROFS, as a filesystem does that was remounted after an error,
-    /// and opening a file too, since that is for writing.
+    /// Makes every change fail with EROFS, as on a filesystem that was remounted after an error.
+    /// Opening a file fails too, since files are opened for writing.
     pub fn set_read_only(&self, read_only: bool) {
         self.state.lock().settings.read_only = read_only;
     }
@@ -197,18 +202,18 @@ impl SimDisk {
         self.state.lock().settings.network = network;
     }
 
-    /// Evicts clean pages, as memory pressure does: what a failed sync dropped (see
-    /// [`Fault::drop_dirty`]) is no longer seen either.
+    /// Evicts clean pages, as memory pressure does: reads no longer see the bytes that a failed
+    /// sync dropped (see [`Fault::drop_dirty`]).
     pub fn drop_caches(&self) {
         self.state.lock().tree.all_files_mut().for_each(File::evict_clean);
     }
 
-    /// Makes everything durable, names and bytes, but for what a failed sync dropped.
+    /// Makes all names and bytes durable, except the bytes that a failed sync dropped.
     pub fn sync_all(&self) {
         self.state.lock().tree.sync_everything();
     }
 
-    /// Runs one operation: counts it, fails it if a fault is due, else does `action`.
+    /// Runs one operation: counts it, then fails when a fault is due, else does `action`.
     fn operate<T>(
         &self,
         op: Op,
@@ -235,13 +240,13 @@ impl SimDisk {
             Effect::Applied => true,
             Effect::Partial(_) => kind == OpKind::Write,
             Effect::DropDirty => kind == OpKind::Sync,
-            // A sync that the power cut did not let finish may have done any part of its work,
-            // which is what an image makes of changes without a sync.
+            // A sync that the power cut interrupts may have done any part of its work. An image of
+            // the changes without a sync shows the same.
             Effect::PowerOff => !matches!(kind, OpKind::Sync | OpKind::SyncDir),
         };
         if acts {
             let result = action(&mut state, effect);
-            // A file or a lock in the result takes the lock when dropped.
+            // The drop of a file or of a guard in the result takes the lock of the state.
             drop(state);
             drop(result);
         }

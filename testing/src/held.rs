@@ -1,5 +1,5 @@
-//! A disk whose syncs can be held, to look at the moment between a write and its sync, and one
-//! read, to have a lookup stall.
+//! A disk that can hold syncs, to look at the moment between a write and its sync, and that can
+//! hold one read, to make a lookup stall.
 
 use std::any::Any;
 use std::io;
@@ -9,8 +9,8 @@ use std::sync::Arc;
 use oncekey::disk::{Caching, Directory, Disk, DiskFile, Lockable};
 use parking_lot::{Condvar, Mutex};
 
-/// A disk on which syncs of files whose name holds `part` wait while they are held, and a
-/// read of such a file, if that is asked for.
+/// A disk that holds syncs, and one read, of the files whose name contains `part`, when the test
+/// asks for it.
 #[derive(Clone, Debug)]
 pub struct HeldDisk {
     disk: Arc<dyn Disk>,
@@ -28,7 +28,7 @@ struct Gate {
 struct GateState {
     held: bool,
     waiting: usize,
-    /// Syncs that may still pass while the gate is closed.
+    /// How many syncs may still pass while the gate is closed.
     passes: usize,
     read: HeldRead,
 }
@@ -38,7 +38,7 @@ struct GateState {
 enum HeldRead {
     #[default]
     None,
-    /// The next one is to be.
+    /// The next read will be held.
     Armed,
     Waiting,
 }
@@ -68,33 +68,33 @@ impl Gate {
 }
 
 impl HeldDisk {
-    /// Holds nothing yet.
+    /// A disk that holds nothing yet.
     pub fn new(disk: impl Disk, part: &'static str) -> Self {
         Self { disk: Arc::new(disk), part, gate: Arc::default() }
     }
 
-    /// Syncs that start from now on wait.
+    /// Holds the syncs that start from now on.
     pub fn hold(&self) {
         self.gate.state.lock().held = true;
     }
 
-    /// The next read waits; those of others meanwhile do not.
+    /// Holds the next read, and lets the reads of other threads pass meanwhile.
     pub fn hold_next_read(&self) {
         self.gate.state.lock().read = HeldRead::Armed;
     }
 
-    /// Whether a read is being held.
+    /// Whether a read is held now.
     pub fn holds_read(&self) -> bool {
         self.gate.state.lock().read == HeldRead::Waiting
     }
 
-    /// Lets the read that is held go on.
+    /// Lets the held read go on.
     pub fn release_read(&self) {
         self.gate.state.lock().read = HeldRead::None;
         self.gate.changed.notify_all();
     }
 
-    /// Waits until a sync is being held.
+    /// Waits until a sync is held.
     pub fn wait_for_sync(&self) {
         let mut state = self.gate.state.lock();
         while state.waiting == 0 {
@@ -102,7 +102,7 @@ impl HeldDisk {
         }
     }
 
-    /// Lets one sync go on, and holds the ones after it.
+    /// Lets one sync go on, and holds the syncs after it.
     pub fn release_one(&self) {
         let mut state = self.gate.state.lock();
         state.passes += 1;

@@ -1,4 +1,5 @@
-//! An engine for the tests of those who build on one: in memory, with its disk and clock in hand.
+//! An engine for the tests of services that use one: in memory, with a disk and a clock that the
+//! test controls.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,11 +10,11 @@ use oncekey::{Engine, Options, Result};
 use crate::clock::ManualClock;
 use crate::disk::{CrashMode, SimDisk};
 
-/// Where the store lies on the simulated disk.
+/// The path of the store on the simulated disk.
 const PATH: &str = "/store";
 
-/// An engine whose store lies in memory, small and fast to open, and whose time stands still until it is
-/// moved. It is the whole engine: journal, folds and recovery run as on a real disk.
+/// An engine whose store is in memory, small and fast to open. Its time stands still until the test
+/// moves it. It is the whole engine: journal, folds and recovery run as on a real disk.
 ///
 /// ```
 /// use std::time::Duration;
@@ -40,8 +41,8 @@ const PATH: &str = "/store";
 /// // The sync failed, the write did not: the response is found again.
 /// assert!(matches!(store.engine().begin(&key, request()).wait()?, Begin::Replay(_)));
 ///
-/// // The power fails while an order is under way, the machine starts again: what was answered is there, and
-/// // that order is an orphan.
+/// // The power fails while an order is under way, and the machine starts again. The first order is
+/// // answered as before, and the other one is an orphan.
 /// let other = Key::new("", "order-2")?;
 /// let Begin::Claimed(_claim) = store.engine().begin(&other, request()).wait()? else { panic!() };
 /// let next = store.after_power_loss()?;
@@ -58,7 +59,8 @@ pub struct InMemory {
 }
 
 impl InMemory {
-    /// A new store with the default TTL of 24 hours, responses up to 64 KiB and checkpoints up to 16 KiB.
+    /// A new store with the default TTL of 24 hours, responses up to 64 KiB and checkpoints up to
+    /// 16 KiB.
     ///
     /// # Panics
     /// Never: an empty disk in memory can be opened.
@@ -69,7 +71,7 @@ impl InMemory {
         }
     }
 
-    /// A new store whose options `change` sets as the service under test would.
+    /// A new store, for which `change` sets the options that the service under test would set.
     ///
     /// # Errors
     /// Those of [`Options::open`].
@@ -89,7 +91,7 @@ impl InMemory {
         Ok(Self { engine, disk, clock, options })
     }
 
-    /// The engine, to be cloned into the service under test.
+    /// The engine, for the service under test to clone.
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
@@ -99,13 +101,14 @@ impl InMemory {
         &self.disk
     }
 
-    /// The clock, which stands still until it is moved.
+    /// The clock, which stands still until the test moves it.
     pub fn clock(&self) -> &ManualClock {
         &self.clock
     }
 
-    /// Opens the store as the next process finds it when the power fails now: everything that was not synced
-    /// is lost, claims that are held here are orphans there. This one goes on undisturbed on its own disk.
+    /// Opens the store as the next process finds it when the power fails now: every unsynced change
+    /// is lost, and the claims held here are orphans there. This store goes on undisturbed on its
+    /// own disk.
     ///
     /// # Errors
     /// Those of [`Options::open`].
@@ -113,7 +116,8 @@ impl InMemory {
         self.on(self.disk.crash(CrashMode::LoseAllUnsynced))
     }
 
-    /// Opens the store as the next process finds it when this one is killed now: what was written is there.
+    /// Opens the store as the next process finds it when this process is killed now: every write is
+    /// there.
     ///
     /// # Errors
     /// Those of [`Options::open`].
@@ -122,7 +126,7 @@ impl InMemory {
     }
 
     fn on(&self, disk: SimDisk) -> Result<Self> {
-        // It takes a moment until the next process runs.
+        // The next process starts a moment later.
         let clock = self.clock.clone();
         clock.advance(Duration::from_secs(1));
         Self::open(disk, clock, self.options.clone())

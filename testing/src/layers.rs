@@ -1,33 +1,33 @@
-//! The layout of a crate of this repository: which folder may use which, no circle of files, and no file or
-//! function that is too long.
+//! The layout of a crate of this repository: the folders that each folder may use, no circle of
+//! files, and no file or function that is too long.
 //!
-//! A file that only tests compile, by a `mod` under `#[cfg(test)]`, may look anywhere and be of any length. So may the
-//! module of tests at the end of a file.
+//! These rules do not hold for a file that only tests compile, by a `mod` under `#[cfg(test)]`, nor
+//! for the module of tests at the end of a file.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// The longest that a file is before its tests, in lines.
+/// The most lines of a file before its tests.
 const FILE: usize = 400;
-/// The longest that a function is, in lines.
+/// The most lines of a function.
 const FUNCTION: usize = 70;
 
-/// The files of a crate without their tests, and the rules that they broke so far.
+/// The files of a crate without their tests, and the broken rules found so far.
 #[derive(Debug)]
 pub struct Layout {
-    /// By module, as `crate::` paths name it: `embedded::store::view`.
+    /// The text by module, as `crate::` paths name it: `embedded::store::view`.
     files: BTreeMap<String, String>,
-    /// A `mod.rs` imports the files that it declares.
+    /// Whether a `mod.rs` imports the files that it declares.
     declared: bool,
     broken: Vec<String>,
 }
 
 impl Layout {
-    /// The folder `src` of the crate in the folder `manifest`.
+    /// Reads the folder `src` of the crate in the folder `manifest`.
     ///
     /// # Panics
-    /// It cannot be read.
+    /// When the folder cannot be read.
     pub fn of(manifest: &str) -> Self {
         let source = Path::new(manifest).join("src");
         let mut files = Vec::new();
@@ -55,20 +55,21 @@ impl Layout {
         tests.iter().fold(layout, |layout, tests| layout.suite(tests))
     }
 
-    /// The files of this module are tests.
+    /// Leaves out this module and the modules inside it, since they are tests.
     pub fn suite(mut self, module: &str) -> Self {
         let inside = format!("{module}::");
         self.files.retain(|name, _| name != module && !name.starts_with(&inside));
         self
     }
 
-    /// No file uses the `mod.rs` that declares it, by way of others.
+    /// Adds the rule that no file uses the `mod.rs` that declares it, directly or through other
+    /// files.
     pub fn without_parents(mut self) -> Self {
         self.declared = true;
         self
     }
 
-    /// Every module with its code: without tests and comments.
+    /// Every module with its code, without tests and comments.
     pub fn code(&self) -> impl Iterator<Item = (&str, String)> {
         self.files.iter().map(|(module, text)| {
             let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
@@ -76,7 +77,7 @@ impl Layout {
         })
     }
 
-    /// Every folder is listed, with all those that it may use.
+    /// Checks that every folder is in `may_use` and uses only the folders listed there for it.
     pub fn arrows(mut self, may_use: &[(&str, &[&str])]) -> Self {
         let allowed: BTreeMap<_, _> = may_use.iter().copied().collect();
         for (from, to) in self.imports() {
@@ -99,10 +100,11 @@ impl Layout {
         self
     }
 
-    /// Checks that each path from the crate names a file, that no files form a circle, and all lengths.
+    /// Checks that each path from the crate names a file, that no files form a circle, and all
+    /// lengths.
     ///
     /// # Panics
-    /// A rule is broken: the message says which, and where.
+    /// When a rule is broken: the message says which rule, and where.
     pub fn check(mut self) {
         self.find_strays();
         self.find_circles();
@@ -112,7 +114,8 @@ impl Layout {
     /// Checks the lengths of files and functions, and no import.
     ///
     /// # Panics
-    /// One is too long, or [`arrows`](Self::arrows) found one that is wrong.
+    /// When a file or a function is too long, or when [`arrows`](Self::arrows) found a wrong
+    /// import.
     pub fn check_lengths(mut self) {
         assert!(!self.files.is_empty(), "no files were read");
         for (module, text) in &self.files {
@@ -127,7 +130,8 @@ impl Layout {
         assert!(self.broken.is_empty(), "{:#?}", self.broken);
     }
 
-    /// A path from the crate names a file: else an arrow by way of `lib.rs` would be missed.
+    /// Checks that a path from the crate names a file: a name that `lib.rs` re-exports hides the
+    /// folder used.
     fn find_strays(&mut self) {
         let known: BTreeSet<_> = self.files.keys().map(|module| folder(module)).collect();
         let mut strays = Vec::new();
@@ -139,7 +143,8 @@ impl Layout {
         self.broken.extend(strays);
     }
 
-    /// What is left once files that import nothing that is left are taken away, from both ends, is a circle.
+    /// Takes away the files that import no other file or that no other file imports, until only
+    /// circles are left.
     fn find_circles(&mut self) {
         let mut left = self.imports();
         loop {
@@ -158,7 +163,8 @@ impl Layout {
         }
     }
 
-    /// Every module with the modules that its code names by a path from the crate or from its folder.
+    /// Every module with the modules that its code names, by a path from the crate or from its
+    /// folder.
     fn imports(&self) -> BTreeMap<String, BTreeSet<String>> {
         let named = |(module, code): (&str, String)| {
             let parent = module.rsplit_once("::").map_or("", |(parent, _)| parent);
@@ -173,7 +179,7 @@ impl Layout {
         self.code().map(named).collect()
     }
 
-    /// The modules that are named by paths behind `start`, which begin at `base`.
+    /// The modules that the paths after each `start` name; the paths begin at `base`.
     fn named(&self, code: &str, start: &str, base: &str) -> BTreeSet<String> {
         let paths = code.split(start).skip(1).flat_map(paths);
         let known = paths.filter_map(|path| {
@@ -186,12 +192,12 @@ impl Layout {
     }
 }
 
-/// The file up to its module of tests.
+/// The text of a file up to its module of tests.
 fn before_tests(text: &str) -> String {
     text.split("\n#[cfg(test)]\nmod tests {").next().unwrap().to_owned()
 }
 
-/// The modules that a file declares for tests alone.
+/// The modules that a file declares only for tests.
 fn tests_of(module: &str, text: &str) -> Vec<String> {
     let for_tests = |line: &str| line == "#[cfg(test)]" || line.starts_with("#[cfg(all(test,");
     let lines: Vec<_> = text.lines().collect();
@@ -205,7 +211,7 @@ fn tests_of(module: &str, text: &str) -> Vec<String> {
     declared.collect()
 }
 
-/// The functions of a file that rustfmt has written, with their lines.
+/// The functions of a file formatted by rustfmt, each with its number of lines.
 fn functions(text: &str) -> Vec<(String, usize)> {
     let lines: Vec<_> = text.lines().collect();
     let mut found = Vec::new();
@@ -230,7 +236,7 @@ fn functions(text: &str) -> Vec<(String, usize)> {
     found
 }
 
-/// The paths that a `use` line names behind its prefix, those of one level of braces told apart.
+/// The paths that a `use` line names after its prefix; one level of braces is taken apart.
 fn paths(rest: &str) -> Vec<String> {
     let is_path = |c: &char| c.is_alphanumeric() || "_:".contains(*c);
     let head: String = rest.chars().take_while(is_path).collect();

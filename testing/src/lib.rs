@@ -1,7 +1,7 @@
-//! Twins of the outside world for the tests of oncekey: a disk that loses power, fails and rots
-//! on demand, and a clock that is moved by hand. Both are deterministic. With the feature
-//! `conformance`, the suites that every backend passes; with `layers`, the rules for the layout of a
-//! crate of this repository.
+//! Test versions of the outside world of oncekey: a disk that loses power, fails and rots on
+//! demand, and a clock that the test moves. Both are deterministic. The feature `conformance` adds
+//! the suites that every backend passes; `layers` adds the rules for the layout of a crate of this
+//! repository.
 //!
 //! ```
 //! use oncekey::disk::{Caching, Disk, DiskFile};

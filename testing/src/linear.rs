@@ -1,11 +1,11 @@
-//! Linearizability: whether what concurrent callers saw of a key can be put into one order that the
+//! Linearizability: whether the answers to concurrent callers can be put into one order that the
 //! [`Model`] would have given.
 //!
-//! The search is that of Wing and Gong ("Testing and verifying concurrent objects", 1993) with
-//! Lowe's memory of what was tried, key by key, since keys do not meet. Restarts are barriers: a
-//! call is before or after one. A call whose outcome is unknown may have happened, between its start
-//! and the next restart, or not. From each barrier on the search goes on with every state that is
-//! still possible.
+//! The search is that of Wing and Gong ("Testing and verifying concurrent objects", 1993), with
+//! Lowe's memory of the orders tried. Each key is searched alone, since no call concerns two keys.
+//! Restarts are barriers: a call is before or after one. A call whose outcome is unknown may have
+//! happened between its start and the next restart, or not at all. From each barrier on, the
+//! search goes on with every state that is still possible.
 
 mod possible;
 
@@ -17,8 +17,8 @@ use parking_lot::Mutex;
 use self::possible::Possible;
 use crate::model::Model;
 
-/// A call on a key. `T` is a token as the engine gives it; bodies, responses and checkpoints
-/// are single bytes, as in the [`Model`].
+/// A call on a key. `T` is a token as the engine gives it. Bodies, responses and checkpoints are
+/// single bytes, as in the [`Model`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Call<T> {
@@ -36,7 +36,7 @@ pub enum Call<T> {
         token: T,
         data: u8,
     },
-    /// The claim was dropped: no caller learns whether and when the change was made.
+    /// The claim was dropped: no caller learns whether and when this took effect.
     Drop {
         token: T,
     },
@@ -50,9 +50,9 @@ pub enum Call<T> {
     Get,
     /// The `Pending` of a begin was dropped: a claim that no caller received is aborted.
     Withdraw,
-    /// The instance that holds the claim was declared ended.
+    /// The instance that holds the claim was declared dead.
     Lapse,
-    /// Time goes by for every key.
+    /// Time passes for every key.
     Elapse {
         millis: u64,
     },
@@ -61,36 +61,36 @@ pub enum Call<T> {
 /// The answer that the caller got.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer<T> {
-    /// Begin or take over, with the new claim's token and the last checkpoint.
+    /// A claim, from a begin or a take-over.
     Claimed {
-        /// The new claim's.
+        /// The token of the new claim.
         token: T,
-        /// The claim's data about earlier attempts.
+        /// The number of the attempt.
         attempt: u32,
-        /// The last checkpoint; `None` when the caller could not read it.
+        /// The last checkpoint; the outer `None` when the caller could not read it.
         checkpoint: Option<Option<u8>>,
     },
-    /// The response.
+    /// Completed before, with this response.
     Replay(u8),
     /// In flight.
     Locked,
-    /// Another request.
+    /// The key belongs to another request.
     Mismatch,
-    /// The orphan's token.
+    /// An orphan, with its token.
     Orphaned(T),
     /// The change happened.
     Done,
-    /// Not the newest token.
+    /// The token is not the newest.
     Fenced,
-    /// Completed before.
+    /// The record was completed before.
     AlreadyCompleted,
-    /// The call was refused: it must not have happened.
+    /// The call was refused: it must not have taken effect.
     Refused,
-    /// The call may have happened.
+    /// The call may or may not have taken effect.
     Unknown,
     /// Nothing is stored.
     Absent,
-    /// No caller received the answer of a begin, but the begin is decided.
+    /// The begin was decided, but no caller received its answer.
     Unheard,
 }
 
@@ -103,12 +103,12 @@ struct Event<T> {
     key: u8,
     phase: usize,
     called: u64,
-    /// `None` until answered, and for ever when the caller died.
+    /// `None` until the answer comes; it never comes when the caller dies.
     answered: Option<(u64, Answer<T>)>,
     call: Call<T>,
 }
 
-/// What callers did, in the order in which they did it. Shared by all of them.
+/// The calls and their answers, in the order in which callers saw them. All callers share it.
 #[derive(Debug)]
 pub struct History<T> {
     inner: Mutex<Inner<T>>,
@@ -123,13 +123,13 @@ struct Inner<T> {
 
 #[derive(Debug)]
 enum Restart {
-    /// At once, by how much time it was followed.
+    /// The epoch ended at the current time, and this many milliseconds passed afterwards.
     After(u64),
-    /// When the epoch may have ended, and what time it was afterwards.
+    /// The epoch ended at one of `ends`, and the next one began at `now`.
     Dated { ends: Vec<u64>, now: u64 },
 }
 
-/// No order of a key's calls explains their answers.
+/// A key for which no order of the calls explains the answers.
 #[derive(Clone)]
 pub struct Violation(String);
 
@@ -140,14 +140,14 @@ impl Debug for Violation {
 }
 
 impl<T: Clone + Ord + Debug> History<T> {
-    /// Nothing happened yet.
+    /// A history without calls.
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
         let inner = Inner { clock: 0, events: Vec::new(), restarts: Vec::new() };
         Self { inner: Mutex::new(inner) }
     }
 
-    /// To be called before the engine is.
+    /// Records a call. The caller uses this before it calls the engine.
     pub fn call(&self, key: u8, call: Call<T>) -> CallId {
         let mut inner = self.inner.lock();
         inner.clock += 1;
@@ -157,19 +157,20 @@ impl<T: Clone + Ord + Debug> History<T> {
         CallId(inner.events.len() - 1)
     }
 
-    /// To be called once the engine has answered.
+    /// Records an answer. The caller uses this after the engine has answered.
     pub fn answer(&self, CallId(id): CallId, answer: Answer<T>) {
         let mut inner = self.inner.lock();
         inner.clock += 1;
         inner.events[id].answered = Some((inner.clock, answer));
     }
 
-    /// The engine was restarted, then `advance` milliseconds went by. No call may be under way.
+    /// Records a restart of the engine, after which `advance` milliseconds passed. No call may be
+    /// under way.
     pub fn restart(&self, advance: u64) {
         self.inner.lock().restarts.push(Restart::After(advance));
     }
 
-    /// Time went by while calls may be under way.
+    /// Records that time passed. Calls may be under way.
     pub fn elapse(&self, millis: u64) {
         let mut inner = self.inner.lock();
         inner.clock += 1;
@@ -179,8 +180,8 @@ impl<T: Clone + Ord + Debug> History<T> {
         inner.events.push(Event { key: 0, phase, called: at, answered, call });
     }
 
-    /// The engine was restarted: the last time that it stored is one of `ends`, and it was `now`
-    /// afterwards, both in milliseconds from the beginning. No call may be under way.
+    /// Records a restart of the engine. The last time that it stored is one of `ends`; afterwards
+    /// the time was `now`. Both are milliseconds from the beginning. No call may be under way.
     pub fn restart_dated(&self, ends: Vec<u64>, now: u64) {
         self.inner.lock().restarts.push(Restart::Dated { ends, now });
     }
@@ -190,10 +191,10 @@ impl<T: Clone + Ord + Debug> History<T> {
         self.inner.lock().events.len()
     }
 
-    /// Whether every key's calls can be put in order, from an empty store with this TTL.
+    /// Checks that every key's calls can be put in order, from an empty store with this TTL.
     ///
     /// # Errors
-    /// The first key whose calls cannot.
+    /// For the first key whose calls cannot be put in order.
     pub fn check(&self, ttl: u64) -> Result<(), Violation> {
         let inner = self.inner.lock();
         let of_keys = inner.events.iter().filter(|event| !event.is_for_all());
@@ -240,7 +241,7 @@ fn violation<T: Debug>(
     Violation(text + &format!("from any of {states:#?}"))
 }
 
-/// Which calls were put in order.
+/// Which calls have their place in the order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Done(Vec<u64>);
 
@@ -258,9 +259,9 @@ impl Done {
 
 struct Search<'a, T> {
     events: &'a [&'a Event<T>],
-    /// No phase goes on from the ends: one order that explains everything ends the search.
+    /// Whether one order that explains everything ends the search: no phase follows this one.
     one_is_enough: bool,
-    /// Which calls were put in order, and the state that they led to.
+    /// The sets of calls that were put in order, each with the state that they led to.
     tried: BTreeSet<(Done, Possible<T>)>,
     ends: BTreeSet<Possible<T>>,
 }
@@ -279,13 +280,13 @@ impl<T: Clone + Ord + Debug> Search<'_, T> {
             return;
         }
         let left: Vec<_> = (0..self.events.len()).filter(|index| !done.has(*index)).collect();
-        // No call can come after one that was answered before it began.
+        // No call can come after a call that was answered before it began.
         let answered = left.iter().filter_map(|index| self.events[*index].certain());
         let first_answer = answered.map(|(at, _)| at).min();
         if first_answer.is_none() {
             self.ends.insert(state.clone());
         }
-        // Of calls that may have happened and ask the same, the first may as well come first.
+        // Of two doubtful calls that ask the same, only the earlier one need be tried here.
         let mut asked: Vec<&Call<T>> = Vec::new();
         for index in left {
             let event = self.events[index];
@@ -298,7 +299,7 @@ impl<T: Clone + Ord + Debug> Search<'_, T> {
             if doubtful {
                 asked.push(&event.call);
             }
-            // A doubtful call that would do nothing may as well not have happened.
+            // A doubtful call without effect need not be tried.
             if let Some(next) = state.after(event).filter(|next| !doubtful || next != state) {
                 let mut done = done.clone();
                 done.put(index);
@@ -313,15 +314,15 @@ impl<T: Clone + Ord + Debug> Event<T> {
         matches!(self.call, Call::Elapse { .. })
     }
 
-    /// The answer, and when it came, if it says what happened.
+    /// The answer and its time, when the answer says whether the call took effect.
     fn certain(&self) -> Option<(u64, &Answer<T>)> {
         let (at, answer) = self.answered.as_ref()?;
         (*answer != Answer::Unknown).then_some((*at, answer))
     }
 
-    /// Whether a call that nobody heard of would do nothing now, and hence never again: a token
-    /// that is not the owner's any more does not become it again. A checkpoint that is there already
-    /// may be replaced and come once more.
+    /// Whether a call without a certain answer would change nothing, now and at any later time. A
+    /// token that the owner has lost does not become the owner's again, but a checkpoint that is
+    /// stored already may be replaced and then be stored once more.
     fn is_spent(&self, state: &Possible<T>) -> bool {
         if self.certain().is_some() {
             return false;
@@ -349,7 +350,7 @@ mod tests {
         Answer::Claimed { token, attempt: 1, checkpoint: Some(None) }
     }
 
-    /// A call or its answer; the number names the call.
+    /// A call or its answer. The number names the call.
     type Step = (usize, Result<Call<u8>, Answer<u8>>);
 
     /// Calls and answers in order.
@@ -372,14 +373,14 @@ mod tests {
     #[test]
     fn overlapping_calls_may_take_any_order_and_others_may_not() {
         let complete = Call::Complete { token: 1, response: 7 };
-        // The second begins before the claim is answered, and is told Locked.
+        // The second begin starts before the first is answered, and finds the key locked.
         assert!(right(&[
             (1, Ok(BEGIN)),
             (2, Ok(BEGIN)),
             (2, Err(Answer::Locked)),
             (1, Err(claimed(1)))
         ]));
-        // It is answered before the claim is asked for.
+        // The second begin is answered before the first starts.
         assert!(!right(&[
             (2, Ok(BEGIN)),
             (2, Err(Answer::Locked)),
@@ -470,13 +471,13 @@ mod tests {
             history.answer(retry, told.clone());
             assert_eq!(history.check(1000).is_ok(), expected, "{told:?}");
             if told == Answer::Orphaned(1) {
-                // Not completed then, so not later either.
+                // The call had no effect before the restart, so it has none later either.
                 let retry = history.call(0, BEGIN);
                 history.answer(retry, Answer::Replay(7));
                 assert!(history.check(1000).is_err());
             }
         }
-        // Nobody heard of the claim: it may have been granted, and has no name yet.
+        // The claim was never answered: it may have been granted, and its token has no name yet.
         for told in [claimed(1), Answer::Orphaned(1)] {
             let history = history(&[(1, Ok(BEGIN))]);
             history.restart(0);

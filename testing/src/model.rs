@@ -1,4 +1,4 @@
-//! The state machine again, written as plainly as possible, for tests to compare the engine with.
+//! The state machine written a second time, as plainly as possible, to compare the engine with.
 
 use std::collections::BTreeMap;
 
@@ -9,20 +9,20 @@ pub enum Begun {
     Claimed(u64),
     /// The response, `None` when it was not kept.
     Replay(Option<u8>),
-    /// In flight.
+    /// A claim is in flight.
     Locked,
-    /// Another request.
+    /// The key belongs to another request.
     Mismatch,
-    /// An orphan, with the token that resolves it.
+    /// An orphan, with the token that settles it.
     Orphaned(u64),
 }
 
 /// Why the model refuses a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// Not the newest token, or nothing is there.
+    /// The token is not the newest, or no record is stored.
     Fenced,
-    /// Completed before.
+    /// The record was completed before.
     AlreadyCompleted,
 }
 
@@ -31,7 +31,7 @@ enum State {
     InFlight {
         deadline: Option<u64>,
     },
-    /// `overdue`: only by its deadline, the owner lives.
+    /// `overdue`: an orphan only by its deadline; the owner lives.
     Orphan {
         since: u64,
         overdue: bool,
@@ -62,10 +62,10 @@ impl Entry {
     }
 }
 
-/// The records of a store: keys, bodies, responses and checkpoints are single bytes.
+/// The records of a store. Keys, bodies, responses and checkpoints are single bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Model {
-    /// Milliseconds.
+    /// The time in milliseconds.
     pub now: u64,
     ttl: u64,
     max_execution: Option<u64>,
@@ -74,13 +74,13 @@ pub struct Model {
 }
 
 impl Model {
-    /// An empty store. Times are milliseconds.
+    /// An empty store. The times are in milliseconds.
     pub fn new(ttl: u64, max_execution: Option<u64>) -> Self {
         Self { now: 0, ttl, max_execution, tokens: 0, entries: BTreeMap::new() }
     }
 
-    /// The entry as it counts now: expired ones are not seen, overdue claims are orphans. Nothing is
-    /// forgotten, since a restart may turn time back to the last that was stored.
+    /// The entry as it counts now: an expired one is absent, an overdue claim is an orphan. The
+    /// entry stays in the map, since a restart may turn time back to the last time that was stored.
     fn entry(&mut self, key: u8) -> Option<&mut Entry> {
         let (now, ttl) = (self.now, self.ttl);
         let entry = self.entries.get_mut(&key)?;
@@ -118,7 +118,7 @@ impl Model {
         }
     }
 
-    /// The entry, when `token` is its newest and it was not completed.
+    /// The entry, when `token` is its newest and it is not completed.
     fn owned(&mut self, key: u8, token: u64) -> Result<&mut Entry, Refused> {
         match self.entry(key) {
             Some(Entry { state: State::Completed { .. }, .. }) => Err(Refused::AlreadyCompleted),
@@ -147,7 +147,7 @@ impl Model {
             self.entry(key)
             && (*by, *kept) == (token, response)
         {
-            // The same end, told again.
+            // The same end, sent again.
             return Ok(());
         }
         self.owned(key, token)?.state = State::Completed { expires, response };
@@ -175,7 +175,7 @@ impl Model {
         Ok(())
     }
 
-    /// See the drop of a `Claim`.
+    /// Does what the drop of a `Claim` does.
     pub fn owner_gone(&mut self, key: u8, token: u64) {
         let now = self.now;
         if let Ok(entry) = self.owned(key, token) {
@@ -183,8 +183,8 @@ impl Model {
         }
     }
 
-    /// The instance that holds the claim of `key` ended, if there is one: it counts as an orphan from now
-    /// on, and the owner, should it live, may still end it.
+    /// Notes the end of the instance that holds the claim of `key`, if a claim is in flight. The
+    /// claim counts as an orphan from now on; an owner that still lives may end it.
     pub fn lapse(&mut self, key: u8) {
         let now = self.now;
         if let Some(entry) = self.entry(key)
@@ -207,7 +207,7 @@ impl Model {
         Ok(())
     }
 
-    /// The process ends and the store is opened again: every claim is an orphan, dated by `end`.
+    /// Ends the process and opens the store again: every claim becomes an orphan, since `end`.
     pub fn restart(&mut self, end: u64) {
         for key in self.entries.keys().copied().collect::<Vec<_>>() {
             if let Some(entry) = self.entry(key) {
@@ -216,7 +216,7 @@ impl Model {
         }
     }
 
-    /// What a begin of the same request would be told, without asking for anything.
+    /// The answer to a begin of the same request, without a change of the model.
     pub fn stored(&mut self, key: u8) -> Begun {
         let body = self.entry(key).map_or(0, |entry| entry.body);
         self.clone().begin(key, body)
@@ -229,7 +229,8 @@ impl Model {
             .map(|entry| entry.token)
     }
 
-    /// The token of a claim that its owner did not end: in flight, or an orphan although the owner lives.
+    /// The token of a claim that its owner may still end: in flight, or overdue while the owner
+    /// lives.
     pub fn held(&mut self, key: u8) -> Option<u64> {
         self.entry(key)
             .filter(|entry| {
@@ -238,7 +239,7 @@ impl Model {
             .map(|entry| entry.token)
     }
 
-    /// Whether the record of this claim counts as absent by its time, and no other took its place.
+    /// Whether the record of this claim has expired and no other record took its place.
     pub fn has_expired(&self, key: u8, token: u64) -> bool {
         self.entries.get(&key).is_some_and(|entry| entry.token == token)
             && self.clone().entry(key).is_none()

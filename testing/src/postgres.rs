@@ -1,5 +1,5 @@
-//! A PostgreSQL of the tests' own: in a temporary directory, as a user without rights, ended with the
-//! process that started it.
+//! A PostgreSQL server for the tests: in a temporary directory, as a user without rights. It ends
+//! with the process that started it.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -8,11 +8,12 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// Names the folder of the programs, instead of the newest that Debian has or the path.
+/// Names the folder of the programs, which is otherwise the newest of Debian or the first of the
+/// path.
 const BIN: &str = "ONCEKEY_POSTGRES_BIN";
 
-/// Whether a suite that runs on either kind of store is to run on a database: `ONCEKEY_TEST_STORE` is
-/// `postgres`. Without it, or with `embedded`, it runs on a directory.
+/// Whether a suite for either kind of store runs on a database: when `ONCEKEY_TEST_STORE` is
+/// `postgres`. Without the variable, or with `embedded`, the suite runs on a directory.
 pub fn is_chosen() -> bool {
     match std::env::var("ONCEKEY_TEST_STORE").as_deref() {
         Err(_) | Ok("" | "embedded") => false,
@@ -21,7 +22,7 @@ pub fn is_chosen() -> bool {
     }
 }
 
-/// A running server, and the databases that were made in it.
+/// A running server and the number of databases made in it.
 #[derive(Debug)]
 pub struct PostgresServer {
     dir: PathBuf,
@@ -29,8 +30,8 @@ pub struct PostgresServer {
     databases: AtomicU64,
 }
 
-/// The folder of `initdb` and `postgres`: the one that `ONCEKEY_POSTGRES_BIN` names, else the newest version
-/// that Debian installed, else the first of the path.
+/// The folder of `initdb` and `postgres`: the folder that `ONCEKEY_POSTGRES_BIN` names, else the
+/// newest version that Debian installed, else the first of the path.
 pub fn programs() -> Option<PathBuf> {
     if let Some(named) = std::env::var_os(BIN) {
         return Some(named.into());
@@ -49,7 +50,7 @@ pub fn programs() -> Option<PathBuf> {
         .find(|dir| ["postgres", "initdb"].iter().all(|program| dir.join(program).exists()))
 }
 
-/// A program of PostgreSQL, beside the server or in the path.
+/// The path of a program of PostgreSQL, beside the server or else in the path.
 pub fn program(name: &str) -> PathBuf {
     let beside = programs().map(|dir| dir.join(name)).filter(|program| program.exists());
     beside.unwrap_or_else(|| name.into())
@@ -59,7 +60,7 @@ fn is_root() -> bool {
     std::fs::metadata("/proc/self").is_ok_and(|of| of.uid() == 0)
 }
 
-/// Runs a program as a user that the server accepts, which ends with `signal` when its parent does.
+/// A command that runs as a user that the server accepts, and gets `signal` when its parent ends.
 pub fn as_user(signal: &str) -> Command {
     let mut command = Command::new("setpriv");
     if is_root() {
@@ -69,7 +70,7 @@ pub fn as_user(signal: &str) -> Command {
     command
 }
 
-/// Gives a folder to the user that the programs run as.
+/// Gives a folder to the user of the programs.
 pub fn give(dir: &Path) {
     if is_root() {
         let given = Command::new("chown").args(["-R", "postgres"]).arg(dir).status();
@@ -77,7 +78,7 @@ pub fn give(dir: &Path) {
     }
 }
 
-/// Makes the files of an empty cluster in `data`, whose superuser is `postgres` and trusted.
+/// Makes the files of an empty cluster in `data`. Its superuser is `postgres`, without a password.
 pub fn init(programs: &Path, data: &Path) {
     let mut initdb = as_user("KILL");
     initdb
@@ -98,7 +99,8 @@ fn done(command: &mut Command) {
 }
 
 impl PostgresServer {
-    /// The server of this process; `None` where PostgreSQL is not installed, which is said then.
+    /// The server of this process. `None`, with a line on standard output, where PostgreSQL is not
+    /// installed.
     pub fn of_this_process() -> Option<&'static Self> {
         static SERVER: OnceLock<Option<PostgresServer>> = OnceLock::new();
         let server = SERVER.get_or_init(|| programs().map(|programs| Self::start(&programs)));
@@ -120,7 +122,8 @@ impl PostgresServer {
         let port = free.expect("a free port").port();
         let server = Self { dir, port, databases: AtomicU64::new(0) };
         let mut command = server.command(programs);
-        // The kernel ends the server with the thread that started it: one that stays as long as we do.
+        // The kernel ends the server with the thread that started it, so this thread lives as long
+        // as the process.
         std::thread::spawn(move || command.spawn().and_then(|mut child| child.wait()));
         let start = Instant::now();
         while !server.is_ready() {
@@ -155,17 +158,17 @@ impl PostgresServer {
         status.is_ok_and(|text| text.lines().nth(7).is_some_and(|line| line.trim() == "ready"))
     }
 
-    /// The folder of the socket, of the log, and of the files in `data`.
+    /// The folder of the socket and of the log; the files of the cluster are in its folder `data`.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Where it listens, on the loopback address.
+    /// The port of the server, on the loopback address.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// Makes a database; its name.
+    /// Makes a database and returns its name.
     pub fn database(&self) -> String {
         let name = format!("db{}", self.databases.fetch_add(1, Ordering::Relaxed));
         let mut psql = Command::new(program("psql"));
@@ -180,7 +183,7 @@ impl PostgresServer {
     }
 }
 
-/// Directories of processes that are gone.
+/// Removes the directories of processes that have ended.
 fn forget_old_ones() {
     for entry in std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();

@@ -1,7 +1,8 @@
-//! Randomness of tests: seeds that are named, replayed and chosen from outside.
+//! Randomness of tests: seeds that a failure names, and that an environment variable chooses.
 #![allow(clippy::unwrap_used)]
 
-/// All that is random in a test: a tape of bytes, then a linear congruential generator by its seed.
+/// The random choices of a test: first from a tape of bytes, then from a linear congruential
+/// generator with a seed.
 #[derive(Clone, Debug)]
 pub struct Random {
     state: u64,
@@ -9,24 +10,24 @@ pub struct Random {
 }
 
 impl Random {
-    /// Choices of the generator with this seed.
+    /// Choices from the generator with this seed.
     pub fn new(seed: u64) -> Self {
         let mut random = Self { state: seed, tape: Vec::new().into_iter() };
         random.below(1);
         random
     }
 
-    /// Choices of a fuzzer.
+    /// Choices from the bytes of a fuzzer.
     pub fn taped(tape: Vec<u8>) -> Self {
         Self { state: 0, tape: tape.into_iter() }
     }
 
-    /// Whether the tape goes on.
+    /// Whether bytes of the tape are left.
     pub fn is_taped(&self) -> bool {
         self.tape.len() > 0
     }
 
-    /// A number from 0 on, less than `limit`.
+    /// A number less than `limit`, from 0 on.
     pub fn below(&mut self, limit: u64) -> u64 {
         if let Some(byte) = self.tape.next() {
             let more = if limit > 256 { self.tape.next().unwrap_or(0) } else { 0 };
@@ -40,17 +41,17 @@ impl Random {
     }
 }
 
-/// The seeds to run: `default`, or what `ONCEKEY_SEEDS` says.
+/// The seeds to run: the range in `ONCEKEY_SEEDS`, or `default` without the variable.
 ///
 /// # Panics
-/// It says something else than a range.
+/// When the variable is no range.
 pub fn seeds(default: std::ops::Range<u64>) -> std::ops::Range<u64> {
     let Ok(given) = std::env::var("ONCEKEY_SEEDS") else { return default };
     let (start, end) = given.split_once("..").expect("ONCEKEY_SEEDS is like 0..1000");
     start.parse().unwrap()..end.parse().unwrap()
 }
 
-/// Names the seed of a failure.
+/// Prints the seed when the test fails.
 #[derive(Debug)]
 pub struct Seed(pub u64);
 

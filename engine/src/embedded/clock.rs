@@ -47,7 +47,7 @@ pub(crate) struct EngineClock {
     boottime_at_open: Duration,
 }
 
-/// Long times in days, short ones to the millisecond.
+/// Formats a time in days from two days on, and exactly below.
 fn in_days(span: Duration) -> String {
     match span.as_secs() / 86_400 {
         0 | 1 => format!("{span:?}"),

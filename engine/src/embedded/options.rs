@@ -184,9 +184,9 @@ impl Options {
         self
     }
 
-    /// How large the store may grow, in bytes, journal included. Default `None`: off; at least four times
-    /// [`segment_bytes`](Self::segment_bytes). At the bound `begin` is `StoreFull` until the sweeper has given
-    /// space back.
+    /// How large the store may grow, in bytes, with the journal. Default `None`, without a bound; at
+    /// least four times [`segment_bytes`](Self::segment_bytes). At the bound `begin` is `StoreFull`
+    /// until the sweeper has given space back.
     pub fn max_store_bytes(mut self, bytes: Option<u64>) -> Self {
         self.max_store_bytes = bytes;
         self

@@ -7,7 +7,7 @@ use crate::backend::{MIN_TTL, Settings};
 use crate::base::error::{Error, Result};
 use crate::base::range::{at_least, at_most};
 
-/// The least that `max_store_bytes` allows: an empty store takes a fifth of it.
+/// The least value of `max_store_bytes`. An empty store takes a fifth of it.
 const LEAST_STORE: u64 = 1 << 20;
 
 /// The longest name of an instance, in bytes.

@@ -1,4 +1,4 @@
-//! The embedded store, on a simulated disk.
+//! The embedded store on a simulated disk.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ impl Rig for Embedded {
         Some(Self::on(SimDisk::new(), ManualClock::new()))
     }
 
-    /// Small buffers and segments, so that folds and recycling happen early.
+    /// Uses small buffers and segments, so that folds and recycling happen early.
     fn open_nth(&self, _: usize, bounds: &Bounds) -> Engine {
         Options::new()
             .ttl(bounds.ttl)
@@ -65,8 +65,8 @@ impl Rig for Embedded {
     }
 
     fn hold(&self, engine: &Engine) {
-        // Comes last, when a segment stands ready: no sync of the folder takes the place of the one that
-        // a test waits for.
+        // The fold worker has prepared a segment once this sweep returns. Its sync would otherwise
+        // take the place of the sync that a test waits for.
         engine.sweep().unwrap();
         self.held.hold();
     }

@@ -1,4 +1,5 @@
-//! A fleet: engines over one shared store, each behind a wire that can be held, cut or made lossy.
+//! A fleet: engines over one shared store. The test can hold the wire of each engine, cut it, or
+//! let it lose groups.
 
 use std::any::Any;
 use std::fmt::{self, Debug};
@@ -17,22 +18,22 @@ use parking_lot::Mutex;
 use super::{Bounds, Recovery, Rig};
 use crate::Random;
 
-/// A shared store whose clock stands still until it is moved.
+/// A shared store whose clock stands still until the test moves it.
 pub trait SharedStore: Sized + Send + Sync + 'static {
     /// See [`Rig::PACE`].
     const PACE: u32;
 
-    /// An empty store. `None` where there cannot be one on this machine; then it says so on standard output.
+    /// An empty store. `None`, with a line on standard output, where this machine cannot run one.
     fn new() -> Option<Self>;
 
-    /// A connection to it, for one engine with this TTL.
+    /// Connects an engine with this TTL to the store.
     fn connect(&self, ttl: Duration) -> Arc<dyn Store>;
 
-    /// Moves its clock ahead.
+    /// Moves the clock of the store ahead.
     fn advance(&self, by: Duration);
 }
 
-/// The store in memory.
+/// A store in memory.
 #[derive(Debug)]
 pub struct InMemory(SharedMemory);
 
@@ -65,7 +66,7 @@ impl<S> Debug for Fleet<S> {
     }
 }
 
-/// However slow the machine is, no engine loses patience.
+/// A limit that no engine reaches, however slow the machine is.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 impl<S: SharedStore> Rig for Fleet<S> {
@@ -93,7 +94,7 @@ impl<S: SharedStore> Rig for Fleet<S> {
             settle_for: PATIENCE,
             lease: Duration::from_secs(600),
             upkeep_interval: Duration::from_secs(3600),
-            // It ends its predecessor: nobody waits for a lease.
+            // An engine ends its predecessor of the same name, so that no test waits for a lease.
             instance_name: format!("engine-{nth}"),
             ..Options::default()
         };
@@ -105,7 +106,7 @@ impl<S: SharedStore> Rig for Fleet<S> {
         self.store.advance(by);
         let mut advanced = self.advanced.lock();
         *advanced += by;
-        // An answer of the store tells the time.
+        // The engine learns the time from an answer of the store.
         let key = Key::new("the time", format!("{advanced:?}")).unwrap();
         let fingerprint = Fingerprint::builder().part("body", "").finish();
         match engine.begin(&key, fingerprint).wait().unwrap() {
@@ -171,29 +172,29 @@ impl<S: SharedStore> Rig for Fleet<S> {
     }
 }
 
-/// What becomes of a group.
+/// The fate of a group of changes on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     Fine,
-    /// Carried out, and the answer does not come back.
+    /// Carried out, but the answer does not come back.
     AnswerLost,
-    /// Not carried out, and nobody knows.
+    /// Not carried out, but the engine does not learn this.
     NeverSent,
-    /// Not carried out.
+    /// Not carried out, and the engine learns this.
     Refused,
 }
 
 #[derive(Default)]
 struct State {
-    /// The process at this end was killed.
+    /// The process at the engine's end of the wire was killed.
     cut: bool,
     held: bool,
     waiting: Vec<(Group, Done<GroupAnswer>)>,
-    /// Of the next groups, the last first.
+    /// The fates of the next groups; the last element is for the next group.
     fates: Vec<Fate>,
 }
 
-/// The way from one engine to the store.
+/// The wire between one engine and the store.
 struct Wire {
     store: Arc<dyn Store>,
     state: Arc<Mutex<State>>,
@@ -222,7 +223,8 @@ impl Wire {
         waiting.into_iter().for_each(|(group, done)| self.group(group, done));
     }
 
-    /// The callback, if the wire is whole; what is answered after a cut is not heard.
+    /// Wraps the callback, when the wire is whole, so that an answer that comes after a cut is
+    /// lost.
     fn open<T: 'static>(&self, done: Done<T>) -> Option<Done<T>> {
         if self.state.lock().cut {
             done(Err(Failure::Refused(gone())));

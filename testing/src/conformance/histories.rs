@@ -1,5 +1,6 @@
-//! The engine against the model: random sequences of everything that a caller can do, with
-//! restarts, kills, clock jumps, folds and sweeps between the steps. `PROPTEST_CASES` says how many.
+//! Compares the engine with the model over random sequences of all calls of a caller, with
+//! restarts, kills, clock jumps, folds and sweeps between them. `PROPTEST_CASES` sets the number of
+//! sequences.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::{Begun, Model, Refused};
 
 cases!($ histories: the_engine_agrees_with_the_model);
 
-/// In the rig's units of time.
+/// In the units of time of the rig.
 const TTL: u64 = 10_000;
 const MAX_EXECUTION: u64 = 7_000;
 const KEYS: u8 = 4;
@@ -57,7 +58,7 @@ enum Step {
     Advance {
         millis: u64,
     },
-    /// The clocks of the machine stand elsewhere after the restart.
+    /// The clocks of the machine show another time after the restart.
     Restart {
         wall_seconds: i64,
     },
@@ -89,7 +90,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The engine and the model side by side, with the handles that a caller could hold.
+/// The engine and the model side by side, with the handles of a caller.
 struct World<R> {
     rig: R,
     engine: Engine,
@@ -127,7 +128,7 @@ impl<R: Rig> World<R> {
         Self { rig, engine, bounds, model, claims: vec![], orphans: vec![] }
     }
 
-    /// A number of units of the model's time.
+    /// The duration of this many units of the model's time.
     fn span(units: u64) -> Duration {
         R::UNIT * u32::try_from(units).unwrap()
     }
@@ -137,8 +138,8 @@ impl<R: Rig> World<R> {
         Some(self.claims.swap_remove(index))
     }
 
-    /// A claim that the backend and the model treat alike. A lapsed one whose record has expired may be
-    /// ended in a fleet while its row stands.
+    /// The index of a claim that the backend and the model treat alike. In a fleet, a lapsed claim
+    /// whose record has expired may be ended as long as its row exists.
     fn usable_claim(&self, index: usize) -> Option<usize> {
         let index = index.checked_rem(self.claims.len())?;
         let (key, token, _) = &self.claims[index];
@@ -180,7 +181,7 @@ impl<R: Rig> World<R> {
                 };
                 let before = answered(&self.engine);
                 drop(claim);
-                // A drop waits for nobody; the test waits for its change to be durable.
+                // The drop does not wait until its change is durable, so the test does.
                 while answered(&self.engine) == before {
                     std::thread::yield_now();
                 }
@@ -253,7 +254,7 @@ impl<R: Rig> World<R> {
     }
 
     fn list_orphans(&mut self) {
-        // A shared store lists some of them in its upkeep.
+        // A fleet lists some of its orphans only in its upkeep.
         self.engine.sweep().unwrap();
         let listed = self.engine.orphans().unwrap();
         let expected = self.model.orphans();
@@ -268,7 +269,7 @@ impl<R: Rig> World<R> {
 
     fn get(&mut self, key_byte: u8) {
         let found = self.engine.get(&key(key_byte)).unwrap();
-        // A probe on a copy tells the state without changing it.
+        // Begins on a copy of the model show the state without changing it.
         let bodies = [0, 1].map(|body| self.model.clone().begin(key_byte, body));
         let matching = |found: &Lookup, begun: &Begun| match (found, begun) {
             (Lookup::Absent, Begun::Claimed(_)) => true,
@@ -282,7 +283,7 @@ impl<R: Rig> World<R> {
         assert!(bodies.iter().any(|begun| matching(&found, begun)), "{found:?} {bodies:?}");
     }
 
-    /// Makes the store hold the present time, which is then the end of its epoch.
+    /// Makes the store hold the present time, which becomes the end of its epoch.
     fn stored_time(&self) -> u64 {
         self.engine.sweep().unwrap();
         self.model.now
@@ -293,7 +294,7 @@ impl<R: Rig> World<R> {
         self.orphans.clear();
     }
 
-    /// A clean stop; the wall clock may stand anywhere afterwards.
+    /// A clean stop. The wall clock may show any time afterwards.
     fn restart(&mut self, wall_seconds: i64) {
         let end = self.stored_time();
         self.engine.close().unwrap();
@@ -303,7 +304,7 @@ impl<R: Rig> World<R> {
         self.started_again(end);
     }
 
-    /// The machine keeps what was written; the engine gets no chance to say goodbye.
+    /// Kills the engine: the machine keeps the writes, and the engine cannot close.
     fn kill(&mut self) {
         let end = self.stored_time();
         self.rig.kill();
@@ -313,7 +314,8 @@ impl<R: Rig> World<R> {
         self.started_again(end);
     }
 
-    /// Engine time goes on from the later of the store's time and the wall clock.
+    /// Sets the time of the model: engine time goes on from the later of the store's time and the
+    /// wall clock.
     fn started_again(&mut self, end: u64) {
         self.model.restart(end);
         let wall = self.rig.since_start().as_millis() / R::UNIT.as_millis();

@@ -1,8 +1,8 @@
-//! Threads hammer few keys while the store fails, engines are reopened and processes end; what they were
-//! told must have an order that the state machine allows.
+//! Threads make calls on few keys while the store fails, engines are reopened and processes end.
+//! The answers must have an order that the state machine allows.
 //!
-//! The seed decides what every thread does and what goes wrong, not how the threads are interleaved.
-//! `ONCEKEY_SEEDS=0..5000` runs a campaign.
+//! The seed decides the calls of every thread and the failures, but not how the threads are
+//! interleaved. `ONCEKEY_SEEDS=0..5000` runs a campaign.
 
 use std::thread;
 use std::time::Duration;
@@ -54,7 +54,8 @@ fn one_life<R: Rig>(mut rig: R, seed: u64) -> History<Token> {
                 let id = history.call(key, Call::Lapse);
                 history.answer(id, Answer::Done);
             }
-            // A record that expires while its owner lives on is another story.
+            // No time passes: this suite does not cover a record that expires while its owner lives
+            // on.
             continue;
         }
         engines.iter().for_each(|engine| {
@@ -65,7 +66,7 @@ fn one_life<R: Rig>(mut rig: R, seed: u64) -> History<Token> {
     history
 }
 
-/// Each thread does some random steps at one of the engines.
+/// Lets each thread take some random steps at one of the engines.
 fn hammer(
     engines: &[Engine],
     history: &History<Token>,

@@ -1,7 +1,8 @@
 //! The suites that every backend passes: semantics, waiting, random histories, linearizability.
 //!
-//! A [`Rig`] opens engines on a store of one backend and moves what surrounds them. Each suite has a
-//! macro of its name, which makes one `#[test]` for each of its cases on the rig that it is given:
+//! A [`Rig`] opens engines on a store of one backend and controls their disk, clock and processes.
+//! Each suite has a macro of its name, which makes one `#[test]` for each of its cases on a given
+//! rig:
 //!
 //! ```ignore
 //! use oncekey_testing::conformance::Embedded;
@@ -59,35 +60,38 @@ impl Default for Bounds {
     }
 }
 
-/// How engines came back after a disturbance.
+/// How the engines came back after a disturbance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recovery {
-    /// The same engines, reopened: their claims count as orphans, and owners may still end them.
+    /// The same engines were reopened: their claims count as orphans, and owners may still end
+    /// them.
     InPlace,
-    /// Other engines, as after the end of their processes: nobody holds a claim.
+    /// New engines were opened, as after the end of the old processes: no claim is held any more.
     Anew,
 }
 
-/// A store of one backend, empty at first, and the world around it. Its clock stands still until it is
-/// moved.
+/// A store of one backend, empty at first, with its clock, disk or wires. The clock stands still
+/// until the test moves it.
 pub trait Rig: Sized + Sync {
-    /// How many engines share the store, each as if in a process of its own.
+    /// How many engines share the store, each as if in its own process.
     const ENGINES: usize = 1;
 
-    /// Whether the end of an engine leaves the records of its claims as they are, so that an owner who lives
-    /// on may do everything that one beyond its deadline may. Otherwise its end is written into each record.
+    /// Whether the end of an engine leaves the records of its claims unchanged. An owner that still
+    /// lives may then do everything that an owner beyond its deadline may. Otherwise the end is
+    /// written into each record.
     const LAPSES: bool = false;
 
-    /// No engine takes the time for earlier or later than it is by as much.
+    /// The unit of time of the random histories: every engine knows the time more exactly than one
+    /// unit.
     const UNIT: Duration = Duration::from_millis(1);
 
-    /// Cases of a random suite, relative to the others: how fast the store is.
+    /// A measure for the number of cases of a random suite, larger for a faster store.
     const PACE: u32;
 
-    /// An empty store. `None` where there cannot be one on this machine; then it says so on standard output.
+    /// An empty store. `None`, with a line on standard output, where this machine cannot run one.
     fn new() -> Option<Self>;
 
-    /// Opens engine number `nth`, the successor of the one of this number that was closed or killed.
+    /// Opens engine number `nth`, the successor of the closed or killed engine of this number.
     fn open_nth(&self, nth: usize, bounds: &Bounds) -> Engine;
 
     /// Opens the first engine.
@@ -100,19 +104,22 @@ pub trait Rig: Sized + Sync {
         (0..Self::ENGINES).map(|nth| self.open_nth(nth, bounds)).collect()
     }
 
-    /// Moves the time ahead, and has the engine know of it.
+    /// Moves the time ahead, and lets the engine notice.
     fn advance(&self, engine: &Engine, by: Duration);
 
-    /// How far the clock of the machine is ahead of where it began.
+    /// How far the clock of the machine has moved since the start.
     fn since_start(&self) -> Duration;
 
-    /// Steps the clock of the machine between two openings, where the store's time depends on one.
+    /// Steps the clock of the machine between two openings, for a store whose time depends on this
+    /// clock.
     fn step_clock(&self, _seconds: i64) {}
 
-    /// Ends all engines as `kill -9` would: the store keeps what reached it, and is reached by them no more.
+    /// Ends all engines as `kill -9` would. The store keeps the changes that reached it, and no
+    /// more reach it.
     fn kill(&mut self);
 
-    /// From now on no change becomes durable, and none of `engine` is on its way.
+    /// Holds every change from now on, so that none becomes durable. No change of `engine` may be
+    /// under way.
     fn hold(&self, engine: &Engine);
 
     /// Waits until a change is held.
@@ -121,10 +128,10 @@ pub trait Rig: Sized + Sync {
     /// Lets every change go on.
     fn release(&self);
 
-    /// Something goes wrong at some later change, or nothing does.
+    /// Lets some later change fail, or none.
     fn disturb(&self, random: &mut Random);
 
-    /// Nothing goes wrong any more; the engines are reopened, or their successors are opened.
+    /// Ends all failures, and reopens the engines or opens their successors.
     fn recover(
         &mut self,
         engines: &mut Vec<Engine>,
@@ -133,10 +140,10 @@ pub trait Rig: Sized + Sync {
     ) -> Recovery;
 }
 
-/// Makes the macro of a suite. A case that is not listed is dead code, which does not compile in CI.
+/// Makes the macro of a suite. A case that is missing in the list is dead code, which CI refuses.
 macro_rules! cases {
     ($d:tt $suite:ident: $($case:ident),* $(,)?) => {
-        /// The cases, as the tests call them.
+        /// The cases, each as a function that a test calls.
         #[doc(hidden)]
         #[allow(missing_docs)]
         pub mod cases {

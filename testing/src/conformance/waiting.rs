@@ -1,4 +1,4 @@
-//! Answers before and after a change is durable, and bounds.
+//! Answers before and after a change is durable, and the bounds of the engine.
 
 use std::time::Duration;
 
@@ -24,7 +24,8 @@ fn a_claim_waits_until_it_is_durable_and_others_wait_for_the_claim(rig: impl Rig
     rig.hold(&engine);
     let first = submit(&engine, "k");
     rig.wait_until_held();
-    // On its way, not durable: no caller is answered, not even with Locked or Mismatch.
+    // The claim is under way, but not durable: no caller is answered, not even with Locked or
+    // Mismatch.
     let first = unanswered(first);
     let second = unanswered(submit(&engine, "k"));
     let other = unanswered(engine.begin(&key("k"), body("b")));
@@ -48,7 +49,7 @@ fn every_end_waits_until_it_is_durable(rig: impl Rig) {
     let released = five.release();
     rig.wait_until_held();
     let completed = unanswered(completed);
-    // The owner has spoken: a begin waits for the end, it is not told Locked.
+    // The owner has sent its end: a begin waits until the end is durable, and is not told Locked.
     let replayed = unanswered(submit(&engine, "one"));
     let (aborted, saved) = (unanswered(aborted), unanswered(saved));
     let (taken, released) = (unanswered(taken), unanswered(released));
@@ -80,7 +81,7 @@ fn the_queue_is_bounded_for_begins_and_open_for_ends(rig: impl Rig) {
     rig.hold(&engine);
     let stuck = submit(&engine, "stuck");
     rig.wait_until_held();
-    // Whether the one that is on its way counts is the backend's affair.
+    // The backend decides whether the change under way counts.
     let queued = [submit(&engine, "q1"), submit(&engine, "q2")];
     let refused = begin_error(&engine, "q3");
     assert_eq!(refused.kind(), ErrorKind::Overloaded, "{refused:?}");
@@ -94,7 +95,7 @@ fn the_queue_is_bounded_for_begins_and_open_for_ends(rig: impl Rig) {
         Ok(begin) => assert!(matches!(begin, Begin::Claimed(_))),
         Err(error) => assert_eq!(error.kind(), ErrorKind::Overloaded),
     }
-    // Nothing happened to the refused one.
+    // The refused begin had no effect.
     let _claim = claim(&engine, "q3");
 }
 
@@ -130,7 +131,7 @@ fn claims_in_flight_are_bounded(rig: impl Rig) {
     locked(&engine, "one");
     one.complete(b"x").wait().unwrap();
     let three = claim(&engine, "three");
-    // Each way to end a claim gives its place back.
+    // Every end of a claim frees a place.
     drop(three);
     orphan(&engine, "three");
     let four = claim(&engine, "four");
@@ -143,7 +144,7 @@ fn claims_in_flight_are_bounded(rig: impl Rig) {
     let _five = claim(&engine, "five");
 }
 
-/// Only what would make one more claim is refused by the bound.
+/// The bound refuses only a call that would make one more claim.
 fn a_full_engine_replays_and_refuses_as_ever(rig: impl Rig) {
     let bounds = Bounds { max_in_flight: 1, ..Bounds::default() };
     let engine = rig.open_nth(0, &bounds);
@@ -166,7 +167,7 @@ fn responses_and_checkpoints_at_their_limit_and_one_past_it(rig: impl Rig) {
     let engine = rig.open_nth(0, &bounds);
     let at = claim(&engine, "at").complete(&[1; 100]).wait().unwrap();
     assert!(at.response_kept());
-    // Completed all the same, and the caller is told.
+    // The claim is completed, and the caller learns that the response was not kept.
     let past = claim(&engine, "past").complete(&[1; 101]).wait().unwrap();
     assert!(!past.response_kept());
     assert_eq!(replay(&engine, "past").response(), None);

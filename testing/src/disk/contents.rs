@@ -1,5 +1,5 @@
-//! The bytes of one file as shared, copy-on-write pages, so that a copy of a file costs a pointer
-//! per 256 KiB and zeros cost nothing.
+//! The bytes of one file as shared copy-on-write pages: a copy of a file costs one pointer per 256
+//! KiB, and holes cost nothing.
 
 use std::ops::Range;
 use std::sync::{Arc, LazyLock};
@@ -10,12 +10,12 @@ pub(super) type Page = Arc<[u8; PAGE]>;
 const PAGES_PER_CHUNK: usize = 64;
 static ZERO: LazyLock<Page> = LazyLock::new(|| Arc::new([0; PAGE]));
 
-/// A hole is `None`; a page that was written with zeros is the shared [`ZERO`], because it takes
-/// space on the device and a hole does not.
+/// A hole is `None`. A page written with zeros is the shared [`ZERO`], since it takes space on the
+/// device and a hole does not.
 #[derive(Clone, Debug)]
 struct Chunk([Option<Page>; PAGES_PER_CHUNK]);
 
-/// Bytes behind `len` in the last page are zero.
+/// The bytes of a file. The last page holds zeros after `len`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Contents {
     len: u64,
@@ -37,7 +37,7 @@ impl Contents {
         self.chunks.get(index / PAGES_PER_CHUNK)?.as_ref()?.0[index % PAGES_PER_CHUNK].as_ref()
     }
 
-    /// Fills `buffer` from `offset`, with zeros where there is nothing.
+    /// Fills `buffer` from `offset`, with zeros where there is a hole.
     pub(super) fn read(&self, offset: u64, buffer: &mut [u8]) {
         for span in spans(offset..offset + buffer.len() as u64) {
             let part = &mut buffer[span.done..span.done + span.within.len()];
@@ -66,8 +66,8 @@ impl Contents {
         spans(range).map(|span| Arc::clone(self.page(span.page).unwrap_or(&ZERO))).collect()
     }
 
-    /// Copies `range` out of `pages`, the first of which holds the byte `from`; shares the pages
-    /// that are covered whole.
+    /// Copies `range` out of `pages`, the first of which holds the byte `from`. Pages covered whole
+    /// are shared.
     pub(super) fn put(&mut self, range: Range<u64>, from: u64, pages: &[Page]) {
         let first = from as usize / PAGE;
         let end = range.end;

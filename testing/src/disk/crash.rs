@@ -7,22 +7,22 @@ use super::contents::{Contents, Page};
 /// How a [`SimDisk`](super::SimDisk) stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CrashMode {
-    /// The power fails. What was synced is there. Every other write is lost, kept whole or torn
-    /// into pieces of 1, 512 or 4096 bytes, every other change of a length or of a directory lost
-    /// or kept, each on its own, as `seed` decides. The same seed on the same state gives the same
-    /// image.
+    /// The power fails. Synced changes are there. Each unsynced change has its own fate, which
+    /// `seed` decides: a write is lost, kept whole or torn into pieces of 1, 512 or 4096 bytes; a
+    /// change of a length or of a directory is lost or kept. The same seed on the same state gives
+    /// the same image.
     PowerLoss {
         /// Decides what is lost.
         seed: u64,
     },
-    /// The power fails and nothing survives that was not synced.
+    /// The power fails, and every unsynced change is lost.
     LoseAllUnsynced,
-    /// The process is killed and the machine goes on: the image is the same disk, unsynced changes
-    /// included. They are still unsynced, so that a power loss of the image can take them.
+    /// The process is killed and the machine goes on. The image is the same disk with the unsynced
+    /// changes, which a power loss of the image may still take.
     ProcessKill,
 }
 
-/// Decides about unsynced changes, one after the other.
+/// Decides about unsynced changes, one after another.
 #[derive(Debug)]
 pub(super) struct Fate {
     /// `None` loses everything.
@@ -36,8 +36,8 @@ struct Seeded {
     kept: u64,
 }
 
-/// Of 16 writes, how many are lost and how many kept whole; the others are torn. With even odds
-/// alone, an image in which only one of many writes is missing would never come up.
+/// Of 16 writes, how many are lost and how many are kept whole; the others are torn. An image that
+/// misses only one of many writes needs the uneven odds.
 const ODDS: [(u64, u64); 5] = [(5, 5), (1, 14), (14, 1), (8, 8), (0, 8)];
 const ODDS_OF: u64 = 16;
 
@@ -59,14 +59,14 @@ impl Fate {
         self.seeded.as_mut().is_some_and(Seeded::keeps)
     }
 
-    /// Does to `contents` what survives of a write.
+    /// Applies to `contents` the part of a write that survives.
     pub(super) fn write(&mut self, range: Range<u64>, pages: &[Page], contents: &mut Contents) {
         let Some(seeded) = &mut self.seeded else {
             return;
         };
         let roll = seeded.below(ODDS_OF);
         if roll < seeded.lost {
-            // The length is another change than the bytes: one can survive without the other.
+            // The length is a change of its own: it can survive without the bytes.
             if seeded.below(4) == 0 {
                 contents.set_len(contents.len().max(range.end));
             }
@@ -85,7 +85,7 @@ impl Seeded {
 
     fn keeps(&mut self) -> bool {
         let (lost, kept) = (self.lost, self.kept);
-        // Nothing that is always kept or always lost, whatever the odds for writes are.
+        // No change is kept always or lost always, whatever the odds for writes are.
         self.below(lost + kept + 2) < kept + 1
     }
 
@@ -127,7 +127,7 @@ impl Seeded {
         }
     }
 
-    /// How much of the growth of a torn write survives.
+    /// The length of the file after a torn write that would make it longer.
     fn torn_len(&mut self, range: &Range<u64>, len: u64, cut: impl Fn(u64) -> u64) -> u64 {
         if range.end <= len {
             return len;

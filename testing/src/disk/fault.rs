@@ -33,7 +33,7 @@ impl OpKind {
         matches!(self, Self::List | Self::OpenDir | Self::Open | Self::Create | Self::Lock)
     }
 
-    /// Whether the operation can change what is on the disk or make a change durable.
+    /// Whether the operation can change the disk or make a change durable.
     pub fn is_change(self) -> bool {
         !matches!(
             self,
@@ -47,34 +47,34 @@ impl OpKind {
     }
 }
 
-/// One operation, as the trace shows it.
+/// One operation, as a trace records it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Op {
-    /// What it does.
+    /// The kind.
     pub kind: OpKind,
-    /// The file or directory; the path at open for operations on open files, `from` for a rename.
+    /// The file or directory. For an open file, its path at open; for a rename, `from`.
     pub path: PathBuf,
-    /// Where a read or write starts, else 0.
+    /// The start of a read or write, else 0.
     pub offset: u64,
-    /// How many bytes are read or written, or the length that is set, else 0.
+    /// The number of bytes read or written, or the length that is set, else 0.
     pub len: u64,
 }
 
-/// Which operations count.
+/// The operations that a fault counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ops {
-    /// All.
+    /// All operations.
     All,
-    /// Those with [`OpKind::is_change`].
+    /// The operations with [`OpKind::is_change`].
     Changes,
-    /// Those with [`OpKind::opens`].
+    /// The operations with [`OpKind::opens`].
     Opening,
-    /// Those of one kind.
+    /// The operations of one kind.
     Kind(OpKind),
 }
 
-/// A failure to come: the nth operation, counted from 0 and from the injection, fails with an I/O
-/// error (EIO unless told otherwise) and has no effect unless told otherwise.
+/// A failure to come: the nth operation, counted from 0 and from the injection, fails. Unless told
+/// otherwise, the error is EIO and the operation has no effect.
 #[derive(Clone, Debug)]
 pub struct Fault {
     ops: Ops,
@@ -91,19 +91,19 @@ enum FaultError {
     Kind(io::ErrorKind),
 }
 
-/// The effect that a failing operation has all the same.
+/// The effect that a failing operation still has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     Nothing,
-    /// Everything; only the answer is wrong.
+    /// The full effect; only the answer is wrong.
     Applied,
     /// A write writes only this number of bytes; other operations do nothing.
     Partial(usize),
-    /// A sync makes nothing durable, now or later; other operations do nothing.
+    /// A sync makes nothing durable, neither now nor later; other operations do nothing.
     DropDirty,
     /// The power fails while the operation is under way.
     PowerOff,
-    /// Nothing: the operation panics.
+    /// No effect: the operation panics.
     Panic,
 }
 
@@ -119,23 +119,23 @@ impl Fault {
     /// Read-only file system.
     pub const EROFS: i32 = 30;
 
-    /// At the nth operation of those that count.
+    /// A fault at the nth operation of `ops`.
     pub fn new(ops: Ops, nth: u64) -> Self {
         let error = FaultError::Os(Self::EIO);
         Self { ops, path: None, nth, forever: false, error, effect: Effect::Nothing }
     }
 
-    /// At the nth operation of all.
+    /// A fault at the nth operation of any kind.
     pub fn at(nth: u64) -> Self {
         Self::new(Ops::All, nth)
     }
 
-    /// At the nth operation that changes something.
+    /// A fault at the nth operation that changes something.
     pub fn at_change(nth: u64) -> Self {
         Self::new(Ops::Changes, nth)
     }
 
-    /// At the nth operation of one kind.
+    /// A fault at the nth operation of one kind.
     pub fn at_kind(kind: OpKind, nth: u64) -> Self {
         Self::new(Ops::Kind(kind), nth)
     }
@@ -146,7 +146,7 @@ impl Fault {
         self
     }
 
-    /// Fails the nth operation and all that follow it, not only the nth.
+    /// Fails all operations that follow the nth, too.
     pub fn forever(mut self) -> Self {
         self.forever = true;
         self
@@ -158,40 +158,41 @@ impl Fault {
         self
     }
 
-    /// Fails with the operating system's error of this number.
+    /// Fails with this error number of the operating system.
     pub fn errno(mut self, errno: i32) -> Self {
         self.error = FaultError::Os(errno);
         self
     }
 
-    /// The operation takes effect, a sync included, and is reported as failed.
+    /// Lets the operation take effect, even a sync, and reports a failure.
     pub fn applied(mut self) -> Self {
         self.effect = Effect::Applied;
         self
     }
 
-    /// A write writes its first `bytes` bytes, at most all but one, before it fails.
+    /// Lets a write write its first `bytes` bytes, at most all but one, before it fails.
     pub fn partial(mut self, bytes: usize) -> Self {
         self.effect = Effect::Partial(bytes);
         self
     }
 
-    /// A failing sync forgets what it should have made durable: no later sync does it, while reads
-    /// still see it, until it is written again. So does Linux. Without this, a sync after the
-    /// failed one makes everything durable.
+    /// Makes the failing sync forget the changes that it should have made durable, as on Linux.
+    /// Reads still see them, but no later sync makes them durable, until they are written again.
+    /// Without this, the sync after the failed one makes everything durable.
     pub fn drop_dirty(mut self) -> Self {
         self.effect = Effect::DropDirty;
         self
     }
 
-    /// The operation panics instead of failing.
+    /// Lets the operation panic instead of fail.
     pub fn panic(mut self) -> Self {
         self.effect = Effect::Panic;
         self
     }
 
-    /// The power fails during the operation: it and all later ones fail with an error for which
-    /// [`is_power_off`] is true. Whether the operation got through is up to the seed of the image.
+    /// Cuts the power during the operation: this one and all later ones fail with an error for
+    /// which [`is_power_off`] is true. The seed of the image decides whether the operation took
+    /// effect.
     pub fn power_off(mut self) -> Self {
         self.effect = Effect::PowerOff;
         self

@@ -1,20 +1,20 @@
-//! One file: what the operating system sees, what is durable, and the changes between the two.
+//! One file: the bytes that reads see, the durable bytes, and the changes between them.
 
 use std::ops::Range;
 
 use super::contents::{Contents, Page};
 use super::crash::Fate;
 
-/// A file that may be open, linked, both or only durably linked.
+/// A file that may be open, linked, both, or linked only durably.
 #[derive(Clone, Debug, Default)]
 pub(super) struct File {
-    /// What a read returns: the page cache, and the device's own cache for direct files.
+    /// The bytes that a read returns: the page cache, or for direct files the cache of the device.
     pub(super) seen: Contents,
-    /// What is there after a power loss in which every unsynced change is lost.
+    /// The bytes after a power loss in which every unsynced change is lost.
     pub(super) durable: Contents,
-    /// What a sync has still to make durable, in order.
+    /// The changes that the next sync makes durable, in order.
     unsynced: Vec<Change>,
-    /// A sync failed and dropped its changes: `seen` is more than `durable` and `unsynced`.
+    /// A sync failed and dropped its changes: `seen` has more than `durable` and `unsynced`.
     dropped: bool,
     /// How often the file is open.
     pub(super) handles: usize,
@@ -50,14 +50,15 @@ impl File {
         }
     }
 
-    /// What Linux does when writing back fails: the pages become clean without having been
-    /// written, so that no later sync writes them, while reads still find them.
+    /// Does what Linux does when writing back fails: the pages become clean without having been
+    /// written. Reads still find them, but no later sync writes them.
     pub(super) fn drop_unsynced(&mut self) {
         self.dropped |= !self.unsynced.is_empty();
         self.unsynced.clear();
     }
 
-    /// Evicts clean pages from the cache: reads find what the device has, and the unsynced changes.
+    /// Evicts clean pages from the cache: reads find the bytes of the device and the unsynced
+    /// changes.
     pub(super) fn evict_clean(&mut self) {
         if self.dropped {
             self.seen = self.durable.clone();
@@ -70,7 +71,7 @@ impl File {
         self.unsynced.is_empty()
     }
 
-    /// The file after a power loss, `fate` deciding about each unsynced change.
+    /// The file after a power loss. `fate` decides about each unsynced change.
     pub(super) fn after_power_loss(&self, fate: &mut Fate) -> Self {
         let mut durable = self.durable.clone();
         for change in &self.unsynced {
@@ -83,7 +84,7 @@ impl File {
         Self { seen: durable.clone(), durable, ..Self::default() }
     }
 
-    /// Changes the bytes behind everyone's back, as rot does: not something a sync could undo.
+    /// Changes the bytes as rot does, outside the operations: no sync undoes the damage.
     pub(super) fn corrupt(&mut self, change: impl Fn(&mut Contents)) {
         change(&mut self.seen);
         change(&mut self.durable);

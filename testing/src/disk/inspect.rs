@@ -1,4 +1,5 @@
-//! Looking at a disk from outside and damaging it: no operations, no faults, no power needed.
+//! Ways for a test to look at a disk from outside and to damage it. These are no operations: they
+//! meet no fault and need no power.
 
 use std::fs;
 use std::io;
@@ -9,7 +10,7 @@ use oncekey::disk::BLOCK;
 use super::contents::{Contents, PAGE};
 use super::{SimDisk, State, tree};
 
-/// Damage changes what is seen and what is durable alike. Panics where a path is no file.
+/// Damage changes the seen and the durable bytes alike. Panics where a path is no file.
 impl SimDisk {
     /// All files with their lengths, in the order of their paths, which start with `/`.
     pub fn files(&self) -> Vec<(PathBuf, u64)> {
@@ -18,12 +19,12 @@ impl SimDisk {
         files.map(|(path, node)| (path, state.tree.file(node).seen.len())).collect()
     }
 
-    /// Whether there is a file of this name.
+    /// Whether a file has this path.
     pub fn has_file(&self, path: impl AsRef<Path>) -> bool {
         self.state.lock().tree.lookup_file(path.as_ref()).is_ok()
     }
 
-    /// The bytes of a file, as the operating system sees them.
+    /// The bytes of a file, as reads see them.
     #[track_caller]
     pub fn read_file(&self, path: impl AsRef<Path>) -> Vec<u8> {
         let state = self.state.lock();
@@ -34,8 +35,8 @@ impl SimDisk {
         bytes
     }
 
-    /// Puts a durable file with these bytes on the disk, in directories that are made durable too;
-    /// replaces the bytes of an existing one.
+    /// Puts a durable file with these bytes on the disk, or replaces the bytes of a file. Its
+    /// directories become durable too.
     #[track_caller]
     pub fn put_file(&self, path: impl AsRef<Path>, bytes: &[u8]) {
         let path = path.as_ref();
@@ -68,7 +69,7 @@ impl SimDisk {
         self.damage(path.as_ref(), |contents| put_block(contents, block, &[0; BLOCK]));
     }
 
-    /// Puts the bytes of block `from` over block `to`, as a misdirected write does.
+    /// Copies the bytes of block `from` over block `to`, as a misdirected write does.
     #[track_caller]
     pub fn copy_block(&self, path: impl AsRef<Path>, from: u64, to: u64) {
         self.check_within(path.as_ref(), from.max(to) * BLOCK as u64, 1);
@@ -85,13 +86,13 @@ impl SimDisk {
         self.damage(path.as_ref(), |contents| contents.set_len(contents.len().min(len)));
     }
 
-    /// Writes bytes over, or behind, those of a file.
+    /// Writes bytes over those of a file, or past its end.
     #[track_caller]
     pub fn write_bytes(&self, path: impl AsRef<Path>, offset: u64, bytes: &[u8]) {
         self.damage(path.as_ref(), |contents| contents.write(offset, bytes));
     }
 
-    /// Writes all files, as the operating system sees them, below a directory of the real disk.
+    /// Writes all files, as reads see them, into a directory of the real disk.
     pub fn dump_to(&self, dir: impl AsRef<Path>) -> io::Result<()> {
         use std::os::unix::fs::FileExt;
         let state = self.state.lock();
@@ -112,7 +113,7 @@ impl SimDisk {
         Ok(())
     }
 
-    /// A disk with the files of a directory of the real disk, all durable.
+    /// Makes a disk with the files of a directory of the real disk. All of them are durable.
     pub fn load_from(dir: impl AsRef<Path>) -> io::Result<Self> {
         let disk = Self::new();
         let mut dirs = vec![(dir.as_ref().to_owned(), PathBuf::from("/"))];
@@ -154,7 +155,7 @@ impl State {
     }
 }
 
-/// Overwrites a block as far as the file reaches.
+/// Overwrites the part of a block that lies within the file.
 fn put_block(contents: &mut Contents, block: u64, bytes: &[u8; BLOCK]) {
     let start = block * BLOCK as u64;
     let len = contents.len().saturating_sub(start).min(BLOCK as u64) as usize;

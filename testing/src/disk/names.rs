@@ -1,9 +1,9 @@
-//! Paths as names from the root.
+//! Paths, taken apart into names.
 
 use std::io;
 use std::path::{Component, Path};
 
-/// The names along a path from the root; relative paths start there too.
+/// The names along a path from the root. Relative paths start at the root, too.
 pub(super) fn names(path: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for component in path.components() {

@@ -1,4 +1,4 @@
-//! A disk in memory as the engine sees it: its directories, and the locks on what they hold.
+//! The directories of a disk in memory, and the locks on files and directories.
 
 use std::any::Any;
 use std::io;
@@ -16,7 +16,7 @@ impl Disk for SimDisk {
     fn create_dir(&self, path: &Path) -> io::Result<()> {
         self.on_path(OpKind::CreateDir, path, |state| {
             if state.settings.read_only {
-                // An existing directory is fine even here.
+                // An existing directory is no error, even on a read-only disk.
                 return state.tree.list(path).map(drop).or_else(|_| state.check_writable());
             }
             state.tree.create_dirs(path)
@@ -57,7 +57,7 @@ impl Disk for SimDisk {
     }
 }
 
-/// A directory of a [`SimDisk`], wherever it was moved to.
+/// A directory of a [`SimDisk`]. Follows the directory when it is moved.
 #[derive(Clone, Debug)]
 pub(super) struct SimDirectory {
     pub(super) disk: SimDisk,
@@ -74,8 +74,9 @@ impl SimDirectory {
         tree.path_of(self.node).ok_or_else(|| error(io::ErrorKind::NotFound, &self.opened_at))
     }
 
-    /// An operation on the directory, or on the entry of it that has a name. The directory is found under the lock
-    /// that the operation takes: another thread may move it and give its old name to another one.
+    /// Runs an operation on the directory, or on its entry `name`. The operation finds the
+    /// directory under the lock that it takes, since another thread may move the directory and give
+    /// its old name to another one.
     fn on<T>(
         &self,
         kind: OpKind,
@@ -142,7 +143,7 @@ impl Directory for SimDirectory {
         }
     }
 
-    /// Nothing here has rights.
+    /// The files of this disk have no rights.
     fn narrow(&self, _: &[String]) -> io::Result<()> {
         Ok(())
     }

@@ -10,8 +10,8 @@ use super::fault::{Effect, Fault, Op, OpKind};
 use super::tree::NodeId;
 use super::{SimDisk, State};
 
-/// As on common filesystems: far more than any test needs, and no file takes all memory for the
-/// list of its holes.
+/// The greatest length of a file, as on common filesystems. It is far more than a test needs, and
+/// small enough for the list of holes.
 const MAX_LEN: u64 = 1 << 40;
 
 #[derive(Debug)]
@@ -108,7 +108,7 @@ impl DiskFile for SimFile {
         })
     }
 
-    /// Not an operation: it asks memory, which does not fail.
+    /// Not an operation: only looks into memory, which does not fail.
     fn is_named(&self) -> io::Result<bool> {
         Ok(self.disk.state.lock().tree.is_named(self.node))
     }
@@ -126,7 +126,7 @@ impl Drop for SimFile {
 }
 
 impl State {
-    /// How many of `len` bytes at `offset` there is space for.
+    /// How many of `len` bytes at `offset` fit on the disk.
     fn fitting(&self, node: NodeId, offset: u64, len: usize) -> usize {
         let mut free = self.free_pages();
         if free == u64::MAX || len == 0 {

@@ -1,4 +1,4 @@
-//! The promises of the disk, each shown over many seeds where a seed decides.
+//! The promises of the disk. Where a seed decides, the tests try many seeds.
 
 mod faults;
 mod limits;
@@ -11,7 +11,7 @@ use oncekey::disk::{Disk, Lockable};
 
 use super::*;
 
-/// A disk with one durable file `/file`, open.
+/// A disk with one open, durable file `/file`.
 fn disk_with(bytes: &[u8]) -> (SimDisk, Arc<dyn DiskFile>) {
     let disk = SimDisk::new();
     disk.put_file("/file", bytes);

@@ -1,5 +1,5 @@
-//! The directory tree: names as the operating system sees them, durable names, and the operations
-//! between the two.
+//! The directory tree: the names that the process sees, the durable names, and the changes between
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -18,9 +18,9 @@ const ROOT: NodeId = 0;
 pub(super) struct Tree {
     nodes: BTreeMap<NodeId, Node>,
     next: NodeId,
-    /// Changes of directories that no sync has made durable yet, in order.
+    /// Changes of directories that no sync has made durable, in order.
     unsynced: Vec<EntryChange>,
-    /// How many changes of directories there were.
+    /// How many changes of directories were made.
     changes: u64,
 }
 
@@ -30,13 +30,13 @@ enum Node {
     File(File),
 }
 
-/// A change of directory entries that happens as a whole or not at all. One that touches an entry
-/// which an earlier unsynced change touches too follows that change: as in every filesystem, a
-/// file renamed away cannot be lost because its old name was given to another.
+/// A change of directory entries that happens as a whole or not at all. A change follows every
+/// earlier unsynced change of the same entry, as on every filesystem: a renamed file is not lost
+/// when its old name goes to another file.
 #[derive(Clone, Debug)]
 struct EntryChange {
     entries: Vec<(Entry, Option<NodeId>)>,
-    /// The directories that have still to be synced.
+    /// The directories whose sync makes this change durable.
     unsynced: BTreeSet<NodeId>,
 }
 
@@ -109,7 +109,7 @@ impl Tree {
         Ok(())
     }
 
-    /// `to` must not exist or be an empty directory.
+    /// Renames a directory. `to` must be absent or an empty directory.
     pub(super) fn rename_dir(&mut self, from: &Path, to: &Path) -> io::Result<()> {
         let node = self.lookup(from)?;
         self.names(node, from)?;
@@ -121,7 +121,7 @@ impl Tree {
         Ok(())
     }
 
-    /// Where a directory is now. `None` when it was removed.
+    /// The present path of a directory. `None` when it was removed.
     pub(super) fn path_of(&self, directory: NodeId) -> Option<PathBuf> {
         let mut dirs = vec![(PathBuf::from("/"), ROOT)];
         while let Some((path, dir)) = dirs.pop() {
@@ -154,7 +154,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Makes the entries of a directory durable. A rename into another directory waits for both.
+    /// Makes the entries of a directory durable. A rename into another directory is durable once
+    /// both are synced.
     pub(super) fn sync_dir(&mut self, path: &Path) -> io::Result<()> {
         let dir = self.lookup(path)?;
         self.names(dir, path)?;
@@ -165,7 +166,7 @@ impl Tree {
         Ok(())
     }
 
-    /// A durable file of this name, new unless there is one, its directories durable too.
+    /// Makes a file of this name exist, durable like its directories.
     pub(super) fn put_file(&mut self, path: &Path) -> io::Result<()> {
         self.create_dirs(path.parent().unwrap_or(path))?;
         match self.create_file(path) {
@@ -243,7 +244,7 @@ impl Tree {
         files
     }
 
-    /// The pages that linked and open files take.
+    /// The number of pages that linked and open files take.
     pub(super) fn allocated_pages(&self) -> u64 {
         let linked: BTreeSet<_> = self.files().into_iter().map(|(_, node)| node).collect();
         let files = self.nodes.iter().filter_map(|(id, node)| match node {
@@ -287,7 +288,7 @@ impl Tree {
         image
     }
 
-    /// Forgets the files and directories that nothing can reach any more.
+    /// Forgets the files and directories that are out of reach.
     pub(super) fn collect(&mut self) {
         let mut reached = BTreeSet::new();
         let mut next = vec![ROOT];
@@ -311,7 +312,7 @@ impl Tree {
         self.nodes.len()
     }
 
-    /// Makes the changes durable that are `due`, and those that they follow.
+    /// Makes the `due` changes durable, and all changes that they follow.
     fn settle(&mut self, mut due: impl FnMut(&mut EntryChange) -> bool) {
         let mut followed = BTreeSet::new();
         let mut settled = Vec::new();

@@ -1,4 +1,4 @@
-//! A state that a key may be in, and the next ones.
+//! A state that a key may be in, and the states that may follow.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use super::{Answer, Call, Event, Restart};
 use crate::model::{Begun, Model, Refused};
 
-/// One state that a key may be in, with what the engine calls the model's tokens.
+/// One state that a key may be in, and the engine's names for the model's tokens.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Possible<T> {
     pub(super) model: Model,
@@ -14,7 +14,7 @@ pub(super) struct Possible<T> {
 }
 
 impl<T: Clone + Ord + Debug> Possible<T> {
-    /// The state after a call, if the call would have been answered so.
+    /// The state after a call; `None` when the model would have answered otherwise.
     pub(super) fn after(&self, event: &Event<T>) -> Option<Self> {
         let mut next = self.clone();
         let model = &mut next.model;
@@ -62,7 +62,7 @@ impl<T: Clone + Ord + Debug> Possible<T> {
         answer.is_none_or(|answer| answer.is(&result)).then_some(next)
     }
 
-    /// Whether a begin was answered as the model says.
+    /// The state after a begin, when the answer is the model's.
     fn begun(self, begun: Begun, answer: &Answer<T>) -> Option<Self> {
         match (begun, answer) {
             (
@@ -77,7 +77,7 @@ impl<T: Clone + Ord + Debug> Possible<T> {
         }
     }
 
-    /// Whether a take over was answered as the model says.
+    /// The state after a take-over, when the answer is the model's.
     fn taken(
         self,
         taken: Result<(u64, u32, Option<u8>), Refused>,
@@ -93,7 +93,7 @@ impl<T: Clone + Ord + Debug> Possible<T> {
         }
     }
 
-    /// Whether a look at the record was answered as the model says.
+    /// The state after a read of the record, when the answer is the model's.
     fn stored(self, stored: Begun, answer: &Answer<T>) -> Option<Self> {
         match (stored, answer) {
             (Begun::Claimed(_), Answer::Absent) | (Begun::Locked, Answer::Locked) => Some(self),
@@ -103,7 +103,8 @@ impl<T: Clone + Ord + Debug> Possible<T> {
         }
     }
 
-    /// The engine called the model's token `own` so; a token has one name.
+    /// Notes that the engine calls the model's token `own` by the name `token`; `None` when one of
+    /// them is known by another name.
     fn named(mut self, token: &T, own: u64) -> Option<Self> {
         let known = self.names.get(token);
         let fits = match known {

@@ -31,7 +31,7 @@ impl ReplayCache {
     /// Takes about `bytes` of memory when it is full; a longer record is never kept. Admits one
     /// in `keep_one_of` offers: hot keys come again soon, cold ones cost nothing.
     pub(crate) fn new(bytes: usize, keep_one_of: usize) -> Self {
-        /// About what a record with a response of 1 KiB takes.
+        /// About the size of a record with a response of 1 KiB.
         const USUAL: usize = 1536;
         let lifecycle = DefaultLifecycle::default();
         /// Room for this many items is allocated at once. The cache grows when more come.

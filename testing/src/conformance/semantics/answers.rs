@@ -1,4 +1,4 @@
-//! The five answers, the expiry of a record, and what is told of the state of a key.
+//! The five answers, the expiry of a record, and the lookup of a key's state.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub(super) fn a_duplicate_is_locked_and_a_modified_one_is_a_mismatch_first(rig: 
     let _claim = claim(&engine, "k");
     rig.advance(&engine, Duration::from_millis(250));
     let Begin::Locked(in_flight) = begin(&engine, "k") else { panic!("locked") };
-    // An engine far from its store knows the time within bounds.
+    // An engine far from its store knows the time only within bounds.
     assert!((Duration::from_millis(250)..TTL).contains(&in_flight.running_for()));
     assert!((Duration::from_millis(250)..TTL).contains(&in_flight.retry_after()));
     assert_eq!(in_flight.attempt(), 1);

@@ -1,4 +1,4 @@
-//! Answers that come later: to callers that wait, that went away, and that poll.
+//! Answers to callers that wait, that have gone, and that poll.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub(super) fn one_waiter_claims_after_an_abort_and_the_others_wait_on(rig: impl 
     let owner = claim(&engine, "k");
     let waiting: Vec<_> = (0..5).map(|_| wait_for(&engine, "k")).collect();
     owner.abort().wait().unwrap();
-    // In the order in which they came.
+    // The waiters claim the key in the order in which they came.
     let mut waiting = waiting.into_iter();
     let Begin::Claimed(next) = waiting.next().unwrap().wait().unwrap() else { panic!("claimed") };
     next.complete(b"by a waiter").wait().unwrap();
@@ -57,7 +57,8 @@ pub(super) fn a_wait_ends_at_its_bound(rig: impl Rig) {
 
 pub(super) fn a_claim_that_is_never_taken_out_is_aborted(rig: impl Rig) {
     let engine = rig.open();
-    // Dropped before, or after, the claim arrived: the operation never ran, the key is free.
+    // The pending begin is dropped before or after the claim arrives: the operation never ran, so
+    // the key is free.
     for round in 0..200 {
         let name = format!("k{round}");
         let pending = engine.begin(&key(&name), body("a"));

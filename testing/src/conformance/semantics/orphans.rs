@@ -1,4 +1,4 @@
-//! Ends of a claim without a response, and what becomes of its key.
+//! The ends of a claim without a response, and the state of the key afterwards.
 
 use std::time::Duration;
 
@@ -76,7 +76,7 @@ pub(super) fn a_stale_orphan_handle_does_not_resolve_a_later_attempt(rig: impl R
     let engine = rig.open();
     drop(claim(&engine, "k"));
     let stale = orphan(&engine, "k");
-    // Another resolver's attempt dies as well: an orphan again, but of another attempt.
+    // The attempt that took over dies as well: the key has an orphan again, of a later attempt.
     drop(orphan(&engine, "k").take_over().wait().unwrap());
     assert_eq!(orphan(&engine, "k").attempt(), 2);
     assert_eq!(stale.clone().release().wait().unwrap_err().kind(), ErrorKind::Fenced);
@@ -135,7 +135,7 @@ pub(super) fn max_execution_orphans_a_claim_whose_owner_may_still_complete(rig: 
     assert_eq!(replay(&engine, "lost").response(), Some(&b"mine"[..]));
 }
 
-/// What an operation has saved goes with its record, and is read by those whom it concerns.
+/// A checkpoint stays with its record. Only holders of the present claim or orphan can read it.
 pub(super) fn a_checkpoint_goes_where_its_record_goes(rig: impl Rig) {
     let engine = rig.open();
     claim(&engine, "k").checkpoint(b"first life").wait().unwrap();
@@ -168,7 +168,7 @@ pub(super) fn claims_of_an_engine_that_was_killed_are_orphans_of_its_successor(m
         complete(engine, &format!("done {nth}"), b"x");
         let held = claim(engine, &format!("held {nth}"));
         held.checkpoint(b"half").wait().unwrap();
-        // Its process ends before anything else happens to it.
+        // The process ends before the claim can be dropped.
         std::mem::forget(held);
     }
     rig.kill();

@@ -1,6 +1,6 @@
 use super::*;
 
-/// One operation of every kind but `Lock` and `NetworkFilesystem`; the first error ends it.
+/// Operations on files and names, up to the first error.
 fn workload(disk: &SimDisk) -> io::Result<()> {
     disk.create_dir("/dir".as_ref())?;
     let file = disk.create("/dir/temporary".as_ref(), Caching::Buffered)?;

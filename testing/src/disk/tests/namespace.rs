@@ -79,7 +79,7 @@ fn a_directory_is_renamed_with_what_is_in_it_and_stays_open_and_locked() {
     disk.create_dir(path("/other")).unwrap();
     let occupied = disk.rename_dir(path("/other"), path("/empty")).unwrap_err();
     assert_eq!(occupied.kind(), io::ErrorKind::DirectoryNotEmpty);
-    // Not durable before the parent is synced.
+    // The new name is not durable before the parent is synced.
     let lost = disk.crash(CrashMode::LoseAllUnsynced);
     assert_eq!(lost.list(path("/old")).unwrap(), ["LOCK"]);
     disk.sync_dir(path("/")).unwrap();
@@ -127,7 +127,7 @@ fn changes_of_other_names_are_reordered_and_those_of_one_name_are_not() {
     disk.remove(path("/other")).unwrap();
     let mut seen = BTreeSet::new();
     for image in images(&disk, 300) {
-        // Whatever is lost, the file that was durable is under exactly one of its names.
+        // Whichever changes are lost, the durable file has exactly one of its names.
         let firsts = contents(&image).iter().filter(|(_, bytes)| bytes == b"first").count();
         assert_eq!(firsts, 1);
         seen.insert(names(&image).join(" "));
@@ -198,7 +198,7 @@ fn a_lock_is_exclusive_per_disk_until_its_guard_is_dropped() {
     drop(disk.lock(path("/lock")).unwrap());
 }
 
-/// Another thread moves the directory, and makes a new one of its old name.
+/// Another thread moves the directory away and makes a new one with its old name.
 #[test]
 fn a_handle_never_changes_the_directory_that_got_its_old_name() {
     let disk = SimDisk::new();
@@ -212,7 +212,8 @@ fn a_handle_never_changes_the_directory_that_got_its_old_name() {
                 disk.create_dir("/a".as_ref()).unwrap();
                 disk.remove_dir("/a".as_ref()).unwrap();
                 disk.rename_dir("/b".as_ref(), "/a".as_ref()).unwrap();
-                // Names that are not durable are kept, and would make each operation slower than the last.
+                // Without this sync the changes that are not durable pile up and slow down each
+                // operation.
                 disk.sync_all();
             }
         });

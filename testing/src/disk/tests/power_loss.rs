@@ -3,7 +3,7 @@ use std::ops::Range;
 
 use super::*;
 
-/// The offsets at which a file of `old` bytes with `new` ones written over it changes sides.
+/// The offsets at which old bytes change to new ones, or new bytes to old ones.
 fn boundaries(bytes: &[u8]) -> Vec<usize> {
     (1..bytes.len()).filter(|at| bytes[at - 1] != bytes[*at]).collect()
 }
@@ -221,9 +221,10 @@ fn a_thousand_images_of_64_mib_share_their_pages() {
             file.durable.allocations(&mut chunks, &mut owned);
         }
     }
-    // The file, the write, and of the torn images the pages that are partly old and partly new.
+    // The pages of the file and of the write, and for each torn image the pages that are partly
+    // new.
     assert!(owned.len() < pages + 8 + 8 * 1000, "{}", owned.len());
     assert!(owned.len() > pages + 8, "some write must have been torn within a page");
-    // A chunk of pointers (512 bytes) per image that is not the old file.
+    // Each image may have a chunk of pointers (512 bytes) that differs from that of the old file.
     assert!(chunks.len() <= pages / 64 + 1 + 1000, "{}", chunks.len());
 }

@@ -42,7 +42,7 @@ impl Weighter<BlockId, Arc<Block>> for Weight {
 impl BlockCache {
     /// Takes about `bytes` of memory when it is full.
     pub(crate) fn new(bytes: usize) -> Self {
-        /// About what a block takes.
+        /// About the size of a block.
         const USUAL: usize = 3_500;
         /// Room for this many items is allocated at once. The cache grows when more come.
         const MOST_ITEMS: usize = 1 << 20;
