@@ -73,8 +73,7 @@ kinds! {
     /// recovers in place.
     Unavailable: "the engine refuses writes after a failure; reopen it",
     /// A bound was reached (queue, claims in flight, orphans, waiters, memory not yet folded, files that
-    /// the process or the system may have open).
-    /// Nothing happened; try again later.
+    /// the process or the system may have open). Nothing happened; try again later.
     Overloaded: "overloaded: a bound was reached, try again later",
     /// The disk, or the configured store size, is full. Nothing happened.
     StoreFull: "the store is full",

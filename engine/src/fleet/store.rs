@@ -94,7 +94,6 @@ pub trait Store: Debug + Send + Sync + 'static {
     /// Ends the instance and the connections; blocks.
     ///
     /// `Unavailable`: the instance ends when its lease is over.
-    /// `Unavailable`: its lease ends it.
     fn close(&self, instance: u64) -> Result<()>;
     /// The place of the store, for people. Contains no secret.
     fn location(&self) -> String;
