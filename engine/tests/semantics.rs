@@ -6,7 +6,8 @@ mod common;
 use std::time::Duration;
 
 use common::*;
-use oncekey::{Begin, ErrorKind, Pending};
+use oncekey::{Begin, Engine, ErrorKind, Pending};
+use oncekey_testing::CrashMode;
 use oncekey_testing::conformance::Embedded;
 
 oncekey_testing::semantics!(Embedded);
@@ -36,6 +37,41 @@ fn stats_tell_of_the_oldest_claim_and_of_memory() {
     assert_eq!((stats.in_flight, stats.oldest_claim), (1, Some(Duration::from_secs(7))));
     assert_eq!(stats.orphans, 1);
     assert!(stats.recent_bytes > 0);
+}
+
+#[test]
+fn orphans_are_counted_as_they_are_wherever_their_records_lie() {
+    let sim = Sim::new();
+    let engine = sim.open();
+    let orphans = |engine: &Engine| {
+        assert_eq!(engine.orphans().unwrap().len() as u64, engine.stats().orphans);
+        engine.stats().orphans
+    };
+    let held: Vec<_> = ["a", "b", "c"].map(|name| claim(&engine, name)).into();
+    engine.fold().unwrap();
+    assert_eq!(orphans(&engine), 0, "claims that outlived a fold");
+    engine.close().unwrap();
+    drop(held);
+    let sim = sim.on(sim.disk.crash(CrashMode::ProcessKill));
+    let engine = sim.open();
+    assert_eq!(orphans(&engine), 3, "in flight in the store file, orphaned in the journal");
+    orphan(&engine, "a").release().wait().unwrap();
+    assert_eq!(orphans(&engine), 2);
+    engine.fold().unwrap();
+    orphan(&engine, "b").release().wait().unwrap();
+    assert_eq!(orphans(&engine), 1, "resolved since the fold");
+    drop(claim(&engine, "d"));
+    orphan(&engine, "d");
+    assert_eq!(orphans(&engine), 2);
+    let taken = orphan(&engine, "c").take_over().wait().unwrap();
+    assert_eq!(orphans(&engine), 1, "taken over");
+    drop(taken);
+    orphan(&engine, "c");
+    let sim = sim.on(sim.disk.crash(CrashMode::ProcessKill));
+    let engine = sim.open();
+    assert_eq!(orphans(&engine), 2);
+    engine.fold().unwrap();
+    assert_eq!(orphans(&engine), 2);
 }
 
 /// Claims and orphans with their checkpoints take no more than they may; ends are never refused.

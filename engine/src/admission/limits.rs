@@ -51,7 +51,7 @@ pub(crate) struct Limits {
     in_flight: AtomicIsize,
     queued: AtomicUsize,
     waiting: AtomicUsize,
-    /// Orphans, and live claims that outlived a fold.
+    /// Orphans.
     pub(crate) orphans: Gauge,
     /// A record that changed since the last fold counts twice: as it was folded and as it is.
     pub(crate) open_bytes: Gauge,
@@ -215,7 +215,7 @@ fn overloaded(limit: u64, what: &str) -> Error {
 }
 
 /// A count over records in three parts: the folded records, the changes since the last fold began,
-/// and the changes that a fold under way writes.
+/// and the changes that a fold under way writes. A change may be below zero, and wraps.
 #[derive(Debug, Default)]
 pub(crate) struct Gauge {
     folded: AtomicU64,
@@ -227,8 +227,12 @@ impl Gauge {
     pub(crate) fn total(&self) -> u64 {
         [&self.folded, &self.folding, &self.active]
             .map(|part| part.load(Ordering::Relaxed))
-            .iter()
-            .sum()
+            .into_iter()
+            .fold(0, u64::wrapping_add)
+            // Two parts are read apart from each other: for a moment the sum may be below zero.
+            .cast_signed()
+            .max(0)
+            .cast_unsigned()
     }
 
     pub(crate) fn add(&self, count: u64) {
@@ -366,5 +370,11 @@ mod tests {
         gauge.set_folded(21);
         gauge.evicted();
         assert_eq!(gauge.total(), 321);
+        gauge.remove(310);
+        assert_eq!(gauge.total(), 11);
+        gauge.rotate();
+        gauge.set_folded(11);
+        gauge.evicted();
+        assert_eq!(gauge.total(), 11);
     }
 }

@@ -57,8 +57,7 @@ statistics! {
     /// How long the oldest of these claims has been held.
     #[cfg_attr(feature = "serde", serde(with = "crate::base::serialize::seconds::optional"))]
     oldest_claim: Option<Duration> as Age,
-    /// Orphans that are not resolved yet, including live claims that outlived a fold and orphans
-    /// resolved since the last fold.
+    /// Orphans that are not resolved yet. One that has expired is counted until the next fold.
     orphans: u64 as Gauge,
     /// Begins that wait for the disk.
     queued: u64 as Gauge,

@@ -121,8 +121,7 @@ fn recover_session(
     let folds = FoldProgress::start(state.folded_through, journal.next_sequence() - 1);
     let session = Arc::new(Session::new(options.clone(), clock, store.views(), folds));
     for (hash, versioned) in records {
-        session.count_recent(versioned.record.as_deref(), None);
-        session.table.shard(hash).restore(hash, versioned);
+        session.restore(hash, versioned);
     }
     let pool = journal.pool().clone();
     let committer = Committer::new(

@@ -134,6 +134,11 @@ impl Record {
         matches!(self.state, State::InFlight(_))
     }
 
+    /// Whether it is an orphan. One in flight past its deadline is none as yet.
+    pub(crate) fn is_orphan(&self) -> bool {
+        matches!(self.state, State::Orphan { .. })
+    }
+
     /// The attempt of a record that is in flight or an orphan.
     pub(crate) fn attempt(&self) -> Option<&Attempt> {
         match &self.state {

@@ -37,7 +37,7 @@ use crate::embedded::session::shards::Shards;
 use crate::embedded::store::{CurrentView, View};
 use crate::semantics::command::Reply;
 use crate::semantics::key::KeyHash;
-use crate::semantics::record::{Record, State, Versioned};
+use crate::semantics::record::{Record, Versioned};
 use crate::semantics::time::Time;
 use crate::semantics::transition::transition;
 
@@ -223,8 +223,16 @@ impl Session {
         }
     }
 
-    /// Publishes a durable change, and answers its caller and the operations that waited for it.
-    pub(crate) fn publish(&self, op: Operation, reply: Reply, versioned: Versioned, now: Time) {
+    /// Publishes a durable change of the record `base`, and answers its caller and the operations that
+    /// waited for it.
+    pub(crate) fn publish(
+        &self,
+        op: Operation,
+        base: Option<&Record>,
+        reply: Reply,
+        versioned: Versioned,
+        now: Time,
+    ) {
         let (hash, record) = (op.hash, versioned.record.clone());
         let reserved = isize::from(op.command.starts_execution());
         let mut replaced = None;
@@ -232,6 +240,8 @@ impl Session {
             self.table.shard(hash).publish(hash, versioned, now, &self.limits, &mut replaced);
         self.limits.claims_changed(grew - reserved);
         self.count_recent(record.as_deref(), replaced.and_then(|replaced| replaced.record));
+        let is_orphan = |record: Option<&Record>| record.is_some_and(Record::is_orphan);
+        self.count_orphan(is_orphan(base), is_orphan(record.as_deref()));
         self.answer(Answer::new(op, Ok((reply, record, now))));
         self.follow_up(hash, follow_up);
     }
@@ -257,30 +267,40 @@ impl Session {
 
     /// Counts a record that was published or restored, and discounts the recent record that it
     /// replaced.
-    pub(crate) fn count_recent(&self, record: Option<&Record>, replaced: Option<Arc<Record>>) {
-        let Limits { orphans, open_bytes, .. } = &*self.limits;
-        let is_orphan = |record: &Record| matches!(record.state, State::Orphan { .. });
+    fn count_recent(&self, record: Option<&Record>, replaced: Option<Arc<Record>>) {
+        let open_bytes = &self.limits.open_bytes;
         let weight = record.map_or(0, Record::weight);
         self.recent.add(weight);
-        if let Some(record) = record.filter(|record| record.attempt().is_some()) {
-            if is_orphan(record) {
-                orphans.add(1);
-            }
+        if record.is_some_and(|record| record.attempt().is_some()) {
             open_bytes.add(weight as u64);
         }
         if let Some(replaced) = replaced {
             let weight = replaced.weight();
             self.recent.remove(weight);
             if replaced.attempt().is_some() {
-                if is_orphan(&replaced) {
-                    orphans.remove(1);
-                }
                 open_bytes.remove(weight as u64);
             }
         }
     }
 
-    /// A fold begins. It folds the records that are recent now.
+    /// Counts the orphan that a change of a durable record makes, or ends.
+    fn count_orphan(&self, before: bool, after: bool) {
+        match (before, after) {
+            (false, true) => self.limits.orphans.add(1),
+            (true, false) => self.limits.orphans.remove(1),
+            _ => {}
+        }
+    }
+
+    /// Takes in a record of the journal that the store file does not have as yet.
+    pub(crate) fn restore(&self, hash: KeyHash, versioned: Versioned) {
+        let record = versioned.record.as_deref();
+        self.count_recent(record, None);
+        self.count_orphan(self.view().has_orphan(hash), record.is_some_and(Record::is_orphan));
+        self.table.shard(hash).restore(hash, versioned);
+    }
+
+    /// A fold begins: what is recent now is what it folds.
     pub(crate) fn rotate_counts(&self) {
         self.recent.rotate();
         self.limits.orphans.rotate();
@@ -290,7 +310,7 @@ impl Session {
     /// Counts the open records of the store file.
     pub(crate) fn count_folded(&self) {
         let view = self.views.current();
-        self.limits.orphans.set_folded(view.open_count() as u64);
+        self.limits.orphans.set_folded(view.orphans());
         self.limits.open_bytes.set_folded(view.open_bytes());
     }
 

@@ -103,8 +103,14 @@ impl View {
         self.open_bytes
     }
 
-    pub(crate) fn open_count(&self) -> usize {
-        self.open.len()
+    /// How many of the open records are orphans: those that expire.
+    pub(crate) fn orphans(&self) -> u64 {
+        self.open.values().filter(|entry| entry.expires_at.is_some()).count() as u64
+    }
+
+    /// Whether the key has an orphan.
+    pub(crate) fn has_orphan(&self, hash: KeyHash) -> bool {
+        self.open.get(&hash).is_some_and(|entry| entry.expires_at.is_some())
     }
 
     /// Whether an orphan has expired, which the next fold removes.

@@ -206,8 +206,8 @@ impl Committer {
     }
 
     fn publish(&self, written: Vec<Written>, now: Time) {
-        for Written { op, reply, versioned, .. } in written {
-            self.session.publish(op, reply, versioned, now);
+        for Written { op, base, reply, versioned } in written {
+            self.session.publish(op, base.as_deref(), reply, versioned, now);
         }
     }
 
