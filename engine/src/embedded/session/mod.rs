@@ -150,8 +150,9 @@ impl Session {
             _ if refused.kind() == ErrorKind::Closed => Err(refused),
             Err(error) => Err(error),
             Ok(record) => match transition(record.as_deref(), &op.command, &op.key, now) {
+                // Its owner may have ended it, which could not be written: not a key to wait for.
+                (None, Reply::Locked) | (Some(_), _) => Err(refused),
                 (None, reply) => Ok((reply, record, now)),
-                (Some(_), _) => Err(refused),
             },
         };
         self.answer(Answer::new(op, outcome));
