@@ -50,6 +50,13 @@ fn a_full_disk_refuses_claims_and_completes_what_is_claimed() {
     assert_eq!(begin_error(&engine, "new").kind(), ErrorKind::StoreFull);
     locked(&engine, "held");
     held.complete(b"x").wait().unwrap();
+    // Nothing has expired, and a commit of the store file would find no space.
+    sim.disk.inject(
+        Fault::at_kind(OpKind::Write, 0).errno(Fault::ENOSPC).on_path("store.redb").forever(),
+    );
+    assert_eq!(engine.sweep().unwrap(), 0);
+    assert_eq!(engine.stats().failures, 0);
+    sim.disk.clear_faults();
     // After 64 groups a fold is due, which finds no space either.
     drop(others);
     assert_eq!(engine.fold().unwrap_err().kind(), ErrorKind::StoreFull);

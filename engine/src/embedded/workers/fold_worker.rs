@@ -304,14 +304,16 @@ impl FoldWorker {
             let requested = std::mem::take(&mut self.session.inbox.requests.lock().sweeps);
             let mut due = !requested.is_empty();
             if Instant::now() >= self.next_sweep {
-                // During a shortage a sweep writes only if it frees space.
-                due |= self.shortage().is_none() || self.store.has_expired_files(now);
+                due = true;
                 self.next_sweep = after(self.session.options.sweep_interval);
             }
             if due {
-                let report = self.store.sweep(now)?;
-                self.session.counters.swept.fetch_add(report.completed, Ordering::Relaxed);
-                self.sweeping = Some((report.completed, requested));
+                // During a shortage a sweep writes only if it frees space: a commit that finds none fails
+                // the engine.
+                let is_worth_it = self.shortage().is_none() || self.store.has_expired_files(now);
+                let swept = if is_worth_it { self.store.sweep(now)?.completed } else { 0 };
+                self.session.counters.swept.fetch_add(swept, Ordering::Relaxed);
+                self.sweeping = Some((swept, requested));
                 return Ok(true);
             }
         }
