@@ -6,7 +6,7 @@ import os, sys
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "accept"))
 from rig import *
-import fleet, messages, operators, reach, restarts, telemetry
+import fleet, messages, operators, reach, restarts, stores, telemetry
 
 def a1():
     with Flaky() as up, Proxy([up.port], store()) as proxy:
@@ -249,7 +249,7 @@ def a15():
         seen = json.loads(out.split(b"\r\n\r\n", 1)[1])["seen"] if " 201 " in line else {}
         check("A15 Connection and underscores: our headers only", seen.get("oncekey-attempt") == "1" and "9" not in seen.values(), line, seen)
 ROWS = {"A1": a1, "A2": a2, "A3": a3, "A4": a4, "A5": a5, "A6": a6, "A7": a7, "A8": a8, "A10": a10, "A12": a12, "A13": a13, "A14": a14, "A15": a15,
-        "versions": versions, "scope": scope, "admin": admin, "tls": tls, "held": held, **operators.ROWS, **messages.ROWS, **telemetry.ROWS, **reach.ROWS, **fleet.ROWS, **restarts.ROWS}
+        "versions": versions, "scope": scope, "admin": admin, "tls": tls, "held": held, **operators.ROWS, **messages.ROWS, **telemetry.ROWS, **reach.ROWS, **fleet.ROWS, **restarts.ROWS, **stores.ROWS}
 # Run by name alone: they take minutes, or 2 GiB of traffic.
 LONG = {"A9": a9, "A11": a11, **restarts.LONG}
 for row in sys.argv[2:] or ROWS: ({**ROWS, **LONG})[row]()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use oncekey::{Durability, Engine, ErrorKind, Options};
+use oncekey::{Durability, Engine, ErrorKind, Key, Options};
 use oncekey_http::IdempotencyLayer;
 
 use super::desk::Health;
@@ -108,25 +108,48 @@ pub(crate) fn close(engine: &Engine) -> Result<(), Failure> {
 
 /// Reopens a store that failed, after 1, 2, 4, … 30 s. Requests without a key pass meanwhile.
 ///
-/// ORDER: a store that is well is never reopened: its claims would become orphans while their
-/// requests run.
+/// ORDER: a store that is well is never reopened: what its claims end with meanwhile is not recorded.
 pub(crate) async fn keep_open(layer: IdempotencyLayer, health: Arc<Health>) {
-    let mut seen = refusals(&layer);
+    let engine = layer.engine();
+    if engine.directory().is_none() {
+        return watch_shared(&layer, &health).await;
+    }
     loop {
         tokio::time::sleep(LOOK).await;
-        let now = refusals(&layer);
-        if now == seen || !has_failed(layer.engine()).await {
-            seen = now;
+        // Nothing is asked of the engine: a store that is only full would fail of the work.
+        if engine.stats().failures == 0 {
             continue;
         }
         health.store_failed.store(true, Ordering::Relaxed);
         let mut pause = LOOK;
-        while !reopened(layer.engine()).await {
+        while !reopened(engine).await {
             pause = (pause * 2).min(REOPEN_AT_MOST);
             tokio::time::sleep(pause).await;
         }
         tracing::info!("the store is open again");
         health.store_failed.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Notes whether a store that processes share can be reached, from the first request that it refused. It
+/// comes back by itself: reopening it would end this process's claims for the others.
+async fn watch_shared(layer: &IdempotencyLayer, health: &Health) {
+    let (mut seen, mut failed) = (refusals(layer), false);
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let now = refusals(layer);
+        let is_well = now == seen && !failed;
+        seen = now;
+        if is_well {
+            continue;
+        }
+        let was_failed = std::mem::replace(&mut failed, !answers(layer.engine()).await);
+        health.store_failed.store(failed, Ordering::Relaxed);
+        match (was_failed, failed) {
+            (false, true) => tracing::error!("the store cannot be reached"),
+            (true, false) => tracing::info!("the store is reached again"),
+            _ => {}
+        }
     }
 }
 
@@ -136,11 +159,12 @@ fn refusals(layer: &IdempotencyLayer) -> u64 {
     stats.store_unavailable + stats.complete_failed
 }
 
-/// Whether the engine refuses writes until it is reopened, and not because a bound was reached.
-async fn has_failed(engine: &Engine) -> bool {
+/// Whether the store answers a question; which one does not matter.
+async fn answers(engine: &Engine) -> bool {
+    let Ok(key) = Key::new("", "oncekey") else { return true };
     let engine = engine.clone();
-    let swept = tokio::task::spawn_blocking(move || engine.sweep()).await;
-    matches!(swept, Ok(Err(error)) if error.kind() == ErrorKind::Unavailable)
+    let asked = tokio::task::spawn_blocking(move || engine.get(&key)).await;
+    asked.is_ok_and(|answer| answer.is_ok())
 }
 
 async fn reopened(engine: &Engine) -> bool {

@@ -1,5 +1,6 @@
 //! Sends a request to one of the upstreams, and knows of a failure whether anything was sent.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -151,9 +152,12 @@ impl Upstreams {
                     metrics::upstream_retried();
                 }
                 let was_pooled = connection.is_some();
-                let Some(lease) = self.lease(upstream, connection).await else {
-                    why = Why::Refused;
-                    break;
+                let lease = match self.lease(upstream, connection).await {
+                    Ok(lease) => lease,
+                    Err(unconnected) => {
+                        why = unconnected;
+                        break;
+                    }
                 };
                 let exchanged =
                     exchange(upstream, lease, request, &mut delivery, give_up_after, was_pooled);
@@ -171,29 +175,32 @@ impl Upstreams {
         Err(Failed { sent: Sent::No, why })
     }
 
-    /// A connection, `taken` or new; `None` when the upstream cannot be reached.
-    async fn lease(&self, upstream: &Upstream, taken: Option<Sender>) -> Option<Lease> {
+    /// A connection, `taken` or new, or why the upstream cannot be reached.
+    async fn lease(&self, upstream: &Upstream, taken: Option<Sender>) -> Result<Lease, Why> {
         let permit = upstream.connections.clone().acquire_owned();
         let Ok(Ok(permit)) = tokio::time::timeout(self.connect_timeout, permit).await else {
             tracing::warn!(upstream = %upstream.target, "all connections to the upstream are in use");
             upstream.pool.meter.failed(Stage::Checkout, false);
-            return None;
+            return Err(Why::Timeout);
         };
         let pool = upstream.pool.clone();
         if let Some(sender) = taken {
-            return Some(Lease::new(sender, pool, permit));
+            return Ok(Lease::new(sender, pool, permit));
         }
         let (target, meter) = (&upstream.target, &pool.meter);
         match connect(target, self.tls.as_ref(), meter, self.connect_timeout).await {
             Ok(sender) => {
                 pool.share(&sender);
-                Some(Lease::new(sender, pool, permit))
+                Ok(Lease::new(sender, pool, permit))
             }
             Err(Unconnected { stage, error }) => {
                 tracing::warn!(upstream = %target, %error, "the upstream cannot be reached");
                 meter.failed(stage, false);
                 *upstream.failed.lock() = Some(Instant::now());
-                None
+                Err(match error.kind() {
+                    io::ErrorKind::TimedOut => Why::Timeout,
+                    _ => Why::Refused,
+                })
             }
         }
     }

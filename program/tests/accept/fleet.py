@@ -9,13 +9,15 @@ class Cluster:
         self.user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--"] if os.geteuid() == 0 else []
         if self.user: shutil.chown(self.dir, "postgres")
         subprocess.run([*self.user, os.path.join(programs, "initdb"), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C", "-N", "-D", data], check=True, capture_output=True, cwd=self.dir)
-        self.log = open(os.path.join(self.dir, "log"), "w")
-        self.process = subprocess.Popen([*self.user, os.path.join(programs, "postgres"), "-D", data, "-c", "listen_addresses=127.0.0.1", "-c", f"port={self.port}", "-c", f"unix_socket_directories={self.dir}"], cwd=self.dir, stdout=self.log, stderr=self.log)
-        wait_for(self.port, self.process); self.url = f"postgres://postgres@127.0.0.1:{self.port}/postgres"
-        until(lambda: "ready to accept" in open(os.path.join(self.dir, "log")).read(), bool)
+        self.command = [*self.user, os.path.join(programs, "postgres"), "-D", data, "-c", "listen_addresses=127.0.0.1", "-c", f"port={self.port}", "-c", f"unix_socket_directories={self.dir}"]
+        self.log = open(os.path.join(self.dir, "log"), "w"); self.url = f"postgres://postgres@127.0.0.1:{self.port}/postgres"; self.starts = 0; self.start()
+    def start(self):
+        self.process = subprocess.Popen(self.command, cwd=self.dir, stdout=self.log, stderr=self.log); wait_for(self.port, self.process); self.starts += 1
+        until(lambda: open(os.path.join(self.dir, "log")).read().count("ready to accept"), lambda n: n == self.starts)
+    def stop(self): self.process.send_signal(signal.SIGINT); self.process.wait(60)
     def __enter__(self): return self
     def __exit__(self, *_):
-        self.process.send_signal(signal.SIGINT); self.process.wait(60); shutil.rmtree(self.dir, ignore_errors=True)
+        self.stop(); shutil.rmtree(self.dir, ignore_errors=True)
 def cluster():
     found = [d for d in [*glob.glob("/usr/lib/postgresql/*/bin"), *os.environ.get("PATH", "").split(":")] if all(os.path.exists(os.path.join(d, p)) for p in ("postgres", "initdb"))]
     if not found: print("LEFT OUT: PostgreSQL is not installed (Debian: postgresql-15)", flush=True); return None
@@ -53,4 +55,15 @@ def fleet():
                 k = new(); t = threading.Thread(target=ask, args=(dying, "/slow?ms=20000", k)); t.start(); until(lambda: up.count("/slow"), lambda n: n == 4 + each); dying.kill(); t.join()
                 run = until(lambda: subprocess.run([BINARY, *[part.format(k=k) for part in command], "--store", pg.url], capture_output=True, text=True), lambda run: "silent beyond its lease" in run.stderr)
                 check(f"fleet: nobody is left: {command[0]} waits for the lease", tell(run), run)
-ROWS = {"fleet": fleet}
+def outage():
+    pg = cluster()
+    if pg is None: return
+    with pg, Flaky() as up, Proxy([up.port], pg.url, "--create", "--admin", f"127.0.0.1:{(admin := free_port())}") as proxy:
+        ready = lambda: call(admin, "GET", "/readyz"); slow, out = new(), []; ask = lambda k: call(proxy.port, "POST", "/slow?ms=8000", k, timeout=60)
+        t = threading.Thread(target=lambda: out.append(ask(slow))); t.start(); until(lambda: up.count("/slow"), lambda n: n == 1)
+        pg.stop(); a = call(proxy.port, "POST", "/orders", new()); b = until(ready, lambda b: b[0] == 503)
+        check("outage: the server is gone: 503, not ready; requests without a key go on", (a[0], code(a), b[2]) == (503, "idempotency_store_unavailable", b'{"reason":"store_failed"}') and call(proxy.port, "POST", "/orders")[0] == 201, a, b)
+        pg.start(); c = until(ready, lambda c: c[0] == 200); d = until(lambda: call(proxy.port, "POST", "/orders", new()), lambda d: d[0] == 201); check("outage: it is back: ready, new keys run", c[0] == 200 and d[0] == 201, c, d)
+        e = ask(slow); check("outage: what runs since before is locked, not an orphan", t.is_alive() and code(e) == "idempotency_key_locked", e); t.join()
+        f = ask(slow); check("outage: and stored in the end", out[0][0] == f[0] == 201 and out[0][2] == f[2] and up.count("/slow") == 1, out, f)
+ROWS = {"fleet": fleet, "outage": outage}
