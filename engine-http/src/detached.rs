@@ -55,7 +55,21 @@ where
     runnable.request.extensions_mut().insert(execution.attempt().clone());
     let watch = execution.watch();
     let task = async move {
-        let ended = execute(&execution, runnable).await;
+        let ended = caught(pin!(run(runnable, &execution))).await;
+        let ended = match ended {
+            Ok(Ok(answer)) => {
+                execution.end(answer.verdict, answer.ttl).await;
+                Ok(Ok(answer.response))
+            }
+            Ok(Err(error)) => {
+                execution.lose("the inner service failed").await;
+                Ok(Err(error))
+            }
+            Err(panic) => {
+                execution.lose("the handler panicked").await;
+                Err(panic)
+            }
+        };
         // A client that is gone does not receive it.
         drop(sender.send(ended));
         drop(execution);
@@ -66,50 +80,35 @@ where
     (receiver, watch)
 }
 
-async fn execute<S, B, R>(execution: &Execution, runnable: Runnable<S, B>) -> Ended<R, S::Error>
-where
-    S: Service<Request<B>, Response = Response<R>>,
-    R: Body<Data = Bytes>,
-{
-    match caught(run(runnable, execution)).await {
-        Ok(Ok(answer)) => {
-            execution.end(answer.verdict, answer.ttl).await;
-            Ok(Ok(answer.response))
-        }
-        Ok(Err(error)) => {
-            execution.lose("the inner service failed").await;
-            Ok(Err(error))
-        }
-        Err(panic) => {
-            execution.lose("the handler panicked").await;
-            Err(panic)
-        }
-    }
-}
-
-async fn run<S, B, R>(
-    runnable: Runnable<S, B>,
+/// No `async fn`, which would keep its arguments twice, and no request after the call: the future is
+/// moved around before it runs.
+fn run<S, B, R>(
+    mut runnable: Runnable<S, B>,
     execution: &Execution,
-) -> Result<Answer<R>, S::Error>
+) -> impl Future<Output = Result<Answer<R>, S::Error>>
 where
     S: Service<Request<B>, Response = Response<R>>,
     R: Body<Data = Bytes>,
 {
-    let Runnable { mut service, request, room } = runnable;
-    // A service that refuses here was not called: nothing happened.
-    poll_fn(|context| service.poll_ready(context)).await?;
-    execution.start();
-    let answer = service.call(request);
-    drop(room);
-    Ok(execution.weigh(answer.await?).await)
+    async move {
+        // A service that refuses here was not called: nothing happened.
+        poll_fn(|context| runnable.service.poll_ready(context)).await?;
+        execution.start();
+        let answer = {
+            let Runnable { mut service, request, room } = runnable;
+            let answer = service.call(request);
+            drop(room);
+            answer
+        };
+        Ok(execution.weigh(answer.await?).await)
+    }
 }
 
 /// Runs a future to its end, or to its panic.
 ///
 /// Unwind safety is asserted: the future is not polled again after a panic, and the panic goes on in
 /// the task of the connection, if that is still there.
-async fn caught<F: Future>(future: F) -> Result<F::Output, Panic> {
-    let mut future = pin!(future);
+async fn caught<F: Future>(mut future: Pin<&mut F>) -> Result<F::Output, Panic> {
     poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
         Ok(poll) => poll.map(Ok),
         Err(panic) => Poll::Ready(Err(panic)),

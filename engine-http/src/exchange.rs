@@ -1,6 +1,7 @@
 //! A request with a key, from its body to its answer, in the task of the connection.
 
 use std::error::Error as StdError;
+use std::future::Future;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -15,13 +16,15 @@ use crate::markers::Answered;
 
 /// Until the handler is started, dropping this future undoes everything: a claim that was not
 /// delivered is aborted.
-pub(crate) async fn exchange<S, B, R>(
+///
+/// No `async fn`, which would keep its arguments twice.
+pub(crate) fn exchange<S, B, R>(
     keyed: Keyed,
     spawn: Spawner,
     service: S,
     parts: Parts,
     body: B,
-) -> Result<Response<ResponseBody<R>>, S::Error>
+) -> impl Future<Output = Result<Response<ResponseBody<R>>, S::Error>> + Send
 where
     S: Service<Request<B>, Response = Response<R>> + Send + 'static,
     S::Future: Send + 'static,
@@ -31,30 +34,33 @@ where
     R: Body<Data = Bytes> + Send + 'static,
     R::Error: Send,
 {
-    let body = match keyed.read(&parts, body).await {
-        Ok(body) => body,
-        Err(refusal) => return Ok(answer(refusal)),
-    };
-    let execution = match keyed.begin(&parts, &body).await {
-        Ruling::Execute(execution) => execution,
-        Ruling::Replay(stored) => {
-            let mut response = stored.into_response();
-            response.extensions_mut().insert(Answered::Replayed);
-            return Ok(response);
+    async move {
+        let body = match keyed.read(&parts, body).await {
+            Ok(body) => body,
+            Err(refusal) => return Ok(answer(refusal)),
+        };
+        let execution = match keyed.begin(&parts, &body).await {
+            Ruling::Execute(execution) => execution,
+            Ruling::Replay(stored) => {
+                let mut response = stored.into_response();
+                response.extensions_mut().insert(Answered::Replayed);
+                return Ok(response);
+            }
+            Ruling::Refuse(refusal) => return Ok(answer(refusal)),
+        };
+        let (body, room) = body.into_parts();
+        let request = Request::from_parts(parts, B::from(body));
+        let (ended, watch) =
+            detached::start(&spawn, Runnable { service, request, room }, execution);
+        match ended.await {
+            Ok(Ok(response)) => response,
+            // To the task of the connection a panic looks as it does without the layer.
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            // The runtime dropped the task before the handler was called: the key is free.
+            Err(_) if !watch.is_started() => Ok(answer(keyed.not_started())),
+            // The runtime dropped the task: the handler may have acted or not.
+            Err(_) => Ok(answer(keyed.outcome_unknown())),
         }
-        Ruling::Refuse(refusal) => return Ok(answer(refusal)),
-    };
-    let (body, room) = body.into_parts();
-    let request = Request::from_parts(parts, B::from(body));
-    let (ended, watch) = detached::start(&spawn, Runnable { service, request, room }, execution);
-    match ended.await {
-        Ok(Ok(response)) => response,
-        // To the task of the connection a panic looks as it does without the layer.
-        Ok(Err(panic)) => std::panic::resume_unwind(panic),
-        // The runtime dropped the task before the handler was called: the key is free.
-        Err(_) if !watch.is_started() => Ok(answer(keyed.not_started())),
-        // The runtime dropped the task: the handler may have acted or not.
-        Err(_) => Ok(answer(keyed.outcome_unknown())),
     }
 }
 

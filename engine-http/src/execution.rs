@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,25 +89,30 @@ impl Execution {
     }
 
     /// The end of the claim that a response decides, once as much of it is read as must be.
-    pub(crate) async fn weigh<R: Body<Data = Bytes>>(&self, response: Response<R>) -> Answer<R> {
-        let policy = &self.config.policy;
-        let (parts, body) = response.into_parts();
-        let ttl =
-            parts.extensions.get::<Ttl>().copied().or(policy.ttl.map(Ttl)).map(Ttl::in_engine);
-        let verdict = if self.owner.is_completed() {
-            Verdict::Completed
-        } else if parts.extensions.get::<OutcomeUnknown>().is_some() {
-            Verdict::Unknown("the response says so")
-        } else if policy.stored.frees_the_key(&parts) {
-            Verdict::NotExecuted
-        } else if is_stream(&parts) {
-            Verdict::NotStored
-        } else {
-            let (response, verdict) = hold(parts, Box::pin(body), policy).await;
-            return Answer { response, verdict, ttl };
-        };
-        let response = Response::from_parts(parts, ResponseBody::passed(body));
-        Answer { response, verdict, ttl }
+    pub(crate) fn weigh<R: Body<Data = Bytes>>(
+        &self,
+        response: Response<R>,
+    ) -> impl Future<Output = Answer<R>> {
+        async move {
+            let policy = &self.config.policy;
+            let (parts, body) = response.into_parts();
+            let ttl =
+                parts.extensions.get::<Ttl>().copied().or(policy.ttl.map(Ttl)).map(Ttl::in_engine);
+            let verdict = if self.owner.is_completed() {
+                Verdict::Completed
+            } else if parts.extensions.get::<OutcomeUnknown>().is_some() {
+                Verdict::Unknown("the response says so")
+            } else if policy.stored.frees_the_key(&parts) {
+                Verdict::NotExecuted
+            } else if is_stream(&parts) {
+                Verdict::NotStored
+            } else {
+                let (response, verdict) = hold(parts, Box::pin(body), policy).await;
+                return Answer { response, verdict, ttl };
+            };
+            let response = Response::from_parts(parts, ResponseBody::passed(body));
+            Answer { response, verdict, ttl }
+        }
     }
 }
 
@@ -132,48 +138,51 @@ fn is_stream(response: &response::Parts) -> bool {
 
 /// Reads the body to its end and encodes the response; or as far as the limit allows, and of a gRPC call
 /// as far as its second message.
-async fn hold<R>(
+fn hold<R>(
     parts: response::Parts,
     mut body: Pin<Box<R>>,
     policy: &Policy,
-) -> (Response<ResponseBody<R>>, Verdict)
+) -> impl Future<Output = (Response<ResponseBody<R>>, Verdict)>
 where
     R: Body<Data = Bytes>,
 {
-    let mut frames = VecDeque::new();
-    let mut trailers = HeaderMap::new();
-    let expected = body.size_hint().lower();
-    let dropped = &policy.dropped_headers;
-    let mut encoder =
-        Encoder::new(parts.status, &parts.headers, dropped, expected, policy.max_response);
-    let mut messages = grpc::is_grpc(&parts.headers).then(grpc::Messages::default);
-    let (end, verdict) = loop {
-        let Some(encoding) = encoder.as_mut() else {
-            break (End::More(body), Verdict::NotStored);
-        };
-        match body.as_mut().frame().await {
-            Some(Ok(frame)) => match frame.into_data() {
-                Ok(data) => {
-                    let streams = messages.as_mut().is_some_and(|m| m.is_stream_after(&data));
-                    if streams || !encoding.push(&data) {
-                        encoder = None;
+    async move {
+        let mut frames = VecDeque::new();
+        let mut trailers = HeaderMap::new();
+        let expected = body.size_hint().lower();
+        let dropped = &policy.dropped_headers;
+        let mut encoder =
+            Encoder::new(parts.status, &parts.headers, dropped, expected, policy.max_response);
+        let mut messages = grpc::is_grpc(&parts.headers).then(grpc::Messages::default);
+        let (end, verdict) = loop {
+            let Some(encoding) = encoder.as_mut() else {
+                break (End::More(body), Verdict::NotStored);
+            };
+            match body.as_mut().frame().await {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => {
+                        let streams = messages.as_mut().is_some_and(|m| m.is_stream_after(&data));
+                        if streams || !encoding.push(&data) {
+                            encoder = None;
+                        }
+                        frames.push_back(data);
                     }
-                    frames.push_back(data);
+                    Err(frame) => trailers.extend(frame.into_trailers().unwrap_or_default()),
+                },
+                // The client is shown the same failure as without the layer.
+                Some(Err(error)) => {
+                    break (End::Failed(error), Verdict::Unknown("the response body failed"));
                 }
-                Err(frame) => trailers.extend(frame.into_trailers().unwrap_or_default()),
-            },
-            // The client is shown the same failure as without the layer.
-            Some(Err(error)) => {
-                break (End::Failed(error), Verdict::Unknown("the response body failed"));
+                None => {
+                    let stored = encoder.and_then(|encoder| encoder.finish(&trailers));
+                    let end =
+                        if trailers.is_empty() { End::Complete } else { End::Trailers(trailers) };
+                    break (end, stored.map_or(Verdict::NotStored, Verdict::Store));
+                }
             }
-            None => {
-                let stored = encoder.and_then(|encoder| encoder.finish(&trailers));
-                let end = if trailers.is_empty() { End::Complete } else { End::Trailers(trailers) };
-                break (end, stored.map_or(Verdict::NotStored, Verdict::Store));
-            }
-        }
-    };
-    frames.retain(|data: &Bytes| !data.is_empty());
-    let body = ResponseBody::held(Held { frames, end });
-    (Response::from_parts(parts, body), verdict)
+        };
+        frames.retain(|data: &Bytes| !data.is_empty());
+        let body = ResponseBody::held(Held { frames, end });
+        (Response::from_parts(parts, body), verdict)
+    }
 }

@@ -185,6 +185,19 @@ fn any_executor_can_run_the_handlers() {
     assert_eq!(spawned.load(Ordering::SeqCst), 1);
 }
 
+/// It is moved into its allocation for each request.
+#[test]
+fn the_task_of_a_handler_is_small() {
+    let layer = IdempotencyLayer::with_spawner(Store::new().engine, move |task| {
+        let size = size_of_val(&*task);
+        assert!(size < 2500, "{size} bytes");
+        block_on(task);
+    });
+    let mut service = layer.layer(Inner::new(Mode::Answer));
+    let response = block_on(call(&mut service, post(Some("k"), "text"))).unwrap();
+    assert_eq!(response.status(), 200);
+}
+
 /// An executor that is shut down drops its tasks: the handler may have acted or not.
 #[test]
 fn a_task_that_is_dropped_leaves_the_outcome_unknown() {
