@@ -80,8 +80,8 @@ where
     (receiver, watch)
 }
 
-/// No `async fn`, which would keep its arguments twice, and no request after the call: the future is
-/// moved around before it runs.
+/// Holds neither service nor request after the call: the future is moved before it runs.
+#[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
 fn run<S, B, R>(
     mut runnable: Runnable<S, B>,
     execution: &Execution,

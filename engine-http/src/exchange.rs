@@ -16,8 +16,7 @@ use crate::markers::Answered;
 
 /// Until the handler is started, dropping this future undoes everything: a claim that was not
 /// delivered is aborted.
-///
-/// No `async fn`, which would keep its arguments twice.
+#[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
 pub(crate) fn exchange<S, B, R>(
     keyed: Keyed,
     spawn: Spawner,

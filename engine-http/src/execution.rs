@@ -89,6 +89,7 @@ impl Execution {
     }
 
     /// The end of the claim that a response decides, once as much of it is read as must be.
+    #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
     pub(crate) fn weigh<R: Body<Data = Bytes>>(
         &self,
         response: Response<R>,
@@ -138,6 +139,7 @@ fn is_stream(response: &response::Parts) -> bool {
 
 /// Reads the body to its end and encodes the response; or as far as the limit allows, and of a gRPC call
 /// as far as its second message.
+#[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
 fn hold<R>(
     parts: response::Parts,
     mut body: Pin<Box<R>>,

@@ -99,7 +99,9 @@ fn proxy(arguments: command::Proxy, output: &Output) -> Result<(), Failure> {
     };
     log(&config, json);
     let passed = Passed::take();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    // Connections of clients are served by threads of their own.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
     let runtime =
         runtime.map_err(|error| Failure::failed(format!("cannot start the runtime: {error}")))?;
     let ended = runtime.block_on(life::run(

@@ -12,21 +12,26 @@ cargo build --release -p oncekey-program -p oncekey-examples --bin oncekey --bin
 work=$(mktemp -d)
 trap 'kill $(jobs -p) 2> /dev/null; wait 2> /dev/null; rm -rf "$work"' EXIT
 
-cat > "$work/nginx.conf" <<CONF
+# The upstream and the reverse proxy are processes of their own, as with any other pair.
+nginx_conf() { # NAME WORKERS SERVER
+  cat > "$work/$1.conf" <<CONF
 daemon off;
-pid $work/nginx.pid;
-error_log $work/error.log;
-worker_processes 1;
+pid $work/$1.pid;
+error_log $work/$1.log;
+worker_processes $2;
 events { worker_connections 2048; }
 http {
     access_log off;
     client_body_temp_path $work/body; proxy_temp_path $work/proxy; fastcgi_temp_path $work/fastcgi; uwsgi_temp_path $work/uwsgi; scgi_temp_path $work/scgi;
     keepalive_requests 1000000;
-    upstream behind { server 127.0.0.1:18401; keepalive 128; keepalive_requests 1000000; }
-    server { listen 127.0.0.1:18401; location / { return 200 "0123456789"; } }
-    server { listen 127.0.0.1:18402; location / { proxy_pass http://behind; proxy_http_version 1.1; proxy_set_header Connection ""; } }
+    $3
 }
 CONF
+  nginx -p "$work" -c "$work/$1.conf" &
+}
+nginx_conf upstream 1 'server { listen 127.0.0.1:18401; location / { return 200 "0123456789"; } }'
+nginx_conf reverse auto 'upstream behind { server 127.0.0.1:18401; keepalive 128; keepalive_requests 1000000; }
+    server { listen 127.0.0.1:18402; location / { proxy_pass http://behind; proxy_http_version 1.1; proxy_set_header Connection ""; } }'
 cat > "$work/keys.lua" <<'LUA'
 local thread = 0
 function setup(t) thread = thread + 1; t:set("id", thread) end
@@ -41,7 +46,6 @@ function request()
   return wrk.format("POST", "/api/v2/orders", { ["Content-Type"] = "application/json" }, '{"customerId":"c","items":[]}')
 end
 LUA
-nginx -p "$work" -c "$work/nginx.conf" &
 "$built"/oncekey proxy --listen 127.0.0.1:18403 --upstream http://127.0.0.1:18401 --store "$work/keys" --access-log off --log-level error &
 proxy=$!
 "$built"/orders --listen 127.0.0.1:18404 --store "$work/orders" > "$work/orders.log" &

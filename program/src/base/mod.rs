@@ -7,3 +7,4 @@ pub(crate) mod notify;
 pub(crate) mod private;
 pub(crate) mod say;
 pub(crate) mod units;
+pub(crate) mod workers;

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
+use std::os::unix;
 use std::os::unix::fs::FileTypeExt;
 use std::path::PathBuf;
 
 use listenfd::ListenFd;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::Listen;
 
@@ -85,10 +86,11 @@ pub(crate) enum Listener {
     Unix(UnixListener, Option<PathBuf>),
 }
 
-/// A connection that a client made.
+/// A connection that a client made. It belongs to no runtime yet: another thread than the one that accepts
+/// serves it.
 pub(crate) enum Accepted {
-    Tcp(TcpStream, SocketAddr),
-    Unix(UnixStream),
+    Tcp(net::TcpStream, SocketAddr),
+    Unix(unix::net::UnixStream),
 }
 
 impl Listener {
@@ -98,9 +100,9 @@ impl Listener {
                 let (stream, peer) = listener.accept().await?;
                 // A connection that is gone already fails when it is read.
                 let _ = stream.set_nodelay(true);
-                Ok(Accepted::Tcp(stream, peer))
+                Ok(Accepted::Tcp(stream.into_std()?, peer))
             }
-            Self::Unix(listener, _) => Ok(Accepted::Unix(listener.accept().await?.0)),
+            Self::Unix(listener, _) => Ok(Accepted::Unix(listener.accept().await?.0.into_std()?)),
         }
     }
 

@@ -1,15 +1,17 @@
 //! Connections of clients.
 
 use std::convert::Infallible;
+use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::RwLock;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::listener::{Accepted, Listener};
@@ -18,6 +20,7 @@ use super::preface;
 use super::proxy::Proxy;
 use super::shared_stream::SharedStream;
 use super::tls::Tls;
+use crate::base::workers::Workers;
 
 /// The longest head of a request.
 const MAX_HEAD: usize = 64 << 10;
@@ -60,6 +63,8 @@ pub(crate) struct Server {
     pub(crate) connections: Arc<Semaphore>,
     pub(crate) max_connections: u32,
     pub(crate) tls: Option<Arc<Tls>>,
+    /// Those that serve the connections.
+    pub(crate) workers: Workers,
 }
 
 impl Server {
@@ -83,13 +88,13 @@ impl Server {
             };
             let (server, stop) = (self.clone(), stop.clone());
             match accepted {
-                Ok(Accepted::Tcp(stream, address)) => tokio::spawn(async move {
+                Ok(Accepted::Tcp(stream, address)) => self.workers.spawn(async move {
                     let peer = Peer { address: Some(address.ip()), ..Peer::default() };
-                    server.greet(stream, peer, stop).await;
+                    server.greet(TcpStream::from_std(stream), peer, stop).await;
                     drop(permit);
                 }),
-                Ok(Accepted::Unix(stream)) => tokio::spawn(async move {
-                    server.greet(stream, Peer::default(), stop).await;
+                Ok(Accepted::Unix(stream)) => self.workers.spawn(async move {
+                    server.greet(UnixStream::from_std(stream), Peer::default(), stop).await;
                     drop(permit);
                 }),
                 Err(error) => {
@@ -104,20 +109,91 @@ impl Server {
     /// Shakes hands by TLS, where that is said, and serves a connection to its end.
     async fn greet(
         &self,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        stream: io::Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>,
         mut peer: Peer,
         stop: watch::Receiver<bool>,
     ) {
-        let (proxy, timeout) = (self.proxy.clone(), self.header_timeout);
-        let Some(tls) = &self.tls else { return serve(proxy, stream, peer, timeout, stop).await };
-        match tokio::time::timeout(timeout, tls.accept(stream)).await {
+        let stream = match stream {
+            Ok(stream) => stream,
+            Err(error) => return tracing::warn!(%error, "a connection cannot be served"),
+        };
+        let Some(tls) = &self.tls else { return self.serve(stream, peer, stop).await };
+        match tokio::time::timeout(self.header_timeout, tls.accept(stream)).await {
             Ok(Ok((stream, certificate))) => {
                 (peer.secure, peer.certificate) = (true, certificate);
-                serve(proxy, stream, peer, timeout, stop).await;
+                self.serve(stream, peer, stop).await;
             }
             // The client is told in the protocol of TLS.
             Ok(Err(error)) => tracing::debug!(%error, "a client failed to shake hands"),
             Err(_) => tracing::debug!("a client did not shake hands in time"),
+        }
+    }
+
+    /// Serves a connection to its end.
+    async fn serve(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        peer: Peer,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let (proxy, header_timeout) = (self.proxy.clone(), self.header_timeout);
+        let asked = Arc::new(Notify::new());
+        let asking = asked.clone();
+        let service = service_fn(move |request| {
+            asking.notify_one();
+            let (proxy, peer) = (proxy.get(), peer.clone());
+            async move { Ok::<_, Infallible>(proxy.answer(request, peer).await) }
+        });
+        let mut opening = pin!(tokio::time::timeout(header_timeout, preface::read(stream)));
+        let opened = tokio::select! {
+            opened = opening.as_mut() => opened,
+            // A request may be on its way that would get no answer.
+            () = stopped(&mut stop) => {
+                let Ok(opened) = tokio::time::timeout(LAST_WORDS, opening).await else { return };
+                opened
+            }
+        };
+        // A client that says nothing, or goes away.
+        let Ok(Ok((stream, speaks_http2))) = opened else { return };
+        let ended = if speaks_http2 {
+            let connection =
+                http2(self.workers.clone()).serve_connection(TokioIo::new(stream), service);
+            let mut connection = pin!(connection);
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                // The requests that it has are its last.
+                () = last_words(&mut stop, &asked) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        } else {
+            let mut builder = http1::Builder::new();
+            builder
+                .timer(TokioTimer::new())
+                .header_read_timeout(header_timeout)
+                .max_header_size(MAX_HEAD)
+                .max_headers(MAX_HEADERS);
+            let stream = SharedStream::new(stream);
+            let io = TokioIo::new(stream.clone());
+            let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                // Its response is its last.
+                () = last_words(&mut stop, &asked) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if ended.as_ref().is_err_and(hyper::Error::is_timeout) {
+                // A client that does not read is not waited for.
+                let _ = tokio::time::timeout(LAST_WORDS, stream.tell_late()).await;
+            }
+            ended
+        };
+        // How a connection ends is the client's affair.
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a connection of a client failed");
         }
     }
 
@@ -142,75 +218,9 @@ async fn last_words(stop: &mut watch::Receiver<bool>, asked: &Notify) {
     let _ = tokio::time::timeout(LAST_WORDS, asked.notified()).await;
 }
 
-async fn serve(
-    proxy: Arc<Current>,
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    peer: Peer,
-    header_timeout: Duration,
-    mut stop: watch::Receiver<bool>,
-) {
-    let asked = Arc::new(Notify::new());
-    let asking = asked.clone();
-    let service = service_fn(move |request| {
-        asking.notify_one();
-        let (proxy, peer) = (proxy.get(), peer.clone());
-        async move { Ok::<_, Infallible>(proxy.answer(request, peer).await) }
-    });
-    let mut opening = pin!(tokio::time::timeout(header_timeout, preface::read(stream)));
-    let opened = tokio::select! {
-        opened = opening.as_mut() => opened,
-        // A request may be on its way that would get no answer.
-        () = stopped(&mut stop) => {
-            let Ok(opened) = tokio::time::timeout(LAST_WORDS, opening).await else { return };
-            opened
-        }
-    };
-    // A client that says nothing, or goes away.
-    let Ok(Ok((stream, speaks_http2))) = opened else { return };
-    let ended = if speaks_http2 {
-        let connection = http2().serve_connection(TokioIo::new(stream), service);
-        let mut connection = pin!(connection);
-        tokio::select! {
-            ended = connection.as_mut() => ended,
-            // The requests that it has are its last.
-            () = last_words(&mut stop, &asked) => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        }
-    } else {
-        let mut builder = http1::Builder::new();
-        builder
-            .timer(TokioTimer::new())
-            .header_read_timeout(header_timeout)
-            .max_header_size(MAX_HEAD)
-            .max_headers(MAX_HEADERS);
-        let stream = SharedStream::new(stream);
-        let io = TokioIo::new(stream.clone());
-        let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            // Its response is its last.
-            () = last_words(&mut stop, &asked) => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        if ended.as_ref().is_err_and(hyper::Error::is_timeout) {
-            // A client that does not read is not waited for.
-            let _ = tokio::time::timeout(LAST_WORDS, stream.tell_late()).await;
-        }
-        ended
-    };
-    // How a connection ends is the client's affair.
-    if let Err(error) = ended {
-        tracing::debug!(%error, "a connection of a client failed");
-    }
-}
-
 /// The bounds of connections of HTTP/2.
-fn http2() -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn http2(workers: Workers) -> http2::Builder<Workers> {
+    let mut builder = http2::Builder::new(workers);
     builder
         .timer(TokioTimer::new())
         .max_header_list_size(MAX_HEAD as u32)

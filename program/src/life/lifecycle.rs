@@ -21,6 +21,7 @@ use super::reload::{Configure, Reloader};
 use super::store;
 use crate::base::exit::Failure;
 use crate::base::say::say;
+use crate::base::workers::Workers;
 use crate::base::{notify, units};
 use crate::config::{self, Config, Socket};
 use crate::front::listener::{self, Passed};
@@ -76,7 +77,10 @@ pub(crate) async fn run(
     if let Some(tls) = &tls {
         tokio::spawn(tls.clone().keep_fresh());
     }
-    let server = Arc::new(server(&config, proxy, tls));
+    let workers = Workers::start();
+    let workers =
+        workers.map_err(|error| Failure::failed(format!("cannot start threads: {error}")))?;
+    let server = Arc::new(server(&config, proxy, tls, workers));
     let (stop, stopped) = watch::channel(false);
     let (accepting, urls) = accept(&config, &server, &mut passed, &stopped).await?;
     tokio::spawn(store::keep_open(layer.clone(), health.clone()));
@@ -135,13 +139,14 @@ async fn close_sink(sink: Option<Arc<dyn Sink>>) {
     }
 }
 
-fn server(config: &Config, proxy: Arc<Current>, tls: Option<Arc<Tls>>) -> Server {
+fn server(config: &Config, proxy: Arc<Current>, tls: Option<Arc<Tls>>, workers: Workers) -> Server {
     Server {
         proxy,
         header_timeout: config.limits.header_timeout,
         connections: Arc::new(Semaphore::new(config.limits.max_connections as usize)),
         max_connections: config.limits.max_connections,
         tls,
+        workers,
     }
 }
 

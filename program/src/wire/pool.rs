@@ -12,6 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::outgoing::Outgoing;
+use crate::base::workers;
 use crate::report::meter::{Counted, Meter};
 
 /// The sender of requests on one connection.
@@ -52,16 +53,16 @@ impl Sender {
 
 /// Idle connections, the newest last. One that was idle for longer than `keep` is closed and not
 /// used again: the upstream may be closing it at this moment, and a request that meets its end on
-/// the way leaves an unknown outcome.
+/// the way leaves an unknown outcome. Each thread takes those that it opened, which it reads and writes.
 pub(crate) struct Pool {
     pub(crate) meter: Arc<Meter>,
     keep: Duration,
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
-    idle: Vec<Idle>,
+    /// By the number of the thread.
+    idle: Vec<Vec<Idle>>,
     /// The connection of an upstream that speaks HTTP/2.
     shared: Option<http2::SendRequest<Outgoing>>,
     /// A task looks for connections that are idle for too long.
@@ -76,7 +77,9 @@ struct Idle {
 
 impl Pool {
     pub(crate) fn new(keep: Duration, meter: Arc<Meter>) -> Arc<Self> {
-        Arc::new(Self { meter, keep, state: Mutex::default() })
+        let idle = (0..workers::count()).map(|_| Vec::new()).collect();
+        let state = Mutex::new(State { idle, shared: None, reaped: false });
+        Arc::new(Self { meter, keep, state })
     }
 
     /// The connection that was used last, if it can still be used.
@@ -86,10 +89,11 @@ impl Pool {
             let sender = Sender::Http2(shared.clone());
             return sender.is_ready().then_some(sender);
         }
-        while let Some(Idle { sender, since, .. }) = state.idle.pop() {
+        let idle = &mut state.idle[workers::number()];
+        while let Some(Idle { sender, since, .. }) = idle.pop() {
             if since.elapsed() >= self.keep {
                 // Those below it are older still.
-                state.idle.clear();
+                idle.clear();
                 return None;
             }
             if sender.is_ready() {
@@ -109,7 +113,7 @@ impl Pool {
     fn put(self: &Arc<Self>, sender: http1::SendRequest<Outgoing>) {
         let mut state = self.state.lock();
         let _counted = self.meter.idle();
-        state.idle.push(Idle { sender, since: Instant::now(), _counted });
+        state.idle[workers::number()].push(Idle { sender, since: Instant::now(), _counted });
         if !std::mem::replace(&mut state.reaped, true) {
             tokio::spawn(self.clone().reap());
         }
@@ -120,8 +124,8 @@ impl Pool {
             tokio::time::sleep(self.keep).await;
             let mut state = self.state.lock();
             let fresh = |idle: &Idle| idle.since.elapsed() < self.keep && !idle.sender.is_closed();
-            state.idle.retain(fresh);
-            if state.idle.is_empty() {
+            state.idle.iter_mut().for_each(|idle| idle.retain(fresh));
+            if state.idle.iter().all(Vec::is_empty) {
                 state.reaped = false;
                 return;
             }
