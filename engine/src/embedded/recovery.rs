@@ -126,7 +126,7 @@ impl Inspected {
             // A power loss must not bring a removed file back when only an earlier commit explains
             // it.
             let synced = dir.sync();
-            synced.map_err(|error| Error::io("removing what was left over", error))?;
+            synced.map_err(|error| Error::io("removing leftover files", error))?;
         }
         let records = rebuild.records;
         Ok(Recovered { store, journal, records, clock, incarnation, epoch, time })

@@ -244,7 +244,7 @@ impl Committer {
         let Some(limit) = Instant::now().checked_sub(self.session.options.overload_after) else {
             return;
         };
-        let message = "folding does not keep up with what is written";
+        let message = "folding does not keep up with the writes";
         for queued in self.session.queue.take_begins_before(limit) {
             self.session.refuse(queued, &Error::new(ErrorKind::Overloaded, message));
         }
