@@ -1,4 +1,4 @@
-//! Fleets: the engine of `oncekey` on a PostgreSQL that any number of processes share.
+#![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
@@ -48,11 +48,6 @@ pub fn gated_statements(schema: &str) -> Vec<(&'static str, String, Vec<String>)
     .map(|(name, sql)| (name, sql.text, sql.types.iter().map(|of| of.name().to_owned()).collect()))
     .collect()
 }
-
-/// The examples of the README.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct ReadmeExamples;
 
 /// The snippets of the page about fleets.
 #[cfg(doctest)]

@@ -45,6 +45,25 @@ use tree::{NodeId, Tree};
 ///   each method of this type that does the same by a path, such as [`open`](Self::open).
 ///
 /// All operations take one lock, so that each is atomic to other threads.
+///
+/// ```
+/// use oncekey::disk::{Caching, Disk, DiskFile};
+/// use oncekey_testing::{CrashMode, Fault, OpKind, SimDisk};
+///
+/// let disk = SimDisk::new();
+/// let file = disk.create("/journal".as_ref(), Caching::Buffered)?;
+/// file.write_at(0, b"synced")?;
+/// file.sync()?;
+/// disk.sync_dir("/".as_ref())?;
+/// file.write_at(0, b"missed")?;
+///
+/// let image = disk.crash(CrashMode::LoseAllUnsynced);
+/// assert_eq!(image.read_file("/journal"), b"synced");
+///
+/// disk.inject(Fault::at_kind(OpKind::Sync, 0).errno(Fault::EIO).drop_dirty());
+/// assert!(file.sync().is_err());
+/// # std::io::Result::Ok(())
+/// ```
 #[derive(Clone)]
 pub struct SimDisk {
     state: Arc<Mutex<State>>,

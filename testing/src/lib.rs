@@ -1,26 +1,5 @@
-//! Test versions of the outside world of oncekey: a disk that loses power, fails and rots on
-//! demand, and a clock that the test moves. Both are deterministic. The feature `conformance` adds
-//! the suites that every backend passes; `layers` adds the rules for the layout of a crate of this
-//! repository.
-//!
-//! ```
-//! use oncekey::disk::{Caching, Disk, DiskFile};
-//! use oncekey_testing::{CrashMode, Fault, OpKind, SimDisk};
-//!
-//! let disk = SimDisk::new();
-//! let file = disk.create("/journal".as_ref(), Caching::Buffered)?;
-//! file.write_at(0, b"synced")?;
-//! file.sync()?;
-//! disk.sync_dir("/".as_ref())?;
-//! file.write_at(0, b"missed")?;
-//!
-//! let image = disk.crash(CrashMode::LoseAllUnsynced);
-//! assert_eq!(image.read_file("/journal"), b"synced");
-//!
-//! disk.inject(Fault::at_kind(OpKind::Sync, 0).errno(Fault::EIO).drop_dirty());
-//! assert!(file.sync().is_err());
-//! # std::io::Result::Ok(())
-//! ```
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
 pub mod acceptance;
@@ -47,8 +26,3 @@ pub use in_memory::InMemory;
 pub use linear::{Answer, Call, CallId, History, Violation};
 pub use model::{Begun, Model, Refused};
 pub use random::{Random, Seed, seeds};
-
-/// The examples of the README.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct ReadmeExamples;
