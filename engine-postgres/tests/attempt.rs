@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use common::cluster;
+use common::{cluster, runtime};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use oncekey::{Begin, Engine, ErrorKind, Fingerprint, Key, Lookup};
@@ -115,10 +115,8 @@ fn shop(test: impl AsyncFnOnce([Engine; 2], Arc<Mutex<Client>>)) {
     let database = cluster.database();
     cluster.raw(&database).run("CREATE TABLE orders (number int NOT NULL)");
     let engines = [(); 2].map(|()| cluster.options(&database, "").open().unwrap());
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let url = cluster.url(&database);
-    runtime.block_on(async {
+    runtime().block_on(async {
         let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
         tokio::spawn(connection);
         test(engines, Arc::new(Mutex::new(client))).await;

@@ -14,6 +14,7 @@ use common::asking::*;
 use common::{Cluster, cluster};
 use oncekey::{Begin, Claim, Engine, ErrorKind};
 use oncekey_postgres::Options;
+use oncekey_testing::calls;
 
 /// A file system of 8 MiB; `None` where this user may not mount one.
 struct SmallDisk(PathBuf);
@@ -99,15 +100,11 @@ fn full(one: &Engine, other: &Engine, held: Claim, room: impl FnOnce()) {
     let held = failed.into_handle().unwrap();
     // Neighbours that write no response are not held up, and what was stored is replayed.
     assert_eq!(replay(other, "kept"), b"kept");
-    assert!(matches!(begin_now(other, "held"), Begin::Locked(_)));
+    assert!(matches!(calls::begin(other, "held"), Begin::Locked(_)));
     room();
     held.complete(&[7; 100_000]).wait().unwrap();
     assert_eq!(replay(other, "held").len(), 100_000);
     claim(one, "new").complete(b"new").wait().unwrap();
-}
-
-fn begin_now(engine: &Engine, name: &str) -> Begin {
-    engine.begin(&key(name), fingerprint()).wait().unwrap()
 }
 
 /// This program again, as another process that claims a key and completes it when it is told to.
@@ -175,7 +172,7 @@ fn stopped_beyond_its_lease_a_process_completes_late_or_is_fenced_and_runs_nothi
     for taken_over in [false, true] {
         let name = format!("taken over: {taken_over}");
         let other = Other::start(&cluster.url(&database), &name);
-        assert!(matches!(begin_now(&engine, &name), Begin::Locked(_)));
+        assert!(matches!(calls::begin(&engine, &name), Begin::Locked(_)));
         other.signal("-STOP");
         let left = orphan(&engine, &name);
         if taken_over {
@@ -221,7 +218,7 @@ fn rolling_update_two_formats_write_together_until_the_older_one_is_shut_out() {
     let held = claim(&before, "across");
     raw.run(NEXT_FORMAT);
     let after = cluster.options(&database, "").open().unwrap();
-    assert!(matches!(begin_now(&after, "across"), Begin::Locked(_)));
+    assert!(matches!(calls::begin(&after, "across"), Begin::Locked(_)));
     held.complete(b"done").wait().unwrap();
     assert_eq!(replay(&after, "across"), b"done");
     for (one, other, name) in [(&before, &after, "a"), (&after, &before, "b")] {
@@ -239,8 +236,7 @@ fn rolling_update_two_formats_write_together_until_the_older_one_is_shut_out() {
     // look at the format again.
     raw.run("UPDATE oncekey.store SET min_format = 2; DELETE FROM oncekey.boot");
     for engine in [&before, &after] {
-        let refused = engine.begin(&key("new"), fingerprint()).wait().unwrap_err();
-        assert_eq!(refused.kind(), ErrorKind::StoreNewerFormat);
+        assert_eq!(calls::begin_error(engine, "new").kind(), ErrorKind::StoreNewerFormat);
     }
     let refused = cluster.options(&database, "").open().unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::StoreNewerFormat);

@@ -44,22 +44,26 @@ fn cancelled_synchronous_wait_the_answer_is_withheld_and_synchronous_commit_off_
     let raw = cluster.raw(&database);
     raw.run("SELECT pg_reload_conf(); SET synchronous_commit = on");
     let opened = cluster.open(&database, "", Duration::from_secs(600));
-    let image = opened.claim(1);
-    let version = opened.surely(vec![image.clone()]).applied[0].1;
+    let (image, version) = opened.granted(1);
     let lag = "SELECT pg_current_wal_insert_lsn() - pg_current_wal_flush_lsn()";
     assert_eq!(raw.text(lag), "0", "the group was durable when it was answered");
 
-    standbys(&raw, "nobody");
-    let complete = change(&image, version, RowState::Completed);
-    let (sender, receiver) = std::sync::mpsc::channel();
-    let group = Group {
+    let group = |number, image| Group {
         instance: opened.instance,
-        number: 7,
+        number,
         valid_until: u64::MAX,
         durable: true,
-        images: vec![complete.clone()],
+        images: vec![image],
     };
-    opened.store.group(group, Box::new(move |answer| drop(sender.send(answer))));
+    let send = |group| {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        opened.store.group(group, Box::new(move |answer| drop(sender.send(answer))));
+        receiver
+    };
+
+    standbys(&raw, "nobody");
+    let complete = change(&image, version, RowState::Completed);
+    let receiver = send(group(7, complete));
     let until = std::time::Instant::now() + Duration::from_secs(1);
     let cancelled = cancel_waits(&raw, || std::time::Instant::now() > until);
     assert!(cancelled > 1, "the group and each heartbeat behind it");
@@ -73,15 +77,8 @@ fn cancelled_synchronous_wait_the_answer_is_withheld_and_synchronous_commit_off_
     // A session of the server that ends meanwhile leaves the outcome unknown; sent again it is settled.
     standbys(&raw, "nobody");
     let image = opened.claim(2);
-    let (sender, receiver) = std::sync::mpsc::channel();
-    let group = Group {
-        instance: opened.instance,
-        number: 8,
-        valid_until: u64::MAX,
-        durable: true,
-        images: vec![image.clone()],
-    };
-    opened.store.group(group.clone(), Box::new(move |answer| drop(sender.send(answer))));
+    let again = group(8, image.clone());
+    let receiver = send(again.clone());
     while raw.texts(WAITING).is_empty() {
         std::thread::yield_now();
     }
@@ -89,6 +86,6 @@ fn cancelled_synchronous_wait_the_answer_is_withheld_and_synchronous_commit_off_
     let answer = receiver.recv_timeout(Duration::from_secs(60)).unwrap();
     assert!(matches!(answer, Err(Failure::Unknown(_))), "{answer:?}");
     standbys(&raw, "");
-    let row = ask(|done| opened.store.group(group, done)).unwrap().found.rows.remove(0);
+    let row = ask(|done| opened.store.group(again, done)).unwrap().found.rows.remove(0);
     assert_eq!((row.writer, row.op), (image.writer, image.op));
 }

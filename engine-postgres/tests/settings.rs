@@ -6,40 +6,31 @@ mod common;
 
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
+use common::asking::{LONG, body, claim, key, orphan, replay};
 use common::cluster;
 use common::modes::{grant, pooler, settings_of};
-use oncekey::{Begin, Engine, ErrorKind, Fingerprint, Key, Lookup};
+use oncekey::{Begin, Engine, ErrorKind, Lookup};
 use oncekey_postgres::Options;
-
-fn begin(engine: &Engine, name: &str) -> Begin {
-    let fingerprint = Fingerprint::builder().part("body", "body").finish();
-    let long = Duration::from_secs(60);
-    engine.begin_waiting(&Key::new("scope", name).unwrap(), fingerprint, long).wait().unwrap()
-}
 
 /// Every statement there is, from both engines.
 fn everything(one: &Engine, other: &Engine) {
-    let Begin::Claimed(claim) = begin(one, "a") else { panic!() };
-    claim.checkpoint(b"half").wait().unwrap();
-    drop(claim);
-    let Begin::Orphaned(orphan) = begin(other, "a") else { panic!() };
+    let first = claim(one, "a");
+    first.checkpoint(b"half").wait().unwrap();
+    drop(first);
+    let left = orphan(other, "a");
     assert_eq!(other.orphans().unwrap().len(), 1);
-    let claim = orphan.take_over().wait().unwrap();
-    assert_eq!(claim.last_checkpoint().unwrap().as_deref(), Some(&b"half"[..]));
-    claim.complete(b"done").wait().unwrap();
-    assert!(matches!(begin(one, "a"), Begin::Replay(_)));
-    let Begin::Claimed(claim) = begin(one, "b") else { panic!() };
-    claim.abort().wait().unwrap();
+    let second = left.take_over().wait().unwrap();
+    assert_eq!(second.last_checkpoint().unwrap().as_deref(), Some(&b"half"[..]));
+    second.complete(b"done").wait().unwrap();
+    assert_eq!(replay(one, "a"), b"done");
+    claim(one, "b").abort().wait().unwrap();
     std::thread::scope(|scope| {
         for engine in [one, other] {
             scope.spawn(move || {
                 let pending: Vec<_> = (0..60)
                     .map(|number| {
-                        let fingerprint = Fingerprint::builder().part("body", "body").finish();
-                        let key = Key::new("many", format!("{number}")).unwrap();
-                        engine.begin_waiting(&key, fingerprint, Duration::from_secs(60))
+                        engine.begin_waiting(&key(format!("many {number}")), body("a"), LONG)
                     })
                     .collect();
                 for pending in pending {
@@ -54,7 +45,7 @@ fn everything(one: &Engine, other: &Engine) {
     });
     other.sweep().unwrap();
     one.reopen().unwrap();
-    assert!(matches!(one.get(&Key::new("scope", "a").unwrap()).unwrap(), Lookup::Completed(_)));
+    assert!(matches!(one.get(&key("a")).unwrap(), Lookup::Completed(_)));
 }
 
 fn two(open: impl Fn() -> Options) -> [Engine; 2] {
@@ -179,7 +170,7 @@ fn tls_with_the_wrong_authority_the_wrong_name_or_none_is_refused() {
         Options::new(url).create(true).root_certificates(pem(authority))
     };
     let engine = options("localhost", "ca").open().unwrap();
-    assert!(matches!(begin(&engine, "a"), Begin::Claimed(_)));
+    drop(claim(&engine, "a"));
     let secured = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE ssl AND application_name = 'oncekey'";
     assert!(raw.number(secured) >= 2);
     drop(engine);

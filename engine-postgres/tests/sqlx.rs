@@ -5,7 +5,7 @@
 mod common;
 
 use common::asking::{begin, claim, key, orphan, replay};
-use common::cluster;
+use common::{cluster, runtime};
 use oncekey::{Begin, Engine, ErrorKind, Lookup};
 use oncekey_postgres::CompleteIn;
 use sqlx::{Connection, PgConnection};
@@ -23,9 +23,7 @@ fn shop(test: impl AsyncFnOnce(Shop)) {
     cluster.raw(&database).run("CREATE TABLE orders (name text NOT NULL)");
     let [one, other] = [(); 2].map(|()| cluster.options(&database, "").open().unwrap());
     let url = format!("postgres://postgres@127.0.0.1:{}/{database}", cluster.port);
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    runtime.block_on(async {
+    runtime().block_on(async {
         test(Shop { one, other, client: PgConnection::connect(&url).await.unwrap() }).await;
     });
 }

@@ -4,36 +4,12 @@
 
 mod common;
 
-use std::time::Duration;
-
-use common::{Cluster, cluster};
-use oncekey::{Begin, Claim, Engine, ErrorKind, Fingerprint, Key};
+use common::asking::begin as settled;
+use common::{cluster, runtime};
+use oncekey::{Begin, Engine, ErrorKind};
 use oncekey_postgres::CompleteIn;
+use oncekey_testing::calls::{begin, claim};
 use tokio_postgres::{Client, IsolationLevel, NoTls};
-
-fn fingerprint() -> Fingerprint {
-    Fingerprint::builder().part("body", "body").finish()
-}
-
-fn key(name: &str) -> Key {
-    Key::new("", name).unwrap()
-}
-
-async fn begin(engine: &Engine, name: &str) -> Begin {
-    engine.begin(&key(name), fingerprint()).await.unwrap()
-}
-
-async fn claim(engine: &Engine, name: &str) -> Claim {
-    match begin(engine, name).await {
-        Begin::Claimed(claim) => claim,
-        other => panic!("{other:?}"),
-    }
-}
-
-/// What a begin that waits for the end of the claim is told.
-async fn settled(engine: &Engine, name: &str) -> Begin {
-    engine.begin_waiting(&key(name), fingerprint(), Duration::from_secs(60)).await.unwrap()
-}
 
 struct Shop {
     one: Engine,
@@ -43,14 +19,12 @@ struct Shop {
 
 /// Two engines, and a connection of the caller with a table of orders.
 fn shop(test: impl AsyncFnOnce(Shop)) {
-    let Some(cluster): Option<&Cluster> = cluster() else { return };
+    let Some(cluster) = cluster() else { return };
     let database = cluster.database();
     cluster.raw(&database).run("CREATE TABLE orders (name text NOT NULL)");
     let [one, other] = [(); 2].map(|()| cluster.options(&database, "").open().unwrap());
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let url = cluster.url(&database);
-    runtime.block_on(async {
+    runtime().block_on(async {
         let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
         tokio::spawn(connection);
         test(Shop { one, other, client }).await;
@@ -66,19 +40,19 @@ const ORDER: &str = "INSERT INTO orders VALUES ('a')";
 #[test]
 fn the_order_and_the_response_are_one_commit() {
     shop(async |Shop { one, other, mut client }| {
-        let held = claim(&one, "a").await;
+        let held = claim(&one, "a");
         let mut transaction = client.transaction().await.unwrap();
         transaction.execute(ORDER, &[]).await.unwrap();
         let completed = held.complete_in(&mut transaction, b"ordered").await.unwrap();
         // No caller waits for the transaction, and no caller sees uncommitted rows.
         for engine in [&one, &other] {
-            assert!(matches!(begin(engine, "a").await, Begin::Locked(_)));
+            assert!(matches!(begin(engine, "a"), Begin::Locked(_)));
         }
-        claim(&other, "b").await.complete(b"meanwhile").await.unwrap();
+        claim(&other, "b").complete(b"meanwhile").await.unwrap();
         transaction.commit().await.unwrap();
         completed.committed();
         for engine in [&one, &other] {
-            match settled(engine, "a").await {
+            match settled(engine, "a") {
                 Begin::Replay(recorded) => assert_eq!(recorded.response(), Some(&b"ordered"[..])),
                 other => panic!("{other:?}"),
             }
@@ -90,17 +64,17 @@ fn the_order_and_the_response_are_one_commit() {
 #[test]
 fn rolled_back_the_claim_is_held_or_an_orphan_and_never_locked_for_ever() {
     shop(async |Shop { one, other, mut client }| {
-        let held = claim(&one, "kept").await;
+        let held = claim(&one, "kept");
         let mut transaction = client.transaction().await.unwrap();
         let completed = held.complete_in(&mut transaction, b"no").await.unwrap();
         transaction.rollback().await.unwrap();
         completed.rolled_back().complete(b"otherwise").await.unwrap();
-        assert!(matches!(settled(&other, "kept").await, Begin::Replay(_)));
+        assert!(matches!(settled(&other, "kept"), Begin::Replay(_)));
 
         // Told as committed too early, or just dropped, before the transaction ends.
         for early in [true, false] {
             let name = if early { "early" } else { "dropped" };
-            let held = claim(&one, name).await;
+            let held = claim(&one, name);
             let mut transaction = client.transaction().await.unwrap();
             let completed = held.complete_in(&mut transaction, b"no").await.unwrap();
             match early {
@@ -108,29 +82,27 @@ fn rolled_back_the_claim_is_held_or_an_orphan_and_never_locked_for_ever() {
                 false => drop(completed),
             }
             transaction.rollback().await.unwrap();
-            assert!(matches!(settled(&other, name).await, Begin::Orphaned(_)), "{name}");
+            assert!(matches!(settled(&other, name), Begin::Orphaned(_)), "{name}");
         }
 
         // Within a savepoint that is given up.
-        let held = claim(&one, "savepoint").await;
+        let held = claim(&one, "savepoint");
         let mut transaction = client.transaction().await.unwrap();
         let mut savepoint = transaction.transaction().await.unwrap();
         let completed = held.complete_in(&mut savepoint, b"no").await.unwrap();
         savepoint.rollback().await.unwrap();
         transaction.commit().await.unwrap();
         completed.committed();
-        assert!(matches!(settled(&other, "savepoint").await, Begin::Orphaned(_)));
+        assert!(matches!(settled(&other, "savepoint"), Begin::Orphaned(_)));
     });
 }
 
 #[test]
 fn a_second_attempt_fences_the_transaction_of_the_first() {
     shop(async |Shop { one, other, mut client }| {
-        let held = claim(&one, "a").await;
+        let held = claim(&one, "a");
         one.reopen().unwrap();
-        let Begin::Orphaned(orphan) = begin(&other, "a").await else {
-            panic!("its instance ended")
-        };
+        let Begin::Orphaned(orphan) = begin(&other, "a") else { panic!("its instance ended") };
         let second = orphan.take_over().await.unwrap();
         let mut transaction = client.transaction().await.unwrap();
         transaction.execute(ORDER, &[]).await.unwrap();
@@ -143,7 +115,7 @@ fn a_second_attempt_fences_the_transaction_of_the_first() {
         second.complete_in(&mut transaction, b"ordered").await.unwrap().committed();
         transaction.commit().await.unwrap();
         assert_eq!(orders(&client).await, 1);
-        assert!(matches!(settled(&one, "a").await, Begin::Replay(_)));
+        assert!(matches!(settled(&one, "a"), Begin::Replay(_)));
     });
 }
 
@@ -153,14 +125,14 @@ fn a_transaction_that_cannot_see_the_claim_gives_it_back() {
         let old = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead);
         let mut transaction = old.start().await.unwrap();
         transaction.query("SELECT 1 FROM orders", &[]).await.unwrap();
-        let held = claim(&one, "a").await;
+        let held = claim(&one, "a");
         let (error, held) =
             held.complete_in(&mut transaction, b"no").await.unwrap_err().into_parts();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         transaction.rollback().await.unwrap();
         held.unwrap().complete(b"yes").await.unwrap();
         // Completed, it is not completed again.
-        let other = claim(&one, "b").await;
+        let other = claim(&one, "b");
         let transaction = client.transaction().await.unwrap();
         transaction.execute("UPDATE oncekey.key SET state = 4, since = 1, expires_at = 9000000000000, leaf = 8 WHERE state = 1", &[]).await.unwrap();
         transaction.commit().await.unwrap();
@@ -173,7 +145,7 @@ fn a_transaction_that_cannot_see_the_claim_gives_it_back() {
 #[test]
 fn a_claim_whose_owner_ended_a_ttl_ago_is_fenced() {
     shop(async |Shop { one, mut client, .. }| {
-        let held = claim(&one, "a").await;
+        let held = claim(&one, "a");
         one.reopen().unwrap();
         let long_ago = "UPDATE oncekey.key SET started_at = started_at - 2 * ttl_ms;
                         UPDATE oncekey.instance SET ended_at = 1 WHERE ended_at IS NOT NULL";
@@ -182,7 +154,7 @@ fn a_claim_whose_owner_ended_a_ttl_ago_is_fenced() {
         let failed = held.complete_in(&mut transaction, b"late").await.unwrap_err();
         assert_eq!(failed.kind(), ErrorKind::Fenced);
         transaction.rollback().await.unwrap();
-        assert!(matches!(begin(&one, "a").await, Begin::Claimed(_)), "it is new");
+        assert!(matches!(begin(&one, "a"), Begin::Claimed(_)), "it is new");
     });
 }
 
@@ -191,7 +163,7 @@ fn a_claim_of_an_embedded_store_is_unsupported() {
     shop(async |Shop { mut client, .. }| {
         let dir = std::env::temp_dir().join(format!("oncekey-embedded-{}", std::process::id()));
         let engine = Engine::open(&dir).unwrap();
-        let held = claim(&engine, "a").await;
+        let held = claim(&engine, "a");
         let mut transaction = client.transaction().await.unwrap();
         let failed = held.complete_in(&mut transaction, b"no").await.unwrap_err();
         assert_eq!(failed.kind(), ErrorKind::Unsupported);

@@ -1,22 +1,15 @@
-//! What the tests ask of an engine.
+//! Begins that wait: the end of a claim at another engine, or of one that is dropped, may be on its way.
 
 use std::time::Duration;
 
-use oncekey::{Begin, Claim, Engine, Fingerprint, Key, Orphan};
+use oncekey::{Begin, Claim, Engine, Orphan};
+pub use oncekey_testing::calls::{body, key};
 
 /// No answer is that late, however slow the machine is.
 pub const LONG: Duration = Duration::from_secs(60);
 
-pub fn key(name: &str) -> Key {
-    Key::new("", name).unwrap()
-}
-
-pub fn fingerprint() -> Fingerprint {
-    Fingerprint::builder().part("body", "body").finish()
-}
-
 pub fn begin(engine: &Engine, name: &str) -> Begin {
-    engine.begin_waiting(&key(name), fingerprint(), LONG).wait().unwrap()
+    engine.begin_waiting(&key(name), body("a"), LONG).wait().unwrap()
 }
 
 pub fn claim(engine: &Engine, name: &str) -> Claim {

@@ -65,17 +65,19 @@ impl Cluster {
 
     /// A connection for what tests do behind the store's back.
     pub fn raw(&self, database: &str) -> Raw {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = runtime();
         let url = self.url(database);
         let connecting = tokio_postgres::connect(&url, tokio_postgres::NoTls);
         let (client, connection) = runtime.block_on(connecting).unwrap();
         runtime.spawn(connection);
         Raw { runtime, client }
     }
+}
+
+/// A runtime with one worker, beside the thread of the test.
+pub fn runtime() -> Runtime {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(1).enable_all().build().unwrap()
 }
 
 /// A plain connection, with its own runtime.
@@ -185,6 +187,19 @@ impl Opened {
 
     pub fn claim(&self, hash: u128) -> RowImage {
         claim(self.instance, hash)
+    }
+
+    /// A claim that is granted, with the version of its row.
+    pub fn granted(&self, hash: u128) -> (RowImage, u64) {
+        let image = self.claim(hash);
+        let version = self.surely(vec![image.clone()]).applied[0].1;
+        (image, version)
+    }
+
+    /// A key that is claimed and brought to this state.
+    pub fn brought_to(&self, hash: u128, state: RowState) {
+        let (image, version) = self.granted(hash);
+        self.surely(vec![change(&image, version, state)]);
     }
 }
 

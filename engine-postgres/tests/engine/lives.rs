@@ -7,10 +7,7 @@ fn closed_engines_leave_orphans_at_once_and_answer_closed() {
     let Some([one, other]) = fleet(|options| options) else { return };
     let held = claim(&one, "a");
     assert_eq!(one.close().unwrap().in_flight, 1);
-    assert_eq!(
-        one.begin(&key("b"), fingerprint("body")).wait().unwrap_err().kind(),
-        ErrorKind::Closed
-    );
+    assert_eq!(begin_error(&one, "b").kind(), ErrorKind::Closed);
     assert_eq!(one.close().unwrap_err().kind(), ErrorKind::Closed);
     let orphan = orphan(&other, "a");
     let failed = held.complete(b"late").wait().unwrap_err();

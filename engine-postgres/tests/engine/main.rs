@@ -9,43 +9,14 @@ mod store;
 
 use std::time::Duration;
 
+use common::asking::{self, LONG, orphan};
 use common::cluster;
-use oncekey::{Begin, Claim, Engine, ErrorKind, Fingerprint, Key, Lookup, Orphan};
+use oncekey::{Begin, Engine, ErrorKind, Lookup};
 use oncekey_postgres::Options;
-
-fn fingerprint(body: &str) -> Fingerprint {
-    Fingerprint::builder().part("body", body).finish()
-}
-
-fn key(name: &str) -> Key {
-    Key::new("scope", name).unwrap()
-}
-
-fn begin(engine: &Engine, name: &str) -> Begin {
-    engine.begin(&key(name), fingerprint("body")).wait().unwrap()
-}
-
-fn claim(engine: &Engine, name: &str) -> Claim {
-    match begin(engine, name) {
-        Begin::Claimed(claim) => claim,
-        other => panic!("{other:?}"),
-    }
-}
-
-/// Waits: the end of a claim that is dropped is on its way when the drop returns.
-fn orphan(engine: &Engine, name: &str) -> Orphan {
-    let long = Duration::from_secs(60);
-    match engine.begin_waiting(&key(name), fingerprint("body"), long).wait().unwrap() {
-        Begin::Orphaned(orphan) => orphan,
-        other => panic!("{other:?}"),
-    }
-}
+use oncekey_testing::calls::{self, begin, begin_error, body, claim, key};
 
 fn replay(engine: &Engine, name: &str) -> Vec<u8> {
-    match begin(engine, name) {
-        Begin::Replay(recorded) => recorded.response().unwrap().to_vec(),
-        other => panic!("{other:?}"),
-    }
+    calls::replay(engine, name).response().unwrap().to_vec()
 }
 
 /// Two engines on a new database.
@@ -63,7 +34,7 @@ fn the_five_answers_are_the_same_at_every_engine_of_the_fleet() {
     assert_eq!((first.attempt(), first.last_checkpoint().unwrap().as_deref()), (1, None));
     for engine in [&one, &other] {
         assert!(matches!(begin(engine, "a"), Begin::Locked(_)));
-        match engine.begin(&key("a"), fingerprint("else")).wait().unwrap() {
+        match engine.begin(&key("a"), body("b")).wait().unwrap() {
             Begin::Mismatch(mismatch) => assert_eq!(mismatch.parts(), ["body"]),
             other => panic!("{other:?}"),
         }
@@ -135,11 +106,10 @@ fn expired_is_new_again_everywhere() {
 #[test]
 fn a_begin_that_waits_is_answered_by_the_end_at_another_engine() {
     let Some([one, other]) = fleet(|options| options) else { return };
-    let long = Duration::from_secs(60);
     for (name, what) in [("complete", 0), ("abort", 1), ("drop", 2)] {
         let held = claim(&one, name);
         let pending: Vec<_> = [&one, &other, &other]
-            .map(|engine| engine.begin_waiting(&key(name), fingerprint("body"), long))
+            .map(|engine| engine.begin_waiting(&key(name), body("a"), LONG))
             .into();
         match what {
             0 => drop(held.complete(b"done").wait().unwrap()),
@@ -166,8 +136,7 @@ fn a_begin_that_waits_is_answered_by_the_end_at_another_engine() {
     let _held = claim(&one, "bound");
     for engine in [&one, &other] {
         let short = Duration::from_millis(50);
-        let waited =
-            engine.begin_waiting(&key("bound"), fingerprint("body"), short).wait().unwrap();
+        let waited = engine.begin_waiting(&key("bound"), body("a"), short).wait().unwrap();
         assert!(matches!(waited, Begin::Locked(_)));
     }
 }
@@ -183,12 +152,7 @@ fn many_callers_and_few_keys_run_each_operation_once() {
             scope.spawn(move || {
                 for number in 0..40 {
                     let name = format!("k{}", number % 20);
-                    let wait = Duration::from_secs(60);
-                    match engine
-                        .begin_waiting(&key(&name), fingerprint("body"), wait)
-                        .wait()
-                        .unwrap()
-                    {
+                    match asking::begin(engine, &name) {
                         Begin::Claimed(claim) => {
                             *runs.lock().unwrap().entry(name.clone()).or_default() += 1;
                             claim.complete(name.as_bytes()).wait().unwrap();

@@ -88,10 +88,8 @@ fn bounds_of_the_store_are_heeded_by_every_process_and_are_not_those_of_a_proces
         assert!(stats.store_bytes > 0);
     }
     assert!(small.stats().full && !one.stats().full);
-    let refused =
-        |engine: &Engine| engine.begin(&key("new"), fingerprint("body")).wait().unwrap_err().kind();
-    assert_eq!(refused(&few), ErrorKind::Overloaded);
-    assert_eq!(refused(&small), ErrorKind::StoreFull);
+    assert_eq!(begin_error(&few, "new").kind(), ErrorKind::Overloaded);
+    assert_eq!(begin_error(&small, "new").kind(), ErrorKind::StoreFull);
     for engine in [&few, &small] {
         assert_eq!(replay(engine, "done"), b"done", "everything but a new claim is answered");
         assert!(matches!(begin(engine, "left"), Begin::Orphaned(_)));

@@ -144,8 +144,7 @@ fn late_a_statement_that_is_held_up_past_its_time_changes_nothing() {
 fn on_conflict_does_not_wait_for_an_open_transaction_and_neither_does_a_swap() {
     let Some(cluster) = cluster() else { return };
     let opened = cluster.store();
-    let image = opened.claim(1);
-    let version = opened.surely(vec![image.clone()]).applied[0].1;
+    let (image, version) = opened.granted(1);
     let user = cluster.raw(&opened.database);
     user.run("BEGIN; UPDATE oncekey.key SET checkpoint = NULL");
     // While the user's transaction is open: not carried out would mean that a caller waited.
@@ -195,8 +194,7 @@ fn token_order_a_stalled_insert_does_not_win_with_a_smaller_token() {
         while quick.raw.number(asleep) == 0 {
             std::thread::yield_now();
         }
-        let claim = quick.claim(1);
-        let version = quick.surely(vec![claim.clone()]).applied[0].1;
+        let (claim, version) = quick.granted(1);
         quick.surely(vec![change(&claim, version, RowState::Free)]);
         let answer = stalled.join().unwrap();
         let met: Vec<_> = answer.found.rows.iter().map(|row| row.state).collect();

@@ -7,8 +7,7 @@ use super::*;
 fn an_orphan_is_one_since_its_owner_ended_if_that_was_earlier() {
     let Some(cluster) = cluster() else { return };
     let opened = cluster.store();
-    let image = opened.claim(1);
-    let version = opened.surely(vec![image.clone()]).applied[0].1;
+    let (image, version) = opened.granted(1);
     let started = only(opened.read(1)).started_at;
     opened
         .raw
@@ -46,8 +45,7 @@ fn expired_a_claim_that_nobody_declared_an_orphan_is_only_claimed_anew() {
         for of_another in [false, true] {
             let owner = cluster.open(&me.database, "", LEASE);
             let hash = number * 2 + u128::from(of_another);
-            let image = owner.claim(hash);
-            let version = owner.surely(vec![image.clone()]).applied[0].1;
+            let (image, version) = owner.granted(hash);
             let ago =
                 |span: Option<i64>| span.map_or("NULL".into(), |ago| format!("{now} - {ago}"));
             let (ended, deadline) = (ago(ended), ago(deadline));
