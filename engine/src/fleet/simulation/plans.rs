@@ -28,51 +28,33 @@ fn simulate(name: &str, plan: Plan, default_seeds: u64, found: &[u64]) {
 
 const LONG: u64 = 1_000_000_000;
 
+/// Two machines, and nothing goes wrong.
+const QUIET: Plan = Plan {
+    machines: 2,
+    steps: 200,
+    ttl: LONG,
+    kills: 0,
+    pauses: 0,
+    jumps: 0,
+    lost: 0,
+    patience: LONG,
+    reads_later: false,
+};
+
 #[test]
 fn a_quiet_network_gives_the_answers_of_the_model() {
-    let plan = Plan {
-        machines: 2,
-        steps: 200,
-        ttl: LONG,
-        kills: 0,
-        pauses: 0,
-        jumps: 0,
-        lost: 0,
-        patience: LONG,
-        reads_later: false,
-    };
-    simulate("quiet", plan, 60, &[]);
+    simulate("quiet", QUIET, 60, &[]);
 }
 
 #[test]
 fn lost_late_and_repeated_statements_are_settled() {
-    let plan = Plan {
-        machines: 2,
-        steps: 160,
-        ttl: LONG,
-        kills: 0,
-        pauses: 0,
-        jumps: 0,
-        lost: 6,
-        patience: LONG,
-        reads_later: false,
-    };
+    let plan = Plan { steps: 160, lost: 6, ..QUIET };
     simulate("lossy", plan, 60, &[3487, 12212]);
 }
 
 #[test]
 fn instances_that_die_and_stand_still_leave_orphans_and_no_second_execution() {
-    let plan = Plan {
-        machines: 3,
-        steps: 250,
-        ttl: LONG,
-        kills: 8,
-        pauses: 20,
-        jumps: 0,
-        lost: 3,
-        patience: LONG,
-        reads_later: false,
-    };
+    let plan = Plan { machines: 3, steps: 250, kills: 8, pauses: 20, lost: 3, ..QUIET };
     simulate("dying", plan, 60, &[2215, 4750, 46001]);
 }
 
@@ -84,74 +66,33 @@ fn rows_that_are_read_behind_the_group_that_met_them_are_judged_by_their_own_tim
         ttl: 4_000,
         kills: 4,
         pauses: 20,
-        jumps: 0,
         lost: 3,
-        patience: LONG,
         reads_later: true,
+        ..QUIET
     };
     simulate("read later", plan, 60, &[]);
 }
 
 #[test]
 fn a_clock_of_the_store_that_jumps_ends_leases_too_soon_or_late_and_runs_nothing_twice() {
-    let plan = Plan {
-        machines: 3,
-        steps: 250,
-        ttl: LONG,
-        kills: 6,
-        pauses: 10,
-        jumps: 20,
-        lost: 3,
-        patience: LONG,
-        reads_later: false,
-    };
+    let plan = Plan { machines: 3, steps: 250, kills: 6, pauses: 10, jumps: 20, lost: 3, ..QUIET };
     simulate("jumping", plan, 60, &[3120, 12505, 16094, 26411, 29664, 60853]);
 }
 
 #[test]
 fn callers_that_lose_patience_leave_no_claim_behind() {
-    let plan = Plan {
-        machines: 2,
-        steps: 120,
-        ttl: LONG,
-        kills: 0,
-        pauses: 0,
-        jumps: 0,
-        lost: 5,
-        patience: 1_500,
-        reads_later: false,
-    };
+    let plan = Plan { steps: 120, lost: 5, patience: 1_500, ..QUIET };
     simulate("impatient", plan, 60, &[2131, 12663]);
 }
 
 #[test]
 fn what_expires_is_new_again() {
-    let plan = Plan {
-        machines: 2,
-        steps: 200,
-        ttl: 900,
-        kills: 0,
-        pauses: 0,
-        jumps: 0,
-        lost: 0,
-        patience: LONG,
-        reads_later: false,
-    };
+    let plan = Plan { ttl: 900, ..QUIET };
     simulate("expiring", plan, 60, &[1033, 2743]);
 }
 
 #[test]
 fn what_expires_while_answers_are_lost_and_instances_die_is_new_again() {
-    let plan = Plan {
-        machines: 3,
-        steps: 200,
-        ttl: 4_000,
-        kills: 8,
-        pauses: 20,
-        jumps: 0,
-        lost: 5,
-        patience: LONG,
-        reads_later: false,
-    };
+    let plan = Plan { machines: 3, ttl: 4_000, kills: 8, pauses: 20, lost: 5, ..QUIET };
     simulate("expiring and dying", plan, 60, &[52266, 58068, 64618, 70227]);
 }
