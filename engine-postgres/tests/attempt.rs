@@ -138,7 +138,7 @@ fn the_order_and_the_answer_are_one_commit_and_retries_get_it_from_every_process
                 assert_eq!(run(Does::Commit, engine, key).await, ordered, "{key}");
             }
         }
-        // Rolled back, the answer of the handler is stored as ever.
+        // After a rollback the layer stores the answer of the handler as usual.
         let refused = run(Does::RollBack, &one, "back").await;
         assert_eq!(refused.as_ref().unwrap().0, 402);
         assert_eq!(run(Does::Commit, &other, "back").await, refused);

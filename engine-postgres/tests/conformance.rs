@@ -21,7 +21,7 @@ trait Mode: Send + Sync + 'static {
     /// Random cases.
     const PACE: u32 = 3;
 
-    /// Readies a new, empty database. `None` where this machine lacks a program, which is said then.
+    /// Prepares a new, empty database. `None`, with a line on standard output, where this machine lacks a program.
     fn prepare(_cluster: &'static Cluster, _database: &str) -> Option<()> {
         Some(())
     }

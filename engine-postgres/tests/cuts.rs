@@ -126,7 +126,7 @@ fn cut_at_each_message_of_each_command_every_outcome_is_settled() {
                 }
                 number += 1;
             }
-            // Bind, Execute, Sync; and at the least what says that these were done.
+            // At least Bind, Execute and Sync, or the answers to them.
             assert!(number >= 3, "{command} {from:?}: {number} messages");
         }
     }
@@ -186,7 +186,7 @@ fn silence(fleet: &Fleet, name: &str, plan: Plan) {
     let (begun, ended) = (format!("begin {name}"), format!("complete {name}"));
     claim(&fleet.one, &format!("first {name}")).complete(b"done").wait().unwrap();
     let held = claim(&fleet.one, &ended);
-    // Nobody was told that the begin is granted: it is given back.
+    // No caller was told that the begin is granted, so the engine gives the claim back.
     fleet.proxy.plan(plan);
     let fingerprint = Fingerprint::builder().part("body", "body").finish();
     let refused = fleet.one.begin(&Key::new("", &begun).unwrap(), fingerprint).wait().unwrap_err();
@@ -195,7 +195,8 @@ fn silence(fleet: &Fleet, name: &str, plan: Plan) {
     let next = claim(&fleet.other, &begun);
     assert_eq!(next.attempt(), 1);
     next.complete(b"done").wait().unwrap();
-    // The caller of complete is told that the outcome is unknown, and keeps the claim; in the end the key is completed.
+    // The caller of complete is told that the outcome is unknown, and keeps the claim. In the end the key is
+    // completed.
     assert!(!fleet.proxy.still_waits());
     claim(&fleet.one, &format!("second {name}")).complete(b"done").wait().unwrap();
     fleet.proxy.plan(plan);

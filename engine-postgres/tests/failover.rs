@@ -174,7 +174,7 @@ fn what_a_synchronous_standby_acknowledged_is_there_after_a_failover() {
     assert!(matches!(begin(&other, "held").unwrap(), Begin::Locked(_)));
     let old = held.token();
     drop(other);
-    // The engine that lived through it refuses a server without standbys, as it was told to.
+    // The surviving engine refuses a server without standbys, because replication is required.
     drop((engine, held));
     let engine = servers.options().open().unwrap();
     let Begin::Claimed(new) = begin(&engine, "new").unwrap() else { panic!() };
@@ -218,7 +218,7 @@ fn an_asynchronous_failover_that_lost_what_was_acknowledged_is_told() {
         assert!(start.elapsed() < Duration::from_secs(60), "the standby was not promoted");
         std::thread::sleep(Duration::from_millis(50));
     }
-    // Never granted a second time in silence: refused, or given from memory.
+    // The key is not granted a second time: the begin is refused, or replayed from memory.
     let refused = begin(&engine, "new").unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::HistoryLost);
     for number in 0..20 {

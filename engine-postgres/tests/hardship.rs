@@ -1,5 +1,4 @@
-//! What befalls a server and a process: a full disk, a process that stands still beyond its lease, and a
-//! store that a newer build has begun to use.
+//! A full disk, a process that stands still beyond its lease, and a store that a newer build has begun to use.
 
 #![allow(clippy::unwrap_used)]
 
@@ -41,7 +40,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // The server still has it; it goes with the last file.
+        // The server still has files in it; the mount goes with the last one.
         let _done = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
@@ -126,7 +125,7 @@ impl Other {
         other
     }
 
-    /// What it says next, of what is for us.
+    /// The next line of its output that is meant for this test.
     fn says(&mut self) -> String {
         loop {
             let mut line = String::new();
@@ -200,7 +199,7 @@ fn killed_with_9_a_process_leaves_an_orphan_after_its_lease() {
     orphan(&engine, "a").take_over().wait().unwrap().complete(b"done").wait().unwrap();
 }
 
-/// What a minor version may do to the tables: it adds, and raises `format` alone.
+/// The changes that a minor version may make: it adds to the tables, and raises `format` alone.
 const NEXT_FORMAT: &str = "
     ALTER TABLE oncekey.key ADD COLUMN later text;
     ALTER TABLE oncekey.response ADD COLUMN later bigint DEFAULT 7;
@@ -224,7 +223,7 @@ fn rolling_update_two_formats_write_together_until_the_older_one_is_shut_out() {
     for (one, other, name) in [(&before, &after, "a"), (&after, &before, "b")] {
         let first = claim(one, name);
         first.checkpoint(b"half").wait().unwrap();
-        // The newer build writes what the older one does not know.
+        // The newer build writes columns that the older one does not know.
         raw.run("UPDATE oncekey.key SET later = 'new'");
         drop(first);
         let second = orphan(other, name).take_over().wait().unwrap();

@@ -1,9 +1,9 @@
-//! Processes of a fleet that are killed with -9, and stopped beyond their lease, at random, while each runs
-//! orders whose rows and responses are one commit, and takes over what the killed left, as `Recovery::Retry`
-//! does. Then: as many orders as keys, and a history of the rows, written by a trigger, without a violation.
+//! Processes of a fleet are killed with -9, or stopped beyond their lease, at random. Each runs orders whose rows and
+//! responses are one commit, and takes over the claims of the killed, as `Recovery::Retry` does. At the end there are
+//! as many orders as keys, and the history of the rows, which a trigger writes, has no violation.
 //!
-//! `ONCEKEY_KILLS` is how many are killed, `ONCEKEY_KILLS_URL` a database that the campaign goes on in:
-//! what it did before is counted and looked at again.
+//! `ONCEKEY_KILLS` is the number of kills. `ONCEKEY_KILLS_URL` is the database of an earlier campaign that goes on:
+//! its orders are counted and checked again.
 
 #![allow(clippy::unwrap_used)]
 
@@ -19,10 +19,10 @@ use tokio_postgres::{Client, NoTls};
 
 type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
-/// Keys are used for about as long as it takes to come to this many behind the newest.
+/// A key is in use until there are about this many newer ones.
 const WINDOW: u64 = 24;
 
-/// A new key comes up each so many milliseconds.
+/// Milliseconds from one new key to the next.
 const PACE: u64 = 20;
 
 const PROCESSES: usize = 4;
@@ -91,7 +91,7 @@ fn now() -> u64 {
     SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis() as u64)
 }
 
-/// The newest key at this moment; all processes agree nearly.
+/// The newest key at this moment, nearly the same in all processes.
 fn newest(start: u64) -> u64 {
     now().saturating_sub(start) / PACE
 }
@@ -126,7 +126,7 @@ fn torment(url: &str, until: u64, seed: u64) -> Result<Run> {
         let which = noise.rand_range(0..PROCESSES as u64) as usize;
         let id = children[which].id().to_string();
         if noise.rand_range(0..8) == 0 {
-            // Longer than the lease: it is declared ended while it lives.
+            // The pause is longer than the lease: the process is declared ended while it lives.
             Command::new("kill").args(["-STOP", &id]).status()?;
             std::thread::sleep(Duration::from_millis(2_500));
             Command::new("kill").args(["-CONT", &id]).status()?;
@@ -212,7 +212,7 @@ async fn settle(engine: &Engine, client: &mut Client, name: &str) -> Result<()> 
     }
 }
 
-/// Ends what the killed left, and looks at everything that the campaign did.
+/// Ends the claims that the killed left, and checks every order of the campaign.
 async fn check(url: &str, run: &Run) -> Result<()> {
     let engine = engine(url)?;
     let mut client = connect(url).await?;

@@ -67,14 +67,14 @@ fn cancelled_synchronous_wait_the_answer_is_withheld_and_synchronous_commit_off_
     let until = std::time::Instant::now() + Duration::from_secs(1);
     let cancelled = cancel_waits(&raw, || std::time::Instant::now() > until);
     assert!(cancelled > 1, "the group and each heartbeat behind it");
-    // It is committed here, visible to all, and not acknowledged: nobody is told.
+    // The group is committed and visible here, but not acknowledged: no caller is told.
     assert_eq!(raw.number("SELECT state FROM oncekey.key"), 3);
     assert!(receiver.try_recv().is_err());
     standbys(&raw, "");
     let answer = receiver.recv_timeout(Duration::from_secs(60)).unwrap().unwrap();
     assert_eq!(answer.applied.len(), 1);
 
-    // A session of the server that ends meanwhile leaves the outcome unknown; sent again it is settled.
+    // When the session of the server ends meanwhile, the outcome is unknown. Sending the group again settles it.
     standbys(&raw, "nobody");
     let image = opened.claim(2);
     let again = group(8, image.clone());

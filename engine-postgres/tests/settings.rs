@@ -13,7 +13,7 @@ use common::modes::{grant, pooler, settings_of};
 use oncekey::{Begin, Engine, ErrorKind, Lookup};
 use oncekey_postgres::Options;
 
-/// Every statement there is, from both engines.
+/// Runs every statement, from both engines.
 fn everything(one: &Engine, other: &Engine) {
     let first = claim(one, "a");
     first.checkpoint(b"half").wait().unwrap();
@@ -181,7 +181,7 @@ fn tls_with_the_wrong_authority_the_wrong_name_or_none_is_refused() {
     let wrong = options("localhost", "ca")
         .root_certificates("-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----");
     assert_eq!(wrong.open().unwrap_err().kind(), ErrorKind::InvalidInput);
-    // A server without TLS is not spoken to in clear.
+    // The engine does not speak in the clear to a server without TLS.
     tls("off");
     assert!(options("localhost", "ca").open().is_err());
 }

@@ -71,7 +71,7 @@ fn rolled_back_the_claim_is_held_or_an_orphan_and_never_locked_for_ever() {
         completed.rolled_back().complete(b"otherwise").await.unwrap();
         assert!(matches!(settled(&other, "kept"), Begin::Replay(_)));
 
-        // Told as committed too early, or just dropped, before the transaction ends.
+        // `committed` is called too early, or its value is dropped, before the transaction ends.
         for early in [true, false] {
             let name = if early { "early" } else { "dropped" };
             let held = claim(&one, name);
@@ -131,7 +131,7 @@ fn a_transaction_that_cannot_see_the_claim_gives_it_back() {
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         transaction.rollback().await.unwrap();
         held.unwrap().complete(b"yes").await.unwrap();
-        // Completed, it is not completed again.
+        // A completed key is not completed again.
         let other = claim(&one, "b");
         let transaction = client.transaction().await.unwrap();
         transaction.execute("UPDATE oncekey.key SET state = 4, since = 1, expires_at = 9000000000000, leaf = 8 WHERE state = 1", &[]).await.unwrap();

@@ -63,7 +63,7 @@ impl Cluster {
         Options::new(format!("{} {more}", self.url(database))).create(true)
     }
 
-    /// A connection for what tests do behind the store's back.
+    /// A connection of its own, for changes that the store does not know of.
     pub fn raw(&self, database: &str) -> Raw {
         let runtime = runtime();
         let url = self.url(database);

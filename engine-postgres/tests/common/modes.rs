@@ -41,7 +41,7 @@ pub fn pooler(cluster: &'static Cluster, mode: &'static str) -> Option<PathBuf> 
     let dir = cluster.dir.join(format!("pool-{mode}"));
     std::fs::create_dir_all(&dir).unwrap();
     let at = dir.display();
-    // It takes the user of the server from the connection string of each database.
+    // pgbouncer takes the user of the server from the connection string of each database.
     let config = format!(
         "[databases]\n* = user=postgres host={} port={}\n[pgbouncer]\nlisten_addr =\nunix_socket_dir = {at}\nlisten_port = 6432\n\
          auth_type = any\npool_mode = {mode}\nlogfile = {at}/log\nignore_startup_parameters = extra_float_digits\n\
@@ -52,7 +52,8 @@ pub fn pooler(cluster: &'static Cluster, mode: &'static str) -> Option<PathBuf> 
     std::fs::write(dir.join("ini"), config).unwrap();
     give(&dir);
     let ini = dir.join("ini");
-    // The kernel ends the pooler with the thread that started it: one that stays as long as we do.
+    // The kernel ends the pooler with the thread that started it, so a thread starts it that lasts
+    // as long as this process.
     std::thread::spawn(move || {
         let mut command = as_user("KILL");
         command.arg("/usr/sbin/pgbouncer").arg(ini);

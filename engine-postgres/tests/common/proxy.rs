@@ -12,22 +12,23 @@ pub enum From {
     Server,
 }
 
-/// What becomes of it.
+/// What happens to the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It is lost, and so is its connection.
+    /// The message and its connection are lost.
     Lost,
-    /// It arrives, and then the connection is lost.
+    /// The message arrives, and then the connection is lost.
     Last,
-    /// It is lost, and from then on nothing passes in either direction, on any connection: nobody is told.
+    /// The message is lost. From then on nothing passes in either direction on any connection, and neither side is
+    /// told.
     Silence,
 }
 
-/// At which message.
+/// The message that meets its fate.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     pub from: From,
-    /// 0 is the next one; of a connection that is opened from now on, its first.
+    /// 0 is the next message, or the first one of a new connection.
     pub number: usize,
     /// Counts the messages of each new connection, not of all together.
     pub of_a_new_connection: bool,
@@ -73,7 +74,7 @@ impl Proxy {
         *self.state.plan.lock().unwrap() = Some(plan);
     }
 
-    /// Whether a plan waits for its message still; forgets it.
+    /// Whether the plan still waits for its message. Forgets the plan.
     pub fn still_waits(&self) -> bool {
         self.state.plan.lock().unwrap().take().is_some()
     }

@@ -62,7 +62,7 @@ fn a_name_that_comes_again_ends_its_predecessor_which_goes_on_without_it() {
     assert!(matches!(begin(&second, "a"), Begin::Orphaned(_)), "no lease is waited for");
     held.complete(b"it lived").wait().unwrap();
     assert_eq!(replay(&second, "a"), b"it lived");
-    // It notices, and is another instance from then on.
+    // The first engine notices, and goes on as another instance.
     let other = claim(&first, "b");
     assert!(matches!(begin(&second, "b"), Begin::Locked(_)));
     other.complete(b"done").wait().unwrap();
@@ -79,12 +79,12 @@ fn an_instance_that_dies_leaves_orphans_after_its_lease() {
         ..Default::default()
     };
     let living = cluster.options(&database, "").engine(engine).open().unwrap();
-    // As a process that was killed: its instance is there, and no process renews it.
+    // Stands for a killed process: its instance exists, and no process renews it.
     let dead = cluster.open(&database, "", Duration::from_secs(1));
     let image = dead.claim(7);
     dead.surely(vec![image]);
     let start = std::time::Instant::now();
-    // No upkeep is waited for, neither by the one that lives nor by one that comes.
+    // Neither the living engine nor a new one has to wait for upkeep.
     while living.orphans().unwrap().is_empty() {
         assert!(start.elapsed() < Duration::from_secs(60), "nobody declared it ended");
     }
@@ -95,7 +95,7 @@ fn an_instance_that_dies_leaves_orphans_after_its_lease() {
 fn cut_connections_cost_no_answer_and_no_second_execution() {
     let Some(cluster) = cluster() else { return };
     let database = cluster.database();
-    // However slow the machine is, nobody loses patience.
+    // Even on a slow machine no caller runs out of patience.
     let patient = Duration::from_secs(120);
     let [one, other] = [(); 2].map(|()| {
         let engine = oncekey::fleet::Options {

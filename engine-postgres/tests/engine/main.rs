@@ -116,7 +116,7 @@ fn a_begin_that_waits_is_answered_by_the_end_at_another_engine() {
             1 => held.abort().wait().unwrap(),
             _ => drop(held),
         }
-        // Whichever of them is granted the key completes it, and the others wait for that.
+        // The waiter that is granted the key completes it, and the others wait for its end.
         let claims: usize = std::thread::scope(|scope| {
             let waiting = pending.into_iter().map(|pending| {
                 scope.spawn(move || match (pending.wait().unwrap(), what) {

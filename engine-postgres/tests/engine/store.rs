@@ -78,7 +78,8 @@ fn bounds_of_the_store_are_heeded_by_every_process_and_are_not_those_of_a_proces
     claim(&one, "long").complete(&noise).wait().unwrap();
     drop(claim(&one, "left"));
     orphan(&few, "left");
-    // What a process counts is its own; what the store counts is told to each by the next upkeep.
+    // Counters belong to a process. Each process learns the figures of the store at its next
+    // upkeep.
     assert_eq!([&one, &few].map(|engine| engine.stats().claimed), [3, 0]);
     assert_eq!((small.stats().orphans, small.stats().full), (0, false));
     for engine in [&one, &few, &small] {

@@ -32,13 +32,13 @@ fn history_lost_is_noticed_by_a_process_that_lives_through_it() {
     };
     let Err(Failure::Refused(error)) = refused else { panic!("{refused:?}") };
     assert_eq!(error.kind(), ErrorKind::HistoryLost);
-    // Until the process is started again, whatever the server says later.
+    // The refusal lasts until the process is started again, whatever the server says later.
     opened.raw.run("UPDATE oncekey.mark SET number = 1000");
     assert!(matches!(opened.group(vec![opened.claim(3)]), Err(Failure::Refused(_))));
 }
 
-/// A connection was given up while its server process was slow: the group that it had been sent comes
-/// behind the one that was sent on the next connection and acknowledged.
+/// A connection is given up while its server process is slow. Its group arrives after a group that was sent on the
+/// next connection and acknowledged.
 #[test]
 fn history_lost_is_not_said_of_a_group_that_came_late() {
     let Some(cluster) = cluster() else { return };

@@ -1,4 +1,4 @@
-//! Leases: who declares whom ended, and when.
+//! Leases: which instance may declare another ended, and when.
 
 use super::*;
 
@@ -19,7 +19,7 @@ fn declare_ends_whose_lease_is_over_and_nobody_else() {
     assert!(row.owner_ended.is_some());
     assert!(row.owner_ended.unwrap() >= row.started_at && !row.owner_lapsed);
     assert!(matches!(other.renew(), Renewal::Ended { .. }));
-    // It gets no claims any more, and its late completion is accepted.
+    // The ended instance gets no more claims, but its late completion is accepted.
     let answer =
         other.surely(vec![other.claim(2), change(&image, row.version, RowState::Completed)]);
     assert!(answer.ended);
@@ -35,7 +35,7 @@ fn declare_needs_an_asker_whose_own_lease_runs_and_who_renewed_without_a_gap() {
     assert_eq!(me.end(&[other.instance]).unwrap(), [0u64; 0], "it was not here for a whole lease");
     lapse(&me.raw, me.instance, 45_000);
     assert_eq!(me.end(&[other.instance]).unwrap(), [0u64; 0], "its own lease is over");
-    // Its renewal begins anew: the gap was longer than half a lease.
+    // Its time without a gap starts anew: the gap was longer than half a lease.
     assert!(matches!(me.renew(), Renewal::Renewed { .. }));
     assert_eq!(
         me.end(&[other.instance]).unwrap(),
@@ -43,7 +43,7 @@ fn declare_needs_an_asker_whose_own_lease_runs_and_who_renewed_without_a_gap() {
         "after an outage nobody is ended within a lease"
     );
     assert!(matches!(other.renew(), Renewal::Renewed { .. }));
-    // A longer lease of the other counts.
+    // If the lease of the other is longer, it is the one that counts.
     let long = cluster.open(&me.database, "", Duration::from_secs(3_000));
     old(&me.raw, me.instance);
     lapse(&me.raw, long.instance, 1_000);
@@ -62,7 +62,7 @@ fn lapse_unsaid_a_heartbeat_under_way_wins_against_a_declaration() {
         "BEGIN; UPDATE oncekey.instance SET lease_until = lease_until + 100000 WHERE id = {}",
         other.instance
     ));
-    // It waits for the row, not for ever.
+    // The declaration waits for the row, but not for ever.
     assert!(matches!(me.end(&[other.instance]), Err(Failure::NotCarriedOut(_))));
     std::thread::scope(|scope| {
         let declaring = scope.spawn(|| me.end(&[other.instance]));

@@ -27,18 +27,18 @@ fn only(rows: oncekey::fleet::store::Rows) -> Row {
     rows.rows[0].clone()
 }
 
-/// Makes the lease of an instance end so long ago.
+/// Sets the end of an instance's lease `ago` milliseconds back.
 fn lapse(raw: &common::Raw, instance: u64, ago: i64) {
     raw.run(&format!("UPDATE oncekey.instance SET lease_until = (extract(epoch FROM clock_timestamp())*1000)::bigint - {ago}, \
          since = since - 1000000 WHERE id = {instance}"));
 }
 
-/// As if the instance had renewed without a gap for long.
+/// Makes the instance one that has renewed without a gap for long.
 fn old(raw: &common::Raw, instance: u64) {
     raw.run(&format!("UPDATE oncekey.instance SET since = since - 1000000 WHERE id = {instance}"));
 }
 
-/// Whether a plan goes through one part of the statement for each row of another: a group of n would cost n².
+/// Whether a plan runs through one part of the statement for each row of another part, so that a group of n costs n².
 fn joins_itself(plan: &str) -> bool {
     let lines: Vec<&str> = plan.lines().collect();
     let depth = |line: &str| line.len() - line.trim_start().len();
@@ -72,7 +72,8 @@ fn plans_no_statement_scans_or_hashes_whatever_the_size_of_the_table() {
             assert!(!plan.contains("Seq Scan"), "{name}: {plan}");
             assert!(!plan.contains("Hash Join") && !plan.contains("Merge Join"), "{name}: {plan}");
             assert!(!joins_itself(&plan), "{name}: {plan}");
-            // The leaves cost a single change more than all else, so only what meets rows looks there.
+            // A look into the leaves costs a single change more than all else, so only statements that may meet rows
+            // look there.
             let looks = plan.contains("response_0_pkey");
             assert_eq!(looks, name.contains("meet") || ["read", "orphans"].contains(&name));
         }

@@ -1,4 +1,4 @@
-//! Groups change rows: one change of a row at a time, each said of the row as it is.
+//! Groups: of two changes to a row one wins, and the answer has the row as it is.
 
 use super::*;
 
@@ -92,7 +92,8 @@ fn two_claims_of_one_key_are_one_claim_and_the_loser_is_never_told_absent() {
                     match (answer.applied.len(), answer.found.rows.len()) {
                         (1, 0) => return true,
                         (0, 1) => return false,
-                        // It lost to an insert that its snapshot did not see: it is read again.
+                        // The claim lost to an insert that its snapshot did not see, so the row is
+                        // read again.
                         (0, 0) => assert_eq!(opened.read(*hash).rows.len(), 1),
                         other => panic!("{other:?}"),
                     }
@@ -116,7 +117,7 @@ fn settled_the_row_names_who_wrote_it_as_it_was_first_sent() {
     let row = &again.found.rows[0];
     assert!(again.applied.is_empty());
     assert_eq!((row.writer, row.op), (image.writer, image.op));
-    // Sent again by the instance that came after: the name stays that of the first sending.
+    // The next instance sends the change again: the row keeps the names of the first sending.
     let complete = change(&image, row.version, RowState::Completed);
     let later = cluster.open(&opened.database, "", LEASE);
     later.surely(vec![complete.clone()]);
@@ -147,7 +148,7 @@ fn on_conflict_does_not_wait_for_an_open_transaction_and_neither_does_a_swap() {
     let (image, version) = opened.granted(1);
     let user = cluster.raw(&opened.database);
     user.run("BEGIN; UPDATE oncekey.key SET checkpoint = NULL");
-    // While the user's transaction is open: not carried out would mean that a caller waited.
+    // The user's transaction is open. `NotCarriedOut` would mean that a caller waited for it.
     let answer = opened.group(vec![opened.claim(1), opened.claim(2)]).unwrap();
     assert_eq!((answer.applied.len(), answer.found.rows[0].version), (1, version));
     let complete = change(&image, version, RowState::Completed);

@@ -20,7 +20,7 @@ fn an_orphan_is_one_since_its_owner_ended_if_that_was_earlier() {
     assert_eq!((row.since, row.expires_at), (Some(started + 1), Some(started + 1_000_001)));
 }
 
-/// An orphan that nobody wrote as one: its owner ended, or its deadline passed, and then its TTL went by.
+/// A record becomes an orphan without a write when its owner ends or its deadline passes. Then its TTL passes.
 #[test]
 fn expired_a_claim_that_nobody_declared_an_orphan_is_only_claimed_anew() {
     let Some(cluster) = cluster() else { return };
@@ -30,7 +30,8 @@ fn expired_a_claim_that_nobody_declared_an_orphan_is_only_claimed_anew() {
         me.raw.run(&format!("UPDATE oncekey.instance SET ended_at = {ago} WHERE id = {owner}"));
     };
     let (hour, ttl) = (3_600_000, 86_400_000);
-    // So long ago the owner ended, or the deadline was; none: it lives, and has no deadline.
+    // How long ago the owner ended, and the deadline passed. `None`: the owner lives, or there is
+    // no deadline.
     for (number, ended, deadline, stands) in [
         (1, None, None, true),
         (2, Some(ttl - hour), None, true),
@@ -39,7 +40,7 @@ fn expired_a_claim_that_nobody_declared_an_orphan_is_only_claimed_anew() {
         (5, None, Some(ttl + hour), false),
         (6, Some(ttl - hour), Some(ttl + hour), false),
         (7, Some(ttl + hour), Some(ttl - hour), false),
-        // Ended before it was granted: an orphan since it was.
+        // The owner ended before the grant: an orphan since the grant.
         (8, Some(4 * ttl), None, false),
     ] {
         for of_another in [false, true] {
@@ -56,7 +57,7 @@ fn expired_a_claim_that_nobody_declared_an_orphan_is_only_claimed_anew() {
             let by = if of_another { &me } else { &owner };
             let row = only(by.read(hash));
             assert_eq!(row.has_expired(by.read(hash).now), !stands, "{number}");
-            // Alone, or one of several: the statements differ.
+            // A change alone and one of several run as different statements.
             let mut completed = by.surely(match number % 2 {
                 0 => vec![change(&image, version, RowState::Completed)],
                 _ => vec![change(&image, version, RowState::Completed), by.claim(1_000 + hash)],
@@ -81,7 +82,7 @@ fn clock_jump_a_clock_that_went_30_days_ahead_changes_nothing() {
     let Err(Failure::Refused(error)) = opened.group(vec![opened.claim(1)]) else { panic!() };
     assert_eq!(error.kind(), ErrorKind::ClockJump);
     assert!(opened.raw.texts("SELECT hash FROM oncekey.key").is_empty());
-    // Accepted by one, it is right for all.
+    // Once one process has accepted the jump, all others open.
     let open = |accept| cluster.options(&opened.database, "").accept_clock_jump(accept).open();
     assert_eq!(open(false).unwrap_err().kind(), ErrorKind::ClockJump);
     open(true).unwrap();

@@ -98,13 +98,13 @@ fn upkeep_lists_the_orphans_of_ended_instances_and_forgets_those_that_own_nothin
     me.upkeep();
     let left = me.raw.texts("SELECT id FROM oncekey.instance WHERE ended_at IS NOT NULL");
     assert_eq!(left, [owner.instance.to_string()], "it is still named");
-    // The list may drift: resolved behind its back, it is repaired.
+    // Upkeep repairs a list that missed the end of an orphan.
     me.raw.run("UPDATE oncekey.key SET state = 0");
     me.upkeep();
     assert_eq!(me.raw.number("SELECT count(*) FROM oncekey.orphan"), 0);
 }
 
-/// Claims and completes these keys, a group each.
+/// Claims these keys in one group, and completes them in another.
 fn pairs(opened: &common::Opened, keys: std::ops::Range<u128>) {
     let claims: Vec<_> = keys.map(|hash| RowImage { ttl: 60_000, ..opened.claim(hash) }).collect();
     let versions: std::collections::BTreeMap<_, _> =
@@ -127,7 +127,7 @@ fn bloat_responses_are_bounded_while_a_transaction_holds_xmin_and_keys_once_it_e
     holder.run("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class");
     let responses = "SELECT sum(pg_total_relation_size(inhrelid))::bigint FROM pg_inherits WHERE inhparent = 'oncekey.response'::regclass";
     let keys = "SELECT pg_relation_size('oncekey.key')";
-    // A turn: fill, and then the time of the store goes on beyond the TTL and the buckets of upkeep.
+    // A turn fills the store, then moves its time beyond the TTL and the buckets of upkeep.
     let turn = |number: u128| {
         pairs(&opened, number * KEYS..(number + 1) * KEYS);
         let filled = opened.raw.number(responses);
@@ -148,7 +148,7 @@ fn bloat_responses_are_bounded_while_a_transaction_holds_xmin_and_keys_once_it_e
     assert_eq!(opened.raw.number("SELECT count(*) FROM oncekey.key"), 0);
     assert_eq!(opened.raw.number("SELECT count(*) FROM oncekey.response"), 0);
     holder.run("COMMIT");
-    // What autovacuum does, once it may.
+    // Autovacuum does this once the transaction has ended.
     opened.raw.run("VACUUM oncekey.key");
     let bounded = opened.raw.number(keys);
     for number in 10..15 {
