@@ -23,7 +23,7 @@ const HANGS: Duration = Duration::from_secs(120);
 
 type Call = fn(&Engine, u64);
 
-/// The blocking calls. What they answer is not asked here, only that they answer.
+/// The blocking calls. The tests here ask only that each returns, not what it returns.
 const CALLS: [(&str, Call); 10] = [
     ("fold", |engine, _| drop(engine.fold())),
     ("sweep", |engine, _| drop(engine.sweep())),
@@ -63,7 +63,7 @@ const CALLS: [(&str, Call); 10] = [
     }),
 ];
 
-/// Runs `event` beside all calls, each in a loop, and has them stop once it is over.
+/// Runs `event` while each call is made in a loop, and ends the loops when it returns.
 fn beside_all_calls(name: &str, sim: Sim, event: impl FnOnce(&Sim, Engine) + Send + 'static) {
     let engine = sim.options().overload_after(Duration::MAX).open("/store").unwrap();
     let over = Arc::new(AtomicBool::new(false));
@@ -171,18 +171,18 @@ fn when_the_last_clone_is_dropped() {
     }
 }
 
-/// A begin is queued behind a sync, the engine is being ended, and only then the sync fails.
+/// A begin is queued behind a sync, the engine begins to end, and only then the sync fails.
 #[test]
 fn what_is_queued_when_the_disk_fails_while_the_engine_ends() {
     for name in ["close", "reopen", "drop"] {
         let Stalled { sim, held, engine } = stalled(|options| options);
-        // A close has nothing to fold, and comes to its end beside the sync.
+        // A close has nothing to fold, so it ends while the sync still runs.
         engine.fold().unwrap();
         held.hold();
         let syncing = engine.begin(&key("syncing"), body("a"));
         held.wait_for_sync();
         let queued = engine.begin(&key("queued"), body("a"));
-        // Of a dropped engine this one knows nothing, and keeps nothing open.
+        // This thread knows nothing of a dropped engine, and keeps none open.
         let other = (name != "drop").then(|| engine.clone());
         let ending = thread::spawn(move || match name {
             "close" => drop(engine.close()),
@@ -190,7 +190,7 @@ fn what_is_queued_when_the_disk_fails_while_the_engine_ends() {
             _ => drop(engine),
         });
         match &other {
-            // Refused at once from the moment on at which the queue is stopped.
+            // Once the queue is stopped, begins are refused at once.
             Some(other) => while other.fold().is_ok() {},
             None => thread::sleep(Duration::from_millis(20)),
         }

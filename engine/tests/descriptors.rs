@@ -1,4 +1,4 @@
-//! Files: few are open, few are there, and a process that may open no more heals by itself.
+//! Few files are open, few exist, and a process that may open no more recovers by itself.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
@@ -26,7 +26,7 @@ fn far_and_near(engine: &Engine) {
             engine.fold().unwrap();
         }
     }
-    // Once more, out of order: each fold has records of many buckets.
+    // The same again, out of order, so that each fold has records of many buckets.
     for number in (0..1000u32).map(|number| number * 7 % 1000) {
         let claim = claim(engine, &format!("again {number}"));
         claim.complete_with(Some(b"x"), Some(ttl_of(number))).wait().unwrap();
@@ -99,9 +99,7 @@ fn a_fold_without_descriptors_is_put_off_and_ends_go_on() {
         for nth in 0..6 {
             let sim = Sim::new();
             let engine = sim.open();
-            complete(&engine, "folded", b"one");
-            engine.fold().unwrap();
-            complete(&engine, "journalled", b"two");
+            fold_one_of_two(&engine);
             let held = claim(&engine, "held");
             sim.disk.inject(Fault::new(Ops::Opening, nth).errno(errno).forever());
             match engine.fold() {
@@ -119,8 +117,7 @@ fn a_fold_without_descriptors_is_put_off_and_ends_go_on() {
             sim.disk.clear_faults();
             begin_until_claimed(&engine, "later").complete(b"x").wait().unwrap();
             engine.fold().unwrap();
-            assert_eq!(replay(&engine, "folded").response(), Some(&b"one"[..]));
-            assert_eq!(replay(&engine, "journalled").response(), Some(&b"two"[..]));
+            both_replay(&engine);
             assert_eq!(replay(&engine, "held").response(), Some(&b"done"[..]));
             assert_eq!(engine.stats().failures, 0);
             engine.close().unwrap();
@@ -129,7 +126,8 @@ fn a_fold_without_descriptors_is_put_off_and_ends_go_on() {
     }
 }
 
-/// A record in a file that is closed: the answer is that the record cannot be read now, never that there is none.
+/// If the file of a record cannot be opened, the answer is that the record cannot be read now, never that there is
+/// none.
 #[test]
 fn a_replay_without_a_descriptor_is_refused_for_now() {
     let sim = Sim::new();
@@ -147,7 +145,7 @@ fn a_replay_without_a_descriptor_is_refused_for_now() {
     assert_eq!(engine.stats().failures, 0);
 }
 
-/// Of the files that a reader has open one makes way for another.
+/// A reader closes one of its files to open another.
 #[test]
 fn open_files_make_way_when_the_host_has_used_the_rest_up() {
     let sim = Sim::new();
@@ -201,7 +199,7 @@ fn a_segment_that_cannot_be_prepared_is_reported_with_its_own_kind() {
         let mut held: Vec<_> = (0..100).map(|n| claim(&engine, &format!("held {n}"))).collect();
         let refuses = Fault::at_kind(OpKind::Create, 0).errno(errno).forever();
         sim.disk.inject(refuses.on_path("journal-"));
-        // A fold recycles nothing while its files cannot be made.
+        // A fold recycles no segment while its files cannot be created.
         sim.disk.inject(
             Fault::at_kind(OpKind::Create, 0).errno(Fault::EMFILE).on_path("run-").forever(),
         );

@@ -1,5 +1,5 @@
-//! What a process that forks may rely on: a child that leaves the engine alone and ends with `_exit`
-//! or `exec` does its parent no harm; as long as it lives, it keeps the store locked.
+//! The promise to a process that forks: a child that does not touch the engine and ends with `_exit` or `exec` does
+//! its parent no harm. While the child lives, it keeps the store locked.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::io::Write;
@@ -80,12 +80,12 @@ fn a_child_that_leaves_the_engine_alone_does_no_harm() {
     let engine = Engine::open(&dir).unwrap();
     let held = claim(&engine, "across");
     Child::fork().end();
-    // Neither unlocked nor stopped by the end of the child.
+    // The end of the child neither unlocks the store nor stops the engine.
     assert!(in_use(&dir));
     held.complete(b"answer").wait().unwrap();
     claim(&engine, "later").complete(b"answer").wait().unwrap();
     engine.fold().unwrap();
-    // So does a child that runs another program: it inherits nothing.
+    // A child that runs another program inherits nothing, and does no harm either.
     assert!(std::process::Command::new("true").status().unwrap().success());
     assert!(in_use(&dir));
     engine.close().unwrap();

@@ -1,5 +1,5 @@
-//! A full disk: new claims are refused, ends go on, nothing acknowledged is lost, and it heals by
-//! itself once there is space.
+//! A full disk: new claims are refused, ends go on, nothing acknowledged is lost, and the engine
+//! recovers by itself once there is space.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
@@ -68,7 +68,8 @@ fn a_full_disk_refuses_claims_and_completes_what_is_claimed() {
     assert_eq!(engine.stats().failures, 0);
 }
 
-/// No space at each operation of a fold on its files, once: made up for, whatever was written by then.
+/// Each operation of a fold on its files finds no space once. A later fold makes up for it, whatever was written by
+/// then.
 #[test]
 fn a_fold_that_found_no_space_once_is_made_up_for() {
     let mut met = 0;
@@ -77,10 +78,8 @@ fn a_fold_that_found_no_space_once_is_made_up_for() {
     for ((kind, nth), files) in cases.flat_map(|case| [(case, RECORDS), (case, RUNS)]) {
         let sim = Sim::new();
         let engine = sim.open();
-        // Of two buckets; of the first there is a file already.
-        complete(&engine, "folded", b"one");
-        engine.fold().unwrap();
-        complete(&engine, "journalled", b"two");
+        // The records are of two buckets. The first has a file already.
+        fold_one_of_two(&engine);
         let held = claim(&engine, "held");
         claim(&engine, "far").complete_with(Some(b"three"), Some(TTL * 4)).wait().unwrap();
         let fault = Fault::at_kind(kind, nth).errno(Fault::ENOSPC).partial(4096).drop_dirty();
@@ -98,15 +97,14 @@ fn a_fold_that_found_no_space_once_is_made_up_for() {
         engine.fold().unwrap();
         begin_until_claimed(&engine, "later");
         assert_eq!(engine.stats().failures, 0);
-        // Twice: what is durable, and what recovery made of it.
+        // Twice: first the durable bytes, then those that recovery left.
         let mut sim = sim;
         for _ in 0..2 {
             let image = sim.disk.crash(CrashMode::LoseAllUnsynced);
             sim = sim.on(image);
             let engine = sim.open();
-            for (name, response) in [("folded", "one"), ("journalled", "two"), ("far", "three")] {
-                assert_eq!(replay(&engine, name).response(), Some(response.as_bytes()));
-            }
+            both_replay(&engine);
+            assert_eq!(replay(&engine, "far").response(), Some(&b"three"[..]));
             assert_eq!(replay(&engine, "held").response(), Some(&b"four"[..]));
             engine.fold().unwrap();
         }
@@ -114,7 +112,7 @@ fn a_fold_that_found_no_space_once_is_made_up_for() {
     assert!(met >= 12, "{met}");
 }
 
-/// A file that was made although it was said that there is no space.
+/// The file exists although its creation reported that there is no space.
 #[test]
 fn a_file_that_is_there_already_does_no_harm() {
     for files in [RECORDS, RUNS] {
@@ -165,13 +163,13 @@ fn without_space_to_fold_only_claims_are_refused() {
     assert_eq!(begin_error(&engine, "new").kind(), ErrorKind::StoreFull);
     held.checkpoint(b"half").wait().unwrap();
     held.complete(b"done").wait().unwrap();
-    // Those who wait for a fold are told, each time.
+    // Every caller that waits for a fold is told each time.
     assert_eq!(engine.fold().unwrap_err().kind(), ErrorKind::StoreFull);
     assert_eq!(engine.backup_to("/copy").unwrap_err().kind(), ErrorKind::StoreFull);
     engine.sweep().unwrap();
     journalled_replay(&engine);
     assert_eq!(engine.stats().failures, 0);
-    // What the fold took is given back.
+    // The fold gave back the space that it took.
     assert_eq!(record_bytes(&sim), [4096]);
 
     sim.disk.clear_faults();
@@ -212,7 +210,7 @@ fn ends_use_the_room_of_the_journal() {
     assert_eq!(engine.stats().failures, 0);
 }
 
-/// Begins that wait for memory wait for a fold: without space they are not left to wait.
+/// Begins that wait for memory wait for a fold. When the fold finds no space, they are answered.
 #[test]
 fn begins_that_wait_for_a_fold_are_told_that_it_found_no_space() {
     let forever = Duration::from_secs(3600);
@@ -275,7 +273,7 @@ fn without_space_to_fold_a_crash_loses_nothing() {
     }
 }
 
-/// What a sweep gives back is what the fold needs.
+/// The fold needs the space that a sweep gives back.
 #[test]
 fn expired_records_make_space_for_a_fold() {
     let sim = Sim::new();

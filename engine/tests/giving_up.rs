@@ -1,4 +1,4 @@
-//! Begins that wait for an owner and whose caller does not wait any more.
+//! Begins that wait for an owner, and whose callers stop waiting.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
@@ -14,7 +14,7 @@ use common::stalled::*;
 use common::*;
 use oncekey::{Begin, ErrorKind, Pending};
 
-/// No time passes and no owner ends: only the drop makes room.
+/// No time passes and no owner ends, so only the drop makes room.
 #[test]
 fn a_waiting_begin_that_is_dropped_makes_room_at_once() {
     let Stalled { engine, .. } = stalled(|options| options.max_waiters(1));
@@ -32,14 +32,14 @@ fn a_waiting_begin_that_is_dropped_makes_room_at_once() {
         drop(pending);
         assert_eq!(engine.stats().waiters, 0);
     }
-    // Another takes the place, and it alone is answered.
+    // Another begin takes the place, and is the only one answered.
     let last = unanswered(wait("k"));
     owner.abort().wait().unwrap();
     let Begin::Claimed(claim) = last.wait().unwrap() else { panic!("the key is free") };
     assert_eq!(engine.stats().claimed, 2);
     claim.complete(b"x").wait().unwrap();
     assert_eq!(engine.stats().waiters, 0);
-    // After its engine is gone there is nothing to leave.
+    // A drop after its engine is gone has no queue to leave.
     let _owner = common::claim(&engine, "held");
     let outlived = unanswered(wait("held"));
     drop(engine);
@@ -62,8 +62,8 @@ fn those_who_wait_beside_a_dropped_begin_are_answered_in_their_order() {
     assert_eq!(engine.stats().claimed, 2);
 }
 
-/// Dropped while the disk is making its claim durable, it waits for no owner any more: the claim is
-/// given back.
+/// A begin that is dropped while the disk makes its claim durable no longer waits for an owner. The
+/// engine gives the claim back.
 #[test]
 fn a_waiting_begin_that_is_dropped_while_it_is_promoted_leaves_the_key_free() {
     let Stalled { held, engine, .. } = stalled(|options| options.max_waiters(1));
@@ -142,7 +142,7 @@ fn waits_that_are_dropped_at_any_moment_lose_neither_room_nor_keys() {
         }
         giving_up.store(false, Ordering::Relaxed);
     });
-    // The last that was dropped may still be on its way to the disk and back.
+    // The claim of the last dropped begin may still be on its way to the disk and back.
     let last = engine.begin_waiting(&key("k"), body("a"), Duration::from_secs(3600));
     let Begin::Claimed(last) = last.wait().unwrap() else { panic!("the key is free") };
     last.abort().wait().unwrap();

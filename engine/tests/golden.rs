@@ -59,7 +59,7 @@ fn a_store_of_format_1_is_read() {
     if std::env::var_os("ONCEKEY_WRITE_GOLDEN").is_some() {
         let engine = open(&scratch);
         write(&engine);
-        // As after kill -9: copied while the engine holds it.
+        // Copied while the engine holds it, the store is as after kill -9.
         fs::remove_dir_all(fixture(1)).ok();
         copy(&scratch, &fixture(1));
         drop(engine);

@@ -1,10 +1,11 @@
-//! Crash images: one run of a workload, and the power gone at every so manyth operation of the
-//! disk. The engine is stepped, so that it is known what each image interrupts: a group, a fold, a
-//! merge, a sweep, a segment that is prepared or recycled. Every image is opened, often while the
-//! power goes again, and must hold what was acknowledged.
+//! Crash images: during one run of a workload an image of the disk is taken at every nth operation,
+//! as if the power failed there. The engine is stepped, so that the test knows which work each
+//! image interrupts: a group, a fold, a merge, a sweep, a segment that is prepared or recycled.
+//! Every image is opened, often while the power fails again, and must hold every acknowledged
+//! change.
 //!
 //! `ONCEKEY_SEEDS=0..3300 cargo test --release -p oncekey --test images -- --nocapture` runs the
-//! campaign and says how many images there were.
+//! campaign and prints the number of images.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
@@ -37,7 +38,7 @@ fn start(sim: &Sim, stepper: &Stepper) -> oncekey::Result<Engine> {
     options.segment_bytes(80 << 10).stepper(stepper).open("/store")
 }
 
-/// What was acknowledged while images had one mark, and may have been.
+/// The acknowledged changes while images had one mark, and those that may have happened.
 struct Moment {
     before: Model,
     after: Model,
@@ -52,7 +53,7 @@ enum At {
 
 const DUTIES: [Duty; 5] = [Duty::Prepare, Duty::Fold, Duty::Load, Duty::Merge, Duty::Sweep];
 
-/// What was so when an image was taken, as its mark.
+/// The state of the run when an image was taken, kept as the mark of the image.
 #[derive(Clone, Copy)]
 struct Mark {
     moment: usize,
@@ -79,7 +80,7 @@ impl Mark {
     }
 }
 
-/// Marks images as soon as something is otherwise. Woken when an answer is given.
+/// Marks images anew as soon as the state changes. It is woken when an answer is given.
 struct Marker {
     disk: SimDisk,
     mark: Mutex<Mark>,
@@ -109,13 +110,13 @@ struct Run {
     after: Model,
     claims: Vec<(u8, u64, Claim)>,
     moments: Vec<Moment>,
-    /// Time stands still mostly, so that the runs of one bucket become many and are merged.
+    /// Time mostly stands still, so that one bucket gets many runs, which are merged.
     still: bool,
     /// Milliseconds since a change was acknowledged. The TTL of an orphan counts from the last time
     /// that the store holds, which only changes bring there in this test.
     idle: u64,
-    /// For this number of rounds only the committer does one: segments fill between a fold's beginning
-    /// and its end.
+    /// For this number of rounds only the committer works, so that segments fill between the beginning and the end of
+    /// a fold.
     alone: u64,
 }
 
@@ -124,7 +125,8 @@ impl Run {
         let (sim, stepper) = (Sim::new(), Stepper::new(seed));
         let mut random = Random::new(seed);
         let engine = start(&sim, &stepper).unwrap();
-        // Everywhere, over many seeds; and not so many of a run that runs do not differ.
+        // Over many seeds every operation is met; one run has few images, so that there are many
+        // different runs.
         let every = 1 + random.below(8);
         sim.disk.start_images(every, random.below(every));
         let mark = Mutex::new(Mark { moment: 0, at: At::Group, answered: false });
@@ -162,14 +164,14 @@ impl Run {
         self.moments.push(Moment { before, after });
     }
 
-    /// Lets the engine work until it has answered, and what was asked for is acknowledged.
+    /// Lets the engine work until it has answered and the change is acknowledged.
     fn ask<T, E: From<oncekey::Error>>(&mut self, mut pending: Pending<T, E>) -> Result<T, E> {
         self.marker.set(|mark| mark.answered = false);
         let waker = Waker::from(self.marker.clone());
         loop {
             let mut context = Context::from_waker(&waker);
             if let Poll::Ready(answer) = Pin::new(&mut pending).poll(&mut context) {
-                // An error is a refusal here: nothing else fails, and it did not happen.
+                // An error is a refusal here, since nothing else fails: the change did not happen.
                 match &answer {
                     Ok(_) => self.model = self.after.clone(),
                     Err(_) => self.after = self.model.clone(),
@@ -260,7 +262,8 @@ impl Run {
     }
 }
 
-/// How many images interrupted what; how many were opened while the power went again.
+/// The number of images by the work that they interrupted, and of those that were opened while the
+/// power failed again.
 #[derive(Debug, Default)]
 struct Count {
     images: u64,
@@ -281,31 +284,21 @@ fn found(engine: &Engine, key: u8) -> String {
     }
 }
 
-fn expected(model: &Model, key: u8) -> String {
-    let mut probe = model.clone();
-    probe.restart(probe.now);
-    match probe.begin(key, 0) {
-        Begun::Claimed(_) => "absent".into(),
-        Begun::Orphaned(token) => format!("orphan {}", probe.take_over(key, token).unwrap().1 - 1),
-        Begun::Replay(response) => format!("completed {}", response.unwrap()),
-        other => panic!("the model holds {other:?} after a restart"),
-    }
-}
-
 fn check(moment: &Moment, mark: Mark, image: &SimDisk, random: &mut Random, count: &mut Count) {
     let now = moment.before.now;
     let right: &[&Model] = match mark.answered {
         true => &[&moment.after],
         false => &[&moment.before, &moment.after],
     };
-    let right: Vec<Vec<_>> =
-        (right.iter()).map(|model| (0..KEYS).map(|key| expected(model, key)).collect()).collect();
+    let right: Vec<Vec<_>> = (right.iter())
+        .map(|model| (0..KEYS).map(|key| after_restart(model, key)).collect())
+        .collect();
     let look = |engine: &Engine| (0..KEYS).map(|key| found(engine, key)).collect::<Vec<_>>();
     let is_right = |told: &Vec<String>| {
         assert!(right.contains(told), "{:?}: {told:?}, expected one of {right:?}", mark.at);
     };
     if random.below(4) == 0 {
-        // Killed and opened: what is told then has to survive a power loss, too.
+        // The image of a kill is opened. Its answers must survive a power loss, too.
         let killed = image.crash(CrashMode::ProcessKill);
         let stepper = Stepper::new(0);
         let engine = open(&killed, now, &stepper).unwrap();
@@ -318,7 +311,7 @@ fn check(moment: &Moment, mark: Mark, image: &SimDisk, random: &mut Random, coun
     }
     let mut image = image.crash(CrashMode::PowerLoss { seed: random.below(u64::MAX) });
     for _ in 0..random.below(4).saturating_sub(1) {
-        // The power goes again during recovery, and what it was about.
+        // The power fails again during recovery and the work that recovery resumes.
         image.power_off_at(random.below(40));
         let stepper = Stepper::new(0);
         let opened = open(&image, now, &stepper);

@@ -1,11 +1,15 @@
-//! The note of the owner counts while the owner holds the store; an open may wait for that to end.
+//! The note of an owner counts while the owner holds the store. An open may wait until the owner
+//! lets go.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod common;
+
 use std::io::Read;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use common::this_test;
 use oncekey::{Clock, Engine, ErrorKind, Options, OsClock, owner};
 
 #[test]
@@ -54,7 +58,7 @@ fn an_open_engine_may_replace_its_note_until_it_is_closed() {
     let clone = engine.clone();
     engine.close().unwrap();
     assert_eq!(std::fs::read(store.join("LOCK")).unwrap(), b"");
-    // The directory may be another engine's by now.
+    // The directory may belong to another engine by now.
     let next = Options::new().owner_note("next").open(&store).unwrap();
     assert_eq!(clone.set_owner_note("late").unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(owner(&store).as_deref(), Some(&b"next"[..]));
@@ -99,12 +103,8 @@ fn child() {
 fn the_note_of_a_killed_owner_is_none_and_is_no_hindrance() {
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().join("store");
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["child", "--exact", "--ignored", "--nocapture"])
-        .env("ONCEKEY_OWNED", &store)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        this_test("child").env("ONCEKEY_OWNED", &store).stdout(Stdio::piped()).spawn().unwrap();
     let (mut said, mut byte) = (Vec::new(), [0]);
     let mut from = child.stdout.take().unwrap();
     while !said.ends_with(b"open\n") {
@@ -117,7 +117,7 @@ fn the_note_of_a_killed_owner_is_none_and_is_no_hindrance() {
     child.wait().unwrap();
     assert_eq!(std::fs::read(store.join("LOCK")).unwrap(), b"child");
     assert_eq!(owner(&store), None);
-    // The next owner has no note: the one that is left is not taken for its own.
+    // The next owner has no note. The note that is left is not taken for its own.
     let engine = Engine::open(&store).unwrap();
     assert_eq!(owner(&store), None);
     drop(engine);

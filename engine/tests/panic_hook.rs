@@ -1,12 +1,11 @@
-//! redb panics on damaged pages. The engine makes an error of that, of which the panic hook of the host
-//! hears nothing; the host's own panics it hears as before. A process has one hook: a child of its own
-//! for each case.
+//! redb panics on damaged pages. The engine turns such a panic into an error, and the panic hook of the host is not
+//! called; for the host's own panics it is called as before. A process has one hook, so each case runs in a child of
+//! its own.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
 
 use std::panic;
-use std::process::Command;
 
 use common::*;
 use oncekey_testing::{Fault, OpKind, Ops};
@@ -15,18 +14,13 @@ const CHILD: &str = "ONCEKEY_PANIC_HOOK_CHILD";
 
 /// The standard error of this test, run again as `case`.
 fn stderr_of(test: &str, case: &str) -> String {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args([test, "--exact", "--nocapture"])
-        .env(CHILD, case)
-        .env("RUST_BACKTRACE", "1")
-        .output()
-        .unwrap();
+    let output = this_test(test).env(CHILD, case).env("RUST_BACKTRACE", "1").output().unwrap();
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{case}: {stderr}");
     stderr
 }
 
-/// Panics under redb, in an open, a lookup and a fold, until each was met with an error.
+/// Makes redb panic in opens, lookups and folds, until each has met an error.
 fn panics_under_redb() {
     let mut errors = 0;
     for nth in 0..6 {

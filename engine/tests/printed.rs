@@ -9,7 +9,7 @@ use common::{Sim, checkpoint};
 use oncekey::{Begin, Engine, Fingerprint, FingerprintedHeaders, HttpRequest, Key, Lookup};
 use oncekey_testing::{Fault, OpKind};
 
-/// In all that must not be printed.
+/// A part of every value that must not be printed.
 const MARK: &str = "PRIVATE";
 
 fn hidden(what: &str) -> Vec<u8> {
@@ -66,7 +66,7 @@ fn requests_and_keys_are_printed_by_their_lengths() {
         [&value[..]].into_iter()
     });
     prints_nothing(&of_http);
-    // A digest without a key tells a short value to the one who tries all of them.
+    // A digest without a key reveals a short value to a reader who tries all of them.
     let digest = format!("{:?}", Fingerprint::builder().part("pin", "1234").finish());
     assert_eq!(digest, r#"Fingerprint(["pin"])"#);
 }

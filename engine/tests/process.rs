@@ -1,5 +1,5 @@
-//! Real processes on a real filesystem: a child under load is killed with -9 again and again, and
-//! what it was told before each kill must fit what its successor finds; and disks that are full,
+//! Real processes on a real filesystem. A child under load is killed with -9 again and again, and
+//! its successor must find what the child was told before each kill. And disks that are full,
 //! read-only or forbidden.
 //!
 //! `ONCEKEY_SEEDS=0..1000 cargo test --release -p oncekey --test process` kills a thousand times.
@@ -22,7 +22,7 @@ use oncekey_testing::{Answer, Call, CallId, History};
 
 const KEYS: u8 = 12;
 const THREADS: u64 = 4;
-/// A day: longer than any of this takes, so that nothing expires.
+/// A day, longer than any of these tests takes, so that nothing expires.
 const DAY_MS: u64 = 86_400_000;
 
 fn options() -> Options {
@@ -34,7 +34,7 @@ fn options() -> Options {
         .recent_bytes(64 << 10)
 }
 
-/// A directory that goes when the test ends well.
+/// A directory that is removed when the test ends well.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -56,8 +56,8 @@ impl Drop for Scratch {
     }
 }
 
-/// Tells the parent: one line, one write, so that lines of threads do not mix and their order is
-/// the order of what they tell of.
+/// Reports to the parent with one write for each line, so that lines of threads do not mix and have
+/// the order of their events.
 struct Pipe {
     calls: AtomicUsize,
 }
@@ -175,14 +175,9 @@ fn work_until_killed(dir: &Path, seed: u64) {
     });
 }
 
-/// Kills a child after a number of lines; gives what it told, read to the end of the pipe.
+/// Kills a child after a number of lines. Returns its lines, read to the end of the pipe.
 fn killed_child(dir: &Path, seed: u64, after: u64) -> Vec<String> {
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "a_process_killed_at_any_moment_loses_nothing_it_was_told",
-            "--nocapture",
-        ])
+    let mut child = this_test("a_process_killed_at_any_moment_loses_nothing_it_was_told")
         .env("ONCEKEY_TEST_CHILD", dir)
         .env("ONCEKEY_TEST_SEED", seed.to_string())
         .stdout(Stdio::piped())
@@ -256,7 +251,7 @@ impl Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        // A child that another test starts holds what is open here until it runs its program.
+        // A child of another test holds the files that are open here until it runs its program.
         let unmounted = (0..1000).any(|_| {
             let umount = Command::new("umount").arg(&self.0).stderr(Stdio::null()).status();
             let unmounted = umount.is_ok_and(|status| status.success());
@@ -269,7 +264,8 @@ impl Drop for Mount {
     }
 }
 
-/// Completes until it is refused; how many were acknowledged, and how it was refused.
+/// Completes keys until one is refused. Returns the number of acknowledged keys, and the kind of
+/// the refusal.
 fn fill(engine: &Engine) -> (usize, ErrorKind) {
     for acknowledged in 0..10_000 {
         let name = format!("key {acknowledged}");
@@ -333,7 +329,8 @@ fn a_full_filesystem_refuses_claims_and_keeps_what_was_acknowledged() {
     assert!(expected.contains(&full), "{full:?}");
     assert!(acknowledged > 50, "{acknowledged}");
     drop(engine);
-    // Still full: it may refuse to open or to answer, but what it answers is right.
+    // The disk is still full. The engine may refuse to open or to answer, but every answer is
+    // right.
     match options().open(&dir) {
         Ok(engine) => (0..acknowledged).for_each(|number| {
             match engine.begin(&key(format!("key {number}")), body("a")).wait() {

@@ -44,7 +44,7 @@ fn killed(dir: &Path) {
     drop(claim(&engine, "orphan"));
     let other = claim(&engine, "held");
     other.checkpoint(b"most").wait().unwrap();
-    // As it lies while the process lives, which is as it lies when the process is killed.
+    // The files of a running process are the same as those that a kill leaves.
     std::fs::create_dir(dir.join("store")).unwrap();
     for entry in std::fs::read_dir(&store).unwrap() {
         let path = entry.unwrap().path();
@@ -104,7 +104,7 @@ fn a_reader_shows_everything_and_changes_nothing() {
     assert!(matches!(begin, Begin::Replay(_)));
 }
 
-/// A copy of a store may lack it: it means nothing.
+/// A copy of a store may lack `LOCK`, whose bytes mean nothing.
 #[test]
 fn a_store_without_its_lock_file_is_read_and_gets_none() {
     let dir = tempfile::tempdir().unwrap();

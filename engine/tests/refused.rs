@@ -1,5 +1,5 @@
-//! Refused opens: whatever was done to the files of a store, an open that is refused changes none of
-//! them but `LOCK`, and once the damage is undone everything that was acknowledged is there.
+//! Refused opens: whatever the damage to a store, a refused open changes no file but `LOCK`. Once the damage is
+//! undone, everything that was acknowledged is there.
 //!
 //! `ONCEKEY_SEEDS=0..10000 cargo test --release -p oncekey --test refused` runs the campaign.
 #![allow(missing_docs, clippy::unwrap_used)]
@@ -14,7 +14,7 @@ use common::*;
 use oncekey::{Error, ErrorKind};
 use oncekey_testing::{CrashMode, Fault, OpKind, SimDisk};
 
-/// Every file with its bytes, but for the lock, whose file says nothing.
+/// Every file with its bytes, except for `LOCK`, whose bytes mean nothing.
 type Files = BTreeMap<PathBuf, Vec<u8>>;
 
 fn files(disk: &SimDisk) -> Files {
@@ -35,16 +35,16 @@ fn path(name: &str) -> PathBuf {
     Path::new("/store").join(name)
 }
 
-/// A store at several moments of its life, the last one its present.
+/// A store at several moments of its life. The last one is the present.
 struct Life {
     sim: Sim,
     moments: Vec<Files>,
-    /// How many keys were completed by then.
+    /// The number of keys completed by then.
     completed: Vec<usize>,
 }
 
 impl Life {
-    /// Each moment has a fold, and changes behind it.
+    /// Each moment comes after a fold and some changes behind it.
     fn new(moments: usize, seed: u64) -> Self {
         let mut random = Random::new(seed);
         let sim = Sim::new();
@@ -94,8 +94,8 @@ struct Damaged<'a> {
 }
 
 impl Damaged<'_> {
-    /// Opens. Refused: nothing changed, and everything is there once the damage is undone.
-    /// Opened: everything is there now.
+    /// Opens the store. If the open is refused, nothing changed, and everything is there once the
+    /// damage is undone. If it succeeds, everything is there now.
     fn open(&self) -> Option<Error> {
         let before = files(&self.sim.disk);
         match self.sim.options().open("/store") {
@@ -190,7 +190,7 @@ fn a_record_file_from_behind_the_end_of_the_journal_is_refused_by_its_name() {
 fn a_bit_of_redbs_header_that_flips_loses_nothing() {
     let life = Life::new(4, 4);
     for bit in 0..320 * 8 {
-        // Each byte, and all bits of those that say which slot is read.
+        // One bit of each byte, and all bits of the bytes that select the slot.
         if bit % 8 != bit / 8 % 8 && bit / 8 != 9 {
             continue;
         }
@@ -220,7 +220,7 @@ fn a_store_file_that_is_truncated_or_of_another_store_is_refused() {
     }
 }
 
-/// Creation would begin a new store in its place otherwise.
+/// Otherwise creation would begin a new store in its place.
 #[test]
 fn a_missing_store_file_is_refused_whatever_else_is_left() {
     let life = Life::new(3, 7);
@@ -230,7 +230,7 @@ fn a_missing_store_file_is_refused_whatever_else_is_left() {
         });
         damaged.refused(CORRUPTED);
     }
-    // Segments of which the first group rotted, and one that only stood ready.
+    // Segments whose first group rotted, and one that only stood ready.
     let damaged = life.damaged(|files| {
         files.retain(|path, _| path.to_string_lossy().contains("journal-0000"));
         files.get_mut(&path("journal-0000.seg")).unwrap()[4096..8192].fill(0);
@@ -289,7 +289,7 @@ fn a_current_segment_of_a_minute_before_is_refused() {
     for number in 0..48 {
         complete(&engine, &format!("new {number}"), b"x");
     }
-    // What each sweep interval brings.
+    // Each sweep interval does this.
     engine.sweep().unwrap();
     std::mem::forget(engine);
     let sim = sim.on(sim.disk.crash(CrashMode::ProcessKill));
@@ -372,7 +372,7 @@ const DAMAGE: [ErrorKind; 6] = [
     ErrorKind::StoreNewerFormat,
 ];
 
-/// One of the things that hands and scripts do to the files of a store.
+/// One of the changes that people and scripts make to the files of a store.
 fn damage(files: &mut Files, life: &Life, other: &Life, random: &mut Random) {
     let names: Vec<_> = files.keys().cloned().collect();
     if names.is_empty() {
@@ -417,8 +417,8 @@ fn damage(files: &mut Files, life: &Life, other: &Life, random: &mut Random) {
     }
 }
 
-/// Records rot without a refusal, and a journal loses its end without one: only what is refused is
-/// judged here, the rest by `rot`.
+/// An open does not refuse rotten records, or a journal that lost its end. Those are the subject of
+/// `rot`; this test judges refused opens alone.
 #[test]
 fn whatever_is_refused_is_untouched_and_opens_once_the_damage_is_undone() {
     let mut refused = 0;

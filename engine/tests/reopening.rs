@@ -11,7 +11,7 @@ use common::*;
 use oncekey::{Begin, Claim, Engine, Error, ErrorKind, Orphan};
 use oncekey_testing::{Fault, OpKind, Ops};
 
-/// What a call may need: handles of an epoch before.
+/// The handles that calls need, all of an earlier epoch.
 struct Handles {
     claim: Option<Claim>,
     orphan: Option<Orphan>,
@@ -19,7 +19,7 @@ struct Handles {
 
 type Call = fn(&Engine, &mut Handles) -> Result<(), Error>;
 
-/// Every call that can fail, and whether it must: what memory knows may be answered from it.
+/// Every call that can fail, and whether it must. A call that memory can answer may succeed.
 const CALLS: [(&str, bool, Call); 18] = [
     ("begin, a new key", true, |engine, _| engine.begin(&key("new"), body("a")).wait().map(drop)),
     ("begin, folded", false, |engine, _| engine.begin(&key("folded"), body("a")).wait().map(drop)),
@@ -67,7 +67,7 @@ fn given_back<T, H>(
     Err(error)
 }
 
-/// An engine whose memory holds as little as can be, and the handles of each kind.
+/// An engine whose memory holds as little as possible, and handles of each kind.
 fn prepared(sim: &Sim) -> (Engine, Handles) {
     let engine = sim.options().cache_bytes(0).open("/store").unwrap();
     complete(&engine, "folded", b"x");
@@ -150,7 +150,7 @@ fn a_close_after_a_failed_reopening_is_a_close() {
     replay(&sim.open(), "recent");
 }
 
-/// They wait for an owner when the reopening begins, or come while it is under way.
+/// Begins that wait for an owner when the reopening begins, or that come during it.
 #[test]
 fn calls_that_wait_while_a_reopening_fails_are_told_unavailable() {
     let sim = Sim::new();
@@ -180,7 +180,7 @@ fn calls_that_wait_while_a_reopening_fails_are_told_unavailable() {
     ];
     drop(told);
     sim.disk.inject(Fault::at_kind(OpKind::Read, 0).on_path("store.redb").forever());
-    // The store file may be read, and fail, before that.
+    // The read of the store file may fail before that.
     while engine.reopen().is_ok() {}
     callers.into_iter().for_each(|caller| caller.join().unwrap());
     for (name, error) in answers {

@@ -7,7 +7,7 @@ use common::*;
 use oncekey::{Begin, Engine, ErrorKind, Lookup};
 use oncekey_testing::{Fault, OpKind};
 
-/// One of eight is kept.
+/// The cache keeps one of eight.
 const OFTEN: usize = 64;
 
 fn replay_often(engine: &Engine, name: &str, response: &[u8]) {

@@ -1,4 +1,5 @@
-//! The one-call form: what it executes, what it answers, and what a panic or a drop leaves behind.
+//! The one-call form `run`: when it executes the work, its answers, and the state after a panic or
+//! a drop.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
@@ -81,7 +82,7 @@ fn a_run_that_is_dropped_in_its_work_leaves_an_orphan() {
 fn a_run_that_is_dropped_before_its_work_leaves_the_key_free() {
     let engine = Sim::new().open();
     let runs = Cell::new(0);
-    // Never polled: nothing was asked for.
+    // A future that is never polled asks for nothing.
     drop(engine.run(&key("never"), body("a"), async { "" }));
     assert!(matches!(run(&engine, "never", "a", &runs), Run::Executed(_)));
     for n in 0..50 {
@@ -96,7 +97,7 @@ fn a_run_that_is_dropped_before_its_work_leaves_the_key_free() {
             running.as_mut().poll(&mut Context::from_waker(Waker::noop()))
         };
         assert!(matches!(answered, Poll::Pending | Poll::Ready(Ok(Run::Executed(_)))));
-        // The abort of the claim and this run may meet: then it is told to come again.
+        // The abort of the claim may still be under way. Then this run is told to come again.
         let second = loop {
             match run(&engine, &format!("k-{n}"), "a", &runs) {
                 Run::Locked(_) => std::thread::yield_now(),
@@ -105,7 +106,7 @@ fn a_run_that_is_dropped_before_its_work_leaves_the_key_free() {
         };
         match second {
             Run::Executed(_) => assert!(!started.get()),
-            // The work ran in that poll, and its record was under way at least.
+            // The work ran in that poll, and at least its record is under way.
             Run::Replay(_) => assert!(started.get()),
             other => panic!("{other:?}"),
         }
@@ -117,7 +118,7 @@ fn a_response_that_was_not_recorded_comes_back_with_its_claim() {
     let sim = Sim::new();
     let engine = sim.open();
     let work = async {
-        // Begun durably; the end of the operation is not.
+        // The begin is durable, the end of the operation is not.
         sim.disk.inject(Fault::at_kind(OpKind::Sync, 0).errno(Fault::EIO));
         "response"
     };

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use common::{Random, Seed, Sim, claim, complete, key, orphan, seeds};
 use oncekey::{Engine, ErrorKind, Listed, Lookup};
 
-/// What a lookup is, in a word, with the response of a completed one.
+/// The lookup in a word, with the response if it is completed.
 fn word(lookup: &Lookup) -> String {
     match lookup {
         Lookup::Absent => "absent".to_owned(),
@@ -57,7 +57,7 @@ fn walk_engine(engine: &Engine, limit: usize) -> BTreeMap<String, String> {
     walk(limit, |after, limit| engine.scan(after, limit))
 }
 
-/// Random histories: what the walk meets is what `get` says of each key.
+/// Random histories: the walk and `get` agree on each key.
 #[test]
 fn a_walk_agrees_with_every_look_up() {
     for seed in seeds(0..12) {
@@ -93,7 +93,7 @@ fn a_walk_agrees_with_every_look_up() {
                 _ => {}
             }
         }
-        // The end of a claim that was dropped is on its way: this one comes behind it.
+        // The end of a dropped claim may be on its way. This begin comes behind it.
         complete(&engine, "last", b"last");
         names.push("last".to_owned());
         let state = |name: &String| (name.clone(), word(&engine.get(&key(name)).unwrap()));
@@ -104,7 +104,7 @@ fn a_walk_agrees_with_every_look_up() {
         }
         engine.fold().unwrap();
         assert_same(&walk_engine(&engine, 13), &expected);
-        // A reader sees the same. Who was in flight is in flight, without an owner.
+        // A reader sees the same. A key that was in flight still is, without an owner.
         let expected = walk_engine(&engine, 100);
         engine.close().unwrap();
         held.clear();
@@ -126,7 +126,7 @@ fn a_page_of_long_responses_is_short() {
     let (page, next) = engine.scan(None, 12).unwrap();
     assert!(page.len() < 8 && next.is_some(), "{} of 12 MiB at once", page.len());
     assert_eq!(walk_engine(&engine, 12).len(), 12);
-    // Newer ones that lie behind the end of a short page belong to the next.
+    // Newer records behind the end of a short page belong to the next page.
     for number in 0..50 {
         complete(&engine, &format!("r{number}"), b"recent");
     }

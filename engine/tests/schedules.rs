@@ -1,5 +1,5 @@
-//! The whole engine, committer and folder included, under schedules that shuttle chooses. A seed
-//! decides everything: what threads do and how they are interleaved, where the disk fails.
+//! The whole engine, committer and folder included, under schedules that shuttle chooses. The seed
+//! decides the work of the threads, their interleaving, and where the disk fails.
 //!
 //! `RUSTFLAGS="--cfg oncekey_shuttle" ONCEKEY_SEEDS=0..100000 cargo test -p oncekey --test schedules`
 //! runs the campaign. Shuttle itself notices when all threads sleep.
@@ -74,7 +74,7 @@ fn what_threads_are_told_has_an_order_that_the_model_allows() {
             }
             history.restart(0);
         }
-        // What a claim that is dropped now would write is not told to the history.
+        // A claim that is dropped now would write a change that the history does not know.
         if let Err(violation) = history.check(TTL.as_millis() as u64) {
             panic!("{violation:?}");
         }
@@ -88,7 +88,7 @@ struct Known {
     claims: Vec<oncekey::Token>,
 }
 
-/// Begins, waits or loses patience, and ends what it gets in every way.
+/// Begins, waits or gives up waiting, and ends its claims in every way.
 struct Impatient {
     engine: Engine,
     random: Random,

@@ -1,4 +1,5 @@
-//! What callers see: the suite that every backend passes, and what an embedded store adds to it.
+//! The answers to callers: the suite that every backend passes, and tests of the embedded store
+//! alone.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
@@ -123,8 +124,8 @@ fn the_bytes_of_open_records_are_bounded() {
     claim(&engine, "new").checkpoint(&[1; 1024]).wait().unwrap();
 }
 
-/// 300 checkpoints of 64 KiB, of orphans and of claims that go on, are 19 MiB on disk, and in memory
-/// only what is asked for.
+/// 300 checkpoints of 64 KiB, of orphans and of claims that go on, take 19 MiB on disk. Only those that are asked for
+/// are in memory.
 #[test]
 fn checkpoints_stay_on_disk_until_they_are_asked_for() {
     const COUNT: usize = 300;
@@ -147,7 +148,7 @@ fn checkpoints_stay_on_disk_until_they_are_asked_for() {
     for (number, claim) in &held {
         assert_eq!(checkpoint(claim.last_checkpoint()), bytes_of(*number));
     }
-    // What becomes of a claim has the record of the claim in it.
+    // Every later state of a claim contains the record of the claim.
     for (_, claim) in held.drain(..COUNT / 3) {
         drop(claim);
     }

@@ -1,4 +1,4 @@
-//! The feature `serde`: what the public values look like, and that they come back.
+//! The feature `serde`: the form of the public values, and that they can be read back.
 #![cfg(feature = "serde")]
 #![allow(missing_docs, clippy::unwrap_used)]
 
@@ -47,10 +47,10 @@ fn options_are_a_section_of_a_settings_file() {
     let set = set.unwrap();
     assert_eq!(written(&set), written(&expected));
     assert_eq!(written(&set)["ttl"], 3600);
-    // All of it comes back, the longest time too.
+    // Every value can be read back, the longest time, too.
     let all = expected.max_clock_gap(Duration::MAX);
     assert_eq!(written(&options(written(&all)).unwrap()), written(&all));
-    // An empty section is the defaults, whose disk and clock are the real ones.
+    // An empty section means the defaults, with the real disk and clock.
     assert_eq!(written(&options(json!({})).unwrap()), written(&Options::new()));
     for (wrong, named) in [
         (json!({"tll": 1}), "tll"),
@@ -60,7 +60,7 @@ fn options_are_a_section_of_a_settings_file() {
         let error = options(wrong.clone()).unwrap_err().to_string();
         assert!(error.contains(named) || error.contains("untagged"), "{wrong}: {error}");
     }
-    // Bounds are checked at open, as ever.
+    // Bounds are checked at open, as always.
     let refused = options(json!({"max_orphans": 0})).unwrap();
     let refused = refused.disk(std::sync::Arc::new(sim.disk)).open("/store").unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);

@@ -27,7 +27,7 @@ fn a_new_store_takes_less_than_8_mb_with_all_its_segments() {
     let engine = Engine::open(&store).unwrap();
     complete(&engine, "first", b"response");
     engine.fold().unwrap();
-    // The fold worker has prepared what it prepares ahead before it sweeps.
+    // The fold worker prepares segments ahead before it sweeps, so they are ready now.
     engine.sweep().unwrap();
     let bytes = taken(&store);
     println!("{bytes} bytes");
@@ -41,8 +41,8 @@ fn growing(sim: &Sim) -> Options {
     sim.options().max_response(100 << 10).segment_bytes(8 * MIB).recent_bytes(256 << 10)
 }
 
-/// The lengths of the segments, none of which is being filled: the fold worker has prepared the
-/// segments that it prepares ahead before it sweeps.
+/// The lengths of the segments, while none is being prepared: the fold worker prepares segments
+/// ahead before it sweeps.
 fn sizes(engine: &Engine, sim: &Sim) -> BTreeSet<u64> {
     engine.sweep().unwrap();
     let files = sim.disk.files().into_iter();
@@ -95,7 +95,7 @@ fn segments_grow_as_they_are_filled_and_are_recovered_whatever_their_sizes() {
     }
     assert_eq!((seen.first(), seen.last()), (Some(&MIB), Some(&(8 * MIB))));
     assert!(seen.contains(&(4 * MIB)) && images == 12, "{seen:?}");
-    // Opened again, it goes on with the size that it had come to.
+    // After the next open the journal goes on with the size that it had reached.
     engine.close().unwrap();
     let engine = growing(&sim).open("/store").unwrap();
     write(&engine, 120..140);

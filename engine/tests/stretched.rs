@@ -1,5 +1,5 @@
-//! A store file that something made longer than redb made it, without a byte of data: a commit would
-//! write the allocator's state for all of it.
+//! A store file that was made longer without a byte of data. A commit would write the allocator's state for all of
+//! it.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
@@ -31,7 +31,7 @@ fn a_stretched_store_file_is_refused_untouched_and_opens_once_it_is_cut() {
         let engine = Engine::open(&store).unwrap();
         pair(&engine, if clean { "first" } else { "second" });
         engine.fold().unwrap();
-        // What a process leaves that is killed now.
+        // The file that a process leaves when it is killed now.
         let killed = fs::read(&file).unwrap();
         engine.close().unwrap();
         if !clean {
@@ -48,7 +48,7 @@ fn a_stretched_store_file_is_refused_untouched_and_opens_once_it_is_cut() {
             assert_eq!(error.kind(), ErrorKind::Corrupted, "{error}");
             let message = error.to_string();
             assert!(message.contains(&format!("{longer} bytes")), "{message}");
-            // The message names the length to cut it to.
+            // The message names the length to cut the file to.
             assert!(message.contains(&format!("speaks of {len}:")), "{len}: {message}");
             let sound = oncekey::verify(&store).is_ok_and(|verified| verified.is_sound());
             assert!(!sound);

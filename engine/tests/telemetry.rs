@@ -1,4 +1,4 @@
-//! What is reported with the features `metrics` and `tracing`, under the names that
+//! The metrics and logs of the features `metrics` and `tracing`, under the names that
 //! docs/operations.md documents.
 #![cfg(all(feature = "metrics", feature = "tracing"))]
 #![allow(missing_docs, clippy::unwrap_used)]

@@ -1,4 +1,4 @@
-//! "Waiting for the sync": the suite that every backend passes, and what an embedded store adds to it.
+//! "Waiting for the sync": the suite that every backend passes, and tests of the embedded store alone.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
@@ -37,7 +37,7 @@ fn relaxed_claims_before_the_sync_and_nothing_else_does() {
         other => panic!("{other:?}"),
     };
     let claim = taken("k");
-    // Survives kill -9, which loses nothing that was written; a power loss may forget it.
+    // The claim survives kill -9, which loses no written byte. A power loss may forget it.
     let killed = sim.disk.crash(CrashMode::ProcessKill);
     let lost = sim.disk.crash(CrashMode::LoseAllUnsynced);
     let completed = unanswered(claim.complete(b"x"));
@@ -52,7 +52,7 @@ fn a_token_that_a_power_loss_forgot_is_not_issued_again() {
     let Stalled { sim, held, engine } = stalled(|options| options.durability(Durability::Relaxed));
     let known = claim(&engine, "known");
     let token = known.token();
-    // An end waits for its sync: none is under way when the gate closes.
+    // An end waits for its sync, so none is under way when the gate closes.
     known.complete(b"x").wait().unwrap();
     let known = token;
     held.hold();
@@ -85,7 +85,7 @@ fn orphans_are_bounded() {
         orphan(&engine, name);
     }
     assert_eq!(begin_error(&engine, "three").kind(), ErrorKind::Overloaded);
-    // Resolving is never refused by this bound, and makes room.
+    // This bound never refuses to resolve an orphan, and resolving makes room.
     orphan(&engine, "one").release().wait().unwrap();
     while engine.begin(&key("three"), body("a")).wait().is_err() {
         std::thread::yield_now();
@@ -130,7 +130,7 @@ fn begins_wait_for_memory_and_are_overloaded_when_folding_does_not_keep_up() {
     held.wait_for_sync();
     let refused = begin_error(&engine, "new");
     assert_eq!(refused.kind(), ErrorKind::Overloaded, "{refused:?}");
-    // What ends a claim is not refused.
+    // The end of a claim is not refused.
     for owner in owners {
         owner.complete(&[1; 4096]).wait().unwrap();
     }
@@ -142,25 +142,25 @@ fn begins_wait_for_memory_and_are_overloaded_when_folding_does_not_keep_up() {
     replay(&engine, "owner 39");
 }
 
-/// A store whose folder has nothing to do, and a key that expired in its record file: the one who looks
-/// the key up must read.
+/// A store whose folder has nothing to do, and a key that expired in its record file, so that a lookup of the key
+/// must read.
 fn cold() -> Stalled {
     let sim = Sim::new();
     let engine = sim.open();
-    // Not at the end of an expiry bucket: a bucket that expired whole is not read.
+    // The expiry is not at the end of a bucket, since a bucket that expired whole is not read.
     sim.clock.advance(Duration::from_secs(1));
     complete(&engine, "k", b"first");
     engine.close().unwrap();
     let held = HeldDisk::new(sim.disk.clone(), "records-");
     let options = sim.options().disk(Arc::new(held.clone()));
     let engine = options.open("/store").unwrap();
-    // Comes last, when filters are loaded.
+    // The sweep comes last, when filters are loaded.
     engine.sweep().unwrap();
     sim.clock.advance(TTL);
     Stalled { sim, held, engine }
 }
 
-/// Lets the stalled lookup go on however the test ends.
+/// Lets the stalled lookup go on, even if the test fails.
 struct Release<'a>(&'a HeldDisk);
 
 impl Drop for Release<'_> {
@@ -204,7 +204,8 @@ fn a_lookup_that_stalls_while_the_key_is_completed_folded_and_evicted() {
             assert_eq!(replayed("k"), b"second");
         },
     );
-    // It overlaps all of that, so it may tell what was before; never the expired answer.
+    // The lookup overlaps all of these changes, so it may return an earlier state, but never the
+    // expired response.
     match found {
         Lookup::Absent => {}
         Lookup::Completed(recorded) => assert_eq!(recorded.response(), Some(&b"second"[..])),

@@ -7,7 +7,7 @@ mod running;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -43,8 +43,8 @@ fn holds_all(engine: &Engine) {
     }
 }
 
-/// The power fails at each operation of a backup: what is there then is nothing, no store and none that
-/// could be created, or all of it. Another backup takes its place.
+/// The power fails at each operation of a backup. It leaves nothing, a directory that no open takes for a store or
+/// makes one in, or the whole backup. Another backup takes its place.
 #[test]
 fn a_backup_that_was_interrupted_anywhere_is_refused_or_whole() {
     let (mut missing, mut refused, mut whole) = (0, 0, 0);
@@ -55,7 +55,8 @@ fn a_backup_that_was_interrupted_anywhere_is_refused_or_whole() {
         if !sim.disk.is_powered_off() {
             copied.unwrap();
             sim.disk.clear_faults();
-            // The engine's threads change files, too: no power cut may have met the last operation.
+            // The engine's threads change files, too, so the power may not have failed before the
+            // backup ended.
             holds_all(&sim.options().open_existing("/copies/first").unwrap());
             whole += 1;
             break;
@@ -81,7 +82,7 @@ fn a_backup_that_was_interrupted_anywhere_is_refused_or_whole() {
                     refused += 1;
                     assert_eq!(error.kind(), ErrorKind::StoreForeign, "{error}");
                     assert!(error.to_string().contains("not finished"), "{error}");
-                    // Nor is an empty store created there.
+                    // No empty store is created there either.
                     let again = image.options().open("/copies/first").unwrap_err();
                     assert_eq!(again.kind(), ErrorKind::StoreForeign);
                     if nth % 16 == 0 {
@@ -241,7 +242,7 @@ fn a_backup_in_the_directory_of_its_store_never_keeps_the_store_from_opening() {
     engine.backup_to(store.join("backup")).unwrap();
     engine.close().unwrap();
     open().close().unwrap();
-    // Killed at any operation, it keeps the store from opening no more.
+    // A backup that was killed at any operation does not keep the store from opening.
     for nth in 0.. {
         let (sim, engine) = filled();
         sim.disk.inject(Fault::new(Ops::Changes, nth).power_off());
@@ -272,7 +273,7 @@ fn a_backup_goes_into_the_empty_directory_of_a_volume_again_and_again() {
     assert!(names(&sim.disk, "/volume").contains(&"/volume/lost+found".to_owned()));
 }
 
-/// One of them is told that it is done, and what it made stays.
+/// One of them succeeds, and its backup stays.
 #[test]
 fn of_two_backups_into_one_directory_one_wins() {
     for round in 0..40 {

@@ -33,15 +33,20 @@ fn begin_backup(engine: &Engine, target: PathBuf) -> thread::JoinHandle<oncekey:
     copying
 }
 
+/// An engine with 500 records, and a backup of it that copies one byte a second.
+fn standing_still(directory: &Path) -> (Engine, thread::JoinHandle<oncekey::Result<()>>) {
+    let engine = real().backup_bytes_per_second(Some(1)).open(directory.join("store")).unwrap();
+    fill(&engine, 0..500);
+    let copying = begin_backup(&engine, directory.join("copy"));
+    (engine, copying)
+}
+
 /// While a backup stands still, begins and completions go on, the store is folded and swept, and
 /// the progress is told. A close ends the backup, and the rest of it is removed.
 #[test]
 fn a_backup_holds_up_nobody_and_ends_with_the_engine() {
     let directory = tempfile::tempdir().unwrap();
-    let options = real().backup_bytes_per_second(Some(1));
-    let engine = options.open(directory.path().join("store")).unwrap();
-    fill(&engine, 0..500);
-    let copying = begin_backup(&engine, directory.path().join("copy"));
+    let (engine, copying) = standing_still(directory.path());
     let folds = engine.stats().folds;
     fill(&engine, 500..1_000);
     engine.fold().unwrap();
@@ -61,17 +66,14 @@ fn a_backup_holds_up_nobody_and_ends_with_the_engine() {
 #[test]
 fn a_reopening_ends_a_backup() {
     let directory = tempfile::tempdir().unwrap();
-    let options = real().backup_bytes_per_second(Some(1));
-    let engine = options.open(directory.path().join("store")).unwrap();
-    fill(&engine, 0..500);
-    let copying = begin_backup(&engine, directory.path().join("copy"));
+    let (engine, copying) = standing_still(directory.path());
     engine.reopen().unwrap();
     assert_eq!(copying.join().unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
     assert!(!directory.path().join("copy").exists());
     fill(&engine, 500..600);
 }
 
-/// The copy is that of the moment at which it was asked for.
+/// The copy holds the store as it was when the copy was asked for.
 #[test]
 fn a_backup_under_load_holds_everything_that_was_acknowledged_before() {
     let directory = tempfile::tempdir().unwrap();
@@ -99,8 +101,7 @@ fn a_backup_under_load_holds_everything_that_was_acknowledged_before() {
 #[test]
 fn a_backup_of_a_killed_process_opens_as_no_store() {
     let directory = tempfile::tempdir().unwrap();
-    let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "running::child_backs_up_slowly", "--ignored", "--nocapture"])
+    let mut child = this_test("running::child_backs_up_slowly")
         .env("ONCEKEY_DIRECTORY", directory.path())
         .stdout(Stdio::null())
         .stderr(Stdio::null())

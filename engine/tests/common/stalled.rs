@@ -24,8 +24,8 @@ pub(crate) fn stalled_at(part: &'static str, change: impl FnOnce(Options) -> Opt
     let held = HeldDisk::new(sim.disk.clone(), part);
     let options = sim.options().disk(Arc::new(held.clone()));
     let engine = change(options).open("/store").unwrap();
-    // Comes last, when a segment stands ready: no sync of the folder takes the place of the one that
-    // a test waits for.
+    // The sweep comes last, when a segment stands ready, so that no sync of the folder is mistaken for the one that a
+    // test waits for.
     engine.sweep().unwrap();
     Stalled { sim, held, engine }
 }

@@ -26,7 +26,7 @@ struct Caller {
     random: Random,
     /// What was acknowledged.
     model: Model,
-    /// The same with the one operation that failed, which may have happened.
+    /// The model after the one operation that failed and may have happened.
     maybe: Option<Model>,
     claims: Vec<(u8, u64, Claim)>,
     responses: u8,
@@ -143,8 +143,8 @@ impl Caller {
         false
     }
 
-    /// After a crash: every key is as acknowledged, but for the one operation in doubt. From then
-    /// on the model that was right is the model.
+    /// After a crash every key is as acknowledged, except for the one operation in doubt. The model
+    /// that was right replaces both.
     fn check(&mut self, engine: &Engine) {
         self.claims.clear();
         let end = self.model.now;
@@ -154,7 +154,7 @@ impl Caller {
         let found: Vec<_> = (0..KEYS).map(|key| describe(engine, &[key])).collect();
         let expected: Vec<Vec<_>> = candidates
             .iter()
-            .map(|model| (0..KEYS).map(|key| expect(model, key)).collect())
+            .map(|model| (0..KEYS).map(|key| after_restart(model, key)).collect())
             .collect();
         let right = expected.iter().position(|expected| *expected == found);
         let Some(right) = right else { panic!("found {found:?}, expected one of {expected:?}") };
@@ -172,15 +172,5 @@ fn describe(engine: &Engine, name: &[u8]) -> String {
             format!("completed {}", response[0])
         }
         other => panic!("{other:?} after a restart"),
-    }
-}
-
-fn expect(model: &Model, key: u8) -> String {
-    let mut probe = model.clone();
-    match probe.begin(key, 0) {
-        Begun::Claimed(_) => "absent".into(),
-        Begun::Orphaned(token) => format!("orphan {}", probe.take_over(key, token).unwrap().1 - 1),
-        Begun::Replay(response) => format!("completed {}", response.unwrap()),
-        other => panic!("the model holds {other:?} after a restart"),
     }
 }

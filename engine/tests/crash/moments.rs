@@ -55,7 +55,7 @@ fn a_kill_at_any_moment_loses_nothing_acknowledged() {
             sim = sim.on(image);
             engine = sim.open();
             caller.check(&engine);
-            // What the page cache showed to the reopened engine is on disk before it answers.
+            // The engine makes durable what it read from the page cache before it answers.
             let image = sim.disk.crash(CrashMode::LoseAllUnsynced);
             drop(engine);
             sim = sim.on(image);
@@ -65,8 +65,8 @@ fn a_kill_at_any_moment_loses_nothing_acknowledged() {
     }
 }
 
-/// Many changes of one group, the power gone during its sync: all of them or none, and what was
-/// acknowledged before them in any case.
+/// The power fails during the sync of a group with many changes. All of them are there or none, and
+/// every earlier change that was acknowledged.
 #[test]
 fn a_group_is_there_whole_or_not_at_all() {
     const CALLERS: usize = 24;
@@ -80,7 +80,8 @@ fn a_group_is_there_whole_or_not_at_all() {
         held.hold();
         let first = engine.begin(&key("first"), body("a"));
         held.wait_for_sync();
-        // Queued while the first sync runs: the next group, of one or of several blocks.
+        // These begins are queued while the first sync runs, and are the next group, of one or
+        // several blocks.
         let label = "x".repeat(1 + 60 * round as usize);
         let name = |caller: usize| key(format!("{label} {caller}"));
         let group: Vec<_> =
@@ -105,7 +106,7 @@ fn a_group_is_there_whole_or_not_at_all() {
     assert_eq!(outcomes.len(), 8, "both ends of every group were met: {outcomes:?}");
 }
 
-/// Tokens are never used twice, with any losses in between: every token that a caller saw, in order.
+/// Every token that a caller sees is greater than all before it, whatever was lost in between.
 #[test]
 fn tokens_grow_over_crashes() {
     for seed in seeds(0..60) {

@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// What a killed process prepared may be seen and not be durable: segments prepared behind it must
-/// not make a hole of it after a power loss.
+/// A segment that a killed process prepared may be visible and not durable. After a power loss it
+/// must not leave a hole before the segments that were prepared later.
 #[test]
 fn a_segment_that_a_killed_process_prepared_is_not_missed_after_a_power_loss() {
     for n in 0..160 {
@@ -37,7 +37,7 @@ fn creation_is_atomic() {
         for seed in 0..4 {
             let sim = Sim::new();
             sim.disk.power_off_at(n);
-            // Operations of the folder are counted too: the power may go only after the opening.
+            // Operations of the folder count, too, so the power may fail only after the opening.
             let opened = sim.options().open("/store");
             let acknowledged = opened
                 .as_ref()
@@ -52,7 +52,8 @@ fn creation_is_atomic() {
     }
 }
 
-/// Zeros, sync, header, sync: a segment that has its header has its whole length.
+/// Preparing writes zeros, syncs, writes the header, syncs. So a segment that has its header has
+/// its whole length.
 #[test]
 fn segments_are_prepared_so_that_a_crash_leaves_them_whole_or_unused() {
     let opened = {

@@ -6,9 +6,7 @@ use super::*;
 fn a_backup_is_consistent_and_another_incarnation() {
     let sim = Sim::new();
     let engine = sim.open();
-    complete(&engine, "folded", b"one");
-    engine.fold().unwrap();
-    complete(&engine, "journalled", b"two");
+    fold_one_of_two(&engine);
     let held = claim(&engine, "held");
     drop(claim(&engine, "orphan"));
     orphan(&engine, "orphan");
@@ -19,8 +17,7 @@ fn a_backup_is_consistent_and_another_incarnation() {
     assert_eq!(error.kind(), ErrorKind::InvalidInput, "not into a directory that is in use");
 
     let copy = sim.options().open_existing("/copies/first").unwrap();
-    assert_eq!(replay(&copy, "folded").response(), Some(&b"one"[..]));
-    assert_eq!(replay(&copy, "journalled").response(), Some(&b"two"[..]));
+    both_replay(&copy);
     assert_eq!(orphan(&copy, "held").token(), held.token());
     orphan(&copy, "orphan");
     assert!(matches!(copy.get(&key("after")).unwrap(), Lookup::Absent));
@@ -30,7 +27,7 @@ fn a_backup_is_consistent_and_another_incarnation() {
     held.complete(b"x").wait().unwrap();
 }
 
-/// The tokens of some claims.
+/// The tokens of 50 new claims.
 fn tokens(engine: &Engine, prefix: &str) -> Vec<[u8; 24]> {
     (0..50).map(|n| claim(engine, &format!("{prefix} {n}")).token().to_bytes()).collect()
 }
@@ -43,7 +40,8 @@ fn tokens_of_a_restored_snapshot_never_repeat_and_order_behind_the_originals() {
     let snapshot = sim.disk.crash(CrashMode::ProcessKill);
     let lost = tokens(&engine, "lost");
     sim.clock.advance(Duration::from_secs(1));
-    // Put back in the same place, and put beside it, opened within one millisecond.
+    // Two copies: one is put back in the same place, one beside it. Both are opened within one
+    // millisecond.
     let places = [snapshot.crash(CrashMode::ProcessKill), snapshot.crash(CrashMode::ProcessKill)];
     let mut seen: std::collections::BTreeSet<_> = before.iter().chain(&lost).copied().collect();
     let newest = *seen.last().unwrap();
@@ -69,7 +67,7 @@ fn tokens_of_a_restored_backup_order_behind_the_originals() {
     let after = tokens(&copy, "after");
     assert!(after.iter().min() > lost.iter().max());
     assert_eq!(orphan(&copy, "held").token(), held.token());
-    // Of the journal too, not only of what was folded.
+    // The same for claims in the journal, not only folded ones.
     drop(copy);
     let copy = sim.options().open_existing("/copy").unwrap();
     assert_eq!(orphan(&copy, "after 7").token().to_bytes(), after[7]);

@@ -40,14 +40,15 @@ fn a_failed_journal_leaves_the_store_file_to_readers() {
         complete(&engine, &format!("folded {n}"), b"x");
     }
     engine.close().unwrap();
-    // Nothing of it is in a cache.
+    // No cache holds any of the store file.
     let options = sim.options().cache_bytes(0).sweep_interval(Duration::from_millis(1));
     let engine = options.open("/store").unwrap();
-    // Each sync of it fails: a segment that is prepared meanwhile takes none of the failures away.
+    // Every sync of the journal fails, so that a segment that is prepared meanwhile does not use up
+    // the failure.
     let fault = Fault::at_kind(OpKind::Sync, 0).errno(Fault::EIO).on_path("journal").forever();
     sim.disk.inject(fault);
     assert!(engine.begin(&key("new"), body("a")).wait().is_err());
-    // Meanwhile the folder wakes for a sweep, and learns of it.
+    // Meanwhile the folder wakes for a sweep and learns of the failure.
     for n in 0..30 {
         replay(&engine, &format!("folded {}", n * 60));
         std::thread::sleep(Duration::from_millis(1));

@@ -43,13 +43,13 @@ fn recent_memory_is_folded_once_half_of_it_is_used() {
     }
 }
 
-/// A key that is aborted again and again would leave a journal without end otherwise.
+/// Without this a key that is aborted again and again would grow the journal without end.
 #[test]
 fn the_journal_is_folded_for_its_length_too() {
     let sim = Sim::new();
     let engine = sim.options().recent_bytes(64 << 20).open("/store").unwrap();
     let mut attempts = 0;
-    // One key is all that recent memory holds.
+    // Recent memory holds only one key.
     while engine.stats().folds == 0 {
         claim(&engine, "k").abort().wait().unwrap();
         attempts += 1;

@@ -1,4 +1,5 @@
-//! The store directory: who may open it, what is refused and left untouched, backup and reopen.
+//! The store directory: which opens are refused and leave it untouched; its clock, folds, failures
+//! and copies.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod clock;
@@ -18,7 +19,7 @@ use common::*;
 use oncekey::{Engine, ErrorKind, Lookup, Options};
 use oncekey_testing::{CrashMode, Fault, OpKind, Ops, SimDisk};
 
-/// Every file with its bytes, but for the lock, whose file says nothing.
+/// Every file with its bytes, except for `LOCK`, whose bytes mean nothing.
 fn contents(disk: &SimDisk) -> BTreeMap<PathBuf, Vec<u8>> {
     disk.files()
         .into_iter()
@@ -31,9 +32,7 @@ fn contents(disk: &SimDisk) -> BTreeMap<PathBuf, Vec<u8>> {
 fn stopped() -> Sim {
     let sim = Sim::new();
     let engine = sim.open();
-    complete(&engine, "folded", b"one");
-    engine.fold().unwrap();
-    complete(&engine, "journalled", b"two");
+    fold_one_of_two(&engine);
     let image = sim.disk.crash(CrashMode::ProcessKill);
     sim.on(image)
 }
@@ -62,7 +61,8 @@ fn a_store_that_is_no_store_is_refused_by_its_own_kind_and_left_untouched() {
             disk.put_file(JOURNAL, &other.disk.read_file(JOURNAL));
         }),
         (ErrorKind::Corrupted, |disk| disk.zero_block(JOURNAL, 0)),
-        // Epoch, begin, complete: folded. Then the begin of what is only journalled.
+        // Blocks 1 to 3, an epoch, a begin and a completion, are folded. Block 4 is the begin that
+        // is only journalled.
         (ErrorKind::Corrupted, |disk| disk.zero_block(JOURNAL, 4)),
         (ErrorKind::StoreUnreadable, |disk| disk.set_read_only(true)),
     ];
@@ -123,12 +123,10 @@ fn two_processes_can_not_share_a_store() {
         return;
     }
     let engine = Engine::open(&dir).unwrap();
-    let child = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "two_processes_can_not_share_a_store"])
-        .env("ONCEKEY_TEST_CHILD", &dir)
-        .output()
-        .unwrap();
-    assert!(child.status.success(), "{}", String::from_utf8_lossy(&child.stdout));
+    let mut child = this_test("two_processes_can_not_share_a_store");
+    let child = child.env("ONCEKEY_TEST_CHILD", &dir).output().unwrap();
+    let told = String::from_utf8_lossy(&child.stdout);
+    assert!(child.status.success() && told.contains("1 passed"), "{told}");
     drop(engine);
     std::fs::remove_dir_all(dir).unwrap();
 }

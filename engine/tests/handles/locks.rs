@@ -39,7 +39,7 @@ fn a_store_whose_lock_file_was_removed_or_replaced_is_still_in_use() {
     }
 }
 
-/// Only LOCK is created by locking it: an empty store file would hide that the store is gone.
+/// Locking creates `LOCK` and no other file: an empty store file would hide that the store is gone.
 #[test]
 fn locking_a_store_file_that_vanished_meanwhile_creates_none() {
     let directory = scratch();
@@ -116,11 +116,11 @@ fn of_opens_that_race_to_create_a_store_one_owns_it() {
     }
 }
 
-/// The lock of another creation whose LOCK was removed stands for it here.
+/// A lock on the directory stands here for another creation whose `LOCK` was removed.
 #[test]
 fn a_store_that_another_open_creates_is_not_created_over() {
     let directory = scratch();
-    // In a wider one a lock on the directory does not count, since any user may take it.
+    // If the mode is wider, a lock on the directory does not count, since any user may take it.
     fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o700)).unwrap();
     let creating = fs::File::open(directory.path()).unwrap();
     creating.try_lock().unwrap();
@@ -142,7 +142,7 @@ fn verify_of_a_store_whose_lock_file_was_removed_says_that_it_is_in_use() {
     assert_eq!(oncekey::verify(&path).unwrap_err().kind(), ErrorKind::StoreInUse);
 }
 
-/// Modes keep it from opening what the lock is on.
+/// The modes keep an unprivileged process from opening the locked files.
 #[test]
 fn an_unprivileged_process_cannot_keep_the_engine_out() {
     if !is_root() {
@@ -157,7 +157,7 @@ fn an_unprivileged_process_cannot_keep_the_engine_out() {
         pair(&engine, if wide { "second" } else { "first" }).unwrap();
         drop(engine);
         if wide {
-            // As an operator might, to look into it. The files stay their owner's.
+            // An operator might do this to look into the directory. The files stay their owner's.
             fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         }
         for name in ["", "LOCK", "store.redb"] {
@@ -169,7 +169,7 @@ fn an_unprivileged_process_cannot_keep_the_engine_out() {
                     .stderr(Stdio::null())
                     .spawn()
                     .unwrap();
-                // Refused at once, or it holds a lock for a minute.
+                // The program is refused at once, or holds a lock for a minute.
                 std::thread::sleep(std::time::Duration::from_millis(100));
                 options().open(&path).unwrap();
                 holder.kill().ok();

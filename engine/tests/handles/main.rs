@@ -1,11 +1,13 @@
-//! A store is what its handles mean: the directory that was opened, the files in it, their owner.
-//! Names that are removed, moved or replaced behind the engine's back give no store two owners and
-//! lose nothing that was acknowledged.
+//! A store is the directory that was opened and the files in it, not their names. Names that are
+//! removed, moved or replaced while the engine runs give no store two owners, and lose nothing that
+//! was acknowledged.
 //!
 //! Tests that change the process itself (its directory, descriptors, umask, limits) run in a child:
 //! the test binary calls itself with the name of an ignored test.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod locks;
 mod modes;
 mod names;
@@ -18,6 +20,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use common::this_test;
 use oncekey::disk::{Disk, Lockable, OsDisk};
 use oncekey::{Begin, Durability, Engine, ErrorKind, Fingerprint, Key, Options};
 use oncekey_testing::{Fault, OpKind, SimDisk};
@@ -50,8 +53,8 @@ fn is_replayed(engine: &Engine, key: &str) -> bool {
 
 /// Runs the ignored test `name` in a child, with the directory in its environment.
 fn in_child(name: &str, directory: &Path) {
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--ignored", "--nocapture", "--test-threads=1"])
+    let child = this_test(name)
+        .arg("--test-threads=1")
         .env("ONCEKEY_DIRECTORY", directory)
         .stderr(Stdio::piped())
         .output()

@@ -47,7 +47,7 @@ fn a_moved_directory_goes_on_being_the_store_and_the_one_in_its_place_is_not_wri
     }
 }
 
-/// What is removed, how, and whether the engine may go on.
+/// Each loss, and each durability: the engine fails before it acknowledges another change.
 #[test]
 fn an_engine_whose_files_are_gone_fails_before_it_acknowledges() {
     type Loss = fn(&Path);
@@ -117,7 +117,7 @@ fn a_store_is_created_beside_what_desktops_and_filesystems_leave_and_nothing_els
     for name in left {
         assert_eq!(fs::read(directory.path().join(name)).unwrap(), b"theirs", "{name}");
     }
-    // A copy of a file of the store may be all that is left of it.
+    // A copy of a file may be all that is left of a store.
     for name in ["notes.txt", "store.redb~", ".store.redb.swp", "store.redb.bak", ".env"] {
         let foreign = scratch();
         fs::write(foreign.path().join(name), "mine").unwrap();

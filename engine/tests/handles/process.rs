@@ -1,4 +1,4 @@
-//! What the process brings with it: closed standard streams, a limit of the size of files.
+//! A process whose standard streams are closed, and one that may not write large files.
 
 use super::*;
 
@@ -31,7 +31,7 @@ fn child_closes_its_streams() {
     engine.backup_to(directory.join("backup")).unwrap();
     engine.reopen().unwrap();
     below.extend(standard(&directory));
-    // A host may close them later, too: whatever it prints then must not reach the store.
+    // A host may close the streams later, too. Its output must not reach the store.
     close();
     for number in 0..1_500 {
         pair(&engine, &format!("later{number}")).unwrap();

@@ -1,18 +1,17 @@
-//! Trials in a process of their own: on damaged pages redb may panic while it unwinds, which ends
-//! the process. That is the end of one trial, told apart from every other end, not of the test.
+//! Trials run in processes of their own. On damaged pages redb may panic while it unwinds, which
+//! ends the process. The test takes that for the end of one trial, and tells it apart from every
+//! other end.
 
 use std::ops::Range;
 use std::os::unix::process::ExitStatusExt;
-use std::process::Command;
 
-use super::common::Seed;
+use super::common::{Seed, this_test};
 
 const SEEDS: &str = "ONCEKEY_ROT_SEEDS";
 
-/// Whether the last panic that the process told of is one of redb, or that of the standard library
-/// about one that came while another unwound; or the folder's stack overflowed: nothing of the
-/// engine's own recurses there, while redb does so without end over a page that damage made its own
-/// child.
+/// Whether redb ended the process. Its last panic is one of redb, or the standard library's about a
+/// panic during unwinding. Or the folder's stack overflowed: no code of the engine recurses there,
+/// while redb recurses without end over a page that damage made its own child.
 fn ended_by_redb(stderr: &str) -> bool {
     if stderr.contains("thread 'oncekey-fold' (") && stderr.contains("has overflowed its stack") {
         return true;
@@ -22,7 +21,7 @@ fn ended_by_redb(stderr: &str) -> bool {
         && !stderr.contains("memory allocation of")
 }
 
-/// What trials counted, and how many of them ended their process.
+/// The sums of the counts of trials, and the number of trials that ended their process.
 #[derive(Debug)]
 pub(crate) struct Ran<const N: usize> {
     pub(crate) counts: [u64; N],
@@ -49,11 +48,7 @@ pub(crate) fn run<const N: usize>(
     let mut ran = Ran { counts: [0; N], ended: 0 };
     let mut next = seeds.start;
     while next < seeds.end {
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "--nocapture", name])
-            .env(SEEDS, format!("{next} {}", seeds.end))
-            .output()
-            .unwrap();
+        let child = this_test(name).env(SEEDS, format!("{next} {}", seeds.end)).output().unwrap();
         let mut last = None;
         for line in String::from_utf8_lossy(&child.stdout).lines() {
             if let Some(seed) = line.strip_prefix("@seed ") {

@@ -1,13 +1,14 @@
-//! Rot that comes while the engine is open, is looked up through, written on and reopened.
+//! Rot that comes while the engine is open. Then keys are looked up and written, and the engine is
+//! reopened.
 //!
-//! What a cache holds is answered from it, rightly. The exception is the one of rot at rest: damage
-//! confined to the last journal group, when the stop was unclean.
+//! Answers from a cache are right. The only exception is that of rot at rest: damage confined to
+//! the last journal group after an unclean stop.
 
 use super::*;
 
 #[derive(Debug, Default)]
 struct Met {
-    /// Trials in which something was an error while the engine ran, and after it was opened again.
+    /// Trials with an error while the engine ran, and with an error after it was opened again.
     errors: u32,
     errors_after: u32,
     refused: u32,
@@ -18,9 +19,9 @@ struct Met {
 struct Trial {
     sim: Sim,
     random: Random,
-    /// What is right of each name.
+    /// The right answer for each name.
     right: Vec<(String, String)>,
-    /// How many new keys there were.
+    /// The number of new keys so far.
     begun: usize,
     /// The last change that was acknowledged, and where its group lies.
     last: Option<(String, PathBuf, Range<u64>)>,
@@ -53,7 +54,7 @@ impl Trial {
         self.damaged.push((path, range));
     }
 
-    /// How many of the answers were errors; all others are right.
+    /// The number of answers that were errors. All others are right.
     fn look(&mut self, engine: &Engine, cut: Option<&str>) -> u32 {
         let mut errors = 0;
         for (name, right) in &self.right {
@@ -69,7 +70,8 @@ impl Trial {
         errors
     }
 
-    /// No known key is taken for a new one. A claim of one that is absent might outlive the trial.
+    /// No known key is taken for a new one. Absent keys are not begun: their claims might outlive
+    /// the trial.
     fn begin_again(&mut self, engine: &Engine) {
         for _ in 0..8 {
             let (name, right) = &self.right[self.random.below(self.right.len() as u64) as usize];
@@ -85,10 +87,10 @@ impl Trial {
         }
     }
 
-    /// New keys, folds and sweeps go on. What is acknowledged is right from then on.
+    /// New keys, folds and sweeps go on. From then on an acknowledged change is the right answer.
     fn work(&mut self, engine: &Engine) {
         for _ in 0..self.random.below(12) {
-            // Not again the name of one whose end was refused: it is claimed still.
+            // The name of a key whose end was refused is not used again: the key is still claimed.
             self.begun += 1;
             let number = self.begun;
             let name = format!("live {number}");

@@ -1,5 +1,5 @@
 //! Rot: whatever happens to bytes at rest or under a running engine, every answer is right or an
-//! error. Never absent, never an older state, never a panic.
+//! error. No answer is a wrong "absent" or an older state, and nothing panics.
 //!
 //! One exception, by the crash argument of docs/crash.md: damage confined to the last journal group
 //! after an unclean stop looks like a torn write. Then the store is what it was before that group.
@@ -26,10 +26,10 @@ use oncekey_testing::{CrashMode, OpKind, SimDisk};
 const KEYS: u16 = 260;
 const BLOCK: u64 = 4096;
 
-/// What `get` says of every key.
+/// The answer of `get` for every key.
 type Answers = Vec<String>;
 
-/// A store at rest, and what is right about it.
+/// A store at rest, and the right answers.
 struct Sample {
     sim: Sim,
     right: Answers,
@@ -165,7 +165,7 @@ fn answers(engine: &Engine) -> Answers {
     names().map(|name| answer(engine, &name).unwrap()).collect()
 }
 
-/// Damages a file; says which bytes of which file, `None` when nothing changed.
+/// Damages a file. Returns the file and the range of its bytes, `None` when nothing changed.
 fn damage(disk: &SimDisk, random: &mut Random) -> Option<(PathBuf, Range<u64>)> {
     let files: Vec<_> = disk.files().into_iter().map(|(path, _)| path).collect();
     let part = ["store.redb", "records-", "run-", "journal-"][random.below(4) as usize];
@@ -201,7 +201,7 @@ fn damage(disk: &SimDisk, random: &mut Random) -> Option<(PathBuf, Range<u64>)> 
             bytes[start..start + BLOCK as usize].iter().any(|byte| *byte != 0)
         })
         .collect();
-    // Mostly where something is: most of a segment is zeros.
+    // Mostly where there is data: most of a segment is zeros.
     let block = |random: &mut Random| match random.below(8) {
         0 => random.below(blocks),
         _ if used.is_empty() => random.below(blocks),
@@ -212,7 +212,7 @@ fn damage(disk: &SimDisk, random: &mut Random) -> Option<(PathBuf, Range<u64>)> 
     let whole = start..start + BLOCK;
     let range = match random.below(10) {
         0..=2 => {
-            // The head of a block is worth more than its middle.
+            // Damage to the head of a block shows more than damage to its middle.
             let within = if random.below(2) == 0 { random.below(64) } else { random.below(BLOCK) };
             disk.flip_bit(&path, start + within, random.below(8) as u32);
             start + within..start + within + 1
@@ -300,7 +300,7 @@ struct Outcomes {
 }
 
 impl Outcomes {
-    /// Every answer is right or an error; gives how many were errors.
+    /// Checks that every answer is right or an error. Returns the number of errors.
     fn check(&mut self, engine: &Engine, sample: &Sample, tail: bool, trial: &str) {
         let found: Vec<_> = names().map(|name| answer(engine, &name)).collect();
         let fits = |expected: &Answers| {
@@ -326,7 +326,7 @@ impl Outcomes {
     }
 }
 
-/// Work on a damaged store that opened: it may fail, it may not lie, and no token comes twice.
+/// Work on a damaged store that opened may fail, but it may not lie, and no token comes twice.
 fn work(engine: &Engine, sample: &Sample, random: &mut Random, trial: &str) {
     for number in 0..12 {
         match engine.begin(&key(format!("new {number}")), body("a")).wait() {
@@ -418,7 +418,7 @@ fn run_trial(sample: &Sample, seed: u64, outcomes: &mut Outcomes) {
         begins(&engine, sample, tail, &mut random, &trial);
         work(&engine, sample, &mut random, &trial);
         outcomes.check(&engine, sample, tail, &trial);
-        // What was done on the damaged store must not hide the damage.
+        // The work on the damaged store must not hide the damage.
         drop(engine);
         if let Ok(engine) = sim.options().open_existing("/store") {
             outcomes.check(&engine, sample, tail, &trial);
@@ -430,7 +430,7 @@ fn run_trial(sample: &Sample, seed: u64, outcomes: &mut Outcomes) {
 fn damage_at_rest_gives_right_answers_or_errors() {
     let mut sample: Option<(u64, Sample)> = None;
     let trial = |seed| {
-        // Of the seed alone, so that one seed replays one trial.
+        // Depends on the seed alone, so that one seed replays one trial.
         let batch = seed / 60;
         if sample.as_ref().is_none_or(|(of, _)| *of != batch) {
             let stop = [Stop::Killed, Stop::Dropped, Stop::Closed][(batch % 3) as usize];

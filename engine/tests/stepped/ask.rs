@@ -1,4 +1,4 @@
-//! What callers ask for, and drop, without waiting for the answer.
+//! The calls of callers, which wait for no answer and drop some of them.
 
 use std::future::Future;
 use std::hash::Hash;
@@ -12,7 +12,7 @@ use super::common::caller::{Token, claimed, failed};
 use super::common::{self, body};
 use super::{DAY, World};
 
-/// What an answer brings besides what it says.
+/// The handle that an answer carries.
 pub(crate) enum Handle {
     Claim(Claim),
     Orphan(Orphan),
@@ -61,7 +61,7 @@ fn begun(result: oncekey::Result<Begin>) -> Told {
     }
 }
 
-/// A response, short or long, that is another one if and only if its first byte is.
+/// A response, short or long. Two responses differ if and only if their first bytes do.
 fn body_of(response: u8) -> Vec<u8> {
     vec![response; 1 + 15 * usize::from(response)]
 }
@@ -82,7 +82,8 @@ impl World<'_> {
 
     pub(crate) fn begin(&mut self) {
         let key = self.random.below(self.keys) as u8;
-        // Few calls of a key at a time: the search for their order is exponential in that.
+        // Few calls of a key at a time, since the search for their order is exponential in their
+        // number.
         if self.asked.iter().filter(|asked| asked.key == key).count() >= 4 {
             return;
         }
@@ -182,7 +183,7 @@ impl World<'_> {
         self.history.answer(id, answer);
     }
 
-    /// Drops a future. What it asked for may happen; a claim that nobody takes out is aborted.
+    /// Drops a future. Its change may still happen; a claim that no caller takes out is aborted.
     pub(crate) fn withdraw(&mut self) {
         if self.asked.is_empty() {
             return;

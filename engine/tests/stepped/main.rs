@@ -1,7 +1,7 @@
-//! The whole engine as a function of a seed: no threads; the seed says when the committer and the
-//! folder do a round, what callers ask and drop meanwhile, how time goes, where the disk fails,
-//! panics or loses power, and when the engine is reopened. What callers are told must have an order
-//! that the model allows, and the one who asked is answered.
+//! The whole engine as a function of a seed, without threads. The seed says when the committer and
+//! the folder do a round, what callers ask and drop meanwhile, how time passes, where the disk
+//! fails, panics or loses power, and when the engine is reopened. The answers must have an order
+//! that the model allows, and every caller is answered.
 //!
 //! `ONCEKEY_SEEDS=0..100000 cargo test --release -p oncekey --test stepped` runs the campaign.
 #![allow(missing_docs, clippy::unwrap_used)]
@@ -25,7 +25,8 @@ use oncekey_testing::{Answer, CallId, CrashMode, Fault, History, ManualClock, Op
 const STEPS: u64 = 200;
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// How often things happened over all seeds: a run in which one never did shows nothing.
+/// The number of events of each kind over all seeds. A campaign without one of them shows nothing
+/// about it.
 #[derive(Debug, Default)]
 struct Met {
     calls: usize,
@@ -44,9 +45,9 @@ struct Met {
     /// Folds that found no space.
     put_off: u64,
     swept: u64,
-    /// In what the power was cut; `None` for the committer.
+    /// The work during which the power was cut; `None` for the committer.
     cuts: BTreeMap<Option<Duty>, u64>,
-    /// What the folder did, as often as it did.
+    /// The number of rounds of the folder, by their work.
     works: BTreeMap<Duty, u64>,
 }
 
@@ -59,16 +60,16 @@ struct World<'a> {
     asked: Vec<Asked>,
     claims: Vec<(u8, Claim)>,
     orphans: Vec<(u8, Orphan)>,
-    /// Begins that were dropped, to be decided once all that was asked is done.
+    /// Begins that were dropped. They are decided once the engine has done all it was asked for.
     withdrawn: Vec<(CallId, CallId)>,
     /// The wall clock and engine time at the beginning, in milliseconds.
     start: u64,
     now: u64,
-    /// The times of this epoch that the store may hold as its last: not before the last answer
+    /// The times of this epoch that the store may hold as its last, from that of the last answer
     /// that told of a change.
     times: Vec<u64>,
     trace: Option<DefaultHasher>,
-    /// Few keys that meet often, or many that are folded into many runs.
+    /// Few keys with many conflicts, or many keys that are folded into many runs.
     keys: u64,
     met: &'a mut Met,
 }
@@ -247,7 +248,7 @@ impl<'a> World<'a> {
         self.hear();
     }
 
-    /// Says of the dropped futures that they are decided, where that is certain.
+    /// Tells the history which dropped futures are decided, where that is certain.
     fn decide_withdrawn(&mut self) {
         self.settle();
         let certain = !self.stepper.has_failed() && !self.sim.disk.is_powered_off();
@@ -342,7 +343,7 @@ impl<'a> World<'a> {
         // The old engine writes to its own disk, unless it is closed in good order.
         let stepper = Stepper::new(self.random.below(u64::MAX));
         if orderly {
-            // What closing waits for is done before.
+            // The work that a close waits for is done before it.
             self.settle();
             self.stepper.want_fold();
             self.settle();
@@ -375,7 +376,7 @@ impl<'a> World<'a> {
         self.times = vec![now];
     }
 
-    /// In the end the disk works, and so does the engine.
+    /// In the end the disk works, and the engine must work, too.
     fn finish(mut self) -> u64 {
         if self.sim.disk.is_powered_off() {
             let image = self.sim.disk.crash(CrashMode::LoseAllUnsynced);

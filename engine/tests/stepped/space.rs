@@ -1,4 +1,4 @@
-//! What the folder does first, and what it leaves alone while it is short of space.
+//! The order of the folder's work, and the work that it puts off while it is short of space.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ fn hand_over(stepper: &Stepper) {
     while stepper.fold().unwrap() != Duty::Fold {}
 }
 
-/// An engine with as many runs as are merged.
+/// An engine with enough runs for a merge.
 fn with_a_merge_due(sim: &Sim, stepper: &Stepper) -> Engine {
     let day = Duration::from_secs(86_400);
     let options = sim.options().segment_bytes(1 << 20).sweep_interval(day);
@@ -51,14 +51,14 @@ fn a_fold_goes_before_a_merge_unless_that_is_far_behind() {
             stepper.neglect_merging();
         }
         assert_eq!([stepper.fold(), stepper.fold()], order.map(Some));
-        // What was merged is given back.
+        // The merge gave back the space of its inputs.
         while let Some(duty) = stepper.fold() {
             assert_eq!(duty, Duty::Sweep);
         }
     }
 }
 
-/// A merge takes space before it gives any back: it waits for a fold that found none.
+/// A merge takes space before it gives any back, so it waits while a fold has found none.
 #[test]
 fn nothing_is_merged_while_a_fold_waits_for_space() {
     let sim = Sim::new();
@@ -74,7 +74,8 @@ fn nothing_is_merged_while_a_fold_waits_for_space() {
     assert_eq!(stepper.fold(), Some(Duty::Merge));
 }
 
-/// It is begun again once there is some, and until then claims are refused and all else goes on.
+/// The merge is begun again once there is space. Until then claims are refused and all else goes
+/// on.
 #[test]
 fn a_merge_that_finds_no_space_or_descriptor_is_put_off() {
     let cases = [
