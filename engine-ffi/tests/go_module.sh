@@ -9,14 +9,7 @@ page=$repository/docs/c-api.md
 work=$(mktemp -d)
 trap 'chmod -R u+w "$work"; rm -rf "$work"' EXIT
 
-# The code block of the page behind a marker.
-block() {
-  local found
-  found=$(awk -v marker="<!-- $1 -->" '$0 == marker { getline; inside = 1; next } /^```$/ { inside = 0 } inside' "$page")
-  [ -n "$found" ] || { echo "$page has no block '$1'" >&2; return 1; }
-  printf '%s\n' "$found"
-}
-fail() { echo "$*" >&2; exit 1; }
+. engine-ffi/tests/page.sh
 
 block "commands: Go modules" > "$work/release.sh"
 "$BASH" -e "$work/release.sh"

@@ -14,13 +14,7 @@ export CARGO_HOME=${CARGO_HOME:-$HOME/.cargo} RUSTUP_HOME=${RUSTUP_HOME:-$HOME/.
 export HOME=$work/home
 mkdir "$HOME"
 
-# The code block of the page behind a marker.
-block() {
-  local found
-  found=$(awk -v marker="<!-- $1 -->" '$0 == marker { getline; inside = 1; next } /^```$/ { inside = 0 } inside' "$page")
-  [ -n "$found" ] || { echo "$page has no block '$1'" >&2; return 1; }
-  printf '%s\n' "$found"
-}
+. engine-ffi/tests/page.sh
 
 # A command of the page is found from the root of the clone, and works in a directory of its own.
 for name in engine-ffi packaging; do ln -s "$repository/$name" "$work/$name"; done
@@ -30,8 +24,6 @@ commands() {
   # shellcheck source=/dev/null
   . "$work/commands.sh"
 }
-
-fail() { echo "$*" >&2; exit 1; }
 
 # linked PROGRAM SHARED: whether the loader is asked for the shared library.
 linked() {

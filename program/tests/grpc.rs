@@ -13,7 +13,7 @@ use axum::Router;
 use axum::extract::Request as HttpRequest;
 use axum::routing::any;
 use http::uri::PathAndQuery;
-use text::Text;
+use text::{Text, refused, request};
 use tokio::sync::{Semaphore, mpsc};
 use tonic::{Code, Request, Response, Status, Streaming};
 
@@ -215,22 +215,6 @@ impl Calls {
         };
         tokio::time::timeout(LONG, reached).await.unwrap();
     }
-}
-
-fn request<T>(key: &str, message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    if !key.is_empty() {
-        request.metadata_mut().insert("idempotency-key", key.parse().unwrap());
-    }
-    request
-}
-
-#[track_caller]
-fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, said: &str) -> Status {
-    let status = answer.unwrap_err();
-    assert_eq!(status.code(), code, "{status:?}");
-    assert!(status.message().starts_with(said), "{status:?}");
-    status
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ use oncekey_http::{IdempotencyLayer, NotExecuted, Policy};
 use tonic::{Code, Status};
 
 use crate::support::{Gate, Server, Store};
-use crate::text::Text;
+use crate::text::{Text, refused, request};
 
 /// The words of a request, one message each.
 struct Words(std::vec::IntoIter<String>);
@@ -105,19 +105,11 @@ impl Calls {
         Self { server, service, client }
     }
 
-    fn request(key: &str, text: &str) -> tonic::Request<String> {
-        let mut request = tonic::Request::new(text.to_owned());
-        if !key.is_empty() {
-            request.metadata_mut().insert("idempotency-key", key.parse().unwrap());
-        }
-        request
-    }
-
     async fn call(&self, key: &str, text: &str) -> Result<tonic::Response<String>, Status> {
         let mut client = self.client.clone();
         client.ready().await.unwrap();
         let path = PathAndQuery::from_static("/test.Echo/Echo");
-        client.unary(Self::request(key, text), path, Text).await
+        client.unary(request(key, text.to_owned()), path, Text).await
     }
 
     /// The messages of a streaming call.
@@ -126,7 +118,7 @@ impl Calls {
         client.ready().await.unwrap();
         let path = PathAndQuery::from_static("/test.Echo/Words");
         let mut stream =
-            client.server_streaming(Self::request(key, text), path, Text).await?.into_inner();
+            client.server_streaming(request(key, text.to_owned()), path, Text).await?.into_inner();
         let mut words = Vec::new();
         while let Some(word) = stream.message().await? {
             words.push(word);
@@ -137,13 +129,6 @@ impl Calls {
     fn runs(&self) -> usize {
         self.service.runs.load(Ordering::SeqCst)
     }
-}
-
-#[track_caller]
-fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, said: &str) {
-    let status = answer.unwrap_err();
-    assert_eq!(status.code(), code, "{status:?}");
-    assert!(status.message().starts_with(said), "{status:?}");
 }
 
 #[tokio::test]

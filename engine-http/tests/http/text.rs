@@ -1,8 +1,8 @@
-//! A codec of gRPC without generated code; the tests of the program use it, too.
+//! Calls of gRPC without generated code; the tests of the program use them, too.
 
 use bytes::{Buf, BufMut};
-use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::{Code, Request, Status};
 
 /// Messages are text.
 #[derive(Clone, Copy, Default)]
@@ -41,4 +41,26 @@ impl Decoder for Text {
         let bytes = buffer.copy_to_bytes(buffer.remaining());
         Ok(Some(String::from_utf8(bytes.to_vec()).unwrap()))
     }
+}
+
+/// A request with this key, or with none if it is empty.
+pub(crate) fn request<T>(key: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    if !key.is_empty() {
+        request.metadata_mut().insert("idempotency-key", key.parse().unwrap());
+    }
+    request
+}
+
+/// The status of an answer that must be a failure.
+#[track_caller]
+pub(crate) fn refused<T: std::fmt::Debug>(
+    answer: Result<T, Status>,
+    code: Code,
+    said: &str,
+) -> Status {
+    let status = answer.unwrap_err();
+    assert_eq!(status.code(), code, "{status:?}");
+    assert!(status.message().starts_with(said), "{status:?}");
+    status
 }
