@@ -9,9 +9,9 @@ export RUSTC_BOOTSTRAP=1
 command -v cargo-fuzz > /dev/null || cargo install cargo-fuzz --locked
 for target in decoders journal directory model config headers; do
     printf '\n== %s\n' "$target"
-    # redb leaks a database when it panics over damage: processes of their own, one after the other.
+    # redb leaks a database when it panics over damage, so each run is a process of its own.
     fork=$([ "$target" = directory ] && echo -fork=1 || true)
-    # What the fuzzer finds goes to the first directory, which is not committed.
+    # The fuzzer writes its finds to the first directory, which is not committed.
     mkdir -p "fuzz/target/corpus/$target"
     cargo fuzz run --sanitizer none "$target" "fuzz/target/corpus/$target" "fuzz/corpus/$target" -- \
         -max_total_time="$seconds" -timeout=60 -rss_limit_mb=4096 -print_final_stats=1 $fork 2>&1 \

@@ -70,7 +70,7 @@ impl Drop for RawLog {
     fn drop(&mut self) {
         self.queue.stop();
         if let Some(committer) = self.committer.take() {
-            // A committer that panicked has dropped its senders: every caller knows.
+            // A committer that panicked has dropped its senders, so every caller learns of it.
             drop(committer.join());
         }
     }

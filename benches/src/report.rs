@@ -82,8 +82,8 @@ impl Figures {
 }
 
 impl Run {
-    /// The median over the rounds of how many times as fast as `yardstick` the side was in the same
-    /// round: what is left when the machine is faster in one round than in the next.
+    /// The median over the rounds of the side's speed as a multiple of the yardstick's in the same
+    /// round. The ratio does not change when the machine is faster in one round than in the next.
     fn paired(side: &Figures, yardstick: &Figures) -> f64 {
         let rounds = side.slices.iter().zip(&yardstick.slices);
         let ratios: Vec<_> = rounds.map(|(side, yardstick)| side / yardstick).collect();

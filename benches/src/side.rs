@@ -89,13 +89,13 @@ pub trait Pairs: Clone + Send + Sync + 'static {
     /// Those of [`pair`](Self::pair).
     fn pair_blocking(&self) -> Result<()>;
 
-    /// Ends what the pairs left to be done.
+    /// Ends the work that the pairs left behind.
     ///
     /// # Errors
     /// Those of what does it.
     fn settle(&self) -> Result<()>;
 
-    /// What was spent so far, wherever it was spent.
+    /// The cost so far, in this process and in servers.
     ///
     /// # Errors
     /// Those of [`Usage::now`].

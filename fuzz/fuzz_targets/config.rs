@@ -1,5 +1,5 @@
-//! The configuration of the proxy: no text makes its parser panic, every refusal names a line and a column
-//! of the text, and what is accepted is printed so that it reads as the same.
+//! The configuration of the proxy. No text makes its parser panic. Every refusal names a line and a column of the
+//! text. An accepted configuration is printed so that it reads as the same.
 #![no_main]
 #![allow(dead_code, unused_imports)]
 
@@ -26,7 +26,7 @@ fuzz_target!(|text: &str| {
             lines.iter().for_each(|line| assert!(is_placed(line, text), "{line:?}"));
         }
         Ok(accepted) => {
-            // What no part of it shows has no place; it must not panic, either.
+            // A mistake that no part of the text shows has no place. It must not panic, either.
             let _ = (accepted.check(), accepted.warnings());
             // A password is not printed.
             if accepted.store.directory().is_none() {

@@ -1,5 +1,5 @@
-//! Records, chunks, runs, filters, catalog rows and journal entries: no bytes make a decoder panic or
-//! allocate more than they hold, with a right checksum neither.
+//! Records, chunks, runs, filters, catalog rows and journal entries: no bytes make a decoder panic or allocate more
+//! than they hold, not even with a right checksum.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,6 +1,6 @@
-//! Heads of requests and responses, from bytes as a client sends them to bytes as the upstream gets them:
-//! each request arrives as one, with the body that was read, without a header that would be taken for one
-//! of the proxy's, and without those about the client's connection.
+//! Heads of requests and responses, from the bytes of a client to the bytes for the upstream. Each request arrives as
+//! one request, with the body that was read. It has no header that could be taken for one of the proxy's, and none
+//! about the client's connection.
 #![no_main]
 #![allow(dead_code, unused_imports)]
 
@@ -136,7 +136,7 @@ async fn upstream(mut far: DuplexStream) -> Option<(String, Vec<(String, String)
         }
     }
     far.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").await.ok()?;
-    // Whatever comes behind it was smuggled.
+    // Any bytes behind it were smuggled.
     far.read_to_end(&mut all).await.ok()?;
     Some((line, headers, all[head + 4..].to_vec()))
 }

@@ -17,14 +17,14 @@ fuzz_target!(init: std::panic::set_hook(Box::new(|info| eprintln!("{info}"))), |
     common::complete(&engine, "known", b"answer");
     let held = common::claim(&engine, "held");
     drop(engine);
-    // Too late to tell anybody.
+    // The engine is gone: the drop changes nothing.
     drop(held);
     let mut rest = bytes;
     while let [entries, raw, length, tail @ ..] = rest {
         let (payload, tail) = tail.split_at(usize::from(*length).min(tail.len()));
         rest = tail;
         if raw % 4 == 0 {
-            // No group at all: anything, anywhere in the segment.
+            // Not a group, but any bytes anywhere in the segment.
             let block = u64::from(raw / 4) % 31 + 1;
             sim.disk.write_bytes("/store/journal-0000.seg", 4096 * block, payload);
         } else if oncekey::fuzzing::append_group(

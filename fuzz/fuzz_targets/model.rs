@@ -1,6 +1,5 @@
-//! The engine against the state machine: what one caller does, which operation of the disk fails and
-//! how, and how the engine is restarted are the fuzzer's; what the caller is told must have an order
-//! that the model allows.
+//! The engine against the state machine. The fuzzer chooses the calls of one caller, the operation of the disk that
+//! fails, and the restarts. The answers must have an order that the model allows.
 #![no_main]
 
 #[path = "../../engine/tests/common/mod.rs"]

@@ -1,7 +1,7 @@
 //! Runs a command beside a PostgreSQL server of its own: `with_postgres COMMAND [ARGUMENT]...`
 //!
 //! The command has `ONCEKEY_TEST_STORE=postgres` and the address of the server, without a database, in
-//! `ONCEKEY_TEST_SERVER`. Where PostgreSQL is not installed that is said, and nothing runs.
+//! `ONCEKEY_TEST_SERVER`. Where PostgreSQL is not installed, the program says so and runs nothing.
 
 use std::process::{Command, ExitCode};
 

@@ -1,5 +1,5 @@
-//! No files of `testing/src` form a circle, and none is too long; the suites of `conformance` are tests. Those of the
-//! crates that measure and that show are not too long either.
+//! No files of `testing/src` form a circle, and none is too long; the suites of `conformance` are tests. The files of
+//! the benches and examples are not too long either.
 #![allow(missing_docs)]
 
 use oncekey_testing::layers::Layout;

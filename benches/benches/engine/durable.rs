@@ -1,4 +1,4 @@
-//! What waits for the disk, and what depends on how much a store holds.
+//! Calls that wait for the disk, and calls whose time depends on the size of the store.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
-//! What a user waits for. Run with `cargo bench -p oncekey-benches`.
+//! The times that a user waits for. Run with `cargo bench -p oncekey-benches`.
 //!
 //! Calls that meet no disk are timed by the CPU clock of their thread, which a busy machine does not
-//! stretch; what waits for the disk is timed by the wall clock.
+//! stretch; calls that wait for the disk are timed by the wall clock.
 //!
 //! `ONCEKEY_BENCH_KEYS=0,1000000,10000000` says on how many live keys to measure (default
 //! 0,1000000; a million takes 1.3 GB). Stores are made once and kept beside the build, in

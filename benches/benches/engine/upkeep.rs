@@ -1,4 +1,4 @@
-//! What happens now and then: sweeps and opens.
+//! Work that happens now and then: sweeps and opens.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ pub(crate) fn sweep(c: &mut Criterion) {
                 let dir = WorkDir::create("bench-sweep", None).expect("the build is writable");
                 copy(&template, dir.path());
                 let clock = ManualClock::new();
-                // Whenever the store was made: all its records have expired.
+                // All records of the store have expired, whenever it was made.
                 clock.advance(Duration::from_secs(100 * 365 * 86_400));
                 let options = Options::new().clock(Arc::new(clock)).accept_clock_jump(true);
                 let engine = options.open(dir.path()).expect("a copy opens");
@@ -58,7 +58,7 @@ pub(crate) fn open(c: &mut Criterion) {
         copy(store.path(), dir.path());
         dir
     };
-    // What `kill -9` leaves is what the files hold at that moment.
+    // `kill -9` leaves the files as they are at that moment.
     let killed = snapshot("bench-killed");
     group.bench_function("after kill -9", |bencher| {
         let copied = || {

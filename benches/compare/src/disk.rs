@@ -1,9 +1,9 @@
-//! The disk that the stores lie on, and what reached it.
+//! The disk that the stores lie on, and the bytes that reached it.
 //!
 //! Bytes written are those of the whole disk. A process's own `write_bytes` will not do: newer
 //! kernels count a whole large folio for each small change in it, which charges engines that write
-//! scattered pages through the page cache many times what reaches the disk. The price: others who
-//! writes is counted too, so the machine has to be quiet.
+//! scattered pages through the page cache many times what reaches the disk. The price: writes of
+//! other programs count, too, so the machine has to be quiet.
 
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
