@@ -1,5 +1,5 @@
-// The console for operators: one module, without a framework and without a build. All text reaches the
-// page through textContent. Every URL is relative to the page, so that it works under any prefix.
+// The console for operators: one module, without a framework or a build. All text reaches the page
+// through textContent. Every URL is relative to the page, which therefore works under any prefix.
 
 // ---- Words and numbers ----
 
@@ -27,19 +27,17 @@ function duration(ms) {
 const two = (n) => String(n).padStart(2, "0");
 const clock = (date, seconds = true) => `${two(date.getHours())}:${two(date.getMinutes())}${seconds ? ":" + two(date.getSeconds()) : ""}`;
 const day = (date) => `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
-/** Local time, with UTC for the pointer. */
+/** Local time; the tooltip has UTC. */
 function moment(ms) {
 	if (ms == null) return h("span", {}, "–");
 	const date = new Date(ms), utc = date.toISOString();
 	return h("time", { dateTime: utc, title: utc.replace("T", " ").slice(0, 19) + " UTC" }, `${day(date)} ${clock(date)}`);
 }
-/** A key or scope in the form of the API, from what an operator types: %XX is a byte, the rest is UTF-8. */
+/** Encodes a key or scope, typed or as the API shows it, for a query: %XX is a byte, the rest is UTF-8. */
 function encoded(text) {
 	const units = text.match(/%[0-9a-fA-F]{2}|[\s\S]/gu) ?? [];
 	return units.map((unit) => (unit.length === 3 && unit[0] === "%" ? unit : encodeURIComponent(unit))).join("");
 }
-/** A value as the API shows it, in a query: its percent signs are those of its encoding. */
-const inQuery = (shown) => encoded(shown);
 
 // ---- The page ----
 
@@ -65,14 +63,14 @@ function template(id) {
 	for (const element of root.querySelectorAll("[data-ref]")) refs[element.dataset.ref] = element;
 	return { root, ...refs };
 }
-/** Sets text only where it differs, so that a refresh disturbs neither selection nor screen reader. */
+/** Sets text only if it differs: a refresh must disturb neither selection nor screen reader. */
 function say(element, text) {
 	if (element.textContent !== text) element.textContent = text;
 }
 const CONTROLS = "button, input, a";
 /**
- * Makes the children of `parent` those of `items`, reusing elements by key: focus stays where it is. Focus in an
- * element that goes moves to the same control of the next one.
+ * Makes the children of `parent` match `items`. Elements are reused by key, so focus stays. If the focused
+ * element goes, focus moves to the same control of the next element.
  */
 function patch(parent, items, keyOf, make, update) {
 	const old = (parent.rows_ ??= new Map());
@@ -111,13 +109,13 @@ const remember = (name, value) => { try { localStorage.setItem("oncekey-" + name
 
 // ---- The API ----
 
-/** The server says where the API is from this page, and whether the page is behind a login of its own. */
+/** Filled in by the server: the relative path of the API, and who asks for the login. */
 const { api: API, login: LOGIN } = document.documentElement.dataset;
 
 class Refused extends Error {
 	constructor(status, message) { super(message); this.status = status; }
 }
-/** Answers are JSON. Throws `Refused` when the server says no, another error when it says nothing. */
+/** Answers are JSON. Throws `Refused` when the server refuses, another error when no answer comes. */
 async function api(path, { method = "GET", body } = {}) {
 	const headers = { Accept: "application/json" };
 	if (method !== "GET") {
@@ -162,7 +160,7 @@ function login(note) {
 			await start();
 		} catch (error) {
 			if (error.status === 429) fail("Too many wrong tokens. Wait a minute.");
-			else if (error.status === 404) fail("This server has a login of its own: load the page again.");
+			else if (error.status === 404) fail("This server has its own login. Load the page again.");
 			else fail(error.status ? "This token is not known here." : "The server does not answer.");
 		}
 	});
@@ -170,7 +168,7 @@ function login(note) {
 	token.focus();
 }
 
-/** Whether this browser logged in: asked without a session, the server's no would be an error in the log. */
+/** Whether this browser has logged in. A request without a session would log an error in the browser. */
 const entered = () => LOGIN === "own" || state.entered || remembered("entered", "") === "yes";
 function enter(is) {
 	state.entered = is;
@@ -178,7 +176,7 @@ function enter(is) {
 }
 
 async function start() {
-	// A link of `oncekey console` brings a token that is good once.
+	// A link of `oncekey console` has a token that works once.
 	const link = location.hash.match(/^#token=(.+)$/);
 	if (link) {
 		history.replaceState(null, "", location.pathname + location.search + "#/overview");
@@ -225,14 +223,14 @@ function frame() {
 	facts();
 }
 
-/** Health in words, and why; from the numbers where the server does not say it. */
+/** Level, name and explanation of the health. The statistics complete the report of the server. */
 function health() {
 	const engine = state.stats?.engine ?? {}, said = state.info?.health ?? "";
-	if (state.lostSince) return ["bad", "no connection", "What is shown is old."];
-	if (/failed/.test(said)) return ["bad", "store failed", "New keys are refused with 503, replays go on. Look at the disk, then reopen the store."];
-	if (/full/.test(said) || engine.full) return ["bad", "store full", "New keys are refused with 503, replays go on. It heals by itself when space is freed."];
+	if (state.lostSince) return ["bad", "no connection", "The figures are old."];
+	if (/failed/.test(said)) return ["bad", "store failed", "New keys are refused with 503; replays continue. Check the disk, then reopen the store."];
+	if (/full/.test(said) || engine.full) return ["bad", "store full", "New keys are refused with 503; replays continue. The store recovers by itself when space is freed."];
 	if (/draining/.test(said)) return ["warn", "draining", "The process is ending: it takes no new connections."];
-	if (/upstream/.test(said)) return ["warn", "upstream down", "The store is well. No upstream answers its health check."];
+	if (/upstream/.test(said)) return ["warn", "upstream down", "The store works. No upstream answers its health check."];
 	return ["ok", "ok", ""];
 }
 
@@ -272,7 +270,7 @@ function show() {
 	poll();
 }
 
-/** Asks for everything that the screen shows; again after 2 s, 15 s when hidden, later when it fails. */
+/** Loads the figures of the screen; again after 2 s, after up to 15 s on failures, 15 s when hidden. */
 async function poll() {
 	clearTimeout(state.timer);
 	const screen = state.screen, turn = (state.turn = {});
@@ -288,7 +286,7 @@ async function poll() {
 		if (turn !== state.turn || !state.frame) return;
 		if (error.status === 401) return login("Your session is over. Log in again.");
 		state.failures += 1;
-		// A refusal is an answer: the server is there.
+		// A refusal is an answer: the connection works.
 		state.lostSince ??= error.status ? null : new Date();
 	}
 	facts();
@@ -304,7 +302,7 @@ async function refreshInfo() {
 
 // ---- Charts ----
 
-/** At most `count` points: the mean of each stretch, or its greatest value. */
+/** At most `count` points: the mean or the largest value of each section. */
 function thinned(values, count, how) {
 	if (values.length <= count) return values;
 	const out = [];
@@ -329,7 +327,7 @@ function sparkline(values) {
 	return s("svg", { class: "spark", viewBox: "0 0 100 26", preserveAspectRatio: "none", "aria-hidden": "true" }, s("path", { d: path, class: "l l-run", "vector-effect": "non-scaling-stroke" }));
 }
 
-/** What plots have in common: a cursor that pointer and arrow keys move, its words, and the same as a table. */
+/** The base of all plots: a cursor for pointer and arrow keys, its values as text, all values as a table. */
 class Plot {
 	constructor(view, label, draw, rows) {
 		Object.assign(this, { view, draw, rows, at: null, count: 0 });
@@ -383,7 +381,7 @@ class Plot {
 	}
 }
 
-/** The frame of a plot: lines with their values, and nothing else. */
+/** The frame of a plot: grid lines with their values. */
 function axes(width, height, left, top, format) {
 	const y = (value) => height - 22 - (value / top) * (height - 34);
 	const svg = s("svg", { viewBox: `0 0 ${width} ${height}`, height, "aria-hidden": "true", focusable: "false" });
@@ -489,7 +487,7 @@ function overview() {
 	view.long.addEventListener("click", () => choose("24h"));
 	view.short.setAttribute("aria-pressed", state.window === "15m");
 	view.long.setAttribute("aria-pressed", state.window === "24h");
-	const pause = () => { view.pause.setAttribute("aria-pressed", state.paused); say(view.pause, state.paused ? "Go on" : "Pause"); };
+	const pause = () => { view.pause.setAttribute("aria-pressed", state.paused); say(view.pause, state.paused ? "Resume" : "Pause"); };
 	view.pause.addEventListener("click", () => { state.paused = !state.paused; pause(); if (!state.paused) poll(); });
 	const draw = () => {
 		const engine = state.stats?.engine;
@@ -513,12 +511,12 @@ function overview() {
 	return { root: view.root, load, draw, leave: () => { state.paused = false; } };
 }
 
-/** Whether an operator has to act, in a sentence. */
+/** Tells in a sentence whether an operator has to act. */
 function verdict(view, engine, oldest) {
 	const [level, word, because] = health(), unknown = engine.orphans;
 	let [word2, why, shade] = ["All is well.", "Nothing is unresolved.", "ok"];
 	if (level !== "ok") [word2, why, shade] = [`${word[0].toUpperCase()}${word.slice(1)}.`, because + (unknown ? ` ${plural(unknown, "outcome is", "outcomes are")} unknown.` : ""), level];
-	else if (unknown) [word2, why, shade] = [`${plural(unknown, "outcome is", "outcomes are")} unknown.`, "Their clients are refused until they are decided. The store is well.", "warn"];
+	else if (unknown) [word2, why, shade] = [`${plural(unknown, "outcome is", "outcomes are")} unknown.`, "Their clients are refused until an operator decides. The store works.", "warn"];
 	view.verdict.className = `verdict ${shade}`;
 	say(view.word, word2);
 	say(view.because, why);
@@ -535,7 +533,7 @@ const link = ({ scope, key }, text = key) => h("a", { href: `#/lookup?scope=${en
 const label = ({ scope, key }) => (scope ? `${scope} / ${key}` : key);
 const tail = (token) => token.slice(-4);
 const STEP = 200, AT_ONCE = 100;
-/** A table as tables are, also where narrow pages lay it out as cards. */
+/** Keeps the roles of a table, which browsers drop when it is laid out as cards. */
 function roles(table) {
 	table.setAttribute("role", "table");
 	table.querySelectorAll("tr").forEach((row) => row.setAttribute("role", "row"));
@@ -554,9 +552,9 @@ function orphans() {
 	}
 	roles(view.rows.parentElement);
 	const load = async (force) => {
-		// A long list is not asked for at every turn.
+		// A long list is not loaded on every poll.
 		if (!force && listed && total > 500 && Date.now() - at < 15_000) return;
-		// The first screenful at once, then the rest.
+		// Load the first screenful at once, then the rest.
 		const answer = await api(`orphans?limit=${listed ? 100_000 : STEP}`);
 		if (!listed && answer.total > STEP) setTimeout(again);
 		[listed, total, at] = [answer.orphans, answer.total, Date.now()];
@@ -633,14 +631,14 @@ function details(pairs) {
 	return list;
 }
 
-/** Asks for a decision on orphans, and carries it out. Calls `done` when something changed. */
+/** Asks for a decision on orphans and carries it out. Calls `done` when the list may have changed. */
 function resolve(targets, done) {
 	const view = template("t-resolve"), dialog = view.root.firstElementChild, one = targets.length === 1 ? targets[0] : null;
 	const opener = document.activeElement;
 	let acted = false;
 	view.title.textContent = one ? "Decide an unknown outcome" : `Decide ${number(targets.length)} unknown outcomes`;
 	if (one) {
-		const query = `scope=${inQuery(one.scope)}&key=${inQuery(one.key)}&token=${one.token}`;
+		const query = `scope=${encoded(one.scope)}&key=${encoded(one.key)}&token=${one.token}`;
 		const checkpoint = one.checkpointBytes ? h("a", { href: `${API}orphans/checkpoint?${query}`, download: "" }, `${bytes(one.checkpointBytes)}, download`) : "none";
 		view.what.append(details([["Scope", one.scope || "none", "mono"], ["Key", one.key, "mono"], ["Attempt", number(one.attempt)], ["Since", moment(one.sinceMs)], ["Age", duration(one.ageMs)], ["Checkpoint", checkpoint], ["Token", one.token, "mono"]]));
 	} else {
@@ -678,7 +676,7 @@ function resolve(targets, done) {
 		if (!way) problems.push(view.form.elements.choice[0]);
 		if (way === "complete") {
 			must(/^[2-5]\d\d$/.test(view.status.value), view.status, view.statusError, "200 to 599.");
-			must(lines().every((line) => line && /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(line[0])), view.headers, view.headersError, "A line is “name: value”.");
+			must(lines().every((line) => line && /^[!#$%&'*+.^_`|~0-9A-Za-z-]+$/.test(line[0])), view.headers, view.headersError, "Write “name: value”.");
 		}
 		if (way !== "leave") {
 			const reason = view.reason.value.trim().length;
@@ -723,7 +721,7 @@ function resolve(targets, done) {
 			done();
 		} catch (error) {
 			if (error.status === 401) return login("Your session is over. Log in again.");
-			view.results.replaceChildren(h("p", { className: "error" }, error.status ? `Refused: ${error.message}` : `No answer: ${error.message}. It may have been carried out; the list tells.`));
+			view.results.replaceChildren(h("p", { className: "error" }, error.status ? `Refused: ${error.message}` : `No answer: ${error.message}. The change may be done; check the list.`));
 			done();
 		} finally {
 			view.submit.disabled = false;
@@ -778,9 +776,9 @@ function found(answer, where, again) {
 	const heading = h("h2", {}, STATES[answer.state] ?? answer.state);
 	const now = Date.now();
 	if (answer.state === "absent") return [heading, h("p", {}, ABSENT)];
-	if (answer.state === "inFlight") return [heading, h("p", {}, "It runs. A request with this key is refused as locked until it ends."), details([["Attempt", number(answer.attempt)], ["Running for", duration(answer.runningForMs)]])];
+	if (answer.state === "inFlight") return [heading, h("p", {}, "The operation runs. A request with this key is refused as locked until it ends."), details([["Attempt", number(answer.attempt)], ["Running for", duration(answer.runningForMs)]])];
 	if (answer.state === "orphaned") {
-		const parts = [heading, h("p", {}, "The process died, or the handler failed, before it said how it ended. A request with this key is refused until it is decided."), details([["Attempt", number(answer.attempt)], ["Since", moment(answer.sinceMs)], ["Age", duration(answer.ageMs)], ["Checkpoint", answer.checkpointBytes ? bytes(answer.checkpointBytes) : "none"], ["Token", answer.token, "mono"]])];
+		const parts = [heading, h("p", {}, "The process died or the handler failed. A request with this key is refused until an operator decides."), details([["Attempt", number(answer.attempt)], ["Since", moment(answer.sinceMs)], ["Age", duration(answer.ageMs)], ["Checkpoint", answer.checkpointBytes ? bytes(answer.checkpointBytes) : "none"], ["Token", answer.token, "mono"]])];
 		if (operator()) {
 			const button = h("button", { className: "primary", type: "button" }, "Decide");
 			button.addEventListener("click", () => resolve([answer], again));
@@ -789,7 +787,7 @@ function found(answer, where, again) {
 		return parts;
 	}
 	const response = answer.response;
-	const parts = [heading, h("p", {}, response ? "A request with this key gets the stored response." : "It ran, and its response was not stored. A request with this key is refused, and never runs again.")];
+	const parts = [heading, h("p", {}, response ? "A request with this key gets the stored response." : "The operation ran; its response was not stored. A request with this key is refused and never runs again.")];
 	parts.push(details([["Status", response?.status == null ? response?.error ?? "–" : String(response.status)], ["Body", response ? bytes(response.bodyBytes) : "–"], ["Completed", moment(answer.completedAtMs)], ["Expires", moment(answer.expiresAtMs)], ["Expires in", duration(Math.max(0, answer.expiresAtMs - now))], ["Token", answer.token, "mono"]]));
 	if (response && operator() && state.info.showResponses) parts.push(h("p", { className: "actions" }, h("a", { className: "button", href: `${API}keys/response?${where}`, download: "" }, "Download the body")));
 	return parts;
@@ -798,8 +796,8 @@ function found(answer, where, again) {
 // ---- Store ----
 
 const UPKEEP = [
-	{ id: "fold", name: "Fold", text: "Moves what the journal holds into the record files. Harmless; it happens by itself." },
-	{ id: "sweep", name: "Sweep", text: "Gives back the space of expired records. Harmless; it happens by itself." },
+	{ id: "fold", name: "Fold", text: "Moves the journal's records into the record files. Harmless; the store does it by itself." },
+	{ id: "sweep", name: "Sweep", text: "Frees the space of expired records. Harmless; the store does it by itself." },
 	{ id: "reopen", name: "Reopen", text: "After a failure: opens the store again. Find the cause first." },
 ];
 
@@ -848,7 +846,7 @@ function store() {
 		view.list.append(h("li", {}, button, note));
 	}
 	const load = async () => {
-		// Not every place of a store has buckets.
+		// Not every kind of store has buckets.
 		buckets = await api("expiry").catch((error) => { if ([404, 501].includes(error.status)) return null; throw error; });
 	};
 	const draw = () => {
@@ -929,7 +927,7 @@ function backups() {
 		});
 		view.scroll.hidden = !listed.length;
 		view.empty.hidden = !!listed.length;
-		if (missing) { view.form.hidden = true; say(view.emptyWord, "Backups are not set up."); say(view.emptyWhy, "Name a directory: backups in [admin] of the configuration."); }
+		if (missing) { view.form.hidden = true; say(view.emptyWord, "Backups are not set up."); say(view.emptyWhy, "Set their directory: backups in [admin] of the configuration."); }
 	};
 	return { root: view.root, load, draw };
 }
@@ -956,17 +954,17 @@ function about() {
 	const contract = typeof info.contract === "object" && info.contract ? info.contract : { name: info.contract };
 	const headers = contract.headers?.join(" or ") ?? "Idempotency-Key";
 	const codes = { locked: 409, mismatch: 409, unknown: 409, notStored: 409, ...contract.statuses };
-	say(view.contractLead, `${contract.name ? `Contract “${contract.name}”. ` : ""}A client sends ${headers} with each request that shall run once, and the same key and the same bytes with every retry.`);
+	say(view.contractLead, `${contract.name ? `Contract “${contract.name}”. ` : ""}A client sends ${headers} with each request that must run once, and repeats key and bytes on every retry.`);
 	const rows = [
 		["The first request with a key", "its response", "it is stored before its first byte is sent"],
-		["The same request again", "the stored response", "done: it will not change"],
-		["The first still runs", `${codes.locked} idempotency_key_locked`, "wait retryAfterMs, then the same again"],
+		["The same request again", "the stored response", "done: it never changes"],
+		["The first still runs", `${codes.locked} idempotency_key_locked`, "wait retryAfterMs, then repeat it"],
 		["The key belongs to another request", `${codes.mismatch} idempotency_key_mismatch`, "stop: a bug in the client"],
-		["An earlier attempt died", `${codes.unknown} idempotency_outcome_unknown`, "stop, look the operation up; an operator decides it here"],
-		["It ran, and the response was too long to store", `${codes.notStored} idempotency_response_not_stored`, "stop: it was executed, fetch the result"],
+		["An earlier attempt died", `${codes.unknown} idempotency_outcome_unknown`, "stop: look the operation up; an operator decides here"],
+		["It ran, and the response was too long to store", `${codes.notStored} idempotency_response_not_stored`, "stop: it was executed; fetch the result"],
 		["The key is malformed or sent twice", "400 idempotency_key_invalid", "stop: a bug in the client"],
-		["The store cannot take the key", "503 idempotency_store_unavailable", "wait Retry-After, then the same again"],
-		["401, 425 or 429 from the application", "that response", "the key is free: the same again later"],
+		["The store cannot take the key", "503 idempotency_store_unavailable", "wait Retry-After, then repeat it"],
+		["401, 425 or 429 from the application", "that response", "the key is free: repeat it later"],
 	];
 	for (const row of rows) view.contract.append(h("tr", { role: "row" }, ...["When", "Answer", "Then"].map((name, i) => { const at = cell(name); at.textContent = row[i]; return at; })));
 	roles(view.contract.parentElement);
@@ -997,7 +995,7 @@ function help() {
 }
 document.addEventListener("keydown", (event) => {
 	if (!state.frame || event.ctrlKey || event.altKey || event.metaKey || remembered("keys", "on") !== "on") return;
-	// A checkbox takes no letters: the keys of the page work there.
+	// A checkbox takes no letters, so the page's keys work there.
 	if (event.target.closest?.("input:not([type=checkbox]), textarea, select, dialog")) return;
 	if (Date.now() - prefix < 1500) {
 		const screen = SCREENS.find((one) => one.key === event.key);

@@ -14,7 +14,7 @@ use crate::markers::Ttl;
 use crate::policy::Policy;
 use crate::recorded::Encoder;
 
-/// The execution that a request is part of, in the extensions of every request that runs under an
+/// The execution that a request is part of. It is in the extensions of every request that runs under an
 /// idempotency key.
 ///
 /// ```
@@ -38,17 +38,17 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// Which attempt this is, from 1. Above 1, which only [`Recovery::Retry`](crate::Recovery)
-    /// brings about, the attempts before it may have happened in part.
+    /// The number of this attempt, from 1. Above 1, which only [`Recovery::Retry`](crate::Recovery) allows,
+    /// the earlier attempts may have taken effect in part.
     pub fn number(&self) -> u32 {
         self.number
     }
 
-    /// The last checkpoint that was saved, by this attempt or one before it. Read from the store when it
-    /// is asked for, as fast as a stored response.
+    /// The last checkpoint that this attempt or an earlier one saved. Each call reads the store and costs as
+    /// much as reading a stored response.
     ///
     /// # Errors
-    /// When it is damaged, which is never told as none, or the execution has ended.
+    /// When the checkpoint is damaged (which is never reported as no checkpoint), or the execution has ended.
     pub fn checkpoint(&self) -> Result<Option<SharedBytes>, CheckpointError> {
         match &*self.claim.claim.lock() {
             Some(claim) => claim.last_checkpoint().map_err(CheckpointError::Refused),
@@ -56,7 +56,7 @@ impl Attempt {
         }
     }
 
-    /// The fencing token of this execution, to hand to systems downstream.
+    /// The fencing token of this execution, for systems downstream.
     pub fn token(&self) -> Token {
         self.token
     }
@@ -66,14 +66,14 @@ impl Attempt {
         &self.key
     }
 
-    /// An idempotency key for a call to a system downstream, 32 hexadecimal digits: the same in
-    /// every attempt of this operation, another one for each scope, key and `step`. An attempt that
-    /// repeats a call of the attempt before it, under the same step, repeats it under the same key,
-    /// so that a system that knows such keys carries it out once.
+    /// An idempotency key for a call to a system downstream, 32 hexadecimal digits. It is the same in every
+    /// attempt of this operation, and differs for each scope, key and `step`. An attempt that repeats a call
+    /// of an earlier attempt under the same step sends the same key, so a system that knows such keys carries
+    /// the call out once.
     ///
-    /// It depends on nothing else, so an operation that uses this idempotency key again after its
-    /// record expired gets the same keys: what is downstream should not remember for longer than
-    /// [`Policy::ttl`](crate::Policy::ttl), or the step should name what is new.
+    /// The key depends on nothing else: an operation that uses this idempotency key again after its record
+    /// expired gets the same downstream keys. So the system downstream must not remember a key for longer
+    /// than [`Policy::ttl`](crate::Policy::ttl), or the step must tell the two operations apart.
     ///
     /// ```
     /// # fn handler(attempt: &oncekey_http::Attempt) {
@@ -85,12 +85,12 @@ impl Attempt {
         downstream_key(&self.key, step)
     }
 
-    /// Saves a recovery point: when this attempt dies, the one who takes over gets the last one. It is
-    /// durable when the answer is Ok. At most
+    /// Saves a recovery point: if this attempt dies, the attempt that takes over gets the last one saved. The
+    /// checkpoint is durable when this returns `Ok`. It has at most
     /// [`max_checkpoint`](oncekey::Options::max_checkpoint) bytes.
     ///
     /// # Errors
-    /// When the engine refuses it, or the execution has ended.
+    /// When the engine refuses the checkpoint, or the execution has ended.
     pub async fn save_checkpoint(&self, data: &[u8]) -> Result<(), CheckpointError> {
         let saved = match &*self.claim.claim.lock() {
             Some(claim) => claim.checkpoint(data),
@@ -100,7 +100,7 @@ impl Attempt {
     }
 }
 
-/// Completes an execution elsewhere than in the layer.
+/// A claim that was taken out of the layer, to be completed elsewhere.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Taken {
@@ -113,8 +113,8 @@ pub struct Taken {
 /// For crates that complete an execution in a transaction of the handler's own.
 #[doc(hidden)]
 impl Attempt {
-    /// Takes the claim out of the layer's hands; `None` when the execution has ended. Until it is returned
-    /// the layer ends nothing.
+    /// Takes the claim out of the layer; `None` when the execution has ended. Until the claim is given back
+    /// the layer does not end it.
     pub fn take<B: AsRef<[u8]>>(&self, response: &Response<B>) -> Option<Taken> {
         let policy = &self.claim.policy;
         let (status, headers) = (response.status(), response.headers());
@@ -129,10 +129,11 @@ impl Attempt {
         Some(Taken { claim, stored, ttl: ttl.map(Ttl::in_engine) })
     }
 
-    /// Gives the claim back. `completed`: by a transaction that was committed; the layer stores nothing then.
+    /// Gives the claim back. `completed` says that a committed transaction completed the operation; the layer
+    /// then stores nothing.
     pub fn give_back(&self, claim: Claim, completed: bool) {
         self.claim.completed.store(completed, Ordering::Relaxed);
-        // Released before the claim of an execution that has ended is dropped.
+        // The lock is released before the claim of an ended execution is dropped.
         let late = {
             let mut held = self.claim.claim.lock();
             match self.claim.ended.load(Ordering::Relaxed) {
@@ -156,8 +157,9 @@ impl fmt::Debug for Attempt {
     }
 }
 
-/// Source of the derivation: BLAKE3 in its mode for deriving keys, over length-prefixed parts, so that
-/// no two of them run into each other. The context string is part of what clients downstream see.
+/// The key is derived with BLAKE3 in its key derivation mode. Each part has its length before it, so that two
+/// different lists of parts never give the same input. Systems downstream remember the keys, so the context
+/// string must never change.
 fn downstream_key(key: &Key, step: &str) -> String {
     let mut hasher = blake3::Hasher::new_derive_key("oncekey-http downstream idempotency key v1");
     for part in [key.scope(), key.key(), step.as_bytes()] {
@@ -171,9 +173,9 @@ fn downstream_key(key: &Key, step: &str) -> String {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// The handler has answered already; there is nothing to recover.
+    /// The handler has answered already, so there is nothing to recover.
     Ended,
-    /// The engine refused it.
+    /// The engine refused the call.
     Refused(oncekey::Error),
 }
 
@@ -198,17 +200,17 @@ impl std::error::Error for CheckpointError {
 /// A claim that an execution owns and its handler's [`Attempt`]s can see.
 struct HeldClaim {
     claim: Mutex<Option<Claim>>,
-    /// Whether the handler was called. Until then it is certain that nothing happened.
+    /// Whether the handler was called. Until then nothing has happened.
     started: AtomicBool,
-    /// Whether a transaction of the handler's completed it.
+    /// Whether a transaction of the handler completed the operation.
     completed: AtomicBool,
     /// Whether the owner is gone; set with the lock held.
     ended: AtomicBool,
     policy: Arc<Policy>,
 }
 
-/// The owner of a claim. Dropping it ends the claim, however many [`Attempt`]s are still around: the
-/// key is free when the handler was never called, else the operation is an orphan.
+/// The owner of a claim. Dropping it ends the claim, even while [`Attempt`]s are left: the key is free when
+/// the handler was never called, else the operation is an orphan.
 pub(crate) struct Owner(Arc<HeldClaim>);
 
 impl Owner {
@@ -222,7 +224,7 @@ impl Owner {
         (Self(claim.clone()), Attempt { key, number, token, claim })
     }
 
-    /// The claim, for its end; one that is given back later ends by itself.
+    /// Takes the claim in order to end it. A claim that is given back later is dropped, which ends it.
     pub(crate) fn take(&self) -> Option<Claim> {
         let mut held = self.0.claim.lock();
         self.0.ended.store(true, Ordering::Relaxed);
@@ -233,7 +235,7 @@ impl Owner {
         self.0.completed.load(Ordering::Relaxed)
     }
 
-    /// Says that the handler is called now.
+    /// Records that the handler is called now.
     pub(crate) fn start(&self) {
         self.0.started.store(true, Ordering::Relaxed);
     }
@@ -249,18 +251,18 @@ impl Owner {
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        // Taken first, so that the claim is dropped with the lock released.
+        // Take the claim first, so that it is dropped with the lock released.
         let Some(claim) = self.take() else { return };
         if self.is_started() {
             drop(claim);
         } else {
-            // The abort is under way when the call returns; no task is left to wait for it.
+            // The abort has started when the call returns; no task is left that could wait for it.
             drop(claim.abort());
         }
     }
 }
 
-/// Knows of an execution that was lost whether it had started.
+/// Tells whether a lost execution had called its handler.
 pub(crate) struct Watch(Arc<HeldClaim>);
 
 impl Watch {

@@ -11,7 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// The body of a response: the handler's own, or what the layer holds of it.
+    /// The body of a response: the handler's own body, or the part of it that the layer holds.
     pub struct ResponseBody<B: Body> {
         #[pin]
         kind: Kind<B>,
@@ -26,17 +26,17 @@ pin_project! {
     }
 }
 
-/// The bytes that were read of a body, and the state of the rest.
+/// The bytes that were read from a body, and the state of the rest.
 pub(crate) struct Held<B: Body> {
     pub(crate) frames: VecDeque<Bytes>,
     pub(crate) end: End<B>,
 }
 
-/// How a body goes on after the frames that are held.
+/// How a body continues after the held frames.
 pub(crate) enum End<B: Body> {
     Complete,
     Trailers(HeaderMap),
-    /// Data beyond what the layer stores.
+    /// More data than the layer stores.
     More(Pin<Box<B>>),
     Failed(B::Error),
 }
@@ -79,7 +79,7 @@ impl<B: Body<Data = Bytes>> Held<B> {
         let held = self.frames.iter().map(|data| data.len() as u64).sum::<u64>();
         match &self.end {
             End::Complete => SizeHint::with_exact(held),
-            // With an exact size a server sends Content-Length and then no trailers.
+            // With an exact size a server sends Content-Length and then cannot send trailers.
             End::Trailers(_) | End::Failed(_) => SizeHint::new(),
             End::More(body) => {
                 let rest = body.size_hint();
@@ -140,9 +140,9 @@ pin_project! {
     /// A request body for services whose own type cannot be made from bytes, such as
     /// `hyper::body::Incoming`.
     ///
-    /// The layer reads the body of a request with a key, and gives the handler another of the same
-    /// type, made from what it read: hence its bound `From<Bytes>`. `axum::body::Body` has that. On
-    /// a plain hyper server, map the request into this type before it reaches the layer:
+    /// The layer reads the body of a request with a key and gives the handler a new body of the same type,
+    /// made from the bytes: hence its bound `From<Bytes>`, which `axum::body::Body` satisfies. On a plain
+    /// hyper server, map the request into this type before it reaches the layer:
     ///
     /// ```
     /// # use http_body_util::Empty;

@@ -1,4 +1,4 @@
-//! The memory that the bodies of requests may take while the layer holds them.
+//! The memory that request bodies may take while the layer holds them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::stats;
 
-/// A number of bytes that buffers share. Clones are the same budget.
+/// A limit of bytes that all buffers share. Clones share the same budget.
 #[derive(Clone)]
 pub(crate) struct Budget {
     limit: usize,
@@ -23,12 +23,12 @@ impl Budget {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Whether this number of bytes is left now.
+    /// Whether `bytes` bytes are free now.
     pub(crate) fn has(&self, bytes: u64) -> bool {
         bytes <= self.limit.saturating_sub(self.held()) as u64
     }
 
-    /// Takes bytes; `false` when fewer are left.
+    /// Takes bytes from the budget; `false` when fewer are free.
     fn take(&self, bytes: usize) -> bool {
         let fits = |held: usize| held.checked_add(bytes).filter(|held| *held <= self.limit);
         let taken = self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok();
@@ -44,7 +44,7 @@ impl Budget {
     }
 }
 
-/// Bytes that count against a budget, until the last of them is dropped or handed out.
+/// Bytes that count against a budget until the buffer is dropped or handed out.
 pub(crate) struct Buffer {
     bytes: Vec<u8>,
     allowance: Allowance,
@@ -59,12 +59,12 @@ impl Buffer {
         self.bytes.len()
     }
 
-    /// Appends bytes to what will have at most `limit` of them; `false` when the budget has no room.
+    /// Appends bytes; the whole has at most `limit` bytes. `false` when the budget has no room.
     pub(crate) fn push(&mut self, data: &[u8], limit: usize) -> bool {
         let needed = self.bytes.len() + data.len();
         if needed > self.allowance.bytes {
-            // Memory counts, not only what is in use of it. Near the end of the budget it grows by
-            // no more than it must.
+            // The budget counts allocated memory, not only the used part. Capacity doubles while the budget
+            // allows; near its end it grows by the needed bytes alone.
             let roomy = needed.max(self.allowance.bytes.saturating_mul(2)).min(limit.max(needed));
             if !self.allowance.raise(roomy) && !self.allowance.raise(needed) {
                 return false;
@@ -75,13 +75,13 @@ impl Buffer {
         true
     }
 
-    /// The bytes, and what gives their room back when it is dropped.
+    /// The bytes, and the allowance that returns their room when it is dropped.
     pub(crate) fn finish(self) -> (Bytes, Allowance) {
         (self.bytes.into(), self.allowance)
     }
 }
 
-/// Room that was taken from a budget; dropping it gives it back.
+/// Room taken from a budget; dropping it gives the room back.
 pub(crate) struct Allowance {
     budget: Budget,
     bytes: usize,

@@ -1,5 +1,5 @@
-//! What is shared by all who keep the contract for one engine, and the decisions that depend on it: which
-//! requests take part, what `begin` says of them, how a claim ends.
+//! The settings and counters that every request of one engine shares, and the decisions that depend on them:
+//! which requests take part, how the outcome of `begin` is answered, how a claim ends.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use crate::rejection::Rejection;
 use crate::running::Running;
 use crate::stats::Counters;
 
-/// How often a request tries to take an orphan over while others resolve it first. Each time
-/// another caller made progress, so that the next begin is answered otherwise.
+/// How often a request tries to take over an orphan that other requests resolve first. After a failed try
+/// another caller has made progress, so the next begin usually has another outcome.
 const TAKE_OVER_TRIES: usize = 3;
 
 #[derive(Clone)]
@@ -40,14 +40,14 @@ pub(crate) enum Begun {
     Completed(Recorded),
 }
 
-/// The end of a claim that an answer decides.
+/// The end of a claim, decided by the answer of the handler.
 pub(crate) enum Verdict {
     Store(Vec<u8>),
     NotStored,
     NotExecuted,
-    /// With the reason, for the log.
+    /// Holds the reason, for the log.
     Unknown(&'static str),
-    /// The handler completed it, in a transaction of its own.
+    /// The handler completed the operation in a transaction of its own.
     Completed,
 }
 
@@ -63,8 +63,8 @@ impl Config {
             Ok(Some(key)) => {
                 let scope = policy.scope.as_ref().map(|scope| scope(request)).unwrap_or_default();
                 match Key::new(scope, key) {
-                    // A layer outside of this one holds the key already: here it would be found
-                    // locked. Another key is that of a request which a handler makes.
+                    // The same key is held by a layer outside of this one, so a begin here would find it
+                    // locked. A different key belongs to a request that a handler makes.
                     Ok(key) if outer.is_some_and(|outer| *outer.key() == key) => return Ok(None),
                     Ok(key) => {
                         self.look_for_unscoped_cookie(request);
@@ -81,7 +81,8 @@ impl Config {
         Err(rejection)
     }
 
-    /// Cookies tell users apart that the fingerprint does not.
+    /// Warns once when requests carry cookies and the policy has no scope: a cookie may identify a user, and
+    /// the fingerprint does not include it.
     fn look_for_unscoped_cookie(&self, request: &http::request::Parts) {
         if self.policy.scope.is_none()
             && request.headers.contains_key(http::header::COOKIE)
@@ -91,7 +92,8 @@ impl Config {
         }
     }
 
-    /// Begins with the fingerprint that the closure makes, which is asked again only when an orphan is contended for.
+    /// Begins with the fingerprint that the closure computes. The closure runs again only when an orphan is
+    /// contended for.
     pub(crate) async fn begin(
         &self,
         key: &Key,
@@ -158,8 +160,8 @@ impl Config {
                 Some((name, value)) => stored.with_header(name.clone(), value.clone()),
                 None => stored,
             }),
-            // The engine vouches for its bytes: another caller wrote them. The operation was
-            // completed all the same, and must not run again.
+            // The engine guarantees that it returns the bytes that were stored, so another program wrote
+            // them. The operation is completed and must not run again.
             Err(error) => {
                 self.counters.undecodable.add();
                 log::undecodable(error);
@@ -168,7 +170,8 @@ impl Config {
         }
     }
 
-    /// Ends a claim as the answer says. The client gets the answer even if that fails.
+    /// Ends a claim according to the verdict. A failure here is counted and logged; the client still gets its
+    /// answer.
     pub(crate) async fn settle(&self, claim: Claim, verdict: Verdict, ttl: Option<Duration>) {
         let recorded = match verdict {
             Verdict::Store(bytes) => claim.complete_with(Some(&bytes), ttl).await,
@@ -186,8 +189,8 @@ impl Config {
         match recorded {
             Ok(completion) if completion.response_kept() => {}
             Ok(_) => self.counters.not_stored.add(),
-            // The claim comes back and is dropped: after `reopen` the operation is completed if its
-            // group reached the disk, else an orphan.
+            // The claim comes back in the error and is dropped. After `reopen` the operation is completed if
+            // its group reached the disk, and an orphan if not.
             Err(failed) => self.complete_failed(failed.error()),
         }
     }
@@ -197,8 +200,9 @@ impl Config {
         log::complete_failed(error);
     }
 
-    /// Gives a claim up for a reason, or after it was completed elsewhere. A client that is told so may send a
-    /// retry at once, to any process. ORDER: it is told once the end is durable.
+    /// Gives up a claim: for a reason, or because the operation was completed elsewhere. A client that sees
+    /// the answer may retry at once, in any process. ORDER: return only when the end is durable, so that the
+    /// answer is sent after it.
     async fn give_up(&self, claim: Claim, reason: Option<&str>) {
         let ended = claim.abandon().await;
         if let Some(reason) = reason {
@@ -243,7 +247,7 @@ mod tests {
             let fingerprint = || Fingerprint::builder().finish();
             let begin = config.engine.begin(&key, fingerprint()).await;
             let Ok(Begin::Claimed(claim)) = begin else { panic!("the key is new: {begin:?}") };
-            // Begins wait for the end of the claim and are then answered together.
+            // Both begins wait for the end of the claim and are then answered together.
             drop(claim);
             let mut one = pin!(config.begin(&key, fingerprint));
             let mut two = pin!(config.begin(&key, fingerprint));
@@ -254,7 +258,7 @@ mod tests {
                 // The claim ended before both could wait for it.
                 continue;
             }
-            // Polled in turn, not one to its end.
+            // Polls the two in turn, instead of one to its end.
             let both = async { tokio::join!(one, two) };
             match both.await {
                 (Ok(Begun::Claimed(_claim)), Err(Rejection::Locked { .. }))

@@ -1,11 +1,11 @@
-//! The client's view of the layer: names, statuses, the form of keys.
+//! The contract as clients see it: names, statuses, the form of keys.
 
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-/// The client's view: how it sends a key, and how it is refused. One value for a whole API, while
-/// a [`Policy`](crate::Policy) is about a route.
+/// The contract as clients see it: how a client sends a key, and how it is refused. One value serves a whole
+/// API, while a [`Policy`](crate::Policy) is about a route.
 ///
-/// Three presets, whose fields can be changed. `docs/http.md` compares them, with sources.
+/// There are three presets, and their fields can be changed. `docs/http.md` compares them, with sources.
 ///
 /// ```
 /// use oncekey_http::Contract;
@@ -16,8 +16,8 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Contract {
-    /// The request headers that may carry the key: one of them, once, else the request is refused.
-    /// Refusals name the first.
+    /// The request headers that may carry the key. A request that sends more than one key in them is refused.
+    /// Refusals name the first header.
     pub headers: Vec<HeaderName>,
     /// The forms of a key that are accepted.
     pub key_form: KeyForm,
@@ -27,11 +27,11 @@ pub struct Contract {
     pub statuses: Statuses,
     /// The form of the bodies of refusals.
     pub refusals: Refusals,
-    /// A header that replayed responses carry and first ones do not; it takes the place of one of
-    /// the same name. `None`: a replay has the headers of the first response and no others.
+    /// A header that replayed responses carry and first responses do not. It replaces a stored header of the
+    /// same name. `None`: a replay has exactly the headers of the first response.
     pub replay_marker: Option<(HeaderName, HeaderValue)>,
-    /// A URL that explains keys to the developers of clients: the `type` of problem documents, the
-    /// `doc_url` of Stripe's errors. `None`: `about:blank`, and no member.
+    /// A URL that explains keys to the developers of clients: the `type` of problem documents, the `doc_url`
+    /// of Stripe's errors. `None`: the type is `about:blank`, and there is no `doc_url`.
     pub documentation: Option<String>,
 }
 
@@ -42,12 +42,12 @@ pub enum KeyForm {
     /// The value of the header is the key, quotes and all.
     #[default]
     Verbatim,
-    /// A value that begins with a double quote is a String of RFC 8941, section 3.3.3, and the key is
-    /// what it denotes: `"k"` and `k` are the same key. Every other value is the key itself.
+    /// A value that begins with a double quote is a String of RFC 8941, section 3.3.3, and the key is the
+    /// content of that string: `"k"` and `k` are the same key. Every other value is the key itself.
     StringOrVerbatim,
 }
 
-/// How the body of a refusal is written. A call of gRPC is always refused in gRPC's own way.
+/// How the body of a refusal is written. A gRPC call is always refused with a gRPC status.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Refusals {
@@ -55,19 +55,19 @@ pub enum Refusals {
     #[default]
     ProblemDocuments,
     /// Stripe's error objects, `{"error": {"type": …, "code": …, "message": …}}`, with the header
-    /// `Stripe-Should-Retry`. The code of *locked* is Stripe's `idempotency_key_in_use`, all others
-    /// are those of the problem documents.
+    /// `Stripe-Should-Retry`. The code of *locked* is Stripe's `idempotency_key_in_use`; all other codes are
+    /// those of the problem documents.
     StripeErrors,
 }
 
-/// Which methods take part. A request with another method passes through, and its key does not count.
+/// Which methods take part. A request with another method passes through, and its key is ignored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Methods {
     /// Every method but CONNECT and the safe ones: GET, HEAD, OPTIONS, TRACE.
     #[default]
     Unsafe,
-    /// These, without CONNECT and those that are safe.
+    /// These methods, without CONNECT and the safe ones among them.
     Only(Vec<Method>),
 }
 
@@ -145,19 +145,19 @@ impl Default for Contract {
     }
 }
 
-/// The older name of the header. Every preset knows both names: a client that sends the other one must
-/// not run twice without a word.
+/// The older name of the header. Every preset accepts both names: a client that uses the other name must not
+/// silently run twice.
 const X_IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("x-idempotency-key");
 
 /// `Idempotency-Key`, the name that the IETF draft and Stripe share.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 impl Contract {
-    /// That of the draft `draft-ietf-httpapi-idempotency-key-header`: `Idempotency-Key` with quoted
-    /// strings (bare keys are accepted too), 400 without a key where one is required, 409 while the
-    /// first request runs, 422 for another request.
+    /// The contract of the draft `draft-ietf-httpapi-idempotency-key-header`: `Idempotency-Key` with quoted
+    /// strings (bare keys are accepted too), 400 when a required key is missing, 409 while the first request
+    /// runs, 422 for another request.
     ///
-    /// The draft wants refusals to link to a documentation: set [`documentation`](Self::documentation).
+    /// The draft asks refusals to link to documentation: set [`documentation`](Self::documentation).
     pub fn ietf() -> Self {
         let statuses =
             Statuses { mismatch: StatusCode::UNPROCESSABLE_ENTITY, ..Statuses::default() };
@@ -169,9 +169,9 @@ impl Contract {
         }
     }
 
-    /// The habit of Stripe's API, version 1: `Idempotency-Key` on POST alone, 409 while the first
-    /// request runs, 400 for another request, `Idempotent-Replayed: true` on replays, and refusals in
-    /// Stripe's error objects, so that its clients retry and raise as they do at Stripe.
+    /// The contract of Stripe's API, version 1: `Idempotency-Key` on POST alone, 409 while the first request
+    /// runs, 400 for another request, `Idempotent-Replayed: true` on replays, and refusals as Stripe's error
+    /// objects, so that Stripe's clients retry and raise errors as they do at Stripe.
     pub fn stripe() -> Self {
         let marker = HeaderName::from_static("idempotent-replayed");
         Self {

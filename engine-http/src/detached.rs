@@ -1,4 +1,4 @@
-//! An execution of a tower service in a task of its own that no client can cancel.
+//! Runs a tower service in a task of its own that no client can cancel.
 
 use std::any::Any;
 use std::future::{Future, poll_fn};
@@ -25,19 +25,19 @@ pub(crate) type Spawner = Arc<dyn Fn(Task) + Send + Sync>;
 
 pub(crate) type Panic = Box<dyn Any + Send>;
 
-/// How an execution ended: what the handler answered, or the panic that ended it.
+/// How an execution ended: with the handler's answer, or with the panic that ended it.
 pub(crate) type Ended<R, E> = Result<Result<Response<ResponseBody<R>>, E>, Panic>;
 
 /// A handler with its request.
 pub(crate) struct Runnable<S, B> {
     pub(crate) service: S,
     pub(crate) request: Request<B>,
-    /// That of the body, until the handler has it.
+    /// The room of the body in the budget, held until the handler has the body.
     pub(crate) room: Allowance,
 }
 
-/// Starts an execution. How it ended is sent after its claim has ended, so that the one who learns of
-/// it finds the key in its final state.
+/// Starts an execution. Its result is sent after its claim has ended, so that the receiver finds the key in
+/// its final state.
 pub(crate) fn start<S, B, R>(
     spawn: &Spawner,
     mut runnable: Runnable<S, B>,
@@ -70,7 +70,7 @@ where
                 Err(panic)
             }
         };
-        // A client that is gone does not receive it.
+        // A client that disconnected does not receive the result.
         drop(sender.send(ended));
         drop(execution);
     };
@@ -91,7 +91,7 @@ where
     R: Body<Data = Bytes>,
 {
     async move {
-        // A service that refuses here was not called: nothing happened.
+        // A service that fails to become ready was not called: nothing happened.
         poll_fn(|context| runnable.service.poll_ready(context)).await?;
         execution.start();
         let answer = {
@@ -106,8 +106,8 @@ where
 
 /// Runs a future to its end, or to its panic.
 ///
-/// Unwind safety is asserted: the future is not polled again after a panic, and the panic goes on in
-/// the task of the connection, if that is still there.
+/// Unwind safety is asserted: the future is not polled again after a panic, and the panic continues in the
+/// task of the connection, if that task still exists.
 async fn caught<F: Future>(mut future: Pin<&mut F>) -> Result<F::Output, Panic> {
     poll_fn(|context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
         Ok(poll) => poll.map(Ok),

@@ -14,8 +14,8 @@ use crate::detached::{self, Runnable, Spawner};
 use crate::idempotency::{Keyed, Refusal, Ruling};
 use crate::markers::Answered;
 
-/// Until the handler is started, dropping this future undoes everything: a claim that was not
-/// delivered is aborted.
+/// Until the handler is started, dropping this future undoes everything: a claim that was not delivered is
+/// aborted.
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
 pub(crate) fn exchange<S, B, R>(
     keyed: Keyed,
@@ -53,17 +53,17 @@ where
             detached::start(&spawn, Runnable { service, request, room }, execution);
         match ended.await {
             Ok(Ok(response)) => response,
-            // To the task of the connection a panic looks as it does without the layer.
+            // The task of the connection sees the panic as it would without the layer.
             Ok(Err(panic)) => std::panic::resume_unwind(panic),
             // The runtime dropped the task before the handler was called: the key is free.
             Err(_) if !watch.is_started() => Ok(answer(keyed.not_started())),
-            // The runtime dropped the task: the handler may have acted or not.
+            // The runtime dropped the task after the handler was called: the handler may have acted or not.
             Err(_) => Ok(answer(keyed.outcome_unknown())),
         }
     }
 }
 
-/// Answers a request that is refused by its head; its body does not matter.
+/// Answers a request that is refused from its head alone, after discarding its body.
 pub(crate) async fn refuse<B, R, E>(
     refusal: Refusal,
     parts: Parts,

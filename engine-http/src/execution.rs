@@ -1,4 +1,4 @@
-//! The execution of a claimed request: what its handler knows, and what its response makes of the claim.
+//! The execution of a claimed request: what its handler can see, and how its response ends the claim.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -22,16 +22,16 @@ use crate::policy::Policy;
 use crate::recorded::Encoder;
 use crate::running::Guard;
 
-/// The right to run a handler, once: what an adapter of a server gets of
+/// The right to run a handler, once. An adapter of a server gets it from
 /// [`Keyed::begin`](crate::Keyed::begin).
 ///
-/// Dropping it before [`start`](Self::start) frees the key; from then on it leaves the outcome unknown, as
-/// a handler that panicked does. It belongs into a task that goes on when the client is gone.
+/// Dropping it before [`start`](Self::start) frees the key. Dropping it later leaves the outcome unknown, as
+/// a panic of the handler does. Keep it in a task that continues when the client disconnects.
 pub struct Execution {
     config: Arc<Config>,
     owner: Owner,
     attempt: Attempt,
-    /// Counts it as running.
+    /// Counts this execution as running.
     _running: Guard,
 }
 
@@ -42,20 +42,21 @@ impl Execution {
         Self { config, owner, attempt, _running: running }
     }
 
-    /// The handler's view of it: a clone belongs into the extensions of its request.
+    /// The handler's view of the execution: put a clone into the extensions of its request.
     pub fn attempt(&self) -> &Attempt {
         &self.attempt
     }
 
-    /// Says that the handler is called now. Call it immediately before.
+    /// Records that the handler is called now. Call this immediately before the handler.
     pub fn start(&self) {
         self.owner.start();
     }
 
-    /// Ends it with the response of the handler, whose extensions may carry
-    /// [`NotExecuted`](crate::NotExecuted) and the other markers. When it returns, the response is stored,
-    /// or its key is free, as policy and markers say; then the response that it gives back is sent. One
-    /// that streams or is too large comes back before its end and is not stored.
+    /// Ends the execution with the response of the handler, whose extensions may carry
+    /// [`NotExecuted`](crate::NotExecuted) and the other markers. When this returns, the response is stored
+    /// or its key is free, as the policy and the markers say. Send the returned response then. A response
+    /// that streams or is too large is returned before its end and is not stored. If the store fails, the
+    /// response is returned too; the failure is [counted](crate::LayerStats::complete_failed).
     pub async fn finish<R: Body<Data = Bytes>>(
         self,
         response: Response<R>,
@@ -65,8 +66,9 @@ impl Execution {
         answer.response
     }
 
-    /// Ends it without a response: the handler panicked or its service failed. The key is free when the
-    /// handler was never [started](Self::start); else the outcome is unknown. The reason goes to the log.
+    /// Ends the execution without a response: the handler panicked or its service failed. The key is free
+    /// when the handler was never [started](Self::start); else the outcome is unknown. `reason` goes to the
+    /// log.
     pub async fn fail(self, reason: &'static str) {
         self.lose(reason).await;
     }
@@ -78,7 +80,7 @@ impl Execution {
 
     pub(crate) async fn end(&self, verdict: Verdict, ttl: Option<Duration>) {
         if let Some(claim) = self.owner.take() {
-            // However the handler ended behind its commit.
+            // A committed transaction decides, however the handler ended after its commit.
             let verdict = if self.owner.is_completed() { Verdict::Completed } else { verdict };
             self.config.settle(claim, verdict, ttl).await;
         }
@@ -88,7 +90,7 @@ impl Execution {
         self.owner.watch()
     }
 
-    /// The end of the claim that a response decides, once as much of it is read as must be.
+    /// Decides how a response ends the claim, and reads only the part of its body that the decision needs.
     #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
     pub(crate) fn weigh<R: Body<Data = Bytes>>(
         &self,
@@ -123,22 +125,22 @@ impl fmt::Debug for Execution {
     }
 }
 
-/// The answer of the handler, and the end of its claim that the answer decides.
+/// The answer of the handler, and the end of the claim that it decides.
 pub(crate) struct Answer<R: Body> {
     pub(crate) response: Response<ResponseBody<R>>,
     pub(crate) verdict: Verdict,
     pub(crate) ttl: Option<Duration>,
 }
 
-/// A response whose body is made to be seen while it grows, or is not a body at all.
+/// Whether a response is read by its client while it grows, or has no body at all.
 fn is_stream(response: &response::Parts) -> bool {
     response.status.is_informational()
         || response.extensions.get::<NotStored>().is_some()
         || NotStored::is_meant_by(&response.headers)
 }
 
-/// Reads the body to its end and encodes the response; or as far as the limit allows, and of a gRPC call
-/// as far as its second message.
+/// Reads the body to its end and encodes the response. Stops at the limit, and in a gRPC response at the
+/// second message.
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
 fn hold<R>(
     parts: response::Parts,
@@ -171,7 +173,7 @@ where
                     }
                     Err(frame) => trailers.extend(frame.into_trailers().unwrap_or_default()),
                 },
-                // The client is shown the same failure as without the layer.
+                // The client sees the same failure as without the layer.
                 Some(Err(error)) => {
                     break (End::Failed(error), Verdict::Unknown("the response body failed"));
                 }

@@ -5,10 +5,10 @@ use http::Uri;
 use http::request::Parts;
 use oncekey::{Fingerprint, FingerprintedHeaders, HttpRequest};
 
-/// The headers that count.
+/// The set of headers that count.
 ///
 /// # Panics
-/// When there are more of them than a fingerprint has parts.
+/// When there are more headers than a fingerprint has parts.
 pub(crate) fn counted(names: impl IntoIterator<Item = HeaderName>) -> FingerprintedHeaders {
     match FingerprintedHeaders::new(names.into_iter().map(|name| name.as_str().to_owned())) {
         Ok(headers) => headers,
@@ -24,15 +24,16 @@ pub(crate) fn of(request: &Parts, body: &[u8], counted: &FingerprintedHeaders) -
         authority: uri.authority().map(|authority| authority.as_str().as_bytes()),
         body,
     };
-    // A look-up by a name in text parses and hashes it: a walk over the headers of a usual request costs less.
+    // A look-up by a name in text parses and hashes the name. A walk over the headers of a usual request
+    // costs less.
     Fingerprint::of_http(http_request, counted, |name| {
         let named = request.headers.iter().filter(move |(other, _)| other.as_str() == name);
         named.map(|(_, value)| value.as_bytes())
     })
 }
 
-/// A router of axum hands nested routes a URI without the prefix that they are nested under, which
-/// would make two mounts look alike, and keeps the original beside it.
+/// The target of a request. A router of axum strips the prefix of a nested route from the URI, which would
+/// make two mounts look alike, and keeps the original in the extensions.
 #[cfg(feature = "axum")]
 fn target(request: &Parts) -> &Uri {
     use axum::extract::OriginalUri;
@@ -72,7 +73,7 @@ mod tests {
         assert_eq!(of_target("/orders?b=1&a=%20", &headers), expected);
     }
 
-    /// The target of HTTP/2 has an authority, that of HTTP/1.1 mostly not.
+    /// A target of HTTP/2 has an authority; a target of HTTP/1.1 usually has none.
     #[test]
     fn the_authority_is_that_of_the_target_else_of_host() {
         let over_http_1 = of_target("/o?q", &[("host", "A.example:80")]);

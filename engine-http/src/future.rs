@@ -16,10 +16,10 @@ use crate::body::ResponseBody;
 type Exchange<R, E> = Pin<Box<dyn Future<Output = Result<Response<ResponseBody<R>>, E>> + Send>>;
 
 pin_project! {
-    /// The response to come of an [`IdempotencyService`](crate::IdempotencyService) around the service `S`.
+    /// The future response of an [`IdempotencyService`](crate::IdempotencyService) around the service `S`.
     ///
-    /// Dropping it before the handler has started frees the key; from then on the handler runs to
-    /// its end without it.
+    /// Dropping it before the handler has started frees the key. After that the handler runs to its end
+    /// without it.
     pub struct ResponseFuture<S, B, R>
     where
         S: Service<Request<B>>,
@@ -31,14 +31,14 @@ pin_project! {
 }
 
 pin_project! {
-    // A request without a key costs no allocation.
+    // Both variants without an exchange avoid an allocation: a request without a key costs none.
     #[project = KindProjection]
     enum Kind<S, B, R>
     where
         S: Service<Request<B>>,
         R: Body,
     {
-        // Waits for the service to be ready; the request is there until it is.
+        // Waits for the service to be ready; holds the request until then.
         Passing { service: S, request: Option<Request<B>> },
         Passed { #[pin] inner: S::Future },
         Exchange { exchange: Exchange<R, S::Error> },

@@ -1,14 +1,14 @@
-//! gRPC and gRPC-Web: which messages are theirs, the statuses, and whether a response is one message.
+//! gRPC and gRPC-Web: which messages belong to them, the statuses, and whether a response is one message.
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, response};
 
-/// Among the trailers, or among the headers of a call that ends without a message.
+/// Stands among the trailers, or among the headers of a call that ends without a message.
 pub(crate) const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub(crate) const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-/// When a client with a retry policy tries again, in milliseconds. Source: gRFC A6.
+/// The time after which a client with a retry policy tries again, in milliseconds. Source: gRFC A6.
 pub(crate) const RETRY_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
-/// The codes that refusals have. Source: <https://grpc.io/docs/guides/status-codes/>.
+/// The status codes of refusals. Source: <https://grpc.io/docs/guides/status-codes/>.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u16)]
 pub(crate) enum Code {
@@ -21,7 +21,7 @@ pub(crate) enum Code {
     Unavailable = 14,
 }
 
-/// Whether a request or a response is one of gRPC or gRPC-Web, by its content type.
+/// Whether the content type of a request or a response is one of gRPC or gRPC-Web.
 pub fn is_grpc(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(header::CONTENT_TYPE) else { return false };
     let value = value.as_bytes();
@@ -30,9 +30,9 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
         && matches!(value.get(PREFIX.len()), None | Some(b'+' | b'-' | b';' | b' '))
 }
 
-/// The status of HTTP that says the same as the `grpc-status` among the headers of a response, for
-/// policies that go by the status. `None` when there is none: the call may have succeeded.
-/// Source: google.rpc.Code.
+/// The HTTP status that corresponds to the `grpc-status` among the headers of a response, for policies that
+/// decide by the status. `None` when the headers have none: the call may have succeeded. Source:
+/// google.rpc.Code.
 pub fn http_status(response: &response::Parts) -> Option<StatusCode> {
     if !is_grpc(&response.headers) {
         return None;
@@ -54,7 +54,7 @@ pub fn http_status(response: &response::Parts) -> Option<StatusCode> {
     StatusCode::from_u16(status).ok()
 }
 
-/// A text as `grpc-message` holds it. Source: the protocol of gRPC over HTTP/2, "Status-Message".
+/// A text as `grpc-message` carries it. Source: the protocol of gRPC over HTTP/2, "Status-Message".
 pub(crate) fn percent_encoded(text: &str) -> HeaderValue {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -63,27 +63,27 @@ pub(crate) fn percent_encoded(text: &str) -> HeaderValue {
             _ => encoded.push_str(&format!("%{byte:02X}")),
         }
     }
-    // Printable ASCII is a header value.
+    // Printable ASCII is always a valid header value.
     HeaderValue::try_from(encoded).unwrap_or(HeaderValue::from_static(""))
 }
 
-/// Follows the messages of a body of gRPC or gRPC-Web, and tells a unary call from a stream: a service
-/// that holds a response back until it is whole must pass a stream on. The bodies of
-/// `application/grpc-web-text` are in base64 and must not be given to it.
+/// Follows the messages of a gRPC or gRPC-Web body, to tell a unary call from a stream: a service that holds
+/// back a response until it is whole must pass on a stream. Do not give it bodies of
+/// `application/grpc-web-text`, which are in base64.
 // Each message: one byte of flags, four of length, the message.
 #[derive(Debug, Default)]
 pub struct Messages {
     prefix: Vec<u8>,
-    /// The missing bytes of the message that was begun.
+    /// The missing bytes of the message that has begun.
     left: usize,
     begun: usize,
 }
 
-/// The flag of gRPC-Web that says that the trailers follow, which are no message.
+/// The flag of gRPC-Web for trailers, which do not count as a message.
 const TRAILERS: u8 = 0x80;
 
 impl Messages {
-    /// Takes the next piece in. `true` once a second message has begun, so that the call is a stream.
+    /// Reads the next piece of the body. `true` once a second message has begun: the call is a stream.
     pub fn is_stream_after(&mut self, mut data: &[u8]) -> bool {
         while !data.is_empty() {
             if self.left > 0 {

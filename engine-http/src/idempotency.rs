@@ -1,4 +1,4 @@
-//! The contract without a server: what an adapter of a framework calls, in its own order.
+//! The contract without a server: the steps that an adapter of a framework calls in its own order.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -31,15 +31,15 @@ const MAX_BUFFERED: usize = 256 << 20;
 /// The default of [`Idempotency::body_idle`].
 const BODY_IDLE: Duration = Duration::from_secs(30);
 
-/// The HTTP contract of this crate without a server: for adapters of frameworks that are not made of tower
-/// services. [`IdempotencyLayer`](crate::IdempotencyLayer) stands on it, and so does the crate
-/// `oncekey-actix`.
+/// The HTTP contract of this crate without a server, for adapters of frameworks that are not built from tower
+/// services. [`IdempotencyLayer`](crate::IdempotencyLayer) and the crate `oncekey-actix` use it.
 ///
-/// Clones share the engine, the counters and the memory for request bodies, and so do values with another
-/// [`Contract`] or [`Policy`] made from them. Needs no runtime; all methods may be called on any thread.
+/// Clones share the engine, the counters and the memory for request bodies. Values with another [`Contract`]
+/// or [`Policy`] made from them share these too. No runtime is needed, and all methods may be called on any
+/// thread.
 ///
-/// An adapter [admits](Self::admit) a request, [reads](Keyed::read) its body, [begins](Keyed::begin), and
-/// then sends what it is told or runs the handler:
+/// An adapter [admits](Self::admit) a request, [reads](Keyed::read) its body, and [begins](Keyed::begin).
+/// Then it sends the response that it got, or runs the handler:
 ///
 /// ```
 /// use bytes::Bytes;
@@ -66,7 +66,7 @@ const BODY_IDLE: Duration = Duration::from_secs(30);
 ///         Ruling::Refuse(refusal) => return refusal.into_response(),
 ///         Ruling::Replay(stored) => stored.into_response::<Full<Bytes>>(),
 ///         Ruling::Execute(execution) => {
-///             // A server spawns from here on: the handler goes on when its client is gone.
+/// A server spawns a task here, so that the handler continues when its client disconnects.
 ///             parts.extensions.insert(execution.attempt().clone());
 ///             execution.start();
 ///             let response = handler(Request::from_parts(parts, body.into_bytes())).await;
@@ -99,15 +99,15 @@ pub struct Idempotency {
     config: Arc<Config>,
 }
 
-/// The treatment of a request, as far as its head decides it.
+/// The treatment of a request, as far as its head decides.
 #[derive(Debug)]
 pub enum Admission {
-    /// It takes no part: the handler runs with the body as it comes.
+    /// The request takes no part: the handler runs with the body as it comes.
     PassThrough,
-    /// It is refused by its head; its body does not matter. A client may only look at the answer when it has sent its body:
-    /// [`Refusal::discard`] reads on.
+    /// The request is refused from its head alone. Some clients read the answer only after they have sent
+    /// their whole body: [`Refusal::discard`] reads that body.
     Refused(Refusal),
-    /// It has a key.
+    /// The request has a key.
     Keyed(Keyed),
 }
 
@@ -123,8 +123,8 @@ pub enum Ruling {
 }
 
 impl Idempotency {
-    /// The contract and the policy are the defaults; no clock measures [`body_idle`](Self::body_idle) until
-    /// [`timer`](Self::timer) brings one.
+    /// The contract and the policy are the defaults. No clock measures [`body_idle`](Self::body_idle) until
+    /// [`timer`](Self::timer) provides one.
     pub fn new(engine: Engine) -> Self {
         Self {
             config: Arc::new(Config {
@@ -148,18 +148,19 @@ impl Idempotency {
         self.with(|config| config.policy = Arc::new(policy))
     }
 
-    /// The most memory, in bytes, that the bodies of all requests take together that [`Keyed::read`] read.
-    /// Default 256 MiB. [`IdempotencyLayer::max_buffered`](crate::IdempotencyLayer::max_buffered) says more.
+    /// The most memory, in bytes, that the bodies read by [`Keyed::read`] take together. Default 256 MiB. See
+    /// [`IdempotencyLayer::max_buffered`](crate::IdempotencyLayer::max_buffered) for the details.
     pub fn max_buffered(self, bytes: usize) -> Self {
         self.with(|config| config.intake.budget = Budget::new(bytes))
     }
 
-    /// How long [`Keyed::read`] waits for a body that brings nothing. Default 30 s.
+    /// How long [`Keyed::read`] waits for a body that sends nothing. Default 30 s.
     pub fn body_idle(self, at_most: Duration) -> Self {
         self.with(|config| config.intake.idle = at_most)
     }
 
-    /// The clock that measures [`body_idle`](Self::body_idle); without one a body is waited for without end.
+    /// The clock that measures [`body_idle`](Self::body_idle). Without a clock the wait for a body has no
+    /// limit.
     pub fn timer<F>(self, sleep: impl Fn(Duration) -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
@@ -168,7 +169,7 @@ impl Idempotency {
         self.with(|config| config.intake.timer = Some(timer))
     }
 
-    /// The engine below.
+    /// The engine that the contract uses.
     pub fn engine(&self) -> &Engine {
         &self.config.engine
     }
@@ -178,14 +179,14 @@ impl Idempotency {
         self.config.counters.snapshot(self.config.running.count(), self.config.intake.budget.held())
     }
 
-    /// Waits until no [`Execution`] is left. For shutdown, after the server has stopped to accept requests
+    /// Waits until no [`Execution`] is left. For shutdown: after the server has stopped accepting requests
     /// and before [`Engine::close`].
     pub fn drained(&self) -> impl Future<Output = ()> + Send + use<> {
         self.config.running.drained()
     }
 
-    /// Decides the treatment of a request, as far as its head decides it. Extensions count: the scope of the
-    /// [`Policy`] sees them, and an [`Attempt`](crate::Attempt) is the sign of a layer outside.
+    /// Decides the treatment of a request from its head. Extensions count: the scope of the [`Policy`] sees
+    /// them, and an [`Attempt`](crate::Attempt) in them means that a layer outside holds a key.
     pub fn admit(&self, request: &Parts) -> Admission {
         match self.config.admit(request) {
             Ok(None) => Admission::PassThrough,
@@ -202,7 +203,8 @@ impl Idempotency {
         }
     }
 
-    /// The fingerprint of a request under this policy: what tells it apart from another with its key.
+    /// The fingerprint of a request under this policy, which tells it apart from another request with its
+    /// key.
     pub fn fingerprint(&self, request: &Parts, body: &[u8]) -> Fingerprint {
         fingerprint::of(request, body, &self.config.policy.fingerprinted)
     }
@@ -224,7 +226,7 @@ impl fmt::Debug for Idempotency {
     }
 }
 
-/// A request with a key whose body is to be read.
+/// A request with a key, before its body is read.
 pub struct Keyed {
     config: Arc<Config>,
     key: Key,
@@ -237,8 +239,8 @@ impl Keyed {
         &self.key
     }
 
-    /// Reads the body, within the bounds of length, memory and patience. Trailers are dropped. A body that is
-    /// too large is read on and thrown away, up to 8 MiB, so that the client sees its answer.
+    /// Reads the body, within the limits of length, memory and idle time. Trailers are dropped. The rest of a
+    /// body that is too large is read and thrown away, up to 8 MiB, so that the client sees its answer.
     ///
     /// # Errors
     /// A refusal; the key is unused.
@@ -259,7 +261,7 @@ impl Keyed {
 
     /// Asks the engine, under the policy. Dropping the future before it is ready changes nothing.
     ///
-    /// `request` is the head that was admitted: a change in between could make it another request.
+    /// `request` must be the head that was admitted: a changed head could have another fingerprint.
     pub async fn begin(&self, request: &Parts, body: &[u8]) -> Ruling {
         let fingerprint = || fingerprint::of(request, body, &self.config.policy.fingerprinted);
         match self.config.begin(&self.key, fingerprint).await {
@@ -280,7 +282,7 @@ impl Keyed {
         self.refusal(Rejection::OutcomeUnknown)
     }
 
-    /// The answer when the task of an [`Execution`] was lost before.
+    /// The answer when the task of an [`Execution`] was lost before the handler was started.
     pub fn not_started(&self) -> Refusal {
         self.refusal(Rejection::HandlerNotStarted)
     }
@@ -304,7 +306,7 @@ pub struct BufferedBody {
 }
 
 impl BufferedBody {
-    /// The bytes, which from now on are the caller's affair.
+    /// The bytes, which no longer count against the budget.
     pub fn into_bytes(self) -> Bytes {
         self.bytes
     }
@@ -328,7 +330,7 @@ impl fmt::Debug for BufferedBody {
     }
 }
 
-/// Why a request is answered without its handler, and the answer.
+/// The reason why a request is answered without its handler, and the answer.
 pub struct Refusal {
     config: Arc<Config>,
     rejection: Rejection,
@@ -336,18 +338,18 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// The code of the contract, such as `idempotency_key_locked`.
+    /// The code of the contract, such as `idempotency_key_locked`. It never changes.
     pub fn code(&self) -> &'static str {
         self.rejection.code()
     }
 
-    /// The answer, in the form that the [`Contract`] says, or as a status of gRPC to a call of it.
+    /// The answer, in the form that the [`Contract`] says; a gRPC call gets a gRPC status.
     pub fn into_response(self) -> Response<Bytes> {
         self.rejection.render(&self.config.contract, &self.call)
     }
 
-    /// Reads a body that is not needed and throws it away, up to 8 MiB: a server that closes a connection
-    /// while its client still sends resets it, and the client may never see the answer.
+    /// Reads an unneeded body and throws it away, up to 8 MiB: a server that closes a connection while its
+    /// client still sends resets the connection, and the client may never see the answer.
     pub async fn discard(&self, request: &Parts, body: impl Body) {
         self.config.intake.discard(&request.headers, pin!(body)).await;
     }

@@ -15,7 +15,7 @@ pub(crate) enum InvalidKey {
     Blank,
     TooLong(usize),
     ControlCharacter,
-    /// It begins with a quote and is no String of RFC 8941.
+    /// The value begins with a quote but is not a String of RFC 8941.
     Quoting,
 }
 
@@ -33,10 +33,10 @@ impl fmt::Display for InvalidKey {
     }
 }
 
-/// The key in one of the headers `names`; `None` when there is none.
+/// The key in one of the headers `names`; `None` when they carry none.
 ///
-/// A key that is sent twice, under one name or two, is refused even when both values are the same: the one who sees only
-/// one of them (a proxy, a log) would disagree about the operation.
+/// A key that is sent twice, under one name or two, is refused even when both values are equal: a proxy or a
+/// log that sees only one of them could disagree about the operation.
 pub(crate) fn parse<'a>(
     headers: &'a HeaderMap,
     names: &[HeaderName],
@@ -49,7 +49,7 @@ pub(crate) fn parse<'a>(
     if values.next().is_some() {
         return Err(InvalidKey::Repeated);
     }
-    // HTTP/1 strips the white space around a value, HTTP/2 does not: the key is the same in both.
+    // HTTP/1 strips the white space around a value and HTTP/2 does not. The key must be the same in both.
     let value = value.as_bytes().trim_ascii();
     let key = match (form, value) {
         (KeyForm::StringOrVerbatim, [b'"', rest @ ..]) => Cow::Owned(unquote(rest)?),
@@ -66,9 +66,9 @@ pub(crate) fn parse<'a>(
     }
 }
 
-/// The value of a String, from the bytes behind its opening quote. Nothing may follow the closing one:
-/// a server that ignores a parameter and one that does not would disagree about the operation. Source:
-/// RFC 8941, section 4.2.5.
+/// The content of a String, from the bytes after its opening quote. Nothing may follow the closing quote: a
+/// server that ignores a parameter and one that does not would disagree about the operation. Source: RFC
+/// 8941, section 4.2.5.
 fn unquote(mut rest: &[u8]) -> Result<Vec<u8>, InvalidKey> {
     let mut key = Vec::with_capacity(rest.len());
     loop {
@@ -140,7 +140,7 @@ mod tests {
     fn a_quoted_string_is_what_it_denotes() {
         let longest = [&b"\""[..], &[b'k'; 255], b"\""].concat();
         assert_eq!(quoted(&longest), Ok(vec![b'k'; 255]));
-        // Escapes count as what they stand for.
+        // An escape counts as the one character that it stands for.
         let escapes = [&b"\""[..], &br"\\".repeat(255), b"\""].concat();
         assert_eq!(quoted(&escapes), Ok(vec![b'\\'; 255]));
         for (value, key) in [

@@ -1,4 +1,4 @@
-//! The layer: an engine, a contract, a policy, and what runs handlers.
+//! The layer: an engine, a contract, a policy, and a spawner for handlers.
 
 use std::fmt;
 use std::future::Future;
@@ -15,11 +15,11 @@ use crate::policy::Policy;
 use crate::service::IdempotencyService;
 use crate::stats::LayerStats;
 
-/// Gives a service idempotency keys. See the [crate] for what that means.
+/// Gives a service idempotency keys; the [crate] documents the contract.
 ///
-/// Clones share the engine and the counters, and so do layers with another [`Contract`] or
-/// [`Policy`] made from them. Of two layers around one handler the outer one decides; the inner one
-/// lets its requests pass.
+/// Clones share the engine and the counters. Layers with another [`Contract`] or [`Policy`] made from them
+/// share these too. When two layers are around one handler, the outer layer decides and the inner one lets
+/// its requests pass.
 ///
 /// ```no_run
 /// use oncekey_http::{Contract, IdempotencyLayer, Policy, Recovery};
@@ -38,23 +38,22 @@ pub struct IdempotencyLayer {
 impl IdempotencyLayer {
     /// A layer with the defaults, which runs handlers in tokio tasks.
     ///
-    /// Its services panic when they are called outside of a tokio runtime, or in one whose timers are not
-    /// enabled.
+    /// Its services panic when they are called outside of a tokio runtime, or in a runtime without timers.
     #[cfg(feature = "tokio")]
     pub fn new(engine: Engine) -> Self {
-        // The JoinHandle is not needed: how a task ended comes through its own channel.
+        // The JoinHandle is not needed: the result of a task comes through its own channel.
         Self::with_spawner(engine, |task| drop(tokio::spawn(task))).timer(tokio::time::sleep)
     }
 
-    /// A layer with the defaults, which hands each handler to `spawn`. The task must be polled until
-    /// it ends, whether the client waits or not. One that is dropped before leaves its operation
-    /// with an unknown outcome, or frees the key when the handler was not called yet.
+    /// A layer with the defaults, which hands each handler to `spawn` as a task. The task must be polled
+    /// until it ends, whether the client waits or not. A task that is dropped early leaves its operation with
+    /// an unknown outcome, or frees the key when the handler was not called yet.
     ///
     /// The limit of [`body_idle`](Self::body_idle) needs a [`timer`](Self::timer) too.
     ///
     /// ```
     /// # fn layer(engine: oncekey::Engine) -> oncekey_http::IdempotencyLayer {
-    /// // One thread per execution; a thread pool or another runtime does it as well.
+    /// One thread per execution; a thread pool or another runtime works as well.
     /// oncekey_http::IdempotencyLayer::with_spawner(engine, |task| {
     ///     std::thread::spawn(|| futures_executor::block_on(task));
     /// })
@@ -76,27 +75,28 @@ impl IdempotencyLayer {
     }
 
     /// The most memory, in bytes, that the bodies of all requests with a key take together while the layer
-    /// holds them: from their first byte until their handler is called, or they are answered without it.
-    /// Default 256 MiB. A request for whose body nothing is left gets 503 `idempotency_overloaded`, at
-    /// once when its `Content-Length` says so, and its key is unused. What a handler does with a body
-    /// counts no more.
+    /// holds them: from their first byte until their handler is called, or until they are answered without
+    /// it. Default 256 MiB. When the budget has no room for a body, its request gets 503
+    /// `idempotency_overloaded` and its key is unused; a `Content-Length` that does not fit is refused at
+    /// once. Memory that a handler uses for a body does not count.
     ///
-    /// Clones share the budget, and so do layers made from them. Setting it makes one that is shared with
-    /// those that are made from here on.
+    /// Clones share the budget, and so do layers made from them. This call makes a new budget, shared by the
+    /// layers that are made from the result.
     pub fn max_buffered(self, bytes: usize) -> Self {
         self.with(|idempotency| idempotency.max_buffered(bytes))
     }
 
-    /// How long the body of a request with a key may bring nothing before it is refused with 408
-    /// `idempotency_body_timeout`; its key is unused. Default 30 s; `Duration::MAX` is never. A sender
-    /// that goes on byte by byte is not stopped by it: the server bounds the whole of a request.
+    /// How long the body of a request with a key may send nothing before the request is refused with 408
+    /// `idempotency_body_timeout`; its key is unused. Default 30 s; `Duration::MAX` means no limit. A client
+    /// that sends byte by byte is not stopped by this limit: let the server limit the time of a whole
+    /// request.
     pub fn body_idle(self, at_most: Duration) -> Self {
         self.with(|idempotency| idempotency.body_idle(at_most))
     }
 
-    /// Measures [`body_idle`](Self::body_idle) with another clock than that of tokio, which
-    /// `IdempotencyLayer::new` takes. A layer with a spawner of its own has none, and waits for bodies without end,
-    /// until it is given one.
+    /// Measures [`body_idle`](Self::body_idle) with this clock instead of tokio's, which
+    /// `IdempotencyLayer::new` uses. A layer made with a spawner has no clock and waits for bodies without a
+    /// limit until it is given one.
     ///
     /// ```
     /// # fn layer(engine: oncekey::Engine) -> oncekey_http::IdempotencyLayer {
@@ -111,7 +111,7 @@ impl IdempotencyLayer {
         self.with(|idempotency| idempotency.timer(sleep))
     }
 
-    /// The engine that the layer stands on.
+    /// The engine that the layer uses.
     pub fn engine(&self) -> &Engine {
         self.idempotency.engine()
     }
@@ -121,9 +121,9 @@ impl IdempotencyLayer {
         self.idempotency.stats()
     }
 
-    /// Waits until no handler runs that this layer or a clone of it started: those whose clients are
-    /// gone are not seen by a server that waits for its connections. For shutdown, after the server
-    /// has stopped to accept requests and before [`Engine::close`].
+    /// Waits until no handler runs that this layer or a clone of it started. A server that waits for its
+    /// connections does not see a handler whose client has disconnected. For shutdown: after the server has
+    /// stopped accepting requests and before [`Engine::close`].
     ///
     /// ```no_run
     /// # async fn f(server: impl Future<Output = ()>, layer: oncekey_http::IdempotencyLayer)

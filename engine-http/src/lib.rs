@@ -40,55 +40,53 @@
 //! | store unavailable | 503 `idempotency_store_unavailable`, the handler does not run |
 //! | response too large or streaming, on a retry | 409 `idempotency_response_not_stored`, never a second run |
 //!
-//! Refusals are `application/problem+json` (RFC 9457) with the code in the member `code`. A
-//! [`Contract`] changes the names and numbers of this table and the form of refusals, a [`Policy`] what is
-//! stored and required, route by route. Calls of gRPC are refused by a status of gRPC, with the code in
-//! `grpc-message`.
+//! Refusals are `application/problem+json` (RFC 9457) with the code in the member `code`. A [`Contract`]
+//! changes the names and numbers of this table and the form of refusals. A [`Policy`] decides, route by
+//! route, which responses are stored and whether a key is required. A gRPC call is refused with a gRPC
+//! status, with the code in `grpc-message`.
 //!
-//! Servers that are not made of tower services take [`Idempotency`], which is the contract alone; for
+//! Servers that are not built from tower services use [`Idempotency`], the contract without a server; for
 //! actix-web there is the crate `oncekey-actix`.
 //!
-//! Two requests are identical when method, path with query, authority, body, and the headers that
-//! change their meaning are ([`FingerprintedHeaders`](oncekey::FingerprintedHeaders) lists them);
-//! [`fingerprint_headers`](Policy::fingerprint_headers) chooses other headers.
-//! [`Fingerprint::of_http`](oncekey::Fingerprint::of_http) is the rule, byte for byte. With the feature `axum` the
-//! path is the one that the client sent, also in a nested `axum::Router`. Other routers that strip a
-//! prefix before this layer make two mounts look alike: put the layer outside of them, or the mount
-//! into the [scope](Policy::scope).
+//! Two requests are identical when their method, path with query, authority, body and meaningful headers are
+//! equal. [`FingerprintedHeaders`](oncekey::FingerprintedHeaders) lists the headers that change the meaning
+//! of a request; [`fingerprint_headers`](Policy::fingerprint_headers) chooses others.
+//! [`Fingerprint::of_http`](oncekey::Fingerprint::of_http) is the rule, byte for byte. With the feature
+//! `axum` the path is the one that the client sent, also in a nested `axum::Router`. Other routers that strip
+//! a prefix before this layer make two mounts look alike: put the layer outside of such a router, or put the
+//! name of the mount into the [scope](Policy::scope).
 //!
 //! # What a handler should know
 //!
 //! - Every response is stored, 5xx too, because the handler may have acted before it failed. Only
 //!   401, 425, 429 and a response that carries [`NotExecuted`] free the key; see [`Stored`] for other
 //!   policies.
-//! - The request that runs has an [`Attempt`] in its extensions: its number, the checkpoint of the
-//!   attempt before it, its fencing token, keys for calls downstream.
+//! - The request that runs has an [`Attempt`] in its extensions. It holds the number of the attempt, the
+//!   checkpoint of the attempt before it, its fencing token, and keys for calls downstream.
 //! - A response may carry [`NotExecuted`], [`OutcomeUnknown`], [`NotStored`] and [`Ttl`] in its extensions.
-//! - The handler runs in a task of its own: a client that disconnects does not stop it, and its
-//!   response is stored for the retry. [`IdempotencyLayer::drained`] waits for such tasks at
-//!   shutdown.
-//! - A panic is passed on to the task that serves the connection, as if the layer were not there:
-//!   a `CatchPanic` layer outside answers 500, else the server closes the connection. The outcome
-//!   is unknown from then on, and so it is when the inner service fails with an error of its own,
-//!   when the response body fails before its end, or when the task is cancelled with its runtime.
-//! - The request body arrives in one piece, without trailers; the response body is held back until
-//!   it is stored. A response whose length is over the [limit](Policy::max_response), a
-//!   stream (`text/event-stream`, `multipart/x-mixed-replace`, gRPC from its second message on, a switch of
-//!   protocols), and one that carries [`NotStored`] are sent as they come; their operation is completed
-//!   without a response.
+//! - The handler runs in a task of its own: a client that disconnects does not stop it, and its response is
+//!   stored for the retry. [`IdempotencyLayer::drained`] waits for such tasks at shutdown.
+//! - A panic reaches the task that serves the connection, as if the layer were not there: a `CatchPanic`
+//!   layer outside answers 500, else the server closes the connection. The outcome is then unknown. It is
+//!   also unknown when the inner service fails with an error of its own, when the response body fails before
+//!   its end, or when the task is cancelled with its runtime.
+//! - The request body arrives in one piece, without trailers. The response body is held back until it is
+//!   stored. Three kinds of responses are sent as they come, and their operation is completed without a
+//!   response: one whose length is over the [limit](Policy::max_response), a stream (`text/event-stream`,
+//!   `multipart/x-mixed-replace`, gRPC from its second message on, a switch of protocols), and one that
+//!   carries [`NotStored`].
 //!
-//! When a response cannot be stored because the store failed, the client gets it all the same, and
-//! the failure is logged and [counted](LayerStats::complete_failed). Retries get 503 until
-//! [`Engine::reopen`](oncekey::Engine::reopen), then the response or 409
-//! `idempotency_outcome_unknown`.
+//! When a response cannot be stored because the store failed, the client still gets the response, and the
+//! failure is logged and [counted](LayerStats::complete_failed). Retries get 503 until
+//! [`Engine::reopen`](oncekey::Engine::reopen), then the response or 409 `idempotency_outcome_unknown`.
 //!
 //! # Features
 //!
-//! `tokio` (default) runs handlers in tokio tasks; [`IdempotencyLayer::with_spawner`] takes another
-//! executor. `tracing` (default) logs failures that no client is told, and keeps the span of a
-//! request around its handler. `axum` (default) takes the target of a request from
-//! `axum::extract::OriginalUri` when a router left one. `metrics` reports what the engine does, and [`LayerStats`]; `admin` (off) brings
-//! `Admin`, a router for operators.
+//! `tokio` (default) runs handlers in tokio tasks; [`IdempotencyLayer::with_spawner`] takes another executor.
+//! `tracing` (default) logs failures that no client sees, and keeps the span of a request around its handler.
+//! `axum` (default) takes the target of a request from `axum::extract::OriginalUri` when a router left one.
+//! `metrics` reports the figures of the engine and of [`LayerStats`]. `admin` (off) brings `Admin`, a router
+//! for operators.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 

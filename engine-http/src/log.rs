@@ -1,5 +1,5 @@
-//! Events of the feature `tracing`: failures that no client is told about. Keys and
-//! scopes are not logged, since they may be secrets of their senders.
+//! Events of the feature `tracing`: mainly failures that no client sees. Keys and scopes are not logged,
+//! since they may be secrets of their senders.
 
 #[cfg(feature = "tracing")]
 mod enabled {
@@ -25,7 +25,7 @@ mod enabled {
         warn!(target: TARGET, "a request with a key and a cookie came to a layer without a scope; users that share a key and a body share a response");
     }
 
-    /// A change of an operator, where no file was set up for the audit log.
+    /// A change by an operator, when no file is set up for the audit log.
     #[cfg(feature = "admin")]
     pub(crate) fn audited(line: &str) {
         tracing::info!(target: TARGET, line, "audit");

@@ -1,14 +1,14 @@
-//! Markers of a response about its execution, in its extensions.
+//! Markers in the extensions of a response, which describe its execution.
 
 use std::time::Duration;
 
 use http::{HeaderMap, header};
 
-/// Says, in the extensions of a response, that nothing happened: the key is freed, and the next
-/// request with it runs the handler.
+/// In the extensions of a response: nothing happened. The key is freed, and the next request with it runs the
+/// handler.
 ///
-/// Only the first attempt can free a key. A later one ([`Recovery::Retry`](crate::Recovery)) cannot
-/// vouch for those before it: the outcome stays unknown.
+/// Only the first attempt can free a key. A later attempt ([`Recovery::Retry`](crate::Recovery)) cannot know
+/// what the earlier ones did: the outcome stays unknown.
 ///
 /// ```
 /// use oncekey_http::NotExecuted;
@@ -19,13 +19,12 @@ use http::{HeaderMap, header};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotExecuted;
 
-/// Says, in the extensions of a response, that the operation may have happened or not: the response is
-/// sent as it comes and not stored, and the next request with the key is told
-/// `idempotency_outcome_unknown`, or takes the operation over ([`Recovery::Retry`](crate::Recovery)).
-/// For handlers that pass a request on and lose the answer.
+/// In the extensions of a response: the operation may have happened or not. The response is sent as it comes
+/// and not stored. The next request with the key gets `idempotency_outcome_unknown`, or takes the operation
+/// over ([`Recovery::Retry`](crate::Recovery)). For handlers that pass a request on and lose the answer.
 ///
-/// It goes before [`NotExecuted`], before [`NotStored`], and before what [`Stored`](crate::Stored) makes of the
-/// status.
+/// This marker wins over [`NotExecuted`], over [`NotStored`], and over the rule of [`Stored`](crate::Stored)
+/// for the status.
 ///
 /// ```
 /// let mut response = http::Response::new("the upstream broke off");
@@ -35,9 +34,8 @@ pub struct NotExecuted;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutcomeUnknown;
 
-/// Says, in the extensions of a response, that it is not to be stored: it is sent as it comes, and a
-/// retry is told `idempotency_response_not_stored`. For streams, which would be held back until they
-/// end.
+/// In the extensions of a response: it is not stored. It is sent as it comes, and a retry gets
+/// `idempotency_response_not_stored`. For streams, which would otherwise be held back until they end.
 ///
 /// ```
 /// let mut response = http::Response::new("line after line");
@@ -47,8 +45,8 @@ pub struct OutcomeUnknown;
 pub struct NotStored;
 
 impl NotStored {
-    /// Whether the content type of a response is one that is made to be seen while it grows: the layer treats such a
-    /// response as one that carries this marker.
+    /// Whether the content type of a response is one that clients read while it grows. The layer treats such
+    /// a response as one that carries this marker.
     pub fn is_meant_by(headers: &HeaderMap) -> bool {
         const STREAMS: [&[u8]; 3] =
             [b"text/event-stream", b"multipart/x-mixed-replace", b"application/grpc-web-text"];
@@ -60,9 +58,9 @@ impl NotStored {
     }
 }
 
-/// Sets, in the extensions of a response, how long it is replayed before its key is new again, instead
-/// of [`Policy::ttl`](crate::Policy::ttl). Counted from the completion of the operation. Less than a
-/// millisecond counts as one, after which a retry runs the handler again.
+/// In the extensions of a response: how long it is replayed before its key is new again, instead of
+/// [`Policy::ttl`](crate::Policy::ttl). The time counts from the completion of the operation. Less than a
+/// millisecond counts as one millisecond; a retry after that runs the handler again.
 ///
 /// ```
 /// use std::time::Duration;
@@ -73,20 +71,20 @@ impl NotStored {
 pub struct Ttl(pub Duration);
 
 impl Ttl {
-    /// As the engine takes it, which knows no shorter one.
+    /// The time to live that the engine gets: at least a millisecond, the shortest that it accepts.
     pub(crate) fn in_engine(self) -> Duration {
         self.0.max(Duration::from_millis(1))
     }
 }
 
-/// How the layer itself answered a request with a key, in the extensions of its response: for access
-/// logs and metrics. A response that the handler made for this request carries none.
+/// How the layer itself answered a request with a key, in the extensions of the response, for access logs and
+/// metrics. A response that the handler made for this request has no such marker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Answered {
     /// With the stored response.
     Replayed,
-    /// `idempotency_key_locked`: the first request runs.
+    /// `idempotency_key_locked`: the first request is still running.
     Locked,
     /// `idempotency_key_mismatch`: the key belongs to another request.
     Mismatched,
@@ -94,6 +92,6 @@ pub enum Answered {
     OutcomeUnknown,
     /// `idempotency_response_not_stored`: the operation was completed without a response.
     NotStored,
-    /// With another refusal: the key or the body is not as it should be, or the store is unavailable.
+    /// With another refusal: the key or the body is refused, or the store is unavailable.
     Refused,
 }

@@ -12,43 +12,43 @@ use crate::fingerprint;
 use crate::grpc;
 use crate::markers::NotExecuted;
 
-/// The treatment of a request whose key an earlier attempt left behind without saying how it ended.
+/// The treatment of a request whose key belongs to an attempt that ended with an unknown outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Recovery {
     /// It is refused with 409 `idempotency_outcome_unknown`, until an operator resolves the orphan
-    /// ([`Engine::orphans`](oncekey::Engine::orphans)) or it expires. The handler runs at most once.
+    /// ([`Engine::orphans`](oncekey::Engine::orphans)) or the orphan expires. The handler runs at most once.
     #[default]
     Hold,
-    /// It takes the operation over and runs the handler again, which learns from its
-    /// [`Attempt`](crate::Attempt) that it is not the first: **at least once**, for handlers that can
-    /// find out what an earlier attempt did.
+    /// It takes over the operation and runs the handler again. The handler learns from its
+    /// [`Attempt`](crate::Attempt) that it is not the first. The handler runs **at least once**: use this for
+    /// handlers that can find out what an earlier attempt did.
     Retry,
 }
 
-/// Which responses are stored. One that is not frees the key: the next request with it runs the
-/// handler, even if the first run took effect. So all but the first may run an operation **more than once**,
-/// and say so in their names.
+/// Which responses are stored. A response that is not stored frees the key: the next request with it runs the
+/// handler, even if the first run took effect. So every policy but the first may run an operation **more than
+/// once**, and its name says so.
 ///
-/// A handler that knows better says [`NotExecuted`], under every policy. A gRPC call that failed before
-/// its first message counts as the HTTP status that says the same: UNAUTHENTICATED as 401,
-/// RESOURCE_EXHAUSTED as 429, UNAVAILABLE as 503.
+/// A handler can free the key with [`NotExecuted`] under every policy. A gRPC call that failed before its
+/// first message counts as the corresponding HTTP status: UNAUTHENTICATED as 401, RESOURCE_EXHAUSTED as 429,
+/// UNAVAILABLE as 503.
 #[derive(Clone, Default)]
 #[non_exhaustive]
 pub enum Stored {
-    /// Every response but 401, 425 and 429, which are given before anything is done. 5xx and 408 are
+    /// Every response but 401, 425 and 429, which a server sends before it does anything. 5xx and 408 are
     /// stored: the handler may have acted before it failed.
     #[default]
     EveryResponse,
-    /// 408 and 5xx free the key too. For handlers that undo what they did when they fail.
+    /// 408 and 5xx free the key too. For handlers that undo their effects when they fail.
     AtLeastOnceAfterServerErrors,
     /// Only 2xx and 3xx are stored.
     AtLeastOnceUnlessSuccessful,
-    /// Those are stored of which the function says so.
+    /// A response is stored when the function returns `true` for it.
     AtLeastOnceUnless(Arc<dyn Fn(&response::Parts) -> bool + Send + Sync>),
 }
 
 impl Stored {
-    /// Whether the response says that nothing happened, or is taken to say so.
+    /// Whether nothing happened, according to the response or to this policy.
     pub(crate) fn frees_the_key(&self, response: &response::Parts) -> bool {
         let status = grpc::http_status(response).unwrap_or(response.status);
         response.extensions.get::<NotExecuted>().is_some()
@@ -59,7 +59,7 @@ impl Stored {
                         || status == StatusCode::REQUEST_TIMEOUT
                         || status.is_server_error()
                 }
-                // 1xx ends as no response at all: it is not for this policy to judge.
+                // 1xx is a switch of protocols, which is never stored and must not free the key.
                 Self::AtLeastOnceUnlessSuccessful => {
                     status.is_client_error() || status.is_server_error()
                 }
@@ -88,11 +88,10 @@ impl fmt::Debug for Stored {
 
 type Scope = dyn Fn(&Parts) -> Vec<u8> + Send + Sync;
 
-/// The rules for the requests of a layer: which need a key, what is stored and for how long, what
-/// becomes of duplicates and of attempts that died.
+/// The rules for the requests of a layer: which need a key, which responses are stored and for how long, and
+/// the treatment of duplicates and of attempts that died.
 ///
-/// Routes that differ get layers that differ in their policies and share engine, contract and
-/// counters:
+/// Routes with different rules get layers with different policies, which share engine, contract and counters:
 ///
 /// ```
 /// use std::time::Duration;
@@ -148,8 +147,8 @@ impl Policy {
         Self::default()
     }
 
-    /// Whether a request without a key is refused, with a method that takes part. Default `false`:
-    /// it passes through, neither buffered nor stored.
+    /// Whether a request without a key is refused, when its method takes part. Default `false`: such a
+    /// request passes through, neither buffered nor stored.
     pub fn required(mut self, required: bool) -> Self {
         self.required = required;
         self
@@ -167,26 +166,26 @@ impl Policy {
         self
     }
 
-    /// How long a response is replayed before its key is new again, counted from its completion.
-    /// Default: the engine's [`ttl`](oncekey::Options::ttl), which is also that of orphans. A
-    /// response can have its own, see [`Ttl`](crate::Ttl), and neither is shorter than a millisecond.
+    /// How long a response is replayed before its key is new again, counted from its completion. Default: the
+    /// engine's [`ttl`](oncekey::Options::ttl), which also applies to orphans. A response can have its own
+    /// time, see [`Ttl`](crate::Ttl). Both are at least a millisecond.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self
     }
 
-    /// Has a duplicate wait so long for the response of the first request before it is refused with
-    /// `idempotency_key_locked`. Default zero: it is refused at once. Waiters hold a connection
-    /// each, and one of the engine's [`max_waiters`](oncekey::Options::max_waiters).
+    /// How long a duplicate waits for the response of the first request before it is refused with
+    /// `idempotency_key_locked`. Default zero: it is refused at once. Each waiter holds a connection and one
+    /// of the engine's [`max_waiters`](oncekey::Options::max_waiters).
     pub fn wait(mut self, at_most: Duration) -> Self {
         self.wait = Some(at_most).filter(|wait| !wait.is_zero());
         self
     }
 
-    /// Which headers make a request another one, besides method, target, authority and body. Default
-    /// [`FingerprintedHeaders::default`](oncekey::FingerprintedHeaders). A header that some retries lack or that changes
-    /// between them (a refreshed token) turns them into mismatches, and so does a change of this
-    /// list, for keys that were used before it.
+    /// The headers that tell requests apart, besides method, target, authority and body. Default
+    /// [`FingerprintedHeaders::default`](oncekey::FingerprintedHeaders). A header that some retries lack or
+    /// that changes between them (a refreshed token) turns retries into mismatches. A change of this list
+    /// does the same for keys that were used before the change.
     ///
     /// # Panics
     /// With more than 60 headers.
@@ -195,13 +194,11 @@ impl Policy {
         self
     }
 
-    /// The party that a key belongs to: a tenant, a principal, an API key; at most 255 bytes, else the request
-    /// is refused with 400. The same key in two scopes is two operations. Default: one scope for
-    /// all.
+    /// The party that a key belongs to: a tenant, a principal, an API key. At most 255 bytes; a longer scope
+    /// is refused with 400. The same key in two scopes names two operations. Default: one scope for all.
     ///
-    /// The closure sees the request without its body, with the extensions that layers outside of
-    /// this one set: authenticate there, and take the scope from what they found, not from what the
-    /// client claims.
+    /// The closure sees the request without its body, with the extensions that layers outside of this one
+    /// set. Authenticate there, and take the scope from the result, not from a claim of the client.
     ///
     /// ```
     /// # #[derive(Clone)] struct Tenant(String);
@@ -220,9 +217,8 @@ impl Policy {
         self
     }
 
-    /// Response headers that are not stored, so that a replay lacks them: Set-Cookie, say, or the
-    /// id of a trace. Default none, besides Date and the headers of one connection, which are never
-    /// stored.
+    /// Response headers that are not stored, so that a replay lacks them: Set-Cookie, for example, or the id
+    /// of a trace. Default none. Date and the headers of one connection are never stored.
     pub fn drop_headers(mut self, names: impl IntoIterator<Item = HeaderName>) -> Self {
         self.dropped_headers = names.into_iter().collect();
         self
@@ -236,9 +232,9 @@ impl Policy {
     }
 
     /// The longest response that is stored, in bytes with status and headers
-    /// ([`StoredResponse::encode`](crate::StoredResponse::encode)). Default 1 MiB. A longer one is
-    /// sent but not stored. The engine's [`max_response`](oncekey::Options::max_response) is a limit
-    /// of its own: raise both.
+    /// ([`StoredResponse::encode`](crate::StoredResponse::encode)). Default 1 MiB. A longer one is sent but
+    /// not stored. The engine's [`max_response`](oncekey::Options::max_response) is a separate limit: raise
+    /// both.
     pub fn max_response(mut self, bytes: usize) -> Self {
         self.max_response = bytes;
         self

@@ -1,4 +1,4 @@
-//! Reads the body of a request into memory, within bounds of length, memory and patience.
+//! Reads the body of a request into memory, within limits of length, memory and idle time.
 
 use std::error::Error as StdError;
 use std::future::{Future, poll_fn};
@@ -16,22 +16,22 @@ use http_body_util::LengthLimitError;
 use crate::budget::{Allowance, Budget, Buffer};
 use crate::rejection::Rejection;
 
-/// How much of a refused body is read and thrown away. A server that closes a connection while the
-/// client still sends resets it, and the client may never see why it was refused.
+/// How many bytes of a refused body are read and thrown away. A server that closes a connection while the
+/// client still sends resets the connection, and the client may never see the refusal.
 const DISCARD_AT_MOST: u64 = 8 << 20;
 
 type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Makes a future that is ready after a time.
+/// Makes a future that is ready after the given time.
 pub(crate) type Timer = Arc<dyn Fn(Duration) -> Sleep + Send + Sync>;
 
 /// The rules for the reading of bodies.
 #[derive(Clone)]
 pub(crate) struct Intake {
     pub(crate) budget: Budget,
-    /// How long a body may bring nothing.
+    /// How long a body may send nothing.
     pub(crate) idle: Duration,
-    /// `None`: for ever.
+    /// `None`: a body may be idle for ever.
     pub(crate) timer: Option<Timer>,
 }
 
@@ -51,7 +51,7 @@ impl Intake {
         match self.fill(body.as_mut(), limit).await {
             Ok(buffer) => Ok(buffer.finish()),
             Err(rejection) => {
-                // The bytes that were read are released by now: a refused body takes no room.
+                // The bytes that were read are released by now: a refused body takes no room in the budget.
                 if matches!(rejection, Rejection::BodyTooLarge(_) | Rejection::BodiesOverBudget) {
                     self.discard(headers, body).await;
                 }
@@ -76,7 +76,7 @@ impl Intake {
         let mut frames = Frames::new(self, body);
         while let Some(frame) = frames.next().await? {
             let frame = frame.map_err(|error| unreadable(error.into().as_ref()))?;
-            // Trailers are not given to the handler: a body made from bytes cannot have them.
+            // The handler gets no trailers: a body made from bytes cannot have them.
             let Ok(mut data) = frame.into_data() else {
                 continue;
             };
@@ -95,9 +95,9 @@ impl Intake {
         Ok(buffer)
     }
 
-    /// Reads on for a client that does not look at its answer before it has sent everything.
+    /// Reads and drops the body, for a client that reads its answer only after it has sent everything.
     pub(crate) async fn discard<B: Body>(&self, headers: &HeaderMap, body: Pin<&mut B>) {
-        // Reading on would ask a client that waits for leave to send for its body.
+        // A client that waits for `100 Continue` would send its body only because of this read.
         if headers.contains_key(header::EXPECT) {
             return;
         }
@@ -112,11 +112,11 @@ impl Intake {
     }
 }
 
-/// The frames of a body whose sender goes on sending.
+/// The frames of a body, with a limit on the time between two pieces of data.
 struct Frames<'a, B> {
     intake: &'a Intake,
     body: Pin<&'a mut B>,
-    /// Runs since data came last, once the body has let itself be waited for.
+    /// Runs since the last data. Starts when the body first has nothing ready.
     idle: Option<Sleep>,
 }
 
@@ -149,7 +149,7 @@ fn data_len<D: Buf>(frame: &Frame<D>) -> u64 {
     frame.data_ref().map_or(0, |data| data.remaining() as u64)
 }
 
-/// A body that failed, or one that a layer outside of this one limits.
+/// Tells a body that failed from a body that exceeds the limit of a layer outside.
 fn unreadable(error: &(dyn StdError + 'static)) -> Rejection {
     let mut causes = std::iter::successors(Some(error), |error| (*error).source());
     if causes.any(|cause| cause.is::<LengthLimitError>()) {

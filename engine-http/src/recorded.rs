@@ -10,8 +10,8 @@
 //! u32 number of trailers, then each as a header
 //! ```
 //!
-//! Headers are stored in order with repeated names, without those that belong to one connection
-//! or one moment. Content-Length keeps its place; its value is set anew from the body on decoding.
+//! Headers are stored in order with repeated names, without those that belong to one connection or one
+//! moment. Content-Length keeps its place; decoding sets its value to the length of the body.
 
 use std::fmt;
 
@@ -24,12 +24,11 @@ use crate::connection::{HOP_BY_HOP, list_members};
 
 const VERSION: u8 = 1;
 
-/// A response as the store holds it: what an identical retry gets.
+/// A response as the store holds it, which an identical retry gets.
 ///
 /// The layer encodes and decodes by itself. This type is for tools that look into a store
 /// ([`Engine::get`](oncekey::Engine::get)), and for an operator who finds out how an orphan ended and
-/// completes it ([`Orphan::complete`](oncekey::Orphan::complete)) with the response that its client
-/// shall get.
+/// completes it ([`Orphan::complete`](oncekey::Orphan::complete)) with the response for its client.
 ///
 /// ```
 /// use http::{HeaderMap, StatusCode};
@@ -40,7 +39,8 @@ const VERSION: u8 = 1;
 /// assert_eq!(StoredResponse::decode(bytes)?, response);
 /// # Ok::<(), oncekey_http::DecodeError>(())
 /// ```
-/// It prints as lengths: responses hold what their receivers alone may know.
+///
+/// Its `Debug` form shows lengths only: a response may hold secrets of its receiver.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoredResponse {
     status: StatusCode,
@@ -64,15 +64,15 @@ impl fmt::Debug for StoredResponse {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// They were written by a newer version of this crate, or by something else.
+    /// The bytes were written by a newer version of this crate, or by another program.
     UnknownVersion(u8),
-    /// They end too early.
+    /// The bytes end too early.
     Truncated,
-    /// They go on after the end.
+    /// More bytes follow after the end.
     TrailingBytes,
     /// No HTTP status has this number.
     Status(u16),
-    /// A header's name or value is not one of HTTP, or there are too many.
+    /// The name or the value of a header is not valid in HTTP, or there are too many headers.
     Header,
 }
 
@@ -93,14 +93,14 @@ impl fmt::Display for DecodeError {
 impl std::error::Error for DecodeError {}
 
 impl StoredResponse {
-    /// A response without trailers. Headers that are not stored are left out.
+    /// A response without trailers. Headers of one connection and Date are left out.
     pub fn new(status: StatusCode, headers: &HeaderMap, body: impl Into<Bytes>) -> Self {
         let headers = stored_headers(headers);
         let headers = headers.map(|(name, value)| (name.clone(), value.clone())).collect();
         Self { status, headers, body: body.into(), trailers: HeaderMap::new() }
     }
 
-    /// The same with one more header, which takes the place of those of its name.
+    /// The same response with one more header, which replaces headers of the same name.
     pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
         self
@@ -126,8 +126,8 @@ impl StoredResponse {
         &self.trailers
     }
 
-    /// The response as bytes to complete an operation with; `None` when it is longer than the
-    /// format can tell (4 GiB).
+    /// The response as bytes to complete an operation with; `None` when a part is longer than the format can
+    /// express (4 GiB for the body or a value, 65,535 bytes for a name).
     pub fn encode(&self) -> Option<Vec<u8>> {
         let body_len = self.body.len() as u64;
         let mut encoder = Encoder::new(self.status, &self.headers, &[], body_len, usize::MAX)?;
@@ -135,10 +135,10 @@ impl StoredResponse {
         encoder.finish(&self.trailers)
     }
 
-    /// Decodes what [`encode`](Self::encode) or the layer wrote. The body is not copied.
+    /// Decodes the bytes that [`encode`](Self::encode) or the layer wrote. The body is not copied.
     ///
     /// # Errors
-    /// When the bytes are anything else.
+    /// When the bytes are not a stored response.
     pub fn decode(bytes: impl Into<Bytes>) -> Result<Self, DecodeError> {
         let mut bytes = bytes.into();
         match bytes.try_get_u8().map_err(truncated)? {
@@ -160,7 +160,7 @@ impl StoredResponse {
         Ok(Self { status, headers, body, trailers })
     }
 
-    /// The response to send, whose body could also be one of the type `B`.
+    /// The response to send. `B` is the type of other bodies in the same place.
     pub fn into_response<B: Body<Data = Bytes>>(self) -> Response<ResponseBody<B>> {
         let body = if self.trailers.is_empty() {
             ResponseBody::full(self.body)
@@ -178,14 +178,14 @@ impl StoredResponse {
 /// Writes a response whose body comes in pieces, up to a limit.
 pub(crate) struct Encoder {
     bytes: Vec<u8>,
-    /// Where the length of the body goes.
+    /// The position of the length of the body.
     body_len_at: usize,
     limit: usize,
 }
 
 impl Encoder {
-    /// For a body of at least `body_len` bytes; `None` when status, headers and these are over `limit`, the
-    /// most bytes of the whole.
+    /// For a body of at least `body_len` bytes, with at most `limit` bytes in the whole encoding. `None` when
+    /// status, headers and `body_len` bytes exceed it.
     pub(crate) fn new(
         status: StatusCode,
         headers: &HeaderMap,
@@ -193,7 +193,7 @@ impl Encoder {
         body_len: u64,
         limit: usize,
     ) -> Option<Self> {
-        // A 204 or 304 has no body whose length could be set anew.
+        // A 204 or 304 has no body from which decoding could set the length.
         let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let kept = stored_headers(headers)
             .filter(|(name, _)| !(bodiless && *name == header::CONTENT_LENGTH))
@@ -237,15 +237,15 @@ impl Encoder {
 /// The bytes of an empty list of trailers.
 const NO_TRAILERS: usize = 4;
 
-/// Room for all but the body, so that the bytes of a usual response are not moved as they grow.
+/// Room for everything but the body, so that the buffer of a usual response does not move as it grows.
 const RESERVED_FOR_HEAD: usize = 512;
 
-/// The most room, in bytes, that is reserved for a body before it is there: its announced length is not trusted with
+/// The most bytes that are reserved for a body before it arrives: an announced length is not trusted with
 /// more memory.
 const RESERVED_FOR_BODY: u64 = 16 << 10;
 
-/// What of a response's headers is stored, in order: not those of one connection, whether HTTP or
-/// the Connection header names them, and not Date, which is the moment of one answer.
+/// The headers of a response that are stored, in order. Headers of one connection (listed by HTTP or named in
+/// Connection) are left out, and Date, which belongs to one answer.
 fn stored_headers(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
     let named: Vec<_> = list_members(headers, &header::CONNECTION).collect();
     headers.iter().filter(move |(name, _)| {
@@ -256,7 +256,7 @@ fn stored_headers(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &He
     })
 }
 
-/// `None` when something is longer than its length can tell.
+/// `None` when a length does not fit into its field.
 fn encode_headers<'a>(
     bytes: &mut Vec<u8>,
     headers: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>,
@@ -278,7 +278,7 @@ fn encode_headers<'a>(
 
 fn decode_headers(bytes: &mut Bytes) -> Result<HeaderMap, DecodeError> {
     let count = bytes.try_get_u32().map_err(truncated)?;
-    // The count is not trusted with memory: the map grows with what is really there.
+    // The count is not trusted with memory: the map grows with the headers that really follow.
     let mut headers = HeaderMap::new();
     for _ in 0..count {
         let name_len = bytes.try_get_u16().map_err(truncated)?;
@@ -412,7 +412,7 @@ mod tests {
                 let mut damaged = bytes.clone();
                 damaged[position] ^= flip;
                 if let Ok(other) = StoredResponse::decode(damaged.clone()) {
-                    // The case of a header name does not count.
+                    // Header names are stored in lower case.
                     let again = other.encode().unwrap();
                     assert!(again.eq_ignore_ascii_case(&damaged), "byte {position}");
                 }

@@ -1,4 +1,4 @@
-//! Refusals of the layer: problem documents after RFC 9457, Stripe's error objects, statuses of gRPC.
+//! Refusals of the layer: problem documents of RFC 9457, Stripe's error objects, gRPC statuses.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -11,18 +11,18 @@ use crate::grpc;
 use crate::key::InvalidKey;
 use crate::markers::Answered;
 
-/// Why a request is answered by the layer and not by the handler.
+/// Why the layer answers a request instead of the handler.
 #[derive(Clone, Debug)]
 pub(crate) enum Rejection {
     InvalidKey(InvalidKey),
-    /// The engine refused the input, in its own words: a scope that is too long.
+    /// The engine refused the input, for instance a scope that is too long. Holds the engine's message.
     InvalidInput(String),
-    /// With the name of the header that is preferred.
+    /// Holds the name of the preferred header.
     MissingKey(Option<HeaderName>),
-    /// Over this layer's limit, or over that of a layer outside of it, which is not known here.
+    /// Over the limit of this layer, or over the unknown limit of a layer outside (`None`).
     BodyTooLarge(Option<usize>),
     BodyUnreadable,
-    /// Nothing of it came for a while.
+    /// No data came for longer than the limit.
     BodyTimeout,
     Locked {
         retry_after: Duration,
@@ -34,7 +34,7 @@ pub(crate) enum Rejection {
     ResponseNotStored,
     StoreUnavailable,
     HandlerNotStarted,
-    /// The bodies of all requests together take all the memory that they may.
+    /// The bodies of all requests together take the whole budget.
     BodiesOverBudget,
 }
 
@@ -177,7 +177,7 @@ impl Rejection {
         push_string(&mut json, contract.documentation.as_deref().unwrap_or("about:blank"));
         json.push_str(",\"title\":");
         push_string(&mut json, status.canonical_reason().unwrap_or_default());
-        // Writing into a String does not fail.
+        // Writing into a String cannot fail.
         let _ = write!(json, ",\"status\":{},\"code\":\"{}\"", status.as_u16(), self.code());
         json.push_str(",\"detail\":");
         push_string(&mut json, &self.detail());
@@ -220,7 +220,7 @@ impl Rejection {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         let retry_after = self.retry_after();
         if contract.refusals == Refusals::StripeErrors {
-            // Stripe's clients retry every 409 and 5xx that does not say otherwise.
+            // Stripe's clients retry every 409 and 5xx that does not forbid it.
             let retry = if retry_after.is_some() { "true" } else { "false" };
             headers.insert("stripe-should-retry", HeaderValue::from_static(retry));
         }
@@ -248,7 +248,7 @@ impl Rejection {
         }
     }
 
-    /// A call that ends without a message: its status stands among the headers.
+    /// A call that ends without a message has its status among the headers.
     fn grpc_status(&self, content_type: HeaderValue) -> Response<Bytes> {
         let mut response = Response::new(Bytes::new());
         let headers = response.headers_mut();
@@ -267,12 +267,12 @@ impl Rejection {
     }
 }
 
-/// How the one who called expects to be answered.
+/// The form of answer that the caller expects.
 #[derive(Clone, Debug)]
 pub(crate) enum Call {
     /// As the contract says.
     Plain,
-    /// By a status of gRPC, with the content type of the call.
+    /// A gRPC status, with the content type of the call.
     Grpc(HeaderValue),
 }
 

@@ -1,4 +1,4 @@
-//! Knows how many executions run, and when none does.
+//! Counts the executions that run, and waits until none does.
 
 use std::future::{Future, poll_fn};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ struct State {
 }
 
 impl Running {
-    /// Counts one more until the guard is dropped.
+    /// Counts one more execution until the guard is dropped.
     pub(crate) fn enter(&self) -> Guard {
         self.0.lock().count += 1;
         stats::raise(stats::RUNNING, 1);

@@ -1,4 +1,4 @@
-//! The service: decides at once what it can, without touching the body.
+//! The service: decides as much as it can from the head, before the body is read.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -17,10 +17,10 @@ use crate::idempotency::{Admission, Idempotency};
 
 /// A service with idempotency keys, made by [`IdempotencyLayer`](crate::IdempotencyLayer).
 ///
-/// Its errors are those of the inner service; refusals of the layer are responses.
+/// Its errors are those of the inner service. Refusals of the layer are responses.
 #[derive(Clone)]
 pub struct IdempotencyService<S> {
-    /// Never polled ready: clones of it are, which then hold a permit of a limit inside.
+    /// Never polled for readiness. Its clones are, and a clone then holds the permit of a limit inside.
     inner: S,
     idempotency: Idempotency,
     spawn: Spawner,
@@ -47,8 +47,8 @@ where
     type Error = S::Error;
     type Future = ResponseFuture<S, B, R>;
 
-    /// Always ready: whether a request needs the inner service at all is only known once its key is. The
-    /// response waits for that service to be ready.
+    /// Always ready: the layer knows only after it has read the key whether a request needs the inner
+    /// service. The response future waits for that service to be ready.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         Poll::Ready(Ok(()))
     }

@@ -1,36 +1,36 @@
-//! The counts of the layer that the engine cannot make.
+//! The counts that only the layer can make.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A snapshot of what a layer and its clones did, as
-/// [`IdempotencyLayer::stats`](crate::IdempotencyLayer::stats) takes it. How requests were answered
-/// (claimed, replayed, locked, mismatched, orphaned) is in [`oncekey::Stats`].
+/// A snapshot of the counts of a layer and its clones, as
+/// [`IdempotencyLayer::stats`](crate::IdempotencyLayer::stats) takes it. Counts start at zero with the layer.
+/// How many requests were claimed, replayed, locked, mismatched or orphaned is in [`oncekey::Stats`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LayerStats {
-    /// Handlers that run now, with the storing of their responses.
+    /// Handlers that run now, including the storing of their responses.
     pub running: u64,
-    /// Bytes of memory that request bodies take now which no handler has yet.
+    /// Bytes of memory that hold request bodies now, before their handlers get them.
     pub buffered_bytes: u64,
     /// Requests refused because of their key: missing, malformed, sent twice.
     pub key_refused: u64,
     /// Requests refused because of their body: over the limit, it could not be read, or it stalled.
     pub body_refused: u64,
-    /// Requests refused because the bodies of all together took
+    /// Requests refused because the bodies of all requests together filled
     /// [`max_buffered`](crate::IdempotencyLayer::max_buffered).
     pub body_overloaded: u64,
     /// Requests refused because the store was unavailable.
     pub store_unavailable: u64,
-    /// Responses that were sent although the store failed to record them. Their retries are refused
-    /// until the engine is reopened.
+    /// Responses that were sent although the store failed to record them. Their retries are refused until the
+    /// engine is reopened.
     pub complete_failed: u64,
     /// Operations that were completed without a response to replay: too large, or a stream.
     pub not_stored: u64,
-    /// Keys that were freed, because nothing had happened: the response said so, or the handler was
-    /// never started.
+    /// Keys that were freed because nothing had happened: the response said so, or the handler was never
+    /// started.
     pub not_executed: u64,
-    /// Executions that ended without saying how: a panic, an error of the inner service, a response
-    /// body that failed, a response that carries [`OutcomeUnknown`](crate::OutcomeUnknown).
+    /// Executions that ended with an unknown outcome: a panic, an error of the inner service, a response body
+    /// that failed, a response that carries [`OutcomeUnknown`](crate::OutcomeUnknown).
     pub abandoned: u64,
     /// Stored responses that could not be decoded.
     pub undecodable: u64,
@@ -71,7 +71,7 @@ impl Default for Counters {
     }
 }
 
-/// Counts for this layer, and with the feature `metrics` under a name for the process.
+/// Counts for this layer. With the feature `metrics` it also counts under a name for the whole process.
 #[derive(Debug)]
 pub(crate) struct Counter {
     value: AtomicU64,
@@ -87,7 +87,7 @@ impl Counter {
         self.add_first();
     }
 
-    /// Adds one; whether it is the first.
+    /// Adds one. Returns whether it is the first.
     pub(crate) fn add_first(&self) -> bool {
         #[cfg(feature = "metrics")]
         metrics::counter!(self.name).increment(1);

@@ -174,7 +174,7 @@ func describe(orphan *oncekey.Orphan) map[string]any {
 func (d desk) lookUp(r *http.Request) (any, error) {
 	query, err := url.ParseQuery(strings.ReplaceAll(r.URL.RawQuery, "+", "%2B"))
 	if err != nil {
-		return nil, bad("a %% without two digits")
+		return nil, bad("a %% needs two hexadecimal digits after it")
 	}
 	if !query.Has("key") {
 		return nil, bad("key is missing")
@@ -223,11 +223,11 @@ type seen struct {
 func (s *seen) find(engine *oncekey.Engine) (*oncekey.Orphan, error) {
 	scope, err := url.PathUnescape(s.Scope)
 	if err != nil {
-		return nil, bad("a %% without two digits")
+		return nil, bad("a %% needs two hexadecimal digits after it")
 	}
 	key, err := url.PathUnescape(s.Key)
 	if err != nil {
-		return nil, bad("a %% without two digits")
+		return nil, bad("a %% needs two hexadecimal digits after it")
 	}
 	found, err := engine.Get(oncekey.Key{Scope: scope, Key: key})
 	if err != nil {
@@ -239,7 +239,7 @@ func (s *seen) find(engine *oncekey.Engine) (*oncekey.Orphan, error) {
 		}
 		orphan.Close()
 	}
-	return nil, &refusal{http.StatusConflict, "conflict", "the key is not the orphan that the token names, or not any more"}
+	return nil, &refusal{http.StatusConflict, "conflict", "the key is not, or no longer, the orphan that the token names"}
 }
 
 // read takes in the JSON of a request. Its type is one that a browser does not send for another site without asking.
@@ -282,7 +282,7 @@ func (d desk) complete(r *http.Request) (any, error) {
 	header := http.Header{}
 	for _, field := range asked.Headers {
 		if !isToken(field[0]) || !isValue(field[1]) {
-			return nil, bad("a header is not one of HTTP")
+			return nil, bad("a header is not valid in HTTP")
 		}
 		header.Add(field[0], field[1])
 	}

@@ -1,4 +1,4 @@
-//! Access over TCP: tokens, and names of the host.
+//! Access over TCP: tokens, and the host names that requests may use.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -12,11 +12,11 @@ use http::uri::Authority;
 use super::caller::Role;
 use super::secret::{self, Digest};
 
-/// The shortest token that is taken.
+/// The shortest token that is accepted.
 const SHORTEST: usize = 16;
 
-/// The authentication of [`Admin::guarded`](crate::Admin::guarded): bearer tokens, and the sessions
-/// of browsers that signed in with one. Without a token only a link of the control socket signs in.
+/// The authentication of [`Admin::guarded`](crate::Admin::guarded): bearer tokens, and the sessions of
+/// browsers that signed in with a token. Without tokens, only a link of the control socket signs in.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     tokens: Vec<(Digest, Role)>,
@@ -25,22 +25,22 @@ pub struct Access {
 }
 
 impl Access {
-    /// Without tokens, for the names of this machine alone.
+    /// Has no tokens and accepts requests for names of this machine alone.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes the token of `file` for an operator's. A file that does not exist is made, with mode
-    /// 0600 and a random token.
+    /// Accepts the token in `file` as an operator's. A missing file is created, with mode 0600 and a random
+    /// token.
     ///
     /// # Errors
-    /// When it cannot be read or made, when others than its owner and group may read it, and when
-    /// the token is shorter than 16 characters.
+    /// When the file cannot be read or created, when users other than its owner and group have any permission
+    /// on it, and when the token is shorter than 16 characters.
     pub fn operator_token_file(self, file: impl AsRef<Path>) -> io::Result<Self> {
         self.with(file.as_ref(), Role::Operator)
     }
 
-    /// The same for those who only look.
+    /// Accepts the token in `file` for viewers, who see but do not change.
     ///
     /// # Errors
     /// As [`operator_token_file`](Self::operator_token_file).
@@ -54,14 +54,14 @@ impl Access {
         Ok(self)
     }
 
-    /// Takes requests to these names of the host, beside `localhost` and loopback addresses. A page
-    /// whose own name was made to lead here asks under that name, and is refused with 421.
+    /// Accepts requests for these host names, besides `localhost` and loopback addresses. Any other name is
+    /// refused with 421: a foreign page whose name resolves to this address cannot use the API.
     pub fn hosts(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.hosts.extend(names.into_iter().map(|name| name.into().to_ascii_lowercase()));
         self
     }
 
-    /// Says that clients come by TLS: the cookie of a session then never goes another way.
+    /// Whether clients come over TLS. The session cookie is then sent over TLS alone.
     pub fn secure(mut self, secure: bool) -> Self {
         self.secure = secure;
         self
@@ -72,7 +72,7 @@ impl Access {
         !self.tokens.is_empty()
     }
 
-    /// The role of a token. Every token is compared, whichever is right.
+    /// The role of a token. Every token is compared, also after a match, so that the time tells nothing.
     pub(crate) fn role_of(&self, token: &[u8]) -> Option<Role> {
         let given = Digest::of(token);
         let compare = |found: Option<Role>, (each, role): &(Digest, Role)| match *each == given {
@@ -86,7 +86,7 @@ impl Access {
         self.secure
     }
 
-    /// Whether a request is for this host.
+    /// Whether the Host of a request is one of ours.
     pub(crate) fn allows(&self, headers: &HeaderMap) -> bool {
         let mut hosts = headers.get_all(header::HOST).iter();
         let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };

@@ -15,14 +15,14 @@ use super::refusal::{Refusal, blocking};
 use super::text::since_1970;
 use crate::log;
 
-/// Where the lines go: a file, or the log.
+/// The destination of the lines: a file, or the log (`None`).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Audit(pub(crate) Option<PathBuf>);
 
-/// Tells lines of one process apart.
+/// The number that joins the two lines of one change, unique in this process.
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
-/// The change that is asked for. Scope and key are percent-encoded.
+/// A change that a caller requests. Scope and key are percent-encoded.
 #[derive(Debug, Default)]
 pub(crate) struct Change {
     pub(crate) action: &'static str,
@@ -43,7 +43,7 @@ impl Change {
 impl Audit {
     /// Makes a change between its two lines.
     ///
-    /// DURABLE: the first line is synced before the change begins, so that no change is without one.
+    /// DURABLE: the first line is synced before the change begins, so that every change has a line.
     pub(crate) async fn around<T>(
         &self,
         caller: &Caller,
@@ -96,7 +96,7 @@ impl Audit {
     }
 }
 
-/// Opened anew for each line, so that the file may be moved away at any time.
+/// Opens the file for each line, so that the file may be moved away at any time.
 fn append(path: &Path, line: &str) -> io::Result<()> {
     let exists = path.exists();
     let mut file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;

@@ -1,4 +1,4 @@
-//! Backups: listed, taken, verified.
+//! Backups: list, take, verify.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub(crate) struct Name {
     name: String,
 }
 
-/// `POST backups` of the router without roles: answers when the copy is whole.
+/// `POST backups` of the router without roles: answers when the copy is complete.
 pub(crate) async fn back_up(State(desk): Shared, Json(Name { name }): Json<Name>) -> Answer {
     let path = place(&desk, &name)?;
     blocking(move || {
@@ -37,7 +37,7 @@ pub(crate) async fn list(State(desk): Shared) -> Answer {
     blocking(move || {
         let entries = match std::fs::read_dir(&directory) {
             Ok(entries) => entries,
-            // It is made with the first backup.
+            // The first backup creates the directory.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 return Ok(Json(json!({ "backups": [] })));
             }
@@ -68,7 +68,7 @@ fn bytes_of(directory: &Path) -> std::io::Result<u64> {
     std::fs::read_dir(directory)?.map(|entry| Ok(entry?.metadata()?.len())).sum()
 }
 
-/// Begins to copy: 202 with the job.
+/// Starts a backup and answers 202 with its job.
 pub(crate) async fn begin(
     State(desk): Shared,
     Operating(caller): Operating,
@@ -87,7 +87,7 @@ pub(crate) async fn begin(
     Ok((StatusCode::ACCEPTED, Json(json!({ "job": id.to_string() }))))
 }
 
-/// Begins to read a backup and check every record: 202 with the job. The backup stays as it is.
+/// Starts a job that reads a backup and checks every record; answers 202. The backup is not changed.
 pub(crate) async fn verify(
     State(desk): Shared,
     Operating(caller): Operating,
@@ -111,7 +111,7 @@ fn verified(path: &Path) -> Result<Value, Refusal> {
 
 pub(crate) async fn job(State(desk): Shared, Segment(id): Segment<String>) -> Answer {
     let job = desk.common.jobs.show(&id);
-    job.map(Json).ok_or_else(|| Refusal::not_found("there is no such job, or not any more"))
+    job.map(Json).ok_or_else(|| Refusal::not_found("there is no such job, or it was forgotten"))
 }
 
 fn not_set_up() -> Refusal {
@@ -123,7 +123,7 @@ fn place(desk: &Arc<Desk>, name: &str) -> Result<PathBuf, Refusal> {
     path_of(directory, name)
 }
 
-/// A name cannot lead out of the directory, nor hide in it.
+/// The path of a backup. A name cannot leave the directory, and cannot be hidden in it.
 fn path_of(directory: &Path, name: &str) -> Result<PathBuf, Refusal> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if name.is_empty() || name.starts_with('.') || name.len() > 128 || !name.bytes().all(plain) {

@@ -1,16 +1,16 @@
 //! The caller of a request, and its role.
 
-/// An operator, or one who only looks: in the extensions of a request, where the authentication that
-/// an embedder puts around [`Admin::router`](crate::Admin::router) leaves it. A request without one
-/// is taken for an operator's, since it passed the authentication.
+/// The operator or viewer who sends a request. The authentication that an embedder puts around
+/// [`Admin::router`](crate::Admin::router) leaves one in the extensions of the request. A request without one
+/// counts as an operator's, since it passed the authentication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
     pub(crate) name: String,
     pub(crate) role: Role,
-    /// Where the request came from, for the audit log.
+    /// The address of the client, for the audit log.
     pub(crate) peer: Option<String>,
-    /// What changing requests must carry in `Oncekey-Csrf`, when a browser adds the credentials to
-    /// requests that other sites make.
+    /// The value that changing requests must carry in `Oncekey-Csrf`. Set when a browser adds the credentials
+    /// by itself, also to requests that other sites cause.
     pub(crate) csrf: Option<String>,
 }
 
@@ -31,12 +31,12 @@ impl Role {
 }
 
 impl Caller {
-    /// May look and act. The audit log shows `name`.
+    /// A caller who may see and change. The audit log shows `name`.
     pub fn operator(name: impl Into<String>) -> Self {
         Self { name: name.into(), role: Role::Operator, peer: None, csrf: None }
     }
 
-    /// May look.
+    /// A caller who may see but not change.
     pub fn viewer(name: impl Into<String>) -> Self {
         Self { role: Role::Viewer, ..Self::operator(name) }
     }

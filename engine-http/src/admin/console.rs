@@ -1,4 +1,4 @@
-//! The console: a page for operators and the files it needs, out of the program itself.
+//! The console: a page for operators and its files, compiled into the program.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -16,12 +16,12 @@ const CODE: &str = include_str!("../../console/app.js");
 const STYLE: &str = include_str!("../../console/app.css");
 const ICON: &str = include_str!("../../console/icon.svg");
 
-/// No script, style, image or request from elsewhere; no text becomes script or markup.
+/// Nothing is loaded from another origin, and no text can become script or markup.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; \
     require-trusted-types-for 'script'";
 
-/// Every answer to a browser has these.
+/// The headers of every answer to a browser.
 const HEADERS: [(HeaderName, &str); 4] = [
     (header::CONTENT_SECURITY_POLICY, POLICY),
     (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -29,8 +29,8 @@ const HEADERS: [(HeaderName, &str); 4] = [
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
 ];
 
-/// What browsers are told of an answer of the API: not to keep it, not to guess its type, and, when
-/// it is opened as a page, to do nothing for it.
+/// Marks an answer of the API: a browser must not cache it, must not guess its type, and must not run
+/// anything when the answer is opened as a page.
 pub(crate) async fn unkept(mut response: Response) -> Response {
     let headers = response.headers_mut();
     for (name, value) in HEADERS {
@@ -40,23 +40,23 @@ pub(crate) async fn unkept(mut response: Response) -> Response {
     response
 }
 
-/// Where the page is, which decides who asks for the token: every URL in it is relative.
+/// The place of the page, which decides who authenticates. Every URL in the page is relative.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// At `/`, with a login of its own, beside `/api/v1`.
+    /// At `/`, beside `/api/v1`. The page asks for a token.
     Root,
-    /// At `/console/`, for a router that is nested behind an authentication of the embedder: a nested
-    /// router of axum cannot answer at its own root with a slash, which relative URLs need.
+    /// At `/console/`, for a router that is nested behind an authentication of the embedder. A nested router
+    /// of axum cannot answer at its own root with a slash, which relative URLs need.
     Below,
 }
 
-/// A file as it is sent.
+/// A file of the console, ready to be sent.
 struct File {
     name: String,
     media_type: &'static str,
     plain: Bytes,
     zipped: Bytes,
-    /// Whether its name changes with its bytes.
+    /// Whether the name contains a hash of the bytes.
     hashed: bool,
 }
 
@@ -65,7 +65,7 @@ impl File {
         Self { name, media_type, plain: Bytes::from(text.to_owned()), zipped: zip(text), hashed }
     }
 
-    /// Named for its bytes: `app-0f3c9a….js`.
+    /// A file whose name contains the hash of its bytes: `app-0f3c9a….js`.
     fn hashed(name: &str, media_type: &'static str, text: &str) -> Self {
         let hash = blake3::hash(text.as_bytes()).to_hex();
         let name = match name.split_once('.') {
@@ -94,7 +94,7 @@ impl File {
     }
 }
 
-/// Empty when it cannot be done: then the file is sent as it is.
+/// The text in gzip. Empty when compression fails: the file is then sent as it is.
 fn zip(text: &str) -> Bytes {
     let zipped = || -> io::Result<Vec<u8>> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
@@ -104,7 +104,7 @@ fn zip(text: &str) -> Bytes {
     zipped().map(Bytes::from).unwrap_or_default()
 }
 
-/// Whether a client takes gzip: it names it, and not with a quality of 0.
+/// Whether a client accepts gzip: the header names it, with a quality above 0.
 fn takes_gzip(asked: &HeaderMap) -> bool {
     let values = asked.get_all(header::ACCEPT_ENCODING).iter();
     let codings = values.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
@@ -116,7 +116,7 @@ fn takes_gzip(asked: &HeaderMap) -> bool {
     })
 }
 
-/// The page, and what it names.
+/// The page and the files that it names.
 fn files(place: Place) -> [File; 4] {
     let code = File::hashed("app.js", "text/javascript; charset=utf-8", CODE);
     let style = File::hashed("app.css", "text/css; charset=utf-8", STYLE);
@@ -165,7 +165,7 @@ mod tests {
         assert!(together <= 80 * 1024, "{together} bytes are more than 80 KiB");
     }
 
-    /// The ways in which text becomes markup or script, and the ways out of the origin.
+    /// The functions that turn text into markup or script, and the ways to reach another origin.
     #[test]
     fn text_stays_text() {
         let forbidden = [

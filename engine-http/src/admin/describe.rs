@@ -1,4 +1,4 @@
-//! Records as JSON, for the API and for the command line, which reads stores without the API.
+//! Records as JSON, for the API and for the command line, which also reads stores without the API.
 
 use oncekey::{Bucket, Listed, Lookup, Orphan, Statistic, Stats};
 use serde_json::{Map, Value, json};
@@ -22,7 +22,7 @@ fn member((name, statistic): (&str, Statistic)) -> (String, Value) {
     }
 }
 
-/// An orphan, as its resolution names it.
+/// An orphan, with the members that its resolution repeats.
 pub fn orphan(orphan: &Orphan) -> Value {
     json!({
         "scope": percent_encode(orphan.key().scope()),
@@ -35,7 +35,7 @@ pub fn orphan(orphan: &Orphan) -> Value {
     })
 }
 
-/// The state of a key. Of a response it has the status and the length, not the content.
+/// The state of a key. For a response it has the status and the length, not the content.
 pub fn lookup(lookup: &Lookup) -> Value {
     match lookup {
         Lookup::InFlight(in_flight) => json!({
@@ -69,7 +69,7 @@ pub fn lookup(lookup: &Lookup) -> Value {
     }
 }
 
-/// A key of a list, with what it stands for.
+/// A key of a list, with its state.
 pub fn listed(listed: &Listed) -> Value {
     let mut described = Map::new();
     described.insert("scope".to_owned(), json!(percent_encode(listed.key().scope())));
@@ -92,31 +92,33 @@ pub fn expiry(buckets: &[Bucket]) -> Value {
 
 type Page = oncekey::Result<(Vec<Listed>, Option<[u8; 16]>)>;
 
-/// Which keys are listed.
+/// The filter of a list of keys, and the place where the page begins.
 #[derive(Clone, Debug, Default)]
 pub struct KeyQuery {
-    /// Behind this place.
+    /// Only keys after this place in the order of the store.
     pub after: Option<[u8; 16]>,
     /// The largest number of entries.
     pub limit: usize,
-    /// Those in this state: `completed`, `orphaned` or `inFlight`.
+    /// Only keys in this state: `completed`, `orphaned` or `inFlight`.
     pub state: Option<String>,
-    /// Those of this scope.
+    /// Only keys of this scope.
     pub scope: Option<Vec<u8>>,
-    /// Those that begin so.
+    /// Only keys that begin with these bytes.
     pub prefix: Option<Vec<u8>>,
 }
 
 impl KeyQuery {
-    /// Reads a place as `after` of an answer writes it.
+    /// Reads a place as an answer writes it in `after`: 32 hexadecimal digits.
     pub fn place(text: &str) -> Option<[u8; 16]> {
         let plain = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         let place = plain.then(|| u128::from_str_radix(text, 16).ok())??;
         Some(place.to_be_bytes())
     }
 
+    /// Checks the filter.
+    ///
     /// # Errors
-    /// The reason, when there is no such state.
+    /// The reason, when `state` is not the name of a state.
     pub fn check(&self) -> Result<(), String> {
         match self.state.as_deref() {
             None | Some("completed" | "orphaned" | "inFlight") => Ok(()),
@@ -124,13 +126,13 @@ impl KeyQuery {
         }
     }
 
-    /// A page of the list: `keys`, and `after`, which is null at the end. Where few of many records
-    /// fit, a page may be short, or empty, although `after` goes on.
+    /// A page of the list: `keys`, and `after`, which is null at the end. When few of many records match, a
+    /// page may be short or empty although `after` is not null.
     ///
     /// # Errors
-    /// Those of `scan`.
+    /// The errors of `scan`.
     pub fn page(&self, scan: impl Fn(Option<[u8; 16]>, usize) -> Page) -> oncekey::Result<Value> {
-        /// The number of records that one page looks at when not all records fit.
+        /// A page with a filter reads this many records in one look, for at most `LOOKS` looks.
         const LOOK: usize = 1_000;
         const LOOKS: usize = 20;
         let picks = self.state.is_some() || self.scope.is_some() || self.prefix.is_some();

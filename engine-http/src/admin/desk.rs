@@ -16,7 +16,7 @@ use super::series::{self, Series};
 use super::sessions::Sessions;
 use crate::layer::IdempotencyLayer;
 
-/// An action of the embedder that an operator asks for. `Err` has the reasons, a line each.
+/// An action of the embedder on behalf of an operator. `Err` holds the reasons, one per line.
 pub(crate) type Hook =
     Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<(), Vec<String>>> + Send>> + Send + Sync>;
 
@@ -40,7 +40,7 @@ pub(crate) struct Settings {
 #[derive(Debug)]
 pub(crate) struct Common {
     pub(crate) engine: Engine,
-    /// None where the requests of the engine go through no layer of this crate.
+    /// `None` when the requests of the engine go through no layer of this crate.
     pub(crate) layer: Option<IdempotencyLayer>,
     pub(crate) started: SystemTime,
     pub(crate) sessions: Sessions,
@@ -52,7 +52,7 @@ pub(crate) struct Common {
 pub(crate) struct Desk {
     pub(crate) common: Arc<Common>,
     pub(crate) settings: Settings,
-    /// The value that a browser behind an embedder's authentication repeats in `Oncekey-Csrf`.
+    /// The value that a browser behind an embedder's authentication must send in `Oncekey-Csrf`.
     pub(crate) csrf: Option<String>,
 }
 
@@ -63,7 +63,7 @@ impl Desk {
         &self.common.engine
     }
 
-    /// Why no request should come here; `None` when they should.
+    /// Why this server should get no requests; `None` when it should.
     pub(crate) fn unready(&self) -> Option<&'static str> {
         match &self.settings.unready {
             Some(unready) => unready(),
@@ -71,7 +71,7 @@ impl Desk {
         }
     }
 
-    /// Begins to sample, unless a clone has begun, or there is no runtime yet to do it.
+    /// Starts sampling, unless a clone has started it or no runtime exists yet.
     pub(crate) fn begin_sampling(&self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if self.common.series.begin() {

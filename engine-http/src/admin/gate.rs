@@ -1,4 +1,4 @@
-//! Access: the middleware before each request, and the roles that handlers require.
+//! Access control: the middleware before each request, and the roles that handlers require.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use super::caller::{Caller, Role};
 use super::desk::Desk;
 use super::refusal::Refusal;
 
-/// The header that other sites cannot make a browser send.
+/// A header that another site cannot make a browser send.
 const CSRF: &str = "oncekey-csrf";
 
-/// The cookie of a session; browsers take the second name by TLS alone.
+/// The cookie of a session. A browser accepts the second name over TLS alone.
 pub(crate) const COOKIE: &str = "oncekey_session";
 pub(crate) const SECURE_COOKIE: &str = "__Host-oncekey_session";
 
-/// For the router behind an embedder's own authentication: whom it let in without saying who that is,
-/// is an operator. Programs alone send a bearer token. A browser sends
-/// everything else by itself, for every page that asks it to.
+/// The gate of the router behind an embedder's own authentication. A request without a [`Caller`] counts as
+/// an operator's. A bearer token is sent by programs alone. A browser attaches all other credentials by
+/// itself, whichever page causes the request, so such a request needs the CSRF value.
 pub(crate) async fn behind(
     State(desk): State<Arc<Desk>>,
     mut request: Request,
@@ -40,7 +40,7 @@ pub(crate) async fn behind(
     admit(caller, request, next).await
 }
 
-/// For the guarded router: a token or a session, at a name of this host.
+/// The gate of the guarded router: requires a token or a session, and a name of this host.
 pub(crate) async fn guard(
     State((desk, access)): State<(Arc<Desk>, Access)>,
     request: Request,
@@ -55,7 +55,8 @@ pub(crate) async fn guard(
     }
 }
 
-/// For pages that every client may read at a name of this host: the page that asks for a token.
+/// The gate of pages without authentication, such as the page that asks for a token: requires a name of this
+/// host.
 pub(crate) async fn at_this_host(
     State(access): State<Access>,
     request: Request,
@@ -87,7 +88,7 @@ fn authenticate(desk: &Desk, access: &Access, request: &Request) -> Result<Calle
     Ok(caller)
 }
 
-/// The caller that has the token of a role.
+/// The caller that a token of this role stands for.
 pub(crate) fn of_token(role: Role) -> Caller {
     match role {
         Role::Viewer => Caller::viewer("viewer token"),
@@ -109,7 +110,7 @@ pub(crate) fn too_many() -> Refusal {
     Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too_many_tries", message)
 }
 
-/// Passes a caller's request on, unless another site made the browser send it.
+/// Passes a request on, unless it is a change that another site may have made the browser send.
 pub(crate) async fn admit(caller: Caller, mut request: Request, next: Next) -> Response {
     if let Some(csrf) = &caller.csrf
         && !request.method().is_safe()
@@ -123,7 +124,8 @@ pub(crate) async fn admit(caller: Caller, mut request: Request, next: Next) -> R
     next.run(request).await
 }
 
-/// Whether a browser would ask the server for leave before it lets another site send this.
+/// Whether the request comes from a page of this server: another site cannot send this type or method without
+/// a preflight request, which this server does not allow.
 pub(crate) fn is_of_our_page(request: &Request) -> bool {
     let headers = request.headers();
     let json = headers.get(header::CONTENT_TYPE).is_some_and(|value| {
@@ -131,7 +133,7 @@ pub(crate) fn is_of_our_page(request: &Request) -> bool {
         media_type.trim_ascii().eq_ignore_ascii_case(b"application/json")
     });
     let site = headers.get("sec-fetch-site").is_none_or(|site| site == "same-origin");
-    // Without a body there is no type; the method itself asks for leave.
+    // A DELETE has no body and so no type; its method alone needs a preflight.
     site && (json || request.method() == Method::DELETE)
 }
 
@@ -162,10 +164,10 @@ pub(crate) fn peer(request: &Request) -> Option<IpAddr> {
     request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip())
 }
 
-/// A caller who may look.
+/// A caller who may see.
 pub(crate) struct Viewing(pub(crate) Caller);
 
-/// A caller who may act.
+/// A caller who may change.
 pub(crate) struct Operating(pub(crate) Caller);
 
 impl FromRequestParts<Arc<Desk>> for Viewing {
@@ -182,7 +184,7 @@ impl FromRequestParts<Arc<Desk>> for Operating {
     async fn from_request_parts(parts: &mut Parts, desk: &Arc<Desk>) -> Result<Self, Refusal> {
         let Viewing(caller) = Viewing::from_request_parts(parts, desk).await?;
         if caller.role != Role::Operator {
-            return Err(Refusal::forbidden("forbidden", "this takes an operator"));
+            return Err(Refusal::forbidden("forbidden", "this needs an operator"));
         }
         if desk.settings.read_only && !parts.method.is_safe() {
             return Err(Refusal::forbidden("read_only", "this server is read only"));
@@ -191,7 +193,7 @@ impl FromRequestParts<Arc<Desk>> for Operating {
     }
 }
 
-/// A body of JSON, refused as everything else is.
+/// A JSON body. An invalid one is refused in the form of all other refusals.
 pub(crate) struct Said<T>(pub(crate) T);
 
 impl<T: DeserializeOwned> FromRequest<Arc<Desk>> for Said<T> {

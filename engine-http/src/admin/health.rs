@@ -1,4 +1,4 @@
-//! Health, for every caller: it names no key.
+//! Health, for every caller: the answers name no key.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::desk::{Desk, Shared};
 
-/// `/healthz` is 200 while the process lives, `/readyz` while requests should come here.
+/// `/healthz` is 200 while the process lives, `/readyz` while this server should get requests.
 pub(crate) fn routes(desk: Arc<Desk>) -> Router {
     Router::new()
         .route("/healthz", get(async || Json(json!({}))))

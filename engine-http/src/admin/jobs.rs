@@ -1,4 +1,4 @@
-//! Work that takes longer than a request may.
+//! Work that takes longer than a request should.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::refusal::Refusal;
 use super::text::since_1970;
 
-/// How many jobs are remembered, those that run not counted.
+/// The largest number of remembered jobs. Running jobs are always kept.
 const REMEMBERED: usize = 100;
 
 /// The jobs of this process, the newest last.
@@ -33,10 +33,10 @@ struct Job {
 }
 
 impl Jobs {
-    /// Runs `work` on a thread for blocking work: the id of its job.
+    /// Runs `work` on a thread for blocking work and returns the id of its job.
     ///
     /// # Errors
-    /// 409 while another job of this kind runs: two would wait for one disk.
+    /// 409 while another job of this kind runs: both would compete for one disk.
     pub(crate) fn begin(
         &self,
         kind: &'static str,
@@ -46,7 +46,7 @@ impl Jobs {
         let id = {
             let mut state = self.0.lock();
             if state.list.iter().any(|job| job.kind == kind && job.ended.is_none()) {
-                let message = format!("a {kind} runs already");
+                let message = format!("a {kind} is already running");
                 return Err(Refusal::new(http::StatusCode::CONFLICT, "busy", message));
             }
             state.begun += 1;
@@ -78,7 +78,7 @@ impl Jobs {
         self.0.lock().list.iter().find(|job| job.id == id).map(Job::show)
     }
 
-    /// The result of the newest job of this kind and name that ended, and when it did.
+    /// The newest job of this kind and name that has ended, with its result.
     pub(crate) fn last(&self, kind: &str, name: &str) -> Option<Value> {
         let state = self.0.lock();
         let ended = |job: &&Job| job.kind == kind && job.name == name && job.ended.is_some();

@@ -1,4 +1,4 @@
-//! Routers for operators: what stands unresolved, and what to do about it.
+//! Routers for operators: show unresolved operations and the state of the engine, and act on them.
 
 mod access;
 mod audit;
@@ -50,13 +50,13 @@ pub use access::Access;
 pub use caller::Caller;
 pub use socket::ControlSocket;
 
-/// The longest body of a request: a response of 16 MiB in base64, and more.
+/// The longest body of a request, in bytes: enough for a response of 16 MiB in base64.
 const MAX_BODY: usize = 32 << 20;
 
-/// What an operator may see and do: list and resolve orphans, look a key up, read the statistics, take
-/// a backup. docs/operations.md lists the requests.
+/// The requests of an operator: list and resolve orphans, look up a key, read the statistics, take a backup.
+/// docs/operations.md lists the requests.
 ///
-/// There is no way to get the router without a layer around it that authenticates the operator.
+/// The router cannot be had without a layer around it that authenticates the operator.
 ///
 /// ```
 /// use axum::{Router, extract::Request, http::StatusCode, middleware::{Next, from_fn}};
@@ -90,14 +90,14 @@ impl fmt::Debug for Admin {
 }
 
 impl Admin {
-    /// For the engine of `layer`, and the counters of the layer and its clones. Clones share
-    /// sessions, jobs and the course of the statistics.
+    /// Serves the engine of `layer`, and the counters of the layer and its clones. Clones share sessions,
+    /// jobs and the series of the statistics.
     pub fn new(layer: IdempotencyLayer) -> Self {
         Self::of(layer.engine().clone(), Some(layer))
     }
 
-    /// For an engine whose operations are no requests through a layer of this crate: as [`new`](Self::new), and where
-    /// that tells what a layer counted, this tells nothing.
+    /// Serves an engine whose operations do not go through a layer of this crate. Like [`new`](Self::new),
+    /// but the counters of a layer are absent from the answers.
     pub fn without_layer(engine: Engine) -> Self {
         Self::of(engine, None)
     }
@@ -114,46 +114,46 @@ impl Admin {
         Self { common: Arc::new(common), settings: Settings::default(), beside: Router::new() }
     }
 
-    /// Lets operators take backups, each into a new directory below this one. Default: they cannot.
+    /// Lets operators take backups, each into a new directory below this one. Default: no backups.
     pub fn backups(mut self, directory: impl Into<PathBuf>) -> Self {
         self.settings.backups = Some(directory.into());
         self
     }
 
-    /// Writes a line of JSON to this file before each change that is asked for below `/api/v1`, and
-    /// syncs it, and one after it with the result; a change whose first line cannot be written is
+    /// Writes two lines of JSON to this file for each change that is requested below `/api/v1`: one before
+    /// the change, synced, and one after it with the result. A change whose first line cannot be written is
     /// not made. Default: the lines are logged.
     pub fn audit_log(mut self, file: impl Into<PathBuf>) -> Self {
         self.settings.audit = Audit(Some(file.into()));
         self
     }
 
-    /// Whether all changes below `/api/v1` are refused. Default: no.
+    /// Whether all changes below `/api/v1` are refused. Default `false`.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.settings.read_only = read_only;
         self
     }
 
-    /// Whether operators may read stored responses. Default: no.
+    /// Whether operators may read stored responses. Default `false`.
     pub fn show_responses(mut self, shown: bool) -> Self {
         self.settings.show_responses = shown;
         self
     }
 
-    /// A member of `GET info`: `store` says where the store is, `contract` what clients see,
-    /// `console` at which URL the console is.
+    /// Adds a member to `GET info`: `store` is the place of the store, `contract` is the contract of the
+    /// clients, `console` is the URL of the console.
     pub fn about(mut self, member: impl Into<String>, value: impl Into<Value>) -> Self {
         self.settings.about.insert(member.into(), value.into());
         self
     }
 
-    /// The answer to `GET config`, without secrets. Default: 404.
+    /// The answer to `GET config`. It must not contain secrets. Default: 404.
     pub fn configuration(mut self, tell: impl Fn() -> Value + Send + Sync + 'static) -> Self {
         self.settings.configuration = Some(Arc::new(tell));
         self
     }
 
-    /// Carries out `POST reload`; `Err` says why not, a line each. Default: 501.
+    /// The action of `POST reload`. `Err` holds the reasons of a failure, one per line. Default: 501.
     pub fn on_reload<F>(mut self, reload: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<(), Vec<String>>> + Send + 'static,
@@ -162,7 +162,8 @@ impl Admin {
         self
     }
 
-    /// Carries out `POST drain`, which ends this process in order. Default: 501.
+    /// The action of `POST drain`, which ends this process in order. `Err` holds the reasons of a failure,
+    /// one per line. Default: 501.
     pub fn on_drain<F>(mut self, drain: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = Result<(), Vec<String>>> + Send + 'static,
@@ -171,7 +172,8 @@ impl Admin {
         self
     }
 
-    /// A further figure of `GET series`, read each second on a thread of the runtime.
+    /// Adds a figure to `GET series`. `read` runs each second on a thread of the runtime, so it must not
+    /// block.
     pub fn measure(
         self,
         name: &'static str,
@@ -181,9 +183,9 @@ impl Admin {
         self
     }
 
-    /// Why no request should come here at the moment, as `/readyz` and `health` of `GET info` have it:
-    /// `draining`, `store_failed`, `upstream_down`. `None` is `ok`. Default: `store_full` while the
-    /// engine takes no new claims.
+    /// Why this server should get no requests at the moment, for `/readyz` and for `health` of `GET info`:
+    /// `draining`, `store_failed`, `upstream_down`. `None` means `ok`. Default: `store_full` while the engine
+    /// takes no new claims.
     pub fn unready(
         mut self,
         reason: impl Fn() -> Option<&'static str> + Send + Sync + 'static,
@@ -192,26 +194,26 @@ impl Admin {
         self
     }
 
-    /// Serves the console for browsers, too: at `/` of the [guarded](Self::guarded) router, and at
-    /// `/console/` of the [router](Self::router) behind an authentication of the embedder, the page
-    /// included. It asks for nothing but what is below `/api/v1` beside it, by relative URLs, so that
-    /// it works under any prefix. Default: no console.
+    /// Also serves the console for browsers: at `/` of the [guarded](Self::guarded) router, and at
+    /// `/console/` of the [router](Self::router), there behind the authentication of the embedder, page
+    /// included. The page requests only paths below the `/api/v1` beside it, by relative URLs, so it works
+    /// under any prefix. Default: no console.
     pub fn console(mut self) -> Self {
         self.settings.console = true;
         self
     }
 
-    /// Further routes that need no authentication, such as `/metrics`: on the
+    /// Adds routes that need no authentication, such as `/metrics`, to the
     /// [guarded](Self::guarded) router and the [control socket](Self::control_socket).
     pub fn beside(mut self, routes: Router) -> Self {
         self.beside = self.beside.merge(routes);
         self
     }
 
-    /// The router, to be nested where it shall be found. `authentication` is around all of it,
-    /// requests to paths that do not exist included; it may leave a [`Caller`] in the extensions.
+    /// The router, to be nested at a path of the embedder. `authentication` is around all of it, also for
+    /// paths that do not exist; it may put a [`Caller`] into the extensions.
     ///
-    /// Needs a tokio runtime: the engine's files are read on its threads for blocking work.
+    /// Needs a tokio runtime: its threads for blocking work read the engine's files.
     pub fn router<L>(self, authentication: L) -> Router
     where
         L: Layer<Route> + Clone + Send + Sync + 'static,
@@ -220,7 +222,8 @@ impl Admin {
         <L::Service as Service<Request>>::Error: Into<Infallible> + 'static,
         <L::Service as Service<Request>>::Future: Send + 'static,
     {
-        // Without randomness no client gets the value, and no browser can change anything.
+        // Without randomness the value stays empty: no request can match it, so no browser can change
+        // anything.
         let csrf = secret::random().unwrap_or_default();
         let desk = self.desk(Some(csrf));
         Router::new()
@@ -237,11 +240,11 @@ impl Admin {
             .with_state(desk)
     }
 
-    /// The router with an authentication of its own, for a listener of its own: everything below
-    /// `/api/v1`, the [console](Self::console), whose page asks for a token, and without one `/healthz`,
-    /// `/readyz` and the routes [beside](Self::beside) them. The server must put
-    /// `axum::extract::ConnectInfo<SocketAddr>` into the extensions of requests, or nothing holds up
-    /// those who guess tokens.
+    /// The router with an authentication of its own, for a listener of its own. It serves everything below
+    /// `/api/v1` and the [console](Self::console), whose page asks for a token. Without authentication it
+    /// serves `/healthz`, `/readyz` and the routes of [`beside`](Self::beside). The server must put
+    /// `axum::extract::ConnectInfo<SocketAddr>` into the extensions of requests; without it, nothing slows
+    /// down clients that guess tokens.
     ///
     /// Needs a tokio runtime, as [`router`](Self::router) does.
     pub fn guarded(self, access: Access) -> Router {
@@ -259,12 +262,13 @@ impl Admin {
         Router::new().nest("/api/v1", api).merge(signing).merge(pages).merge(open)
     }
 
-    /// Serves the same routes on a Unix socket with mode 0600 at `path`, until the socket is dropped.
-    /// The user that runs this process and root are operators; nobody else is answered.
+    /// Serves the same routes on a Unix socket with mode 0600 at `path`, until the returned value is dropped.
+    /// The user that runs this process and root are operators; other users are refused.
     ///
-    /// The command line finds it: the pid and the path are the note of the owner of the store until then
-    /// ([`Engine::set_owner_note`]), and of several sockets those of the last. A store that processes share has no such
-    /// note; the command line asks its server. [`ControlSocket::default_path`] is a good place.
+    /// The command line finds the socket through the store: the pid and the path are the owner note of the
+    /// engine ([`Engine::set_owner_note`]) until then. With several sockets the note names the last one. A
+    /// store that several processes share has no such note; there the command line asks the server of the
+    /// store. [`ControlSocket::default_path`] is a good path.
     ///
     /// ```no_run
     /// # async fn run(layer: oncekey_http::IdempotencyLayer) -> std::io::Result<()> {
@@ -275,7 +279,8 @@ impl Admin {
     /// ```
     ///
     /// # Errors
-    /// When the socket cannot be bound; the error of the engine when it is closed, or its note cannot be written.
+    ///
+    /// When the socket cannot be bound, when the engine is closed, or when its note cannot be written.
     ///
     /// # Panics
     /// Outside of a tokio runtime.

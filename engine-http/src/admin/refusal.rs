@@ -1,4 +1,4 @@
-//! Why an operator's request is not carried out.
+//! The reasons why an operator's request is not carried out.
 
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
@@ -7,7 +7,7 @@ use http::{HeaderValue, StatusCode, header};
 use oncekey::{Error, ErrorKind};
 use serde_json::json;
 
-/// A status, a code for programs, and words.
+/// A status, a code for programs, and a message for people.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) status: StatusCode,
@@ -78,7 +78,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// Runs work that may read or write files on a thread where it holds up no request.
+/// Runs work that may read or write files on a thread for blocking work, so that it delays no other request.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {

@@ -1,4 +1,4 @@
-//! The reports for operators.
+//! The requests of operators that read and change nothing.
 
 use axum::Json;
 use axum::extract::State;
@@ -69,13 +69,13 @@ pub(crate) async fn stats(State(desk): Shared) -> Json<Value> {
 }
 
 pub(crate) async fn series(State(desk): Shared, uri: Uri) -> Answer {
-    // A router may be made before its runtime is.
+    // A router may be made before its runtime exists.
     desk.begin_sampling();
     let window = parsed(&uri, "window", window)?.unwrap_or(Duration::from_secs(15 * 60));
     Ok(Json(desk.common.series.show(window)))
 }
 
-/// Reads `90s`, `15m`, `24h`: at most a day.
+/// Reads a duration such as `90s`, `15m`, `24h`; from one second to a day.
 fn window(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let factor = match unit {
@@ -99,21 +99,21 @@ pub(crate) async fn orphans(State(desk): Shared, uri: Uri) -> Answer {
     .await
 }
 
-/// The key that a query names.
+/// The key that the query names.
 fn key_of(uri: &Uri) -> Result<Key, Refusal> {
     let scope = parameter(uri, "scope")?.unwrap_or_default();
     let key = parameter(uri, "key")?.ok_or_else(|| Refusal::bad("key is missing"))?;
     Ok(Key::new(scope, key)?)
 }
 
-/// The state of a key. Of a response it has the status and the length, not the content.
+/// The state of a key. For a response it has the status and the length, not the content.
 pub(crate) async fn look_up(State(desk): Shared, uri: Uri) -> Answer {
     let key = key_of(&uri)?;
     let found = blocking(move || Ok(desk.engine().get(&key)?)).await?;
     Ok(Json(describe::lookup(&found)))
 }
 
-/// Keys in the order of a walk through the store.
+/// A page of keys, in the order of the store.
 pub(crate) async fn list(State(desk): Shared, uri: Uri) -> Answer {
     let query = KeyQuery {
         after: parsed(&uri, "after", KeyQuery::place)?,
@@ -127,13 +127,14 @@ pub(crate) async fn list(State(desk): Shared, uri: Uri) -> Answer {
     blocking(move || Ok(Json(scan()?))).await
 }
 
-/// How many records expire when.
+/// The number of records by the time of their expiry.
 pub(crate) async fn expiry(State(desk): Shared) -> Answer {
     blocking(move || Ok(Json(describe::expiry(&desk.engine().buckets()?)))).await
 }
 
-/// The body of a stored response; its status and headers are members of `Oncekey-Response`, as JSON. What was stored
-/// by others than a layer for HTTP has neither.
+/// The body of a stored response. Its status and headers are in the header `Oncekey-Response`, as
+/// percent-encoded JSON. A response that no HTTP layer stored has no such header, and its bytes are sent as
+/// they are.
 pub(crate) async fn response(
     State(desk): Shared,
     Operating(_): Operating,
@@ -175,13 +176,13 @@ pub(crate) async fn checkpoint(
     let key = key_of(&uri)?;
     let saved = blocking(move || match desk.engine().get(&key)? {
         Lookup::Orphaned(orphan) => Ok(orphan.last_checkpoint()?),
-        _ => Err(Refusal::not_found("the key is no orphan")),
+        _ => Err(Refusal::not_found("the key is not an orphan")),
     });
-    let saved = saved.await?.ok_or_else(|| Refusal::not_found("it saved no checkpoint"))?;
+    let saved = saved.await?.ok_or_else(|| Refusal::not_found("the orphan has no checkpoint"))?;
     Ok(download(Bytes::copy_from_slice(&saved), "checkpoint.bin"))
 }
 
-/// Bytes that no browser shows.
+/// Bytes as a download, which no browser shows as a page.
 fn download(bytes: Bytes, name: &'static str) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "application/octet-stream".to_owned()),
@@ -191,7 +192,7 @@ fn download(bytes: Bytes, name: &'static str) -> Response {
     (StatusCode::OK, headers, bytes).into_response()
 }
 
-/// The configuration as the embedder tells it.
+/// The configuration, as the embedder reports it.
 pub(crate) async fn configuration(State(desk): Shared, Operating(_): Operating) -> Answer {
     let configuration = desk.settings.configuration.as_ref();
     configuration

@@ -1,4 +1,4 @@
-//! Orphans are resolved: one, or many at once.
+//! Resolves orphans: one, or many at once.
 
 use axum::Json;
 use axum::extract::State;
@@ -19,16 +19,16 @@ use super::reports::Answer;
 use super::text::percent_decode;
 use crate::recorded::StoredResponse;
 
-/// The most orphans that one request resolves.
+/// The largest number of orphans in one request.
 const MOST: usize = 1000;
 
 /// The length of a reason, in characters.
 const REASON: std::ops::RangeInclusive<usize> = 3..=500;
 
-/// How many characters of the token confirm that it was read.
+/// The number of characters from the end of the token that `confirm` repeats.
 const CONFIRMED: usize = 4;
 
-/// An orphan as an operator saw it.
+/// An orphan as the operator saw it.
 #[derive(Clone, Deserialize)]
 pub(crate) struct Seen {
     #[serde(default)]
@@ -38,23 +38,24 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// The orphan, if it is still the one that was seen.
+    /// The orphan, if it is still the one that the operator saw.
     fn find(&self, engine: &Engine) -> Result<Orphan, Refusal> {
         let decode = |text: &str| {
-            percent_decode(text.as_bytes()).ok_or_else(|| Refusal::bad("a % without two digits"))
+            percent_decode(text.as_bytes())
+                .ok_or_else(|| Refusal::bad("a % needs two hexadecimal digits after it"))
         };
         let key = Key::new(decode(&self.scope)?, decode(&self.key)?)?;
         match engine.get(&key)? {
             Lookup::Orphaned(orphan) if orphan.token().to_string() == self.token => Ok(orphan),
             _ => {
-                let message = "the key is not the orphan that the token names, or not any more";
+                let message = "the key is not, or no longer, the orphan that the token names";
                 Err(Refusal::new(StatusCode::CONFLICT, "conflict", message))
             }
         }
     }
 }
 
-/// Why, and that it is meant.
+/// The reason of a change, and the confirmation that it is intended.
 #[derive(Deserialize)]
 pub(crate) struct Meant {
     #[serde(default)]
@@ -81,12 +82,12 @@ impl Meant {
     }
 }
 
-/// Whether a status ends the answer to a request. Source: RFC 9110, section 15.
+/// Whether the status is one of a final response. Source: RFC 9110, section 15.
 fn is_final(status: StatusCode) -> bool {
     (200..=599).contains(&status.as_u16())
 }
 
-/// The response that the client of an orphan shall get.
+/// The response for the client of an orphan.
 #[derive(Deserialize)]
 pub(crate) struct Given {
     status: u16,
@@ -94,7 +95,7 @@ pub(crate) struct Given {
     headers: Vec<(String, String)>,
     #[serde(default)]
     body: String,
-    /// In the place of `body`, for bytes that are no text.
+    /// Takes the place of `body` when the bytes are not text.
     #[serde(default, rename = "bodyBase64")]
     body_base64: Option<String>,
 }
@@ -102,12 +103,12 @@ pub(crate) struct Given {
 impl Given {
     fn response(&self) -> Result<Vec<u8>, Refusal> {
         let status = StatusCode::from_u16(self.status).ok().filter(|status| is_final(*status));
-        let status = status.ok_or_else(|| Refusal::bad("status is none from 200 to 599"))?;
+        let status = status.ok_or_else(|| Refusal::bad("status must be from 200 to 599"))?;
         let mut headers = HeaderMap::new();
         for (name, value) in &self.headers {
             let name = HeaderName::from_bytes(name.as_bytes());
             let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value)) else {
-                return Err(Refusal::bad("a header is not one of HTTP"));
+                return Err(Refusal::bad("a header is not valid in HTTP"));
             };
             headers.append(name, value);
         }
@@ -118,7 +119,7 @@ impl Given {
             }
             Some(encoded) => {
                 let decoded = STANDARD.decode(encoded);
-                decoded.map_err(|_| Refusal::bad("bodyBase64 is no base64"))?.into()
+                decoded.map_err(|_| Refusal::bad("bodyBase64 is not base64"))?.into()
             }
         };
         let response = StoredResponse::new(status, &headers, body);
@@ -206,7 +207,7 @@ pub(crate) async fn complete_for_a_reason(
     resolve(&desk, &caller, Resolution::Complete(said)).await.map(Json)
 }
 
-/// Resolves many. Each succeeds or fails for itself; the answer has a result for each, in order.
+/// Resolves many orphans. Each succeeds or fails on its own; the answer has a result for each, in order.
 pub(crate) async fn resolve_many(
     State(desk): Shared,
     Operating(caller): Operating,

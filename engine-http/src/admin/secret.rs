@@ -1,4 +1,4 @@
-//! Secrets: made of the system's randomness, compared in constant time.
+//! Secrets: made from the randomness of the system, compared in constant time.
 
 use std::fmt::{self, Write};
 use std::io;
@@ -8,20 +8,20 @@ use rustix::rand::{GetRandomFlags, getrandom};
 /// 32 random bytes as 64 hexadecimal digits.
 ///
 /// # Errors
-/// When the system has no random bytes.
+/// When the system provides no random bytes.
 pub(crate) fn random() -> io::Result<String> {
     let mut bytes = [0; 32];
-    // At most 256 bytes come whole or not at all.
+    // A request for at most 256 bytes is never answered in part.
     getrandom(&mut bytes, GetRandomFlags::empty())?;
     let mut text = String::with_capacity(64);
     for byte in bytes {
-        // Writing into a String does not fail.
+        // Writing into a String cannot fail.
         let _ = write!(text, "{byte:02x}");
     }
     Ok(text)
 }
 
-/// The hash of a secret. Comparing two takes the same time wherever they differ.
+/// The hash of a secret. Comparing two hashes takes the same time wherever they differ.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Digest(blake3::Hash);
 

@@ -1,4 +1,4 @@
-//! How the statistics went over the last quarter of an hour and the last day.
+//! The history of the statistics over the last quarter of an hour and the last day.
 
 use std::collections::VecDeque;
 use std::sync::Weak;
@@ -12,15 +12,15 @@ use serde_json::{Map, Value, json};
 use super::text::{camel, millis, since_1970};
 use crate::layer::IdempotencyLayer;
 
-/// Fifteen minutes by the second, a day by ten seconds.
+/// Step and number of samples: 15 minutes by the second, a day by ten seconds.
 const FINE: (Duration, usize) = (Duration::from_secs(1), 900);
 const COARSE: (Duration, usize) = (Duration::from_secs(10), 8640);
 const FINE_PER_COARSE: usize = 10;
 
-/// A further figure, which is read each second.
+/// A further figure, read each second. `None` means unknown.
 pub(crate) type Gauge = Box<dyn Fn() -> Option<f64> + Send + Sync>;
 
-/// Two rings of samples. Without a figure a place holds NaN.
+/// Two rings of samples. NaN stands for an unknown figure.
 #[derive(Default)]
 pub(crate) struct Series {
     gauges: Mutex<Vec<(&'static str, Gauge)>>,
@@ -30,24 +30,24 @@ pub(crate) struct Series {
 
 #[derive(Default)]
 struct State {
-    /// The names of a row's places, and whether each counts.
+    /// The name of each column, and whether the column is a counter.
     columns: Vec<(String, bool)>,
     last: Vec<f64>,
     fine: VecDeque<Vec<f64>>,
     coarse: VecDeque<Vec<f64>>,
-    /// When the newest fine and coarse rows were taken.
+    /// The times of the newest fine and coarse rows.
     ends: [Option<SystemTime>; 2],
-    /// Fine rows that no coarse one has yet.
+    /// The number of fine rows that are in no coarse row yet.
     fresh: usize,
 }
 
 impl Series {
-    /// Reads `gauge` with each sample from now on, under `name`.
+    /// Adds the figure `name`. `gauge` is read with each sample from now on.
     pub(crate) fn add(&self, name: &'static str, gauge: Gauge) {
         self.gauges.lock().push((name, gauge));
     }
 
-    /// Whether the caller shall begin to sample: the first one that asks.
+    /// Whether the caller must start the sampling: true for the first caller alone.
     pub(crate) fn begin(&self) -> bool {
         !self.begun.swap(true, Ordering::Relaxed)
     }
@@ -88,7 +88,8 @@ impl Series {
         self.state.lock().push(columns, values, SystemTime::now());
     }
 
-    /// The samples of the last `window`: as many numbers for each figure, the newest last.
+    /// The samples of the last `window`, at most a day. Each figure has the same number of samples, the
+    /// newest last.
     pub(crate) fn show(&self, window: Duration) -> Value {
         self.state.lock().show(window)
     }
@@ -97,13 +98,13 @@ impl Series {
 impl State {
     fn push(&mut self, columns: Vec<(String, bool)>, values: Vec<f64>, now: SystemTime) {
         if self.columns != columns {
-            // The first sample counts from nothing.
+            // The first sample after a change of the columns only sets the start of the counters.
             *self = Self { columns, last: values, ..Self::default() };
             return;
         }
         let counts = self.columns.iter().map(|(_, counts)| *counts);
         let row = values.iter().zip(&self.last).zip(counts).map(|((value, last), counts)| {
-            // A counter begins anew when the engine is reopened.
+            // A counter starts at zero when the engine is reopened.
             if !counts {
                 *value
             } else if value >= last {
@@ -126,7 +127,7 @@ impl State {
         self.coarse.drain(..self.coarse.len().saturating_sub(COARSE.1));
     }
 
-    /// The last ten samples as one: the sum of what counts, the largest of the rest.
+    /// The last ten samples as one: the sum for a counter, the largest value for other figures.
     fn coarsened(&self) -> Vec<f64> {
         let rows = || self.fine.iter().rev().take(FINE_PER_COARSE);
         let column = |(at, (_, counts)): (usize, &(String, bool))| match counts {
@@ -161,12 +162,12 @@ impl std::fmt::Debug for Series {
     }
 }
 
-/// NaN is null; whole numbers are written as such.
+/// A figure as JSON: NaN is null, a whole number has no fraction.
 fn number(value: f64) -> Value {
     if value.fract() == 0.0 && value.abs() < 9e15 { json!(value as i64) } else { json!(value) }
 }
 
-/// Samples each second, until what is behind `of` is dropped.
+/// Samples each second, until the last strong reference to `of` is dropped.
 pub(crate) async fn keep_sampling<T>(of: Weak<T>, sample: impl Fn(&T)) {
     let mut second = tokio::time::interval(FINE.0);
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -189,7 +190,7 @@ mod tests {
         let columns = || vec![("claimed".to_owned(), true), ("inFlight".to_owned(), false)];
         let at = |second: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(second);
         for second in 0..=20_u64 {
-            // Reopened after 15 seconds: it counts from nothing.
+            // Reopened after 15 seconds: the counter starts at zero.
             let claimed = if second < 15 { 3 * second } else { 3 * (second - 14) };
             state.push(columns(), vec![claimed as f64, second as f64], at(second));
         }

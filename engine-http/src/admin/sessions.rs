@@ -1,4 +1,4 @@
-//! Browsers that signed in, links that sign one in, and addresses that guess.
+//! Signed-in browsers, links that sign in, and addresses that guess tokens.
 
 use std::collections::HashMap;
 use std::io;
@@ -13,17 +13,17 @@ use super::secret::{self, Digest};
 /// How long a browser stays signed in.
 pub(crate) const SESSION: Duration = Duration::from_secs(8 * 60 * 60);
 
-/// How long a link signs in.
+/// How long a link can be used.
 pub(crate) const LINK: Duration = Duration::from_secs(60);
 
-/// How many sessions, links and guessing addresses are kept.
+/// The largest number of sessions, of links, and of guessing addresses.
 const MOST: usize = 1000;
 
-/// This number of wrong tokens within [`WINDOW`] closes an address out until the window ends.
+/// An address that sends this many wrong tokens within [`WINDOW`] is shut out until the window ends.
 const GUESSES: u32 = 10;
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Forgotten when the process ends.
+/// The sessions, links and wrong tokens of this process. They are lost when the process ends.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
     open: Mutex<HashMap<Digest, Session>>,
@@ -45,7 +45,7 @@ struct Link {
 }
 
 impl Sessions {
-    /// Opens a session: the value of its cookie, and that of `Oncekey-Csrf`.
+    /// Opens a session. Returns the value of its cookie and the value for `Oncekey-Csrf`.
     pub(crate) fn open(&self, name: String, role: Role) -> io::Result<(String, String)> {
         let (cookie, csrf) = (secret::random()?, secret::random()?);
         let caller = Caller { name, role, peer: None, csrf: Some(csrf.clone()) };
@@ -73,13 +73,13 @@ impl Sessions {
         Ok(token)
     }
 
-    /// The operator who made the link of this token. A second use of the token finds nothing.
+    /// The name and role of the operator who made the link. A second use of the token finds nothing.
     pub(crate) fn follow(&self, token: &[u8]) -> Option<(String, Role)> {
         let link = self.links.lock().remove(&Digest::of(token))?;
         (Instant::now() < link.until).then_some((link.name, link.role))
     }
 
-    /// Whether an address guessed so often that not even the right token helps it.
+    /// Whether an address sent too many wrong tokens. Even the right token is refused then.
     pub(crate) fn is_shut_out(&self, address: Option<IpAddr>) -> bool {
         let guesses = self.guesses.lock();
         let of = address.and_then(|address| guesses.get(&neighbourhood(address)));
@@ -97,7 +97,7 @@ impl Sessions {
     }
 }
 
-/// The addresses that one guesser has: a network of 64 bits in version 6.
+/// The addresses that one guesser may have: in IPv6 a network of 64 bits.
 fn neighbourhood(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
@@ -107,7 +107,8 @@ fn neighbourhood(address: IpAddr) -> IpAddr {
     }
 }
 
-/// Adds an entry, and drops those that ended; at the bound the one that ends first.
+/// Adds an entry. At the bound it first drops the ended entries, and then, if none had ended, the one that
+/// ends first.
 fn keep<K: std::hash::Hash + Eq + Copy, V>(
     map: &mut HashMap<K, V>,
     key: K,

@@ -1,4 +1,4 @@
-//! Browsers sign in and out.
+//! Signs browsers in and out.
 
 use std::sync::Arc;
 
@@ -25,8 +25,8 @@ struct Token {
     token: String,
 }
 
-/// A cookie for a token, or for that of a link. Without `Path` it is sent to the paths beside this
-/// one, under any prefix that a proxy in front adds.
+/// Gives a session cookie for a token, or for the token of a link. A cookie without `Path` is sent to the
+/// paths beside this one, under any prefix that a proxy in front adds.
 pub(crate) async fn sign_in(
     State((desk, access)): State<(Arc<Desk>, Access)>,
     request: Request,
@@ -59,7 +59,7 @@ pub(crate) async fn sign_in(
         .into_response())
 }
 
-/// Ends a session. The gate has seen to it that no other site asks for it.
+/// Ends a session. The gate has already refused requests that another site caused.
 pub(crate) async fn sign_out(
     State((desk, access)): State<(Arc<Desk>, Access)>,
     headers: HeaderMap,

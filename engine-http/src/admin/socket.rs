@@ -19,28 +19,29 @@ use super::caller::Caller;
 use super::gate;
 use super::refusal::Refusal;
 
-/// A control socket that is being served, until this is dropped; then its file is removed, and the note that named it.
+/// A control socket that is served until this value is dropped. The drop removes the file and the note that
+/// names it.
 #[derive(Debug)]
 pub struct ControlSocket {
     path: PathBuf,
-    /// Whose note names the path.
+    /// The engine whose note names the path.
     engine: Engine,
-    /// The file that was bound: another process may have put its own in its place.
+    /// Identifies the file that was bound: another process may have replaced it since.
     inode: u64,
     serving: JoinHandle<()>,
 }
 
 impl ControlSocket {
-    /// Where a store's owner listens when nothing else is said: a name made of the store's own in
-    /// `/run/oncekey` where that may be written, else in `$XDG_RUNTIME_DIR/oncekey`, else in
-    /// `oncekey-UID` of the directory for temporary files. Missing directories are made with mode
-    /// 0700. `store` is the path of a directory, or other text that tells the store from others.
+    /// The path where the owner of a store listens unless told otherwise. The name is derived from the path
+    /// of the store. The directory is `/run/oncekey` where that can be used, else `$XDG_RUNTIME_DIR/oncekey`,
+    /// else `oncekey-UID` in the directory for temporary files. A missing directory is made with mode 0700.
+    /// `store` is the path of a directory, or another text that identifies the store.
     ///
     /// # Errors
-    /// When the directory cannot be made, or belongs to another user.
+    /// When the directory cannot be made, or others than this user own it or may write to it.
     pub fn default_path(store: impl AsRef<Path>) -> io::Result<PathBuf> {
         let store = store.as_ref();
-        // The store may not exist yet; its parent gives it the same name however it is written.
+        // The store may not exist yet. Its canonical parent gives one name for every way to write the path.
         let whole = fs::canonicalize(store).or_else(|_| {
             let parent = match store.parent() {
                 Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -55,23 +56,23 @@ impl ControlSocket {
         Ok(directory()?.join(format!("{}.sock", &hash[..16])))
     }
 
-    /// The text that the engine's owner note has for the command line to find this process:
-    /// `pid 4242`, and `control unix:/run/oncekey/3f1c.sock`. [`Admin::control_socket`](crate::Admin::control_socket)
-    /// writes it.
+    /// The text of the engine's owner note with which the command line finds this process: `pid 4242`, and
+    /// `control unix:/run/oncekey/3f1c.sock`. [`Admin::control_socket`](crate::Admin::control_socket) writes
+    /// it.
     pub fn note(path: &Path) -> String {
         format!("pid {}\ncontrol unix:{}\n", std::process::id(), path.display())
     }
 
-    /// Where it is.
+    /// The path of the socket.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Binds `path` and serves `router` there, on the tokio runtime of the caller, and has the store say so.
+    /// Binds `path`, serves `router` there on the tokio runtime of the caller, and writes the owner note.
     pub(crate) fn serve(path: PathBuf, router: Router, engine: Engine) -> io::Result<Self> {
         let is_socket = fs::symlink_metadata(&path).is_ok_and(|file| file.file_type().is_socket());
         if is_socket {
-            // A process that was killed left it behind: the holder of the store may take its place.
+            // A killed process left the socket behind. The holder of the store may replace it.
             fs::remove_file(&path)?;
         }
         let listener = UnixListener::bind(&path)?;
@@ -80,7 +81,7 @@ impl ControlSocket {
         let router = router.layer(from_fn(peer_only));
         let service = router.into_make_service_with_connect_info::<Peer>();
         let serving = tokio::spawn(async move {
-            // It ends with its task, and never by itself.
+            // The server ends only when its task is aborted.
             let _ = axum::serve(listener, service).await;
         });
         let socket = Self { path, engine, inode, serving };
@@ -93,11 +94,11 @@ impl ControlSocket {
 
 impl Drop for ControlSocket {
     fn drop(&mut self) {
-        // A closed engine has none any more.
+        // A closed engine has no note any more.
         let _ = self.engine.set_owner_note("");
         self.serving.abort();
         if fs::symlink_metadata(&self.path).is_ok_and(|file| file.ino() == self.inode) {
-            // It may be gone already.
+            // The file may be gone already.
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -125,7 +126,8 @@ fn made(directory: &Path) -> io::Result<()> {
     fs::DirBuilder::new().mode(0o700).create(directory)
 }
 
-/// Another user's directory of this name would let that user see, or be, the socket.
+/// Fails unless `directory` belongs to this user alone. In a directory of another user, that user could see
+/// or replace the socket.
 fn owned(directory: &Path, uid: u32) -> io::Result<()> {
     let metadata = fs::symlink_metadata(directory)?;
     if !metadata.is_dir() || metadata.uid() != uid || metadata.mode() & 0o022 != 0 {
@@ -135,7 +137,7 @@ fn owned(directory: &Path, uid: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// The user of the process at the other end.
+/// The user id of the process at the other end; `None` when the system does not tell it.
 #[derive(Clone, Copy)]
 struct Peer(Option<u32>);
 
@@ -145,7 +147,7 @@ impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     }
 }
 
-/// This user and root are operators; no other user is answered.
+/// Lets this user and root in as operators, and refuses every other user with 403.
 async fn peer_only(
     ConnectInfo(Peer(uid)): ConnectInfo<Peer>,
     request: Request,

@@ -1,4 +1,4 @@
-//! Keys, times and parameters as the JSON and the queries of operators write them.
+//! Keys, times and parameters in the form that the JSON and the queries of operators use.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,7 +14,7 @@ pub(crate) fn since_1970(time: SystemTime) -> u64 {
     millis(time.duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
-/// A name of Rust as a member of JSON: `open_bytes` is `openBytes`.
+/// A Rust name as a JSON member: `open_bytes` becomes `openBytes`.
 pub(crate) fn camel(name: &str) -> String {
     let mut words = name.split('_');
     let mut name = words.next().unwrap_or_default().to_owned();
@@ -26,18 +26,18 @@ pub(crate) fn camel(name: &str) -> String {
     name
 }
 
-/// The parameter `name` of a query, decoded to bytes, which keys are.
+/// The parameter `name` of a query, decoded to bytes, since keys are bytes.
 pub(crate) fn parameter(uri: &Uri, name: &str) -> Result<Option<Vec<u8>>, Refusal> {
     let pairs = uri.query().unwrap_or_default().split('&');
     let value = pairs
         .filter_map(|pair| pair.split_once('='))
         .find_map(|(key, value)| (key == name).then_some(value));
     value.map(|value| percent_decode(value.as_bytes())).map_or(Ok(None), |decoded| {
-        decoded.map(Some).ok_or_else(|| Refusal::bad("a % without two digits"))
+        decoded.map(Some).ok_or_else(|| Refusal::bad("a % needs two hexadecimal digits after it"))
     })
 }
 
-/// The parameter `name` as text that `parse` reads.
+/// The parameter `name`, read by `parse`.
 pub(crate) fn parsed<T>(
     uri: &Uri,
     name: &str,
@@ -48,7 +48,7 @@ pub(crate) fn parsed<T>(
     read.map(Some).ok_or_else(|| Refusal::bad(format!("{name} cannot be read")))
 }
 
-/// Bytes as text of ASCII without blanks: what is not printable, and `%`, as `%` and two digits.
+/// Bytes as printable ASCII without blanks: `%` and all other bytes become `%` and two digits.
 pub fn percent_encode(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for byte in bytes {
@@ -61,7 +61,7 @@ pub fn percent_encode(bytes: &[u8]) -> String {
     text
 }
 
-/// `None` when a `%` is not followed by two hexadecimal digits.
+/// The bytes of a percent-encoded text; `None` when a `%` is not followed by two hexadecimal digits.
 pub fn percent_decode(mut text: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     while let Some((first, rest)) = text.split_first() {

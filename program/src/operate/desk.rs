@@ -49,7 +49,7 @@ impl Desk {
             Some("orphaned") => Ok(found),
             Some("absent") | None => Err(Failure::new(Exit::Absent, "no such key")),
             Some(state) => {
-                Err(Failure::new(Exit::Conflict, format!("the key is no orphan: {state}")))
+                Err(Failure::new(Exit::Conflict, format!("the key is not an orphan: {state}")))
             }
         }
     }
@@ -105,7 +105,7 @@ fn resolve_here(engine: &Engine, key: &Key, each: &Value) -> Result<Value, Failu
     let orphan = match engine.get(key).map_err(|error| failure(&error))? {
         Lookup::Orphaned(orphan) if json!(orphan.token().to_string()) == each["token"] => orphan,
         _ => {
-            let message = "the key is not the orphan that the token names, or not any more";
+            let message = "the key is not, or no longer, the orphan that the token names";
             return Err(Failure::new(Exit::Conflict, message));
         }
     };
@@ -123,19 +123,19 @@ fn response_of(each: &Value) -> Result<Vec<u8>, Failure> {
     let status = each["status"].as_u64().and_then(|status| u16::try_from(status).ok());
     let status = status.filter(|status| (200..=599).contains(status));
     let status = status.and_then(|status| StatusCode::from_u16(status).ok());
-    let status = status.ok_or_else(|| Failure::usage("status is none from 200 to 599"))?;
+    let status = status.ok_or_else(|| Failure::usage("status must be from 200 to 599"))?;
     let mut headers = HeaderMap::new();
     for pair in each["headers"].as_array().into_iter().flatten() {
         let name = HeaderName::try_from(pair[0].as_str().unwrap_or_default());
         let value = HeaderValue::from_str(pair[1].as_str().unwrap_or_default());
         let (Ok(name), Ok(value)) = (name, value) else {
-            return Err(Failure::usage("a header is not one of HTTP"));
+            return Err(Failure::usage("a header is not valid in HTTP"));
         };
         headers.append(name, value);
     }
     let body = match each["bodyBase64"].as_str() {
         Some(encoded) => {
-            STANDARD.decode(encoded).map_err(|_| Failure::usage("bodyBase64 is no base64"))?
+            STANDARD.decode(encoded).map_err(|_| Failure::usage("bodyBase64 is not base64"))?
         }
         None => each["body"].as_str().unwrap_or_default().as_bytes().to_vec(),
     };
