@@ -1,4 +1,4 @@
-//! Bodies of actix-web as those of `http-body`, and back.
+//! Converts bodies of actix-web to those of `http-body`, and back.
 
 use std::error::Error as StdError;
 use std::pin::Pin;
@@ -16,7 +16,7 @@ pub(crate) type BoxError = Box<dyn StdError>;
 /// The body of a request.
 pub(crate) struct RequestBody {
     pub(crate) payload: Payload,
-    /// The length that its head states.
+    /// The length that the head of the request declares; 0 when it declares none.
     pub(crate) declared: u64,
 }
 
@@ -39,7 +39,7 @@ impl Body for RequestBody {
     }
 }
 
-/// The body of the handler's response.
+/// The body of the handler's response, read by the contract.
 pub(crate) struct HandlerBody<B>(Pin<Box<B>>);
 
 impl<B> HandlerBody<B> {
@@ -99,7 +99,7 @@ where
             };
             match frame.map(Frame::into_data) {
                 Ok(Ok(data)) => return Poll::Ready(Some(Ok(data))),
-                // Trailers, which actix-web cannot send.
+                // Trailers are dropped: actix-web cannot send them.
                 Ok(Err(_)) => {}
                 Err(error) => return Poll::Ready(Some(Err(error.into()))),
             }

@@ -1,4 +1,4 @@
-//! Heads of actix-web as those of the crate `http`, whose version is another, and back.
+//! Converts heads of actix-web to those of the crate `http`, which has another version there, and back.
 
 use actix_web::HttpResponse;
 use actix_web::dev::ServiceRequest;
@@ -7,8 +7,8 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use oncekey_http::{Attempt, NotExecuted, NotStored, OutcomeUnknown, Ttl};
 
-/// The head of a request, without extensions of its own; `None` when the crate `http` has no such head, which
-/// actix-web would have refused.
+/// The head of a request, with an [`Attempt`] as its only extension. `None` when the crate `http` refuses a
+/// part of the head; actix-web would have refused it before.
 pub(crate) fn request(request: &ServiceRequest) -> Option<Parts> {
     let (mut parts, ()) = Request::new(()).into_parts();
     parts.method = Method::from_bytes(request.method().as_str().as_bytes()).ok()?;
@@ -29,7 +29,8 @@ fn headers(headers: &actix_web::http::header::HeaderMap) -> Option<HeaderMap> {
     Some(converted)
 }
 
-/// The head of a response with its markers, around `body`.
+/// The head of a response with its markers, around `body`. `None` when the crate `http` refuses a part of the
+/// head.
 pub(crate) fn response<B>(head: &HttpResponse<()>, body: B) -> Option<Response<B>> {
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(head.status().as_u16()).ok()?;
@@ -51,11 +52,11 @@ pub(crate) fn response<B>(head: &HttpResponse<()>, body: B) -> Option<Response<B
     Some(response)
 }
 
-/// A response of the contract for actix-web to send.
+/// A response of the contract, for actix-web to send.
 pub(crate) fn answer<B>(response: Response<B>) -> HttpResponse<B> {
     use actix_web::http::{StatusCode, header};
     let (parts, body) = response.into_parts();
-    // Both crates know the same statuses, names and values.
+    // Both crates accept the same statuses, names and values.
     let status = StatusCode::from_u16(parts.status.as_u16());
     let mut answer = HttpResponse::new(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
     for (name, value) in &parts.headers {
@@ -67,13 +68,13 @@ pub(crate) fn answer<B>(response: Response<B>) -> HttpResponse<B> {
     answer.set_body(body)
 }
 
-/// The length that the head of a request declares, or none.
+/// The length that the head of a request declares; 0 when it declares none.
 pub(crate) fn declared_length(request: &Parts) -> u64 {
     let length = request.headers.get(http::header::CONTENT_LENGTH);
     length.and_then(|length| length.to_str().ok()?.parse().ok()).unwrap_or(0)
 }
 
-/// A payload of bytes that were read before.
+/// A payload of bytes that are read already.
 pub(crate) fn payload(bytes: Bytes) -> actix_web::dev::Payload {
     actix_web::dev::Payload::from(bytes)
 }

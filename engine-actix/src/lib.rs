@@ -21,14 +21,14 @@
 //! # Ok(()) }) }
 //! ```
 //!
-//! The contract, its presets and the policies are those of [`oncekey_http`]. What is different here:
+//! The contract, its presets and the policies are those of [`oncekey_http`]. The differences are:
 //!
-//! - A handler runs in a task of its worker: a client that disconnects does not stop it, but the end of the
-//!   worker does, and then its outcome is unknown. To let such handlers end, call
-//!   [`pause`](actix_web::dev::ServerHandle::pause), wait for
-//!   [`Idempotency::drained`], then [`stop`](actix_web::dev::ServerHandle::stop).
-//! - The handler finds its [`Attempt`] in the extensions of the request
-//!   (`web::ReqData<Attempt>`), and leaves `NotExecuted` and the other markers in those of the response.
+//! - A handler runs in a task of its worker. A client that disconnects does not stop it. The end of the
+//!   worker stops it, and its outcome is then unknown. To let such handlers end, call
+//!   [`pause`](actix_web::dev::ServerHandle::pause), wait for [`Idempotency::drained`], then call
+//!   [`stop`](actix_web::dev::ServerHandle::stop).
+//! - The handler finds its [`Attempt`] in the extensions of the request (`web::ReqData<Attempt>`), and puts
+//!   `NotExecuted` and the other markers into the extensions of the response.
 //! - actix-web sends no trailers, and keeps no order among headers of different names.
 #![forbid(unsafe_code)]
 

@@ -23,7 +23,7 @@ use crate::convert;
 
 type Extend = dyn Fn(&ServiceRequest, &mut Extensions) + Send + Sync;
 
-/// Gives the routes that it wraps idempotency keys. Make one for the server and clone it for each worker:
+/// Gives idempotency keys to the routes that it wraps. Make one for the server and clone it for each worker:
 /// clones share the engine, the counters and the memory for request bodies.
 #[derive(Clone)]
 pub struct Idempotent {
@@ -42,19 +42,19 @@ impl Idempotent {
         self.with(|idempotency| idempotency.contract(contract))
     }
 
-    /// The policy for the requests that it wraps. Default [`Policy::new`].
+    /// The policy for the requests of the wrapped routes. Default [`Policy::new`].
     pub fn policy(self, policy: Policy) -> Self {
         self.with(|idempotency| idempotency.policy(policy))
     }
 
-    /// Every other setting.
+    /// Changes any other setting of the [`Idempotency`].
     pub fn with(mut self, change: impl FnOnce(Idempotency) -> Idempotency) -> Self {
         self.idempotency = change(self.idempotency);
         self
     }
 
-    /// Hands on what the [scope](Policy::scope) needs to know: a policy sees a request as the crate `http`
-    /// has it, without the extensions of actix-web.
+    /// Copies data for the [scope](Policy::scope) into the extensions of the request. A policy sees the
+    /// request as a head of the crate `http`, without the extensions of actix-web.
     ///
     /// ```
     /// use actix_web::HttpMessage;
@@ -81,7 +81,7 @@ impl Idempotent {
         self
     }
 
-    /// What it stands on: the engine, the counters, and
+    /// The contract without a server that this middleware uses: the engine, the counters, and
     /// [`drained`](Idempotency::drained) for shutdown.
     pub fn idempotency(&self) -> &Idempotency {
         &self.idempotency
@@ -196,10 +196,10 @@ where
     };
     request.set_payload(convert::payload(body.into_bytes()));
     request.extensions_mut().insert(execution.attempt().clone());
-    // Goes on when this future is dropped with its client.
+    // The task continues when this future is dropped because the client disconnected.
     match rt::spawn(execute(execution, service, request)).await {
         Ok(Ok(response)) => response,
-        // To the task of the connection a panic looks as it does without the middleware.
+        // The task of the connection sees the panic as it would without the middleware.
         Ok(Err(panic)) => std::panic::resume_unwind(panic),
         // The body of the response panicked.
         Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
@@ -209,7 +209,7 @@ where
 
 type Panic = Box<dyn Any + Send>;
 
-/// Runs the handler and ends its claim.
+/// Runs the handler and ends its claim. `Err` holds the panic of the handler.
 async fn execute<S, B>(
     execution: Execution,
     service: Rc<S>,
@@ -220,13 +220,13 @@ where
     B: MessageBody + 'static,
 {
     execution.start();
-    // In a task of its own, which catches a panic.
+    // The handler runs in a task of its own, which catches a panic.
     match rt::spawn(async move { service.call(request).await }).await {
         Ok(Ok(response)) => {
             let (request, response) = response.into_parts();
             let (head, body) = response.into_parts();
             let Some(converted) = convert::response(&head, HandlerBody::new(body)) else {
-                execution.fail("the response is none of HTTP").await;
+                execution.fail("the response is not valid in HTTP").await;
                 return Ok(Err(error::ErrorInternalServerError("a malformed response")));
             };
             let body = execution.finish(converted).await.into_body();

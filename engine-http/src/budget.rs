@@ -117,7 +117,7 @@ mod tests {
         }
         let mut two = Buffer::new(&budget);
         assert!(!two.push(&[2; 21], 1000) && two.push(&[2; 20], 1000));
-        // Doubling is beyond the budget, growth by what is needed is not.
+        // Doubling would exceed the budget; growth by the needed bytes does not.
         assert!(one.push(&[1; 20], 1000) && !one.push(&[1], 1000) && !budget.has(1));
         let (bytes, allowance) = one.finish();
         assert_eq!((bytes.len(), budget.held()), (80, 100));

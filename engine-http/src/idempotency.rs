@@ -66,7 +66,7 @@ const BODY_IDLE: Duration = Duration::from_secs(30);
 ///         Ruling::Refuse(refusal) => return refusal.into_response(),
 ///         Ruling::Replay(stored) => stored.into_response::<Full<Bytes>>(),
 ///         Ruling::Execute(execution) => {
-/// A server spawns a task here, so that the handler continues when its client disconnects.
+///             // A server spawns a task here, so that the handler continues when its client disconnects.
 ///             parts.extensions.insert(execution.attempt().clone());
 ///             execution.start();
 ///             let response = handler(Request::from_parts(parts, body.into_bytes())).await;

@@ -53,7 +53,7 @@ impl IdempotencyLayer {
     ///
     /// ```
     /// # fn layer(engine: oncekey::Engine) -> oncekey_http::IdempotencyLayer {
-    /// One thread per execution; a thread pool or another runtime works as well.
+    /// // One thread per execution; a thread pool or another runtime works as well.
     /// oncekey_http::IdempotencyLayer::with_spawner(engine, |task| {
     ///     std::thread::spawn(|| futures_executor::block_on(task));
     /// })
