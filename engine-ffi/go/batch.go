@@ -3,15 +3,15 @@ package oncekey
 // #include "shim.h"
 import "C"
 
-// batch is what goroutines want submitted, packed by themselves: nothing of theirs is looked at later.
+// batch holds submissions of goroutines. Each goroutine packs its own, and its memory is not read later.
 type batch struct {
 	submissions []C.oncekey_go_submission
 	bytes       []byte
 	lengths     []C.uint32_t
-	cancels     []C.uint64_t // numbers of calls to give up, once the submissions are submitted
+	cancels     []C.uint64_t // numbers of calls to cancel after the submissions are submitted
 }
 
-// maxKept is how many bytes a batch keeps for its next use.
+// maxKept is the capacity, in bytes, that a batch keeps for its next use.
 const maxKept = 4 << 20
 
 // add packs a call.
@@ -38,7 +38,7 @@ func (b *batch) add(c *call, number uint64) {
 	b.submissions = append(b.submissions, submission)
 }
 
-// seal gives the bytes and lengths addresses.
+// seal makes sure that bytes and lengths have an address, which C needs also when they are empty.
 func (b *batch) seal() {
 	b.bytes = append(b.bytes, 0)
 	b.lengths = append(b.lengths, 0)

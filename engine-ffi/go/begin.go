@@ -11,7 +11,7 @@ import (
 	"unsafe"
 )
 
-// Begin is what [Engine.Begin] found: a [*Claim], [*Recorded], [*InFlight], [*Mismatch] or [*Orphan].
+// Begin is the result of [Engine.Begin]: a [*Claim], [*Recorded], [*InFlight], [*Mismatch] or [*Orphan].
 type Begin interface {
 	isBegin()
 }
@@ -22,30 +22,30 @@ func (*InFlight) isBegin() {}
 func (*Mismatch) isBegin() {}
 func (*Orphan) isBegin()   {}
 
-// Token is a fencing token, to hand to systems downstream. Of two tokens of a key the later one is
-// larger, byte for byte.
+// Token is a fencing token, for systems downstream. Of two tokens of one key, the later one is larger,
+// compared byte for byte.
 type Token [24]byte
 
-// String is the token as Rust, the logs and the admin handler write it: incarnation, epoch, sequence.
+// String returns the token as Rust, the logs and the admin handler write it: incarnation, epoch, sequence.
 func (t Token) String() string {
 	return fmt.Sprintf("%016x-%d-%d", binary.BigEndian.Uint64(t[:8]), binary.BigEndian.Uint64(t[8:16]), binary.BigEndian.Uint64(t[16:]))
 }
 
-// Recorded is a completed operation: give its response, do not execute.
+// Recorded is a completed operation: send its response, do not execute.
 type Recorded struct {
-	// Response as it was given to Complete; nil when it was not kept.
+	// Response that was given to Complete; nil when it was not kept.
 	Response []byte
 	// Token of the claim that completed the operation.
 	Token Token
 	// CompletedAt, in engine time.
 	CompletedAt time.Time
-	// ExpiresAt is from when on the key is new again, in engine time.
+	// ExpiresAt is when the record expires and the key is new again, in engine time.
 	ExpiresAt time.Time
 }
 
 // InFlight is an operation that another caller is executing. Try again later.
 type InFlight struct {
-	// Attempt that is executing, from 1.
+	// Attempt number of the running execution, from 1.
 	Attempt int
 	// RunningFor is how long its owner has been executing.
 	RunningFor time.Duration
@@ -59,7 +59,7 @@ type Mismatch struct {
 	Parts []string
 }
 
-// begin makes the answer of one from C, and frees what that held.
+// begin converts an answer of C, and frees the memory and handles that the result does not keep.
 func (e *Engine) begin(key Key, answer *C.oncekey_answer) (Begin, error) {
 	defer freeData(answer)
 	switch answer.outcome {
@@ -90,7 +90,7 @@ func (e *Engine) begin(key Key, answer *C.oncekey_answer) (Begin, error) {
 	}
 }
 
-// freeData frees the bytes of an answer, where it has any.
+// freeData frees the bytes of an answer, if it has any.
 func freeData(answer *C.oncekey_answer) {
 	if answer.data.owner != 0 {
 		C.oncekey_buffer_free(&answer.data)

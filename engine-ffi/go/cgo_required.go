@@ -2,5 +2,5 @@
 
 package oncekey
 
-// Without cgo nothing else of this package is compiled, and the compiler shows this sentence.
+// Without cgo only this file of the package is compiled, and the compiler shows this sentence.
 const _ int = "the package oncekey needs cgo: build with CGO_ENABLED=1 and a C compiler such as gcc"

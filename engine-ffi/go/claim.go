@@ -10,48 +10,48 @@ import (
 	"time"
 )
 
-// Claim is the exclusive right to execute an operation. It ends by [Claim.Complete] or [Claim.Abort];
-// closed, or garbage, without an end it becomes an orphan: the operation may have happened, and nobody
-// says how it ended. It needs no renewal and may be used by any goroutine.
+// Claim is the exclusive right to execute an operation. [Claim.Complete] or [Claim.Abort] ends it. A claim
+// that is closed or garbage-collected without an end becomes an orphan: the operation may have happened, and
+// its outcome is unknown. A claim needs no renewal and may be used by any goroutine.
 type Claim struct {
-	// Key that is claimed.
+	// Key of the operation.
 	Key Key
-	// Attempt, from 1. Above 1 an earlier attempt may have happened in part.
+	// Attempt number, from 1. Above 1 an earlier attempt may have taken effect in part.
 	Attempt int
 	// Token of this attempt.
 	Token Token
-	// Checkpoint is the last one of the attempts before this one; nil when there is none.
+	// Checkpoint is the last one that an earlier attempt saved; nil when there is none.
 	Checkpoint []byte
 
 	held held
 }
 
-// held is a claim or orphan of C: its number, and the promise to free it.
+// held is a claim or orphan of C: its handle, and the cleanup that frees it.
 type held struct {
 	engine  *Engine
 	mu      sync.Mutex
-	id      C.uint64_t // 0 once it is ended
+	id      C.uint64_t // 0 after its end, and while a call uses it
 	cleanup runtime.Cleanup
 }
 
-// take ends the use of the handle for everybody else; back gives it back.
+// take reserves the handle for one call; back returns it.
 func (h *held) take() (C.uint64_t, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.id == 0 {
-		return 0, &Error{Kind: ErrEnded, Message: "it was ended before, or another call is ending it"}
+		return 0, &Error{Kind: ErrEnded, Message: "the claim or orphan was ended before, or another call is ending it"}
 	}
 	id := h.id
 	h.id = 0
 	return id, nil
 }
 
-// handle is for a call that leaves it as it is.
+// handle returns the handle for a call that does not end it.
 func (h *held) handle() (C.uint64_t, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.id == 0 {
-		return 0, &Error{Kind: ErrEnded, Message: "it was ended before, or another call is ending it"}
+		return 0, &Error{Kind: ErrEnded, Message: "the claim or orphan was ended before, or another call is ending it"}
 	}
 	return h.id, nil
 }
@@ -62,7 +62,7 @@ func (h *held) back(id C.uint64_t) {
 	h.id = id
 }
 
-// finish submits the end of a handle. It stays only when the engine says that it can be tried again.
+// finish submits the end of a handle. The handle is kept only when the engine allows another try.
 func (h *held) finish(ctx context.Context, c *call, handle *C.uint64_t) (completion, error) {
 	id, err := h.take()
 	if err != nil {
@@ -106,18 +106,18 @@ func freeClaim(claim C.oncekey_claim) {
 	C.oncekey_claim_free(claim)
 }
 
-// Complete ends the operation with its response, which every identical begin gets until the TTL is
-// over. kept is false when the response was longer than MaxResponse: the operation is completed all the
-// same. Durable when the error is nil.
+// Complete ends the operation with its response, which every identical begin gets until the TTL is over. kept
+// is false when the response was longer than MaxResponse; the operation is completed all the same. The
+// completion is durable when the error is nil.
 //
-// After ErrFenced (another caller took over) and ErrAlreadyCompleted the claim is ended; after any other error
-// of the engine it is still held, to try again or to close. When the context ends first the completion
-// goes on, and the claim cannot be used any more.
+// After ErrFenced (another caller took over) and ErrAlreadyCompleted the claim is ended. After any other
+// error of the engine it is still held, to try again or to close. When the context ends first, the completion
+// continues, and the claim cannot be used any more.
 func (c *Claim) Complete(ctx context.Context, response []byte) (kept bool, err error) {
 	return c.complete(ctx, response, 0, 0)
 }
 
-// CompleteFor is Complete with a TTL of its own instead of the store's.
+// CompleteFor is Complete with its own TTL instead of the store's. The shortest TTL is 1 ms.
 func (c *Claim) CompleteFor(ctx context.Context, response []byte, ttl time.Duration) (kept bool, err error) {
 	if ttl < time.Millisecond {
 		return false, invalid("the ttl is %s, at least 1 ms is needed", ttl)
@@ -125,14 +125,14 @@ func (c *Claim) CompleteFor(ctx context.Context, response []byte, ttl time.Durat
 	return c.complete(ctx, response, ttl, 0)
 }
 
-// CompleteWithoutResponse ends the operation with no response to keep: a begin gets a [*Recorded] without
+// CompleteWithoutResponse ends the operation and keeps no response: a later begin gets a [*Recorded] without
 // one.
 func (c *Claim) CompleteWithoutResponse(ctx context.Context) error {
 	_, err := c.complete(ctx, nil, 0, C.ONCEKEY_NO_RESPONSE)
 	return err
 }
 
-// CompleteWithoutResponseFor is CompleteWithoutResponse with a TTL of its own instead of the store's.
+// CompleteWithoutResponseFor is CompleteWithoutResponse with its own TTL instead of the store's.
 func (c *Claim) CompleteWithoutResponseFor(ctx context.Context, ttl time.Duration) error {
 	if ttl < time.Millisecond {
 		return invalid("the ttl is %s, at least 1 ms is needed", ttl)
@@ -151,8 +151,8 @@ func (c *Claim) complete(ctx context.Context, response []byte, ttl time.Duration
 	return result.kept != 0, err
 }
 
-// Abort says that nothing happened in this attempt. The first attempt frees the key; a later one leaves
-// the orphan that it took over. Whether the claim is ended is as with Complete.
+// Abort declares that nothing happened in this attempt. The first attempt frees the key. A later attempt
+// leaves the operation as the orphan that it took over. When the claim is ended is the same as for Complete.
 func (c *Claim) Abort(ctx context.Context) error {
 	defer runtime.KeepAlive(c)
 	end := newCall(C.ONCEKEY_OP_ABORT)
@@ -160,8 +160,8 @@ func (c *Claim) Abort(ctx context.Context) error {
 	return err
 }
 
-// SaveCheckpoint saves a recovery point: the one who resolves the orphan that this claim may become gets the
-// last one. Durable when the error is nil.
+// SaveCheckpoint saves a recovery point. If this claim becomes an orphan, its resolver gets the last
+// one. The checkpoint is durable when the error is nil.
 func (c *Claim) SaveCheckpoint(ctx context.Context, checkpoint []byte) error {
 	defer runtime.KeepAlive(c)
 	id, err := c.held.take()
@@ -179,8 +179,8 @@ func (c *Claim) SaveCheckpoint(ctx context.Context, checkpoint []byte) error {
 	return failure(save.result.status, save.result.error)
 }
 
-// Close drops the claim. Unless it was ended, the operation is an orphan from now on: its outcome is
-// unknown. It does not wait until that is durable. It never fails; it returns an error to be an [io.Closer].
+// Close drops the claim. If it was not ended, the operation becomes an orphan: its outcome is unknown. Close
+// does not wait until that is durable. It never fails; it returns an error to be an [io.Closer].
 func (c *Claim) Close() error {
 	if id, err := c.held.take(); err == nil {
 		c.held.cleanup.Stop()

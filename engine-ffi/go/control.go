@@ -10,26 +10,29 @@ import (
 
 // ControlOptions of a control socket. Zero values mean the defaults.
 type ControlOptions struct {
-	// Path of the socket. Default: made of the name of the store, in /run/oncekey where that may be written, else in
-	// $XDG_RUNTIME_DIR/oncekey, else in oncekey-UID of the directory for temporary files. A store in a database has
-	// no such name: its path must be set.
+	// Path of the socket. Default: a name made from the path of the store, in /run/oncekey where that can be
+	// written, else in $XDG_RUNTIME_DIR/oncekey, else in oncekey-UID in the directory for temporary files. A
+	// store in a database has no such name: its path must be set.
 	Path string
-	// Backups lets operators take backups, each into a new directory below this one. Default: they cannot.
+	// Backups is the directory in which operators may take backups, each in a new directory. Default: they may
+	// not.
 	Backups string
-	// AuditLog: the file that gets a line before each change that an operator makes, and one after it. Default: none.
+	// AuditLog is the file that gets a line before each change that an operator makes, and one after it.
+	// Default: none.
 	AuditLog string
-	// ReadOnly: nobody may change anything there.
+	// ReadOnly refuses all changes on the socket.
 	ReadOnly bool
 	// ShowResponses lets operators read stored responses.
 	ShowResponses bool
 }
 
-// ControlSocket lets operators ask this process with the program oncekey until the engine is closed: oncekey stats
-// --store DIR and the other commands find it by the directory of the store. nil means the default options.
+// ControlSocket lets operators reach this process with the program oncekey until the engine is closed.
+// oncekey stats --store DIR and the other commands find the socket by the directory of the store. nil means
+// the default options.
 //
-// It is a Unix socket with mode 0600 on which a thread of the C library answers, for the user of this process and
-// root. An engine offers one: another call is [ErrInvalidInput]. A library that was built without the feature
-// control-socket answers [ErrUnsupported]; that of a release has it.
+// It is a Unix socket with mode 0600 on which a thread of the C library answers, for the user of this process
+// and root. An engine offers one socket; a second call returns [ErrInvalidInput]. A library that was built
+// without the feature control-socket returns [ErrUnsupported]; the library of a release has the feature.
 func (e *Engine) ControlSocket(options *ControlOptions) error {
 	var pinner runtime.Pinner
 	defer pinner.Unpin()

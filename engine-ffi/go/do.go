@@ -7,7 +7,7 @@ import (
 	"errors"
 )
 
-// Outcome is what [Engine.Do] came to: [*Executed], [*Recorded], [*InFlight], [*Mismatch] or [*Orphan].
+// Outcome is the result of [Engine.Do]: [*Executed], [*Recorded], [*InFlight], [*Mismatch] or [*Orphan].
 type Outcome interface {
 	isOutcome()
 }
@@ -24,27 +24,27 @@ type Executed struct {
 	Response []byte
 	// Kept is false when the response was longer than MaxResponse, or when it could not be recorded.
 	Kept bool
-	// Token of the claim that it was executed under.
+	// Token of the claim under which the operation was executed.
 	Token Token
 }
 
-// Do runs an operation under a key: once, however often it is called with the same key and fingerprint. Of
-// the five outcomes [*Executed] is the first call's, and [*Recorded] that of each later one, with the same
-// response; [*InFlight], [*Mismatch] and [*Orphan] say why the operation is not run. An orphan is never run
-// again by itself; the caller resolves it or closes it.
+// Do runs an operation under a key: once, however often it is called with the same key and fingerprint. The
+// first call gets [*Executed], and each later call gets [*Recorded] with the same response. [*InFlight],
+// [*Mismatch] and [*Orphan] say why the operation is not run. Do never runs an orphan again; the caller
+// resolves it or closes it.
 //
 //	outcome, err := engine.Do(ctx, key, fingerprint, func(ctx context.Context) ([]byte, error) {
 //		return charge(ctx, card)
 //	})
 //
-// When run returns an error, that error is returned, and nobody knows how far the operation got: its key is an
-// orphan from then on. The same holds when run panics; the panic goes on. An error of run that
-// [NotExecuted] made says that nothing happened: the key is free again.
+// When run returns an error, Do returns that error, and the outcome of the operation is unknown: its key
+// becomes an orphan. The same holds when run panics; the panic continues. If [NotExecuted] made the error,
+// nothing happened, and the key is free again.
 //
-// ctx ends the wait for the claim, and is passed to run. A claim that comes too late is aborted, and run is not
-// called. Once run has returned, its response is recorded whether ctx has ended or not. Where it cannot be
-// recorded, the outcome is Executed beside an error: the operation was run, and its key is an orphan, or
-// completed, once the engine is reopened.
+// ctx ends the wait for the claim, and is passed to run. A claim that comes too late is aborted, and run is
+// not called. After run has returned, its response is recorded even if ctx has ended. If it cannot be
+// recorded, the outcome is Executed together with an error: the operation was run, and after a reopen of the
+// engine its key is an orphan or completed.
 func (e *Engine) Do(ctx context.Context, key Key, fingerprint Fingerprint, run func(context.Context) ([]byte, error)) (Outcome, error) {
 	found, err := e.Begin(ctx, key, fingerprint)
 	if err != nil {
@@ -52,10 +52,10 @@ func (e *Engine) Do(ctx context.Context, key Key, fingerprint Fingerprint, run f
 	}
 	claim, claimed := found.(*Claim)
 	if !claimed {
-		// Everything else that a begin finds is an outcome.
+		// Every other result of a begin is an Outcome.
 		return found.(Outcome), nil
 	}
-	// Of a claim that was ended closing changes nothing; left by an error or a panic, it is an orphan.
+	// Closing an ended claim changes nothing. After an error or a panic of run, closing makes it an orphan.
 	defer claim.Close()
 	response, err := run(ctx)
 	ending := context.WithoutCancel(ctx)
@@ -77,8 +77,8 @@ type notExecuted struct {
 func (n *notExecuted) Error() string { return n.cause.Error() }
 func (n *notExecuted) Unwrap() error { return n.cause }
 
-// NotExecuted marks an error that the function of [Engine.Do] returns: the operation had no effect, and its key
-// is free for the next call. [errors.Is] and [errors.As] see cause.
+// NotExecuted marks an error that the function of [Engine.Do] returns: the operation had no effect, and its
+// key is free for the next call. [errors.Is] and [errors.As] find cause.
 func NotExecuted(cause error) error {
 	return &notExecuted{cause}
 }

@@ -11,7 +11,8 @@ import (
 	"unsafe"
 )
 
-// Key is the identity of an operation: who it belongs to, 0 to 255 bytes, and its name, 1 to 255 bytes.
+// Key is the identity of an operation: the party that it belongs to, 0 to 255 bytes, and its name, 1 to 255
+// bytes.
 type Key struct {
 	Scope string
 	Key   string
@@ -32,13 +33,14 @@ func slice(text string, pinner *runtime.Pinner) C.oncekey_slice {
 	return C.oncekey_slice{ptr: (*C.uint8_t)(unsafe.Pointer(data)), len: C.size_t(len(text))}
 }
 
-// Engine is an open store. All its methods may be called by any goroutine. An engine that is not
-// closed is closed when nothing refers to it any more, its claims and orphans included.
+// Engine is an open store. All its methods may be called by any goroutine. An engine that nothing refers to
+// any more, its claims and orphans included, is closed.
 type Engine struct {
 	core *core
 }
 
-// core is what goroutines and cleanups of an engine hold, so that the engine itself can become garbage.
+// core is the part of an engine that goroutines and cleanups hold, so that the engine itself can become
+// garbage.
 type core struct {
 	handle C.oncekey_engine
 	queue  *queue
@@ -49,13 +51,14 @@ type core struct {
 	gone  bool
 }
 
-// Open opens the store in the directory path, creating it unless the options say otherwise; nil means
-// the default options. When it returns, every record that was ever acknowledged is known again, and
-// every claim of an earlier process is an orphan.
+// Open opens the store in the directory path, and creates it unless the options forbid it. nil means the
+// default options. When Open returns, every record that was ever acknowledged is available again, and every
+// claim of an earlier process is an orphan.
 //
-// With a library that was built with the feature postgres, path may be the URL of a database that any number of
-// processes share, postgres://user@host/database: its tables are made unless the options say otherwise, and claims of
-// a process that died are orphans a lease after its death. Other libraries answer [ErrUnsupported].
+// With a library that was built with the feature postgres, path may be the URL of a database that any number
+// of processes share, postgres://user@host/database. Its tables are created unless the options forbid it. The
+// claims of a process that died become orphans one lease after its death. Other libraries return
+// [ErrUnsupported].
 func Open(path string, options *Options) (*Engine, error) {
 	var pinner runtime.Pinner
 	defer pinner.Unpin()
@@ -75,7 +78,7 @@ func Open(path string, options *Options) (*Engine, error) {
 		return nil, err
 	}
 	engine := &Engine{&core{handle: handle, queue: queue}}
-	// Closing waits for the disk: not on the goroutine that runs all cleanups.
+	// Closing waits for the disk, so it must not run on the goroutine that runs all cleanups.
 	runtime.AddCleanup(engine, func(c *core) { go c.close() }, engine.core)
 	return engine, nil
 }
@@ -89,7 +92,7 @@ func Verify(path string) error {
 	return failure(C.oncekey_verify(slice(path, &pinner), &detail), detail)
 }
 
-// Begin asks for the right to execute the operation that key names. It returns a [*Claim], [*Recorded],
+// Begin requests the right to execute the operation that key names. It returns a [*Claim], [*Recorded],
 // [*InFlight], [*Mismatch] or [*Orphan]. After an error the caller must not execute.
 //
 // When the context ends first, a claim that was won is aborted.
@@ -97,9 +100,9 @@ func (e *Engine) Begin(ctx context.Context, key Key, fingerprint Fingerprint) (B
 	return e.BeginWaiting(ctx, key, fingerprint, 0)
 }
 
-// BeginWaiting is Begin that waits up to maxWait for an owner: for its response, its abort or its end.
-// Past the bound the answer is [*InFlight]. When the context ends first it waits no longer, and makes room
-// for others that want to (Options.MaxWaiters).
+// BeginWaiting is Begin that waits up to maxWait while another caller executes: for its response, its abort
+// or its death. After that time the result is [*InFlight]. When the context ends first, the wait ends and
+// makes room for other waiting begins (Options.MaxWaiters).
 func (e *Engine) BeginWaiting(ctx context.Context, key Key, fingerprint Fingerprint, maxWait time.Duration) (Begin, error) {
 	defer runtime.KeepAlive(e)
 	if err := context.Cause(ctx); err != nil {
@@ -148,8 +151,8 @@ func (e *Engine) direct(call func(engine C.oncekey_engine, detail *C.oncekey_err
 	return failure(status, detail)
 }
 
-// Get tells what the store holds under a key, without asking for the right to execute: [*Recorded],
-// [*InFlight] or [*Orphan], or nil for nothing.
+// Get returns the state of a key without requesting the right to execute: [*Recorded], [*InFlight] or
+// [*Orphan], or nil when the store has no record of it.
 func (e *Engine) Get(key Key) (Begin, error) {
 	name, pinner := key.toC()
 	defer pinner.Unpin()
@@ -163,7 +166,7 @@ func (e *Engine) Get(key Key) (Begin, error) {
 	return e.begin(key, &answer)
 }
 
-// Orphans returns the orphans that stand unresolved, oldest first.
+// Orphans returns the unresolved orphans, oldest first.
 func (e *Engine) Orphans() ([]*Orphan, error) {
 	handles := make([]C.oncekey_orphan, 64)
 	for {
@@ -197,7 +200,7 @@ func (e *Engine) Orphans() ([]*Orphan, error) {
 	return orphans, failed
 }
 
-// Fold moves everything acknowledged so far from the journal into the store file. Never needed for
+// Fold moves everything acknowledged so far from the journal into the store files. Never needed for
 // durability.
 func (e *Engine) Fold() error {
 	return e.direct(func(engine C.oncekey_engine, detail *C.oncekey_error) C.int32_t {
@@ -205,8 +208,8 @@ func (e *Engine) Fold() error {
 	})
 }
 
-// Sweep gives the space of expired records back now, and tells how many rows were removed. Never needed
-// for correctness.
+// Sweep frees the space of expired records now, and returns the number of removed rows. Never needed for
+// correctness.
 func (e *Engine) Sweep() (uint64, error) {
 	var removed C.uint64_t
 	err := e.direct(func(engine C.oncekey_engine, detail *C.oncekey_error) C.int32_t {
@@ -215,8 +218,8 @@ func (e *Engine) Sweep() (uint64, error) {
 	return uint64(removed), err
 }
 
-// Backup writes a consistent copy of the store into the new or empty directory path, while the engine
-// runs.
+// Backup writes a consistent copy of the store into the new or empty directory path, while the engine runs.
+// It returns when the copy is complete.
 func (e *Engine) Backup(path string) error {
 	var pinner runtime.Pinner
 	defer pinner.Unpin()
@@ -226,16 +229,17 @@ func (e *Engine) Backup(path string) error {
 	})
 }
 
-// Reopen recovers in place after a failure, as a restart of the process would: every claim becomes an
-// orphan, which its owner may still complete.
+// Reopen recovers in place after a failure, as a restart of the process would. Every claim becomes an orphan,
+// which its owner may still complete.
 func (e *Engine) Reopen() error {
 	return e.direct(func(engine C.oncekey_engine, detail *C.oncekey_error) C.int32_t {
 		return C.oncekey_engine_reopen(engine, detail)
 	})
 }
 
-// Close ends the engine: refuses new calls, makes durable what was submitted, folds, and unlocks the
-// store. Claims that are still held are orphans at the next open. Closing again does nothing.
+// Close closes the engine: it refuses new calls, makes submitted changes durable, folds, and unlocks the
+// store. Claims that are still held are orphans at the next open. Closing again does nothing and returns the
+// same error.
 func (e *Engine) Close() error {
 	defer runtime.KeepAlive(e)
 	return e.core.close()

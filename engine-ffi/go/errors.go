@@ -5,21 +5,23 @@ import "C"
 
 import "fmt"
 
-// Kind says what went wrong, for programs. Every kind is an error that [errors.Is] finds:
+// Kind is the kind of a failure, for programs. Every kind is an error that [errors.Is] finds:
 //
 //	if errors.Is(err, oncekey.ErrFenced) { … }
 type Kind int32
 
 // The kinds of errors.
 const (
-	// ErrInvalidInput: a key, scope, response, checkpoint or option is outside its limits. Nothing happened.
+	// ErrInvalidInput: a key, scope, response, checkpoint or option is invalid or outside its limits. Nothing
+	// happened.
 	ErrInvalidInput Kind = C.ONCEKEY_INVALID_INPUT
-	// ErrFenced: the token is not the newest for its key: another caller took over, or the record expired or was freed.
+	// ErrFenced: the token is not the newest for its key: another caller took over, or the record expired or was
+	// freed.
 	ErrFenced Kind = C.ONCEKEY_FENCED
-	// ErrAlreadyCompleted: the key was already completed, with other bytes or by another token.
+	// ErrAlreadyCompleted: the key was already completed, with other bytes or under another token.
 	ErrAlreadyCompleted Kind = C.ONCEKEY_ALREADY_COMPLETED
-	// ErrOutcomeUnknown: a write or sync failed while the operation was under way: it may or may not have
-	// happened. Reopen settles it.
+	// ErrOutcomeUnknown: a write or sync failed while the operation was in progress: it may or may not have
+	// happened. Reopen decides it.
 	ErrOutcomeUnknown Kind = C.ONCEKEY_OUTCOME_UNKNOWN
 	// ErrUnavailable: the engine refuses writes after an earlier failure. Reopen recovers in place.
 	ErrUnavailable Kind = C.ONCEKEY_UNAVAILABLE
@@ -29,13 +31,13 @@ const (
 	ErrStoreFull Kind = C.ONCEKEY_STORE_FULL
 	// ErrClosed: the engine was closed.
 	ErrClosed Kind = C.ONCEKEY_CLOSED
-	// ErrStoreMissing: there is no store, and none was to be created.
+	// ErrStoreMissing: there is no store, and the options forbid to create one.
 	ErrStoreMissing Kind = C.ONCEKEY_STORE_MISSING
 	// ErrStoreInUse: another process, or another engine of this process, holds the store.
 	ErrStoreInUse Kind = C.ONCEKEY_STORE_IN_USE
 	// ErrStoreEmpty: the store file has no bytes. It was left untouched.
 	ErrStoreEmpty Kind = C.ONCEKEY_STORE_EMPTY
-	// ErrStoreTruncated: the store file is shorter than what was once durable. It was left untouched.
+	// ErrStoreTruncated: the store file is shorter than its durable part once was. It was left untouched.
 	ErrStoreTruncated Kind = C.ONCEKEY_STORE_TRUNCATED
 	// ErrStoreForeign: the directory or file is not a oncekey store. It was left untouched.
 	ErrStoreForeign Kind = C.ONCEKEY_STORE_FOREIGN
@@ -47,24 +49,26 @@ const (
 	ErrNetworkFilesystem Kind = C.ONCEKEY_NETWORK_FILESYSTEM
 	// ErrCorrupted: stored bytes fail their checksum, or something that must exist is missing.
 	ErrCorrupted Kind = C.ONCEKEY_CORRUPTED
-	// ErrClockJump: the wall clock stands further ahead of the store's last time than the limit.
+	// ErrClockJump: the wall clock is further ahead of the store's last time than the limit allows.
 	ErrClockJump Kind = C.ONCEKEY_CLOCK_JUMP
 	// ErrIO: the operating system reported an error that no other kind describes.
 	ErrIO Kind = C.ONCEKEY_IO
-	// ErrUnsafeStore: the settings of a shared server cannot keep what the engine promises. Nothing was written.
+	// ErrUnsafeStore: the settings of a shared server cannot keep the promises of the engine. Nothing was
+	// written.
 	ErrUnsafeStore Kind = C.ONCEKEY_UNSAFE_STORE
-	// ErrHistoryLost: a shared server lacks changes that it had acknowledged. Nothing is granted until that is accepted.
+	// ErrHistoryLost: a shared server lacks changes that it had acknowledged. The engine grants nothing until
+	// the loss is accepted with AcceptLostHistory.
 	ErrHistoryLost Kind = C.ONCEKEY_HISTORY_LOST
-	// ErrUnsupported: this kind of store has no such thing.
+	// ErrUnsupported: this kind of store does not have the requested function.
 	ErrUnsupported Kind = C.ONCEKEY_UNSUPPORTED
 	// ErrEnded: the claim or orphan was ended before, or another call is ending it.
 	ErrEnded Kind = C.ONCEKEY_INVALID_HANDLE
 	// ErrForked: this process was forked from one that had opened an engine.
 	ErrForked Kind = C.ONCEKEY_FORKED
-	// ErrPanic: a bug in the library was contained; what the call was doing may or may not have happened.
+	// ErrPanic: a bug in the library was contained. The work of the call may or may not have happened.
 	ErrPanic Kind = C.ONCEKEY_PANIC
-	// ErrUnknown: the library answered with a status or outcome that this package does not know. What the
-	// call was doing may or may not have happened.
+	// ErrUnknown: the library answered with a status or outcome that this package does not know. The work of the
+	// call may or may not have happened.
 	ErrUnknown Kind = C.ONCEKEY_UNKNOWN_ERROR
 )
 
@@ -80,7 +84,7 @@ func (k Kind) name() string {
 	return C.GoString(C.oncekey_status_name(C.int32_t(k)))
 }
 
-// Error is the name of the kind.
+// Error returns the name of the kind.
 func (k Kind) Error() string {
 	return "oncekey: " + k.name()
 }
@@ -105,7 +109,7 @@ func (e *Error) Is(target error) bool {
 	return ok && kind == e.Kind
 }
 
-// failure makes an error of a status, and frees what came with it.
+// failure converts a status to an error, and frees the error handle that came with it.
 func failure(status C.int32_t, detail C.oncekey_error) error {
 	if status == C.ONCEKEY_OK {
 		return nil

@@ -5,10 +5,10 @@ import "C"
 
 import "unsafe"
 
-// Fingerprint is what makes two requests the same request: labelled parts, in order, compared byte for
-// byte. The zero value has no parts. At most 64 parts, labels of at most 128 bytes.
+// Fingerprint is the identity of a request: labelled parts, in order, compared byte for byte. The zero value
+// has no parts. At most 64 parts, with labels of at most 128 bytes.
 type Fingerprint struct {
-	// The first parts lie inside, so that an ordinary fingerprint allocates nothing.
+	// The first parts lie inside the struct, so that an ordinary fingerprint allocates nothing.
 	first [8]part
 	rest  []part
 	count int
@@ -19,7 +19,7 @@ type part struct {
 	value string
 }
 
-// Part returns the fingerprint with one more part. The label is what a mismatch will name.
+// Part returns the fingerprint with one more part. A mismatch names the label.
 func (f Fingerprint) Part(label, value string) Fingerprint {
 	if f.count < len(f.first) {
 		f.first[f.count] = part{label, value}
@@ -30,7 +30,7 @@ func (f Fingerprint) Part(label, value string) Fingerprint {
 	return f
 }
 
-// PartBytes is Part with bytes for a value. They are not copied: they must stay as they are until the
+// PartBytes is Part with bytes for a value. The bytes are not copied: they must not change until the
 // fingerprint is no longer used.
 func (f Fingerprint) PartBytes(label string, value []byte) Fingerprint {
 	return f.Part(label, unsafe.String(unsafe.SliceData(value), len(value)))
@@ -43,11 +43,11 @@ func (f *Fingerprint) part(i int) *part {
 	return &f.rest[i-len(f.first)]
 }
 
-// small is up to where values are copied; the largest one beyond is hashed where it lies, on the thread
-// of its caller.
+// small is the largest total size, in bytes, of values that are copied into a submission. In a larger
+// fingerprint the largest value is hashed in place, on the thread of its caller.
 const small = 4096
 
-// check refuses what does not fit into a call.
+// check refuses more parts than a call can carry.
 func (f *Fingerprint) check() error {
 	if f.count > C.ONCEKEY_GO_PARTS {
 		return invalid("the fingerprint has %d parts, at most %d are allowed", f.count, C.ONCEKEY_GO_PARTS)
@@ -55,7 +55,7 @@ func (f *Fingerprint) check() error {
 	return nil
 }
 
-// isSmall says whether the parts can go along with a submission.
+// isSmall says whether the parts can be copied into a submission.
 func (f *Fingerprint) isSmall() bool {
 	total := 0
 	for i := range f.count {
@@ -64,7 +64,7 @@ func (f *Fingerprint) isSmall() bool {
 	return total <= small
 }
 
-// handle hashes the parts. The one who gets the handle frees it.
+// handle hashes the parts and returns a fingerprint of C. The caller frees it.
 func (f *Fingerprint) handle() (C.oncekey_fingerprint, error) {
 	var made C.oncekey_fingerprint
 	apart := 0

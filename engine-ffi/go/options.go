@@ -9,88 +9,92 @@ import (
 	"unsafe"
 )
 
-// Durability says when Begin may say that a claim is granted.
+// Durability says when Begin may report a claim as granted.
 type Durability uint32
 
 const (
-	// Strict, the default: every answer that a change happened waits until it is synced to disk.
+	// Strict, the default: every answer that confirms a change waits until the change is synced to disk.
 	Strict Durability = C.ONCEKEY_STRICT
-	// Relaxed: Begin grants a claim once it is written, before it is synced. Survives kill -9; after a
+	// Relaxed: Begin grants a claim once it is written, before it is synced. The claim survives kill -9; after a
 	// power loss an operation may run twice.
 	Relaxed Durability = C.ONCEKEY_RELAXED
 )
 
-// Options of a store. Zero values mean the defaults. An option that the kind of the store does not have is refused, by
-// its name.
+// Options of a store. Zero values mean the defaults. An option that this kind of store does not have is
+// refused, and the error names it.
 type Options struct {
-	// Existing: refuse to create a store.
+	// Existing refuses to create a store.
 	Existing bool
-	// Durability: what Begin waits for.
+	// Durability decides which sync Begin waits for.
 	Durability Durability
-	// TTL: how long a completed response is replayed, and an orphan stands. Default 24 hours.
+	// TTL is how long a completed response is replayed and an orphan is kept. Default 24 hours.
 	TTL time.Duration
-	// MaxExecution: from which age on a claim counts as an orphan although its owner lives. Default never.
+	// MaxExecution is the age at which a claim counts as an orphan although its owner lives. Default never.
 	MaxExecution time.Duration
 	// MaxResponse: the longest response that is kept, in bytes. Default 1 MiB, at most 16 MiB.
 	MaxResponse int
 	// MaxCheckpoint: the longest checkpoint, in bytes. Default 64 KiB, at most 16 MiB.
 	MaxCheckpoint int
-	// MaxInFlight: how many claims may be in flight. Default 65,536.
+	// MaxInFlight: the largest number of claims in flight. Default 65,536.
 	MaxInFlight int
-	// MaxOrphans: how many orphans may stand unresolved. Default 1,000,000.
+	// MaxOrphans: the largest number of unresolved orphans. Default 1,000,000.
 	MaxOrphans int
-	// MaxQueue: how many begins may wait for the disk. Default 65,536.
+	// MaxQueue: the largest number of begins that wait for the disk. Default 65,536.
 	MaxQueue int
-	// MaxWaiters: how many begins may wait for an owner. Default 65,536.
+	// MaxWaiters: the largest number of begins that wait for an owner. Default 65,536.
 	MaxWaiters int
-	// MaxStoreBytes: how large the store may grow. Default no bound.
+	// MaxStoreBytes: the largest size of the store, in bytes. Default no bound.
 	MaxStoreBytes int64
 	// OverloadAfter: how long a begin waits for memory before it is refused. Default 5 seconds.
 	OverloadAfter time.Duration
-	// RecentBytes: memory for records that are not folded yet. Default 32 MiB.
+	// RecentBytes: memory for records that are not folded yet, in bytes. Default 32 MiB.
 	RecentBytes int
-	// CacheBytes: memory for what is read again. Default 64 MiB.
+	// CacheBytes: memory for cached records and blocks, in bytes. Default 64 MiB; for a shared store 16 MiB.
 	CacheBytes int
-	// SegmentBytes: the size that journal segments grow to, a multiple of 4096. Default 32 MiB.
+	// SegmentBytes: the size of a full journal segment, in bytes, a multiple of 4096. Default 32 MiB.
 	SegmentBytes int64
-	// SweepInterval: how often expired records are looked for, and a shared store is kept up. Default 60 seconds.
+	// SweepInterval: the time between two sweeps of expired records, and between two upkeeps of a shared store.
+	// Default 60 seconds.
 	SweepInterval time.Duration
-	// MaxClockGap: how far the wall clock may stand ahead of the store's last time. Default 30 days.
+	// MaxClockGap: how far the wall clock may be ahead of the store's last time. Default 30 days.
 	MaxClockGap time.Duration
-	// MaxOpenFiles: how many files of records may be open. Default 256, at least 8.
+	// MaxOpenFiles: the largest number of open record files. Default 256, at least 8.
 	MaxOpenFiles int
-	// MaxOpenBytes: how many bytes claims in flight and orphans may take, checkpoints included. Default 8 GiB.
+	// MaxOpenBytes: the largest size of claims in flight and orphans together, checkpoints included. Default 8
+	// GiB.
 	MaxOpenBytes int64
-	// BackupBytesPerSecond: how fast a backup verifies and copies. Default 48 MiB; math.MaxInt64 is as fast as the disk
-	// allows.
+	// BackupBytesPerSecond: the speed at which a backup verifies and copies. Default 48 MiB; math.MaxInt64 is as
+	// fast as the disk allows.
 	BackupBytesPerSecond int64
 	// LockWait: how long an open waits for a store that another process holds. Default 0: not at all.
 	LockWait time.Duration
-	// AcceptClockJump: open although the clock stands further ahead than MaxClockGap, or that of a server 30 days.
+	// AcceptClockJump: open although the wall clock is ahead by more than MaxClockGap, or the clock of a shared
+	// server by more than 30 days.
 	AcceptClockJump bool
 	// AllowNetworkFilesystem: open a store on a network filesystem.
 	AllowNetworkFilesystem bool
 
-	// Of a shared store alone:
+	// For a shared store only:
 
-	// Lease: how long this engine counts as living after each renewal; as long after its death its claims may
-	// become orphans. Default 15 seconds, 1 second to 10 minutes.
+	// Lease: how long a renewal keeps this engine counted as living. After its death, its claims may become
+	// orphans when this time has passed. Default 15 seconds, 1 second to 10 minutes.
 	Lease time.Duration
-	// SettleFor: how long the end of a claim is tried again without an answer. Default 30 seconds.
+	// SettleFor: how long the end of a claim is retried while the server does not answer. Default 30 seconds.
 	SettleFor time.Duration
 	// Schema: the schema that holds the tables. Default oncekey.
 	Schema string
-	// InstanceName: a name that no other living engine has, such as that of a pod: it ends its predecessor, whose
-	// claims are orphans at once. Default none.
+	// InstanceName: a name that no other living engine has, such as the name of a pod. An engine that opens
+	// under the name of its predecessor ends that engine, and its claims are orphans at once. Default none.
 	InstanceName string
 	// RootCertificates: the certificates (PEM) that are trusted instead of those of the system.
 	RootCertificates string
 	// ReplicationRequired: refuse a server without synchronous_standby_names.
 	ReplicationRequired bool
-	// AcceptLostHistory: go on when the server lacks changes that it had acknowledged. Keys whose claim or response
-	// was lost are new then, and their operations run again.
+	// AcceptLostHistory: continue when the server lacks changes that it had acknowledged. Keys whose claim or
+	// response was lost are then new, and their operations run again.
 	AcceptLostHistory bool
-	// WithoutStartupOptions: send no settings when a connection begins, for a pooler that refuses them.
+	// WithoutStartupOptions: send no settings when a connection begins, for a pooler that refuses them. The role
+	// must then have these settings.
 	WithoutStartupOptions bool
 }
 

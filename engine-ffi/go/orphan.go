@@ -9,17 +9,17 @@ import (
 	"time"
 )
 
-// Orphan is an operation whose owner is gone without saying how it ended: its outcome is unknown. It is
-// resolved by [Orphan.TakeOver], [Orphan.Complete] or [Orphan.Release]. It stands for the attempt that it
-// saw: once another caller resolved that one, everything here is ErrFenced. Closing it changes nothing.
+// Orphan is an operation whose owner ended with an unknown outcome. [Orphan.TakeOver], [Orphan.Complete] or
+// [Orphan.Release] resolves it. It stands for the attempt that it saw: after another caller has resolved that
+// attempt, every method returns ErrFenced. Closing it changes nothing.
 type Orphan struct {
 	// Key of the operation.
 	Key Key
-	// Attempt that died, from 1.
+	// Attempt number of the attempt that died, from 1.
 	Attempt int
 	// Token of the attempt that died.
 	Token Token
-	// Since when the operation is an orphan, in engine time.
+	// Since is the time when the operation became an orphan, in engine time.
 	Since time.Time
 
 	held held
@@ -33,7 +33,7 @@ func (e *Engine) newOrphan(key Key, handle C.oncekey_orphan, attempt int, token 
 	return orphan
 }
 
-// orphanOf asks C what an orphan is about.
+// orphanOf asks C for the description of an orphan.
 func (e *Engine) orphanOf(handle C.oncekey_orphan) (*Orphan, error) {
 	var info C.oncekey_info
 	var detail C.oncekey_error
@@ -48,8 +48,8 @@ func (e *Engine) orphanOf(handle C.oncekey_orphan) (*Orphan, error) {
 	return e.newOrphan(key, handle, int(info.attempt), token(info.token), unixMilli(info.since_ms)), nil
 }
 
-// Checkpoint is the last one that any attempt saved, read from the store when it is asked for; nil when
-// there is none. After ErrCorrupted, when it is damaged, the orphan can be resolved all the same.
+// Checkpoint reads the last checkpoint that any attempt saved from the store; nil when there is none.
+// ErrCorrupted means that it is damaged; the orphan can still be resolved.
 func (o *Orphan) Checkpoint() ([]byte, error) {
 	defer runtime.KeepAlive(o)
 	orphan, err := o.held.handle()
@@ -73,11 +73,12 @@ func freeOrphan(orphan C.oncekey_orphan) {
 	C.oncekey_orphan_free(orphan)
 }
 
-// TakeOver claims the operation: a new token, one attempt more, the last checkpoint. The one who takes over
-// executes what may have happened before: at least once, not exactly once.
+// TakeOver claims the operation, with a new token, the next attempt number, and the last checkpoint. The
+// operation may have happened already, so a caller that executes now executes it at least once, not exactly
+// once.
 //
-// After ErrFenced and ErrAlreadyCompleted the orphan was resolved otherwise; after any other error of
-// the engine it can be tried again. When the context ends first, a claim that was won is aborted.
+// After ErrFenced and ErrAlreadyCompleted the orphan was resolved elsewhere. After any other error of the
+// engine it can be tried again. When the context ends first, a claim that was won is aborted.
 func (o *Orphan) TakeOver(ctx context.Context) (*Claim, error) {
 	defer runtime.KeepAlive(o)
 	c := newCall(C.ONCEKEY_OP_TAKE_OVER)
@@ -89,7 +90,7 @@ func (o *Orphan) TakeOver(ctx context.Context) (*Claim, error) {
 	return o.held.engine.newClaim(o.Key, &result.answer), nil
 }
 
-// Complete ends the operation with a response, for a caller who found out that it happened.
+// Complete ends the operation with a response, when the caller has found out that it happened.
 func (o *Orphan) Complete(ctx context.Context, response []byte) (kept bool, err error) {
 	defer runtime.KeepAlive(o)
 	c := newCall(C.ONCEKEY_OP_ORPHAN_COMPLETE)
@@ -98,7 +99,7 @@ func (o *Orphan) Complete(ctx context.Context, response []byte) (kept bool, err 
 	return result.kept != 0, err
 }
 
-// Release frees the key, for a caller who found out that the operation did not happen, or who wants it
+// Release frees the key, when the caller has found out that the operation did not happen, or wants it
 // executed again.
 func (o *Orphan) Release(ctx context.Context) error {
 	defer runtime.KeepAlive(o)
@@ -107,7 +108,7 @@ func (o *Orphan) Release(ctx context.Context) error {
 	return err
 }
 
-// Close drops the handle and changes nothing. It never fails.
+// Close frees the handle and changes nothing in the store. It never fails.
 func (o *Orphan) Close() error {
 	if id, err := o.held.take(); err == nil {
 		o.held.cleanup.Stop()

@@ -20,9 +20,10 @@ type call struct {
 	parts      Fingerprint // with ONCEKEY_FINGERPRINT_PARTS
 	result     completion
 	done       chan struct{}
-	// number is the user data of the submission: of no other call that is under way, or was just now.
+	// number is the user data of the submission. No other call that is in progress, or was until a moment ago,
+	// has it.
 	number uint64
-	// settled is set once: by the poller when the result is there, or by a caller that stops waiting.
+	// settled is set once: by the poller when it has the result, or by a caller that stops waiting.
 	settled atomic.Bool
 }
 
@@ -35,13 +36,13 @@ func newCall(op C.uint32_t) *call {
 	return c
 }
 
-// free gives a call back whose result was taken.
+// free returns a call whose result was taken to the pool.
 func (c *call) free() {
 	c.forget()
 	calls.Put(c)
 }
 
-// forget lets go of what the caller lent, once it is packed.
+// forget drops the references to the caller's memory, after the call is packed.
 func (c *call) forget() {
 	c.scope, c.key, c.data = "", "", nil
 	if c.parts.count > 0 {
@@ -49,20 +50,20 @@ func (c *call) forget() {
 	}
 }
 
-// queue brings calls to the engine and results back. One goroutine submits, a batch in a call; one
-// polls, and is the only one that holds a thread while there is nothing to do.
+// queue brings calls to the engine and results back. One goroutine submits whole batches. Another one polls;
+// it alone holds a thread while there is nothing to do.
 type queue struct {
 	handle C.oncekey_queue
 
 	mu      sync.Mutex
 	waiting *batch // to be submitted
 	kick    chan struct{}
-	slots   []*call // submitted, by the lower half of their number
+	slots   []*call // calls in progress, by the lower half of their number
 	vacant  []uint32
 	count   uint32 // the upper half of the last number
 	live    int    // accepted by do and not settled by the poller
 	closed  bool
-	failed  error      // once the poller ended by itself: nothing is accepted any more
+	failed  error      // set when the poller failed: no call is accepted any more
 	idle    *sync.Cond // live became 0
 
 	poll source
@@ -71,10 +72,10 @@ type queue struct {
 	stop    atomic.Bool
 }
 
-// completion is what C says of a call that is over.
+// completion is the result of a call, from C.
 type completion = C.oncekey_completion
 
-// source waits for completions and fills them in from the front. It returns how many there are and a status.
+// source waits for completions and fills them in from the front. It returns their number and a status.
 type source func(q *queue, into []completion) (int, Kind)
 
 func pollC(q *queue, into []completion) (int, Kind) {
@@ -96,9 +97,9 @@ func newQueue(engine C.oncekey_engine, poll source) (*queue, error) {
 	return q, nil
 }
 
-// do submits a call and waits for its result, which is in the call when the error is nil. A call that is
-// not accepted is never submitted. When the context ends first the call goes on without its caller, and
-// belongs to the queue; a begin that waits for an owner is given up.
+// do submits a call and waits for its result, which is in the call when the error is nil. A call that is not
+// accepted is never submitted. When the context ends first, the call continues without its caller and belongs
+// to the queue; the wait of a begin for an owner is cancelled.
 func (q *queue) do(ctx context.Context, c *call) (accepted bool, err error) {
 	q.mu.Lock()
 	err = q.failed
@@ -132,7 +133,8 @@ func (q *queue) do(ctx context.Context, c *call) (accepted bool, err error) {
 	}
 }
 
-// push has a call submitted. Called with the lock held: the channel is closed once nothing is live.
+// push hands a call to the submitting goroutine. The lock is held: the kick channel is closed when no call is
+// live.
 func (q *queue) push(c *call) {
 	q.live++
 	q.waiting.add(c, q.slot(c))
@@ -140,7 +142,7 @@ func (q *queue) push(c *call) {
 	q.wake()
 }
 
-// wake has the batch submitted that something was just added to. Called with the lock held.
+// wake wakes the submitting goroutine after the first addition to a batch. The lock is held.
 func (q *queue) wake() {
 	if len(q.waiting.submissions)+len(q.waiting.cancels) == 1 {
 		select {
@@ -150,7 +152,8 @@ func (q *queue) wake() {
 	}
 }
 
-// cancel has a call given up that nobody waits for, unless it is over: while it is not, something is live.
+// cancel cancels a call without a waiting caller, unless it is over. A call that is not over keeps the queue
+// live.
 func (q *queue) cancel(c *call) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -172,7 +175,7 @@ func (q *queue) submitAll() {
 	defer q.stopped.Done()
 	spare := new(batch)
 	for range q.kick {
-		// The one who is ready to run adds its call first: one call of C for all of them.
+		// Let goroutines that are ready to run add their calls first: one call of C then takes all of them.
 		runtime.Gosched()
 		q.mu.Lock()
 		full := q.waiting
@@ -184,7 +187,7 @@ func (q *queue) submitAll() {
 	}
 }
 
-// slot gives a call its number. Called with the lock held.
+// slot gives a call its number. The lock is held.
 func (q *queue) slot(c *call) uint64 {
 	var slot uint32
 	if n := len(q.vacant); n > 0 {
@@ -210,7 +213,7 @@ func (q *queue) submit(b *batch) {
 		if status == C.ONCEKEY_OK && accepted > 0 || len(rest) == 0 {
 			continue
 		}
-		// The begin that is one too many, or everything, when the library contained a bug.
+		// Either this begin exceeds the bound, or the library contained a bug and refused everything.
 		refused := &rest[0]
 		q.mu.Lock()
 		c := q.take(refused.user_data)
@@ -227,7 +230,7 @@ func (q *queue) submit(b *batch) {
 		}
 		rest = rest[1:]
 	}
-	// The one who gave up did so after it was added, here or to an earlier batch.
+	// A cancelled call was added before its cancellation, to this batch or to an earlier one.
 	for _, number := range b.cancels {
 		C.oncekey_queue_cancel(q.handle, number)
 	}
@@ -236,7 +239,7 @@ func (q *queue) submit(b *batch) {
 func (q *queue) pollAll() {
 	defer q.stopped.Done()
 	const capacity = 1024
-	// Memory of C, which cgo need not search for pointers of Go at every call.
+	// Memory of C, so that cgo need not search it for pointers of Go at every call.
 	memory := C.calloc(capacity, C.sizeof_oncekey_completion)
 	defer C.free(memory)
 	completions := unsafe.Slice((*completion)(memory), capacity)
@@ -267,8 +270,8 @@ func (q *queue) pollAll() {
 	}
 }
 
-// fail answers everything that is under way, and whatever is still to come, once nothing can be polled any
-// more: what the calls came to is unknown, completions may have gone with the poll that failed.
+// fail answers every call in progress, and refuses later ones, when nothing can be polled any more. The
+// outcome of the calls is unknown: the failed poll may have lost their completions.
 func (q *queue) fail(status Kind) {
 	q.mu.Lock()
 	q.failed = &Error{Kind: ErrUnavailable, Message: "unavailable: polling for completions failed with " + status.name()}
@@ -279,7 +282,7 @@ func (q *queue) fail(status Kind) {
 		}
 	}
 	q.mu.Unlock()
-	// Claims that were won and not received are aborted with it.
+	// The free aborts claims that were won and not received.
 	C.oncekey_queue_free(q.handle)
 	for _, c := range lost {
 		q.deliver(c, &completion{status: C.ONCEKEY_OUTCOME_UNKNOWN})
@@ -287,7 +290,7 @@ func (q *queue) fail(status Kind) {
 	q.settled(len(lost))
 }
 
-// take gives the number of a call back; nil when no call has it, or none any more. Called with the lock
+// take frees the number of a call and returns the call; nil when no call has the number now. The lock is
 // held.
 func (q *queue) take(number C.uint64_t) *call {
 	slot := uint32(number)
@@ -303,7 +306,7 @@ func (q *queue) take(number C.uint64_t) *call {
 	return c
 }
 
-// settled counts calls that are over.
+// settled subtracts calls that are over.
 func (q *queue) settled(count int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -313,7 +316,7 @@ func (q *queue) settled(count int) {
 	}
 }
 
-// deliver hands a result to those who wait for it. When nobody does, what it holds is given back.
+// deliver hands a result to the waiting caller. Without one, deliver frees the contents of the result.
 func (q *queue) deliver(c *call, result *completion) {
 	if c.settled.CompareAndSwap(false, true) {
 		c.result = *result
@@ -321,14 +324,15 @@ func (q *queue) deliver(c *call, result *completion) {
 		return
 	}
 	q.giveBack(result)
-	// Its caller was told that nothing more is known of what the call failed to consume.
+	// The caller has already been told to forget the handle, so free a handle that the failed call did not
+	// consume.
 	if result.status != C.ONCEKEY_OK && c.submission.op != C.ONCEKEY_OP_CHECKPOINT {
 		C.oncekey_claim_free(C.oncekey_claim{id: c.submission.claim})
 		C.oncekey_orphan_free(C.oncekey_orphan{id: c.submission.orphan})
 	}
 }
 
-// giveBack frees what a result holds that nobody receives.
+// giveBack frees the contents of a result that no caller receives.
 func (q *queue) giveBack(result *completion) {
 	if result.answer.claim.id != 0 {
 		q.abort(result.answer.claim)
@@ -338,7 +342,7 @@ func (q *queue) giveBack(result *completion) {
 	C.oncekey_orphan_free(result.answer.orphan)
 }
 
-// abort gives a claim back that was won and not received.
+// abort aborts a claim that was won and not received.
 func (q *queue) abort(claim C.oncekey_claim) {
 	c := newCall(C.ONCEKEY_OP_ABORT)
 	c.submission.claim = claim.id
@@ -353,8 +357,8 @@ func (q *queue) abort(claim C.oncekey_claim) {
 	q.push(c)
 }
 
-// shut refuses further calls, waits for those that are under way, and stops the goroutines. The engine
-// is closed by then, so that all are answered.
+// shut refuses further calls, waits for the calls in progress, and stops the goroutines. The engine is closed
+// by then, so every call gets an answer.
 func (q *queue) shut() {
 	q.mu.Lock()
 	if q.closed {

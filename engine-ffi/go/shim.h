@@ -1,5 +1,5 @@
-/* What a goroutine hands over in one call: numbers, and offsets into one block of bytes, since Go
- * memory that holds pointers to Go memory may not be passed to C. */
+/* A submission of Go: numbers, and offsets into one block of bytes. It holds no pointers, since Go memory
+ * that holds pointers to Go memory may not be passed to C. */
 #ifndef ONCEKEY_GO_SHIM_H
 #define ONCEKEY_GO_SHIM_H
 
@@ -14,12 +14,12 @@ typedef struct {
   uint64_t claim;
   uint64_t orphan;
   uint64_t ttl_ms;
-  /* Scope, key, data, then the labels and values of the parts lie one after the other. */
+  /* The offset of scope, key and data, followed by the label and value of each part, without gaps. */
   size_t at;
   size_t scope_len;
   size_t key_len;
   size_t data_len;
-  /* Where the lengths of the parts begin, label and value in turns, and how many parts there are. */
+  /* The index of the first length of the parts (label and value in turn), and the number of parts. */
   size_t lengths_at;
   size_t part_count;
 } oncekey_go_submission;
@@ -32,8 +32,8 @@ static inline const uint8_t *oncekey_go_slice(oncekey_slice *slice, const uint8_
   return at + len;
 }
 
-/* Submits up to ONCEKEY_GO_BATCH operations, as many as have ONCEKEY_GO_ALL_PARTS parts together, which
- * is at least one. `taken` tells how many that were, `accepted` how many of them were accepted. */
+/* Submits at least one and at most ONCEKEY_GO_BATCH operations, which together have at most ONCEKEY_GO_ALL_PARTS
+ * parts. `taken` gets their number, `accepted` the number of those that the queue accepted. */
 static inline int32_t oncekey_go_submit(oncekey_queue queue, const oncekey_go_submission *batch,
                                         size_t count, const uint8_t *bytes, const uint32_t *lengths,
                                         size_t *taken, size_t *accepted) {
@@ -67,8 +67,8 @@ static inline int32_t oncekey_go_submit(oncekey_queue queue, const oncekey_go_su
   return oncekey_queue_submit(queue, submissions, made, accepted, NULL);
 }
 
-/* A fingerprint of at most ONCEKEY_GO_PARTS parts, whose labels and values lie one after the other in
- * `bytes`, but for the value of part `apart`, which lies elsewhere and is not copied. */
+/* A fingerprint of at most ONCEKEY_GO_PARTS parts. Their labels and values lie in `bytes` without gaps, except the
+ * value of part `apart`, which is `value` and is not copied. */
 static inline int32_t oncekey_go_fingerprint(const uint8_t *bytes, const uint32_t *lengths,
                                              size_t count, size_t apart, const uint8_t *value,
                                              size_t value_len, oncekey_fingerprint *fingerprint,

@@ -8,43 +8,45 @@ import (
 	"unsafe"
 )
 
-// Stats is a snapshot of counters and gauges. Counters count since the engine was opened or reopened.
+// Stats is a snapshot of counters and gauges. Counters start at 0 when the engine is opened or reopened.
 type Stats struct {
-	// InFlight: claims whose owner lives; OldestClaim: how long the oldest of them has been held.
+	// InFlight: claims whose owner lives. OldestClaim: how long the oldest of them has been held.
 	InFlight    uint64
 	OldestClaim time.Duration
-	// Orphans that nobody resolved yet, about.
+	// Orphans that are unresolved. The number is approximate.
 	Orphans uint64
-	// Queued: begins that wait for the disk; Waiters: for an owner or another begin of their key.
+	// Queued: begins that wait for the disk. Waiters: begins that wait for an owner or another begin of their
+	// key.
 	Queued, Waiters uint64
 	// RecentBytes: memory of records that are not folded yet.
 	RecentBytes uint64
-	// OpenBytes of claims in flight and of orphans, checkpoints included.
+	// OpenBytes: bytes of claims in flight and of orphans, checkpoints included.
 	OpenBytes uint64
-	// FoldedRecords: completed records in the record files; Runs index them.
+	// FoldedRecords: completed records in the record files. Runs: index files of these.
 	FoldedRecords, Runs uint64
-	// StoreBytes of the store file, of the record files and of the journal.
+	// StoreBytes: bytes of the store file, of the record files and of the journal.
 	StoreBytes uint64
-	// Backups that are being written; what they will have copied in the end, and have copied so far.
+	// Backups that are being written, the bytes that they will have copied at their end, and the bytes copied so
+	// far.
 	Backups, BackupBytes, BackupBytesCopied uint64
-	// Full: new claims are refused for want of space (ErrStoreFull) or descriptors (ErrOverloaded), or since
-	// a file cannot be made.
+	// Full: new claims are refused because space (ErrStoreFull), descriptors (ErrOverloaded) or a new file
+	// cannot be had.
 	Full bool
-	// Begins by their answers.
+	// Begins by their result.
 	Claimed, Replayed, Locked, Mismatched, Orphaned uint64
-	// Operations completed; claims aborted, and dropped without an end.
+	// Operations completed, claims aborted, and claims dropped without an end.
 	Completed, Aborted, Abandoned uint64
 	// Orphans taken over and released.
 	TakenOver, Released uint64
-	// Fenced: late calls refused by their token; Errors: calls that failed or were refused.
+	// Fenced: late calls refused because of their token. Errors: calls that failed or were refused.
 	Fenced, Errors uint64
 	// Groups made durable, each with one sync, and changes in them.
 	Groups, Entries uint64
-	// Folds committed; rows Swept; Failures that latched the engine.
+	// Folds committed, rows swept, and failures after which the engine refused writes.
 	Folds, Swept, Failures uint64
 }
 
-// Stats returns a snapshot. Cheap enough to be scraped.
+// Stats returns a snapshot. It is cheap enough for a frequent scrape.
 func (e *Engine) Stats() (Stats, error) {
 	var c C.oncekey_stats
 	c.size = C.uint32_t(unsafe.Sizeof(c))

@@ -1,16 +1,15 @@
 //! The C interface of [oncekey](../oncekey/index.html), as the shared and static library
 //! `liboncekey` with the header `include/oncekey.h`.
 //!
-//! This crate is for C and, through the package in `go/`, for Go: Rust programs use `oncekey`. The
-//! rules that hold for every function (ownership, NULL, threads, errors, fork, versions) are in
-//! `docs/c-api.md`.
+//! This crate is for C and, through the package in `go/`, for Go. Rust programs use `oncekey`. The rules that
+//! hold for every function (ownership, NULL, threads, errors, fork, versions) are in `docs/c-api.md`.
 //!
-//! How it is built, in five folders of which each uses only those before it: `abi` (the layout of what
-//! crosses), `boundary` (pointers, handles, failures, panics), `objects` (what C holds), `completion`
-//! (queues), `exports` (the functions). An exported function hands its raw pointers to
-//! `boundary::convert`, the one module that dereferences them, and the rest of its work to
-//! `boundary::entry`, which refuses calls of forked children and lets no panic out. What C holds are
-//! numbers, looked up in the tables of `boundary::handle_table`.
+//! The crate has five folders, and each uses only those before it: `abi` (the layout of the data that crosses
+//! the boundary), `boundary` (pointers, handles, failures, panics), `objects` (the values behind handles),
+//! `completion` (queues), `exports` (the functions). An exported function hands its raw pointers to
+//! `boundary::convert`, the one module that dereferences them, and the rest of its work to `boundary::entry`,
+//! which refuses calls of forked children and lets no panic out. C holds numbers, which the tables of
+//! `boundary::handle_table` map to values.
 //!
 //! # Safety
 //! All exported functions have the same contract: each pointer is NULL or points to memory that

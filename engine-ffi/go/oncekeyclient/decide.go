@@ -9,23 +9,23 @@ import (
 	"time"
 )
 
-// Why a request has no final answer.
+// Why is the reason why a request has no final answer.
 type Why string
 
 const (
 	// Unknown: the operation may have happened or not. Look it up; never send it under a new key.
 	Unknown Why = "unknown"
-	// NotStored: it happened, its response is not kept. Fetch the outcome.
+	// NotStored: the operation happened, but its response is not kept. Fetch the outcome.
 	NotStored Why = "notStored"
-	// Bug: this client is wrong; the body says how.
+	// Bug: the request of this client is wrong; the body explains it.
 	Bug Why = "bug"
-	// Unauthorized: nothing happened. Refresh the credentials, send again with the same key.
+	// Unauthorized: nothing happened. Refresh the credentials, then send the request again with the same key.
 	Unauthorized Why = "unauthorized"
-	// GaveUp: not settled. Send again later with the same key.
+	// GaveUp: the operation is not settled. Send the request again later with the same key.
 	GaveUp Why = "gaveUp"
 )
 
-// What RoundTrip goes on with, and does not show.
+// Internal values, after which RoundTrip returns the answer or tries again.
 const (
 	done   Why = "done"
 	again  Why = "again"
@@ -39,8 +39,8 @@ func (w Why) public() Why {
 	return w
 }
 
-// decide is the table of docs/clients.md: the first line that fits counts. The wait is below zero when
-// the server asks for none.
+// decide is the table of docs/clients.md: the first matching line decides. The wait is below zero when the
+// server asks for none.
 func decide(response *http.Response, body []byte, policy Policy) (Why, time.Duration) {
 	if response == nil {
 		return again, -1
@@ -96,12 +96,12 @@ func problemOf(response *http.Response, body []byte) problem {
 	return problem{code, milliseconds}
 }
 
-// asked is the Retry-After, or -1. A date counts from that of the answer.
+// asked returns the wait of Retry-After, or -1. A date counts from the Date of the answer.
 func asked(header http.Header) time.Duration {
 	after := header.Get("Retry-After")
 	if after != "" && strings.Trim(after, "0123456789") == "" {
 		seconds, err := strconv.ParseUint(after, 10, 31)
-		if err != nil { // more than it can hold
+		if err != nil { // too large for 31 bits
 			seconds = 1 << 31
 		}
 		return time.Duration(seconds) * time.Second

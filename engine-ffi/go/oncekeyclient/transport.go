@@ -1,6 +1,6 @@
-// Package oncekeyclient sends requests that carry an idempotency key until they are settled: the same
-// key and the same bytes in each try, and no try more once an answer is final. The rules are those of
-// docs/clients.md. It needs neither cgo nor anything beyond the standard library.
+// Package oncekeyclient sends requests that carry an idempotency key until they are settled. Each try sends
+// the same key and the same bytes, and no try follows a final answer. The rules are those of docs/clients.md.
+// The package needs only the standard library, and no cgo.
 package oncekeyclient
 
 import (
@@ -18,44 +18,44 @@ import (
 
 // Transport is an [http.RoundTripper] that repeats requests with an Idempotency-Key.
 //
-// It never makes a key and never replaces one: the key belongs to the operation, is stored with it
-// before the first try, and is set by the caller ([NewKey] makes one). A request without a key passes
-// through once. Safe for concurrent use when Base is.
+// It never makes a key and never replaces one. The key belongs to the operation: the caller stores it with
+// the operation before the first try, and sets the header ([NewKey] makes a key). A request without a key
+// passes through once. A Transport is safe for concurrent use when Base is.
 //
-// An answer is read whole before it is handed on, so that one that breaks off is asked for again.
-// Whatever does not settle the request is a [*Stopped].
+// An answer is read completely before it is returned, so a broken answer leads to another try. A request that
+// is not settled fails with a [*Stopped].
 //
 // A Timeout of the [http.Client] around it covers all tries; leave it zero, or above Policy.Deadline.
 type Transport struct {
 	// Base sends each try; nil is [http.DefaultTransport].
 	Base http.RoundTripper
-	// Policy says when to stop; fields that are zero are those of [DefaultPolicy].
+	// Policy says when to stop; zero fields take the values of [DefaultPolicy].
 	Policy Policy
-	// Now and Sleep are the clock, for tests; nil is the real one.
+	// Now and Sleep are the clock, for tests; nil means the real clock.
 	Now   func() time.Time
 	Sleep func(context.Context, time.Duration) error
 }
 
 // Policy says when to stop and how long to wait.
 type Policy struct {
-	Tries      int           // answers that settle nothing, "locked" apart
+	Tries      int           // the number of unsettled tries, not counting "locked"
 	Deadline   time.Duration // for all tries and waits
 	TryTimeout time.Duration // for one try, its whole answer included
 	Backoff    time.Duration // the first wait is below it, each later one below twice as much
-	MaxBackoff time.Duration // where that ends
-	MaxWait    time.Duration // the longest wait that a server gets
+	MaxBackoff time.Duration // the largest bound of such a wait
+	MaxWait    time.Duration // the longest wait that a server can ask for
 	Header     string        // carries the key
 	Replayed   string        // is "true" in a replay, where the server marks them
 }
 
-// DefaultPolicy is that of docs/clients.md.
+// DefaultPolicy is the policy of docs/clients.md.
 var DefaultPolicy = Policy{
 	Tries: 5, Deadline: time.Minute, TryTimeout: 35 * time.Second, // the server answers within 30 s
 	Backoff: 100 * time.Millisecond, MaxBackoff: 5 * time.Second, MaxWait: 30 * time.Second,
 	Header: "Idempotency-Key", Replayed: "Idempotent-Replayed",
 }
 
-// Stopped is the error of a request that got no final answer: get it with [errors.As].
+// Stopped is the error of a request without a final answer: get it with [errors.As].
 type Stopped struct {
 	Why    Why
 	Key    string
@@ -63,14 +63,14 @@ type Stopped struct {
 	Status int // of the last answer; 0 when there was none
 	Header http.Header
 	Body   []byte
-	Err    error // of the last try, when it brought no answer
+	Err    error // of the last try, when it got no answer
 }
 
 func (s *Stopped) Error() string {
 	return fmt.Sprintf("oncekey: %s after %d tries, last status %d", s.Why, s.Tries, s.Status)
 }
 
-// Unwrap returns the error of the last try, if it brought no answer.
+// Unwrap returns the error of the last try, if that try got no answer.
 func (s *Stopped) Unwrap() error { return s.Err }
 
 // ErrStream refuses a body that cannot be sent twice.
@@ -173,7 +173,8 @@ func (t *Transport) sleep(ctx context.Context, pause time.Duration) error {
 	}
 }
 
-// pause is the wait that the server asked for, or below zero if it did not, with jitter.
+// pause is the wait before the next try: the wait that the server asked for, or none if asked is below zero,
+// plus jitter.
 func (p Policy) pause(asked time.Duration, tries int) time.Duration {
 	ceiling := p.Backoff
 	for n := 1; asked < 0 && n < tries && ceiling < p.MaxBackoff; n++ {

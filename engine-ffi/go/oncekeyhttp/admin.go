@@ -19,20 +19,22 @@ import (
 
 // AdminOptions of an admin handler.
 type AdminOptions struct {
-	// Backups lets operators take backups, each into a new directory below this one. Default: they cannot.
+	// Backups is the directory in which operators may take backups, each in a new directory. Default: no
+	// backups.
 	Backups string
 }
 
 // maxAdminBody is the longest body of a request of an operator, in bytes.
 const maxAdminBody = 32 << 20
 
-// Admin returns a handler for operators, to be mounted where it shall be found, with [http.StripPrefix] below a
+// Admin returns a handler for operators. Mount it at a path of your choice, with [http.StripPrefix] below a
 // prefix. Requests and answers are those of the router of oncekey-http, which docs/operations.md describes:
-// GET /stats, GET /orphans, GET /keys, POST /orphans/release, POST /orphans/complete, POST /backups. What is
-// below /api/v1 there (for the console and the command line) is not served: [oncekey.Engine.ControlSocket] serves it.
+// GET /stats, GET /orphans, GET /keys, POST /orphans/release, POST /orphans/complete, POST /backups. The
+// paths below /api/v1 of that router, for the console and the command line, are not served here:
+// [oncekey.Engine.ControlSocket] serves them.
 //
-// authenticate is put around all of it, requests to paths that do not exist included; it lets operators through and
-// refuses everyone else. Admin panics when it is nil.
+// authenticate wraps the whole handler, also for paths that do not exist. It must let operators through and
+// refuse everyone else. Admin panics when it is nil.
 func (m *Middleware) Admin(authenticate func(http.Handler) http.Handler, options AdminOptions) http.Handler {
 	if authenticate == nil {
 		panic("oncekeyhttp: an admin handler needs an authentication")
@@ -68,7 +70,7 @@ type desk struct {
 	options    AdminOptions
 }
 
-// refusal is why a request of an operator is not carried out.
+// refusal is the reason why a request of an operator is not carried out.
 type refusal struct {
 	status        int
 	code, message string
@@ -80,7 +82,7 @@ func bad(format string, values ...any) error {
 	return &refusal{http.StatusBadRequest, "invalid", fmt.Sprintf(format, values...)}
 }
 
-// refusalOf has a status for each kind of error of the engine.
+// refusalOf returns the refusal for an error, with a status for each kind of error of the engine.
 func refusalOf(err error) *refusal {
 	var refused *refusal
 	switch {
@@ -111,7 +113,8 @@ func (d desk) stats(*http.Request) (any, error) {
 	return map[string]any{"engine": counted, "layer": members(d.middleware.Stats())}, nil
 }
 
-// members of JSON by the fields of a struct of numbers: OpenBytes is openBytes, a duration has Ms behind it.
+// members returns JSON members for the fields of a struct of numbers: OpenBytes becomes openBytes, and the
+// name of a duration ends in Ms.
 func members(of any) map[string]any {
 	value := reflect.ValueOf(of)
 	members := map[string]any{}
@@ -163,14 +166,14 @@ func describe(orphan *oncekey.Orphan) map[string]any {
 		"ageMs":           max(time.Since(orphan.Since).Milliseconds(), 0),
 		"checkpointBytes": nil,
 	}
-	// A checkpoint that is damaged is still there for the one who resolves the orphan.
+	// A damaged checkpoint is not reported here, but it still exists for the caller who resolves the orphan.
 	if checkpoint, err := orphan.Checkpoint(); err == nil && checkpoint != nil {
 		described["checkpointBytes"] = len(checkpoint)
 	}
 	return described
 }
 
-// lookUp tells of a response how it looks, not what it says.
+// lookUp describes a response by its status and length, without its content.
 func (d desk) lookUp(r *http.Request) (any, error) {
 	query, err := url.ParseQuery(strings.ReplaceAll(r.URL.RawQuery, "+", "%2B"))
 	if err != nil {
@@ -214,12 +217,12 @@ func looks(stored []byte) any {
 	return map[string]any{"status": response.Status, "bodyBytes": len(response.Body)}
 }
 
-// seen is an orphan as an operator saw it.
+// seen is an orphan as the operator saw it.
 type seen struct {
 	Scope, Key, Token string
 }
 
-// find gives the orphan, if it is still the one that was seen.
+// find returns the orphan, if it is still the one that the operator saw.
 func (s *seen) find(engine *oncekey.Engine) (*oncekey.Orphan, error) {
 	scope, err := url.PathUnescape(s.Scope)
 	if err != nil {
@@ -242,7 +245,8 @@ func (s *seen) find(engine *oncekey.Engine) (*oncekey.Orphan, error) {
 	return nil, &refusal{http.StatusConflict, "conflict", "the key is not, or no longer, the orphan that the token names"}
 }
 
-// read takes in the JSON of a request. Its type is one that a browser does not send for another site without asking.
+// read decodes the JSON body of a request. A browser sends its media type for another site only after a
+// preflight.
 func read(r *http.Request, into any) error {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
 		return &refusal{http.StatusUnsupportedMediaType, "invalid", "the body must be of the type application/json"}
@@ -307,7 +311,7 @@ func (d desk) backUp(r *http.Request) (any, error) {
 	if d.options.Backups == "" {
 		return nil, &refusal{http.StatusNotFound, "not_found", "backups are not set up"}
 	}
-	// A name cannot lead out of the directory, nor hide in it.
+	// A name cannot leave the directory, and cannot be hidden in it.
 	plain := func(c rune) bool {
 		return c < unicode.MaxASCII && (unicode.IsLetter(c) || unicode.IsDigit(c)) || strings.ContainsRune("-_.", c)
 	}
@@ -319,7 +323,7 @@ func (d desk) backUp(r *http.Request) (any, error) {
 	return map[string]any{"path": path}, d.middleware.engine.Backup(path)
 }
 
-// percentEncode keeps printable ASCII but % and blank.
+// percentEncode keeps printable ASCII, except % and the blank.
 func percentEncode(text string) string {
 	var out strings.Builder
 	for i := range len(text) {

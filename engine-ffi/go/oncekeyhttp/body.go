@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// budget is the memory that bodies may hold together, in bytes.
+// budget is the memory that all bodies may hold together, in bytes.
 type budget struct {
 	limit int64
 	held  atomic.Int64
@@ -23,8 +23,8 @@ func (b *budget) take(bytes int64) bool {
 	return true
 }
 
-// body of a request, read to its end. Its memory is taken from the budget as the bytes come, not as the
-// client announces them.
+// body of a request, read to its end. It takes memory from the budget for the bytes that arrive, not for the
+// length that the client announces.
 type body struct {
 	budget *budget
 	taken  int64 // from the budget
@@ -36,11 +36,11 @@ func (b *body) free() {
 	b.taken = 0
 }
 
-// firstBytes of a body have room before any have come.
+// firstBytes is the first room of a body, in bytes.
 const firstBytes = 4096
 
-// read takes the body of a request in, up to a limit in bytes. It ends when the client sends nothing for
-// as long as idle.
+// read reads the body of a request, up to limit bytes. It stops when the client sends nothing for as long as
+// idle.
 func (b *body) read(w http.ResponseWriter, r *http.Request, limit int64, idle time.Duration) *rejection {
 	if r.ContentLength > limit {
 		return bodyTooLarge(limit)
@@ -66,7 +66,7 @@ func (b *body) read(w http.ResponseWriter, r *http.Request, limit int64, idle ti
 		if int64(len(b.bytes)+count) > limit {
 			return bodyTooLarge(limit)
 		}
-		if end && count > 0 { // a handler outside made another body of it
+		if end && count > 0 { // a handler outside replaced the body
 			if full && !b.grow(-1, limit) {
 				return bodiesOverBudget()
 			}
@@ -88,8 +88,8 @@ func (b *body) read(w http.ResponseWriter, r *http.Request, limit int64, idle ti
 	}
 }
 
-// grow doubles the room, up to the limit, or up to the length that the client announced; false when the
-// budget does not allow it.
+// grow doubles the room, up to the limit or the announced length. It returns false when the budget does not
+// allow it.
 func (b *body) grow(announced, limit int64) bool {
 	if announced > int64(len(b.bytes)) {
 		limit = min(limit, announced)
@@ -105,12 +105,12 @@ func (b *body) grow(announced, limit int64) bool {
 	return true
 }
 
-// patience is how long a client may send nothing: the read deadline of its connection, moved on before
-// each read. At the end of a body the server itself removes the deadline.
+// patience limits how long a client may send nothing: it moves the read deadline of the connection before
+// each read. The server itself removes the deadline at the end of a body.
 type patience struct {
 	connection *http.ResponseController
 	idle       time.Duration
-	last       time.Time // that the server allows for the whole request; zero when it does not care
+	last       time.Time // the server's deadline for the whole request; zero when it has none
 }
 
 func newPatience(w http.ResponseWriter, r *http.Request, idle time.Duration) patience {
@@ -126,6 +126,6 @@ func (p *patience) renew() {
 	if !p.last.IsZero() && p.last.Before(until) {
 		until = p.last
 	}
-	// A writer without deadlines serves bodies that wait for no client, or has a limit of its own.
+	// A writer without deadlines serves bodies that do not wait for a client, or has a limit of its own.
 	_ = p.connection.SetReadDeadline(until)
 }

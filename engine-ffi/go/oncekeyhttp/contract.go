@@ -6,26 +6,26 @@ import (
 	"slices"
 )
 
-// Contract is what a client sees: how it sends a key, and how it is refused. One value for a whole API, while
-// the other [Options] are about a route. Zero fields mean the defaults; [IETF] and [Stripe] are presets, whose
-// fields can be changed. docs/http.md compares them, with sources.
+// Contract is the contract as clients see it: how a client sends a key, and how it is refused. One value
+// serves a whole API, while the other [Options] are about a route. Zero fields mean the defaults; [IETF] and
+// [Stripe] are presets, whose fields can be changed. docs/http.md compares them, with sources.
 type Contract struct {
-	// Headers that may carry the key: one of them, once, else the request is refused. Refusals name the first.
-	// Default X-Idempotency-Key and Idempotency-Key.
+	// Headers that may carry the key. A request that sends more than one key in them is refused. Refusals name
+	// the first header. Default X-Idempotency-Key and Idempotency-Key.
 	Headers []string
 	// KeyForm is how a key is written. Default Verbatim.
 	KeyForm KeyForm
-	// Methods that take part, without CONNECT and those that are safe. nil: every method but those.
+	// Methods that take part, without CONNECT and the safe ones. nil: every method but those.
 	Methods []string
 	// Statuses of refusals.
 	Statuses Statuses
-	// Refusals: how the body of a refusal is written. Default ProblemDocuments.
+	// Refusals is the form of the body of a refusal. Default ProblemDocuments.
 	Refusals Refusals
-	// ReplayMarker is a header that replayed responses carry and first ones do not; it takes the place of one of
-	// the same name. No name: a replay has the headers of the first response and no others.
+	// ReplayMarker is a header that replayed responses carry and first responses do not. It replaces a stored
+	// header of the same name. No name: a replay has exactly the headers of the first response.
 	ReplayMarker Field
-	// Documentation is the type of problem documents: a URL that explains keys to the developers of clients.
-	// Default about:blank.
+	// Documentation is a URL that explains keys to the developers of clients: the type of problem documents, the
+	// doc_url of Stripe's errors. Default: the type is about:blank, and there is no doc_url.
 	Documentation string
 }
 
@@ -36,18 +36,19 @@ const (
 	// Verbatim: the value of the header is the key, quotes and all.
 	Verbatim KeyForm = iota
 	// StringOrVerbatim: a value that begins with a double quote is a String of RFC 8941, section 3.3.3, and the
-	// key is what it denotes: "k" and k are the same key. Every other value is the key itself.
+	// key is the content of that string: "k" and k are the same key. Every other value is the key itself.
 	StringOrVerbatim
 )
 
-// Refusals says how the body of a refusal is written.
+// Refusals is the form of the body of a refusal.
 type Refusals int
 
 const (
 	// ProblemDocuments: application/problem+json (RFC 9457) with the code in the member code.
 	ProblemDocuments Refusals = iota
-	// StripeErrors: {"error": {"type": …, "code": …, "message": …}}, with the header Stripe-Should-Retry. The code
-	// of a locked key is Stripe's idempotency_key_in_use, all others are those of the problem documents.
+	// StripeErrors: {"error": {"type": …, "code": …, "message": …}}, with the header Stripe-Should-Retry. The
+	// code of a locked key is Stripe's idempotency_key_in_use; all other codes are those of the problem
+	// documents.
 	StripeErrors
 )
 
@@ -66,9 +67,9 @@ type Statuses struct {
 	Overloaded        int // idempotency_overloaded: 503
 }
 
-// IETF is the contract of the draft draft-ietf-httpapi-idempotency-key-header: Idempotency-Key with quoted strings
-// (bare keys are accepted too), 400 without a key where one is required, 409 while the first request runs, 422 for
-// another request. The draft wants refusals to link to a documentation: set Documentation.
+// IETF is the contract of the draft draft-ietf-httpapi-idempotency-key-header: Idempotency-Key with quoted
+// strings (bare keys are accepted too), 400 when a required key is missing, 409 while the first request runs,
+// 422 for another request. The draft asks refusals to link to documentation: set Documentation.
 func IETF() Contract {
 	return Contract{
 		Headers:  []string{"Idempotency-Key", "X-Idempotency-Key"},
@@ -77,8 +78,8 @@ func IETF() Contract {
 	}
 }
 
-// Stripe is the habit of Stripe's API, version 1: Idempotency-Key on POST alone, 409 while the first request runs, 400
-// for another request, Stripe's error objects, and Idempotent-Replayed: true on replays.
+// Stripe is the contract of Stripe's API, version 1: Idempotency-Key on POST alone, 409 while the first
+// request runs, 400 for another request, Stripe's error objects, and Idempotent-Replayed: true on replays.
 func Stripe() Contract {
 	return Contract{
 		Headers:      []string{"Idempotency-Key", "X-Idempotency-Key"},
@@ -89,13 +90,13 @@ func Stripe() Contract {
 	}
 }
 
-// noDocumentation: RFC 9457, section 4.2.1.
+// noDocumentation is the type of a problem document without documentation. Source: RFC 9457, section 4.2.1.
 const noDocumentation = "about:blank"
 
-// filled has the defaults in the place of zero fields.
+// filled returns the contract with defaults in place of zero fields.
 func (c Contract) filled() Contract {
 	if c.Headers == nil {
-		// A client that sends the other name must not run twice without a word.
+		// A client that uses the other name must not silently run twice.
 		c.Headers = []string{"X-Idempotency-Key", "Idempotency-Key"}
 	}
 	canonical := make([]string, len(c.Headers))
@@ -132,13 +133,13 @@ func (c Contract) filled() Contract {
 	return c
 }
 
-// takesPart: whether a request with this method has a key to be looked at.
+// takesPart says whether a request with this method takes part.
 func (c *Contract) takesPart(method string) bool {
 	// The answer to CONNECT is a tunnel, which no store can replay.
 	return !isSafe(method) && method != http.MethodConnect && (c.Methods == nil || slices.Contains(c.Methods, method))
 }
 
-// isSafe: RFC 9110, section 9.2.1.
+// isSafe says whether a method is safe. Source: RFC 9110, section 9.2.1.
 func isSafe(method string) bool {
 	return method == http.MethodGet || method == http.MethodHead || method == http.MethodOptions || method == http.MethodTrace
 }

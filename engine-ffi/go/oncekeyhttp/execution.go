@@ -15,13 +15,13 @@ import (
 	oncekey "github.com/oncekey/oncekey/engine-ffi/go"
 )
 
-// execute runs the handler under a claim and ends the claim as its response says. A panic leaves the
-// claim, which becomes an orphan, and goes on to the server.
+// execute runs the handler under a claim and ends the claim according to its response. A panic leaves the
+// claim, which becomes an orphan, and continues to the server.
 func (m *Middleware) execute(w http.ResponseWriter, r *http.Request, next http.Handler, claim *oncekey.Claim, body []byte) {
 	m.counters.running.Add(1)
 	defer m.counters.running.Add(-1)
 	attempt := &Attempt{Key: claim.Key, Number: claim.Attempt, Token: claim.Token, Checkpoint: claim.Checkpoint, claim: claim}
-	// A client that is gone does not stop the handler: its response is stored for the retry.
+	// A client that disconnects does not stop the handler: its response is stored for the retry.
 	ctx := context.WithoutCancel(context.WithValue(r.Context(), contextKey{}, attempt))
 	request := r.WithContext(ctx)
 	request.Body = io.NopCloser(bytes.NewReader(body))
@@ -41,20 +41,20 @@ func (m *Middleware) execute(w http.ResponseWriter, r *http.Request, next http.H
 	e.finish()
 }
 
-// execution is what a handler writes its response to: held back until it is stored, or passed on once it
-// is known that it is not.
+// execution is the response writer of the handler. It holds the response back until it is stored, or passes
+// it on after the decision that it is not stored.
 type execution struct {
 	middleware *Middleware
 	attempt    *Attempt
 	ctx        context.Context
 	client     http.ResponseWriter
-	// header is the handler's; sent is what it was when the response began.
+	// header belongs to the handler; sent is its copy from the moment when the response began.
 	header, sent http.Header
 	status       int
 	body         bytes.Buffer
-	// messages of a call of gRPC, which is stored when it answers with one.
+	// messages counts the messages of a gRPC response, which is stored when it has at most one.
 	messages *messages
-	// passing: the claim has ended, and what the handler writes goes to the client.
+	// passing says that the claim has ended, and that everything the handler writes goes to the client.
 	passing bool
 }
 
@@ -90,8 +90,8 @@ func (e *execution) WriteHeader(status int) {
 	e.pass()
 }
 
-// inform passes an informational response on at once, with the headers of now: the response is to come, and
-// a retry gets that alone.
+// inform passes an informational response on at once, with the current headers. The final response follows,
+// and a retry gets only that.
 func (e *execution) inform(status int) {
 	header := e.client.Header()
 	outer := header.Clone()
@@ -101,7 +101,7 @@ func (e *execution) inform(status int) {
 	maps.Copy(header, outer)
 }
 
-// isStream: a response whose body is made to be seen while it grows, or is not a body at all.
+// isStream says whether clients read a response while it grows, or whether it has no body at all.
 func isStream(status int, header http.Header) bool {
 	contentType := strings.ToLower(header.Get("Content-Type"))
 	for _, stream := range []string{"text/event-stream", "multipart/x-mixed-replace", "application/grpc-web-text"} {
@@ -131,7 +131,7 @@ func (e *execution) Write(data []byte) (int, error) {
 	return len(data), nil
 }
 
-// Flush sends what is passed on; a response that is to be stored is not sent in pieces.
+// Flush flushes a response that is passed on. A response that is to be stored is not sent in pieces.
 func (e *execution) Flush() {
 	e.FlushError()
 }
@@ -144,8 +144,8 @@ func (e *execution) FlushError() error {
 	return http.NewResponseController(e.client).Flush()
 }
 
-// Unwrap is for http.ResponseController, which sets deadlines and full duplex of the connection by it. What is written
-// to the unwrapped writer is not seen by the middleware.
+// Unwrap is for http.ResponseController, which uses it to set deadlines and full duplex of the connection.
+// The middleware does not see writes to the unwrapped writer.
 func (e *execution) Unwrap() http.ResponseWriter {
 	return e.client
 }
@@ -159,7 +159,7 @@ func (e *execution) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return http.NewResponseController(e.client).Hijack()
 }
 
-// pass sends what was held, and from now on everything as it comes.
+// pass sends the held part of the response, and from now on everything as it comes.
 func (e *execution) pass() {
 	e.passing = true
 	put(e.client.Header(), fields(e.sent))
@@ -170,7 +170,7 @@ func (e *execution) pass() {
 	}
 }
 
-// finish stores and sends what was held.
+// finish stores and sends the held response.
 func (e *execution) finish() {
 	if e.status == 0 && !e.passing {
 		e.WriteHeader(http.StatusOK)
@@ -204,14 +204,14 @@ func (e *execution) finish() {
 	response.send(e.client)
 }
 
-// passTrailers hands on what the handler added to its header since the response began.
+// passTrailers passes on the trailers that the handler has set since the response began.
 func (e *execution) passTrailers() {
 	for name, values := range e.trailers() {
 		e.client.Header()[http.TrailerPrefix+name] = values
 	}
 }
 
-// trailers are those that the header of the response declares, and those with the prefix of net/http.
+// trailers returns the trailers that the response declares, and those with the prefix of net/http.
 func (e *execution) trailers() http.Header {
 	trailers := http.Header{}
 	for _, value := range e.sent["Trailer"] {
@@ -230,7 +230,7 @@ func (e *execution) trailers() http.Header {
 	return trailers
 }
 
-// response is what the handler answered: headers as they were when it began, and trailers as they are now.
+// response returns the handler's answer: headers from the moment when it began, trailers from now.
 func (e *execution) response() *Response {
 	body := e.body.Bytes()
 	trailers := e.trailers()
@@ -244,7 +244,7 @@ func (e *execution) response() *Response {
 	for _, field := range fields(trailers) {
 		e.sent.Add("Trailer", field.Name)
 	}
-	// The server would guess the type from the first bytes; what it guesses is stored, too.
+	// The server would guess the type from the first bytes; the guess is stored, too.
 	if _, set := e.sent["Content-Type"]; !set && len(body) > 0 && e.sent.Get("Content-Encoding") == "" {
 		e.sent.Set("Content-Type", http.DetectContentType(body))
 	}
@@ -253,7 +253,7 @@ func (e *execution) response() *Response {
 	return response
 }
 
-// ttl of the response; 0 for that of the engine.
+// ttl returns the TTL of the response; 0 means the TTL of the engine.
 func (e *execution) ttl() time.Duration {
 	if ttl := e.attempt.heard().ttl; ttl > 0 {
 		return ttl
@@ -271,7 +271,7 @@ func (e *execution) complete(encoded []byte) (kept bool, err error) {
 	return e.attempt.claim.Complete(e.ctx, encoded)
 }
 
-// abandon leaves the outcome unknown before the client has its answer.
+// abandon leaves the outcome unknown. It runs before the client gets the answer.
 func (e *execution) abandon() {
 	e.attempt.claim.Close()
 	e.middleware.counters.abandoned.Add(1)
@@ -300,8 +300,8 @@ func (e *execution) completeWithoutResponse() {
 	e.middleware.counters.notStored.Add(1)
 }
 
-// failed: the client gets its answer whatever comes of the claim. Closed by execute, it is completed after
-// a reopen if its group reached the disk, else an orphan.
+// failed counts and logs a failure to end the claim. The client still gets its answer. execute closes the
+// claim; after a reopen the operation is completed if its group reached the disk, and an orphan if not.
 func (e *execution) failed(err error) {
 	e.middleware.counters.completeFailed.Add(1)
 	e.middleware.options.Logger.ErrorContext(e.ctx, "oncekey: the response was not recorded", "error", err)

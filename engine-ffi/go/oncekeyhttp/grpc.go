@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// isGRPC: whether a request or a response is one of gRPC or gRPC-Web, by its content type.
+// isGRPC says whether the content type of a request or a response is one of gRPC or gRPC-Web.
 func isGRPC(header http.Header) bool {
 	const prefix = "application/grpc"
 	kind := header.Get("Content-Type")
@@ -19,7 +19,7 @@ func isGRPC(header http.Header) bool {
 	return len(kind) == len(prefix) || strings.ContainsRune("+-; ", rune(kind[len(prefix)]))
 }
 
-// grpcCode of a refusal. Source: https://grpc.io/docs/guides/status-codes/.
+// grpcCode returns the gRPC code of a refusal. Source: https://grpc.io/docs/guides/status-codes/.
 func grpcCode(code string) int {
 	switch code {
 	case timeoutCode:
@@ -39,13 +39,13 @@ func grpcCode(code string) int {
 	}
 }
 
-// writeGRPC answers a call without a message: its status stands among the headers.
+// writeGRPC answers a call without a message: its status is among the headers.
 func (r *rejection) writeGRPC(w http.ResponseWriter, contentType string) {
 	header := w.Header()
 	header.Set("Content-Type", contentType)
 	header.Set("Grpc-Status", strconv.Itoa(grpcCode(r.code)))
 	header.Set("Grpc-Message", grpcMessage(r.code+": "+r.detail))
-	// When a client with a retry policy tries again. Source: gRFC A6.
+	// The time after which a client with a retry policy tries again. Source: gRFC A6.
 	switch {
 	case r.wait > 0:
 		header.Set("Grpc-Retry-Pushback-Ms", strconv.FormatInt(r.wait.Milliseconds(), 10))
@@ -55,7 +55,8 @@ func (r *rejection) writeGRPC(w http.ResponseWriter, contentType string) {
 	w.WriteHeader(http.StatusOK)
 }
 
-// grpcMessage is a text as grpc-message holds it. Source: the protocol of gRPC over HTTP/2, "Status-Message".
+// grpcMessage returns a text as grpc-message carries it. Source: the protocol of gRPC over HTTP/2,
+// "Status-Message".
 func grpcMessage(text string) string {
 	var out strings.Builder
 	for i := range len(text) {
@@ -68,8 +69,8 @@ func grpcMessage(text string) string {
 	return out.String()
 }
 
-// judgedStatus is the status that a policy goes by: of a call of gRPC whose status stands among the headers, the one of
-// HTTP that says the same. Source: google.rpc.Code.
+// judgedStatus returns the status that decides a policy. For a gRPC call whose status is among the headers,
+// it is the corresponding HTTP status. Source: google.rpc.Code.
 func judgedStatus(status int, header http.Header) int {
 	said := header.Get("Grpc-Status")
 	if said == "" || !isGRPC(header) {
@@ -103,16 +104,16 @@ func judgedStatus(status int, header http.Header) int {
 	}
 }
 
-// messages of a body of gRPC: one byte of flags, four of length, the message.
+// messages of a gRPC body: one byte of flags, four of length, the message.
 type messages struct {
 	prefix []byte
-	left   uint32 // what is missing of the message that was begun
+	left   uint32 // the missing bytes of the message that has begun
 	begun  int
 }
 
-// streamsAfter takes the next piece in: whether a second message has begun, so that the call is a stream.
+// streamsAfter reads the next piece, and returns true once a second message has begun: the call is a stream.
 func (m *messages) streamsAfter(data []byte) bool {
-	// The flag of gRPC-Web that says that the trailers follow, which are no message.
+	// The flag of gRPC-Web for trailers, which do not count as a message.
 	const trailers = 0x80
 	for len(data) > 0 {
 		if m.left > 0 {

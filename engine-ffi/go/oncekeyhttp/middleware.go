@@ -34,24 +34,24 @@
 //   - Every response is stored, 5xx too, because the handler may have acted before it failed. Only 401,
 //     425, 429 and [Attempt.NotExecuted] free the key, or what Options.Stored says.
 //   - [FromContext] gives the [Attempt] that a request is part of.
-//   - A request that a handler makes under another key is an operation of its own. Two middlewares around
-//     one request are one: the outer one holds its key.
+//   - A request that a handler makes under another key is an operation of its own. When two middlewares
+//     are around one request, the outer one holds its key, and the inner one lets the request pass.
 //   - The middleware calls the handler itself, so a claimed request always starts it. A load shedder inside
-//     of the middleware that refuses before the handler calls [Attempt.NotExecuted]; nothing else tells its
-//     refusal from an answer.
+//     of the middleware that refuses before the handler must call [Attempt.NotExecuted]: otherwise its refusal
+//     counts as an answer of the handler.
 //   - A client that disconnects does not end the context of the request: the response is stored for the
 //     retry.
 //   - Headers that handlers outside of the middleware set are not stored; each of them sets its own on a
 //     replay, too.
-//   - A panic goes on to the server, and leaves the outcome unknown.
+//   - A panic continues to the server, and leaves the outcome unknown.
 //   - Informational responses (1xx) are passed on at once; they are not stored.
-//   - The response is held back until the handler returns, and flushing does nothing. A response whose
-//     length is over the limit, a stream (text/event-stream, multipart/x-mixed-replace, gRPC, a hijacked
-//     connection), and one after [Attempt.NotStored] are sent as they come; their operation is completed
-//     without a response.
+//   - The response is held back until the handler returns, and flushing does nothing. Three kinds of
+//     responses are sent as they come, and their operation is completed without a response: one whose length
+//     is over the limit, a stream (text/event-stream, multipart/x-mixed-replace, gRPC from its second message
+//     on, a hijacked connection), and one after [Attempt.NotStored].
 //   - [http.ResponseController] reaches the connection: its deadlines and full duplex are those of the server.
 //
-// When a response cannot be stored because the store failed, the client gets it all the same, and the
+// When a response cannot be stored because the store failed, the client still gets the response, and the
 // failure is logged and counted.
 package oncekeyhttp
 
@@ -69,46 +69,47 @@ import (
 	oncekey "github.com/oncekey/oncekey/engine-ffi/go"
 )
 
-// Recovery says what becomes of a request whose key an earlier attempt left behind without saying how it
-// ended.
+// Recovery is the treatment of a request whose key belongs to an attempt that ended with an unknown outcome.
 type Recovery int
 
 const (
 	// Hold refuses it with 409 idempotency_outcome_unknown, until an operator resolves the orphan or it
 	// expires. The handler runs at most once.
 	Hold Recovery = iota
-	// Retry takes the operation over and runs the handler again, which learns from its [Attempt] that it is
-	// not the first: at least once, for handlers that can find out what an earlier attempt did.
+	// Retry takes over the operation and runs the handler again. The handler learns from its [Attempt] that it
+	// is not the first. The handler runs at least once: use this for handlers that can find out what an earlier
+	// attempt did.
 	Retry
 )
 
 // Options of a middleware. Zero values mean the defaults.
 type Options struct {
-	// Contract is what clients see. Default the header X-Idempotency-Key or Idempotency-Key, its value verbatim,
-	// and every conflict 409.
+	// Contract is the contract that clients see. Default: the header X-Idempotency-Key or Idempotency-Key, its
+	// value verbatim, and 409 for every conflict.
 	Contract Contract
-	// Required: refuse a request without a key, safe methods excepted.
+	// Required refuses a request without a key when its method takes part.
 	Required bool
-	// Recovery of operations whose outcome is unknown. Default Hold.
+	// Recovery is the treatment of operations whose outcome is unknown. Default Hold.
 	Recovery Recovery
 	// Wait is how long a duplicate waits for the response of the first request before it is refused with
-	// idempotency_key_locked. Default 0: it is refused at once. Waiters hold a connection each, and one of the
+	// idempotency_key_locked. Default 0: it is refused at once. Each waiter holds a connection and one of the
 	// engine's MaxWaiters.
 	Wait time.Duration
-	// TTL is how long a response is replayed before its key is new again, counted from its completion; at least a
-	// millisecond. Default the engine's TTL, which is also that of orphans. See [Attempt.SetTTL].
+	// TTL is how long a response is replayed before its key is new again, counted from its completion; at least
+	// a millisecond. Default the engine's TTL, which also applies to orphans. See [Attempt.SetTTL].
 	TTL time.Duration
 	// Stored says which responses are stored. Default EveryResponse.
 	Stored Stored
-	// DropHeaders are response headers that are sent once and not stored, so that a replay lacks them: Set-Cookie,
-	// say, or the id of a trace. Default none, besides Date and those of one connection.
+	// DropHeaders are response headers that are sent once and not stored, so that a replay lacks them:
+	// Set-Cookie, for example, or the id of a trace. Default none. Date and the headers of one connection are
+	// never stored.
 	DropHeaders []string
-	// FingerprintHeaders make a request another one, besides method, target, authority and body; at most 60.
-	// nil: Authorization, Content-Encoding, Content-Type, If-Match, If-None-Match, If-Unmodified-Since,
-	// X-API-Key and X-HTTP-Method-Override.
+	// FingerprintHeaders are the headers that tell requests apart, besides method, target, authority and body;
+	// at most 60. nil: Authorization, Content-Encoding, Content-Type, If-Match, If-None-Match,
+	// If-Unmodified-Since, X-API-Key and X-HTTP-Method-Override.
 	FingerprintHeaders []string
-	// Scope says who a key belongs to, at most 255 bytes. Authenticate outside of the middleware, and take
-	// the scope from what that found, not from what the client claims. Default: one scope for all.
+	// Scope returns the party that a key belongs to, at most 255 bytes. Authenticate outside of the middleware,
+	// and take the scope from the result, not from a claim of the client. Default: one scope for all.
 	Scope func(*http.Request) string
 	// MaxRequestBody is the longest body of a request with a key, in bytes. Default 2 MiB.
 	MaxRequestBody int64
@@ -116,19 +117,19 @@ type Options struct {
 	// until their handlers return. Default 256 MiB.
 	MaxBuffered int64
 	// BodyIdle is how long a request with a key may send nothing of its body. Default 30 s. It needs a
-	// ResponseWriter that [http.ResponseController] can set read deadlines of, as the server's. The
-	// ReadTimeout of the server holds all the same.
+	// ResponseWriter whose read deadline [http.ResponseController] can set, such as the server's. The
+	// ReadTimeout of the server applies as well.
 	BodyIdle time.Duration
-	// MaxResponse is the longest response that is stored, in bytes with status and headers. Default 1 MiB.
-	// The engine's MaxResponse is a limit of its own: raise both.
+	// MaxResponse is the longest response that is stored, in bytes with status and headers. Default 1 MiB. The
+	// engine's MaxResponse is a separate limit: raise both.
 	MaxResponse int
-	// Logger is told what no client can be. Default slog.Default().
+	// Logger gets the failures that no client sees. Default slog.Default().
 	Logger *slog.Logger
 }
 
-// Stats is what a middleware did that the engine cannot count.
+// Stats are the counts that only the middleware can make.
 type Stats struct {
-	// Running handlers, with the storing of their responses.
+	// Running handlers, including the storing of their responses.
 	Running int64
 	// Requests refused because of their key, and because of their body: too long, broken off, stalled.
 	KeyRefused, BodyRefused int64
@@ -140,9 +141,9 @@ type Stats struct {
 	StoreUnavailable int64
 	// Responses that were sent although the store failed to record them.
 	CompleteFailed int64
-	// Operations completed without a response to replay; keys freed, because nothing had happened.
+	// Operations completed without a response to replay, and keys freed because nothing had happened.
 	NotStored, NotExecuted int64
-	// Executions that ended without saying how.
+	// Executions that ended with an unknown outcome.
 	Abandoned int64
 	// Stored responses that could not be decoded.
 	Undecodable int64
@@ -157,8 +158,8 @@ type counters struct {
 	bodyOverloaded                                                     atomic.Int64
 }
 
-// Middleware gives handlers idempotency keys. Several, say of routes with other options, may share one
-// engine.
+// Middleware gives handlers idempotency keys. Several, for example for routes with other options, may share
+// one engine.
 type Middleware struct {
 	engine   *oncekey.Engine
 	options  Options
@@ -168,8 +169,8 @@ type Middleware struct {
 	counters counters
 }
 
-// New makes a middleware on an engine. It panics with more than 60 FingerprintHeaders, with a status in the contract
-// that no refusal can have, with a limit or a time below zero, and with a TTL below a millisecond.
+// New makes a middleware on an engine. It panics with more than 60 FingerprintHeaders, with a status in the
+// contract that no refusal can have, with a negative limit or time, and with a TTL below a millisecond.
 func New(engine *oncekey.Engine, options Options) *Middleware {
 	options.check()
 	options.Contract = options.Contract.filled()
@@ -207,7 +208,8 @@ func New(engine *oncekey.Engine, options Options) *Middleware {
 	}
 }
 
-// check panics with the name, the value and the bound of the first option that no request could be served with.
+// check panics at the first option with which no request could be served. The message has its name, value and
+// bound.
 func (o *Options) check() {
 	for _, limit := range []struct {
 		name  string
@@ -229,7 +231,7 @@ func (o *Options) check() {
 	}
 }
 
-// Stats returns a snapshot.
+// Stats returns a snapshot. Counts start at zero with the middleware.
 func (m *Middleware) Stats() Stats {
 	c := &m.counters
 	return Stats{
@@ -251,7 +253,7 @@ func (m *Middleware) Stats() Stats {
 // Wrap returns a handler that runs next once for each idempotency key. It panics when next is nil.
 func (m *Middleware) Wrap(next http.Handler) http.Handler {
 	if next == nil {
-		// Found now, and not by the first claim, whose key would be lost to it.
+		// Fail now, and not at the first claim, whose key would be lost.
 		panic("oncekeyhttp: there is no handler to wrap")
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -268,7 +270,7 @@ func (m *Middleware) Wrap(next http.Handler) http.Handler {
 	})
 }
 
-// key of the operation that a request asks for; nil when the request passes through.
+// key returns the key of a request that takes part; nil lets the request pass.
 func (m *Middleware) key(r *http.Request) (*oncekey.Key, *rejection) {
 	contract := &m.options.Contract
 	if !contract.takesPart(r.Method) {
@@ -293,12 +295,12 @@ func (m *Middleware) key(r *http.Request) (*oncekey.Key, *rejection) {
 	if m.options.Scope != nil {
 		key.Scope = m.options.Scope(r)
 	}
-	// Before the body is read, as a malformed key is.
+	// A scope that is too long is refused before the body is read, as a malformed key is.
 	if len(key.Scope) > 255 {
 		return nil, invalidScope(len(key.Scope))
 	}
-	// A middleware outside of this one holds the key already: here it would be found locked. Another key is
-	// that of a request which a handler makes.
+	// The same key is held by a middleware outside of this one, so a begin here would find it locked. A
+	// different key belongs to a request that a handler makes.
 	if outer != nil && outer.Key == key {
 		return nil, nil
 	}
@@ -340,11 +342,11 @@ func (m *Middleware) refuse(w http.ResponseWriter, r *http.Request, refused *rej
 	refused.write(w, r, &m.options.Contract)
 }
 
-// takeOverTries is how often a request tries to take an orphan over while others resolve it first. Each
-// time another caller made progress, so that the next begin is answered otherwise.
+// takeOverTries is how often a request tries to take over an orphan that other requests resolve first. After
+// a failed try another caller has made progress, so the next begin usually has another outcome.
 const takeOverTries = 3
 
-// rule says what is to be done: execute a claim, replay a response, or refuse.
+// rule decides about a request: execute a claim, replay a response, or refuse.
 func (m *Middleware) rule(ctx context.Context, key oncekey.Key, fingerprint oncekey.Fingerprint) (oncekey.Begin, *rejection) {
 	for range takeOverTries {
 		found, err := m.engine.BeginWaiting(ctx, key, fingerprint, m.options.Wait)
@@ -395,8 +397,8 @@ func (m *Middleware) replay(w http.ResponseWriter, r *http.Request, recorded *on
 	}
 	response, err := DecodeResponse(recorded.Response)
 	if err != nil {
-		// The engine vouches for its bytes: another caller wrote them. The operation was completed all the
-		// same, and must not run again.
+		// The engine guarantees that it returns the bytes that were stored, so another program wrote them. The
+		// operation is completed and must not run again.
 		m.counters.undecodable.Add(1)
 		m.options.Logger.Error("oncekey: a stored response cannot be decoded", "error", err)
 		m.refuse(w, r, responseNotStored())

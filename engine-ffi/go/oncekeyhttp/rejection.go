@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// rejection is why a request is answered by the middleware and not by the handler.
+// rejection is the reason why the middleware answers a request instead of the handler.
 type rejection struct {
 	code       string
 	detail     string
 	extra      string // more members of a problem document, as JSON
 	retryAfter bool
-	wait       time.Duration // until a call of gRPC is to be sent again; 0: a second, if at all
+	wait       time.Duration // until a gRPC call is sent again; 0: a second, if retryAfter is set
 	unread     bool          // the request is not read to its end
 }
 
@@ -33,7 +33,7 @@ const (
 	overloadedCode     = "idempotency_overloaded"
 )
 
-// of is the status of a refusal with this code.
+// of returns the status of a refusal with this code.
 func (s *Statuses) of(code string) int {
 	switch code {
 	case invalidCode:
@@ -65,7 +65,7 @@ func invalidKey(reason string) *rejection {
 	return &rejection{code: invalidCode, detail: "The idempotency key is refused: " + reason + "."}
 }
 
-// invalidInput is refused by the engine, in its own words.
+// invalidInput is a refusal by the engine, with the engine's message.
 func invalidInput(reason string) *rejection {
 	return &rejection{code: invalidCode, detail: "The request is refused: " + reason + "."}
 }
@@ -157,13 +157,13 @@ func storeUnavailable() *rejection {
 func (r *rejection) problemDocument(status int, contract *Contract) string {
 	title := http.StatusText(status)
 	if status == http.StatusRequestEntityTooLarge {
-		title = "Payload Too Large" // as the Rust layer calls it
+		title = "Payload Too Large" // the title in the Rust layer
 	}
 	return `{"type":` + quoted(contract.Documentation) + `,"title":` + quoted(title) + `,"status":` + strconv.Itoa(status) +
 		`,"code":"` + r.code + `","detail":` + quoted(r.detail) + r.extra + `}`
 }
 
-// stripeError has a type. Source: https://docs.stripe.com/api/errors.
+// stripeError returns Stripe's error object. Source: https://docs.stripe.com/api/errors.
 func (r *rejection) stripeError(contract *Contract) string {
 	kind, code := "invalid_request_error", r.code
 	switch code {
@@ -194,7 +194,7 @@ func (r *rejection) write(w http.ResponseWriter, request *http.Request, contract
 	if contract.Refusals == StripeErrors {
 		body = r.stripeError(contract)
 		header.Set("Content-Type", "application/json")
-		// Stripe's clients retry every 409 and 5xx that does not say otherwise.
+		// Stripe's clients retry every 409 and 5xx that does not forbid it.
 		header.Set("Stripe-Should-Retry", strconv.FormatBool(r.retryAfter))
 	} else {
 		body = r.problemDocument(status, contract)
@@ -208,8 +208,8 @@ func (r *rejection) write(w http.ResponseWriter, request *http.Request, contract
 	w.Write([]byte(body))
 }
 
-// quoted makes a JSON string, RFC 8259, section 7: with no more escapes than it asks for, which
-// encoding/json has.
+// quoted returns a JSON string with only the escapes that RFC 8259, section 7, requires. encoding/json has
+// more.
 func quoted(text string) string {
 	var out strings.Builder
 	out.WriteByte('"')

@@ -12,8 +12,8 @@ import (
 // maxKey is the longest key, in bytes.
 const maxKey = 255
 
-// parseKey returns the key among the values of its header; "" when there is none. A header that is sent
-// twice is refused even when both values are the same: the one who sees only one of them would disagree
+// parseKey returns the key among the values of its headers; "" when there is none. A key that is sent twice
+// is refused even when both values are equal: a proxy or a log that sees only one of them could disagree
 // about the operation. The reason never shows the key, which may be a secret of its sender.
 func parseKey(values []string, form KeyForm) (string, *rejection) {
 	if len(values) == 0 {
@@ -46,9 +46,9 @@ func parseKey(values []string, form KeyForm) (string, *rejection) {
 
 const whiteSpace = " \t\n\f\r"
 
-// unquote is what a String denotes, given what follows its opening quote. Nothing may follow the closing one: a
-// server that ignores a parameter and one that does not would disagree about the operation. Source: RFC 8941,
-// section 4.2.5.
+// unquote returns the content of a String, from the bytes after its opening quote. Nothing may follow the
+// closing quote: a server that ignores a parameter and one that does not would disagree about the operation.
+// Source: RFC 8941, section 4.2.5.
 func unquote(rest string) (string, bool) {
 	var key strings.Builder
 	for i := 0; i < len(rest); i++ {
@@ -70,7 +70,7 @@ func unquote(rest string) (string, bool) {
 	return "", false
 }
 
-// fingerprinted is a header that counts: as requests hold it, and what a mismatch calls it.
+// fingerprinted is a header that counts: its canonical name in requests, and its label in a mismatch.
 type fingerprinted struct {
 	name  string
 	label string
@@ -93,7 +93,7 @@ func fingerprintedHeaders(names []string) []fingerprinted {
 	for i, name := range names {
 		lower[i] = strings.ToLower(name)
 	}
-	// The order of parts counts for the engine, but must not for the one who configures this.
+	// The engine compares parts in order, but the order of this configuration must not matter.
 	slices.Sort(lower)
 	lower = slices.Compact(lower)
 	// The authority is a part of every fingerprint.
@@ -110,8 +110,8 @@ func fingerprintedHeaders(names []string) []fingerprinted {
 }
 
 // fingerprint has the parts "method", "target" (path and query, byte for byte), "authority" (host and port,
-// normalized) when there is one, "header NAME" for each header that counts and is there, by name, its values
-// without the blanks around them, joined by a NUL byte, and "body".
+// normalized) if there is one, "header NAME" for each counted header of the request, sorted by name, its
+// values without the blanks around them, joined by a NUL byte, and "body".
 func fingerprint(r *http.Request, headers []fingerprinted, body []byte) oncekey.Fingerprint {
 	made := oncekey.Fingerprint{}.Part("method", r.Method).Part("target", target(r))
 	if authority := authority(r); authority != "" {
@@ -136,8 +136,8 @@ func fingerprint(r *http.Request, headers []fingerprinted, body []byte) oncekey.
 // blanks around a value do not count: RFC 9110, section 5.5.
 const blanks = " \t"
 
-// authority is where a request was sent to: that of an absolute target or :authority, else Host. The server
-// has put it into r.Host.
+// authority returns the authority of an absolute target or :authority, else Host. The server has put either
+// into r.Host.
 func authority(r *http.Request) string {
 	if host := normalized(r.Host); host != "" {
 		return host
@@ -145,14 +145,14 @@ func authority(r *http.Request) string {
 	return normalized(r.URL.Host)
 }
 
-// normalized is an authority with its host in lower case and without a default port. The scheme is often
-// not known, so that neither 80 nor 443 counts.
+// normalized returns an authority with its host in lower case and without a default port. The scheme is often
+// unknown, so both 80 and 443 count as default ports.
 func normalized(authority string) string {
 	authority = strings.Trim(authority, blanks)
 	at := strings.LastIndexByte(authority, '@') + 1
 	user, host := authority[:at], authority[at:]
 	if colon := strings.LastIndexByte(host, ':'); colon >= 0 {
-		// The colons within the brackets of an IPv6 address are followed by one of them.
+		// A colon inside the brackets of an IPv6 address has the closing bracket after it, so it is no port.
 		if port := host[colon+1:]; port == "" || port == "80" || port == "443" {
 			host = host[:colon]
 		}
@@ -170,8 +170,8 @@ func asciiLower(text string) string {
 	return string(lower)
 }
 
-// target is the path and query of a request as the client sent them, whatever handlers outside of this
-// one made of its URL.
+// target returns the path and query of a request as the client sent them, also when handlers outside of this
+// one changed its URL.
 func target(r *http.Request) string {
 	raw := r.RequestURI
 	if raw == "" {

@@ -11,9 +11,9 @@ import (
 	"strings"
 )
 
-// Response is a response as the store holds it: what an identical retry gets. The middleware encodes and
-// decodes by itself; this is for tools that look into a store, and for an operator who finds out how an orphan
-// ended and completes it with the response that its client shall get.
+// Response is a response as the store holds it, which an identical retry gets. The middleware encodes and
+// decodes by itself. This type is for tools that look into a store, and for an operator who finds out how an
+// orphan ended and completes it with the response for its client.
 //
 // The bytes are those of the Rust layer. Version 1, integers big-endian:
 //
@@ -36,7 +36,7 @@ type Field struct {
 
 const version = 1
 
-// without is the response as it is stored: without headers that are sent once.
+// without returns the response as it is stored, without the dropped headers.
 func (r *Response) without(dropped []string) *Response {
 	if len(dropped) == 0 {
 		return r
@@ -48,15 +48,15 @@ func (r *Response) without(dropped []string) *Response {
 	return &stored
 }
 
-// notStored headers speak about one connection, not about the response: RFC 9110, section 7.6.1, and those
-// of RFC 2616, section 13.5.1, that it does not list any more. date is the moment of one answer.
+// notStored are headers that describe one connection: RFC 9110, section 7.6.1, and the headers of RFC 2616,
+// section 13.5.1, that RFC 9110 does not list any more. date belongs to one answer.
 var notStored = []string{
 	"connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization",
 	"te", "transfer-encoding", "upgrade", "date",
 }
 
-// NewResponse makes a response without trailers. Headers that are not stored are left out; the others are
-// in the order of their names, since a map has none.
+// NewResponse makes a response without trailers. Headers that are not stored are left out. The others are
+// sorted by name, since a map has no order.
 func NewResponse(status int, header http.Header, body []byte) *Response {
 	return &Response{Status: status, Header: storedFields(status, header), Body: body}
 }
@@ -76,7 +76,7 @@ func storedFields(status int, header http.Header) []Field {
 	})
 }
 
-// fields lists a header by name.
+// fields lists a header, sorted by name.
 func fields(header http.Header) []Field {
 	var fields []Field
 	for name, values := range header {
@@ -88,13 +88,13 @@ func fields(header http.Header) []Field {
 	return fields
 }
 
-// bodiless: a response of this status has no body whose length could be told.
+// bodiless says whether a response of this status has no body, and so no length.
 func bodiless(status int) bool {
 	return status == http.StatusNoContent || status == http.StatusNotModified
 }
 
-// Encode returns the bytes to complete an operation with; an error when something is longer than the
-// format can tell.
+// Encode returns the bytes to complete an operation with. It fails when a part is longer than the format can
+// express.
 func (r *Response) Encode() ([]byte, error) {
 	bytes := binary.BigEndian.AppendUint16([]byte{version}, uint16(r.Status))
 	bytes, err := appendFields(bytes, r.Header)
@@ -122,10 +122,10 @@ func appendFields(bytes []byte, fields []Field) ([]byte, error) {
 	return bytes, nil
 }
 
-// ErrNotAResponse is what DecodeResponse says of bytes that are not a stored response.
+// ErrNotAResponse is the error of DecodeResponse for bytes that are not a stored response.
 var ErrNotAResponse = errors.New("oncekeyhttp: not a stored response")
 
-// DecodeResponse decodes what the middleware or the Rust layer wrote. The body is not copied.
+// DecodeResponse decodes the bytes that the middleware or the Rust layer wrote. The body is not copied.
 func DecodeResponse(bytes []byte) (*Response, error) {
 	d := decoder{rest: bytes}
 	if found := d.number(1); !d.failed && found != version {
@@ -151,7 +151,7 @@ func DecodeResponse(bytes []byte) (*Response, error) {
 	return response, nil
 }
 
-// decoder takes bytes off the front of what is left; it fails for good.
+// decoder takes bytes off the front of rest. After a failure every call fails.
 type decoder struct {
 	rest   []byte
 	failed bool
@@ -177,7 +177,7 @@ func (d *decoder) number(width uint64) uint64 {
 
 func (d *decoder) fields() []Field {
 	var fields []Field
-	// The count is not trusted with memory: the list grows with what is really there.
+	// The count is not trusted with memory: the list grows with the fields that really follow.
 	for count := d.number(4); count > 0 && !d.failed; count-- {
 		name := string(d.take(d.number(2)))
 		value := string(d.take(d.number(4)))
@@ -189,7 +189,7 @@ func (d *decoder) fields() []Field {
 	return fields
 }
 
-// isToken: RFC 9110, section 5.6.2.
+// isToken says whether a name is a token. Source: RFC 9110, section 5.6.2.
 func isToken(name string) bool {
 	for i := range len(name) {
 		c := name[i]
@@ -201,7 +201,7 @@ func isToken(name string) bool {
 	return name != ""
 }
 
-// isValue: RFC 9110, section 5.5, whatever the bytes above 127 mean.
+// isValue says whether a value is valid. Bytes above 127 are allowed. Source: RFC 9110, section 5.5.
 func isValue(value string) bool {
 	for i := range len(value) {
 		if c := value[i]; c < ' ' && c != '\t' || c == 0x7f {
@@ -211,8 +211,8 @@ func isValue(value string) bool {
 	return true
 }
 
-// put sets fields in the header of a client: they replace what handlers outside of the middleware set, but
-// for those that are lists by nature.
+// put sets fields in the header of a client. They replace fields that handlers outside of the middleware set,
+// except Vary and Set-Cookie, to which they are added.
 func put(header http.Header, fields []Field) {
 	replaced := map[string]bool{"vary": true, "set-cookie": true}
 	for _, field := range fields {
@@ -230,7 +230,7 @@ func (r *Response) send(w http.ResponseWriter) {
 	put(header, r.Header)
 	switch {
 	case len(r.Trailer) > 0:
-		// With an exact length a server sends no trailers.
+		// A server that sends an exact length sends no trailers.
 		header.Del("Content-Length")
 		header.Del("Trailer")
 		for _, field := range r.Trailer {

@@ -2,18 +2,19 @@ package oncekeyhttp
 
 import "net/http"
 
-// Stored says which responses are stored. One that is not frees the key: the next request with it runs the
-// handler, whatever the first run did. So all but the first may run an operation more than once, and say so in
-// their names. A handler that knows better calls [Attempt.NotExecuted], whatever stands here.
+// Stored says which responses are stored. A response that is not stored frees the key: the next request with
+// it runs the handler, even if the first run took effect. So every policy but the first may run an operation
+// more than once, and its name says so. A handler can free the key with [Attempt.NotExecuted] under every
+// policy.
 type Stored struct {
 	frees func(status int, header http.Header) bool
 }
 
 var (
-	// EveryResponse but 401, 425 and 429, which are given before anything is done. 5xx and 408 are stored: the
-	// handler may have acted before it failed. The default.
+	// EveryResponse but 401, 425 and 429, which a server sends before it does anything. 5xx and 408 are stored:
+	// the handler may have acted before it failed. The default.
 	EveryResponse = Stored{func(status int, _ http.Header) bool { return comesBeforeExecution(status) }}
-	// AtLeastOnceAfterServerErrors: 408 and 5xx free the key too. For handlers that undo what they did when they
+	// AtLeastOnceAfterServerErrors: 408 and 5xx free the key too. For handlers that undo their effects when they
 	// fail.
 	AtLeastOnceAfterServerErrors = Stored{func(status int, _ http.Header) bool {
 		return comesBeforeExecution(status) || status == http.StatusRequestTimeout || status >= 500
@@ -22,7 +23,7 @@ var (
 	AtLeastOnceUnlessSuccessful = Stored{func(status int, _ http.Header) bool { return status >= 400 }}
 )
 
-// AtLeastOnceUnless stores those responses of which the function says so.
+// AtLeastOnceUnless stores a response when the function returns true for it.
 func AtLeastOnceUnless(stored func(status int, header http.Header) bool) Stored {
 	return Stored{func(status int, header http.Header) bool { return !stored(status, header) }}
 }
@@ -31,7 +32,7 @@ func comesBeforeExecution(status int) bool {
 	return status == http.StatusUnauthorized || status == http.StatusTooEarly || status == http.StatusTooManyRequests
 }
 
-// freesKey: a response of a connection that becomes another one is not for this to judge.
+// freesKey says whether a response frees the key. A switch of protocols never does.
 func (s Stored) freesKey(status int, header http.Header) bool {
 	return status != http.StatusSwitchingProtocols && s.frees(status, header)
 }

@@ -1,15 +1,15 @@
-//! What closing an engine tells.
+//! The report of a close.
 
 use crate::abi::plain::plain;
 
 plain!(CloseReport);
 
-/// What oncekey_engine_close left behind.
+/// The state in which oncekey_engine_close left the store.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct CloseReport {
-    /// Claims that were still held: orphans at the next open.
+    /// Claims that were still held. They are orphans at the next open.
     pub in_flight: u64,
-    /// The last journal sequence that is in the store file.
+    /// The last journal sequence number that the store file contains.
     pub folded_through: u64,
 }

@@ -1,4 +1,4 @@
-//! The layout of everything that crosses the boundary, and the constants: data alone.
+//! The layout of everything that crosses the boundary, and the constants. Data alone, no behaviour.
 
 pub(crate) mod answer;
 pub(crate) mod close_report;

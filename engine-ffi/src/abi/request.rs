@@ -1,4 +1,4 @@
-//! What fingerprints are made of.
+//! The inputs of fingerprints.
 
 use crate::abi::plain::plain;
 use crate::abi::types::Slice;
@@ -9,7 +9,7 @@ plain!(Part, Header, Request);
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Part {
-    /// What a mismatch will name, such as "method" or "header content-type".
+    /// The name that a mismatch reports, such as "method" or "header content-type".
     pub label: Slice,
     /// The bytes that count.
     pub value: Slice,
@@ -25,25 +25,25 @@ pub struct Header {
     pub value: Slice,
 }
 
-/// An HTTP request, as oncekey_fingerprint_from_request takes it.
+/// An HTTP request, for oncekey_fingerprint_from_request.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
-    /// Such as "POST".
+    /// The method, such as "POST".
     pub method: Slice,
-    /// The target, byte for byte as it was sent: "/orders?b=1", or an absolute URL, whose authority
-    /// then goes before the header Host.
+    /// The target, byte for byte as it was sent: "/orders?b=1", or an absolute URL, whose authority then
+    /// takes precedence over the header Host.
     pub target: Slice,
     /// The body.
     pub body: Slice,
     /// All headers, in the order in which they were sent, repeated names repeated.
     pub headers: *const Header,
-    /// How many.
+    /// The number of headers.
     pub header_count: usize,
     /// The names of the headers that count, in any case and order; at most 60. NULL:
     /// Authorization, Content-Encoding, Content-Type, If-Match, If-None-Match,
     /// If-Unmodified-Since, X-API-Key and X-HTTP-Method-Override. The authority always counts.
     pub fingerprinted: *const Slice,
-    /// How many. 0 with a pointer that is not NULL: none.
+    /// The number of names. 0 with a pointer that is not NULL: no header counts.
     pub fingerprinted_count: usize,
 }

@@ -1,24 +1,24 @@
-//! What the engine tells of itself.
+//! The statistics of an engine, as C sees them.
 
 use crate::abi::plain::plain;
 use crate::abi::time::in_ms;
 
 plain!(Stats);
 
-/// Counters and gauges of an engine. Set `size` before the call. Counters count since the engine was
+/// Counters and gauges of an engine. Set `size` before the call. Counters start at 0 when the engine is
 /// opened or reopened.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Stats {
     /// sizeof(oncekey_stats) of the caller.
     pub size: u32,
-    /// 1 while new claims are refused for want of space or descriptors, or since a file cannot be made.
+    /// 1 while new claims are refused because space, descriptors or a new file cannot be had; else 0.
     pub full: u32,
     /// Claims whose owner lives.
     pub in_flight: u64,
-    /// How long the oldest of them has been held, in milliseconds.
+    /// How long the oldest claim in flight has been held, in milliseconds.
     pub oldest_claim_ms: u64,
-    /// Orphans that nobody resolved yet, about.
+    /// Unresolved orphans. The number is approximate.
     pub orphans: u64,
     /// Begins that wait for the disk.
     pub queued: u64,
@@ -28,7 +28,7 @@ pub struct Stats {
     pub recent_bytes: u64,
     /// Completed records in the record files.
     pub folded_records: u64,
-    /// Runs that index them.
+    /// Runs that index the record files.
     pub runs: u64,
     /// Bytes of the store file, of the record files and of the journal.
     pub store_bytes: u64,
@@ -46,38 +46,38 @@ pub struct Stats {
     pub completed: u64,
     /// Claims aborted.
     pub aborted: u64,
-    /// Claims freed without an end.
+    /// Claims whose owner ended without completing or aborting them.
     pub abandoned: u64,
     /// Orphans taken over.
     pub taken_over: u64,
     /// Orphans released.
     pub released: u64,
-    /// Late calls refused by their token.
+    /// Late calls that were refused because of their token.
     pub fenced: u64,
     /// Calls that failed or were refused.
     pub errors: u64,
     /// Groups made durable, each with one sync.
     pub groups: u64,
-    /// Changes in them.
+    /// Changes in these groups.
     pub entries: u64,
     /// Folds committed.
     pub folds: u64,
     /// Rows removed by the sweeper.
     pub swept: u64,
-    /// Failures that latched the engine.
+    /// Failures after which the engine refused writes.
     pub failures: u64,
     /// Bytes of claims in flight and of orphans, checkpoints included.
     pub open_bytes: u64,
     /// Backups that are being written.
     pub backups: u64,
-    /// What they will have copied in the end, in bytes.
+    /// The bytes that these backups will have copied at their end.
     pub backup_bytes: u64,
-    /// What they have copied so far, in bytes.
+    /// The bytes that they have copied so far.
     pub backup_bytes_copied: u64,
 }
 
-/// Fills `Stats` in from the engine's, and lists what it takes. Fields that are called the same on both
-/// sides are named once: none can be taken for another.
+/// Fills `Stats` from the engine's statistics, and lists the names that it uses. A field with the same name
+/// on both sides is written once, so that no two fields can be exchanged by mistake.
 macro_rules! mirrored {
     ($stats:ident: { $($theirs:ident => $own:ident: $value:expr,)* } $($same:ident),* $(,)?) => {
         impl Stats {
@@ -106,7 +106,7 @@ mirrored! {
 mod tests {
     use super::*;
 
-    /// The engine's struct is not exhaustive, so that the compiler does not tell of a new field.
+    /// The engine's struct is non-exhaustive, so the compiler does not report a new field.
     #[test]
     fn everything_that_the_engine_tells_is_here() {
         let theirs = oncekey::Stats::default().fields();

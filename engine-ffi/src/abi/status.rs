@@ -1,4 +1,4 @@
-//! What calls return, and the versions of the library.
+//! The statuses of calls, and the versions of the library.
 
 use std::ffi::CStr;
 
@@ -15,16 +15,16 @@ pub const ONCEKEY_VERSION_PATCH: u32 = 0;
 
 /// Done.
 pub const ONCEKEY_OK: i32 = 0;
-/// A key, scope, response, checkpoint, option or pointer is outside its limits. Nothing happened.
+/// A key, scope, response, checkpoint, option or pointer is invalid or outside its limits. Nothing happened.
 pub const ONCEKEY_INVALID_INPUT: i32 = 1;
 /// The token is not the newest for its key: another caller took over, or the record expired or was freed.
 pub const ONCEKEY_FENCED: i32 = 2;
-/// The key was already completed, with other bytes or by another token.
+/// The key was already completed, with other bytes or under another token.
 pub const ONCEKEY_ALREADY_COMPLETED: i32 = 3;
-/// A write or sync failed while the operation was under way: it may or may not have happened.
-/// oncekey_engine_reopen settles it.
+/// A write or sync failed while the operation was in progress: it may or may not have happened.
+/// oncekey_engine_reopen decides it.
 pub const ONCEKEY_OUTCOME_UNKNOWN: i32 = 4;
-/// The engine refuses writes after an earlier failure. oncekey_engine_reopen recovers in place.
+/// The engine refuses writes after an earlier failure. oncekey_engine_reopen recovers it in place.
 pub const ONCEKEY_UNAVAILABLE: i32 = 5;
 /// A bound was reached. Nothing happened; try again later.
 pub const ONCEKEY_OVERLOADED: i32 = 6;
@@ -32,13 +32,13 @@ pub const ONCEKEY_OVERLOADED: i32 = 6;
 pub const ONCEKEY_STORE_FULL: i32 = 7;
 /// The engine was closed.
 pub const ONCEKEY_CLOSED: i32 = 8;
-/// There is no store, and none was to be created.
+/// There is no store, and the options forbid to create one.
 pub const ONCEKEY_STORE_MISSING: i32 = 9;
 /// Another process, or another engine of this process, holds the store.
 pub const ONCEKEY_STORE_IN_USE: i32 = 10;
 /// The store file has no bytes. It was left untouched.
 pub const ONCEKEY_STORE_EMPTY: i32 = 11;
-/// The store file is shorter than what was once durable. It was left untouched.
+/// The store file is shorter than its durable part once was. It was left untouched.
 pub const ONCEKEY_STORE_TRUNCATED: i32 = 12;
 /// The directory or file is not a oncekey store. It was left untouched.
 pub const ONCEKEY_STORE_FOREIGN: i32 = 13;
@@ -50,15 +50,16 @@ pub const ONCEKEY_STORE_UNREADABLE: i32 = 15;
 pub const ONCEKEY_NETWORK_FILESYSTEM: i32 = 16;
 /// Stored bytes fail their checksum, or something that must exist is missing.
 pub const ONCEKEY_CORRUPTED: i32 = 17;
-/// The wall clock stands further ahead of the store's last time than the limit.
+/// The wall clock is further ahead of the store's last time than the limit allows.
 pub const ONCEKEY_CLOCK_JUMP: i32 = 18;
 /// The operating system reported an error that no other status describes.
 pub const ONCEKEY_IO: i32 = 19;
-/// The settings of a shared server cannot keep what the engine promises. Nothing was written.
+/// The settings of a shared server cannot keep the promises of the engine. Nothing was written.
 pub const ONCEKEY_UNSAFE_STORE: i32 = 20;
-/// A shared server lacks changes that it had acknowledged. Nothing is granted until that is accepted.
+/// A shared server lacks changes that it had acknowledged. The engine grants nothing until the loss is
+/// accepted with ONCEKEY_ACCEPT_LOST_HISTORY.
 pub const ONCEKEY_HISTORY_LOST: i32 = 21;
-/// This kind of store has no such thing.
+/// This kind of store does not have the requested function.
 pub const ONCEKEY_UNSUPPORTED: i32 = 22;
 /// The handle was never given out, was freed, or is of another kind. Nothing happened.
 pub const ONCEKEY_INVALID_HANDLE: i32 = 100;
@@ -66,12 +67,12 @@ pub const ONCEKEY_INVALID_HANDLE: i32 = 100;
 pub const ONCEKEY_BUSY: i32 = 101;
 /// This process was forked from one that had opened an engine. Nothing was touched.
 pub const ONCEKEY_FORKED: i32 = 102;
-/// A bug in the library was contained. What the call was doing may or may not have happened.
+/// A bug in the library was contained. The work of the call may or may not have happened.
 pub const ONCEKEY_PANIC: i32 = 103;
-/// The begin was given up by oncekey_queue_cancel. Nothing happened: a claim that it won all the same is
+/// oncekey_queue_cancel cancelled the begin. Nothing happened: if the begin won a claim, the claim is
 /// aborted.
 pub const ONCEKEY_CANCELLED: i32 = 104;
-/// The engine knows a kind of error that this library does not.
+/// The engine reported a kind of error that this library does not know.
 pub const ONCEKEY_UNKNOWN_ERROR: i32 = 199;
 
 /// Every status with its name.
@@ -107,7 +108,7 @@ const NAMES: [(i32, &CStr); 29] = [
     (ONCEKEY_UNKNOWN_ERROR, c"UNKNOWN_ERROR"),
 ];
 
-/// The status of a kind of error. The kinds may become more; a test compares this with the engine.
+/// The status of a kind of error. The enum of kinds is non-exhaustive; a test compares this with the engine.
 pub(crate) fn of(kind: ErrorKind) -> i32 {
     match kind {
         ErrorKind::InvalidInput => ONCEKEY_INVALID_INPUT,
@@ -144,7 +145,7 @@ pub(crate) fn name(status: i32) -> &'static CStr {
 mod tests {
     use super::*;
 
-    /// The kinds of the engine may become more, so that the compiler does not tell of a new one.
+    /// The enum of kinds is non-exhaustive, so the compiler does not report a new kind.
     #[test]
     fn every_kind_of_error_has_a_status_of_its_own_and_its_name() {
         let statuses: Vec<_> =

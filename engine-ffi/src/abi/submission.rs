@@ -1,4 +1,4 @@
-//! What goes into a completion queue, and what comes out.
+//! The submissions and completions of a queue.
 
 use crate::abi::answer::Answer;
 use crate::abi::plain::plain;
@@ -22,61 +22,62 @@ pub const ONCEKEY_OP_ORPHAN_COMPLETE: u32 = 406;
 /// As oncekey_orphan_release: `orphan`.
 pub const ONCEKEY_OP_RELEASE: u32 = 407;
 
-/// ONCEKEY_OP_COMPLETE without a response to keep.
+/// ONCEKEY_OP_COMPLETE: keep no response.
 pub const ONCEKEY_NO_RESPONSE: u32 = 16_777_216;
-/// ONCEKEY_OP_BEGIN frees `fingerprint`, whatever comes of it.
+/// ONCEKEY_OP_BEGIN: free `fingerprint`, whatever the result.
 pub const ONCEKEY_FREE_FINGERPRINT: u32 = 33_554_432;
-/// ONCEKEY_OP_BEGIN makes its fingerprint of `parts`, and does not look at `fingerprint`.
+/// ONCEKEY_OP_BEGIN: make the fingerprint from `parts` and ignore `fingerprint`.
 pub const ONCEKEY_FINGERPRINT_PARTS: u32 = 67_108_864;
 
-/// An operation to submit. Fields that do not belong to `op` are not looked at.
+/// An operation to submit. Fields that do not belong to `op` are ignored.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Submission {
-    /// ONCEKEY_OP_BEGIN and the others.
+    /// ONCEKEY_OP_BEGIN or another operation.
     pub op: u32,
-    /// ONCEKEY_NO_RESPONSE, ONCEKEY_FREE_FINGERPRINT, ONCEKEY_FINGERPRINT_PARTS, ored.
+    /// ONCEKEY_NO_RESPONSE, ONCEKEY_FREE_FINGERPRINT, ONCEKEY_FINGERPRINT_PARTS, combined with `|`.
     pub flags: u32,
-    /// Comes back with the completion, and names a begin to oncekey_queue_cancel.
+    /// Returned in the completion. oncekey_queue_cancel finds a begin by it.
     pub user_data: u64,
     /// The key of a begin.
     pub key: Key,
     /// The fingerprint of a begin.
     pub fingerprint: Fingerprint,
-    /// How long a begin waits for an owner, unless oncekey_queue_cancel gives it up.
+    /// How long a begin waits for an owner, in milliseconds. oncekey_queue_cancel ends the wait early.
     pub max_wait_ms: u64,
-    /// The claim to end or to save a checkpoint of.
+    /// The claim to end, or to save a checkpoint of.
     pub claim: Claim,
     /// The orphan to resolve.
     pub orphan: Orphan,
     /// The response or checkpoint.
     pub data: Slice,
-    /// The TTL of a completion; 0: the store's.
+    /// The TTL of a completion, in milliseconds. 0: the TTL of the store.
     pub ttl_ms: u64,
-    /// With ONCEKEY_FINGERPRINT_PARTS: as oncekey_fingerprint_from_parts takes them. Hashed in the call
-    /// that submits them: large ones better by oncekey_fingerprint_from_parts, on any thread.
+    /// With ONCEKEY_FINGERPRINT_PARTS: the parts, as for oncekey_fingerprint_from_parts. The submitting call
+    /// hashes them; for large parts, call oncekey_fingerprint_from_parts on another thread instead.
     pub parts: *const Part,
-    /// How many.
+    /// The number of parts.
     pub part_count: usize,
 }
 
-/// What came of a submission. The caller frees `error`, and what is in `answer`.
+/// The result of a submission. The caller frees `error`, and the handles and data in `answer`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Completion {
-    /// That of the submission.
+    /// `user_data` of the submission.
     pub user_data: u64,
-    /// ONCEKEY_OK, or why it failed. Whether a claim or orphan is gone is as with the blocking call.
+    /// ONCEKEY_OK, or the reason of the failure. Whether the handle of a claim or orphan is gone follows the
+    /// same rule as for the blocking call.
     pub status: i32,
-    /// That of the submission.
+    /// `op` of the submission.
     pub op: u32,
-    /// What went wrong, for people; 0 when the status is OK.
+    /// The message of the failure; 0 when the status is OK.
     pub error: Error,
-    /// Whether a response is kept; for the two ways to complete.
+    /// 1 when the response is kept, for ONCEKEY_OP_COMPLETE and ONCEKEY_OP_ORPHAN_COMPLETE.
     pub kept: u32,
     /// Always 0.
     pub reserved: u32,
-    /// What was found, for ONCEKEY_OP_BEGIN and ONCEKEY_OP_TAKE_OVER.
+    /// The answer, for ONCEKEY_OP_BEGIN and ONCEKEY_OP_TAKE_OVER.
     pub answer: Answer,
 }
 

@@ -4,13 +4,14 @@ use crate::abi::plain::plain;
 
 plain!(Slice, Buffer, Key, Engine, Claim, Orphan, Fingerprint, Queue, Error);
 
-/// Bytes that belong to the caller. {NULL, 0} is the empty slice; nothing is kept after the call.
+/// Bytes that belong to the caller. {NULL, 0} is the empty slice. The library keeps no pointer after the
+/// call.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Slice {
     /// The first byte; may be NULL when `len` is 0.
     pub ptr: *const u8,
-    /// How many bytes.
+    /// The number of bytes.
     pub len: usize,
 }
 
@@ -20,9 +21,9 @@ pub struct Slice {
 pub struct Buffer {
     /// The first byte; NULL when `len` is 0.
     pub ptr: *const u8,
-    /// How many bytes.
+    /// The number of bytes.
     pub len: usize,
-    /// Who holds the bytes. Not for the caller.
+    /// The handle that holds the bytes. Not for the caller.
     pub owner: u64,
 }
 
@@ -30,7 +31,7 @@ impl Buffer {
     pub(crate) const EMPTY: Self = Self { ptr: std::ptr::null(), len: 0, owner: 0 };
 }
 
-/// The identity of an operation: who it belongs to, and its name.
+/// The identity of an operation: the party that it belongs to, and its name.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
@@ -40,11 +41,11 @@ pub struct Key {
     pub key: Slice,
 }
 
-/// A fencing token. Of two tokens of a key the later one is larger, compared with memcmp.
+/// A fencing token. Of two tokens of one key, the later one is larger when compared with memcmp.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// Incarnation of the store, epoch and sequence, each 8 bytes, big-endian.
+    /// The incarnation of the store, the epoch and the sequence, each 8 bytes, big-endian.
     pub bytes: [u8; 24],
 }
 
@@ -56,7 +57,7 @@ impl Token {
     }
 }
 
-/// An open store. A number: copy it freely. 0 is no engine.
+/// An open store. The handle is a number and may be copied. 0 is no engine.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Engine {
@@ -72,7 +73,7 @@ pub struct Claim {
     pub id: u64,
 }
 
-/// An operation whose owner is gone without saying how it ended. 0 is no orphan.
+/// An operation whose owner ended with an unknown outcome. 0 is no orphan.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Orphan {
@@ -80,7 +81,7 @@ pub struct Orphan {
     pub id: u64,
 }
 
-/// What makes two requests the same request. 0 is no fingerprint.
+/// The identity of a request: equal fingerprints mean the same request. 0 is no fingerprint.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fingerprint {
@@ -96,7 +97,7 @@ pub struct Queue {
     pub id: u64,
 }
 
-/// What went wrong, for people. 0 is no error.
+/// The message of a failure, for people. 0 is no error.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Error {

@@ -1,8 +1,8 @@
-//! From what C passes to what Rust may touch: the one module that dereferences pointers.
+//! Turns the pointers of C into Rust values: the one module that dereferences pointers.
 //!
-//! Exported functions are `unsafe` with the contract of the crate's documentation. Each makes one
-//! [`Caller`], the proof that the contract holds, and everything here that needs it asks for it:
-//! lifetimes of what is borrowed from C end with the call.
+//! Exported functions are `unsafe` with the contract of the crate's documentation. Each makes one [`Caller`],
+//! the proof that the contract holds. The functions here need a `Caller`, so that lifetimes of values
+//! borrowed from C end with the call.
 
 use std::mem::MaybeUninit;
 use std::path::Path;
@@ -11,32 +11,31 @@ use crate::abi::plain::Plain;
 use crate::abi::types::{Key, Slice};
 use crate::boundary::failure::Failure;
 
-/// The largest struct with a size of its own that is believed.
+/// The largest size that a struct with a size field may claim to have.
 const MAX_SIZED: usize = 4096;
 
-/// Stands for a call whose pointers obey the contract.
+/// Proves that the pointers of a call obey the contract.
 pub(crate) struct Caller(());
 
 impl Caller {
     /// # Safety
-    /// The pointers that are given to the methods are those of one exported call, whose caller
-    /// keeps the contract of this crate, and the `Caller` does not outlive that call.
+    /// The pointers that are given to the methods come from one exported call whose caller keeps the contract
+    /// of this crate, and the `Caller` does not outlive that call.
     pub(crate) unsafe fn new() -> Self {
         Self(())
     }
 
-    /// An output. Zeroed at once; whether it may be NULL is decided when it is used.
+    /// An output. It is zeroed at once. Whether it may be NULL is decided when it is used.
     pub(crate) fn out<T: Plain>(&self, pointer: *mut T) -> Out<'_, T> {
         if !pointer.is_null() {
-            // SAFETY: not NULL, so by contract valid for one T that nobody else uses now; zeros
-            // are a T.
+            // SAFETY: not NULL, so by contract valid for one T that no other thread uses now; zeros are a T.
             unsafe { pointer.write_bytes(0, 1) };
         }
         // SAFETY: NULL or, see above, valid and initialized for the length of the call.
         Out(unsafe { pointer.as_mut() })
     }
 
-    /// An array of outputs of which the first `len` are zeroed.
+    /// An array of outputs whose first `len` elements are zeroed.
     #[allow(clippy::mut_from_ref, reason = "the borrow is from C; the caller is the proof of it")]
     pub(crate) fn zeroed_array<T: Plain>(&self, first: *mut T, len: usize) -> Option<&mut [T]> {
         if len == 0 {
@@ -45,15 +44,15 @@ impl Caller {
         if first.is_null() || !fits::<T>(len) {
             return None;
         }
-        // SAFETY: not NULL, so by contract valid for `len` values that nobody else uses now; zeros
-        // are values.
+        // SAFETY: not NULL, so by contract valid for `len` values that no other thread uses now; zeros are
+        // values.
         unsafe {
             first.write_bytes(0, len);
             Some(std::slice::from_raw_parts_mut(first, len))
         }
     }
 
-    /// An array of outputs that is too large to be zeroed at every call: only what is written is set.
+    /// An array of outputs that is too large to zero at every call: only written elements are set.
     #[allow(clippy::mut_from_ref, reason = "the borrow is from C; the caller is the proof of it")]
     pub(crate) fn uninit_array<T: Plain>(
         &self,
@@ -66,8 +65,8 @@ impl Caller {
         if first.is_null() || !fits::<T>(len) {
             return None;
         }
-        // SAFETY: not NULL, so by contract valid for `len` values that nobody else uses now; they
-        // need not be initialized.
+        // SAFETY: not NULL, so by contract valid for `len` values that no other thread uses now; they need
+        // not be initialized.
         Some(unsafe { std::slice::from_raw_parts_mut(first.cast(), len) })
     }
 
@@ -142,8 +141,9 @@ impl Caller {
         Ok(Path::new(self.text(path, "the path")?))
     }
 
-    /// A struct that starts with its size in a `u32`. An older caller's is shorter: the rest is
-    /// zero. A newer caller's is longer: what is not known here must be zero.
+    /// A struct that starts with its size in a `u32`. The struct of an older caller is shorter: the missing
+    /// fields are zero. The struct of a newer caller is longer: the fields that this library does not know
+    /// must be zero.
     pub(crate) fn sized<T: Plain>(&self, pointer: *const T) -> Result<Option<T>, Failure> {
         if pointer.is_null() {
             return Ok(None);
@@ -156,7 +156,7 @@ impl Caller {
         if given[known..].iter().any(|byte| *byte != 0) {
             return Err(Failure::invalid("the struct sets what this library does not know"));
         }
-        // SAFETY: zeros are a T, and so is whatever is copied over them, which fits.
+        // SAFETY: zeros are a T, and so are any bytes copied over them; `known` bytes fit.
         let value = unsafe {
             let mut value: T = std::mem::zeroed();
             std::ptr::copy_nonoverlapping(bytes, (&raw mut value).cast::<u8>(), known);
@@ -165,13 +165,13 @@ impl Caller {
         Ok(Some(value))
     }
 
-    /// A struct of which nothing is set.
+    /// A struct whose fields are all unset.
     pub(crate) fn zeroed<T: Plain>(&self) -> T {
         // SAFETY: zeros are a T.
         unsafe { std::mem::zeroed() }
     }
 
-    /// Fills in a struct that starts with its size, as far as it goes; the size stays.
+    /// Fills in a struct that starts with its size, up to that size. The size field stays.
     pub(crate) fn fill_sized<T: Plain>(&self, pointer: *mut T, value: &T) -> Result<(), Failure> {
         let bytes = pointer.cast::<u8>();
         let size = self.size_of(bytes)?;
@@ -201,16 +201,16 @@ impl Caller {
     }
 }
 
-/// No object is larger than `isize::MAX`: a length beyond is a mistake, not a slice.
+/// No object is larger than `isize::MAX`, so a greater length is a mistake of the caller.
 fn fits<T>(len: usize) -> bool {
     len.checked_mul(size_of::<T>()).is_some_and(|bytes| isize::try_from(bytes).is_ok())
 }
 
-/// Where a result goes.
+/// The place of a result.
 pub(crate) struct Out<'c, T>(Option<&'c mut T>);
 
 impl<'c, T> Out<'c, T> {
-    /// For outputs that nobody need take.
+    /// Sets an output that the caller may leave out.
     pub(crate) fn set(&mut self, value: T) {
         if let Some(target) = &mut self.0 {
             **target = value;
@@ -221,7 +221,7 @@ impl<'c, T> Out<'c, T> {
         self.0.is_some()
     }
 
-    /// For outputs that must be there.
+    /// An output that the caller must provide.
     pub(crate) fn required(self, what: &'static str) -> Result<&'c mut T, Failure> {
         self.0.ok_or_else(|| Failure::null(what))
     }

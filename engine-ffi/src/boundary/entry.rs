@@ -1,4 +1,4 @@
-//! The entry of every call.
+//! The common entry of all calls.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -9,10 +9,10 @@ use crate::boundary::failure::Failure;
 use crate::boundary::fork;
 use crate::boundary::report;
 
-/// Runs the work of a call: not at all in a forked child, and no panic gets out.
+/// Runs the work of a call. A forked child is refused, and no panic gets out.
 ///
-/// Unwind safety is asserted: what a panicking call held is dropped, tables have no state that a
-/// panic could leave half-changed, and the engine contains the panics of its own threads.
+/// Unwind safety is asserted: the values of a panicking call are dropped, a panic cannot leave a table
+/// half-changed, and the engine contains the panics of its own threads.
 pub(crate) fn entry(
     error: Option<Out<'_, Error>>,
     work: impl FnOnce() -> Result<(), Failure>,
@@ -30,7 +30,7 @@ pub(crate) fn entry(
         failure.status()
     }));
     ended.unwrap_or_else(|panic| {
-        // Its destructor might panic, too; what that leaves is leaked.
+        // The destructor of the panic might panic too. A value that it leaves is leaked.
         if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(panic))) {
             std::mem::forget(again);
         }
@@ -38,7 +38,7 @@ pub(crate) fn entry(
     })
 }
 
-/// Panics on demand, for the tests that prove that none gets out.
+/// Panics on demand, for the tests that show that no panic gets out.
 #[cfg(feature = "inject-panic")]
 pub(crate) mod inject {
     use std::cell::Cell;

@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use crate::abi::status::{self, *};
 
-/// Why a call fails. The message is only written when the caller takes it.
+/// Why a call fails. The message is built only when the caller takes it.
 #[derive(Debug)]
 pub(crate) enum Failure {
     Engine(oncekey::Error),
@@ -41,7 +41,7 @@ impl Failure {
         }
     }
 
-    /// The message with its causes, each after a colon.
+    /// The message followed by its causes, each after a colon.
     pub(crate) fn message(&self) -> String {
         match self {
             Self::Own(_, message) => message.to_string(),
@@ -49,7 +49,7 @@ impl Failure {
                 let mut message = error.to_string();
                 let mut cause = error.source();
                 while let Some(error) = cause {
-                    // Writing into a String does not fail.
+                    // Writing into a String cannot fail.
                     let _ = write!(message, ": {error}");
                     cause = error.source();
                 }

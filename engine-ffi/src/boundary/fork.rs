@@ -1,8 +1,8 @@
-//! Whether this process is a child that was forked after the library was used.
+//! Whether this process was forked from a process that had used the library.
 //!
-//! Only the forking thread lives on in a child: the engine's threads are gone, locks may be held for
-//! ever, and closing an inherited store file would release the parent's lock on it. So the child
-//! must not touch anything, which one flag makes sure of.
+//! In a child only the forking thread exists: the engine's threads are gone, locks may be held for ever, and
+//! closing an inherited store file would release the parent's lock on it. So the child must not touch
+//! anything. One flag makes every call refuse.
 
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,8 +16,8 @@ pub(crate) fn forked() -> bool {
     FORKED.load(Ordering::Relaxed)
 }
 
-/// Has children of this process know what they are. Called before anything is created that a child
-/// could inherit; a process that forked before that is an ordinary one.
+/// Makes later children of this process set the flag. Call this before anything is created that a child could
+/// inherit. A process that forked earlier is an ordinary process.
 pub(crate) fn watch() -> Result<(), Failure> {
     static WATCHING: AtomicBool = AtomicBool::new(false);
     WATCH.call_once(|| WATCHING.store(register(), Ordering::Relaxed));

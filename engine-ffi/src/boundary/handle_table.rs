@@ -1,11 +1,10 @@
-//! Handles: numbers that C holds instead of pointers, and that are looked up here.
+//! Handles: numbers that C holds instead of pointers, and the tables that map them to values.
 //!
-//! A handle is `kind (4 bits) | generation (32) | index (28)`. A slot counts its generation up each
-//! time it is given out, and is given up when the count is exhausted, so that no handle is ever
-//! issued twice: a stale one is told from every other. 0 is no handle, since generations start at 1.
+//! A handle is `kind (4 bits) | generation (32) | index (28)`. A slot raises its generation each time it is
+//! given out, and is retired when the generations are exhausted. So no handle is ever issued twice, and a
+//! stale handle is always recognized. 0 is no handle, since generations start at 1.
 //!
-//! Values are dropped, and called, outside of the table's lock: dropping a claim goes through the
-//! engine.
+//! Values are dropped and used outside of the table's lock: dropping a claim goes through the engine.
 
 use std::collections::VecDeque;
 
@@ -16,7 +15,7 @@ use crate::boundary::failure::Failure;
 
 const INDEX_BITS: u32 = 28;
 const GENERATION_BITS: u32 = 32;
-/// A slot is not reused before this many others were freed, so that generations last.
+/// A slot is reused only after this many others were freed, so that its generations last.
 const RESTING: usize = 64;
 
 /// All live values of one kind.
@@ -38,7 +37,8 @@ struct Slot<T> {
 enum State<T> {
     Vacant,
     Held(T),
-    /// A call took the value out and may give it back; freed meanwhile, it is dropped instead.
+    /// A call took the value out and may give it back. If the handle is freed meanwhile, the value is
+    /// dropped.
     Taken {
         freed: bool,
     },
@@ -54,7 +54,7 @@ impl<T> Table<T> {
         Self { kind, slots: Mutex::new(slots) }
     }
 
-    /// Gives `value` a handle; gives it back when there are too many.
+    /// Gives `value` a handle, or returns it when there are too many handles.
     pub(crate) fn insert(&self, value: T) -> Result<u64, T> {
         let mut slots = self.slots.lock();
         let index = if slots.vacant.len() > RESTING || slots.slots.len() >> INDEX_BITS != 0 {
@@ -77,7 +77,7 @@ impl<T> Table<T> {
         kind | u64::from(generation) << INDEX_BITS | u64::from(index)
     }
 
-    /// The index of the slot, whatever it holds now.
+    /// The index of the slot, whatever the slot holds now.
     fn index(&self, handle: u64) -> u32 {
         (handle & ((1 << INDEX_BITS) - 1)) as u32
     }
@@ -88,7 +88,7 @@ impl<T> Table<T> {
         (handle == self.handle(index, slot.generation)).then_some(&mut slot.state)
     }
 
-    /// Looks at a value with the table locked: for what neither blocks nor comes back here.
+    /// Looks at a value with the table locked. `look` must neither block nor use this table.
     pub(crate) fn with<R>(&self, handle: u64, look: impl FnOnce(&T) -> R) -> Result<R, Failure> {
         let mut slots = self.slots.lock();
         match self.find(&mut slots, handle) {
@@ -105,7 +105,7 @@ impl<T> Table<T> {
         self.with(handle, T::clone)
     }
 
-    /// Takes a value out. Its handle is busy until the rest is dropped or given the value back.
+    /// Takes a value out. Its handle is busy until the returned `Taken` is dropped or gets the value back.
     pub(crate) fn take(&'static self, handle: u64) -> Result<(T, Taken<T>), Failure> {
         let mut slots = self.slots.lock();
         let state = self.find(&mut slots, handle).ok_or_else(invalid)?;
@@ -120,8 +120,8 @@ impl<T> Table<T> {
         }
     }
 
-    /// Frees a handle. The value comes back unless a call is using it, which then drops it. 0 is
-    /// freed without effect.
+    /// Frees a handle. The value is returned unless a call is using it; that call then drops it. Freeing 0
+    /// has no effect.
     pub(crate) fn remove(&self, handle: u64) -> Result<Option<T>, Failure> {
         if handle == 0 {
             return Ok(None);
@@ -158,14 +158,14 @@ fn busy() -> Failure {
     Failure::new(ONCEKEY_BUSY, "another call is using the handle")
 }
 
-/// The place of a value that a call took out. Dropped, it frees the handle.
+/// The place of a value that a call took out. Dropping it frees the handle.
 pub(crate) struct Taken<T: 'static> {
     table: &'static Table<T>,
     handle: u64,
 }
 
 impl<T> Taken<T> {
-    /// Puts the value under the same handle again, unless that was freed meanwhile.
+    /// Puts the value back under the same handle, unless the handle was freed meanwhile.
     pub(crate) fn give_back(self, value: T) {
         let mut slots = self.table.slots.lock();
         if let Some(state @ State::Taken { freed: false }) =

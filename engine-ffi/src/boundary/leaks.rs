@@ -1,10 +1,10 @@
-//! Handles that a process leaves behind. A leak checker does not see them: a handle is a number, and
+//! Counts the handles that a process leaves behind. A leak checker cannot see them: a handle is a number, and
 //! its value is reachable from a table.
 
 use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// By the kind of a table; the kinds count from 1.
+/// Ordered by the kind of the table; kinds count from 1.
 const NAMES: [&str; 7] = ["engine", "claim", "orphan", "fingerprint", "buffer", "error", "queue"];
 
 static LIVE: [AtomicUsize; NAMES.len()] = [const { AtomicUsize::new(0) }; NAMES.len()];
@@ -16,8 +16,8 @@ pub(super) fn given(kind: u8) {
     static WATCHED: Once = Once::new();
     WATCHED.call_once(|| {
         if std::env::var_os("ONCEKEY_LEAK_CHECK").is_some() {
-            // SAFETY: a function that takes nothing and does not unwind, as `atexit` asks for. When it cannot
-            // be registered, nothing is checked.
+            // SAFETY: `check` takes no arguments and does not unwind, as `atexit` requires. If the
+            // registration fails, no check runs.
             unsafe { libc::atexit(check) };
         }
     });
@@ -42,7 +42,7 @@ extern "C" fn check() {
         }
     }
     if leaked {
-        // SAFETY: ends the process; other handlers of its end are not run.
+        // SAFETY: ends the process without running the remaining exit handlers.
         unsafe { libc::_exit(LEAKED) };
     }
 }

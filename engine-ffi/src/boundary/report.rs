@@ -1,4 +1,4 @@
-//! Failures as C holds them.
+//! Failures behind the error handles of C.
 
 use std::ffi::CString;
 
@@ -14,13 +14,13 @@ pub(crate) struct Report {
     pub(crate) message: CString,
 }
 
-/// Causes come from others; a message stays one line, and ends where C says it ends.
+/// Makes a message one line without NUL: its causes come from other libraries.
 fn one_line(message: &str) -> String {
     let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
     message.chars().map(|c| if breaks(c) { ' ' } else { c }).collect()
 }
 
-/// The failure as C holds it; no error when there is no room for one.
+/// The error handle of a failure; 0 when there is no room for one.
 pub(crate) fn keep(failure: &Failure) -> Error {
     let message = CString::new(one_line(&failure.message())).unwrap_or_default();
     let report = Box::new(Report { status: failure.status(), message });

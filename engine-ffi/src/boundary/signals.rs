@@ -1,9 +1,9 @@
-//! Threads of the library take no signals: those of a process are for the threads of its program.
+//! Threads of the library take no signals: the signals of a process are for the threads of its program.
 
 use crate::boundary::failure::Failure;
 
-/// Does `work` on a thread of its own that takes no signals, and waits for it. Threads that it starts take none
-/// either. The caller's signals reach the caller meanwhile.
+/// Runs `work` on a thread that takes no signals, and waits for its end. Threads that it starts take none
+/// either. The signals of the calling thread still reach it meanwhile.
 pub(crate) fn without<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
@@ -17,19 +17,19 @@ pub(crate) fn spawn<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<std::thread::JoinHandle<T>, Failure> {
-    // A thread begins with the mask of the one that starts it.
+    // A new thread inherits the signal mask of the thread that starts it.
     let _held = Held::back()?;
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(work);
     thread.map_err(|error| Failure::io(format!("starting the thread {name}: {error}")))
 }
 
-/// The signals of this thread, held back until this is dropped.
+/// Blocks the signals of this thread until this value is dropped.
 #[cfg(unix)]
 struct Held(libc::sigset_t);
 
 #[cfg(unix)]
 impl Held {
-    /// Those that a thread raises by its own mistake are not held back: they are for its handlers at once.
+    /// Signals that a thread raises by its own fault are not blocked: its handlers must run at once.
     const OWN: [libc::c_int; 7] = [
         libc::SIGABRT,
         libc::SIGBUS,
@@ -41,7 +41,7 @@ impl Held {
     ];
 
     fn back() -> Result<Self, Failure> {
-        // SAFETY: zeros are a set; each call gets sets of this frame, and names of signals.
+        // SAFETY: zeros are a signal set; each call gets sets of this frame and valid signal numbers.
         unsafe {
             let (mut all, mut before) = (std::mem::zeroed(), std::mem::zeroed());
             libc::sigfillset(&mut all);
@@ -62,7 +62,7 @@ impl Held {
 #[cfg(unix)]
 impl Drop for Held {
     fn drop(&mut self) {
-        // SAFETY: the set is the one that was in force.
+        // SAFETY: the set is the mask that was in force before.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, std::ptr::null_mut()) };
     }
 }

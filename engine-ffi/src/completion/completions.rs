@@ -1,4 +1,4 @@
-//! Completion queues: many operations submitted in one call, their answers taken in another.
+//! Completion queues: one call submits many operations, another takes their answers.
 
 use std::mem::MaybeUninit;
 use std::sync::{Arc, Weak};
@@ -15,11 +15,11 @@ use crate::completion::signal::Signal;
 use crate::completion::slots::{Held, Slots};
 
 const DEFAULT_MAX_BEGINS: usize = 1 << 20;
-/// Submissions become visible to pollers in runs of this many.
+/// Pollers see submissions in runs of this many.
 const RUN: usize = 64;
 
-/// A queue, as its handle, its users and its wakers share it. Whatever goes through the engine, and
-/// dropping an operation does, happens with the lock open.
+/// A queue, shared by its handle, its users and its wakers. Calls into the engine, and the drop of an
+/// operation, happen without the lock.
 pub(crate) struct Completions {
     engine: oncekey::Engine,
     max_begins: usize,
@@ -37,7 +37,7 @@ struct State {
 }
 
 impl State {
-    /// Has the descriptor say what is the case.
+    /// Makes the descriptor readable exactly when a poll would return.
     fn signal(&mut self) {
         #[cfg(unix)]
         if let Some(signal) = &mut self.signal {
@@ -64,7 +64,7 @@ impl Wake for SlotWaker {
 }
 
 impl Completions {
-    /// `max_begins`: how many begins may be outstanding; 0 for the default.
+    /// `max_begins` is the largest number of outstanding begins; 0 is the default.
     pub(crate) fn new(engine: oncekey::Engine, max_begins: usize) -> Self {
         Self {
             engine,
@@ -83,7 +83,7 @@ impl Completions {
         }
     }
 
-    /// Submits in order; stops before a begin over the bound. Returns how many were taken.
+    /// Submits in order, and stops before a begin over the bound. Returns the number of accepted submissions.
     pub(crate) fn submit(self: &Arc<Self>, caller: &Caller, submissions: &[Submission]) -> usize {
         let mut accepted = 0;
         for run in submissions.chunks(RUN) {
@@ -106,7 +106,7 @@ impl Completions {
         self.state.lock().slots.reserve(run, self.max_begins, waker)
     }
 
-    /// Gives up the begins that wait with `user_data`; each is answered and ready then.
+    /// Cancels the begins that wait with `user_data`. Each then has an answer and is ready.
     pub(crate) fn cancel(&self, user_data: u64) {
         let mut given_up = self.state.lock().slots.take_waiting(user_data);
         for operation in &mut given_up {
@@ -116,7 +116,8 @@ impl Completions {
         self.put_back(given_up);
     }
 
-    /// Has operations wait for their answers, or to be polled; those that were cancelled meanwhile are.
+    /// Lets operations wait for their answers or for a poll. Operations that were cancelled meanwhile are
+    /// cancelled here.
     fn put_back(&self, operations: Held) {
         let mut cancelled = self.try_put_back(operations);
         if cancelled.is_empty() {
@@ -128,7 +129,7 @@ impl Completions {
         self.try_put_back(cancelled);
     }
 
-    /// The caller cancels the operations that come back.
+    /// Returns the operations that the caller must cancel.
     fn try_put_back(&self, operations: Held) -> Held {
         let mut state = self.state.lock();
         if state.freed {
@@ -147,7 +148,7 @@ impl Completions {
         cancelled
     }
 
-    /// Fills in completions as they are ready; waits for the first. Returns how many.
+    /// Fills in the completions that are ready, after waiting for the first. Returns their number.
     pub(crate) fn poll(
         &self,
         completions: &mut [MaybeUninit<Completion>],
@@ -173,8 +174,8 @@ impl Completions {
         done
     }
 
-    /// Takes up to `most` operations that may be answered; `None` when the time is over, or another thread
-    /// wants the poll to end.
+    /// Takes up to `most` operations that may have an answer. `None` when the time is over, or when another
+    /// thread wants the poll to end.
     fn take_ready(&self, most: usize, until: Option<Instant>) -> Option<Held> {
         let mut state = self.state.lock();
         loop {
@@ -210,7 +211,7 @@ impl Completions {
         self.changed.notify_all();
     }
 
-    /// The descriptor that is readable while there are completions.
+    /// The descriptor that is readable while the queue has completions.
     #[cfg(unix)]
     pub(crate) fn fd(&self) -> Result<i32, Failure> {
         let mut state = self.state.lock();
@@ -243,7 +244,7 @@ mod tests {
     use crate::abi::types::Fingerprint;
     use crate::objects::fingerprint::FINGERPRINTS;
 
-    /// As by a poll that was woken in vain.
+    /// The state after a poll was woken in vain.
     #[test]
     fn a_begin_that_is_cancelled_while_a_thread_looks_at_it_ends_when_that_puts_it_back() {
         let directory = tempfile::tempdir().unwrap();

@@ -21,13 +21,13 @@ use crate::objects::orphan::ORPHANS;
 
 const KNOWN_FLAGS: u32 = ONCEKEY_NO_RESPONSE | ONCEKEY_FREE_FINGERPRINT | ONCEKEY_FINGERPRINT_PARTS;
 
-/// An operation that was submitted and not polled yet, or the place for one. It is large: it stays where
-/// it was made, from its submission to its completion. Dropped, it leaves no claim behind: one that was
-/// won, or would have been, is aborted.
+/// A submitted operation that no poll has returned yet, or the place for one. The struct is large, so it
+/// stays in its box from submission to completion. Dropping it leaves no claim behind: a claim that it won,
+/// or would have won, is aborted.
 pub(crate) struct Outstanding {
     pub(crate) user_data: u64,
     pub(crate) op: u32,
-    /// That of the slot, for one operation after the other.
+    /// The index of the slot, which serves one operation after the other.
     pub(crate) index: u32,
     waker: Waker,
     progress: Progress,
@@ -41,25 +41,25 @@ enum Progress {
     TakeOver(Ending<oncekey::Claim, oncekey::Orphan>),
     OrphanComplete(Ending<oncekey::Completion, oncekey::Orphan>),
     Release(Ending<(), oncekey::Orphan>),
-    /// Nothing once it was handed out.
+    /// `None` after the answer was handed out.
     Answered(Option<Result<Answered, Failure>>),
 }
 
 /// The result of an operation.
 enum Answered {
     Begin(Begin),
-    /// Whether the response is kept.
+    /// 1 when the response is kept, else 0.
     Completed(u32),
     Done,
 }
 
 impl Outstanding {
-    /// A place for operations, each of which wakes `waker` when its answer is there.
+    /// A place for operations. Each of them wakes `waker` when it has an answer.
     pub(crate) fn vacant(index: u32, waker: Waker) -> Self {
         Self { user_data: 0, op: 0, index, waker, progress: Progress::Answered(None) }
     }
 
-    /// Submits an operation. Whatever is wrong with it is its answer.
+    /// Submits an operation. If the submission is wrong, the failure becomes its answer.
     pub(crate) fn submit(
         &mut self,
         engine: &oncekey::Engine,
@@ -73,7 +73,7 @@ impl Outstanding {
         self.look();
     }
 
-    /// Keeps the answer when it is there; otherwise the waker is woken when it is.
+    /// Stores the answer if there is one. If not, the waker is woken later.
     pub(crate) fn look(&mut self) {
         if let Poll::Ready(answered) = self.poll() {
             self.progress = Progress::Answered(Some(answered));
@@ -84,7 +84,7 @@ impl Outstanding {
         matches!(self.progress, Progress::Answered(Some(_)))
     }
 
-    /// Ends the wait of a begin without an answer, here and in the engine.
+    /// Ends the wait of a begin that has no answer, here and in the engine.
     pub(crate) fn cancel(&mut self) {
         if matches!(self.progress, Progress::Begin(_)) {
             let cancelled = Failure::new(ONCEKEY_CANCELLED, "the begin was cancelled");
@@ -92,7 +92,7 @@ impl Outstanding {
         }
     }
 
-    /// Hands the answer out when it is there; otherwise the waker is woken when it is.
+    /// Hands out the answer if there is one. If not, the waker is woken later.
     pub(crate) fn completion(&mut self) -> Option<Completion> {
         let Poll::Ready(answered) = self.poll() else { return None };
         let mut completion = Completion {
@@ -125,7 +125,7 @@ impl Outstanding {
 }
 
 impl Drop for Outstanding {
-    /// A claim inside a [`Pending`] is aborted by that; one that came out of it already, here.
+    /// A `Pending` aborts a claim inside it. A claim that has left its `Pending` is aborted here.
     fn drop(&mut self) {
         let progress = std::mem::replace(&mut self.progress, Progress::Answered(None));
         if let Progress::Answered(Some(Ok(Answered::Begin(Begin::Claimed(claim))))) = progress {
@@ -134,8 +134,8 @@ impl Drop for Outstanding {
     }
 }
 
-/// The fingerprint of a begin: made of its parts, or taken out of its handle, when the submission says
-/// so.
+/// The fingerprint of a begin: made from its parts, or copied from or taken out of its handle, as the flags
+/// say.
 fn fingerprint(caller: &Caller, submission: &Submission) -> Result<oncekey::Fingerprint, Failure> {
     let id = submission.fingerprint.id;
     if submission.flags & ONCEKEY_FINGERPRINT_PARTS != 0 {
@@ -162,7 +162,7 @@ impl Progress {
         submission: &Submission,
     ) -> Result<Self, Failure> {
         if submission.op == ONCEKEY_OP_BEGIN {
-            // First, since its handle is freed whatever becomes of the begin.
+            // Take the fingerprint first: its handle must be freed even if the begin fails.
             let fingerprint = fingerprint(caller, submission);
             check_flags(submission)?;
             let key = caller.key(submission.key)?;
@@ -198,7 +198,7 @@ impl Progress {
         })
     }
 
-    /// The answer, once, when it is there.
+    /// The answer, handed out once. If there is none yet, the task is woken later.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Answered, Failure>> {
         let answered = match self {
             Self::Begin(pending) => {
@@ -234,7 +234,7 @@ mod tests {
     use crate::abi::types::Fingerprint;
     use crate::boundary::convert::Caller;
 
-    /// A claim that came out of its `Pending` while it was submitted, and that nobody polled.
+    /// A claim that left its `Pending` while it was submitted, and that no poll returned.
     #[test]
     fn an_answered_claim_that_nobody_received_is_aborted() {
         let directory = tempfile::tempdir().unwrap();

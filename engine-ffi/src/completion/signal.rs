@@ -19,8 +19,8 @@ impl Signal {
         let failed = |error| Failure::io(format!("no pipe: {error}"));
         let (reader, writer) =
             pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC).map_err(failed)?;
-        // In a process that closed its standard descriptors the numbers 0 to 2 are written to by
-        // the one who logs.
+        // In a process that closed its standard streams, the numbers 0 to 2 may belong to this pipe. Log
+        // output would then be written into it.
         let above = |end: OwnedFd| {
             if end.as_raw_fd() > 2 { Ok(end) } else { fcntl_dupfd_cloexec(&end, 3).map_err(failed) }
         };
@@ -31,8 +31,8 @@ impl Signal {
         self.reader.as_raw_fd()
     }
 
-    /// The pipe holds at most one byte, so that neither call can block; a failure could only mean
-    /// that the descriptor was closed.
+    /// The pipe holds at most one byte, so neither call can block. A failure could only mean that the program
+    /// closed the descriptor.
     pub(crate) fn set(&mut self, raised: bool) {
         if raised == self.raised {
             return;

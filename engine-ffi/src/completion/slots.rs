@@ -1,11 +1,11 @@
-//! The slots of a completion queue: who has which operation, and which of them may be answered.
+//! The slots of a completion queue: where each operation is, and which ones may have an answer.
 //!
-//! All of it is looked at under the lock of the queue, and nothing of it calls the engine. An operation
-//! lies in a box of its own, which is in its slot while it waits; the thread that submits or polls it
-//! takes the box out, which makes it the only one to touch it, and needs no lock for that.
+//! All access is under the lock of the queue, and nothing here calls the engine. An operation lies in a box
+//! of its own. The box is in its slot while the operation waits. The thread that submits or polls it takes
+//! the box out; it is then the only thread that touches the operation, and needs no lock.
 //!
-//! Boxes are reused with their wakers, which put the number of the slot on the list of ready ones. So a
-//! late wake may name another operation: it is looked at, and goes on waiting.
+//! Boxes are reused with their wakers. A waker puts the number of its slot on the ready list, so a late wake
+//! may name a later operation. That operation is polled in vain and continues to wait.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::task::Waker;
@@ -23,13 +23,13 @@ pub(crate) struct Slots {
     waits: BTreeSet<(u64, u32)>,
 }
 
-/// Operations that a thread has.
+/// Operations that one thread has taken out of their slots.
 #[allow(clippy::vec_box, reason = "the boxes go to and fro between here and the slots")]
 pub(crate) type Held = Vec<Box<Outstanding>>;
 
 enum Content {
     Vacant,
-    /// Some thread has the operation.
+    /// A thread has the operation.
     Busy {
         woken: bool,
         cancelled: bool,
@@ -40,7 +40,7 @@ enum Content {
 impl Content {
     const BUSY: Self = Self::Busy { woken: false, cancelled: false };
 
-    /// The operation that waits here, which is busy from then on.
+    /// The operation that waits here. The slot is busy afterwards.
     fn take(&mut self) -> Option<Box<Outstanding>> {
         match std::mem::replace(self, Self::BUSY) {
             Self::Waiting(operation) => Some(operation),
@@ -57,7 +57,7 @@ fn waits(submission: &Submission) -> bool {
 }
 
 impl Slots {
-    /// A place for each submission, busy; as many as there are before a begin over the bound.
+    /// Reserves a busy place for each submission, and stops before a begin over the bound.
     pub(crate) fn reserve(
         &mut self,
         submissions: &[Submission],
@@ -86,8 +86,8 @@ impl Slots {
         reserved
     }
 
-    /// Whether the operation that was woken waits, and so is ready now. One that is busy is ready when it
-    /// comes back.
+    /// Marks a woken operation as ready. Returns whether it was waiting. A busy operation becomes ready when
+    /// it is put back.
     pub(crate) fn woken(&mut self, index: u32) -> bool {
         match &mut self.contents[index as usize] {
             Content::Vacant => false,
@@ -106,19 +106,19 @@ impl Slots {
         !self.ready.is_empty()
     }
 
-    /// Up to `most` operations that may be answered, busy from then on.
+    /// Takes up to `most` operations that may have an answer. Their slots are busy afterwards.
     pub(crate) fn take_ready(&mut self, most: usize) -> Held {
         let mut taken = Vec::with_capacity(most.min(self.ready.len()));
         while taken.len() < most {
             let Some(index) = self.ready.pop_front() else { break };
-            // Listed twice, or gone: a late wake of an earlier operation.
+            // A slot may be listed twice, or be vacant by now: a late wake of an earlier operation.
             taken.extend(self.contents[index as usize].take());
         }
         taken
     }
 
-    /// The begins that wait with `user_data`, to be cancelled, busy from then on. Those that are busy
-    /// already are cancelled when they come back.
+    /// Takes the begins that wait with `user_data`, to be cancelled. Their slots are busy afterwards. Begins
+    /// that are busy already are cancelled when they are put back.
     pub(crate) fn take_waiting(&mut self, user_data: u64) -> Held {
         let mut taken = Vec::new();
         for (_, index) in self.waits.range((user_data, 0)..=(user_data, u32::MAX)) {
@@ -131,8 +131,8 @@ impl Slots {
         taken
     }
 
-    /// Ends the busy state of operations; those that are answered, or were woken meanwhile, are ready. What
-    /// comes back stays busy: it has no answer and was cancelled meanwhile.
+    /// Ends the busy state of operations. Those that have an answer or were woken meanwhile are ready. The
+    /// returned operations stay busy: they have no answer and were cancelled meanwhile.
     pub(crate) fn put_back(&mut self, operations: Held) -> Held {
         let mut to_cancel = Vec::new();
         for operation in operations {
@@ -154,7 +154,7 @@ impl Slots {
         to_cancel
     }
 
-    /// Takes the places of operations back whose answers were handed out.
+    /// Vacates the slots of operations whose answers were handed out.
     pub(crate) fn release(&mut self, operations: Held) {
         for operation in operations {
             self.contents[operation.index as usize] = Content::Vacant;
@@ -166,7 +166,7 @@ impl Slots {
         }
     }
 
-    /// Everything that waits, for good.
+    /// Takes all waiting operations, for the end of the queue.
     pub(crate) fn take_all(&mut self) -> Held {
         self.contents.iter_mut().filter_map(Content::take).collect()
     }

@@ -1,4 +1,4 @@
-//! Asking for the right to execute.
+//! Requests the right to execute.
 
 use crate::abi::answer::Answer;
 use crate::abi::types::{Engine, Error, Fingerprint, Key};
@@ -7,13 +7,14 @@ use crate::boundary::entry::entry;
 use crate::objects::engine;
 use crate::objects::fingerprint::FINGERPRINTS;
 
-/// Asks for the right to execute the operation that `key` names. With `max_wait_ms` above 0 it waits so
-/// long for an owner: for its response (REPLAY), its abort (CLAIMED) or its end (ORPHANED); past the
-/// bound the outcome is LOCKED. Waits for the disk.
+/// Requests the right to execute the operation that `key` names. With `max_wait_ms` above 0, a begin of a key
+/// whose owner still executes waits up to this many milliseconds: for the response (REPLAY), for an abort
+/// (CLAIMED), or for a death of the owner (ORPHANED). After that time the outcome is LOCKED. Blocks while it
+/// waits for the disk.
 ///
-/// The caller frees `answer->data`, and ends `answer->claim` or frees `answer->orphan`. CLAIMED is durable
-/// when it is answered, under ONCEKEY_STRICT. Fails with INVALID_INPUT, OVERLOADED, STORE_FULL,
-/// OUTCOME_UNKNOWN, UNAVAILABLE, CLOSED, CORRUPTED, IO; then the caller must not execute.
+/// The caller frees `answer->data`, and ends `answer->claim` or frees `answer->orphan`. Under ONCEKEY_STRICT,
+/// CLAIMED is durable when this returns. Fails with INVALID_INPUT, OVERLOADED, STORE_FULL, OUTCOME_UNKNOWN,
+/// UNAVAILABLE, CLOSED, CORRUPTED, IO; the caller must then not execute.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn oncekey_begin(
     engine: Engine,

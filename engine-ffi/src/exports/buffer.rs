@@ -5,7 +5,7 @@ use crate::boundary::convert::Caller;
 use crate::boundary::entry::entry;
 use crate::objects::buffer::BUFFERS;
 
-/// Frees the bytes of a buffer and zeroes it. NULL and a zeroed buffer are freed without effect.
+/// Frees the bytes of a buffer and zeroes it. NULL and a zeroed buffer have no effect.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn oncekey_buffer_free(buffer: *mut Buffer) -> i32 {
     // SAFETY: the caller keeps the contract of the crate.

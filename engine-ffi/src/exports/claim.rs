@@ -8,12 +8,13 @@ use crate::boundary::failure::Failure;
 use crate::objects::claim::{CLAIMS, checkpoint, is_kept, ttl};
 use crate::objects::ending::Ending;
 
-/// Ends the operation with its response, which every identical begin gets until the TTL is over. A
-/// response longer than `max_response` is not kept, and `kept`, which may be NULL, becomes 0. Waits for
-/// the disk; durable when the status is OK.
+/// Ends the operation with its response, which every identical begin gets until the TTL is over. A response
+/// longer than `max_response` is not kept, and `kept` becomes 0; `kept` may be NULL. Blocks while it waits
+/// for the disk; durable when the status is OK.
 ///
-/// The claim is gone after OK, FENCED (another caller took over) and ALREADY_COMPLETED. After OUTCOME_UNKNOWN,
-/// UNAVAILABLE, STORE_FULL, CLOSED and all others it is still the caller's, to try again or to free.
+/// The claim is gone after OK, FENCED (another caller took over) and ALREADY_COMPLETED. After
+/// OUTCOME_UNKNOWN, UNAVAILABLE, STORE_FULL, CLOSED and all other statuses the caller still holds it, to try
+/// again or to free it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn oncekey_claim_complete(
     claim: Claim,
@@ -32,8 +33,8 @@ pub unsafe extern "C" fn oncekey_claim_complete(
     })
 }
 
-/// Like oncekey_claim_complete, with a TTL of its own (0: the store's), and perhaps without a response
-/// to keep (NULL: a begin is told that the operation was completed).
+/// Like oncekey_claim_complete, with a TTL of its own in milliseconds (0: the TTL of the store). If
+/// `response` is NULL, no response is kept: a begin learns only that the operation was completed.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn oncekey_claim_complete_with(
     claim: Claim,
@@ -57,10 +58,11 @@ pub unsafe extern "C" fn oncekey_claim_complete_with(
     })
 }
 
-/// Says that nothing happened in this attempt. The first attempt frees the key; a later one leaves the
-/// orphan that it took over. Waits for the disk; durable when the status is OK.
+/// Declares that nothing happened in this attempt. The first attempt frees the key. A later attempt leaves
+/// the operation as the orphan that it took over. Blocks while it waits for the disk; durable when the status
+/// is OK.
 ///
-/// Whether the claim is gone is as with oncekey_claim_complete.
+/// When the claim is gone is the same as for oncekey_claim_complete.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn oncekey_claim_abort(claim: Claim, error: *mut Error) -> i32 {
     // SAFETY: the caller keeps the contract of the crate.
@@ -70,10 +72,11 @@ pub unsafe extern "C" fn oncekey_claim_abort(claim: Claim, error: *mut Error) ->
     })
 }
 
-/// Saves a recovery point: the one who resolves the orphan that this claim may become gets the last one. At
-/// most `max_checkpoint` bytes. Waits for the disk; durable when the status is OK. The claim stays.
+/// Saves a recovery point. If this claim becomes an orphan, its resolver gets the last one. At most
+/// `max_checkpoint` bytes. Blocks while it waits for the disk; durable when the status is OK. The claim
+/// stays.
 ///
-/// Fails with INVALID_INPUT when it is too long, FENCED, ALREADY_COMPLETED, OUTCOME_UNKNOWN, UNAVAILABLE,
+/// Fails with INVALID_INPUT when `data` is too long, FENCED, ALREADY_COMPLETED, OUTCOME_UNKNOWN, UNAVAILABLE,
 /// STORE_FULL, CLOSED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn oncekey_claim_checkpoint(
@@ -90,9 +93,9 @@ pub unsafe extern "C" fn oncekey_claim_checkpoint(
     })
 }
 
-/// Key, token, attempt and last checkpoint of a claim. May read the store. The caller frees `info->data`.
-/// CORRUPTED: the checkpoint is damaged; FENCED and ALREADY_COMPLETED: the claim was ended otherwise. The
-/// claim stays.
+/// Reads key, token, attempt and last checkpoint of a claim. May read the store. The caller frees
+/// `info->data`. The claim stays. Fails with CORRUPTED when the checkpoint is damaged, and with FENCED or
+/// ALREADY_COMPLETED when the claim was ended elsewhere.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn oncekey_claim_info(
     claim: Claim,
@@ -104,7 +107,7 @@ pub unsafe extern "C" fn oncekey_claim_info(
     let info = caller.out(info);
     entry(Some(caller.out(error)), || {
         let info = info.required("info")?;
-        // Taken out meanwhile, since reading goes through the engine.
+        // The claim is taken out meanwhile, since the read goes through the engine.
         let (claim, taken) = CLAIMS.take(claim.id)?;
         let checkpoint = claim.last_checkpoint();
         let told = checkpoint.map_err(Failure::from).and_then(|saved| {
@@ -116,8 +119,8 @@ pub unsafe extern "C" fn oncekey_claim_info(
     })
 }
 
-/// Drops a claim. Unless it was ended, the operation is an orphan from now on: its outcome is unknown.
-/// Does not wait. 0 is freed without effect.
+/// Drops a claim. If it was not ended, the operation becomes an orphan: its outcome is unknown. Does not
+/// block. Freeing 0 has no effect.
 #[unsafe(no_mangle)]
 pub extern "C" fn oncekey_claim_free(claim: Claim) -> i32 {
     entry(None, || CLAIMS.remove(claim.id).map(drop))

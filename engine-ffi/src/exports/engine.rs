@@ -14,13 +14,13 @@ use crate::objects::engine;
 use crate::objects::orphan::ORPHANS;
 use crate::objects::shared_store;
 
-/// Opens the store in the directory `path`, creating it unless ONCEKEY_OPEN_EXISTING is set. `options`
-/// may be NULL. When this returns, every record that was ever acknowledged is known again, and every
-/// claim of an earlier process is an orphan. Waits for the disk.
+/// Opens the store in the directory `path`, and creates it unless ONCEKEY_OPEN_EXISTING is set. `options` may
+/// be NULL. When this returns, every record that was ever acknowledged is available again, and every claim of
+/// an earlier process is an orphan. Blocks while it waits for the disk.
 ///
-/// With the feature `postgres` of the library, `path` may be the URL of a database that any number of
-/// processes share, `postgres://user@host/database`: its tables are made unless ONCEKEY_OPEN_EXISTING is
-/// set, and claims of a process that died are orphans a lease after its death. A library without the
+/// If the library has the feature `postgres`, `path` may be the URL of a database that any number of
+/// processes share, `postgres://user@host/database`. Its tables are created unless ONCEKEY_OPEN_EXISTING is
+/// set. The claims of a process that died become orphans one lease after its death. A library without the
 /// feature answers UNSUPPORTED.
 ///
 /// The caller frees `engine` with oncekey_engine_free. Fails with INVALID_INPUT, the STORE_ statuses,
@@ -45,10 +45,11 @@ pub unsafe extern "C" fn oncekey_engine_open(
     })
 }
 
-/// Recovers in place after a failure, as a restart of the process would: every claim becomes an
-/// orphan, which its owner may still complete. Waits for the disk.
+/// Recovers in place after a failure, as a restart of the process would. Every claim becomes an orphan, which
+/// its owner may still complete. Blocks while it waits for the disk.
 ///
-/// Fails with CLOSED, or as oncekey_engine_open: the engine stays unavailable and may be reopened again.
+/// Fails with CLOSED, or like oncekey_engine_open. After a failure the engine stays unavailable and may be
+/// reopened again.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn oncekey_engine_reopen(engine: Engine, error: *mut Error) -> i32 {
     // SAFETY: the caller keeps the contract of the crate.
@@ -56,11 +57,12 @@ pub unsafe extern "C" fn oncekey_engine_reopen(engine: Engine, error: *mut Error
     entry(Some(caller.out(error)), || engine::reopen(engine.id))
 }
 
-/// Ends the engine: ends its control socket, refuses new calls, makes durable what was submitted, folds, joins its
-/// threads and unlocks the store. Claims that are still held are orphans at the next open. Waits for the disk.
+/// Closes the engine: ends its control socket, refuses new calls, makes submitted changes durable, folds,
+/// joins its threads and unlocks the store. Claims that are still held are orphans at the next open. Blocks
+/// while it waits for the disk.
 ///
-/// The handle stays, and answers CLOSED until it is freed. `report` may be NULL. Fails with CLOSED when
-/// it was closed before, UNAVAILABLE when it had failed; it is closed anyway.
+/// The handle stays and answers CLOSED until it is freed. `report` may be NULL. Fails with CLOSED when the
+/// engine was closed before, and with UNAVAILABLE when it had failed; it is closed all the same.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn oncekey_engine_close(
     engine: Engine,
@@ -80,15 +82,15 @@ pub unsafe extern "C" fn oncekey_engine_close(
     })
 }
 
-/// Gives the handle back; closes the engine first when that was not done. Claims, orphans and queues
-/// of it answer CLOSED from then on and are still to be freed. 0 is freed without effect.
+/// Frees the handle, and first closes the engine if that was not done. The engine's claims, orphans and
+/// queues answer CLOSED from then on and must still be freed. Freeing 0 has no effect.
 #[unsafe(no_mangle)]
 pub extern "C" fn oncekey_engine_free(engine: Engine) -> i32 {
     entry(None, || engine::free(engine.id))
 }
 
-/// What the store holds under a key, without asking for the right to execute: ABSENT, LOCKED, REPLAY
-/// or ORPHANED. May read from the disk.
+/// Reads the state of a key without requesting the right to execute: ABSENT, LOCKED, REPLAY or ORPHANED. May
+/// read from the disk.
 ///
 /// The caller frees `answer->data` and `answer->orphan`. Fails with INVALID_INPUT, OUTCOME_UNKNOWN,
 /// UNAVAILABLE, CLOSED, CORRUPTED, IO.
@@ -110,11 +112,11 @@ pub unsafe extern "C" fn oncekey_engine_get(
     })
 }
 
-/// The orphans that stand unresolved, oldest first: up to `capacity` handles into `orphans`, and into
-/// `count` how many there are in all. May read from the disk.
+/// Lists the unresolved orphans, oldest first. Puts up to `capacity` handles into `orphans`, and the total
+/// number into `count`. May read from the disk.
 ///
-/// The caller frees the handles that were given out: the lesser of `capacity` and `*count`. Fails with
-/// UNAVAILABLE, CLOSED, CORRUPTED, IO.
+/// The caller frees the handles that it got: the smaller of `capacity` and `*count`. Fails with UNAVAILABLE,
+/// CLOSED, CORRUPTED, IO, and with OVERLOADED when there are no more handles.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn oncekey_engine_orphans(
     engine: Engine,
@@ -140,7 +142,7 @@ pub unsafe extern "C" fn oncekey_engine_orphans(
         }
         if refused {
             for orphan in orphans {
-                // Known to nobody yet.
+                // No caller has seen the handle yet.
                 let _ = ORPHANS.remove(std::mem::take(&mut orphan.id));
             }
             return Err(Failure::too_many());
@@ -150,7 +152,8 @@ pub unsafe extern "C" fn oncekey_engine_orphans(
     })
 }
 
-/// Counters and gauges into `stats`, whose `size` the caller has set. Cheap enough to be scraped.
+/// Writes the counters and gauges into `stats`, whose `size` the caller has set. Cheap enough for a frequent
+/// scrape.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn oncekey_engine_stats(
     engine: Engine,
@@ -161,15 +164,15 @@ pub unsafe extern "C" fn oncekey_engine_stats(
     let caller = unsafe { Caller::new() };
     entry(Some(caller.out(error)), || {
         let taken = engine::get(engine.id).map(|engine| Stats::new(&engine.stats()));
-        // Zeroed in any case.
+        // The struct is zeroed in any case.
         let empty = Stats::new(&oncekey::Stats::default());
         caller.fill_sized(stats, taken.as_ref().unwrap_or(&empty))?;
         taken.map(drop)
     })
 }
 
-/// Moves everything acknowledged so far from the journal into the store file. Never needed for
-/// durability. Waits for the disk. Fails with UNAVAILABLE, CLOSED.
+/// Moves everything acknowledged so far from the journal into the store files. Never needed for durability.
+/// Blocks while it waits for the disk. Fails with UNAVAILABLE, CLOSED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn oncekey_engine_fold(engine: Engine, error: *mut Error) -> i32 {
     // SAFETY: the caller keeps the contract of the crate.
@@ -177,8 +180,8 @@ pub unsafe extern "C" fn oncekey_engine_fold(engine: Engine, error: *mut Error) 
     entry(Some(caller.out(error)), || Ok(engine::get(engine.id)?.fold()?))
 }
 
-/// Gives the space of expired records back now; `removed`, which may be NULL, tells how many rows. Never
-/// needed for correctness. Waits for the disk. Fails with UNAVAILABLE, CLOSED.
+/// Frees the space of expired records now. `removed` gets the number of removed rows; it may be NULL. Never
+/// needed for correctness. Blocks while it waits for the disk. Fails with UNAVAILABLE, CLOSED.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn oncekey_engine_sweep(
     engine: Engine,
@@ -194,8 +197,9 @@ pub unsafe extern "C" fn oncekey_engine_sweep(
     })
 }
 
-/// Writes a consistent copy of the store into the new or empty directory `path`, while the engine runs.
-/// It is another incarnation: tokens of the original are fenced there. Waits for the disk.
+/// Writes a consistent copy of the store into the new or empty directory `path`, while the engine runs. The
+/// copy is another incarnation: it refuses tokens of the original as FENCED. Blocks until the copy is
+/// complete.
 ///
 /// Fails with INVALID_INPUT when `path` is not empty, STORE_FULL, IO, UNAVAILABLE, CLOSED.
 #[unsafe(no_mangle)]
@@ -212,11 +216,11 @@ pub unsafe extern "C" fn oncekey_engine_backup(
     })
 }
 
-/// Reads the whole store file in the directory `path`, which no engine may have open, and checks every
-/// checksum. Writes nothing. Waits for the disk.
+/// Reads the whole store in the directory `path`, which no engine may have open, and checks every checksum.
+/// Writes nothing. Blocks while it reads the disk.
 ///
 /// Fails with CORRUPTED for the first damage found, with UNSUPPORTED for the URL of a database, whose server
-/// has its own checks, or as oncekey_engine_open with ONCEKEY_OPEN_EXISTING.
+/// has its own checks, or like oncekey_engine_open with ONCEKEY_OPEN_EXISTING.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn oncekey_verify(path: Slice, error: *mut Error) -> i32 {
     // SAFETY: the caller keeps the contract of the crate.

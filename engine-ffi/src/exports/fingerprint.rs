@@ -6,10 +6,10 @@ use crate::boundary::convert::Caller;
 use crate::boundary::entry::entry;
 use crate::objects::fingerprint::{FINGERPRINTS, keep, of_parts, of_request};
 
-/// Makes a fingerprint of labelled parts, whose order counts. At most 64 parts, labels of at most 128
+/// Makes a fingerprint from labelled parts, whose order counts. At most 64 parts, with labels of at most 128
 /// bytes. Two requests are identical when they have the same parts with the same bytes.
 ///
-/// The caller frees `fingerprint`, and may use it for any number of begins before. Fails with
+/// The caller frees `fingerprint`, and may use it for any number of begins until then. Fails with
 /// INVALID_INPUT.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn oncekey_fingerprint_from_parts(
@@ -28,8 +28,8 @@ pub unsafe extern "C" fn oncekey_fingerprint_from_parts(
     })
 }
 
-/// Makes the fingerprint that the HTTP layers in Rust and Go make of a request: method, target, the
-/// headers that count, body.
+/// Makes the fingerprint that the HTTP layers in Rust and Go make from a request: method, target, the headers
+/// that count, body.
 ///
 /// The caller frees `fingerprint`. Fails with INVALID_INPUT.
 #[unsafe(no_mangle)]
@@ -49,7 +49,7 @@ pub unsafe extern "C" fn oncekey_fingerprint_from_request(
     })
 }
 
-/// Frees a fingerprint. 0 is freed without effect.
+/// Frees a fingerprint. Freeing 0 has no effect.
 #[unsafe(no_mangle)]
 pub extern "C" fn oncekey_fingerprint_free(fingerprint: Fingerprint) -> i32 {
     entry(None, || FINGERPRINTS.remove(fingerprint.id).map(drop))

@@ -1,4 +1,4 @@
-//! Panics on demand, for the tests that prove that none gets out.
+//! Panics on demand, for the tests that show that no panic gets out.
 
 use crate::boundary::entry::inject::NEXT;
 

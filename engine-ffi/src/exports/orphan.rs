@@ -10,12 +10,12 @@ use crate::objects::claim::is_kept;
 use crate::objects::ending::Ending;
 use crate::objects::orphan::ORPHANS;
 
-/// Claims the operation: a new token, one attempt more, the last checkpoint (oncekey_claim_info). The one who
-/// takes over executes what may have happened before: at least once. Waits for the disk; durable when the
-/// status is OK.
+/// Claims the operation of an orphan, with a new token, the next attempt number, and the last checkpoint
+/// (oncekey_claim_info). The operation may have happened already, so a caller that executes now executes it
+/// at least once. Blocks while it waits for the disk; durable when the status is OK.
 ///
-/// The orphan is gone after OK, FENCED and ALREADY_COMPLETED (it was resolved otherwise); after OVERLOADED,
-/// STORE_FULL, OUTCOME_UNKNOWN, UNAVAILABLE, CLOSED and all others it is still the caller's.
+/// The orphan is gone after OK, FENCED and ALREADY_COMPLETED (it was resolved elsewhere). After OVERLOADED,
+/// STORE_FULL, OUTCOME_UNKNOWN, UNAVAILABLE, CLOSED and all other statuses the caller still holds it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn oncekey_orphan_take_over(
     orphan: Orphan,
@@ -29,16 +29,16 @@ pub unsafe extern "C" fn oncekey_orphan_take_over(
         let claim = claim.required("claim")?;
         let ending = Ending::submit(&ORPHANS, orphan.id, oncekey::Orphan::take_over)?;
         let answer = Answer::claimed(ending.wait()?)?;
-        // The checkpoint is asked for by oncekey_claim_info.
+        // The caller reads the checkpoint with oncekey_claim_info.
         answer.data.free();
         *claim = answer.claim;
         Ok(())
     })
 }
 
-/// Ends the operation with a response, for a caller who found out that it happened. `kept` may be NULL.
-/// Waits for the disk; durable when the status is OK. Whether the orphan is gone is as with
-/// oncekey_orphan_take_over.
+/// Ends the operation with a response, when the caller has found out that it happened. `kept` may be NULL.
+/// Blocks while it waits for the disk; durable when the status is OK. When the orphan is gone is the same as
+/// for oncekey_orphan_take_over.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn oncekey_orphan_complete(
     orphan: Orphan,
@@ -57,9 +57,9 @@ pub unsafe extern "C" fn oncekey_orphan_complete(
     })
 }
 
-/// Frees the key, for a caller who found out that the operation did not happen, or who wants it executed
-/// again. Waits for the disk; durable when the status is OK. Whether the orphan is gone is as with
-/// oncekey_orphan_take_over.
+/// Frees the key, when the caller has found out that the operation did not happen, or wants it executed
+/// again. Blocks while it waits for the disk; durable when the status is OK. When the orphan is gone is the
+/// same as for oncekey_orphan_take_over.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn oncekey_orphan_release(orphan: Orphan, error: *mut Error) -> i32 {
     // SAFETY: the caller keeps the contract of the crate.
@@ -69,8 +69,8 @@ pub unsafe extern "C" fn oncekey_orphan_release(orphan: Orphan, error: *mut Erro
     })
 }
 
-/// Key, token, attempt and age of an orphan, and whether it has a checkpoint. Reads nothing. The caller
-/// frees `info->data`.
+/// Reads key, token, attempt and age of an orphan, and whether it has a checkpoint. Does not read the store.
+/// The caller frees `info->data`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn oncekey_orphan_info(
     orphan: Orphan,
@@ -93,11 +93,11 @@ pub unsafe extern "C" fn oncekey_orphan_info(
     })
 }
 
-/// The last checkpoint that any attempt saved. May read the store. `found` is 0 when there is none; the
+/// Reads the last checkpoint that any attempt saved. May read the store. `found` is 0 when there is none. The
 /// caller frees `data`.
 ///
-/// FENCED and ALREADY_COMPLETED: the orphan was resolved. CORRUPTED: the checkpoint is damaged, and the
-/// orphan can be resolved all the same.
+/// Fails with FENCED or ALREADY_COMPLETED when the orphan was resolved, and with CORRUPTED when the
+/// checkpoint is damaged; a damaged orphan can still be resolved.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn oncekey_orphan_checkpoint(
     orphan: Orphan,
@@ -118,7 +118,7 @@ pub unsafe extern "C" fn oncekey_orphan_checkpoint(
     })
 }
 
-/// Drops the handle and changes nothing. 0 is freed without effect.
+/// Frees the handle of an orphan and changes nothing in the store. Freeing 0 has no effect.
 #[unsafe(no_mangle)]
 pub extern "C" fn oncekey_orphan_free(orphan: Orphan) -> i32 {
     entry(None, || ORPHANS.remove(orphan.id).map(drop))

@@ -1,4 +1,4 @@
-//! Completion queues as C holds them.
+//! Completion queues behind the handles of C.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,10 +15,10 @@ use crate::objects::engine;
 
 static QUEUES: Table<Arc<Completions>> = Table::new(7);
 
-/// Makes a completion queue for operations of `engine`. `max_begins` bounds how many begins may be
-/// outstanding, submitted and not polled; 0: 1,048,576. The ends of claims are never refused.
+/// Makes a completion queue for operations of `engine`. `max_begins` is the largest number of outstanding
+/// begins, submitted and not polled; 0: 1,048,576. The ends of claims are never refused.
 ///
-/// The caller frees `queue`.
+/// The caller frees `queue`. Several threads may submit to and poll one queue.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn oncekey_queue_new(
     engine: Engine,
@@ -37,12 +37,12 @@ pub unsafe extern "C" fn oncekey_queue_new(
     })
 }
 
-/// Submits `count` operations, in order. All that is wrong with one of them is told by its completion.
-/// Does not wait for syncs, though a begin may read from the disk.
+/// Submits `count` operations, in order. An error of one operation is reported in its completion. Does not
+/// wait for syncs, though a begin may read from the disk.
 ///
-/// `accepted` tells how many were taken in. It is `count`, but for OVERLOADED: then the begin after the
-/// accepted ones is one too many; poll, and submit the rest again. Nothing of the submissions is kept: they
-/// and what they point to may be reused at once.
+/// `accepted` is the number of submissions that were taken. It is smaller than `count` only with OVERLOADED:
+/// the begin after the accepted ones exceeds the bound of the queue. Then poll, and submit the rest again.
+/// Nothing of the submissions is kept: they and the memory that they point to may be reused at once.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn oncekey_queue_submit(
     queue: Queue,
@@ -66,12 +66,13 @@ pub unsafe extern "C" fn oncekey_queue_submit(
     })
 }
 
-/// Takes up to `capacity` completions out, in the order in which they became known. Without any it waits
-/// for the first up to `timeout_ms` (0: not at all, UINT64_MAX: without end), or until oncekey_queue_wake or
-/// oncekey_queue_free. `count` tells how many; 0 with OK when there are none. What lies beyond the count is
-/// not touched.
+/// Takes up to `capacity` completions out, in the order in which they became known. If there are none, it
+/// waits for the first: up to `timeout_ms` milliseconds (0: not at all, UINT64_MAX: without limit), or until
+/// oncekey_queue_wake or oncekey_queue_free. `count` gets their number; it is 0 with OK when there are none.
+/// Elements beyond the count are not written.
 ///
-/// What is in the completions belongs to the caller. Several threads may poll.
+/// The caller owns the errors, handles and buffers in the completions. Several threads may poll. Fails with
+/// INVALID_INPUT when `capacity` is 0.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn oncekey_queue_poll(
     queue: Queue,
@@ -101,13 +102,13 @@ pub unsafe extern "C" fn oncekey_queue_poll(
     })
 }
 
-/// Gives up the begins of this queue that were submitted with `user_data` and wait for an owner
-/// (`max_wait_ms` above 0). Each makes room for another begin to wait at once, and has its completion, as
-/// every submission has: either what it came to, when that is known by now, or CANCELLED, and then a claim
-/// that was on its way to it is aborted. Does not wait.
+/// Cancels the begins of this queue that were submitted with `user_data` and wait for an owner (`max_wait_ms`
+/// above 0). Each of them makes room for another waiting begin at once, and still has its completion, as
+/// every submission has. The completion holds the outcome if that is known by now, else CANCELLED; a claim
+/// that was on its way to a cancelled begin is aborted. Does not block.
 ///
-/// OK also when there is no such begin, or no more. Begins that do not wait, and all other operations, are
-/// not affected, whatever their `user_data`.
+/// OK also when there is no such begin, or when it has ended. Begins that do not wait, and all other
+/// operations, are not affected, whatever their `user_data`.
 #[unsafe(no_mangle)]
 pub extern "C" fn oncekey_queue_cancel(queue: Queue, user_data: u64) -> i32 {
     entry(None, || {
@@ -116,7 +117,7 @@ pub extern "C" fn oncekey_queue_cancel(queue: Queue, user_data: u64) -> i32 {
     })
 }
 
-/// Makes one poll that waits, or the next one, return without a completion.
+/// Makes one waiting poll return without a completion, or the next poll if none waits.
 #[unsafe(no_mangle)]
 pub extern "C" fn oncekey_queue_wake(queue: Queue) -> i32 {
     entry(None, || {
@@ -125,8 +126,8 @@ pub extern "C" fn oncekey_queue_wake(queue: Queue) -> i32 {
     })
 }
 
-/// A descriptor that is readable while the queue has completions, for poll, epoll and kqueue. It belongs
-/// to the queue: only ask whether it is readable. -1 where there are no such descriptors.
+/// A descriptor that is readable while the queue has completions, for poll, epoll and kqueue. It belongs to
+/// the queue: the caller may only wait for it to be readable. -1 on systems without such descriptors.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn oncekey_queue_fd(queue: Queue, fd: *mut i32, error: *mut Error) -> i32 {
     // SAFETY: the caller keeps the contract of the crate.
@@ -140,9 +141,9 @@ pub unsafe extern "C" fn oncekey_queue_fd(queue: Queue, fd: *mut i32, error: *mu
     })
 }
 
-/// Frees the queue and ends polls that wait. What was submitted goes on without it: claims that were won,
-/// or will be, and that nobody received are aborted; claims and orphans in use by the queue are freed. 0 is
-/// freed without effect.
+/// Frees the queue and ends waiting polls. Submitted operations continue without it. A claim that a begin has
+/// won, or will win, and that no poll returned is aborted. Claims and orphans in use by the queue are freed.
+/// Freeing 0 has no effect.
 #[unsafe(no_mangle)]
 pub extern "C" fn oncekey_queue_free(queue: Queue) -> i32 {
     entry(None, || {

@@ -1,17 +1,17 @@
-//! The versions of the library and the names of statuses, which a forked child may ask for, too.
+//! The versions of the library and the names of statuses. A forked child may call these, too.
 
 use std::ffi::c_char;
 
 use crate::abi::status::{self, ONCEKEY_ABI_VERSION};
 
-/// The version of the binary interface of the library that was loaded: ONCEKEY_ABI_VERSION of the
-/// header that belongs to it. Works in a forked child.
+/// The version of the binary interface of the loaded library, to compare with ONCEKEY_ABI_VERSION of the
+/// header. Works in a forked child.
 #[unsafe(no_mangle)]
 pub extern "C" fn oncekey_abi_version() -> u32 {
     ONCEKEY_ABI_VERSION
 }
 
-/// The version of the library that was loaded, such as "0.1.0". Never freed. Works in a forked child.
+/// The version of the loaded library, such as "0.1.0". Never freed. Works in a forked child.
 #[unsafe(no_mangle)]
 pub extern "C" fn oncekey_version() -> *const c_char {
     const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "\0");

@@ -1,4 +1,4 @@
-//! Answers made of what `begin` and `get` found, and of what a claim or orphan is about.
+//! Builds answers from the results of `begin` and `get`, and descriptions of claims and orphans.
 
 use oncekey::{Begin, InFlight, Lookup, Mismatch, Recorded};
 
@@ -30,8 +30,8 @@ impl Answer {
         }
     }
 
-    /// A claim that gets no handle, for lack of them or since its checkpoint is damaged, is aborted: its
-    /// caller never had it.
+    /// A claim that gets no handle, because there are no more or because its checkpoint is damaged, is
+    /// aborted: its caller never had it.
     pub(crate) fn claimed(claim: oncekey::Claim) -> Result<Self, Failure> {
         let abort = |claim: oncekey::Claim| drop(claim.abort());
         let (attempt, token) = (claim.attempt(), Token::new(claim.token()));
@@ -95,7 +95,7 @@ impl Answer {
     }
 }
 
-/// The last checkpoint of the attempts before a new one. A first attempt has none and reads nothing.
+/// The last checkpoint of the earlier attempts. A first attempt has none, so nothing is read.
 fn checkpoint_before(claim: &oncekey::Claim) -> Result<(Buffer, u32), Failure> {
     if claim.attempt() == 1 {
         return Ok((Buffer::EMPTY, 0));

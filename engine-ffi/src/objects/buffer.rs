@@ -1,4 +1,4 @@
-//! Bytes that C holds.
+//! The bytes behind the buffers of C.
 
 use oncekey::SharedBytes;
 
@@ -16,7 +16,7 @@ pub(crate) enum Bytes {
 
 impl Buffer {
     pub(crate) fn new(bytes: Bytes) -> Result<Self, Failure> {
-        // Both live on the heap, where they stay when their owner moves into the table.
+        // The bytes of both variants live on the heap, where they stay when their owner moves into the table.
         let (ptr, len) = match &bytes {
             Bytes::Shared(bytes) => (bytes.as_ptr(), bytes.len()),
             Bytes::Owned(bytes) => (bytes.as_ptr(), bytes.len()),
@@ -28,7 +28,7 @@ impl Buffer {
         Ok(Self { ptr, len, owner })
     }
 
-    /// Frees what no caller has seen.
+    /// Frees a buffer that no caller has seen.
     pub(crate) fn free(self) {
         let _ = BUFFERS.remove(self.owner);
     }

@@ -1,4 +1,4 @@
-//! Claims as C holds them.
+//! Claims behind the handles of C.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::boundary::handle_table::Table;
 
 pub(crate) static CLAIMS: Table<oncekey::Claim> = Table::new(2);
 
-/// Submits a checkpoint. The claim is taken out meanwhile, since submitting goes through the engine.
+/// Submits a checkpoint. The claim is taken out meanwhile, since the submission goes through the engine.
 pub(crate) fn checkpoint(claim: u64, data: &[u8]) -> Result<oncekey::Pending<()>, Failure> {
     let (claim, taken) = CLAIMS.take(claim)?;
     let pending = claim.checkpoint(data);

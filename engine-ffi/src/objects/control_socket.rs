@@ -1,4 +1,4 @@
-//! The control socket of an engine: where operators ask the process that holds a store.
+//! The control socket of an engine, through which operators reach the process that holds a store.
 
 #[cfg(all(unix, feature = "control-socket"))]
 pub(super) use offered::ControlSocket;
@@ -27,10 +27,10 @@ mod offered {
 
     const KNOWN_FLAGS: u32 = ONCEKEY_CONTROL_READ_ONLY | ONCEKEY_CONTROL_SHOW_RESPONSES;
 
-    /// How many requests may read files, or change something, at once.
+    /// The largest number of requests that read files, or change something, at once.
     const WORKERS: usize = 4;
 
-    /// Whether an engine offers a control socket.
+    /// The control socket of an engine, if it offers one.
     #[derive(Default)]
     pub(crate) struct ControlSocket(Mutex<State>);
 
@@ -39,12 +39,12 @@ mod offered {
         #[default]
         None,
         Offered(Server),
-        /// The engine is closed, or is about to be.
+        /// The engine is closed or is being closed.
         Over,
     }
 
     impl ControlSocket {
-        /// Offers the socket, and returns once it is there.
+        /// Offers the socket. It is bound when this returns.
         pub(crate) fn offer(
             &self,
             engine: Engine,
@@ -52,7 +52,8 @@ mod offered {
             caller: &Caller,
         ) -> Result<(), Failure> {
             let settings = Settings::new(&engine, options, caller)?;
-            // ORDER: held while the server starts: a close that comes meanwhile finds it, and ends it.
+            // ORDER: hold the lock while the server starts. A close that comes meanwhile then finds the
+            // server and ends it.
             let mut state = self.0.lock();
             match *state {
                 State::None => {}
@@ -65,7 +66,7 @@ mod offered {
             Ok(())
         }
 
-        /// Ends the socket for good. Dropped, what comes back waits for its thread.
+        /// Ends the socket for good. Dropping the returned server waits for its thread.
         pub(crate) fn end(&self) -> Option<Server> {
             match mem::replace(&mut *self.0.lock(), State::Over) {
                 State::Offered(mut server) => {
@@ -77,9 +78,9 @@ mod offered {
         }
     }
 
-    /// A thread that answers. Dropped, it ends, and is waited for.
+    /// A thread that answers on the socket. Dropping it ends the thread and waits for it.
     pub(crate) struct Server {
-        /// Dropped, the thread ends.
+        /// The thread ends when this is dropped.
         stop: Option<oneshot::Sender<()>>,
         thread: Option<JoinHandle<()>>,
     }
@@ -105,13 +106,14 @@ mod offered {
         fn drop(&mut self) {
             self.stop = None;
             if let Some(thread) = self.thread.take() {
-                // A panic ended it, and was contained.
+                // An error means that the thread panicked; the panic was contained.
                 let _ = thread.join();
             }
         }
     }
 
-    /// Binds the socket, tells whether that went well, and answers until the sender of `stopped` is dropped.
+    /// Binds the socket, reports whether that succeeded, and answers until the sender of `stopped` is
+    /// dropped.
     fn serve(
         settings: Settings,
         stopped: oneshot::Receiver<()>,
@@ -142,15 +144,15 @@ mod offered {
             Err(error) => return drop(tell.send(Err(failed(error)))),
         };
         if tell.send(Ok(())).is_ok() {
-            // The sender sends nothing: it is dropped.
+            // The sender never sends; it is only dropped.
             let _ = runtime.block_on(stopped);
         }
         drop(socket);
-        // Waits for the work that operators asked for.
+        // Waits for the work that operators have requested.
         drop(runtime);
     }
 
-    /// What is served, and where.
+    /// The router to serve, and the path to serve it on.
     struct Settings {
         admin: Admin,
         path: PathBuf,
@@ -162,7 +164,7 @@ mod offered {
             options: &ControlOptions,
             caller: &Caller,
         ) -> Result<Self, Failure> {
-            // Without `..`: an option that is not handed on does not compile.
+            // Without `..`, so that an option that is not handed on does not compile.
             let ControlOptions { size: _, flags, path, backups, audit_log } = *options;
             if flags & !KNOWN_FLAGS != 0 {
                 return Err(Failure::invalid(
@@ -202,7 +204,7 @@ mod offered {
         }
     }
 
-    /// The path as other processes find it: they may run in another directory.
+    /// The absolute path: other processes may run in another directory.
     fn whole(path: &Path) -> PathBuf {
         std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
     }
@@ -215,12 +217,12 @@ mod refused {
     use crate::boundary::convert::Caller;
     use crate::boundary::failure::Failure;
 
-    /// No engine of this library offers one.
+    /// This library has no control sockets.
     #[derive(Default)]
     pub(crate) struct ControlSocket;
 
     impl ControlSocket {
-        /// Says how the library is built that offers one.
+        /// Refuses, and explains how to build a library with control sockets.
         pub(crate) fn offer(
             &self,
             _: oncekey::Engine,

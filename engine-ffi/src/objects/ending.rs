@@ -1,4 +1,4 @@
-//! Operations that consume their handle: the ends of claims and orphans, and taking an orphan over.
+//! Operations that consume their handle: the ends of claims and orphans, and the takeover of an orphan.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -8,12 +8,12 @@ use oncekey::{Failed, Pending};
 use crate::boundary::failure::Failure;
 use crate::boundary::handle_table::{Table, Taken};
 
-/// An operation on a value that was taken out of its table. Its handle is gone when the answer is
-/// there, unless the engine gives the value back. Dropped before, the operation goes on and the handle
-/// is freed.
+/// An operation on a value that was taken out of its table. The handle is gone when the answer arrives,
+/// unless the engine returns the value. If this is dropped earlier, the operation continues and the handle is
+/// freed.
 pub(crate) struct Ending<T, H: 'static> {
     pending: Pending<T, Failed<H>>,
-    /// Nothing once it was answered.
+    /// `None` after the answer.
     taken: Option<Taken<H>>,
 }
 
@@ -31,7 +31,7 @@ impl<T, H> Ending<T, H> {
         answer(self.pending.wait(), self.taken)
     }
 
-    /// The answer, once, when it is there; otherwise the task is woken when it is.
+    /// The answer, returned once. If there is none yet, the task is woken later.
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<T, Failure>> {
         let result = ready!(Pin::new(&mut self.pending).poll(context));
         Poll::Ready(answer(result, self.taken.take()))

@@ -1,4 +1,4 @@
-//! Engines as C holds them.
+//! Engines behind the handles of C.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ struct Held {
     control: Arc<ControlSocket>,
 }
 
-/// Gives an engine its handle.
+/// Puts an engine into the table and returns its handle.
 pub(crate) fn keep(engine: oncekey::Engine) -> Result<u64, Failure> {
     let held = Held { engine, control: Arc::default() };
     ENGINES.insert(held).map_err(|_| Failure::too_many())
@@ -28,7 +28,7 @@ pub(crate) fn get(engine: u64) -> Result<oncekey::Engine, Failure> {
     ENGINES.with(engine, |held| held.engine.clone())
 }
 
-/// Recovers in place.
+/// Recovers the engine in place after a failure.
 pub(crate) fn reopen(engine: u64) -> Result<(), Failure> {
     let engine = get(engine)?;
     Ok(signals::without("oncekey-reopen", move || engine.reopen())??)
@@ -48,10 +48,10 @@ pub(crate) fn close(engine: u64) -> Result<oncekey::CloseReport, Failure> {
     ENGINES.get(engine)?.close()
 }
 
-/// Gives the handle back, and closes the engine where that was not done.
+/// Frees the handle, and closes the engine if that was not done.
 pub(crate) fn free(engine: u64) -> Result<(), Failure> {
     if let Some(held) = ENGINES.remove(engine)? {
-        // The one who wants to know how it ended calls close.
+        // A caller that needs the result of the close calls `close`.
         let _ = held.close();
     }
     Ok(())
@@ -59,14 +59,14 @@ pub(crate) fn free(engine: u64) -> Result<(), Failure> {
 
 impl Held {
     fn close(self) -> Result<oncekey::CloseReport, Failure> {
-        // ORDER: the thread of the socket is told to end before the engine closes, and is waited for afterwards:
-        // the work that an operator asked for ends with the engine.
+        // ORDER: tell the thread of the socket to end before the engine closes, and wait for the thread
+        // afterwards: work that an operator has requested ends with the engine.
         let _ending = self.control.end();
         Ok(self.engine.close()?)
     }
 }
 
-/// Begins, and waits for an owner when there is time for it.
+/// Begins, and waits for an owner if `max_wait_ms` is above 0.
 pub(crate) fn begin(
     engine: &oncekey::Engine,
     key: &oncekey::Key,

@@ -1,7 +1,7 @@
-//! Fingerprints as C holds them, and the rule that makes one of an HTTP request.
+//! Fingerprints behind the handles of C, and the rule that makes one from an HTTP request.
 //!
-//! The rule is the engine's, as for the Rust layer `oncekey-http`; `tests/vectors/fingerprints.json`
-//! holds both to it.
+//! The rule is the engine's, the same as in the Rust layer `oncekey-http`. `tests/vectors/fingerprints.json`
+//! checks both.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,7 @@ use crate::boundary::handle_table::Table;
 
 pub(crate) static FINGERPRINTS: Table<oncekey::Fingerprint> = Table::new(4);
 
-/// A fingerprint of the parts that C lists.
+/// A fingerprint from the parts that C lists.
 pub(crate) fn of_parts(
     caller: &Caller,
     parts: *const Part,
@@ -33,7 +33,7 @@ pub(crate) fn of_parts(
     Ok(builder.finish())
 }
 
-/// A label; checked, and copied, only where it is none of those that every request has.
+/// A label. The labels that every request has are neither checked nor copied.
 fn label(caller: &Caller, label: Slice) -> Result<Cow<'static, str>, Failure> {
     if let Some(known) = known(caller.bytes(label, "a label")?) {
         return Ok(Cow::Borrowed(known));
@@ -89,7 +89,7 @@ pub(crate) fn of_request(
     }))
 }
 
-/// The headers that count.
+/// The set of headers that count.
 fn counted(caller: &Caller, request: &Request) -> Result<FingerprintedHeaders, Failure> {
     if request.fingerprinted.is_null() && request.fingerprinted_count == 0 {
         return Ok(FingerprintedHeaders::default());

@@ -1,4 +1,4 @@
-//! The objects that C holds by number, and the data that it gets of them.
+//! The values behind the handles of C, and the data made from them.
 
 pub(crate) mod answer;
 pub(crate) mod buffer;

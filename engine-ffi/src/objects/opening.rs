@@ -1,4 +1,5 @@
-//! Opening a store with options of C: a directory of this process alone, or a database that processes share.
+//! Opens a store with the options of C: a directory of this process alone, or a database that processes
+//! share.
 
 use std::path::Path;
 use std::time::Duration;
@@ -32,7 +33,7 @@ impl Options {
     }
 
     fn to_engine(self) -> Result<oncekey::Options, Failure> {
-        // Without `..`: an option that is not handed on does not compile.
+        // Without `..`, so that an option that is not handed on does not compile.
         let Self {
             size: _,
             flags,
@@ -229,13 +230,13 @@ mod tests {
         let defaults = printed(&oncekey::Options::new());
         assert_eq!(changed.keys().collect::<Vec<_>>(), defaults.keys().collect::<Vec<_>>());
         let unset: Vec<_> = defaults.iter().filter(|(name, of)| changed[*name] == **of).collect();
-        // Files and clocks of tests are not for C, nor is a note of where the owner can be asked.
+        // The seams of tests are not for C, and neither is the note that names the owner's control socket.
         let unset: Vec<_> = unset.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(
             unset.iter().filter(|name| **name != "stepper").collect::<Vec<_>>(),
             [&"clock", &"disk", &"owner_note"]
         );
-        // Each value reached the option that it is for.
+        // Each value reached its own option.
         for (name, number) in
             [("ttl", "1.001s"), ("max_execution", "1.002s"), ("max_open_bytes", "1017")]
         {

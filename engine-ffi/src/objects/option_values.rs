@@ -1,11 +1,11 @@
-//! Values of options, whatever the kind of the store.
+//! Values of options that do not depend on the kind of the store.
 
 use oncekey::Durability;
 
 use crate::abi::options::{ONCEKEY_RELAXED, ONCEKEY_STRICT};
 use crate::boundary::failure::Failure;
 
-/// Refuses the first option that is set and that a store in `place` does not have.
+/// Refuses the first set option that a store in `place` does not have.
 pub(super) fn refuse<const N: usize>(
     place: &str,
     options: [(&str, bool); N],
@@ -18,7 +18,7 @@ pub(super) fn refuse<const N: usize>(
     }
 }
 
-/// The durability that the number of C names.
+/// The durability of a number from C.
 pub(super) fn durability_of(durability: u32) -> Result<Durability, Failure> {
     match durability {
         0 | ONCEKEY_STRICT => Ok(Durability::Strict),
@@ -27,7 +27,8 @@ pub(super) fn durability_of(durability: u32) -> Result<Durability, Failure> {
     }
 }
 
-/// A bound beyond what this machine can count, and the engine can add up, is as good as none.
+/// Limits a bound to a number that this machine can count and the engine can add up. It is then as good as
+/// none.
 pub(super) fn countable(value: u64) -> usize {
     const MOST: usize = isize::MAX as usize / 2;
     usize::try_from(value).map_or(MOST, |value| value.min(MOST))

@@ -1,4 +1,4 @@
-//! Orphans as C holds them.
+//! Orphans behind the handles of C.
 
 use crate::boundary::handle_table::Table;
 

@@ -6,14 +6,14 @@ use crate::abi::options::*;
 use crate::boundary::convert::Caller;
 use crate::boundary::failure::Failure;
 
-/// The place as the URL of a database, if it is one.
+/// The URL of a database, if the place is one.
 pub(crate) fn url(place: &Path) -> Option<&str> {
     let is_url =
         |text: &&str| ["postgres://", "postgresql://"].iter().any(|of| text.starts_with(of));
     place.to_str().filter(is_url)
 }
 
-/// Says how the library is built that opens what `url` names.
+/// Refuses, and explains how to build a library that opens a database.
 #[cfg(not(feature = "postgres"))]
 pub(super) fn open(_: &str, _: &Options, _: &Caller) -> Result<oncekey::Engine, Failure> {
     let context = "this library opens directories alone: build it with the feature postgres \
@@ -59,7 +59,7 @@ mod postgres {
     }
 
     fn engine(options: &Options, caller: &Caller) -> Result<oncekey::fleet::Options, Failure> {
-        // Without `..`: an option that is not handed on does not compile.
+        // Without `..`, so that an option that is not handed on does not compile.
         let Options {
             size: _,
             flags,

@@ -27,7 +27,7 @@ const (
 	chunkLength = 1024
 )
 
-// DeriveKey returns 32 bytes that depend on the context, a constant of the program, and the material.
+// DeriveKey returns 32 bytes that depend on context, a constant of the program, and on material.
 func DeriveKey(context string, material []byte) [32]byte {
 	key := hash(iv, []byte(context), keyContext)
 	var derived [32]byte
@@ -43,7 +43,7 @@ func hash(key [8]uint32, data []byte, flags uint32) [8]uint32 {
 	return top.compress()
 }
 
-// node of the tree before its last compression, in which the root is told apart.
+// node of the tree before its last compression. The root is compressed with the flag root.
 type node struct {
 	value   [8]uint32
 	block   [16]uint32
@@ -57,7 +57,7 @@ func subtree(key [8]uint32, data []byte, counter uint64, flags uint32) node {
 	if len(data) <= chunkLength {
 		return chunk(key, data, counter, flags)
 	}
-	// The left one has as many chunks as a power of two that leaves at least one to the right.
+	// The left subtree has the largest power of two of chunks that leaves at least one chunk to the right.
 	chunks := (len(data) - 1) / chunkLength
 	left := 1 << (bits.Len(uint(chunks)) - 1)
 	split := left * chunkLength

@@ -1,5 +1,5 @@
-// Command pairs begins and completes operations with a number of them outstanding, a goroutine each, and
-// prints how many pairs a second that made. Usage: pairs DIRECTORY OUTSTANDING SECONDS
+// Command pairs begins and completes operations, with OUTSTANDING goroutines, and prints the number of pairs
+// per second. Usage: pairs DIRECTORY OUTSTANDING SECONDS
 package main
 
 import (

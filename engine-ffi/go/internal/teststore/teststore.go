@@ -1,5 +1,5 @@
-// Package teststore gives tests empty stores: directories, or with ONCEKEY_TEST_STORE=postgres databases of the server
-// that ONCEKEY_TEST_SERVER names. engine-ffi/test.sh starts one.
+// Package teststore gives tests empty stores: directories, or with ONCEKEY_TEST_STORE=postgres databases of
+// the server that ONCEKEY_TEST_SERVER names. engine-ffi/test.sh starts one.
 package teststore
 
 import (
@@ -21,7 +21,7 @@ func OfDirectories(t testing.TB) {
 	}
 }
 
-// SegmentBytes is a small segment of the journal, where there is one.
+// SegmentBytes is a small size for segments of the journal; 0 for databases, which have none.
 func SegmentBytes() int64 {
 	if Shared() {
 		return 0
@@ -31,7 +31,7 @@ func SegmentBytes() int64 {
 
 var databases atomic.Uint64
 
-// New is the place of an empty store.
+// New returns the directory or URL of an empty store.
 func New(t testing.TB) string {
 	t.Helper()
 	if !Shared() {

@@ -1,4 +1,4 @@
-// Command drive drives the package for clients/test/check.py, which tells what its modes do.
+// Command drive drives the package for clients/test/check.py, which describes the modes.
 package main
 
 import (
@@ -125,7 +125,7 @@ func orders(url, directory, count string) error {
 	return err
 }
 
-// save writes a file that is whole or absent.
+// save writes a file so that it is complete or absent.
 func save(path string, data []byte) error {
 	part, err := os.Create(path + ".part")
 	if err != nil {
