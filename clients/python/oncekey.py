@@ -1,5 +1,5 @@
 """Sends one operation until it is settled: the same key and the same bytes in each try, and no try
-more once an answer is final. The rules are those of docs/clients.md in github.com/oncekey/oncekey.
+after a final answer. The rules are those of docs/clients.md in github.com/oncekey/oncekey.
 Copy this file. Python 3.9 or later, the standard library only. MIT OR Apache-2.0."""
 import hashlib, http.client, itertools, json, os, random, re, time
 from contextlib import closing, suppress
@@ -35,12 +35,12 @@ class Policy:
 class Sent:
     """`result` is
     done          the answer is final, be it 201 or 404
-        unknown       it may have happened or not: look it up, never send it under a new key
-    notStored     it happened, its response is not kept: fetch the outcome
-    bug           this client is wrong; the body says how
-    unauthorized  nothing happened: refresh the credentials, send again with the same key
+    unknown       the operation may have happened or not: look it up, never send it under a new key
+    notStored     the operation happened, but its response is not kept: fetch the outcome
+    bug           this client is wrong; the body explains it
+    unauthorized  nothing happened: refresh the credentials, then send again with the same key
     gaveUp        not settled: send again later with the same key (status 0: no answer came)
-    expired       not sent: the key is older than the server's memory of it; look it up"""
+    expired       not sent: the server may have forgotten the key by now; look the operation up"""
     result: str
     key: str
     tries: int
@@ -83,19 +83,19 @@ def send(url: Optional[str], body: bytes = b"", *, key: Optional[str] = None, me
         return Sent(verdict, key, tries, *(answer or ()))
 
 def _attempt(operation, fields, timeout):
-    """One try: status, headers, body; None when no whole answer came."""
+    """One try: status, headers, body; None when no complete answer came."""
     url = urlsplit(operation["url"])
     kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
     target = (url.path or "/") + ("?" + url.query if url.query else "")
     with suppress(OSError, http.client.HTTPException), closing(kind(url.netloc, timeout=timeout)) as connection:
         connection.request(operation["method"], target, bytes.fromhex(operation["body"]), fields)
         response = connection.getresponse()
-        # http.client takes a head that broke off for a whole one; then the length of the body is missing.
+        # http.client accepts a head that broke off as complete; the length of the body is then missing.
         if response.chunked or response.length is not None:
             return response.status, response.headers, response.read()
 
 def _decide(status, headers, body, replayed):
-    """The result, or "again" or "locked" and how long the server asks to wait. The first line that fits counts."""
+    """The result, or "again" or "locked", and how long the server asks to wait. The first matching line decides."""
     problem = None
     if status >= 400 and headers.get_content_type() == "application/problem+json":
         with suppress(ValueError):
@@ -110,7 +110,7 @@ def _decide(status, headers, body, replayed):
     return ("again", _asked(headers)) if code in AGAIN or status in (408, 425, 429) or status >= 500 else ("done", None)
 
 def _asked(headers, milliseconds=None):
-    """Seconds to wait, if the server asks for it. A date counts from that of the answer."""
+    """Seconds to wait, if the server asks for it. A date counts from the Date of the answer."""
     if type(milliseconds) in (int, float) and milliseconds >= 0:
         return milliseconds / 1000
     after = headers.get("Retry-After", "").strip()
@@ -139,7 +139,7 @@ def _path(store, key):
     return Path(store) / (hashlib.sha256(key.encode()).hexdigest() + ".json")
 
 def _save(path, text):
-    """On disk when it returns: a file that is whole or absent, and private, as what was ordered is."""
+    """Writes a file so that it is complete or absent. It is on disk on return, and private like the order in it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb", buffering=0) as file:

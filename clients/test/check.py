@@ -5,9 +5,9 @@ Each COMMAND is a driver with the modes
   cases                        reads {"url", "key"?, "body", "tryTimeout"} a line, sends it with a clock that only
                                waits move, and prints {"result", "waitsMs", "key"}
   orders URL DIRECTORY COUNT   sends DIRECTORY/N.body for N below COUNT, keeps its key in N.key and its answer in
-                               N.done, prints N; goes on where an earlier run was killed
+                               N.done, prints N; continues where an earlier run was killed
   old URL                      sends "old NAME" under "old-NAME", again from its store after 23 hours, and a second
-                               later; prints the three results and how many operations the store has in the end
+                               after that; prints the three results and the number of operations left in the store
   stream URL                   tries to send a body that is a stream (not where the types refuse it)
 SHOP is the example `shop` of the crate oncekey-client, ONCEKEY the program. ONCEKEY_SEED=N repeats a run."""
 import json, os, random, shlex, signal, subprocess, sys, tempfile, threading
@@ -20,7 +20,7 @@ from shop import Proxied, Shop, rig
 
 SEED = int(os.environ.get("ONCEKEY_SEED") or random.randrange(1 << 32))
 ORDERS = int(os.environ.get("ONCEKEY_ORDERS", 250))  # of each client
-GENEROUS = 300  # seconds; against hanging only
+GENEROUS = 300  # seconds; only a hang takes longer
 
 
 def driver(command, *arguments, **options):
@@ -33,7 +33,7 @@ def check(condition, *why):
 
 
 def play_cases(name, command):
-    """Every case: the result, the waits, how often, and the same key and bytes in each try."""
+    """Checks every case: the result, the waits, the number of tries, and the same key and bytes in each try."""
     cases = json.loads((HERE.parent / "cases.json").read_text())
     server = serve.Server(0, cases)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -62,7 +62,7 @@ def play_cases(name, command):
 
 
 def verdicts(name, command, shop):
-    """What the server does with a slow, a busy, a closed and a dying handler, without any fault of the link."""
+    """Checks the results with a slow, a busy, a closed and a dying handler, over a link without faults."""
     expect = {"slow": ("done", 1), "busy": ("done", 2), "closed": ("done", 2), "panic": ("unknown", 1)}
     run = driver(command, "cases", stdin=subprocess.PIPE)
     lines = [{"url": f"{shop.url}/{path}", "body": name, "tryTimeout": 10} for path in expect]
@@ -76,7 +76,7 @@ def verdicts(name, command, shop):
 
 
 def killed_between_send_and_answer(name, command, shop, directory):
-    """Killed when the order is executed and not answered: the same key again, a replay, one execution."""
+    """Kills the client after the execution and before the answer: the same key again, a replay, one execution."""
     body = f"{name}: killed between send and answer"
     (directory / "0.body").write_text(body)
     run = driver(command, "orders", shop.url + "/slow", directory, 1)
@@ -96,12 +96,12 @@ def killed_between_send_and_answer(name, command, shop, directory):
 
 
 def a_bad_link(name, command, shop, directory, random):
-    """One connection in three is dropped, the client killed after some orders each: none lost, none twice."""
+    """Drops one connection in three, and kills the client after some orders: no order is lost or runs twice."""
     for n in range(ORDERS):
         (directory / f"{n}.body").write_text(f"{name} {n}")
     bad, kills = link.Link(shop.address, random.random()), 0
     while True:
-        # A run that gave an order up is started again, too.
+        # A run that gave up an order is started again, too.
         run = driver(command, "orders", bad.url + "/orders", directory, ORDERS, stderr=subprocess.DEVNULL)
         watchdog = threading.Timer(GENEROUS, run.kill)
         watchdog.start()
@@ -127,7 +127,7 @@ def a_bad_link(name, command, shop, directory, random):
 
 
 def failing_upstream(name, command, directory):
-    """An upstream that fails in each way the proxy tells apart: no operation runs twice, each has its result."""
+    """An upstream that fails in every way that the proxy distinguishes: each operation has the expected result and runs."""
     expect = {"/orders": ("done", 1), "/slow?ms=500": ("done", 1), "/reset": ("unknown", 1), "/half": ("unknown", 1),
               "/not-executed?times=2": ("done", 3), "/status/429?times=2": ("done", 3)}
     port, keys = rig.free_port(), rig.store()
@@ -140,12 +140,12 @@ def failing_upstream(name, command, directory):
         for (path, (result, runs)), line in zip(expect.items(), output.splitlines()):
             got, ran = json.loads(line)["result"], upstream.count(path.split("?")[0])
             check((got, ran) == (result, runs), name, "through the proxy:", path, got, ran)
-        # Slower than the proxy lets a client wait: told to come again, then the replay.
+        # The answer takes longer than the proxy lets a client wait: the client must retry, and gets the replay.
         (directory / "0.body").write_text(f"{name}: slow")
         run = driver(command, "orders", url + "/slow?ms=2500", directory, 1)
         run.communicate(timeout=GENEROUS)
         check(run.returncode == 0 and upstream.count("/slow") == 2, name, "slow:", run.returncode, upstream.count("/slow"))
-        # The upstream is gone when the order is sent, and comes back after the first refusal.
+        # The upstream is down when the order is sent, and starts again after the first refusal.
         upstream.kill()
         (directory / "1.body").write_text(f"{name}: restarted")
         run = driver(command, "orders", url + "/orders", directory, 2)
@@ -158,7 +158,7 @@ def failing_upstream(name, command, directory):
 
 
 def keeps_operations(name, command, shop):
-    """The helper's own store: the operation comes back from it, for 23 hours, and is forgotten when told."""
+    """The helper's own store repeats an operation for 23 hours, and deletes it on request."""
     run = driver(command, "old", shop.url + "/orders")
     output, _ = run.communicate(timeout=GENEROUS)
     check(run.returncode == 0, name, "exits with", run.returncode)
@@ -192,7 +192,7 @@ def main():
         shops["proxy"] = Proxied(sys.argv[1])
         for name, command in clients:
             play_cases(name, command)
-            if name != "rust":  # `Bytes` is no stream
+            if name != "rust":  # `Bytes` is not a stream
                 refuses_streams(name, command, shops["layer"])
             if name in ("js", "python"):  # the others have no store of their own
                 keeps_operations(name, command, shops["layer"])

@@ -1,4 +1,4 @@
-// Drives oncekey.mjs for check.py, which tells what the two modes do.
+// Drives oncekey.mjs for check.py, which describes the modes.
 import { closeSync, existsSync, fsyncSync, openSync, readFileSync, readdirSync, renameSync, unlinkSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -24,7 +24,7 @@ if (mode === "old") {
 
 if (mode === "stream") await send(url, { body: new Blob(["x"]).stream() });
 
-// A file that is whole or absent.
+// Writes a file so that it is complete or absent.
 function save(path, text) {
   const file = openSync(path + ".part", "w");
   writeSync(file, text); fsyncSync(file); closeSync(file);
@@ -32,7 +32,7 @@ function save(path, text) {
 }
 const name = (n) => join(directory, n);
 
-// The caller's own record of an operation has its key; the helper's store has what was sent.
+// The caller's own record of an operation has its key; the helper's store has the request.
 if (mode === "orders") {
   const file = (key) => name(`${key}.operation`);
   const store = {

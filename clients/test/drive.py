@@ -1,4 +1,4 @@
-"""Drives oncekey.py for check.py, which tells what the two modes do."""
+"""Drives oncekey.py for check.py, which describes the modes."""
 import io, json, os, sys, tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ def cases():
 
 
 def save(path, data):
-    """A file that is whole or absent."""
+    """Writes a file so that it is complete or absent."""
     part = path.with_suffix(".part")
     with open(part, "wb") as file:
         file.write(data)
@@ -29,7 +29,7 @@ def save(path, data):
 
 
 def orders(url, directory, count):
-    """The caller's own record of an operation has its key; the helper's store has what was sent."""
+    """The caller's own record of an operation has its key; the helper's store has the request."""
     directory, policy = Path(directory), replace(oncekey.Policy(), backoff=0.002)
     store = directory / "outbox"
     for n in range(int(count)):

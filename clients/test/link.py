@@ -1,5 +1,5 @@
-"""A link that drops one connection in three, each at another point: before the server sees the request,
-after the server has answered and before the client hears of it, or in the middle of the answer."""
+"""A link that drops one connection in three, at varying points: before the server gets the request,
+after the server has answered and before the client gets the answer, or in the middle of the answer."""
 import random, socket, threading
 
 
@@ -18,7 +18,7 @@ class Link:
             threading.Thread(target=self.carry, args=(client, fate), daemon=True).start()
 
     def carry(self, client, fate):
-        """One request and its answer; the connection ends with it."""
+        """Carries one request and its answer, then ends the connection."""
         try:
             with client, socket.create_connection(self.server) as server:
                 request = read_message(client)
@@ -30,11 +30,11 @@ class Link:
                     return
                 client.sendall(answer[:len(answer) // 2] if fate == "torn" else close(answer))
         except OSError:
-            pass  # one side is gone, as is the point
+            pass  # one side is gone, which is the purpose of the link
 
 
 def read_message(connection):
-    """A head and a body of Content-Length; shorter when the other side closes."""
+    """Reads a head and a body of Content-Length; less when the other side closes."""
     data = b""
     while b"\r\n\r\n" not in data:
         more = connection.recv(65536)
@@ -53,5 +53,5 @@ def read_message(connection):
 
 
 def close(answer):
-    """Says that the connection ends here, so that no client keeps it."""
+    """Adds Connection: close, so that no client keeps the connection."""
     return answer.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)

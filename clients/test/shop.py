@@ -6,7 +6,7 @@ import rig
 
 
 class Shop:
-    """The order service, with what it executed: behind the tower layer, or bare, for a proxy."""
+    """The order service and its executions: behind the tower layer, or bare, for a proxy."""
 
     def __init__(self, command, bare=False):
         self.store = tempfile.TemporaryDirectory()
@@ -25,7 +25,7 @@ class Shop:
 
 
 class Proxied(Shop):
-    """The same without the layer, and `oncekey proxy` before it."""
+    """The same service without the layer, behind `oncekey proxy`."""
 
     def __init__(self, command):
         super().__init__(command, bare=True)

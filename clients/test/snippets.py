@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Runs the snippets of docs/clients.md that are marked `<!-- run: … -->`; the Rust one is a doctest.
-usage: snippets.py SHOP SCRATCH, a directory whose node_modules and Python have what the snippets import"""
+usage: snippets.py SHOP SCRATCH. SCRATCH is a directory whose node_modules and Python have the imported packages."""
 import os, re, shutil, subprocess, sys
 from pathlib import Path
 
@@ -35,7 +35,7 @@ func main() {
 
 
 def go(code):
-    # Inside the module, where it finds the package. Go ignores the name in `./...`.
+    # Inside the module, where Go finds the package. `./...` ignores a name that begins with _.
     directory = GO / "oncekeyclient" / "internal" / "_snippet"
     directory.mkdir(exist_ok=True)
     try:

@@ -1,4 +1,4 @@
-//! Drives the sender for `clients/check.py`, which tells what the two modes do.
+//! Drives the sender for `clients/test/check.py`, which describes the two modes.
 
 use std::io::{BufRead, Write};
 use std::path::Path;
@@ -13,7 +13,7 @@ type Failure = Box<dyn std::error::Error>;
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
-    // The server closes each connection; none is left from an earlier case.
+    // The server closes each connection, so no connection is kept for a later case.
     let client = reqwest::Client::builder()
         .pool_max_idle_per_host(0)
         .redirect(reqwest::redirect::Policy::none())
@@ -46,7 +46,7 @@ fn word(sent: &Sent) -> &'static str {
     }
 }
 
-/// A clock that only waits move.
+/// A clock that only the waits move.
 #[derive(Default)]
 struct Recorded(Vec<Duration>);
 
@@ -111,7 +111,7 @@ async fn orders(
     Ok(())
 }
 
-/// A file that is whole or absent.
+/// Writes a file so that it is complete or absent.
 fn save(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let part = path.with_extension("part");
     let mut file = std::fs::File::create(&part)?;

@@ -1,9 +1,10 @@
 //! The server of `clients/test.sh`: an order service that lists its executions.
-//! usage: shop [DIRECTORY]; prints its address. With a directory for a store it stands behind the tower layer,
+//! Usage: shop [DIRECTORY]. It prints its address. With a directory for a store the tower layer wraps it;
 //! without one it is the bare upstream of a proxy.
 //!
-//! `POST /orders` creates one; `/slow` takes half a second; `/busy` answers 429 the first time; `/closed`
-//! answers 503 and frees the key the first time; `/panic` dies. `GET /count`: `[[path, key, body], …]`.
+//! `POST /orders` creates an order; `/slow` takes half a second; `/busy` answers 429 the first time;
+//! `/closed` answers 503 and frees the key the first time; `/panic` panics. `GET /count`: `[[path, key,
+//! body], …]`.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

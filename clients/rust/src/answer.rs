@@ -6,10 +6,10 @@ use http::{HeaderMap, header};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The result of a try, as far as it matters for the next try.
+/// The result of a try, reduced to the parts that decide about the next try.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
-    /// `None`: no whole answer came.
+    /// `None`: no complete answer came.
     pub(crate) status: Option<u16>,
     pub(crate) code: Option<String>,
     pub(crate) replayed: bool,
@@ -25,12 +25,12 @@ struct Problem {
 }
 
 impl Answer {
-    /// No whole answer: no connection, a reset, a time-out, a body that broke off.
+    /// No complete answer: no connection, a reset, a time-out, a body that broke off.
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// A whole answer. `body` matters only when it is a problem document.
+    /// A complete answer. `body` matters only when it is a problem document.
     pub fn parse(status: u16, headers: &HeaderMap, body: &[u8]) -> Self {
         let problem: Problem = if status >= 400 && is_problem(headers) {
             serde_json::from_slice(body).unwrap_or_default()
@@ -51,7 +51,7 @@ impl Answer {
         }
     }
 
-    /// Says whether the server marked the answer as a replay, for a server whose marker is not
+    /// Sets whether the server marked the answer as a replay, for a server whose marker is not
     /// `Idempotent-Replayed: true`.
     pub fn replayed(mut self, replayed: bool) -> Self {
         self.replayed = replayed;
@@ -69,7 +69,7 @@ fn is_problem(headers: &HeaderMap) -> bool {
     kind.trim().eq_ignore_ascii_case("application/problem+json")
 }
 
-/// How long the server asks to wait. A date counts from that of the answer, so that no clock is read.
+/// How long the server asks to wait. A date counts from the Date of the answer, so no clock is read.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let after = text(headers, header::RETRY_AFTER).trim();
     if !after.is_empty() && after.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -7,13 +7,13 @@ use http::HeaderValue;
 
 /// The key of one operation: 1 to 255 bytes of visible ASCII and inner spaces.
 ///
-/// Make it when the operation is recorded and store it there, before the first try. Every retry
-/// sends it, across restarts.
+/// Make the key when the operation is recorded, and store it with the operation before the first try. Every
+/// retry sends the same key, also after a restart.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key(String);
 
 impl Key {
-    /// A new one: a UUID, version 7. Its order is that of time, to the millisecond.
+    /// A new key: a UUID, version 7. Keys sort by the time of their making, to the millisecond.
     ///
     /// # Panics
     /// When the system has no randomness.
@@ -49,7 +49,7 @@ impl fmt::Display for Key {
 impl std::str::FromStr for Key {
     type Err = InvalidKey;
 
-    /// Takes a stored key, or one that the caller's own system made.
+    /// Reads a stored key, or a key that the caller's own system made.
     fn from_str(key: &str) -> Result<Self, InvalidKey> {
         let visible = key.bytes().all(|byte| matches!(byte, b' '..=b'~'));
         if visible && key.trim() == key && (1..=255).contains(&key.len()) {
@@ -60,7 +60,7 @@ impl std::str::FromStr for Key {
     }
 }
 
-/// Not 1 to 255 bytes of visible ASCII.
+/// The text is not 1 to 255 bytes of visible ASCII without outer spaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidKey;
 

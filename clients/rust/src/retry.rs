@@ -1,4 +1,4 @@
-//! The table of docs/clients.md as a state machine: time comes in, nothing is read.
+//! The table of docs/clients.md as a state machine. The caller passes the time in; no clock is read.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,21 +9,21 @@ use crate::answer::Answer;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Policy {
-    /// Answers that settle nothing, *locked* apart. Default 5.
+    /// The number of tries without a settling answer, not counting *locked*. Default 5.
     pub tries: u32,
-    /// For all tries and waits: a wait that would end after it is not begun. Default 60 s.
+    /// The time for all tries and waits: a wait that would end after it is not begun. Default 60 s.
     pub deadline: Duration,
-    /// For one try, its whole answer included. Default 35 s: a server answers within 30 s.
+    /// The time for one try, including its whole answer. Default 35 s: a server answers within 30 s.
     pub try_timeout: Duration,
-    /// The first wait is below it, each later one below twice as much. Default 100 ms.
+    /// The first wait is shorter than this, and the bound doubles with each later wait. Default 100 ms.
     pub backoff: Duration,
-    /// Where that ends. Default 5 s.
+    /// The largest bound of such a wait. Default 5 s.
     pub max_backoff: Duration,
-    /// The longest wait that a server gets. Default 30 s.
+    /// The longest wait that a server can ask for. Default 30 s.
     pub max_wait: Duration,
     /// How long the server remembers a key. Default 24 h.
     pub ttl: Duration,
-    /// How much earlier than that an operation is not sent any more. Default 1 h.
+    /// The margin before `ttl`: within it an operation is not sent any more. Default 1 h.
     pub margin: Duration,
 }
 
@@ -70,11 +70,11 @@ pub enum Next {
 pub enum Why {
     /// The operation may have happened or not: look it up, never send it under a new key.
     Unknown,
-    /// It happened, its response is not kept: fetch the outcome.
+    /// The operation happened, but its response is not kept: fetch the outcome.
     NotStored,
-    /// This client is wrong: another request under the key, or a key that is none.
+    /// This client is wrong: it sent another request under the key, or an invalid key.
     Bug,
-    /// Nothing happened: refresh the credentials, send again with the same key.
+    /// Nothing happened: refresh the credentials, then send again with the same key.
     Unauthorized,
     /// Not settled within the tries or the deadline: send again later with the same key.
     GaveUp,
@@ -98,7 +98,7 @@ pub struct Retry {
     policy: Policy,
     failed: u32,
     waits: u32,
-    /// Of the jitter.
+    /// The state of the jitter.
     random: u64,
 }
 
@@ -110,19 +110,18 @@ enum Verdict {
 }
 
 impl Retry {
-    /// For an operation that is not yet sent, or not since a restart. The jitter is seeded by the
-    /// system.
+    /// For an operation that has not been sent yet, or not since a restart. The system seeds the jitter.
     pub fn new(policy: Policy) -> Self {
-        // Without randomness the waits are the same everywhere, and nothing else is lost.
+        // Without randomness all clients wait equally long; nothing else is lost.
         Self::with_seed(policy, getrandom::u64().unwrap_or_default())
     }
 
-    /// The same with jitter that a test can repeat.
+    /// The same, with jitter that a test can repeat.
     pub fn with_seed(policy: Policy, seed: u64) -> Self {
         Self { policy, failed: 0, waits: 0, random: seed }
     }
 
-    /// The next step after a try that brought `answer`, `elapsed` after the first one began.
+    /// The next step after a try that got `answer`. `elapsed` counts from the start of the first try.
     pub fn next(&mut self, answer: &Answer, elapsed: Duration) -> Next {
         match judge(answer) {
             Verdict::Done => return Next::Done,
@@ -140,7 +139,7 @@ impl Retry {
         Next::Again { after }
     }
 
-    /// What the server asked for and a little jitter, or full jitter below a ceiling that doubles.
+    /// The wait that the server asked for and a little jitter, or full jitter below a ceiling that doubles.
     fn wait(&mut self, asked: Option<Duration>) -> Duration {
         let Policy { backoff, max_backoff, max_wait, .. } = self.policy;
         let doubled = backoff.saturating_mul(1u32.checked_shl(self.waits).unwrap_or(u32::MAX));
@@ -149,7 +148,7 @@ impl Retry {
         asked.unwrap_or_default().min(max_wait) + ceiling.mul_f64(self.random())
     }
 
-    /// From 0 to below 1: splitmix64 of Steele, Lea and Flood.
+    /// A number from 0 to below 1: splitmix64 of Steele, Lea and Flood.
     fn random(&mut self) -> f64 {
         self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.random;
@@ -159,7 +158,7 @@ impl Retry {
     }
 }
 
-/// The table; the first line that fits counts.
+/// The table: the first matching line decides.
 fn judge(answer: &Answer) -> Verdict {
     let Some(status) = answer.status else { return Verdict::Again };
     if answer.replayed {

@@ -9,14 +9,14 @@ use http::{Request, Response};
 use crate::answer::Answer;
 use crate::retry::{Next, Policy, Retry, Why};
 
-/// The end of [`send`].
+/// The result of [`send`].
 #[derive(Debug)]
 pub struct Sent {
-    /// The final answer, or why there is none.
+    /// The final answer, or the reason why there is none.
     pub result: Result<Response<Bytes>, Why>,
-    /// The last answer, when it is not final; `None` when no whole one came.
+    /// The last answer when it is not final; `None` when no complete answer came.
     pub last: Option<Response<Bytes>>,
-    /// How often the operation was sent by this call.
+    /// How often this call sent the operation.
     pub tries: u32,
 }
 
@@ -24,10 +24,10 @@ pub struct Sent {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Failed {
-    /// It has no `Idempotency-Key` (or `X-Idempotency-Key`). The key belongs to the operation; a
-    /// sender that made one could not store it there.
+    /// The request has no `Idempotency-Key` (or `X-Idempotency-Key`). The key belongs to the operation; a
+    /// sender that made one could not store it with the operation.
     NoKey,
-    /// reqwest cannot make a request of it, say because its URI has no host.
+    /// reqwest refuses the request, for example because its URI has no host.
     Request(reqwest::Error),
 }
 
@@ -49,14 +49,14 @@ impl std::error::Error for Failed {
     }
 }
 
-/// Sends `request` until it is settled, the same key and bytes in each try.
+/// Sends `request` until it is settled, with the same key and bytes in each try.
 ///
 /// The body is [`Bytes`]: a stream cannot be sent twice. The key is in the header; store it with the
-/// operation first. The answer is read whole, so that one that breaks off is asked for again.
-/// Dropping the future leaves the operation unsettled: send it again later with the same key.
+/// operation first. The answer is read completely, so a broken answer leads to another try. Dropping the
+/// future leaves the operation unsettled: send it again later with the same key.
 ///
 /// # Errors
-/// When the request cannot be sent at all. An operation without a final answer is no error of this
+/// When the request cannot be sent at all. An operation without a final answer is not an error of this
 /// function: see [`Sent::result`].
 pub async fn send(
     client: &reqwest::Client,
@@ -66,11 +66,11 @@ pub async fn send(
     send_with(client, policy, request, &mut TokioTime(Instant::now())).await
 }
 
-/// The clock of [`send_with`], so that tests need not wait.
+/// The clock of [`send_with`], so that tests do not wait.
 pub trait Time {
     /// How long ago the first try began.
     fn elapsed(&self) -> Duration;
-    /// Waits.
+    /// Waits for `duration`.
     fn sleep(&mut self, duration: Duration) -> impl Future<Output = ()> + Send;
 }
 
@@ -91,7 +91,8 @@ impl Time for TokioTime {
 /// [`send`] with another clock.
 ///
 /// # Errors
-/// Those of [`send`].
+///
+/// The errors of [`send`].
 pub async fn send_with(
     client: &reqwest::Client,
     policy: Policy,
@@ -124,7 +125,7 @@ pub async fn send_with(
     }
 }
 
-/// One try, its answer read to the end.
+/// Makes one try and reads its answer to the end.
 async fn attempt(
     client: &reqwest::Client,
     request: reqwest::Request,
