@@ -1,5 +1,5 @@
-//! `oncekey proxy` stands before any HTTP server and gives its requests idempotency keys: the layer
-//! of `oncekey-http` around an upstream. docs/proxy.md says what that means.
+//! `oncekey proxy` stands in front of any HTTP server and gives its requests idempotency keys: it runs the
+//! layer of `oncekey-http` around an upstream. docs/proxy.md describes the behaviour.
 #![forbid(unsafe_code)]
 
 mod base;
@@ -24,7 +24,7 @@ use config::{Config, LogFormat};
 use front::listener::Passed;
 use operate::Output;
 
-/// Threads give back what others made, which costs glibc's allocator more.
+/// A thread often frees memory that another thread allocated, which is slower in glibc's allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints help and the version, and mistakes: in JSON where `--json` was given.
+/// Prints help, the version, or a mistake of the command line; a mistake in JSON if `--json` was given.
 fn misused(error: &clap::Error) -> ExitCode {
     let asked = |argument: String| ["--json", "--ndjson"].contains(&argument.as_str());
     if error.exit_code() != 0 && std::env::args().any(asked) {
@@ -49,7 +49,7 @@ fn misused(error: &clap::Error) -> ExitCode {
         let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
         return Failure::usage(line).report(true);
     }
-    // No reader is left.
+    // An error here means that no reader is left.
     let _ = error.print();
     if error.exit_code() == 0 { ExitCode::SUCCESS } else { Exit::Usage.code().into() }
 }
@@ -110,7 +110,7 @@ fn proxy(arguments: command::Proxy, output: &Output) -> Result<(), Failure> {
         passed,
         Box::new(move || configuration(&arguments)),
     ));
-    // Tasks that still run after the shutdown timeout are dropped.
+    // Drops the tasks that still run after the shutdown timeout.
     runtime.shutdown_background();
     ended
 }

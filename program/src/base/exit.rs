@@ -1,4 +1,4 @@
-//! How the program ends.
+//! The exit codes, and the messages of a failed command.
 
 use std::fmt::Write;
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::say::say;
 
-/// Why the program did not do what it was asked.
+/// The reason why the program did not finish its command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     Failed,
@@ -20,7 +20,7 @@ pub(crate) enum Exit {
     Interrupted,
 }
 
-/// Each with its code, its name in JSON and its meaning.
+/// The code of each exit, its name in JSON and its meaning.
 const EXITS: [(Exit, u8, &str, &str); 8] = [
     (Exit::Failed, 1, "failed", "failed: input or output, the server, the engine"),
     (Exit::Usage, 2, "usage", "usage, configuration, or a question without a terminal"),
@@ -46,16 +46,16 @@ impl Exit {
 pub(crate) fn exit_codes() -> String {
     let mut text = "Exit codes:\n    0  done".to_owned();
     for (_, code, _, meaning) in EXITS {
-        // Writing into a String does not fail.
+        // Writing into a String cannot fail.
         let _ = write!(text, "\n  {code:>3}  {meaning}");
     }
     text
 }
 
-/// The lines for the operator, and the exit code.
+/// The lines for the operator, and the exit.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// `None`: the reader of the output is gone, which is no failure.
+    /// `None`: the reader of the output is gone, which does not count as a failure.
     pub(crate) exit: Option<Exit>,
     pub(crate) lines: Vec<String>,
 }
@@ -65,38 +65,38 @@ impl Failure {
         Self { exit: Some(exit), lines: vec![format!("oncekey: {}", line.into())] }
     }
 
-    /// Ends with a code, and says nothing.
+    /// Ends with a code and without a message.
     pub(crate) fn silent(exit: Option<Exit>) -> Self {
         Self { exit, lines: Vec::new() }
     }
 
-    /// One line more, for people.
+    /// Adds a line for people.
     pub(crate) fn hint(mut self, line: impl Into<String>) -> Self {
         self.lines.push(format!("  {}", line.into()));
         self
     }
 
-    /// Input, output, or the engine failed.
+    /// The exit for a failure of input, output, or the engine.
     pub(crate) fn failed(line: impl Into<String>) -> Self {
         Self::new(Exit::Failed, line)
     }
 
-    /// The command line or the configuration is wrong.
+    /// The exit for a wrong command line or configuration.
     pub(crate) fn usage(line: impl Into<String>) -> Self {
         Self::new(Exit::Usage, line)
     }
 
-    /// The configuration is wrong, in these places.
+    /// The exit for a wrong configuration, with a line for each mistake.
     pub(crate) fn config(lines: Vec<String>) -> Self {
         Self { exit: Some(Exit::Usage), lines }
     }
 
-    /// Another process holds the store.
+    /// The exit for a store that another process holds.
     pub(crate) fn held(line: impl Into<String>) -> Self {
         Self::new(Exit::Held, line)
     }
 
-    /// Says it, in JSON if it is to, and ends with its code.
+    /// Prints the lines, in JSON on request, and returns the exit code.
     pub(crate) fn report(self, as_json: bool) -> ExitCode {
         let Some(exit) = self.exit else { return ExitCode::SUCCESS };
         let (_, code, kind, _) = exit.row();

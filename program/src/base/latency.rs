@@ -1,4 +1,4 @@
-//! How long something took, over the time since it was last asked: two percentiles.
+//! Two percentiles of durations, over the time since the last reading.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -28,7 +28,7 @@ impl Latency {
         self.0[bucket(took)].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The percentiles of what was recorded since the last call.
+    /// The percentiles of the durations recorded since the last call.
     pub(crate) fn take(&self) -> Percentiles {
         let counts: Vec<_> = self.0.iter().map(|count| count.swap(0, Ordering::Relaxed)).collect();
         let all: u64 = counts.iter().map(|count| u64::from(*count)).sum();

@@ -1,4 +1,4 @@
-//! The parts that every other folder may use. They import from none of those.
+//! The parts that every other folder may use. They import from no other folder.
 
 pub(crate) mod exit;
 pub(crate) mod latency;

@@ -1,4 +1,4 @@
-//! Networks of peers that are believed.
+//! Networks of trusted peers.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -37,7 +37,7 @@ impl FromStr for Network {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is no network; write 10.0.0.0/8 or fd00::/8");
+        let wrong = || format!("{text:?} is not a network; write 10.0.0.0/8 or fd00::/8");
         let (address, prefix) = match text.split_once('/') {
             Some((address, prefix)) => (address, Some(prefix)),
             None => (text, None),
@@ -65,7 +65,7 @@ mod tests {
         assert!(contains("0.0.0.0/0", "1.2.3.4") && contains("::/0", "fd00::1"));
         assert!(contains("127.0.0.1", "127.0.0.1") && !contains("127.0.0.1", "127.0.0.2"));
         assert!(contains("fd00::/8", "fd12::1") && !contains("fd00::/8", "fe80::1"));
-        // A socket for both families shows addresses of version 4 so.
+        // A socket for both families shows an IPv4 address in this form.
         assert!(contains("10.0.0.0/8", "::ffff:10.1.1.1"));
         for wrong in ["10.0.0.0/33", "10.0.0/8", "h", "10.0.0.0/-1", ""] {
             assert!(wrong.parse::<Network>().is_err(), "{wrong}");

@@ -1,9 +1,9 @@
-//! Tells the service manager how the process is. Source: sd_notify(3).
+//! Reports the state of the process to the service manager. Source: sd_notify(3).
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
-/// The process takes requests.
+/// The process accepts requests.
 pub(crate) fn ready() {
     tell("READY=1");
 }
@@ -13,7 +13,7 @@ pub(crate) fn stopping() {
     tell("STOPPING=1");
 }
 
-/// Without a manager the message is not sent. A manager that does not listen is no reason to end.
+/// Without a manager nothing is sent. A failure to send does not end the process.
 fn tell(state: &str) {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
     let bytes = path.as_encoded_bytes();

@@ -1,16 +1,16 @@
-//! Files that hold what a store holds.
+//! Files with the contents of a store.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-/// Creates a file that only its owner may read and write, whatever the umask. One that is there is
-/// emptied, and keeps its mode.
+/// Creates a file that only its owner may read and write, whatever the umask. An existing file is emptied and
+/// keeps its mode.
 pub(crate) fn create(path: &Path) -> io::Result<File> {
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Ok(file) => {
-            // Whatever the umask took away.
+            // The umask may have removed bits.
             file.set_permissions(Permissions::from_mode(0o600))?;
             Ok(file)
         }
@@ -19,7 +19,7 @@ pub(crate) fn create(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Writes a whole file, which [`create`] creates.
+/// Writes a whole file, created by [`create`].
 pub(crate) fn write(path: &Path, bytes: impl AsRef<[u8]>) -> io::Result<()> {
     create(path)?.write_all(bytes.as_ref())
 }

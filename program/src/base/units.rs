@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The longest duration that anything can be told: a hundred years, to which a clock can be added.
+/// The longest duration that is accepted: a hundred years, which can still be added to a clock.
 const LONGEST: Duration = Duration::from_secs(36_500 * 24 * 60 * 60);
 
 /// Reads `30s`, `1h 30m`, `0`.
@@ -10,7 +10,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     duration_within(text, Duration::ZERO, LONGEST)
 }
 
-/// Reads a duration that is not zero, where zero would leave no time for anything.
+/// Reads a duration above zero, for settings in which zero would leave no time.
 pub(crate) fn some_time(text: &str) -> Result<Duration, String> {
     duration_within(text, Duration::from_millis(1), LONGEST)
 }
@@ -24,7 +24,7 @@ pub(crate) fn duration_within(
     let read = match text {
         "0" => Duration::ZERO,
         _ => humantime::parse_duration(text)
-            .map_err(|error| format!("{text:?} is no duration, write 30s or 10m: {error}"))?,
+            .map_err(|error| format!("{text:?} is not a duration, write 30s or 10m: {error}"))?,
     };
     if read < least {
         return Err(format!("{text:?} is too short, at least {}", show_duration(least)));
@@ -59,7 +59,7 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     let unit = UNITS.iter().find_map(|(unit, factor)| Some((text.strip_suffix(unit)?, factor)));
     let (digits, factor) = unit.unwrap_or((text, &1));
     let number = digits.trim().parse::<u64>().ok().and_then(|number| number.checked_mul(*factor));
-    number.ok_or_else(|| format!("{text:?} is no size, write 512KiB, 2MiB or 20GiB"))
+    number.ok_or_else(|| format!("{text:?} is not a size, write 512KiB, 2MiB or 20GiB"))
 }
 
 /// Writes a size so that [`bytes()`] reads it.

@@ -25,7 +25,7 @@ pub(crate) struct Cli {
 }
 
 impl Cli {
-    /// The command line with the list of exit codes.
+    /// The command line, with the list of exit codes in its help.
     pub(crate) fn whole() -> clap::Command {
         Self::command().after_help(exit_codes())
     }
@@ -33,10 +33,10 @@ impl Cli {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Stands before a server and gives its requests idempotency keys
+    /// Runs in front of a server and gives its requests idempotency keys
     #[command(after_help = "Example: oncekey proxy --upstream http://127.0.0.1:3000")]
     Proxy(Box<Proxy>),
-    /// Shows what a store holds and does, in figures
+    /// Shows the contents and the activity of a store, in figures
     Stats(operate::Stats),
     /// Lists keys
     Ls(operate::Ls),
@@ -51,7 +51,7 @@ pub(crate) enum Command {
     Resolve(Box<operate::Resolve>),
     /// Copies a store, running or not, and verifies the copy
     Backup(operate::Backup),
-    /// Makes a store of a backup
+    /// Makes a store from a backup
     Restore(operate::Restore),
     /// Reads a whole store and checks every checksum
     Verify(operate::Verify),
@@ -59,7 +59,7 @@ pub(crate) enum Command {
     Expiry(operate::Expiry),
     /// Writes every record as a line of JSON
     Export(operate::Export),
-    /// Checks whether the machine, the store and the configuration are well
+    /// Checks the machine, the store and the configuration for problems
     Doctor(operate::Doctor),
     /// Draws the figures of a running server each second
     Top(operate::Top),
@@ -67,21 +67,21 @@ pub(crate) enum Command {
     Ctl(operate::Ctl),
     /// Prints a link to the console of a running server
     Console(operate::Console),
-    /// Ends with 0 when a server is well: for HEALTHCHECK
+    /// Ends with 0 when a server is healthy: for HEALTHCHECK
     Health(operate::Health),
     /// Prints completions for a shell
     Completions(operate::Completions),
     /// Prints the manual
     Man(operate::Man),
-    /// Reads the configuration of a proxy, prints its mistakes, and ends
+    /// Reads the configuration of a proxy and prints its mistakes
     #[command(after_help = "Example: oncekey check --config oncekey.toml --strict")]
     Check(Box<Check>),
 }
 
-/// As `oncekey proxy --check`.
+/// The same as `oncekey proxy --check`.
 #[derive(Args)]
 pub(crate) struct Check {
-    /// The file to be checked
+    /// The file to check
     #[arg(long, value_name = "FILE", env = "ONCEKEY_CONFIG")]
     config: PathBuf,
 
@@ -95,7 +95,7 @@ pub(crate) struct Check {
 }
 
 impl Check {
-    /// The same question as `oncekey proxy --check` puts it. Flags of a proxy in the environment count.
+    /// The arguments of the same check by `oncekey proxy --check`. Environment variables of the proxy count.
     pub(crate) fn as_proxy(&self) -> Proxy {
         let words = ["oncekey", "--check", "--config"].map(OsString::from).into_iter();
         let words = words.chain([self.config.clone().into_os_string()]);
@@ -103,7 +103,7 @@ impl Check {
         let print = self.print.then(|| "--print".into());
         let command = <Proxy as Args>::augment_args(clap::Command::new("oncekey"));
         let matches = command.get_matches_from(words.chain(strict).chain(print));
-        // The words above are those of the same arguments.
+        // These words are always arguments of the same command.
         clap::FromArgMatches::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
     }
 }

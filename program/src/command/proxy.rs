@@ -15,7 +15,7 @@ use crate::config::{
     passing_header, tcp_address,
 };
 
-/// A flag stands above its environment variable, which stands above the file.
+/// A flag wins over its environment variable, which wins over the file.
 #[derive(Args)]
 pub(crate) struct Proxy {
     /// Where to listen: 127.0.0.1:8080, :8080 for all interfaces, unix:/path, or systemd:NAME for
@@ -23,20 +23,20 @@ pub(crate) struct Proxy {
     #[arg(long, value_name = "ADDR", env = "ONCEKEY_LISTEN", value_delimiter = ',', value_parser = Listen::parse)]
     listen: Vec<Listen>,
 
-    /// The server behind: http://HOST:PORT[/BASE], https://…, h2c://… or unix:/path; several take turns
+    /// The server behind the proxy: http://HOST:PORT[/BASE], https://…, h2c://… or unix:/path; several take turns
     #[arg(long, value_name = "URL", env = "ONCEKEY_UPSTREAM", value_delimiter = ',', value_parser = Target::parse)]
     upstream: Vec<Target>,
 
-    /// Where keys and responses are: a directory, created when there is none, or postgres://… for a
+    /// Where keys and responses are kept: a directory, created if it is missing, or postgres://… for a
     /// database that proxies share [default: ./oncekey-store]
     #[arg(long, value_name = "STORE", env = "ONCEKEY_STORE", value_parser = StoreAt::parse, hide_env_values = true)]
     store: Option<StoreAt>,
 
-    /// With postgres://: makes the tables where there are none
+    /// With postgres://: creates the tables if they are missing
     #[arg(long, env = "ONCEKEY_CREATE", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true, value_parser = BoolishValueParser::new())]
     create: Option<bool>,
 
-    /// With postgres://: a name that no other living proxy has; the next of this name ends it at once
+    /// With postgres://: a name that no other living proxy has; the next proxy with this name ends this one at once
     #[arg(long, value_name = "NAME", env = "ONCEKEY_INSTANCE")]
     instance: Option<String>,
 
@@ -64,7 +64,7 @@ pub(crate) struct Proxy {
     #[arg(long, value_name = "TIME", env = "ONCEKEY_TTL", value_parser = units::some_time)]
     ttl: Option<Duration>,
 
-    /// The treatment of a key whose request died half way [default: hold]
+    /// The treatment of a key whose first request ended with an unknown outcome [default: hold]
     #[arg(long, value_enum, env = "ONCEKEY_RECOVERY")]
     recovery: Option<Recovery>,
 
@@ -77,15 +77,15 @@ pub(crate) struct Proxy {
     #[arg(long, value_name = "SPEC", env = "ONCEKEY_SCOPE", value_parser = Scope::parse)]
     scope: Option<Scope>,
 
-    /// The upstream is a load balancer itself: its 503 leaves the outcome unknown, too
+    /// The upstream is a load balancer itself: its 503 also leaves the outcome unknown
     #[arg(long, env = "ONCEKEY_GATEWAY", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true, value_parser = BoolishValueParser::new())]
     gateway: Option<bool>,
 
-    /// The time after which a client with a key gets 504; the execution goes on [default: 30s]
+    /// The time after which a client with a key gets 504; the execution continues [default: 30s]
     #[arg(long, value_name = "TIME", env = "ONCEKEY_ANSWER_WITHIN", value_parser = units::duration)]
     answer_within: Option<Duration>,
 
-    /// How long an upstream may be silent before the outcome is unknown; 0 is for ever [default: 10m]
+    /// How long an upstream may be silent before the outcome is unknown; 0 means no limit [default: 10m]
     #[arg(long, value_name = "TIME", env = "ONCEKEY_GIVE_UP_AFTER", value_parser = units::duration)]
     give_up_after: Option<Duration>,
 
@@ -101,7 +101,7 @@ pub(crate) struct Proxy {
     #[arg(long, value_name = "TIME", env = "ONCEKEY_SHUTDOWN_TIMEOUT", value_parser = units::duration)]
     shutdown_timeout: Option<Duration>,
 
-    /// How long /readyz says no before a shutdown stops to accept connections [default: 0]
+    /// How long /readyz answers 503 before a shutdown stops accepting connections [default: 0]
     #[arg(long, value_name = "TIME", env = "ONCEKEY_DRAIN_DELAY", value_parser = units::duration)]
     drain_delay: Option<Duration>,
 
@@ -109,11 +109,11 @@ pub(crate) struct Proxy {
     #[arg(long, value_name = "TIME", env = "ONCEKEY_LOCK_WAIT", value_parser = units::duration)]
     lock_wait: Option<Duration>,
 
-    /// Where the console, the API, /healthz, /readyz and /metrics are [default: nowhere]
+    /// Where to serve the console, the API, /healthz, /readyz and /metrics [default: nowhere]
     #[arg(long, value_name = "ADDR", env = "ONCEKEY_ADMIN", value_parser = tcp_address)]
     admin: Option<SocketAddr>,
 
-    /// The token of operators; made when there is none. Needed when --admin is no loopback address
+    /// The token of operators, created if the file is missing. Required when --admin is not a loopback address
     #[arg(long, value_name = "FILE", env = "ONCEKEY_ADMIN_TOKEN_FILE")]
     admin_token_file: Option<PathBuf>,
 
@@ -121,7 +121,7 @@ pub(crate) struct Proxy {
     #[arg(long, env = "ONCEKEY_NO_CONTROL", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL", hide_possible_values = true, value_parser = BoolishValueParser::new())]
     no_control: Option<bool>,
 
-    /// TLS to clients: the certificates of this server, its own first, as PEM
+    /// TLS to clients: the certificate chain of this server, its own certificate first, as PEM
     #[arg(long, value_name = "FILE", env = "ONCEKEY_TLS_CERT")]
     tls_cert: Option<PathBuf>,
 
@@ -129,7 +129,7 @@ pub(crate) struct Proxy {
     #[arg(long, value_name = "FILE", env = "ONCEKEY_TLS_KEY")]
     tls_key: Option<PathBuf>,
 
-    /// Clients need a certificate that one of these signed, as PEM
+    /// Clients need a certificate signed by one of these authorities, as PEM
     #[arg(long, value_name = "FILE", env = "ONCEKEY_TLS_CLIENT_CA")]
     tls_client_ca: Option<PathBuf>,
 
@@ -145,11 +145,11 @@ pub(crate) struct Proxy {
     #[arg(long, value_name = "LEVEL", env = "ONCEKEY_LOG_LEVEL")]
     log_level: Option<tracing::Level>,
 
-    /// Whether each request leaves a line [default: on]
+    /// Whether each request writes a log line [default: on]
     #[arg(long, value_enum, env = "ONCEKEY_ACCESS_LOG")]
     access_log: Option<Switch>,
 
-    /// Reads the configuration, prints its mistakes, and ends
+    /// Reads the configuration, prints its mistakes, and does not start
     #[arg(long)]
     pub(crate) check: bool,
 
@@ -161,8 +161,8 @@ pub(crate) struct Proxy {
     #[arg(long, requires = "check")]
     pub(crate) print: bool,
 
-    /// The server behind, with its arguments: started before the proxy takes requests, and stopped
-    /// after it drained
+    /// The server behind the proxy, with its arguments: started before the proxy takes requests, and stopped
+    /// after the proxy has drained
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
@@ -205,7 +205,7 @@ enum Switch {
     Off,
 }
 
-/// clap would take a bare Option for a flag that may be absent.
+/// A type of its own: clap takes a bare Option for a flag that may be absent.
 #[derive(Clone)]
 struct Marker(Option<(HeaderName, HeaderValue)>);
 
@@ -214,7 +214,7 @@ fn marker_of(text: &str) -> Result<Marker, String> {
 }
 
 impl Proxy {
-    /// Changes of `config` what is said here: the policy of every route as well.
+    /// Applies the flags to `config`, except those of the policy.
     pub(crate) fn apply(&self, config: &mut Config) {
         if !self.listen.is_empty() {
             config.listen.clone_from(&self.listen);
@@ -278,7 +278,7 @@ impl Proxy {
         set(&mut config.log.access, &self.access_log.map(|switch| matches!(switch, Switch::On)));
     }
 
-    /// Changes the policy that routes start from, which is read before they are.
+    /// Applies the flags to the policy that routes start from, before the routes are read.
     pub(crate) fn apply_policy(&self, policy: &mut crate::config::Policy) {
         set(&mut policy.required, &self.required);
         set(&mut policy.ttl, &self.ttl);

@@ -18,10 +18,11 @@ use super::values::{
 };
 use crate::base::units;
 
-/// Reads `text`, the file `name`, over `config`. `flags` changes the policy that routes start from.
+/// Reads `text`, the contents of the file `name`, over `config`. `flags` changes the policy that routes start
+/// from.
 ///
 /// # Errors
-/// With a line for each mistake, the first ten.
+/// A line for each of the first ten mistakes.
 pub(crate) fn read(
     config: &mut Config,
     name: &str,
@@ -73,7 +74,7 @@ fn root(config: &mut Config, mut root: Section<'_>, flags: impl Fn(&mut Policy))
     if let Some(mut section) = root.section("policy") {
         policy(&mut config.policy, &mut section);
     }
-    // A route that says it itself stands above a flag, as the more special.
+    // A setting of a route wins over a flag, since it is more specific.
     flags(&mut config.policy);
     for mut section in root.sections("route") {
         let Some(route) = route(&config.policy, &mut section) else { continue };
@@ -86,7 +87,7 @@ fn root(config: &mut Config, mut root: Section<'_>, flags: impl Fn(&mut Policy))
     reached(config, &mut root);
 }
 
-/// The settings that the process runs with.
+/// The settings for running the process.
 fn running(config: &mut Config, root: &mut Section<'_>) {
     if let Some(mut section) = root.section("engine") {
         let engine = &mut config.engine;
@@ -133,7 +134,7 @@ fn running(config: &mut Config, root: &mut Section<'_>) {
     }
 }
 
-/// How the process is reached, and by whom.
+/// The settings for reaching the process, and for its clients.
 fn reached(config: &mut Config, root: &mut Section<'_>) {
     root.text("forwarded", &mut config.forwarded, |text| {
         one_of(text, "forwarded", &[("set", true), ("off", false)])
@@ -203,7 +204,7 @@ fn route(default: &Policy, section: &mut Section<'_>) -> Option<Route> {
     }
     section.flag("keys", &mut route.policy.keys);
     policy(&mut route.policy, section);
-    // A path that is absent or wrong was told.
+    // A missing or wrong path has been reported already.
     (!route.path.is_empty()).then_some(route)
 }
 
@@ -242,7 +243,7 @@ path = "/v1/payments/:id"
         assert_eq!(mistakes(text), expected);
     }
 
-    /// The fields that a file has, each with its section.
+    /// The fields of a file, each with its section.
     fn fields(text: &str) -> BTreeSet<(&str, &str)> {
         let mut section = "";
         let mut fields = BTreeSet::new();
@@ -334,11 +335,11 @@ path = "/v1/payments/:id"
             ("[limits]", "max_connections = -1", "a number from 1 to 4294967295"),
             ("[postgres]", "lease = \"11m\"", "at most 10m"),
             ("[admin]", "listen = \"9465\"", "write 127.0.0.1:9465"),
-            ("[admin]", "hosts = [\"a b\"]", "no name of a host"),
+            ("[admin]", "hosts = [\"a b\"]", "not the name of a host"),
             ("", "listen = []", "`listen` is empty"),
             ("", "headers = [\"Host\"]", "is about a connection"),
             ("", "replay_marker = \"Content-Length: 1\"", "is about a connection"),
-            ("", "documentation = \"no url\"", "is no URL"),
+            ("", "documentation = \"no url\"", "is not a URL"),
             ("[upstream]", "urls = [\"http://h:99999\"]", "a port from 1 to 65535"),
         ] {
             let lines = mistakes(&format!("{section}\n{line}\n"));
@@ -370,7 +371,7 @@ path = "/v1/payments/:id"
                 assert_eq!(told(section, &format!("{field} = {right}")), [""; 0], "{field}");
             }
         }
-        // The longest times that can be written.
+        // The longest durations that can be written.
         for (section, field) in [
             ("upstream", "connect_timeout"),
             ("upstream", "idle"),

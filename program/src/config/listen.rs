@@ -1,4 +1,4 @@
-//! Where clients connect, as it is written.
+//! The addresses to listen on, in the form of the configuration.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 pub(crate) enum Listen {
     Tcp(SocketAddr),
     Unix(PathBuf),
-    /// The sockets that systemd passed: all, or those of a name.
+    /// The sockets that systemd passed: all, or those with this name.
     Systemd(Option<String>),
 }
 
@@ -32,7 +32,8 @@ impl Listen {
                 _ => Ok(Self::Systemd(Some(name.to_owned()))),
             };
         }
-        let wrong = || format!("{text:?} is no address, write 127.0.0.1:8080, :8080 or unix:/path");
+        let wrong =
+            || format!("{text:?} is not an address, write 127.0.0.1:8080, :8080 or unix:/path");
         if let Some(port) = text.strip_prefix(':') {
             let port = port.parse().map_err(|_| wrong())?;
             return Ok(Self::Tcp(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)));

@@ -1,4 +1,4 @@
-//! The configuration of the proxy: from flags, the environment and a file, in this order of precedence.
+//! The configuration of the proxy. Flags win over the environment, which wins over the file.
 
 mod file;
 mod listen;

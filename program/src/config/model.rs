@@ -20,15 +20,15 @@ use super::store::StoreAt;
 use super::target::Target;
 use crate::base::network::Network;
 
-/// The whole configuration, with the defaults where nothing was said.
+/// The whole configuration. Settings that were not given have their defaults.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) listen: Vec<Listen>,
     pub(crate) store: StoreAt,
     pub(crate) contract: ContractName,
-    /// Empty: those of the contract.
+    /// Empty: the headers of the contract.
     pub(crate) headers: Vec<HeaderName>,
-    /// `None`: as the contract has it. `Some(None)`: no marker.
+    /// `None`: the marker of the contract. `Some(None)`: no marker.
     pub(crate) replay_marker: Option<Option<(HeaderName, HeaderValue)>>,
     pub(crate) documentation: Option<String>,
     pub(crate) trusted_proxies: Vec<Network>,
@@ -43,9 +43,9 @@ pub(crate) struct Config {
     pub(crate) jwt: Jwt,
     pub(crate) restore: Restore,
     pub(crate) postgres: Postgres,
-    /// Whether `Forwarded` and `X-Forwarded-*` are the proxy's to write.
+    /// Whether the proxy writes `Forwarded` and `X-Forwarded-*`.
     pub(crate) forwarded: bool,
-    /// The server that the proxy starts, with its arguments; empty: none.
+    /// The server that the proxy starts, with its arguments. Empty: none.
     pub(crate) command: Vec<std::ffi::OsString>,
     pub(crate) log: Log,
     pub(crate) traces: Traces,
@@ -117,7 +117,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The contract with the changes that the configuration makes to it.
+    /// The contract, with the changes of the configuration.
     pub(crate) fn contract(&self) -> Contract {
         let mut contract = match self.contract {
             ContractName::Default => Contract::default(),
@@ -127,7 +127,7 @@ impl Config {
         if !self.headers.is_empty() {
             contract.headers = self.headers.clone();
         } else if self.contract == ContractName::Default {
-            // Refusals name the first: the name of the standard to be.
+            // Refusals name the first header: it is the name of the future standard.
             contract.headers.sort_by(|one, other| one.as_str().cmp(other.as_str()));
         }
         if let Some(marker) = &self.replay_marker {
@@ -137,10 +137,10 @@ impl Config {
         contract
     }
 
-    /// The mistakes that only the combination of settings shows.
+    /// Finds the mistakes that only a combination of settings shows.
     pub(crate) fn check(&self) -> Result<(), String> {
         if self.upstream.urls.is_empty() {
-            return Err("no upstream: say --upstream http://127.0.0.1:3000, or urls in [upstream]"
+            return Err("no upstream: set --upstream http://127.0.0.1:3000, or urls in [upstream]"
                 .to_owned());
         }
         if let Some(address) = self.control.listen.filter(|address| !address.ip().is_loopback()) {
@@ -153,7 +153,7 @@ impl Config {
             && self.admin.token_file.is_none()
         {
             return Err(format!(
-                "[admin] {address} is not a loopback address: say --admin-token-file, too"
+                "[admin] {address} is not a loopback address: set --admin-token-file too"
             ));
         }
         if self.tls.cert.is_some() != self.tls.key.is_some() {
@@ -163,13 +163,13 @@ impl Config {
         }
         if self.tls.client_ca.is_some() && self.tls.cert.is_none() {
             return Err(
-                "certificates of clients need TLS: say --tls-cert and --tls-key, too".to_owned()
+                "certificates of clients need TLS: set --tls-cert and --tls-key too".to_owned()
             );
         }
         self.check_scopes()
     }
 
-    /// A scope that nothing can fill would refuse every request.
+    /// Refuses a scope that no request could provide: it would refuse every request.
     fn check_scopes(&self) -> Result<(), String> {
         for policy in self.policies() {
             match &policy.scope {
@@ -210,7 +210,7 @@ impl Config {
         }
     }
 
-    /// Two paths that stand for the same requests in other words contradict each other.
+    /// Refuses two paths that match the same requests but are written differently.
     fn check_paths(&self) -> Result<(), String> {
         let mut router = matchit::Router::new();
         let mut paths: Vec<_> = self.routes.iter().map(|route| route.path.as_str()).collect();
@@ -222,17 +222,17 @@ impl Config {
         Ok(())
     }
 
-    /// The policy of all and those of the routes.
+    /// The general policy and the policies of the routes.
     pub(crate) fn policies(&self) -> impl Iterator<Item = &Policy> {
         std::iter::once(&self.policy).chain(self.routes.iter().map(|route| &route.policy))
     }
 
-    /// The longest response that any route stores, and at least the engine's default.
+    /// The longest response that any route stores, and at least the default of the engine.
     pub(crate) fn max_response(&self) -> usize {
         self.policies().map(|policy| policy.max_response).fold(1 << 20, usize::max)
     }
 
-    /// The fields that a running process cannot change and that `other` has otherwise.
+    /// The fields that differ in `other` and that a running process cannot change.
     pub(crate) fn fixed_fields_that_differ(&self, other: &Self) -> Vec<&'static str> {
         let differ = [
             ("listen", self.listen != other.listen),
@@ -247,18 +247,18 @@ impl Config {
             ("[traces]", self.traces != other.traces),
             ("[log] format", self.log.format != other.log.format),
             ("[log] level", self.log.level != other.log.level),
-            // The journal was laid out for the longest response.
+            // The journal segments are sized for the longest response.
             ("max_response", self.max_response() < other.max_response()),
         ];
         differ.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }
 
-    /// Settings that are allowed, and are seldom meant.
+    /// Settings that are allowed, but are probably a mistake.
     pub(crate) fn warnings(&self) -> Vec<String> {
         self.warnings_where(|path| network_filesystem(path).ok().flatten())
     }
 
-    /// `network` names the network filesystem that a path lies on.
+    /// `network` names the network filesystem of a path.
     fn warnings_where(&self, network: impl Fn(&Path) -> Option<&'static str>) -> Vec<String> {
         let mut warnings = Vec::new();
         if let Some(name) = self.store.volume().and_then(network) {
@@ -292,7 +292,7 @@ impl Config {
         );
         warn(
             !self.upstream.gateway && !self.upstream.urls.iter().all(Target::is_local),
-            "the upstream is another machine: if it is a load balancer itself, say --gateway",
+            "the upstream is another machine: if it is a load balancer itself, set --gateway",
         );
         warn(
             self.max_response() > 1 << 20,
@@ -353,7 +353,7 @@ mod tests {
         };
         let warned = |warnings: Vec<String>| warnings.iter().any(|line| line.contains("on NFS"));
         assert!(warned(config.warnings_where(on_nfs)));
-        // The directory that it will be made in.
+        // The directory in which the store will be made.
         assert_eq!(*asked.borrow(), [Path::new("/")]);
         assert!(!warned(config.warnings_where(|_| None)));
         config.store = StoreAt::parse("postgres://db/x").unwrap();

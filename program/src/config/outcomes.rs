@@ -1,4 +1,4 @@
-//! The state of a key after a response, status by status.
+//! The state of a key after a response, by the status of the response.
 
 use std::collections::BTreeMap;
 
@@ -9,19 +9,19 @@ use http::StatusCode;
 pub(crate) enum Outcome {
     /// The response is stored, and a retry gets it.
     Stored,
-    /// Nothing happened: the next request with the key runs.
+    /// Nothing happened: the key is free, and the next request with it runs.
     Freed,
     /// The outcome is unknown: the response is passed on, and a retry gets *outcome unknown*.
     Unknown,
 }
 
-/// Which statuses are not [`Outcome::Stored`].
+/// The statuses whose outcome is not [`Outcome::Stored`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Outcomes(pub(crate) BTreeMap<u16, Outcome>);
 
 impl Default for Outcomes {
-    /// 401, 425 and 429 come before anything is done. 502 and 504 are a gateway's words about
-    /// another caller, or an application's about its own upstream: neither knows.
+    /// A server sends 401, 425 and 429 before it does anything. 502 and 504 come from a gateway, or from an
+    /// application that called another server; neither knows whether the operation happened.
     fn default() -> Self {
         let freed = [401, 425, 429].map(|status| (status, Outcome::Freed));
         let unknown = [502, 504].map(|status| (status, Outcome::Unknown));

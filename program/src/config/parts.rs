@@ -1,4 +1,4 @@
-//! The sections of the configuration that are not about requests.
+//! The sections of the configuration that do not describe requests.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,23 +16,23 @@ pub(crate) struct Upstream {
     pub(crate) connect_timeout: Duration,
     pub(crate) idle: Duration,
     pub(crate) body_idle: Duration,
-    /// Certificates that an https upstream is believed by; `None`: those of the system.
+    /// The certificates that an https upstream is verified with; `None`: those of the system.
     pub(crate) ca: Option<PathBuf>,
-    /// Whether each keyed request has a connection of its own.
+    /// Whether each keyed request opens a new connection.
     pub(crate) fresh_for_keys: bool,
-    /// How many connections to each upstream may be open.
+    /// The largest number of open connections to each upstream.
     pub(crate) max_connections: u32,
-    /// The path that says whether an upstream is well.
+    /// The path of the health check of an upstream.
     pub(crate) health: Option<String>,
     pub(crate) host: Host,
-    /// Whether keyed requests ask for responses without a coding.
+    /// Whether keyed requests ask for responses without a content coding.
     pub(crate) identity_for_keys: bool,
 }
 
 /// The `Host` that an upstream gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Host {
-    /// The host that the client asked.
+    /// The host of the client's request.
     Pass,
     /// The name in the upstream's URL.
     Upstream,
@@ -52,7 +52,7 @@ pub(crate) struct Limits {
     pub(crate) max_buffered: usize,
     pub(crate) header_timeout: Duration,
     pub(crate) request_body_idle: Duration,
-    /// How long a tunnel may carry nothing.
+    /// How long a tunnel may carry no data.
     pub(crate) tunnel_idle: Duration,
 }
 
@@ -71,16 +71,16 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// Where spans of requests go.
+/// The destination of the spans of requests.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Traces {
-    /// A collector that speaks OTLP over HTTP; `None`: nowhere.
+    /// A collector that speaks OTLP over HTTP; `None`: no spans are sent.
     pub(crate) collector: Option<Target>,
-    /// The authorities that may sign its certificate; `None`: those of the system.
+    /// The authorities that may sign the certificate of the collector; `None`: those of the system.
     pub(crate) ca: Option<PathBuf>,
-    /// The name of this proxy among the services of a trace.
+    /// The name of this proxy as a service in a trace.
     pub(crate) service: String,
-    /// Of the requests that bring no trace, one in this many begins one; 0: none.
+    /// One in this many requests without a trace begins one; 0: none does.
     pub(crate) one_in: u32,
 }
 
@@ -103,18 +103,18 @@ pub(crate) struct Admin {
     pub(crate) audit_log: Option<PathBuf>,
 }
 
-/// Ways into the process from this machine.
+/// The ways to reach the process from this machine.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Control {
-    /// Where upstreams save checkpoints; `None`: they cannot.
+    /// The address on which upstreams save checkpoints; `None`: they cannot.
     pub(crate) listen: Option<SocketAddr>,
     pub(crate) socket: Socket,
 }
 
-/// Where the control socket is.
+/// The place of the control socket.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) enum Socket {
-    /// Where the command line looks.
+    /// The path at which the command line looks for it.
     #[default]
     Auto,
     Path(PathBuf),
@@ -126,30 +126,30 @@ pub(crate) enum Socket {
 pub(crate) struct Tls {
     pub(crate) cert: Option<PathBuf>,
     pub(crate) key: Option<PathBuf>,
-    /// The authorities that may sign the certificates of clients; `None`: clients need none.
+    /// The authorities that may sign the certificates of clients; `None`: clients need no certificate.
     pub(crate) client_ca: Option<PathBuf>,
 }
 
-/// Who verifies bearer tokens.
+/// How bearer tokens are verified.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Jwt {
     pub(crate) keys: Vec<PathBuf>,
-    /// A trusted proxy in front has verified them.
+    /// A trusted proxy in front has verified them already.
     pub(crate) by_gateway: bool,
     pub(crate) issuer: Option<String>,
     pub(crate) audience: Option<String>,
 }
 
-/// How keys are refused that a restored store may have forgotten.
+/// How to refuse keys that a restored store may have forgotten.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Restore {
-    /// Keys that are UUIDs of version 7 from before this time are refused.
+    /// Keys that are UUIDs of version 7 made before this time are refused.
     pub(crate) refuse_uuid7_before: Option<SystemTime>,
-    /// Whether all other keys are refused, too.
+    /// Whether all other keys are refused as well.
     pub(crate) refuse_others: bool,
 }
 
-/// How a fleet takes part in its database.
+/// How this process takes part in a shared database.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Postgres {
     pub(crate) create: bool,

@@ -8,8 +8,7 @@ use oncekey_http::Recovery;
 use super::outcomes::Outcomes;
 use super::scope::Scope;
 
-/// The headers that a fingerprint counts when nothing else is said: those of
-/// [`oncekey::FingerprintedHeaders`].
+/// The default headers of a fingerprint: those of [`oncekey::FingerprintedHeaders`].
 const FINGERPRINTED: [&str; 8] = [
     "authorization",
     "content-encoding",
@@ -30,7 +29,7 @@ pub(crate) struct Policy {
     pub(crate) ttl: Duration,
     pub(crate) wait: Duration,
     pub(crate) scope: Scope,
-    /// `None`: the layer's list, without `authorization` when the scope is the user.
+    /// `None`: the list of the layer, without `authorization` when the scope comes from it.
     pub(crate) fingerprint_headers: Option<Vec<HeaderName>>,
     pub(crate) drop_headers: Vec<HeaderName>,
     pub(crate) max_request_body: usize,
@@ -49,7 +48,7 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    /// Requests that both routes would take, in words.
+    /// The methods that both routes would take, for a message.
     pub(crate) fn takes_also(&self, other: &Self) -> Option<String> {
         if self.path != other.path {
             return None;
@@ -82,8 +81,8 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// The headers that count for a fingerprint. Who authenticates is the scope then, and a token that is
-    /// refreshed between two tries would make them two requests.
+    /// The headers that count for a fingerprint. `authorization` does not count when the scope comes from it:
+    /// a token that is refreshed between two tries would make the retry another request.
     pub(crate) fn fingerprinted(&self) -> Vec<HeaderName> {
         if let Some(headers) = &self.fingerprint_headers {
             return headers.clone();

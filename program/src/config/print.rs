@@ -11,7 +11,7 @@ use super::parts::{Host, LogFormat, Socket};
 use super::policy::Policy;
 use crate::base::units;
 
-/// A file that says what `config` says.
+/// A configuration file with the settings of `config`.
 pub(crate) fn print(config: &Config) -> String {
     let mut out = String::new();
     let contract = config.contract();
@@ -101,7 +101,7 @@ fn rest(out: &mut String, config: &Config) {
     line(out, "one_in", traces.one_in);
 }
 
-/// The listeners, and the clients that may reach them.
+/// The settings for reaching the process, and for its clients.
 fn reached(out: &mut String, config: &Config) {
     let path = |path: &Option<std::path::PathBuf>| {
         quoted(&path.as_ref().map(|path| path.display().to_string()).unwrap_or_default())
@@ -183,11 +183,11 @@ fn policy(out: &mut String, policy: &Policy) {
 }
 
 fn line(out: &mut String, name: &str, value: impl std::fmt::Display) {
-    // Writing into a String does not fail.
+    // Writing into a String cannot fail.
     let _ = writeln!(out, "{name} = {value}");
 }
 
-/// A basic string of TOML, whose escapes are those of JSON.
+/// A basic string of TOML. Its escapes are those of JSON.
 fn quoted(text: &(impl ToString + ?Sized)) -> String {
     serde_json::Value::String(text.to_string()).to_string().replace('\u{7f}', "\\u007f")
 }

@@ -1,20 +1,20 @@
-//! Where the scope of a key comes from, as it is written.
+//! The source of the scope of a key, in the form of the configuration.
 
 use std::fmt;
 
 use http::HeaderName;
 
-/// Where the scope of a key comes from.
+/// The source of the scope of a key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Scope {
-    /// All keys share one.
+    /// All keys share one scope.
     #[default]
     None,
     /// The value of a header.
     Header(HeaderName),
     /// The user of Basic authentication.
     BasicUser,
-    /// Of the verified certificate of the client.
+    /// A name in the verified certificate of the client.
     Mtls(CertificateName),
     /// A claim of a bearer token.
     Jwt(String),
@@ -34,14 +34,14 @@ const FORMS: &str = "none, header:NAME, basic-user, mtls:san-uri, mtls:san-dns, 
     path:PARAMETER";
 
 impl Scope {
-    /// Reads the specification of the configuration.
+    /// Reads the form of the configuration.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             None if text.is_empty() || text == "none" => Ok(Self::None),
             None if text == "basic-user" => Ok(Self::BasicUser),
             Some(("header", name)) => match HeaderName::from_bytes(name.as_bytes()) {
                 Ok(name) => Ok(Self::Header(name)),
-                Err(_) => Err(format!("scope {text:?}: {name:?} is no name of a header")),
+                Err(_) => Err(format!("scope {text:?}: {name:?} is not the name of a header")),
             },
             Some(("mtls", "san-uri")) => Ok(Self::Mtls(CertificateName::SanUri)),
             Some(("mtls", "san-dns")) => Ok(Self::Mtls(CertificateName::SanDns)),
@@ -59,7 +59,7 @@ impl Scope {
         }
     }
 
-    /// Whether it comes from `Authorization`.
+    /// Whether the scope comes from `Authorization`.
     pub(crate) fn is_credential(&self) -> bool {
         matches!(self, Self::BasicUser | Self::Jwt(_))
     }

@@ -13,11 +13,11 @@ pub(crate) struct Mistakes<'a> {
     list: RefCell<Vec<(usize, String)>>,
 }
 
-/// How many mistakes are shown.
+/// The largest number of mistakes that are shown.
 const SHOWN: usize = 10;
 
 impl<'a> Mistakes<'a> {
-    /// `name` is that of the file whose `text` is read.
+    /// `name` is the name of the file, and `text` its contents.
     pub(crate) fn new(name: &'a str, text: &'a str) -> Self {
         Self { name, text, list: RefCell::default() }
     }
@@ -26,7 +26,7 @@ impl<'a> Mistakes<'a> {
         self.list.borrow_mut().push((at.start, message.into()));
     }
 
-    /// `FILE:LINE:COLUMN: MESSAGE`, in the order of the file.
+    /// Lines of the form `FILE:LINE:COLUMN: MESSAGE`, in the order of the file.
     pub(crate) fn lines(self) -> Vec<String> {
         let mut list = self.list.into_inner();
         list.sort();
@@ -41,9 +41,9 @@ impl<'a> Mistakes<'a> {
     }
 }
 
-/// A table that is being read. Its drop notes the fields that were not read.
+/// A table that is being read. Dropping it reports the fields that were not read.
 pub(crate) struct Section<'a> {
-    /// How messages name it: `[policy]`.
+    /// Its name in messages, such as `[policy]`.
     name: String,
     at: Range<usize>,
     table: &'a DeTable<'a>,
@@ -58,7 +58,7 @@ impl<'a> Section<'a> {
         Self { name, at, table, asked: Vec::new(), mistakes }
     }
 
-    /// The table `value`; `None` when it is none.
+    /// The table `value`; `None` when `value` is not a table.
     fn of(&self, name: String, value: &'a Spanned<DeValue<'a>>) -> Option<Self> {
         let table = value.get_ref().as_table()?;
         Some(Self { name, at: value.span(), table, asked: Vec::new(), mistakes: self.mistakes })
@@ -75,7 +75,7 @@ impl<'a> Section<'a> {
         self.mistakes.add(value.span(), format!("`{field}` takes {wanted}, not {found}"));
     }
 
-    /// Reads a string into `place` as `parse` has it.
+    /// Reads a string into `place` with `parse`.
     pub(crate) fn text<T>(
         &mut self,
         field: &'static str,
@@ -98,7 +98,7 @@ impl<'a> Section<'a> {
         }
     }
 
-    /// Reads a number of at least `least`.
+    /// Reads a number that is at least `least`.
     pub(crate) fn number(&mut self, field: &'static str, place: &mut u32, least: u32) {
         let Some(value) = self.value(field) else { return };
         let number = value.get_ref().as_integer();
@@ -133,7 +133,7 @@ impl<'a> Section<'a> {
         Some(read)
     }
 
-    /// As [`texts`](Self::texts), where an empty list would leave nothing.
+    /// Like [`texts`](Self::texts), but refuses an empty list.
     pub(crate) fn some_texts<T>(
         &mut self,
         field: &'static str,
@@ -148,7 +148,7 @@ impl<'a> Section<'a> {
         Some(read)
     }
 
-    /// The table of this name, to be read.
+    /// The table of this name, to be read by the caller.
     pub(crate) fn section(&mut self, field: &'static str) -> Option<Section<'a>> {
         let value = self.value(field)?;
         let section = self.of(format!("[{field}]"), value);
@@ -158,7 +158,7 @@ impl<'a> Section<'a> {
         section
     }
 
-    /// The tables of this name, to be read.
+    /// The tables of this name, to be read by the caller.
     pub(crate) fn sections(&mut self, field: &'static str) -> Vec<Section<'a>> {
         let Some(value) = self.value(field) else { return Vec::new() };
         let Some(list) = value.get_ref().as_array() else {
@@ -175,7 +175,7 @@ impl<'a> Section<'a> {
         sections
     }
 
-    /// Every entry of a table of this name whose names are free, with what was written.
+    /// Passes each entry of a table with arbitrary names to `each`.
     pub(crate) fn entries(
         &mut self,
         field: &'static str,
@@ -199,7 +199,7 @@ impl<'a> Section<'a> {
         self.mistakes.add(self.at.clone(), message);
     }
 
-    /// Notes that a field must be there which is not.
+    /// Notes a mistake when the field is missing.
     pub(crate) fn require(&self, field: &str) {
         if !self.table.keys().any(|name| name.get_ref() == field) {
             self.mistakes.add(self.at.clone(), format!("{} needs `{field}`", self.name));
@@ -225,7 +225,7 @@ impl Drop for Section<'_> {
     }
 }
 
-/// The known name that is written most like `name`.
+/// The known name that is spelled most like `name`.
 fn nearest<'n>(name: &str, known: &[&'n str]) -> Option<&'n str> {
     let distance = |known: &&&str| strsim::damerau_levenshtein(known, name);
     let best = known.iter().min_by_key(distance)?;

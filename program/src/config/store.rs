@@ -1,14 +1,14 @@
-//! Where keys and responses are kept.
+//! The place of keys and responses.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// A store as `--store` names it. Neither `Display` nor `Debug` shows a password.
+/// A store, in the form of `--store`. Neither `Display` nor `Debug` shows a password.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum StoreAt {
-    /// Of this process alone.
+    /// Used by this process alone.
     Directory(PathBuf),
-    /// Shared by many; the URL of the database.
+    /// Shared by many processes; holds the URL of the database.
     Postgres(String),
 }
 
@@ -34,7 +34,7 @@ impl StoreAt {
         }
     }
 
-    /// Whether it is a directory that a restart of the machine empties.
+    /// Whether the store is in a directory that a restart of the machine empties.
     pub(crate) fn is_in_memory(&self) -> bool {
         /// Source: statfs(2).
         const TMPFS: i64 = 0x0102_1994;
@@ -45,7 +45,7 @@ impl StoreAt {
         self.volume().is_some_and(is_tmpfs)
     }
 
-    /// The nearest parent that exists: the rest of the path is made there.
+    /// The nearest existing parent directory, in which the rest of the path is made.
     pub(crate) fn volume(&self) -> Option<&Path> {
         let path = self.directory()?;
         Some(path.ancestors().find(|path| path.exists()).unwrap_or(Path::new(".")))
@@ -67,8 +67,8 @@ impl fmt::Debug for StoreAt {
     }
 }
 
-/// The URL with `***` for its password, whether that stands before the host or in the query. What cannot be
-/// told from a password is not shown either: one may have an `@`, `/` or `?` in it that is not escaped.
+/// The URL with `***` in place of its password, before the host or in the query. A part that might belong to
+/// a password is not shown either: a password may contain an unescaped `@`, `/` or `?`.
 pub(crate) fn without_secrets(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", url));
     let (user, place) =

@@ -1,15 +1,15 @@
-//! Where an upstream is.
+//! The place of an upstream.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use http::uri::{PathAndQuery, Uri};
 
-/// An upstream as `--upstream` names it.
+/// An upstream, in the form of `--upstream`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) address: Address,
-    /// Goes before the path of every request; empty or `/base`, without a slash at its end.
+    /// The prefix of the path of every request: empty or `/base`, without a slash at its end.
     pub(crate) base: String,
     text: String,
 }
@@ -45,14 +45,14 @@ impl Target {
                 false => Err(format!("{text:?}: the path of a socket begins with /")),
             };
         }
-        let uri: Uri = text.parse().map_err(|error| format!("{text:?} is no URL: {error}"))?;
+        let uri: Uri = text.parse().map_err(|error| format!("{text:?} is not a URL: {error}"))?;
         let speaks = match uri.scheme_str() {
             Some("http") => Speaks::Http,
             Some("https") => Speaks::Https,
             Some("h2c") => Speaks::H2c,
             _ => return Err(format!("{text:?}: write http://HOST:PORT or unix:/PATH")),
         };
-        // What is behind a # is no part of what was read.
+        // The parser drops a fragment, so look for # in the text.
         if text.contains(['?', '#']) || uri.authority().is_some_and(|a| a.as_str().contains('@')) {
             return Err(format!("{text:?}: an upstream has no query, no fragment and no user"));
         }
@@ -77,7 +77,7 @@ impl Target {
         matches!(self.address, Address::Tcp { speaks: Speaks::H2c, .. })
     }
 
-    /// Whether it is on this machine, as far as its name tells.
+    /// Whether the upstream is on this machine, judged by its name.
     pub(crate) fn is_local(&self) -> bool {
         match &self.address {
             Address::Tcp { host, .. } => {
@@ -97,11 +97,11 @@ impl Target {
         }
     }
 
-    /// The target of a request as it is sent: in origin form, below the base.
+    /// The target of a request to the upstream: in origin form, below the base.
     pub(crate) fn uri(&self, asked: Option<&PathAndQuery>) -> Uri {
         let joined = match asked.map_or("/", PathAndQuery::as_str) {
             "*" => "*".to_owned(),
-            // A query without a path is that of the root.
+            // A query without a path belongs to the root.
             query if query.starts_with('?') => format!("{}/{query}", self.base),
             path => format!("{}{path}", self.base),
         };
@@ -109,7 +109,7 @@ impl Target {
     }
 }
 
-/// The port of a URL, where it has one.
+/// The port of a URL, if it has one.
 fn port(uri: &Uri, text: &str) -> Result<Option<u16>, String> {
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let behind = authority.strip_prefix(uri.host().unwrap_or_default()).unwrap_or_default();
@@ -117,7 +117,7 @@ fn port(uri: &Uri, text: &str) -> Result<Option<u16>, String> {
         None | Some("") => Ok(None),
         Some(digits) => match digits.parse() {
             Ok(port @ 1..) => Ok(Some(port)),
-            _ => Err(format!("{text:?}: {digits:?} is no port, write a port from 1 to 65535")),
+            _ => Err(format!("{text:?}: {digits:?} is not a port, write a port from 1 to 65535")),
         },
     }
 }

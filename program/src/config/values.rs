@@ -28,7 +28,7 @@ pub(super) fn route_path(text: &str) -> Result<String, String> {
     }
 }
 
-/// Reads `"502,504" = "unknown"`. `said` are the statuses of the entries before.
+/// Reads `"502,504" = "unknown"`. `said` holds the statuses of the earlier entries.
 pub(super) fn outcome(
     outcomes: &mut Outcomes,
     said: &mut BTreeSet<u16>,
@@ -67,12 +67,12 @@ pub(super) fn outcome(
     Ok(())
 }
 
-/// Reads a path; an empty one is none.
+/// Reads a path; an empty text means none.
 pub(super) fn some_path(text: &str) -> Result<Option<std::path::PathBuf>, String> {
     Ok((!text.is_empty()).then(|| text.into()))
 }
 
-/// Reads a path of HTTP; an empty one is none.
+/// Reads a path of HTTP; an empty text means none.
 pub(super) fn health(text: &str) -> Result<Option<String>, String> {
     match text {
         "" => Ok(None),
@@ -83,7 +83,7 @@ pub(super) fn health(text: &str) -> Result<Option<String>, String> {
     }
 }
 
-/// Reads the address of a collector; an empty one is none.
+/// Reads the address of a collector; an empty text means none.
 pub(super) fn collector(text: &str) -> Result<Option<Target>, String> {
     if text.is_empty() {
         return Ok(None);
@@ -121,17 +121,17 @@ pub(super) fn socket(text: &str) -> Result<Socket, String> {
     }
 }
 
-/// Reads a time; an empty one is none.
+/// Reads a time; an empty text means none.
 pub(super) fn time(text: &str) -> Result<Option<SystemTime>, String> {
     if text.is_empty() {
         return Ok(None);
     }
     let read = humantime::parse_rfc3339(text);
     read.map(Some)
-        .map_err(|error| format!("{text:?} is no time, write 2026-11-28T02:00:00Z: {error}"))
+        .map_err(|error| format!("{text:?} is not a time, write 2026-11-28T02:00:00Z: {error}"))
 }
 
-/// Reads an address; an empty one is none.
+/// Reads an address; an empty text means none.
 pub(super) fn address(text: &str) -> Result<Option<SocketAddr>, String> {
     if text.is_empty() { Ok(None) } else { tcp_address(text).map(Some) }
 }
@@ -140,30 +140,30 @@ pub(super) fn address(text: &str) -> Result<Option<SocketAddr>, String> {
 pub(crate) fn tcp_address(text: &str) -> Result<SocketAddr, String> {
     match Listen::parse(text) {
         Ok(Listen::Tcp(address)) => Ok(address),
-        _ => Err(format!("{text:?} is no address, write 127.0.0.1:9465 or :9465")),
+        _ => Err(format!("{text:?} is not an address, write 127.0.0.1:9465 or :9465")),
     }
 }
 
-/// Reads the name of a host, with a port or without.
+/// Reads the name of a host, with or without a port.
 pub(super) fn host_name(text: &str) -> Result<String, String> {
     match text.parse::<http::uri::Authority>() {
         Ok(host) if !host.as_str().contains('@') => Ok(text.to_owned()),
-        _ => Err(format!("{text:?} is no name of a host")),
+        _ => Err(format!("{text:?} is not the name of a host")),
     }
 }
 
-/// Reads a URL; an empty one is none.
+/// Reads a URL; an empty text means none.
 pub(super) fn url(text: &str) -> Result<Option<String>, String> {
     if text.is_empty() {
         return Ok(None);
     }
     match text.parse::<http::Uri>() {
         Ok(url) if url.scheme().is_some() => Ok(Some(text.to_owned())),
-        _ => Err(format!("{text:?} is no URL, write https://example.org/idempotency")),
+        _ => Err(format!("{text:?} is not a URL, write https://example.org/idempotency")),
     }
 }
 
-/// Reads the name of a header that passes the proxy from one end to the other.
+/// Reads the name of a header that the proxy passes from one side to the other.
 pub(crate) fn passing_header(text: &str) -> Result<HeaderName, String> {
     use http::header::{
         CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA,
@@ -193,17 +193,18 @@ pub(crate) fn marker(text: &str) -> Result<Option<(HeaderName, HeaderValue)>, St
     Ok(Some((name, value)))
 }
 
-/// How long a process may own keys without a word.
+/// Reads how long a process owns its keys without a renewal.
 pub(super) fn lease(text: &str) -> Result<Duration, String> {
     units::duration_within(text, Duration::from_secs(1), Duration::from_secs(600))
 }
 
 pub(super) fn header_name(text: &str) -> Result<HeaderName, String> {
-    HeaderName::from_bytes(text.as_bytes()).map_err(|_| format!("{text:?} is no name of a header"))
+    HeaderName::from_bytes(text.as_bytes())
+        .map_err(|_| format!("{text:?} is not the name of a header"))
 }
 
 pub(super) fn method(text: &str) -> Result<Method, String> {
-    Method::from_bytes(text.as_bytes()).map_err(|_| format!("{text:?} is no method"))
+    Method::from_bytes(text.as_bytes()).map_err(|_| format!("{text:?} is not a method"))
 }
 
 pub(super) fn size(text: &str) -> Result<usize, String> {
@@ -211,7 +212,7 @@ pub(super) fn size(text: &str) -> Result<usize, String> {
     usize::try_from(bytes).map_err(|_| format!("{text:?} is more than this machine can address"))
 }
 
-/// Reads the length of the longest response, which a store can keep.
+/// Reads the length of the longest stored response, at most the limit of a store.
 pub(super) fn response_size(text: &str) -> Result<usize, String> {
     const LONGEST: usize = 16 << 20;
     let bytes = size(text)?;
@@ -224,7 +225,7 @@ pub(super) fn response_size(text: &str) -> Result<usize, String> {
     Ok(bytes)
 }
 
-/// Reads a size that leaves room for something.
+/// Reads a size above zero.
 pub(super) fn some_size(text: &str) -> Result<usize, String> {
     match size(text)? {
         0 => Err(format!("{text:?} is too small, at least 1B")),

@@ -1,4 +1,4 @@
-//! Bearer tokens: JSON Web Tokens (RFC 7519), checked with the cryptography that TLS uses.
+//! Bearer tokens: JSON Web Tokens (RFC 7519), verified with the same cryptography as TLS.
 
 use std::path::Path;
 
@@ -18,25 +18,25 @@ use crate::config;
 /// The shortest secret of HS256. Source: RFC 7518, section 3.2.
 const SHORTEST_SECRET: usize = 32;
 
-/// Who verifies tokens.
+/// How tokens are verified.
 pub(crate) enum Tokens {
-    /// These keys.
+    /// With these keys.
     Keys(Vec<(DecodingKey, Validation)>),
-    /// The trusted proxy that the request came by, which has verified them.
+    /// By the trusted proxy that sent the request, which has verified them already.
     Gateway,
 }
 
 impl Tokens {
-    /// Reads the keys. A file is a public key as PEM (RSA for RS256, P-256 for ES256, Ed25519 for EdDSA),
+    /// Reads the keys. A file holds a public key as PEM (RSA for RS256, P-256 for ES256, Ed25519 for EdDSA),
     /// or a secret of at least 32 bytes for HS256.
     ///
     /// # Errors
-    /// When a file cannot be read or is no such key.
+    /// When a file cannot be read or holds no such key.
     pub(crate) fn new(config: &config::Jwt) -> std::result::Result<Self, String> {
         if config.by_gateway {
             return Ok(Self::Gateway);
         }
-        // Another thread may have done it: they all bring the same.
+        // Another thread may have installed it already: they all install the same provider.
         let _ = RING.install_default();
         let keys = config.keys.iter().map(|path| {
             let (key, algorithm) = key(path)?;
@@ -45,7 +45,7 @@ impl Tokens {
         keys.collect::<std::result::Result<_, String>>().map(Self::Keys)
     }
 
-    /// The claims of a token that is good now. `trusted` says whether a trusted proxy sent it.
+    /// The claims of a token that is valid now. `trusted` says whether a trusted proxy sent the request.
     pub(crate) fn claims(&self, token: &[u8], trusted: bool) -> Option<Map<String, Value>> {
         match self {
             Self::Gateway if trusted => jsonwebtoken::dangerous::insecure_decode_claims(token).ok(),
@@ -61,7 +61,7 @@ impl Tokens {
 type Form = fn(&[u8]) -> Result<DecodingKey>;
 
 fn validation(config: &config::Jwt, algorithm: Algorithm) -> Validation {
-    // It demands `exp`.
+    // A new `Validation` requires `exp`.
     let mut validation = Validation::new(algorithm);
     validation.validate_nbf = true;
     validation.validate_aud = config.audience.is_some();
@@ -98,7 +98,7 @@ fn key(path: &Path) -> std::result::Result<(DecodingKey, Algorithm), String> {
     ];
     let mut read =
         forms.iter().filter_map(|(form, algorithm)| Some((form(&text).ok()?, *algorithm)));
-    read.next().ok_or_else(|| wrong("it is no public key of RSA, P-256 or Ed25519".to_owned()))
+    read.next().ok_or_else(|| wrong("it is not a public key of RSA, P-256 or Ed25519".to_owned()))
 }
 
 static RING: CryptoProvider = CryptoProvider {

@@ -15,14 +15,14 @@ use crate::config::Listen;
 /// The sockets that systemd passed to this process, with their names. Source: sd_listen_fds(3).
 pub(crate) struct Passed {
     sockets: ListenFd,
-    /// The name of each; taken ones have none.
+    /// The name of each socket; `None` after it was taken.
     names: Vec<Option<String>>,
 }
 
 impl Passed {
-    /// Takes them out of the environment.
+    /// Takes the sockets out of the environment.
     ///
-    /// ORDER: before any thread is started, since it changes the environment.
+    /// ORDER: call this before any thread is started, since it changes the environment.
     pub(crate) fn take() -> Self {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut names = names.split(':').map(str::to_owned);
@@ -31,7 +31,7 @@ impl Passed {
         Self { sockets, names }
     }
 
-    /// Those of a name, or all that are left.
+    /// Takes the sockets with this name, or all that are left.
     fn listeners(&mut self, wanted: Option<&str>) -> io::Result<Vec<Listener>> {
         let mut found = Vec::new();
         for (at, name) in self.names.iter_mut().enumerate() {
@@ -47,7 +47,7 @@ impl Passed {
                 _ => match self.sockets.take_unix_listener(at)? {
                     Some(listener) => {
                         listener.set_nonblocking(true)?;
-                        // Its file is systemd's.
+                        // systemd owns the file of this socket.
                         Listener::Unix(UnixListener::from_std(listener)?, None)
                     }
                     None => continue,
@@ -61,15 +61,15 @@ impl Passed {
     }
 }
 
-/// Listens.
+/// Listens on an address.
 ///
 /// # Errors
-/// Those of the system.
+/// The errors of the system.
 pub(crate) async fn bind(listen: &Listen, passed: &mut Passed) -> io::Result<Vec<Listener>> {
     match listen {
         Listen::Tcp(address) => Ok(vec![Listener::Tcp(TcpListener::bind(address).await?)]),
         Listen::Unix(path) => {
-            // A socket that a process left behind refuses connections, and binding as well.
+            // A socket that a killed process left behind refuses connections, and blocks a bind as well.
             let is_socket = fs::symlink_metadata(path).is_ok_and(|m| m.file_type().is_socket());
             if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
                 fs::remove_file(path)?;
@@ -80,7 +80,7 @@ pub(crate) async fn bind(listen: &Listen, passed: &mut Passed) -> io::Result<Vec
     }
 }
 
-/// A socket that listens. The file of a Unix socket goes with it.
+/// A socket that listens. Dropping it removes the file of a Unix socket.
 pub(crate) enum Listener {
     Tcp(TcpListener),
     Unix(UnixListener, Option<PathBuf>),
@@ -98,7 +98,7 @@ impl Listener {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
-                // A connection that is gone already fails when it is read.
+                // If the connection is gone already, its first read fails.
                 let _ = stream.set_nodelay(true);
                 Ok(Accepted::Tcp(stream.into_std()?, peer))
             }
@@ -106,7 +106,7 @@ impl Listener {
         }
     }
 
-    /// As a client names it.
+    /// The URL at which clients reach this socket.
     pub(crate) fn url(&self, secure: bool) -> String {
         match self {
             Self::Tcp(listener) => match listener.local_addr() {
@@ -126,7 +126,7 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         if let Self::Unix(_, Some(path)) = self {
-            // It may be gone already.
+            // The file may be gone already.
             let _ = fs::remove_file(path);
         }
     }

@@ -1,4 +1,4 @@
-//! The side of the clients: connections, routes, and a request from its head to its answer.
+//! The client side: connections, routes, and a request from its head to its answer.
 
 pub(crate) mod jwt;
 pub(crate) mod listener;

@@ -12,21 +12,21 @@ use x509_cert::ext::pkix::name::GeneralName;
 /// The facts about a client that its connection shows.
 #[derive(Clone, Default)]
 pub(crate) struct Peer {
-    /// Unknown on a Unix socket.
+    /// `None` on a Unix socket.
     pub(crate) address: Option<IpAddr>,
-    /// Whether it came by TLS.
+    /// Whether it connected over TLS.
     pub(crate) secure: bool,
-    /// Its certificate, which was verified.
+    /// The names in its verified certificate.
     pub(crate) certificate: Option<Arc<Names>>,
 }
 
-/// The names of a client in its certificate. One that is not there exactly once is none: nobody could
-/// say which is meant.
+/// The names of a client in its certificate. A name that occurs more than once counts as missing: no rule
+/// says which one is meant.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Names {
     pub(crate) san_uri: Option<String>,
     pub(crate) san_dns: Option<String>,
-    /// Of the whole certificate, in hexadecimal digits.
+    /// The hash of the whole certificate, in hexadecimal digits.
     pub(crate) sha256: String,
 }
 

@@ -1,4 +1,4 @@
-//! The first bytes of a connection: those of HTTP/2 cannot be those of HTTP/1.
+//! The first bytes of a connection: the preface of HTTP/2 is not valid in HTTP/1.
 
 use std::io;
 use std::pin::Pin;
@@ -9,11 +9,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 /// Source: RFC 9113, section 3.4.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// How much is read at once.
+/// The most bytes that one read takes.
 const FIRST: usize = 4096;
 
-/// Reads until it is clear which protocol the client speaks: the stream as it was, and whether that
-/// is HTTP/2.
+/// Reads until the protocol of the client is clear. Returns the stream with the bytes still to be read, and
+/// whether the protocol is HTTP/2.
 pub(crate) async fn read<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<(Rewound<S>, bool)> {
     let mut read = Vec::with_capacity(FIRST);
     loop {
@@ -28,7 +28,7 @@ pub(crate) async fn read<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<(Rew
     }
 }
 
-/// A stream that gives its first bytes again after they were read.
+/// A stream that returns its first bytes again after they were read.
 pub(crate) struct Rewound<S> {
     read: Vec<u8>,
     given: usize,

@@ -1,4 +1,4 @@
-//! One request from its head to its answer: the stack that docs/proxy.md draws.
+//! One request, from its head to its answer: the stack that docs/proxy.md draws.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -27,29 +27,29 @@ use crate::wire::hygiene::{self, Hygiene};
 use crate::wire::outgoing::{Received, RequestBody};
 use crate::wire::problem::{self, Problem};
 
-/// How much of the body of a refused request is read, and for how long.
+/// How many bytes of the body of a refused request are read, and for how long.
 const DISCARD_AT_MOST: usize = 8 << 20;
 const DISCARD_FOR: Duration = Duration::from_secs(5);
 
 /// The response to a client.
 pub(crate) type Answer = Response<Told<Either<ResponseBody<Body>, Body>>>;
 
-/// An answer before anything is told of it.
+/// An answer before it is recorded.
 type Made = Response<Either<ResponseBody<Body>, Body>>;
 
-/// The proxy, as connections share it.
+/// The proxy that all connections share.
 pub(crate) struct Proxy {
     pub(crate) contract: Contract,
     pub(crate) hygiene: Hygiene,
     pub(crate) routes: Routes,
-    /// Who verifies bearer tokens, where a scope needs them.
+    /// The verification of bearer tokens, if a scope needs it.
     pub(crate) tokens: Option<Tokens>,
     pub(crate) restored: Restored,
     pub(crate) upstreams: Arc<Upstreams>,
     pub(crate) access_log: Option<AccessLog>,
-    /// The reader of all metrics.
+    /// The latencies of requests, if the metrics have a reader.
     pub(crate) counted: Option<Arc<Latency>>,
-    /// Where requests are traced.
+    /// The spans of requests, if they are traced.
     pub(crate) spans: Option<Arc<Spans>>,
     pub(crate) misspelled: Misspelled,
 }
@@ -87,7 +87,7 @@ impl Proxy {
                 (answer, outcome)
             }
         };
-        // A client of gRPC would take the status of HTTP for one of its own that says something else.
+        // A gRPC client would misread the HTTP status of this answer as another gRPC status.
         if let Some(ended) = call.and_then(|call| problem::as_grpc(&mut answer, &call)) {
             answer = ended.map(Either::Right);
         }
@@ -95,7 +95,7 @@ impl Proxy {
         answer.map(|body| Told::new(body, record))
     }
 
-    /// The route of a request that may go on, and whether it has a key.
+    /// The route of a request that may continue, and whether the request has a key.
     fn admit(
         &self,
         parts: &mut http::request::Parts,
@@ -124,7 +124,7 @@ impl Proxy {
     }
 }
 
-/// How a request with a key was answered, in one word.
+/// The outcome of a request with a key, in one word.
 fn outcome(answer: &Made, course: &Course) -> &'static str {
     if course.attempt().is_some() {
         let extensions = answer.extensions();
@@ -148,16 +148,16 @@ fn outcome(answer: &Made, course: &Course) -> &'static str {
     }
 }
 
-/// How a request without a key was answered.
+/// The outcome of a request without a key, in one word.
 fn passed(answer: &Made) -> &'static str {
     if answer.extensions().get::<PassFailed>().is_some() { "failed" } else { "passed" }
 }
 
-/// Marks the answer to a client that waited for too long.
+/// Marks the answer to a client that waited too long.
 #[derive(Clone)]
 struct StillRunning;
 
-/// Requests whose clients took another header for that of a key: counted, and logged once a minute.
+/// Requests with a misspelled key header: counted, and logged at most once a minute.
 #[derive(Default)]
 pub(crate) struct Misspelled(Mutex<Option<Instant>>);
 
@@ -185,7 +185,7 @@ async fn run(route: &Route, request: Request<RequestBody>, course: &Course) -> M
         Stack::Keyed(layered) => {
             let answer = layered.clone().call(request);
             let too_late = async {
-                // Never said of a request without a key.
+                // Never begins for a request without a key.
                 course.began().await;
                 match route.answer_within.is_zero() {
                     true => std::future::pending().await,
@@ -197,7 +197,7 @@ async fn run(route: &Route, request: Request<RequestBody>, course: &Course) -> M
                     let Ok(response) = answered;
                     response.map(Either::Left)
                 }
-                // The execution goes on without its client, and its response waits for the retry.
+                // The execution continues without its client, and its response is stored for the retry.
                 () = too_late => {
                     let mut answer = own(still_running());
                     answer.extensions_mut().insert(StillRunning);
@@ -208,10 +208,10 @@ async fn run(route: &Route, request: Request<RequestBody>, course: &Course) -> M
     }
 }
 
-/// Reads the body of a request that is refused. A server that closes a connection while the client
-/// still sends resets it, and the client may never see why it was refused.
+/// Reads the body of a refused request. A server that closes a connection while the client still sends resets
+/// the connection, and the client may never see the refusal.
 async fn discard(headers: &HeaderMap, mut body: Received) {
-    // Reading on would ask a client that waits for leave to send for its body.
+    // A client that waits for `100 Continue` would send its body only because of this read.
     if headers.contains_key(header::EXPECT) {
         return;
     }
@@ -225,7 +225,7 @@ async fn discard(headers: &HeaderMap, mut body: Received) {
             }
         }
     };
-    // One that sends slowly has had its chance.
+    // A body that takes longer is cut off.
     let _ = tokio::time::timeout(DISCARD_FOR, all).await;
 }
 

@@ -1,4 +1,4 @@
-//! The record of a request: counted when the request has an answer, logged when the answer has ended.
+//! The record of a request: counted when its answer begins, logged when its answer ends.
 
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -20,21 +20,21 @@ use crate::report::spans::{Open, Spans};
 use crate::report::trace::TraceParent;
 use crate::upstream::Course;
 
-/// One request, from its head to the end of its answer. Dropped, it leaves its line.
+/// One request, from its head to the end of its answer. Dropping it writes its log line.
 pub(crate) struct Record {
     log: Option<AccessLog>,
     counted: Option<Arc<Latency>>,
     begun: Instant,
     method: Method,
     peer: Option<IpAddr>,
-    /// Of its caller, or its own where there are spans.
+    /// The trace id of its caller, or its own when it has a span.
     trace: Option<u128>,
     course: Arc<Course>,
     received: Arc<AtomicU64>,
     sent: u64,
     route: Option<Arc<Route>>,
     keyed: bool,
-    /// How it was answered and after how long; `None` before.
+    /// Status, outcome and latency of the answer; `None` before the answer.
     answered: Option<(StatusCode, &'static str, Duration)>,
 }
 
@@ -64,12 +64,12 @@ impl Record {
         }
     }
 
-    /// Told what is done with the request.
+    /// Notes the progress of the request.
     pub(super) fn course(&self) -> &Arc<Course> {
         &self.course
     }
 
-    /// Counts the bytes of its body.
+    /// The counter for the bytes of its body.
     pub(super) fn received(&self) -> Arc<AtomicU64> {
         self.received.clone()
     }
@@ -78,7 +78,7 @@ impl Record {
         (self.route, self.keyed) = (Some(route.clone()), keyed);
     }
 
-    /// The answer has a head.
+    /// Notes that the answer has a head.
     pub(super) fn answered(&mut self, status: StatusCode, outcome: &'static str) {
         let took = self.begun.elapsed();
         self.answered = Some((status, outcome, took));
@@ -131,8 +131,8 @@ impl Drop for Record {
     }
 }
 
-/// The body of an answer, whose request is told of before its last bytes are sent, or when it is
-/// given up.
+/// The body of an answer. Its request is recorded before the last bytes are sent, or when the body is dropped
+/// early.
 pub(crate) struct Told<B> {
     body: B,
     record: Option<Record>,

@@ -1,4 +1,4 @@
-//! Keys that a store which was restored from a backup may have forgotten.
+//! Refuses keys that a store restored from a backup may have forgotten.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,7 +8,7 @@ use oncekey_http::Contract;
 use crate::config::Restore;
 use crate::wire::problem::Problem;
 
-/// Refuses keys from before the restore: whether their requests ran, the store does not know.
+/// Refuses keys from before the restore: the store does not know whether their requests ran.
 pub(crate) struct Restored(pub(crate) Restore);
 
 impl Restored {
@@ -31,7 +31,7 @@ impl Restored {
     }
 }
 
-/// When a key was made, if it is a UUID of version 7. Source: RFC 9562, section 5.7.
+/// The time when a key was made, if it is a UUID of version 7. Source: RFC 9562, section 5.7.
 fn made_at(key: &[u8]) -> Option<SystemTime> {
     let quoted = key.strip_prefix(b"\"").and_then(|key| key.strip_suffix(b"\""));
     let text = std::str::from_utf8(quoted.unwrap_or(key)).ok()?;

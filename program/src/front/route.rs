@@ -1,4 +1,4 @@
-//! The routes: for each request the policy that holds for it, and the stack that answers it.
+//! The routes: the policy of each request, and the stack that answers it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::upstream::{Conduct, Control, UpstreamService, Upstreams};
 
 /// The rules for the requests of one route.
 pub(crate) struct Route {
-    /// The pattern, for logs; `*` where no route fits.
+    /// The pattern, for logs; `*` for requests that match no route.
     pub(crate) pattern: String,
     pub(crate) scope: Scope,
     pub(crate) answer_within: Duration,
@@ -25,11 +25,11 @@ pub(crate) struct Route {
 pub(crate) enum Stack {
     /// The layer around the upstream.
     Keyed(IdempotencyService<UpstreamService>),
-    /// Keys mean nothing here.
+    /// Keys have no meaning on this route.
     Plain(UpstreamService),
 }
 
-/// A route among those of one pattern.
+/// One of the routes with the same pattern.
 struct Entry {
     /// Empty: every method.
     methods: Vec<Method>,
@@ -44,7 +44,7 @@ pub(crate) struct Routes {
 
 impl Routes {
     /// # Errors
-    /// When two routes have the same pattern in other words.
+    /// When two routes have the same pattern, written differently.
     pub(crate) fn new(
         config: &Config,
         layer: &IdempotencyLayer,
@@ -75,11 +75,11 @@ impl Routes {
         Ok(Self { router, fallback: route("*", &config.policy) })
     }
 
-    /// The route of a request, and the parameters of its path where the scope needs them.
+    /// The route of a request, and the parameters of its path if the scope needs them.
     pub(crate) fn find(&self, parts: &Parts) -> (&Arc<Route>, Vec<(String, String)>) {
         let none = (&self.fallback, Vec::new());
         let Ok(found) = self.router.at(parts.uri.path()) else { return none };
-        // A route of the method stands above one of every method.
+        // A route for the method wins over a route for every method.
         let named = found.value.iter().find(|entry| entry.methods.contains(&parts.method));
         let every = || found.value.iter().find(|entry| entry.methods.is_empty());
         let Some(Entry { route, .. }) = named.or_else(every) else { return none };
@@ -120,7 +120,7 @@ fn stack(
         .recovery(policy.recovery)
         .ttl(policy.ttl)
         .wait(policy.wait)
-        // The service below says of each response what becomes of its key.
+        // The service below marks each response with the outcome of its key.
         .stored(Stored::AtLeastOnceUnless(Arc::new(|_| true)))
         .fingerprint_headers(policy.fingerprinted())
         .drop_headers(policy.drop_headers.iter().cloned())
@@ -142,7 +142,7 @@ fn outcomes(config: &Config, policy: &Policy) -> Outcomes {
     outcomes
 }
 
-/// Whether the layer takes a request for one with a key.
+/// Whether the layer treats a request as one with a key.
 pub(crate) fn is_keyed(contract: &Contract, parts: &Parts) -> bool {
     takes_part(contract, parts)
         && contract.headers.iter().any(|name| parts.headers.contains_key(name))

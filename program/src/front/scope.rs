@@ -20,7 +20,7 @@ const MAX: usize = 255;
 #[derive(Clone, Default)]
 pub(crate) struct Scoped(pub(crate) Vec<u8>);
 
-/// The sources of a scope beside the head of its request.
+/// The sources of a scope, apart from the head of the request.
 pub(crate) struct Sources<'a> {
     pub(crate) peer: &'a Peer,
     /// Whether a trusted proxy sent the request.
@@ -30,7 +30,7 @@ pub(crate) struct Sources<'a> {
     pub(crate) parameters: &'a [(String, String)],
 }
 
-/// Puts the scope of a request into its extensions, or says why there is none.
+/// Puts the scope of a request into its extensions, or returns the refusal.
 pub(crate) fn resolve(
     scope: &Scope,
     parts: &mut Parts,
@@ -63,7 +63,7 @@ pub(crate) fn resolve(
     }
 }
 
-/// A claim of the bearer token that is text or a number.
+/// A claim of the bearer token, if it is a text or a number.
 fn claim_of(headers: &HeaderMap, claim: &str, sources: &Sources<'_>) -> Option<Vec<u8>> {
     let (scheme, token) = one(headers, &header::AUTHORIZATION)?.split_at_checked(7)?;
     let token = scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())?;
@@ -74,7 +74,7 @@ fn claim_of(headers: &HeaderMap, claim: &str, sources: &Sources<'_>) -> Option<V
     }
 }
 
-/// A segment of a path without its percent-encoding, which changes no meaning.
+/// Decodes the percent-encoding of a path segment, which does not change its meaning.
 fn decoded(segment: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(segment.len());
     let mut rest = segment.as_bytes();
@@ -98,7 +98,7 @@ fn missing() -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, "idempotency_scope_missing", detail)
 }
 
-/// The one value of a header.
+/// The value of a header that occurs exactly once.
 fn one<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;

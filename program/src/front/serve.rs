@@ -22,23 +22,23 @@ use super::shared_stream::SharedStream;
 use super::tls::Tls;
 use crate::base::workers::Workers;
 
-/// The longest head of a request.
+/// The longest head of a request, in bytes, and the largest number of its headers.
 const MAX_HEAD: usize = 64 << 10;
 const MAX_HEADERS: usize = 100;
 
-/// How long a connection without a request may bring one after the process began to stop.
+/// How long an idle connection may still send a request after the shutdown has begun.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// How many requests of one connection of HTTP/2 run at once.
+/// The largest number of requests that one HTTP/2 connection runs at once.
 const MAX_STREAMS: u32 = 100;
 
-/// How often a connection of HTTP/2 is asked whether it is alive, and how long that may take.
+/// How often an HTTP/2 connection is pinged, and how long the answer may take.
 const PING: Duration = Duration::from_secs(20);
 
-/// How long no connection is accepted after the process or the system had no descriptor for one.
+/// The pause after an accept failed, for example because no descriptor was left.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The proxy that new requests go to; running ones keep theirs.
+/// The proxy for new requests. Running requests keep the proxy that they began with.
 pub(crate) struct Current(RwLock<Arc<Proxy>>);
 
 impl Current {
@@ -68,14 +68,14 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Accepts connections until `stop` says so or its sender is gone.
+    /// Accepts connections until `stop` is true or its sender is gone.
     pub(crate) async fn accept(
         self: Arc<Self>,
         listener: Listener,
         mut stop: watch::Receiver<bool>,
     ) {
         loop {
-            // At the bound connections wait in the backlog of the socket.
+            // At the bound, connections wait in the backlog of the socket.
             let permit = tokio::select! {
                 permit = self.connections.clone().acquire_owned() => permit,
                 () = stopped(&mut stop) => return,
@@ -106,7 +106,7 @@ impl Server {
         }
     }
 
-    /// Shakes hands by TLS, where that is said, and serves a connection to its end.
+    /// Makes the TLS handshake, if TLS is set up, and serves a connection to its end.
     async fn greet(
         &self,
         stream: io::Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static>,
@@ -123,7 +123,7 @@ impl Server {
                 (peer.secure, peer.certificate) = (true, certificate);
                 self.serve(stream, peer, stop).await;
             }
-            // The client is told in the protocol of TLS.
+            // The TLS protocol tells the client.
             Ok(Err(error)) => tracing::debug!(%error, "a client failed to shake hands"),
             Err(_) => tracing::debug!("a client did not shake hands in time"),
         }
@@ -153,7 +153,7 @@ impl Server {
                 opened
             }
         };
-        // A client that says nothing, or goes away.
+        // The client sent nothing, or disconnected.
         let Ok(Ok((stream, speaks_http2))) = opened else { return };
         let ended = if speaks_http2 {
             let connection =
@@ -161,7 +161,7 @@ impl Server {
             let mut connection = pin!(connection);
             tokio::select! {
                 ended = connection.as_mut() => ended,
-                // The requests that it has are its last.
+                // The requests that it has now are its last.
                 () = last_words(&mut stop, &asked) => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
@@ -179,7 +179,7 @@ impl Server {
             let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());
             let ended = tokio::select! {
                 ended = connection.as_mut() => ended,
-                // Its response is its last.
+                // The response in progress is its last.
                 () = last_words(&mut stop, &asked) => {
                     connection.as_mut().graceful_shutdown();
                     connection.await
@@ -191,7 +191,7 @@ impl Server {
             }
             ended
         };
-        // How a connection ends is the client's affair.
+        // The way in which a client ends a connection is not an error of the proxy.
         if let Err(error) = ended {
             tracing::debug!(%error, "a connection of a client failed");
         }
@@ -206,19 +206,19 @@ impl Server {
 
 /// Resolves when the process shuts down.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
-    // A sender that is gone says the same.
+    // A sender that is gone means a shutdown as well.
     drop(stop.wait_for(|stop| *stop).await);
 }
 
-/// Resolves when the process shuts down and the connection had time to bring a request: one that has
-/// brought none would be closed at once, with what is on its way.
+/// Resolves after the shutdown has begun and the connection had time to send a request. A connection without
+/// a request would be closed at once, and a request on its way would be lost.
 async fn last_words(stop: &mut watch::Receiver<bool>, asked: &Notify) {
     stopped(stop).await;
-    // The time is over.
+    // An error means that the time is over.
     let _ = tokio::time::timeout(LAST_WORDS, asked.notified()).await;
 }
 
-/// The bounds of connections of HTTP/2.
+/// The limits of HTTP/2 connections.
 fn http2(workers: Workers) -> http2::Builder<Workers> {
     let mut builder = http2::Builder::new(workers);
     builder

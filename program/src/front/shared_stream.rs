@@ -1,5 +1,5 @@
-//! The stream of a connection for two: the server that reads requests from it, and the one who has the last
-//! word on it.
+//! The stream of a connection for two users: the server, which reads requests from it, and the code that may
+//! answer a late request after the server has given up.
 
 use std::io;
 use std::pin::Pin;
@@ -9,12 +9,12 @@ use std::task::{Context, Poll};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-/// A stream that can be held twice. Both do not use it at the same time.
+/// A stream with two holders, which do not use it at the same time.
 pub(crate) struct SharedStream<S>(Arc<Mutex<State<S>>>);
 
 struct State<S> {
     stream: S,
-    /// Something was read since the last thing was written: a request, or the beginning of one.
+    /// Whether data was read since the last write: a request, or the beginning of one.
     is_asked: bool,
 }
 
@@ -29,8 +29,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> SharedStream<S> {
         Self(Arc::new(Mutex::new(State { stream, is_asked: false })))
     }
 
-    /// Answers the head of a request that did not come to its end in time. A client that began none is told
-    /// nothing.
+    /// Answers 408 to a request whose head was not complete in time. A client that sent nothing gets no
+    /// answer.
     pub(crate) async fn tell_late(mut self) {
         const LATE: &[u8] =
             b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";

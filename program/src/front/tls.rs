@@ -1,4 +1,4 @@
-//! TLS to clients, with certificates that are read again when they change.
+//! TLS to clients. Certificates are read again when their files change.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -18,10 +18,10 @@ use tokio_rustls::server::TlsStream;
 use super::peer::Names;
 use crate::config;
 
-/// How often the files are looked at.
+/// The time between two looks at the files.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// Shakes hands with clients.
+/// Makes TLS handshakes with clients.
 pub(crate) struct Tls {
     files: config::Tls,
     state: Mutex<State>,
@@ -29,18 +29,18 @@ pub(crate) struct Tls {
 
 struct State {
     acceptor: TlsAcceptor,
-    /// How the files looked when they were read.
+    /// The stamp of the files when they were read.
     stamp: Stamp,
 }
 
-/// Where each file lies and when it was changed.
+/// The inode, the modification time and the length of each file.
 type Stamp = Vec<Option<(u64, i64, i64, u64)>>;
 
 impl Tls {
-    /// `None` when nothing is said of TLS.
+    /// `None` when TLS is not set up.
     ///
     /// # Errors
-    /// When a file cannot be read, or is not what it should be.
+    /// When a file cannot be read or has the wrong contents.
     pub(crate) fn new(files: &config::Tls) -> Result<Option<Arc<Self>>, String> {
         let (Some(cert), Some(key)) = (&files.cert, &files.key) else { return Ok(None) };
         let stamp = stamp(files);
@@ -49,10 +49,10 @@ impl Tls {
         Ok(Some(Arc::new(Self { files: files.clone(), state })))
     }
 
-    /// Reads the files again. Connections that are open keep what they were made with.
+    /// Reads the files again. Open connections keep their certificates.
     ///
     /// # Errors
-    /// As [`new`](Self::new); the old certificates stay in force.
+    /// As for [`new`](Self::new). The old certificates then stay in force.
     pub(crate) fn reload(&self) -> Result<(), String> {
         if let Some(new) = Self::new(&self.files)? {
             std::mem::swap(&mut *self.state.lock(), &mut *new.state.lock());
@@ -74,7 +74,7 @@ impl Tls {
         }
     }
 
-    /// Shakes hands: the stream, and what its client's certificate says.
+    /// Makes a handshake. Returns the stream, and the names in the client's certificate.
     pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         stream: S,
@@ -137,7 +137,7 @@ mod tests {
     use tokio_rustls::TlsConnector;
     use tokio_rustls::rustls::{ClientConfig, pki_types::ServerName};
 
-    /// Writes a certificate of its own for `name`.
+    /// Writes a self-signed certificate for `name`.
     fn write(files: &config::Tls, name: &str) -> CertificateDer<'static> {
         let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
         std::fs::write(files.cert.as_ref().unwrap(), made.cert.pem()).unwrap();
@@ -145,7 +145,7 @@ mod tests {
         made.cert.der().clone()
     }
 
-    /// Whether a new connection is shown this certificate.
+    /// Whether a new connection gets this certificate.
     async fn shows(tls: &Tls, certificate: &CertificateDer<'static>) -> bool {
         let mut roots = RootCertStore::empty();
         roots.add(certificate.clone()).unwrap();
@@ -175,7 +175,7 @@ mod tests {
         assert!(shows(&tls, &new).await);
         assert!(!shows(&tls, &old).await);
 
-        // Nonsense leaves the last good one in force, and the next good one is taken.
+        // An invalid file leaves the last valid one in force, and the next valid one is taken.
         std::fs::write(files.cert.as_ref().unwrap(), "nonsense").unwrap();
         tokio::time::sleep(LOOK + Duration::from_millis(1)).await;
         assert!(shows(&tls, &new).await);

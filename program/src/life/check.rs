@@ -1,4 +1,4 @@
-//! What a start would refuse of a configuration, without a start.
+//! Finds the mistakes for which a start would refuse a configuration, without a start.
 
 use super::store;
 use crate::base::exit::Failure;
@@ -7,10 +7,10 @@ use crate::front::jwt::Tokens;
 use crate::front::tls::Tls;
 use crate::upstream::Upstreams;
 
-/// Reads the files that a configuration names, and holds the options of its store against their bounds.
+/// Reads the files that a configuration names, and checks the options of its store.
 ///
 /// # Errors
-/// As the start would say it.
+/// The error of the start.
 pub(crate) fn check(config: &Config) -> Result<(), Failure> {
     store::check(config)?;
     Tls::new(&config.tls).map_err(Failure::usage)?;

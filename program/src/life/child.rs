@@ -1,4 +1,4 @@
-//! The server behind, where the proxy starts it.
+//! The server behind the proxy, when the proxy starts it.
 
 use std::ffi::OsString;
 use std::io;
@@ -10,30 +10,31 @@ use tokio::process::{Child, Command};
 
 use crate::config::{Address, Target};
 
-/// How long the server may take until it can be connected to.
+/// How long the server may take until it accepts connections.
 const START: Duration = Duration::from_secs(60);
 
-/// How often that is tried.
+/// The pause between two tries to connect.
 const TRY: Duration = Duration::from_millis(50);
 
-/// A server that runs.
+/// A running server.
 pub(crate) struct Server {
     child: Child,
     name: String,
 }
 
 impl Server {
-    /// Starts the server, and waits until one of the targets can be connected to.
+    /// Starts the server, and waits until one of the targets accepts a connection.
     ///
     /// # Errors
-    /// When it cannot be started, ends, or cannot be connected to within a minute.
+    /// When the server cannot be started, ends, or accepts no connection within a minute.
     pub(crate) async fn start(
         command: &[OsString],
         targets: &[Target],
     ) -> io::Result<Option<Self>> {
         let [program, arguments @ ..] = command else { return Ok(None) };
         let name = program.to_string_lossy().into_owned();
-        // In a group of its own: an interrupt from the terminal ends it after the proxy has drained.
+        // A process group of its own: an interrupt from the terminal must not end the server before the proxy
+        // has drained.
         let child = Command::new(program).args(arguments).process_group(0).spawn();
         let child =
             child.map_err(|error| io::Error::new(error.kind(), format!("{name}: {error}")))?;
@@ -57,16 +58,16 @@ impl Server {
         }
     }
 
-    /// Resolves when the server ended by itself.
+    /// Resolves when the server has ended by itself.
     pub(crate) async fn ended(&mut self) -> io::Result<ExitStatus> {
         self.child.wait().await
     }
 
-    /// Asks the server to end; after `at_most` it is killed.
+    /// Asks the server to end, and kills it after `at_most`.
     pub(crate) async fn stop(&mut self, at_most: Duration) {
         let id = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         if let Some(id) = id {
-            // It may have ended meanwhile.
+            // The server may have ended meanwhile.
             let _ = kill_process(id, Signal::TERM);
             if tokio::time::timeout(at_most, self.child.wait()).await.is_ok() {
                 return;

@@ -1,4 +1,4 @@
-//! Sends spans to a collector of OpenTelemetry: OTLP, protobuf over HTTP/1.1.
+//! Sends spans to an OpenTelemetry collector: OTLP, protobuf over HTTP/1.1.
 
 use std::fmt;
 use std::future::Future;
@@ -33,7 +33,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the last spans may take when the process ends.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// The longest answer of a collector that is read.
+/// The longest answer of a collector that is read, in bytes.
 const MAX_ANSWER: usize = 64 << 10;
 
 /// Gathers spans and sends them every few seconds, from a thread of its own.
@@ -44,8 +44,9 @@ pub(crate) struct Collector {
 
 impl Collector {
     /// # Errors
-    /// When there is no certificate to believe the collector by, or `OTEL_EXPORTER_OTLP_*` in the
-    /// environment asks for a compression or a header that cannot be.
+    ///
+    /// When no certificate can verify the collector, or when `OTEL_EXPORTER_OTLP_*` in the environment asks
+    /// for an unsupported compression or an invalid header.
     pub(crate) fn new(target: &Target, config: &Config) -> Result<Self, String> {
         let traces = &config.traces;
         let tls = target.is_tls().then(|| Tls::new(traces.ca.as_deref())).transpose();
@@ -109,7 +110,7 @@ impl Sink for Collector {
     }
 }
 
-/// Carries the requests of the exporter. The exporter has a thread of its own, outside of the runtime.
+/// Carries the requests of the exporter, which runs on a thread outside of the runtime.
 struct Client {
     target: Target,
     /// Set when the collector speaks TLS.
@@ -133,7 +134,7 @@ impl HttpClient for Client {
         Self: 'b,
     {
         let sending = send(self.target.clone(), self.tls.clone(), request);
-        // The exporter's thread has no timers, so that the bound is kept on the runtime, too.
+        // The exporter's thread has no timers, so the runtime keeps the time limit.
         let sent = self.runtime.spawn(async { tokio::time::timeout(TIMEOUT, sending).await });
         Box::pin(async move { sent.await?? })
     }
@@ -165,7 +166,7 @@ async fn exchange(
     request: Request<Bytes>,
 ) -> Result<Response<Bytes>, HttpError> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // An error of the connection reaches the caller through the request that is on it.
+    // An error of the connection reaches the caller through the request on it.
     tokio::spawn(connection);
     let response = sender.send_request(request.map(Full::new)).await?;
     let (parts, body) = response.into_parts();

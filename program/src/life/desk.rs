@@ -1,4 +1,4 @@
-//! Health, metrics and the actions of operators: over TCP, and on the control socket.
+//! Health, metrics and the actions of operators, over TCP and on the control socket.
 
 use std::convert::Infallible;
 use std::io;
@@ -26,21 +26,21 @@ use crate::config::{Config, Socket};
 use crate::front::serve::Current;
 use crate::report::metrics::{self as report, Measured};
 
-/// How many connections the listener for operators has at once.
+/// The largest number of connections to the listener for operators.
 const MAX_CONNECTIONS: usize = 256;
 
-/// The parts that health depends on.
+/// The state that health depends on.
 pub(crate) struct Health {
     pub(crate) layer: IdempotencyLayer,
     pub(crate) proxy: Arc<Current>,
     pub(crate) draining: AtomicBool,
     pub(crate) store_failed: AtomicBool,
-    /// The text of all metrics; empty without a reader.
+    /// The metrics; `None` when they have no reader.
     pub(crate) measured: Option<Measured>,
 }
 
 impl Health {
-    /// Why no request should come here; `None` when they should.
+    /// Why this server should get no requests; `None` when it should.
     fn unready(&self) -> Option<&'static str> {
         if self.draining.load(Ordering::Relaxed) {
             Some("draining")
@@ -57,7 +57,7 @@ impl Health {
 }
 
 async fn metrics(State(health): State<Arc<Health>>) -> Response {
-    // Sets the gauges of the engine.
+    // This call sets the gauges of the engine.
     let _ = health.layer.engine().stats();
     report::buffered_requests(health.layer.stats().buffered_bytes);
     let text = health.measured.as_ref().map(|measured| measured.prometheus.render());
@@ -65,13 +65,13 @@ async fn metrics(State(health): State<Arc<Health>>) -> Response {
         .into_response()
 }
 
-/// Where operators reach the process. Dropped, the control socket is gone.
+/// The ways in which operators reach the process. Dropping it removes the control socket.
 pub(crate) struct Desk {
     pub(crate) socket: Option<ControlSocket>,
 }
 
 impl Desk {
-    /// Listens where the configuration says, and on the control socket `socket`.
+    /// Listens at the configured address, and on the control socket at `socket`.
     pub(crate) async fn open(
         config: &Config,
         layer: &IdempotencyLayer,
@@ -92,7 +92,8 @@ impl Desk {
     }
 }
 
-/// The control socket; `None` where the store cannot note it. Requests go on while a disk is full.
+/// The control socket; `None` when the store cannot record it, for example because a disk is full. Requests
+/// still work.
 fn control_socket(admin: Admin, path: std::path::PathBuf) -> io::Result<Option<ControlSocket>> {
     let named = path.display().to_string();
     match admin.control_socket(path) {
@@ -149,7 +150,7 @@ fn admin(
             (("requestP50Ms", "requestP99Ms"), measured.requests.clone()),
             (("syncP50Ms", "syncP99Ms"), measured.syncs.clone()),
         ] {
-            // Both are taken at once, in the order in which they are asked for.
+            // The first of the two reads takes both percentiles; they are read in this order.
             let last = Arc::new(parking_lot::Mutex::new(None));
             let later = last.clone();
             admin = admin
@@ -164,13 +165,13 @@ fn admin(
     admin
 }
 
-/// The room on the volume of the store, for users other than root.
+/// The free bytes on the volume of the store, for users other than root.
 fn free_bytes(directory: &std::path::Path) -> Option<f64> {
     let volume = rustix::fs::statvfs(directory).ok()?;
     Some(volume.f_bavail as f64 * volume.f_frsize as f64)
 }
 
-/// What clients see, for people who write them.
+/// The contract of the clients, for the developers who write them.
 fn contract(config: &Config) -> Value {
     let contract = config.contract();
     let names = |names: &[http::HeaderName]| -> Vec<String> {
@@ -207,7 +208,7 @@ fn access(config: &Config) -> io::Result<Access> {
     Ok(access)
 }
 
-/// The path of the control socket; `None` where there shall be none.
+/// The path of the control socket; `None` when it is turned off.
 pub(crate) fn socket_path(config: &Config) -> io::Result<Option<std::path::PathBuf>> {
     match &config.control.socket {
         Socket::Off => Ok(None),
@@ -215,7 +216,7 @@ pub(crate) fn socket_path(config: &Config) -> io::Result<Option<std::path::PathB
         Socket::Auto => {
             let path = match config.store.directory() {
                 Some(directory) => ControlSocket::default_path(directory),
-                // Many processes of one machine may share a database.
+                // Several processes of one machine may share a database.
                 None => {
                     ControlSocket::default_path(format!("{}-{}", config.store, std::process::id()))
                 }
@@ -225,7 +226,7 @@ pub(crate) fn socket_path(config: &Config) -> io::Result<Option<std::path::PathB
     }
 }
 
-/// Answers until the process ends.
+/// Serves until the process ends.
 async fn serve(listener: TcpListener, router: Router) {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {

@@ -1,4 +1,4 @@
-//! The proxy runs: from its store and its sockets to its end.
+//! Runs the proxy, from opening its store and its sockets to its end.
 
 use std::fmt::Display;
 use std::io;
@@ -31,7 +31,7 @@ use crate::report::metrics::{self, Measured};
 use crate::report::spans::{Sink, Spans};
 use crate::upstream::Control;
 
-/// Runs the proxy until a signal ends it. `configure` reads the configuration anew.
+/// Runs the proxy until a signal ends it. `configure` reads the configuration again.
 pub(crate) async fn run(
     config: Config,
     json: bool,
@@ -103,14 +103,14 @@ pub(crate) async fn run(
     }
 }
 
-/// Counts from here on, if the numbers can be read anywhere. Before the first counter is made.
+/// Starts the metrics if they have a reader. This must come before the first counter is made.
 fn measure(config: &Config) -> Result<Option<Measured>, Failure> {
     let is_read = config.admin.listen.is_some() || config.control.socket != Socket::Off;
     let measured = is_read.then(metrics::install).transpose();
     measured.map_err(|error| Failure::failed(format!("cannot count: {error}")))
 }
 
-/// Where spans go, if there is such a place.
+/// The destination of spans, if the configuration has one.
 #[cfg(feature = "otel")]
 fn sink(config: &Config) -> Result<Option<Arc<dyn Sink>>, Failure> {
     let collector = config.traces.collector.as_ref();
@@ -119,7 +119,7 @@ fn sink(config: &Config) -> Result<Option<Arc<dyn Sink>>, Failure> {
     Ok(sink.map(|sink| Arc::new(sink) as _))
 }
 
-/// A configuration that names one was refused.
+/// A configuration with a collector was refused earlier.
 #[cfg(not(feature = "otel"))]
 fn sink(_: &Config) -> Result<Option<Arc<dyn Sink>>, Failure> {
     Ok(None)
@@ -131,10 +131,11 @@ fn layer(config: &Config, engine: &Engine) -> IdempotencyLayer {
         .body_idle(config.limits.request_body_idle)
 }
 
-/// Sends what is left of the spans.
+/// Sends the remaining spans.
 async fn close_sink(sink: Option<Arc<dyn Sink>>) {
     if let Some(sink) = sink {
-        // The runtime that sends them must not be blocked. It panics in a defect alone.
+        // A blocking thread: the runtime that sends the spans must not be blocked. An error here means a bug
+        // that panicked.
         let _ = tokio::task::spawn_blocking(move || sink.close()).await;
     }
 }
@@ -150,7 +151,7 @@ fn server(config: &Config, proxy: Arc<Current>, tls: Option<Arc<Tls>>, workers: 
     }
 }
 
-/// A proxy that takes requests, and the server behind it.
+/// A proxy that accepts requests, and the server behind it.
 struct Open {
     layer: IdempotencyLayer,
     health: Arc<Health>,
@@ -161,12 +162,13 @@ struct Open {
 }
 
 impl Open {
-    /// Ends the process from the front: no client sends, no request is accepted, no request runs, and then the server behind ends.
+    /// Ends the process from the front to the back: clients stop sending, no request is accepted, running
+    /// requests end, and then the server behind ends.
     async fn close(self, config: &Config) {
         notify::stopping();
         self.health.draining.store(true, Ordering::Relaxed);
         tokio::time::sleep(config.drain_delay).await;
-        // Those who listened to it may have ended.
+        // The receivers may have ended already.
         let _ = self.stop.send(true);
         self.accepting.join_all().await;
         drain(&self.server, &self.layer, config.shutdown_timeout).await;
@@ -176,7 +178,7 @@ impl Open {
     }
 }
 
-/// Listens for clients: the tasks that accept them, and where they come.
+/// Listens for clients. Returns the tasks that accept them, and the URLs.
 async fn accept(
     config: &Config,
     server: &Arc<Server>,
@@ -194,7 +196,7 @@ async fn accept(
     Ok((accepting, urls))
 }
 
-/// Resolves when the server behind ended by itself; never without one.
+/// Resolves when the server behind has ended by itself; never when there is none.
 async fn ended(behind: &mut Option<child::Server>) {
     let Some(behind) = behind else { return std::future::pending().await };
     match behind.ended().await {
@@ -203,7 +205,7 @@ async fn ended(behind: &mut Option<child::Server>) {
     }
 }
 
-/// The place for checkpoints, if there is one.
+/// The listener for checkpoints, if one is configured.
 async fn checkpoints(address: Option<SocketAddr>) -> Result<Option<Arc<Control>>, Failure> {
     let Some(address) = address else { return Ok(None) };
     let listener = TcpListener::bind(address).await;
@@ -218,7 +220,7 @@ fn cannot_listen(address: &impl Display, error: &io::Error) -> Failure {
     Failure::failed(format!("cannot listen on {address}: {error}"))
 }
 
-/// Says what runs.
+/// Prints a summary of the running proxy.
 fn greet(config: &Config, engine: &Engine, urls: &[String], desk: &Desk) {
     let list = |members: &[String]| members.join(", ");
     let upstreams: Vec<_> = config.upstream.urls.iter().map(ToString::to_string).collect();
@@ -271,13 +273,13 @@ impl Signals {
         Ok(Self { terminate, interrupt: listen_for(SignalKind::interrupt())? })
     }
 
-    /// Resolves at the first one.
+    /// Resolves at the first signal.
     async fn first(&mut self) {
         tokio::select! { _ = self.terminate.recv() => {}, _ = self.interrupt.recv() => {} }
     }
 
-    /// The next one ends the process at once, which is safe: what ran then is an unknown outcome at
-    /// the next start.
+    /// The next signal ends the process at once. That is safe: the requests that run then have an unknown
+    /// outcome at the next start.
     fn second_ends_the_process(mut self) {
         tokio::spawn(async move {
             self.first().await;
@@ -286,11 +288,11 @@ impl Signals {
     }
 }
 
-/// Waits for connections and for executions without one, for `at_most`.
+/// Waits up to `at_most` for connections, and for executions without a connection.
 async fn drain(server: &Server, layer: &IdempotencyLayer, at_most: Duration) {
     let all = async {
         server.drained().await;
-        // Executions whose clients are gone.
+        // Executions whose clients have disconnected.
         layer.drained().await;
     };
     if tokio::time::timeout(at_most, all).await.is_err() {

@@ -1,4 +1,4 @@
-//! Makes proxies that share the store, from one configuration and the next.
+//! Makes the proxies of successive configurations, which share the store.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ impl Maker {
     }
 
     /// # Errors
-    /// When a file that the configuration names cannot be read, or routes contradict each other.
+    /// When a file of the configuration cannot be read, or routes contradict each other.
     pub(crate) fn proxy(&self, config: &Config) -> Result<Proxy, String> {
         let contract = config.contract();
         let layer = self.layer.clone().contract(contract.clone());
@@ -73,7 +73,7 @@ impl Maker {
     }
 }
 
-/// The value of `Via`, with an id by which this process knows its own requests again.
+/// The value of `Via`. Its id lets this process recognize its own requests.
 fn via() -> HeaderValue {
     use std::hash::{BuildHasher, RandomState};
     let id = RandomState::new().hash_one(std::process::id());

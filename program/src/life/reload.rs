@@ -1,4 +1,4 @@
-//! The configuration is read again while the process runs.
+//! Reads the configuration again while the process runs.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use crate::front::serve::Current;
 use crate::front::tls::Tls;
 use crate::report::metrics;
 
-/// Reads the configuration as it stands now.
+/// Reads the configuration from its current sources.
 pub(crate) type Configure = Box<dyn Fn() -> Result<Config, Failure> + Send + Sync>;
 
-/// Puts a new proxy in the place of the one that is in force, if the configuration allows one.
+/// Replaces the current proxy by a new one, if the configuration allows it.
 pub(crate) struct Reloader {
-    /// As the process was started.
+    /// The configuration at the start of the process.
     pub(crate) running: Config,
     pub(crate) configure: Configure,
     pub(crate) maker: Maker,
@@ -36,16 +36,17 @@ impl Reloader {
     /// Reloads at each signal.
     pub(crate) async fn at_each(self: Arc<Self>, mut hangup: Signal) {
         while hangup.recv().await.is_some() {
-            // It was logged.
+            // The failure was logged already.
             let _ = self.reload().await;
         }
     }
 
     /// # Errors
-    /// With the reasons for which the old configuration stays in force as a whole.
+    ///
+    /// The reasons why the whole old configuration stays in force.
     pub(crate) async fn reload(self: &Arc<Self>) -> Result<(), Vec<String>> {
         let this = self.clone();
-        // Files are read, and names resolved. Health checks are begun, which needs the runtime.
+        // This reads files and resolves names. It also starts health checks, which need the runtime.
         let runtime = tokio::runtime::Handle::current();
         let made = tokio::task::spawn_blocking(move || {
             let _inside = runtime.enter();
@@ -79,7 +80,7 @@ impl Reloader {
             return Err(vec![format!("a restart is needed to change {}", fixed.join(", "))]);
         }
         let proxy = self.maker.proxy(&config).map_err(|error| vec![error])?;
-        // Last: nothing is refused after it.
+        // Last, since nothing may be refused after it.
         if let Some(tls) = &self.tls {
             tls.reload().map_err(|error| vec![error])?;
         }

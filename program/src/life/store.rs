@@ -1,4 +1,4 @@
-//! The store of the proxy: opened, reopened after a failure, closed.
+//! The store of the proxy: opens it, reopens it after a failure, closes it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,14 +12,14 @@ use crate::base::exit::Failure;
 use crate::base::say::say;
 use crate::config::{Config, StoreAt};
 
-/// How often the proxy looks whether the store failed, and the shortest pause before it is reopened.
+/// The time between two checks whether the store failed, and the shortest pause before it is reopened.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The longest pause between two tries to reopen a store.
 const REOPEN_AT_MOST: Duration = Duration::from_secs(30);
 
-/// Opens the store, and waits for one that another process holds: a rolling update starts the next
-/// process before the last has ended.
+/// Opens the store, and waits for one that another process holds: a rolling update starts the next process
+/// before the last one has ended.
 pub(crate) async fn open(config: &Config) -> Result<Engine, Failure> {
     let (config, store) = (config.clone(), config.store.to_string());
     let opened = tokio::task::spawn_blocking(move || match &config.store {
@@ -31,13 +31,13 @@ pub(crate) async fn open(config: &Config) -> Result<Engine, Failure> {
         ErrorKind::StoreInUse => Failure::held(format!("{store} is held by another process")),
         ErrorKind::InvalidInput => Failure::usage(error.to_string()),
         ErrorKind::StoreMissing => Failure::failed(format!(
-            "{store} has no tables of oncekey: say --create to make them, or see docs/fleet.md"
+            "{store} has no tables of oncekey: use --create to make them, or see docs/fleet.md"
         )),
         _ => Failure::failed(format!("cannot open {store}: {error}")),
     })
 }
 
-/// What opening the store would refuse, without opening it.
+/// Reports the errors of opening the store, without opening it.
 pub(crate) fn check(config: &Config) -> Result<(), Failure> {
     let checked = match &config.store {
         StoreAt::Directory(_) => embedded(config).validate(),
@@ -86,13 +86,13 @@ fn shared(config: &Config, url: &str) -> oncekey::Result<oncekey_postgres::Optio
     Ok(options.root_certificates(pem))
 }
 
-/// A segment of the journal that holds twice the longest response.
+/// The size of a journal segment, in bytes: it holds twice the longest response.
 fn segment_bytes(max_response: usize) -> u64 {
     let twice = 2 * max_response as u64 + (64 << 10);
     twice.next_multiple_of(1 << 20).max(32 << 20)
 }
 
-/// Closes the store, and says what it did.
+/// Closes the store and prints a summary of its work.
 pub(crate) fn close(engine: &Engine) -> Result<(), Failure> {
     let stats = engine.stats();
     let closed = engine.close();
@@ -173,7 +173,7 @@ async fn reopened(engine: &Engine) -> bool {
         Ok(Ok(())) => true,
         Ok(Err(error)) => {
             tracing::error!(%error, "the store cannot be reopened");
-            // It was closed: the process ends.
+            // The engine was closed: the process is ending.
             error.kind() == ErrorKind::Closed
         }
         Err(_) => false,

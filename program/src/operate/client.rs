@@ -1,4 +1,4 @@
-//! Asking the server that holds a store: HTTP/1.1 over its control socket, or over TCP with a token.
+//! Requests to the server that holds a store: HTTP/1.1 over its control socket, or over TCP with a token.
 
 use std::io;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use crate::base::exit::{Exit, Failure};
 use crate::config::{Address, Target};
 use crate::upstream::Tls;
 
-/// How long an answer may take; a fold and a listing of many orphans take a while.
+/// How long an answer may take: a fold, or a list of many orphans, takes time.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) struct Client {
@@ -26,7 +26,7 @@ pub(crate) struct Client {
     target: Target,
     tls: Option<Tls>,
     token: Option<String>,
-    /// The directory of its store, where that is known.
+    /// The directory of its store, if it is known.
     pub(crate) store: Option<PathBuf>,
 }
 
@@ -48,7 +48,7 @@ impl Client {
         &self.target
     }
 
-    /// A document of the API.
+    /// The JSON document at a path of the API.
     pub(crate) fn get(&self, path: &str) -> Result<Value, Failure> {
         document(&self.accepted(Method::GET, path, None)?.body)
     }
@@ -57,7 +57,7 @@ impl Client {
         document(&self.accepted(Method::POST, path, Some(body))?.body)
     }
 
-    /// Bytes of the API.
+    /// The bytes at a path of the API.
     pub(crate) fn download(&self, path: &str) -> Result<Answer, Failure> {
         self.accepted(Method::GET, path, None)
     }
@@ -72,7 +72,7 @@ impl Client {
         if answer.status.is_success() { Ok(answer) } else { Err(refused(&answer)) }
     }
 
-    /// Any answer, of any status.
+    /// The answer, whatever its status.
     pub(crate) fn ask(
         &self,
         method: Method,
@@ -90,15 +90,10 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> io::Result<Answer> {
-        let host = match &self.target.address {
-            Address::Unix(_) => "localhost".to_owned(),
-            Address::Tcp { host, port, .. } if host.contains(':') => format!("[{host}]:{port}"),
-            Address::Tcp { host, port, .. } => format!("{host}:{port}"),
-        };
         let mut request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.target.base))
-            .header(header::HOST, host);
+            .header(header::HOST, self.target.authority());
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
@@ -135,7 +130,7 @@ async fn exchange(
 
 fn document(body: &[u8]) -> Result<Value, Failure> {
     serde_json::from_slice(body)
-        .map_err(|error| Failure::failed(format!("the server answered no JSON: {error}")))
+        .map_err(|error| Failure::failed(format!("the answer of the server is not JSON: {error}")))
 }
 
 /// The failure of a command for a refusal of the API.

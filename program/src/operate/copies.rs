@@ -18,23 +18,23 @@ use super::show;
 use crate::base::exit::{Exit, Failure};
 use crate::base::private;
 
-/// How often the server is asked whether its job is done.
+/// The time between two checks whether a job of the server is done.
 const LOOK: Duration = Duration::from_millis(100);
 
 #[derive(Args)]
 pub(crate) struct Backup {
-    /// A new or empty directory; of a running server a name below its directory for backups
+    /// A new or empty directory; for a running server, a name below its directory of backups
     #[arg(value_name = "DEST")]
     to: PathBuf,
 
     #[command(flatten)]
     at: Where,
 
-    /// Does not read the copy again
+    /// Does not read the copy again to verify it
     #[arg(long)]
     no_verify: bool,
 
-    /// Then removes backups that this command made beside it, the oldest first, until N are left
+    /// Removes older backups of this command in the same directory, the oldest first, until N are left
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "no_verify")]
     keep: Option<u32>,
 }
@@ -85,15 +85,15 @@ impl Backup {
         removed.iter().try_for_each(|path| output.line(&format!("removed {}", show::text(path))))
     }
 
-    /// Marks a backup that was verified, and removes the oldest beside it: their paths. A backup of a
-    /// server on another machine is out of reach.
+    /// Marks a verified backup, and removes the oldest backups beside it. Returns the removed paths. The
+    /// backups of a server on another machine cannot be removed.
     fn settle(&self, document: &Value) -> Result<Vec<String>, Failure> {
         let path = PathBuf::from(show::text(&document["path"]));
         let failed = |error: io::Error| Failure::failed(format!("{}: {error}", path.display()));
         match (keep::mark(&path), self.keep) {
             (Ok(()), _) => {}
             (Err(error), Some(_)) => return Err(failed(error)),
-            // It was made and verified; it will not count for --keep.
+            // The backup is made and verified. Without the mark it will not count for --keep.
             (Err(_), None) => return Ok(Vec::new()),
         }
         let Some(keep) = self.keep else { return Ok(Vec::new()) };
@@ -118,7 +118,7 @@ impl Backup {
     }
 }
 
-/// Begins a job, and waits for its result.
+/// Starts a job on the server, and waits for its result.
 fn job(client: &Client, path: &str, body: &Value) -> Result<Value, Failure> {
     let begun = client.post(path, body)?;
     let id = show::text(&begun["job"]);
@@ -132,7 +132,7 @@ fn job(client: &Client, path: &str, body: &Value) -> Result<Value, Failure> {
     }
 }
 
-/// Whether a copy may be made there: nothing is, or what a copy that was interrupted left.
+/// Whether a copy may be made at `to`: nothing is there, or only the remains of an interrupted copy.
 fn is_free(to: &Path) -> Result<bool, Failure> {
     let entries = match fs::read_dir(to) {
         Ok(entries) => entries,
@@ -148,10 +148,10 @@ fn is_stored(name: &str) -> bool {
         || name.starts_with("journal-") && name.ends_with(".seg")
 }
 
-/// Copies the files of a store that the reader holds into a new or empty directory.
+/// Copies the files of a store into a new or empty directory, while the reader holds the store.
 ///
-/// DURABLE: the mark that the copy is not whole, then the files, then the mark goes: a copy that is cut
-/// off, the directory opens as no store.
+/// DURABLE: first write the mark that the copy is incomplete, then the files, then remove the mark. The
+/// directory of an interrupted copy then does not open as a store.
 fn copy(held: &Reader, from: &Path, to: &Path) -> Result<(), Failure> {
     let _held = held;
     if !is_free(to)? {
@@ -198,7 +198,7 @@ fn verified(path: &Path) -> Result<Verification, Failure> {
     options().verify(path).map_err(|error| failure(&error))
 }
 
-/// The findings, as JSON.
+/// The findings of a verification, as JSON.
 fn verification(found: &Verification) -> Value {
     let damage = found.damage().iter().map(|damage| {
         let part = |part: fn(&Key) -> &[u8]| damage.key().map(|key| percent_encode(part(key)));
@@ -211,14 +211,14 @@ fn verification(found: &Verification) -> Value {
 
 #[derive(Args)]
 pub(crate) struct Verify {
-    /// The directory of a store or of a backup [default: that of --store]
+    /// The directory of a store or of a backup [default: the directory of --store]
     #[arg(value_name = "DIR")]
     path: Option<PathBuf>,
 
     #[command(flatten)]
     at: Where,
 
-    /// Has the running server take a backup of this name, and verifies that
+    /// Lets the running server take a backup with this name, and verifies the backup
     #[arg(long, value_name = "NAME", conflicts_with = "path")]
     via_backup: Option<String>,
 }
@@ -281,15 +281,15 @@ pub(crate) struct Restore {
     #[arg(value_name = "BACKUP")]
     from: PathBuf,
 
-    /// The new store: nothing there, or an empty directory
+    /// The new store: a path where nothing is, or an empty directory
     #[arg(value_name = "STORE")]
     to: PathBuf,
 
-    /// Goes on without asking
+    /// Restores without asking
     #[arg(long)]
     yes: bool,
 
-    /// Prints the section `restore` for the proxy, which refuses keys that are older UUIDs of version 7
+    /// Prints a section [restore] for the proxy, which refuses older keys that are UUIDs of version 7
     #[arg(long)]
     refuse_uuid7: bool,
 }
@@ -329,7 +329,7 @@ impl Restore {
     }
 }
 
-/// The number of records of a directory without damage.
+/// The number of records in a directory; an error if it is damaged.
 fn sound(path: &Path) -> Result<u64, Failure> {
     let found = verified(path)?;
     match found.damage() {

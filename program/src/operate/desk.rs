@@ -1,4 +1,4 @@
-//! The desk that carries out resolutions: a running server, or the engine that this process opens.
+//! Carries out resolutions, on a running server or on the engine that this process opens.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,7 +13,7 @@ use super::output::Output;
 use super::place::{Place, Where, failure, options};
 use crate::base::exit::{Exit, Failure};
 
-/// The part that resolves.
+/// The engine that resolves: the engine of a server, or of this process.
 pub(crate) enum Desk {
     Server(Box<Client>),
     Engine(Engine),
@@ -36,7 +36,7 @@ impl Desk {
         }
     }
 
-    /// The orphan of a key.
+    /// The orphan of a key. An error if the key is not an orphan.
     pub(crate) fn orphan(&self, key: &Key) -> Result<Value, Failure> {
         let found = match self {
             Self::Server(client) => Place::key_of_server(client, key)?,
@@ -54,7 +54,7 @@ impl Desk {
         }
     }
 
-    /// Whether a resolution would fit, now.
+    /// Whether a resolution would succeed now.
     pub(crate) fn look(&self, each: &Value) -> Result<Value, Failure> {
         let mut result =
             json!({ "scope": each["scope"], "key": each["key"], "action": each["action"] });
@@ -66,7 +66,7 @@ impl Desk {
         Ok(result)
     }
 
-    /// A result for each, in order.
+    /// Resolves a batch. Returns a result for each resolution, in order.
     pub(crate) fn resolve(&self, batch: &[Value]) -> Result<Vec<Value>, Failure> {
         match self {
             Self::Server(client) => {
@@ -78,7 +78,7 @@ impl Desk {
     }
 }
 
-/// Resolves one, in the form of the server's results.
+/// Resolves one orphan here. The result has the form of the server's results.
 fn resolved(engine: &Engine, each: &Value) -> Value {
     let mut result = json!({ "scope": each["scope"], "key": each["key"] });
     let done = key_of(each).and_then(|key| resolve_here(engine, &key, each));
@@ -118,7 +118,7 @@ fn resolve_here(engine: &Engine, key: &Key, each: &Value) -> Result<Value, Failu
     Ok(json!({ "completed": true, "responseKept": completion.response_kept() }))
 }
 
-/// The response of a resolution in its stored form.
+/// The response of a resolution, in its stored form.
 fn response_of(each: &Value) -> Result<Vec<u8>, Failure> {
     let status = each["status"].as_u64().and_then(|status| u16::try_from(status).ok());
     let status = status.filter(|status| (200..=599).contains(status));

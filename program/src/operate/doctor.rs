@@ -1,4 +1,4 @@
-//! `oncekey doctor`: whether the machine suits a store.
+//! `oncekey doctor`: checks whether the machine suits a store.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -20,7 +20,7 @@ use crate::config::{Address, Config, Speaks, Target};
 const SYNCS: Duration = Duration::from_secs(1);
 /// How long an idle connection to the upstream is watched.
 const IDLE: Duration = Duration::from_secs(8);
-/// Descriptors that a store and its server want.
+/// The number of descriptors that a store and its server need.
 const WANTED_FILES: u64 = 4096;
 
 #[derive(Args)]
@@ -28,16 +28,16 @@ pub(crate) struct Doctor {
     #[command(flatten)]
     at: Where,
 
-    /// Checks this configuration of the proxy, too
+    /// Also checks this configuration of the proxy
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// Measures how long this server leaves an idle connection open; it is sent GET /
+    /// Measures how long this server keeps an idle connection open; sends it GET /
     #[arg(long, value_name = "URL", value_parser = Target::parse)]
     upstream: Option<Target>,
 }
 
-/// How a check went.
+/// The result of a check.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Level {
     Ok,
@@ -65,7 +65,7 @@ impl Doctor {
             });
         } else {
             let store = Path::new(self.at.store());
-            // A directory that is to be made lies where its first ancestor lies.
+            // A missing directory will be made on the volume of its first existing ancestor.
             let beside = store.ancestors().skip(1).find(|path| path.is_dir());
             let beside = beside.unwrap_or(Path::new("."));
             checks.extend([self.store(store, output), room(beside), syncs(beside), clock(store)]);
@@ -145,7 +145,7 @@ fn syncs(beside: &Path) -> Check {
     const SLOW: Duration = Duration::from_millis(20);
     let path = beside.join(format!(".oncekey-doctor-{}", std::process::id()));
     let measured = measure(&path);
-    // Nothing else has this name.
+    // No other file has this name.
     let _ = std::fs::remove_file(&path);
     match measured {
         Ok(mut times) if !times.is_empty() => {
@@ -174,7 +174,7 @@ fn measure(path: &Path) -> std::io::Result<Vec<Duration>> {
     Ok(times)
 }
 
-/// The clock beside the last time that the store holds.
+/// Compares the clock with the last time in the store.
 fn clock(store: &Path) -> Check {
     const DAY: Duration = Duration::from_secs(86_400);
     let Ok(reader) = options().read(store) else {
@@ -227,7 +227,7 @@ fn configuration(path: &Path) -> Check {
     }
 }
 
-/// How long an upstream leaves a connection open that nothing comes on.
+/// How long an upstream keeps an idle connection open.
 fn keep_alive(target: &Target) -> Check {
     const POOLED: Duration = Duration::from_secs(1);
     let Address::Tcp { host, port, speaks: Speaks::Http } = &target.address else {
@@ -251,7 +251,7 @@ fn keep_alive(target: &Target) -> Check {
     }
 }
 
-/// `None`: longer than it is watched.
+/// Returns `None` when the connection stays open for the whole time of the measurement.
 fn idle(host: &str, port: u16, base: &str) -> std::io::Result<Option<Duration>> {
     let mut stream = TcpStream::connect((host, port))?;
     write!(stream, "GET {base}/ HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n")?;

@@ -1,4 +1,4 @@
-//! A store that another process holds: who that is, and where it can be asked.
+//! A store that another process holds: its owner, and the socket on which the owner answers.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use crate::base::exit::Failure;
 
-/// The note that the owner of a store leaves in `LOCK`.
+/// The note that the owner of a store writes into `LOCK`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Note {
     pub(crate) pid: Option<u32>,
     pub(crate) control: Option<PathBuf>,
 }
 
-/// Reads lines of a word and a value; those with another word are skipped.
+/// Reads lines of a word and a value. Lines with an unknown word are skipped.
 pub(crate) fn read(note: &[u8]) -> Note {
     let mut read = Note::default();
     for line in String::from_utf8_lossy(note).lines() {
@@ -26,7 +26,7 @@ pub(crate) fn read(note: &[u8]) -> Note {
     read
 }
 
-/// The process that has locked the store, as the kernel lists it.
+/// The process that has locked the store, according to the kernel.
 pub(crate) fn holder(store: &Path) -> Option<u32> {
     let locks = fs::read_to_string("/proc/locks").ok()?;
     let inodes: Vec<_> = ["LOCK", "store.redb"]
@@ -36,7 +36,7 @@ pub(crate) fn holder(store: &Path) -> Option<u32> {
         .collect();
     locks.lines().find_map(|line| {
         let words: Vec<_> = line.split_whitespace().collect();
-        // 1: FLOCK  ADVISORY  WRITE 4242 fe:01:131 0 EOF
+        // A line is, for example: 1: FLOCK  ADVISORY  WRITE 4242 fe:01:131 0 EOF
         let at = words.iter().position(|word| *word == "FLOCK")?;
         let inode = words.get(at + 4)?.rsplit(':').next()?;
         let held = inodes.iter().any(|known| known == inode);
@@ -44,7 +44,7 @@ pub(crate) fn holder(store: &Path) -> Option<u32> {
     })
 }
 
-/// Why a held store cannot be asked.
+/// The failure for a held store whose owner cannot be asked.
 pub(crate) fn refusal(store: &Path, pid: Option<u32>) -> Failure {
     let shown = store.display();
     let name = pid.and_then(|pid| fs::read_to_string(format!("/proc/{pid}/comm")).ok());

@@ -1,4 +1,4 @@
-//! `oncekey backup --keep N`: which directories are backups that this command made, and which of them go.
+//! `oncekey backup --keep N`: recognizes the backups that this command made, and removes the oldest.
 
 use std::fs::{self, File, Metadata};
 use std::io::{self, Write};
@@ -10,17 +10,17 @@ use serde_json::{Value, json};
 use super::show;
 use crate::base::private;
 
-/// Stands in a copy until it is whole: a directory that holds it opens as no store.
+/// The mark of an incomplete copy. A directory with this file does not open as a store.
 pub(super) const UNFINISHED: &str = "backup.unfinished";
 
-/// Stands in a backup that was verified, and tells which directory it was written for and how its files
-/// looked then. A copy of the backup, one that was renamed, and one that was opened as a store are
-/// another directory, or have other files.
+/// The mark of a verified backup. It describes the directory that it was written for, and the state of the
+/// files at that time. It does not match a copy of the backup, a renamed backup, or a backup that was opened
+/// as a store.
 pub(super) const MARK: &str = "backup.verified";
 
-/// Notes that a backup is whole and was verified.
+/// Marks a backup as complete and verified.
 ///
-/// DURABLE: written to the disk before any older backup goes.
+/// DURABLE: the mark is synced before any older backup is removed.
 pub(super) fn mark(backup: &Path) -> io::Result<()> {
     let mark = json!({ "v": 1, "takenMs": show::now(), "of": looks(backup)? });
     let mut file = private::create(&backup.join(MARK))?;
@@ -29,21 +29,21 @@ pub(super) fn mark(backup: &Path) -> io::Result<()> {
     sync(backup)
 }
 
-/// Removes verified backups beside `newest`, the oldest first, until `keep` are left with it: their paths.
-/// Whatever else lies there stays, and so does a directory of which anything was changed.
+/// Removes verified backups beside `newest`, the oldest first, until `keep` are left with it. Returns the
+/// removed paths. Everything else stays, and so does a backup that was changed in any way.
 pub(super) fn prune(newest: &Path, keep: usize) -> io::Result<Vec<PathBuf>> {
     let newest = newest.canonicalize()?;
     let mut removed = Vec::new();
     let mut backups = Vec::new();
     for entry in fs::read_dir(parent(&newest))? {
         let entry = entry?;
-        // The directory itself, and not where a link points.
+        // Only a real directory counts, not the target of a link.
         if !entry.file_type()?.is_dir() || entry.path() == newest {
             continue;
         }
         match found(&entry.path()) {
             Some(Found::Whole(taken)) => backups.push((taken, entry.path())),
-            // A removal that was cut off.
+            // An interrupted removal.
             Some(Found::HalfRemoved) => {
                 remove(&entry.path())?;
                 removed.push(entry.path());
@@ -61,12 +61,12 @@ pub(super) fn prune(newest: &Path, keep: usize) -> io::Result<Vec<PathBuf>> {
 }
 
 enum Found {
-    /// With the time at which it was taken.
+    /// Holds the time at which it was taken.
     Whole(u64),
     HalfRemoved,
 }
 
-/// The marks by which a directory is known as a backup of this command.
+/// Recognizes a directory as a backup of this command, by its marks.
 fn found(path: &Path) -> Option<Found> {
     let mark: Value = serde_json::from_slice(&fs::read(path.join(MARK)).ok()?).ok()?;
     let (was, is) = (&mark["of"], looks(path).ok()?);
@@ -80,7 +80,7 @@ fn found(path: &Path) -> Option<Found> {
     (same("name") && same("inode") && is_cut_off).then_some(Found::HalfRemoved)
 }
 
-/// Which directory it is, and how its files look but for the mark.
+/// The identity of a directory and the state of its files, except the mark.
 fn looks(backup: &Path) -> io::Result<Value> {
     let backup = backup.canonicalize()?;
     let of = |file: &Metadata| {
@@ -100,8 +100,8 @@ fn looks(backup: &Path) -> io::Result<Value> {
 
 /// Removes a backup.
 ///
-/// DURABLE: the mark that it is not whole comes first, and the one that it is ours goes last: whatever is
-/// cut off, the directory opens as no store, and the next removal finds it.
+/// DURABLE: first write the mark that the backup is incomplete, and remove the mark of this command last.
+/// After any interruption the directory does not open as a store, and the next removal finds it.
 fn remove(backup: &Path) -> io::Result<()> {
     private::create(&backup.join(UNFINISHED))?.sync_all()?;
     sync(backup)?;
@@ -159,7 +159,7 @@ mod tests {
         let removed = prune(&newest, 2).unwrap();
         assert!(removed[0].ends_with("c") && removed[1].ends_with("b"), "{removed:?}");
         assert_eq!(names(dir.path()), ["a", "new"]);
-        // A clock that was set back makes no backup the newest but the one that was taken now.
+        // If the clock was set back, the backup that was taken now still counts as the newest.
         let newest = backup(dir.path(), "later", 0);
         prune(&newest, 1).unwrap();
         assert_eq!(names(dir.path()), ["later"]);
@@ -169,7 +169,7 @@ mod tests {
     fn nothing_else_counts_or_goes() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
-        // A store, a backup whose copying was cut off, and things of others.
+        // A store, an interrupted copy, and files of other programs.
         for name in ["store", "unfinished", "theirs"] {
             fs::create_dir(at(name)).unwrap();
             fs::write(at(name).join("store.redb"), "").unwrap();
@@ -177,7 +177,7 @@ mod tests {
         fs::write(at("unfinished").join(UNFINISHED), "").unwrap();
         fs::write(at("theirs").join(MARK), "{}").unwrap();
         fs::write(at("file"), "").unwrap();
-        // Backups that were renamed, used as a store, given a file, given other bytes, copied.
+        // Backups that were renamed, opened as a store, given a new file, changed, or copied.
         fs::rename(backup(dir.path(), "x", 0), at("renamed")).unwrap();
         fs::write(backup(dir.path(), "used", 0).join("LOCK"), "").unwrap();
         fs::write(backup(dir.path(), "noted", 0).join("NOTES"), "keep this one").unwrap();

@@ -17,15 +17,15 @@ use crate::base::exit::{Exit, Failure};
 use crate::base::private;
 use crate::base::units;
 
-/// Keys that are asked for at a time.
+/// The number of keys in one request.
 const PAGE: usize = 1_000;
-/// The most keys that are sorted.
+/// The largest number of keys that can be sorted.
 const SORTED: usize = 100_000;
 
 /// A scope on the command line: percent-encoded, or as bytes.
 #[derive(Args, Debug)]
 pub(crate) struct Scoped {
-    /// The scope, percent-encoded as the lists show it
+    /// The scope, percent-encoded as in the lists
     #[arg(long, value_name = "SCOPE", value_parser = decoded)]
     scope: Option<Bytes>,
 
@@ -43,7 +43,7 @@ impl Scoped {
 /// A key on the command line.
 #[derive(Args, Debug)]
 pub(crate) struct Named {
-    /// The idempotency key, percent-encoded as the lists show it
+    /// The idempotency key, percent-encoded as in the lists
     #[arg(value_name = "KEY", value_parser = decoded, required_unless_present = "key_hex")]
     key: Option<Bytes>,
 
@@ -63,7 +63,7 @@ impl Named {
     }
 }
 
-/// Bytes that an argument names.
+/// The bytes of an argument.
 #[derive(Clone, Debug)]
 pub(crate) struct Bytes(pub(crate) Vec<u8>);
 
@@ -91,32 +91,32 @@ enum Sort {
     Age,
 }
 
-/// Keys come in the order of their hashes, which means nothing and stays.
+/// Lists keys in the order of their hashes. The order has no meaning, and it is stable.
 #[derive(Args)]
 pub(crate) struct Ls {
     #[command(flatten)]
     at: Where,
 
-    /// Those in this state
+    /// Only keys in this state
     #[arg(long, value_enum)]
     state: Option<State>,
 
     #[command(flatten)]
     scope: Scoped,
 
-    /// Those that begin so, percent-encoded
+    /// Only keys that begin with this text, percent-encoded
     #[arg(long, value_name = "TEXT", value_parser = decoded)]
     prefix: Option<Bytes>,
 
-    /// Those whose response has this status: 201, 4xx
+    /// Only keys whose response has this status: 201, 4xx
     #[arg(long, value_name = "STATUS", value_parser = status)]
     status: Option<String>,
 
-    /// Those that were completed, or lost their owner, within this time
+    /// Only keys that were completed, or lost their owner, within this time
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     since: Option<Duration>,
 
-    /// Those that expire within this time
+    /// Only keys that expire within this time
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     expires_within: Option<Duration>,
 
@@ -124,7 +124,7 @@ pub(crate) struct Ls {
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
 
-    /// Goes on behind this place, which the list before ended at
+    /// Continues after this place, at which the previous list ended
     #[arg(long, value_name = "CURSOR", value_parser = cursor)]
     after: Option<Cursor>,
 
@@ -153,13 +153,13 @@ fn status(text: &str) -> Result<String, String> {
 
 impl Ls {
     pub(crate) fn run(&self, output: &Output) -> Result<(), Failure> {
-        // A completed record stays completed when its process dies: there is no lease to wait for.
+        // A completed record stays completed when its process dies, so there is no lease to wait for.
         let place = match self.state {
             Some(State::Completed) => self.at.open(output)?,
             _ => self.at.open_settled(output)?,
         };
         let most = if self.sort.is_some() { SORTED } else { self.limit as usize };
-        let (mut keys, mut after) = self.collect(&place, most)?;
+        let (mut keys, after) = self.collect(&place, most)?;
         if self.sort.is_some() {
             if after.is_some() {
                 let message = "more than 100,000 keys are not sorted; pick some with --state, --scope or --since";
@@ -168,7 +168,6 @@ impl Ls {
             keys.sort_by_key(|key| std::cmp::Reverse(moment_of(key)));
             keys.truncate(self.limit as usize);
         }
-        let after = after.take();
         let document = json!({ "keys": keys, "after": after });
         let head = ["STATE", "SCOPE", "KEY", "STATUS", "SINCE", "EXPIRES"];
         output.list(&document, "keys", &head, |key| {
@@ -187,10 +186,8 @@ impl Ls {
         Ok(())
     }
 
-    /// At most `most` keys that fit, and where they end.
+    /// At most `most` matching keys, and the place where they end.
     fn collect(&self, place: &Place, most: usize) -> Result<(Vec<Value>, Option<String>), Failure> {
-        // Filters that the server does not have are applied here, to larger pages.
-        let picks = self.status.is_some() || self.since.is_some() || self.expires_within.is_some();
         let state = self.state.map(|state| match state {
             State::Completed => "completed".to_owned(),
             State::Orphaned => "orphaned".to_owned(),
@@ -205,12 +202,8 @@ impl Ls {
         };
         let (now, mut keys) = (show::now(), Vec::new());
         loop {
-            // One at a time would end at the right place, too.
-            query.limit = if picks {
-                1.max((most - keys.len()).min(PAGE))
-            } else {
-                (most - keys.len()).min(PAGE)
-            };
+            // No page may read past the last listed key: the next list continues after the page.
+            query.limit = (most - keys.len()).min(PAGE);
             let page = place.keys(&query)?;
             let list = page["keys"].as_array().cloned().unwrap_or_default();
             keys.extend(list.into_iter().filter(|key| self.fits(key, now)));
@@ -239,7 +232,7 @@ impl Ls {
     }
 }
 
-/// When a key came into its state.
+/// The time when a key entered its state.
 fn moment_of(key: &Value) -> Option<u64> {
     let running = key["runningForMs"].as_u64().map(|age| show::now().saturating_sub(age));
     key["completedAtMs"].as_u64().or(key["sinceMs"].as_u64()).or(running)
@@ -253,7 +246,7 @@ pub(crate) struct Get {
     #[command(flatten)]
     at: Where,
 
-    /// Prints the headers of the stored response, too
+    /// Also prints the headers of the stored response
     #[arg(long)]
     headers: bool,
 
@@ -333,14 +326,13 @@ impl Get {
     }
 }
 
-/// One line of JSON for each record. There is no import: keys that are lost on the way back would run
-/// again.
+/// Writes one line of JSON for each record. There is no import: a key that an import loses would run again.
 #[derive(Args)]
 pub(crate) struct Export {
     #[command(flatten)]
     at: Where,
 
-    /// With the stored responses, bodies in base64
+    /// Includes the stored responses, with bodies in base64
     #[arg(long)]
     bodies: bool,
 }
@@ -373,7 +365,7 @@ impl Export {
     }
 }
 
-/// The key that a document names.
+/// The key of a document.
 pub(crate) fn key_of(record: &Value) -> Result<Key, Failure> {
     let part = |name: &str| {
         let text = record[name].as_str().unwrap_or_default();

@@ -1,7 +1,7 @@
 //! The commands of operators: every command but `proxy`. docs/commands.md lists them.
 //!
-//! A command asks a [`Place`](place::Place) and gets JSON in the form of the API from every place:
-//! the server that holds the store, its files, or a shared server. [`output`] shows it.
+//! A command asks a [`Place`](place::Place), which is the server that holds the store, its files, or a shared
+//! server. Every place answers with JSON in the form of the API, and [`output`] prints it.
 
 mod client;
 mod copies;

@@ -20,18 +20,18 @@ pub(crate) struct Orphans {
     #[command(flatten)]
     at: Where,
 
-    /// Those that have been orphans for longer than this
+    /// Only keys that have been orphans for longer than this
     #[arg(long, value_name = "TIME", value_parser = units::duration)]
     older: Option<Duration>,
 
     #[command(flatten)]
     scope: Scoped,
 
-    /// Looks again and again, each time after this
+    /// Repeats after this time, until interrupted
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "2s", value_parser = units::duration)]
     watch: Option<Duration>,
 
-    /// Ends with 3 when there is one: for cron and alerts
+    /// Ends with 3 when there is an orphan: for cron and alerts
     #[arg(long)]
     fail_if_any: bool,
 
@@ -39,7 +39,7 @@ pub(crate) struct Orphans {
     #[arg(long, value_name = "FILE", requires = "key")]
     checkpoint_to: Option<PathBuf>,
 
-    /// That of this key, percent-encoded
+    /// Only this key, percent-encoded
     #[arg(long, value_name = "KEY", value_parser = decoded)]
     key: Option<Bytes>,
 }

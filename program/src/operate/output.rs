@@ -1,4 +1,4 @@
-//! Results on standard output, everything else on standard error.
+//! Prints results on standard output, and everything else on standard error.
 
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
@@ -9,18 +9,18 @@ use super::show::{self, Time};
 use crate::base::exit::{Exit, Failure};
 use crate::base::say::say;
 
-/// How results are shown.
+/// The form of results.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Output {
     /// Prints one JSON document, and errors as JSON on standard error
     #[arg(long, global = true)]
     pub(crate) json: bool,
 
-    /// Prints lists as JSON, a line for each member
+    /// Prints a list as JSON, one line for each member
     #[arg(long, global = true)]
     pub(crate) ndjson: bool,
 
-    /// When to use colours; NO_COLOR and CLICOLOR_FORCE count, too
+    /// When to use colours; NO_COLOR and CLICOLOR_FORCE also count
     #[arg(long, global = true, value_enum, default_value = "auto", value_name = "WHEN")]
     pub(crate) color: Color,
 
@@ -32,7 +32,7 @@ pub(crate) struct Output {
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
 
-    /// Says on standard error who is asked
+    /// Prints on standard error which server or files are asked
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
 }
@@ -63,17 +63,17 @@ impl Output {
         }
     }
 
-    /// `text` in bold, where colours are.
+    /// `text` in bold, if colours are on.
     fn bold(&self, text: &str) -> String {
         if self.colored() { format!("\x1b[1m{text}\x1b[0m") } else { text.to_owned() }
     }
 
-    /// `text` in a colour of ANSI, where colours are.
+    /// `text` in an ANSI colour, if colours are on.
     pub(crate) fn painted(&self, color: u8, text: &str) -> String {
         if self.colored() { format!("\x1b[{color}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
-    /// A moment as it is to be written.
+    /// A moment in the chosen form; `-` for none.
     pub(crate) fn moment(&self, millis: Option<u64>) -> String {
         millis.map_or_else(|| "-".to_owned(), |millis| show::moment(self.time, millis))
     }
@@ -92,7 +92,7 @@ impl Output {
         self.line(&value.to_string())
     }
 
-    /// A list under its name in `document`: as a document, as lines of JSON, or as a table.
+    /// Prints the list `name` of `document`: as a document, as lines of JSON, or as a table.
     pub(crate) fn list(
         &self,
         document: &Value,
@@ -112,7 +112,7 @@ impl Output {
         self.table(head, &members.iter().map(row).collect::<Vec<_>>())
     }
 
-    /// Columns as wide as they need to be; a line that is longer than the terminal is cut.
+    /// Prints a table whose columns are as wide as their cells. Lines longer than the terminal are cut.
     pub(crate) fn table(&self, head: &[&str], rows: &[Vec<String>]) -> Result<(), Failure> {
         let width = |at: usize| {
             let cells = rows.iter().filter_map(|row| row.get(at)).map(|cell| cell.chars().count());
@@ -139,7 +139,7 @@ impl Output {
         }
     }
 
-    /// Whether a question can be asked.
+    /// Whether there is a terminal to ask a question on.
     pub(crate) fn can_ask(&self) -> bool {
         !self.is_json() && io::stdin().is_terminal() && io::stderr().is_terminal()
     }
@@ -155,7 +155,7 @@ impl Output {
         }
     }
 
-    /// Asks whether to go on; without a terminal the answer must have been given with `--yes`.
+    /// Asks for a confirmation. Without a terminal, `--yes` must have given it.
     pub(crate) fn confirm(&self, yes: bool, question: &str) -> Result<(), Failure> {
         if yes {
             return Ok(());
@@ -177,7 +177,7 @@ fn written(error: &io::Error) -> Failure {
     }
 }
 
-/// The width of lines: `COLUMNS`, that of the terminal, or none.
+/// The width of lines: `COLUMNS`, else the width of the terminal, else no limit.
 pub(crate) fn columns() -> usize {
     let given = std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok());
     let terminal = || rustix::termios::tcgetwinsize(io::stdout()).ok().map(|size| size.ws_col);

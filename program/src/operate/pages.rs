@@ -9,7 +9,7 @@ use clap_complete::Shell;
 use super::output::Output;
 use crate::base::exit::Failure;
 
-/// Prints a script: source <(oncekey completions bash)
+/// Prints a completion script: source <(oncekey completions bash)
 #[derive(Args)]
 pub(crate) struct Completions {
     #[arg(value_enum)]
@@ -24,7 +24,7 @@ impl Completions {
     }
 }
 
-/// Prints the manual, or writes a page for each command into a directory.
+/// Prints the manual, or writes a page for each command into a directory
 #[derive(Args)]
 pub(crate) struct Man {
     #[arg(value_name = "DIR")]

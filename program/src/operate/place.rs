@@ -17,20 +17,20 @@ use super::output::Output;
 use crate::base::exit::{Exit, Failure};
 use crate::config::{Target, without_secrets};
 
-/// Between two questions whether a process is silent.
+/// The time between two checks whether a process is silent.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How long the end of a silent process may take beyond its lease; then the command goes on without.
+/// How long a command waits for the end of a silent process beyond its lease, before it continues.
 const SETTLED: Duration = Duration::from_secs(5);
 
-/// Which store.
+/// The store to ask.
 #[derive(Args, Debug)]
 pub(crate) struct Where {
     /// The store: its directory, or postgres://… [default: ./oncekey-store]
     #[arg(long, value_name = "DIR", env = "ONCEKEY_STORE")]
     store: Option<String>,
 
-    /// Or where its server answers operators: http://…, https://… or unix:/path
+    /// Or the address at which its server answers operators: http://…, https://… or unix:/path
     #[arg(long, value_name = "URL", env = "ONCEKEY_URL", value_parser = Target::parse)]
     url: Option<Target>,
 
@@ -39,13 +39,13 @@ pub(crate) struct Where {
     token_file: Option<PathBuf>,
 }
 
-/// The part that answers.
+/// The part that answers a command.
 pub(crate) enum Place {
     /// The files of a store that no process has open.
     Files(Reader, PathBuf),
     /// The server that holds the store.
     Served(Box<Client>),
-    /// A shared server, whose name is without its password.
+    /// A shared server; holds its name without the password.
     Shared(Engine, String),
 }
 
@@ -61,7 +61,7 @@ pub(crate) fn failure(error: &Error) -> Failure {
     Failure::new(exit, error.to_string())
 }
 
-/// Options to look at a store with: a clock that stands ahead is no reason not to.
+/// Options for reading a store. A clock that is ahead does not prevent that.
 pub(crate) fn options() -> Options {
     Options::new().accept_clock_jump(true)
 }
@@ -70,7 +70,7 @@ pub(crate) fn is_shared(store: &str) -> bool {
     store.starts_with("postgres://") || store.starts_with("postgresql://")
 }
 
-/// Options to look at a shared server with. A short lease: a command lives shortly, and holds nothing.
+/// Options for reading a shared server. The lease is short: a command ends soon and holds no claims.
 fn shared(url: &str) -> oncekey_postgres::Options {
     oncekey_postgres::Options::new(url).lease(PAUSE)
 }
@@ -95,7 +95,7 @@ impl Where {
         Ok(Path::new(self.store()))
     }
 
-    /// Finds out who answers.
+    /// Finds the place that answers.
     pub(crate) fn open(&self, output: &Output) -> Result<Place, Failure> {
         let place = self.find()?;
         if output.verbose {
@@ -109,15 +109,16 @@ impl Where {
         Ok(place)
     }
 
-    /// As [`open`](Self::open), for what dead processes left.
+    /// Like [`open`](Self::open), and waits until dead processes count as dead.
     pub(crate) fn open_settled(&self, output: &Output) -> Result<Place, Failure> {
         let place = self.open(output)?;
         self.settle(&place, output)?;
         Ok(place)
     }
 
-    /// Waits until no process of a fleet is silent beyond its lease. One that died is ended by another that has lived
-    /// for its lease: where no other does it, this one does, and until then its claims pass for being in flight.
+    /// Waits until no process of a fleet has been silent for longer than its lease. Another process ends a
+    /// dead one after living for its own lease; if no other does, this process does. Until then the claims of
+    /// the dead process count as in flight.
     pub(crate) fn settle(&self, place: &Place, output: &Output) -> Result<(), Failure> {
         if !matches!(place, Place::Shared(..)) {
             return Ok(());
@@ -187,7 +188,7 @@ fn owner_of(path: &Path) -> Result<Place, Failure> {
     }
 }
 
-/// A text in a query of the API.
+/// Percent-encodes a text for a query of the API.
 pub(crate) fn in_query(bytes: &[u8]) -> String {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(byte);
     let encoded = bytes.iter().map(|byte| match plain(byte) {
@@ -210,7 +211,7 @@ pub(crate) struct Shown {
 impl Shown {
     fn of(bytes: &[u8]) -> Result<Self, Failure> {
         let stored = StoredResponse::decode(bytes.to_vec());
-        // Embedders may keep whatever they like.
+        // An embedder may store bytes in any format.
         let Ok(stored) = stored else {
             return Ok(Self { headers: Vec::new(), body: bytes.to_vec() });
         };
@@ -246,7 +247,7 @@ impl Place {
         }
     }
 
-    /// The statistics of the engine, and of the layer where there is one.
+    /// The statistics of the engine, and of the layer if there is one.
     pub(crate) fn stats(&self) -> Result<Value, Failure> {
         let stats = match self {
             Self::Served(client) => return client.get("stats"),
@@ -256,7 +257,7 @@ impl Place {
         Ok(json!({ "engine": describe::stats(&stats), "layer": null }))
     }
 
-    /// The process that holds the store; null when none does.
+    /// The process that holds the store; null when no process does.
     pub(crate) fn owner(&self) -> Result<Value, Failure> {
         match self {
             Self::Served(client) => client.get("info"),
@@ -296,7 +297,7 @@ impl Place {
         found.map_err(|error| failure(&error))
     }
 
-    /// The state of a key, as a server tells it.
+    /// The state of a key, according to a server.
     pub(crate) fn key_of_server(client: &Client, key: &Key) -> Result<Value, Failure> {
         client.get(&format!("keys?{}", key_in_query(key)))
     }
@@ -313,7 +314,7 @@ impl Place {
         Ok(found)
     }
 
-    /// The response that is stored under a key.
+    /// The stored response of a key.
     pub(crate) fn response(&self, key: &Key) -> Result<Shown, Failure> {
         let none = || Failure::new(Exit::Absent, "there is no response of this key");
         let Self::Served(client) = self else {
@@ -371,7 +372,7 @@ impl Place {
         Ok(describe::expiry(&buckets.map_err(|error| failure(&error))?))
     }
 
-    /// The server, for what only it does.
+    /// The server, for requests that only a server carries out.
     pub(crate) fn server(&self, command: &str) -> Result<&Client, Failure> {
         match self {
             Self::Served(client) => Ok(client),

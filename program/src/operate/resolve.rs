@@ -1,4 +1,4 @@
-//! `oncekey resolve`: what became of an operation whose owner is gone.
+//! `oncekey resolve`: records the outcome of an operation whose owner is gone.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -17,9 +17,9 @@ use super::place::Where;
 use super::show;
 use crate::base::exit::{Exit, Failure};
 
-/// Resolutions that a server is sent at a time.
+/// The number of resolutions in one request.
 const BATCH: usize = 100;
-/// How many characters of the token confirm a resolution.
+/// The number of characters of the token that confirm a resolution.
 const CONFIRMED: usize = 4;
 
 #[derive(Args)]
@@ -28,11 +28,11 @@ pub(crate) struct Resolve {
     #[command(subcommand)]
     action: Option<Action>,
 
-    /// Resolves many: lines of {"action","scope","key","token","reason",…}, - is standard input
+    /// Resolves many orphans, from lines of {"action","scope","key","token","reason",…}, - is standard input
     #[arg(long, value_name = "FILE", required = true)]
     from: Option<PathBuf>,
 
-    /// With --from: says what would be done, and does nothing
+    /// With --from: prints what would be done, and changes nothing
     #[arg(long)]
     dry_run: bool,
 
@@ -42,13 +42,13 @@ pub(crate) struct Resolve {
 
 #[derive(Subcommand)]
 enum Action {
-    /// It did not happen: the next retry runs the operation again
+    /// The operation did not happen: the next retry runs it again
     Release(Release),
-    /// It happened: every retry gets this response
+    /// The operation happened: every retry gets this response
     Complete(Complete),
 }
 
-/// Which orphan, and why.
+/// The orphan, and the reason.
 #[derive(Args)]
 struct Meant {
     #[command(flatten)]
@@ -57,15 +57,15 @@ struct Meant {
     #[command(flatten)]
     at: Where,
 
-    /// The token that `oncekey orphans` showed: another attempt is not resolved
+    /// The token that `oncekey orphans` showed; refuses to resolve another attempt
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
 
-    /// Why, for those who ask later: 3 to 500 characters
+    /// The reason, for the audit log: 3 to 500 characters
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
 
-    /// Resolves the orphan that is there without asking
+    /// Resolves the current orphan of the key without asking
     #[arg(long)]
     yes: bool,
 }
@@ -106,7 +106,7 @@ impl Resolve {
                 complete.meant.resolve(output, Some(complete.given()?))
             }
             (None, Some(from)) => self.many(output, from),
-            (None, None) => Err(Failure::usage("say release or complete, or --from FILE")),
+            (None, None) => Err(Failure::usage("use release, complete, or --from FILE")),
         }
     }
 
@@ -198,7 +198,7 @@ impl Meant {
         }
     }
 
-    /// Shows the orphan, says what follows, and has the end of its token typed: the token.
+    /// Shows the orphan and the consequences, and asks for the end of its token. Returns the token.
     fn seen(
         &self,
         output: &Output,
@@ -246,7 +246,7 @@ fn read(from: &Path) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// The bytes that an argument gives: a text, `@FILE`, or `-`.
+/// The bytes of an argument: a text, `@FILE`, or `-`.
 fn bytes_of(argument: &str) -> Result<Vec<u8>, Failure> {
     let failed = |error| Failure::usage(format!("{argument}: {error}"));
     match argument.strip_prefix('@') {
@@ -261,7 +261,7 @@ fn bytes_of(argument: &str) -> Result<Vec<u8>, Failure> {
 }
 
 impl Complete {
-    /// The members of a resolution that are its response.
+    /// The response, as members of a resolution.
     fn given(&self) -> Result<Value, Failure> {
         if let Some(file) = &self.response {
             return printed(&bytes_of(file)?);
@@ -269,11 +269,9 @@ impl Complete {
         let mut headers = Vec::new();
         for header in &self.headers {
             let pair = header.split_once(':').map(|(name, value)| (name.trim(), value.trim()));
-            headers.push(
-                pair.ok_or_else(|| {
-                    Failure::usage(format!("{header:?} is no header: Name: value"))
-                })?,
-            );
+            headers.push(pair.ok_or_else(|| {
+                Failure::usage(format!("{header:?} is not a header; write Name: value"))
+            })?);
         }
         let body = self.body.as_deref().map(bytes_of).transpose()?.unwrap_or_default();
         Ok(
@@ -282,9 +280,9 @@ impl Complete {
     }
 }
 
-/// A response as `curl -i` prints it.
+/// Reads a response as `curl -i` prints it.
 fn printed(bytes: &[u8]) -> Result<Value, Failure> {
-    let wrong = || Failure::usage("that is no response as curl -i prints it");
+    let wrong = || Failure::usage("this is not a response as curl -i prints it");
     let ends = [(b"\r\n\r\n".as_slice(), 4), (b"\n\n".as_slice(), 2)];
     let end = ends
         .into_iter()

@@ -1,4 +1,4 @@
-//! Numbers, times and texts as people read them.
+//! Numbers, times and texts in the form for people.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
-/// How moments are written.
+/// The form of moments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Time {
     Local,
@@ -20,7 +20,7 @@ pub(crate) fn now() -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A moment in milliseconds since 1970.
+/// A moment, given in milliseconds since 1970.
 pub(crate) fn moment(form: Time, millis: u64) -> String {
     let zone = match form {
         Time::Utc => TimeZone::UTC,
@@ -39,7 +39,7 @@ pub(crate) fn moment(form: Time, millis: u64) -> String {
     shown.unwrap_or_else(|| format!("{millis} ms"))
 }
 
-/// A span of milliseconds in its two greatest units.
+/// A duration in milliseconds, in its two largest units.
 pub(crate) fn age(millis: u64) -> String {
     let seconds = millis / 1000;
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
@@ -80,7 +80,7 @@ pub(crate) fn size(bytes: u64) -> String {
     format!("{value:.1} TiB")
 }
 
-/// At most `columns` characters; the last says that there are more.
+/// At most `columns` characters. A cut text ends in `…`.
 pub(crate) fn cut(text: &str, columns: usize) -> String {
     match text.char_indices().nth(columns.saturating_sub(1)) {
         Some((at, _)) if text.chars().count() > columns => format!("{}…", &text[..at]),
@@ -88,7 +88,7 @@ pub(crate) fn cut(text: &str, columns: usize) -> String {
     }
 }
 
-/// A text or a number of a document; `-` for none.
+/// A text or a number of a document; `-` for null.
 pub(crate) fn text(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),

@@ -11,7 +11,7 @@ use super::show;
 use crate::base::exit::Failure;
 use crate::base::units;
 
-/// How often `--watch` looks when nothing else is said.
+/// The default time between two reports of `--watch`.
 const WATCH: &str = "2s";
 
 #[derive(Args)]
@@ -19,7 +19,7 @@ pub(crate) struct Stats {
     #[command(flatten)]
     at: Where,
 
-    /// Looks again and again, each time after this
+    /// Repeats after this time, until interrupted
     #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = WATCH, value_parser = units::duration)]
     watch: Option<Duration>,
 }
@@ -27,7 +27,7 @@ pub(crate) struct Stats {
 impl Stats {
     pub(crate) fn run(&self, output: &Output) -> Result<(), Failure> {
         loop {
-            // Opened each time: between two looks others may hold the store.
+            // The store is opened each time, so that other processes can hold it in between.
             let report = report(&self.at.open(output)?)?;
             if output.is_json() {
                 output.document(&report)?;
@@ -70,7 +70,7 @@ pub(crate) fn report(place: &Place) -> Result<Value, Failure> {
     }))
 }
 
-/// The report on a screen.
+/// The report as text.
 pub(crate) fn text(output: &Output, report: &Value) -> String {
     let engine = |name: &str| report["engine"][name].as_u64().unwrap_or(0);
     let count = |name: &str| show::count(engine(name));
@@ -126,7 +126,7 @@ pub(crate) fn text(output: &Output, report: &Value) -> String {
     ];
     let lines = lines.iter().map(|(name, value)| {
         let line = format!("{name:<12} {value}");
-        // A colour has no width; these lines are short.
+        // A colour code has no width. These lines are short, so they are not cut.
         if line.contains('\x1b') { line } else { show::cut(&line, columns()) }
     });
     lines.map(|line| format!("{line}\n")).collect()
@@ -137,7 +137,7 @@ pub(crate) struct Expiry {
     #[command(flatten)]
     at: Where,
 
-    /// The largest number of buckets to show; neighbours are joined
+    /// The largest number of buckets to show; neighbouring buckets are joined
     #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u16).range(1..))]
     buckets: u16,
 }

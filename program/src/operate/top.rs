@@ -14,14 +14,14 @@ use super::place::Where;
 use super::{show, stats};
 use crate::base::exit::Failure;
 
-/// How often the screen is redrawn.
+/// The time between two drawings of the screen.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How many seconds a line of bars shows.
+/// The number of seconds that a line of bars shows.
 const SHOWN: usize = 30;
-/// The counters whose course is drawn.
+/// The counters whose rates are drawn.
 const RATES: [&str; 4] = ["claimed", "replayed", "locked", "groups"];
 
-/// q ends it.
+/// Redraws until q is pressed.
 #[derive(Args)]
 pub(crate) struct Top {
     #[command(flatten)]
@@ -60,7 +60,7 @@ impl Top {
                     bars(rates)
                 ));
             }
-            screen.push_str("\nq ends it\n");
+            screen.push_str("\npress q to quit\n");
             output.bytes(screen.as_bytes())?;
             last = Some(report);
             if quits().map_err(|error| Failure::failed(error.to_string()))? {
@@ -70,14 +70,14 @@ impl Top {
     }
 }
 
-/// A bar for each figure, as high as it is beside the highest.
+/// A bar for each figure; the largest figure has the highest bar.
 fn bars(figures: &VecDeque<u64>) -> String {
     const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     let most = figures.iter().copied().max().unwrap_or(0).max(1);
     figures.iter().map(|figure| BARS[(figure * 7).div_ceil(most).min(7) as usize]).collect()
 }
 
-/// Waits for the pause to be over, or for a `q`.
+/// Waits until the pause is over. Returns whether `q` was pressed.
 fn quits() -> io::Result<bool> {
     let stdin = io::stdin();
     let timeout = Timespec { tv_sec: PAUSE.as_secs() as i64, tv_nsec: 0 };
@@ -89,7 +89,7 @@ fn quits() -> io::Result<bool> {
     Ok(stdin.lock().read(&mut byte)? == 0 || byte[0] == b'q')
 }
 
-/// A terminal that gives each key at once, until this is dropped.
+/// Puts the terminal into a mode that returns each key at once. Dropping this restores the old mode.
 struct Raw(Termios);
 
 impl Raw {
@@ -104,7 +104,7 @@ impl Raw {
 
 impl Drop for Raw {
     fn drop(&mut self) {
-        // No terminal is left to write to.
+        // An error here means that the terminal is gone.
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
     }
 }

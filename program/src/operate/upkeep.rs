@@ -11,13 +11,13 @@ use crate::base::exit::{Exit, Failure};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Action {
-    /// Reads the configuration anew; one that is wrong changes nothing
+    /// Reads the configuration again; a wrong one changes nothing
     Reload,
     /// Ends the server in order
     Drain,
-    /// Moves records from the journal into the store file
+    /// Moves records from the journal into the record files
     Fold,
-    /// Gives the space of expired records back
+    /// Frees the space of expired records
     Sweep,
     /// Recovers in place after a failure
     Reopen,
@@ -58,13 +58,13 @@ impl Ctl {
     }
 }
 
-/// Says nothing: 0 is well, everything else is not.
+/// Prints nothing. The exit code is 0 when the server is healthy, and another when it is not.
 #[derive(Args)]
 pub(crate) struct Health {
     #[command(flatten)]
     at: Where,
 
-    /// Whether requests should come here, not whether the process lives
+    /// Checks whether the server should get requests, not only whether it runs
     #[arg(long)]
     ready: bool,
 }

@@ -1,4 +1,4 @@
-//! One line for each request, without keys, scopes, bodies, header values or queries.
+//! The access log: one line for each request, without keys, scopes, bodies, header values or queries.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -14,18 +14,18 @@ pub(crate) struct AccessLog {
 
 pub(crate) struct Line<'a> {
     pub(crate) method: &'a Method,
-    /// The pattern of the route; `None` when the request was refused before it had one.
+    /// The pattern of the route; `None` when the request was refused before its route was found.
     pub(crate) route: Option<&'a str>,
-    /// `None` when the client went away before it had an answer.
+    /// `None` when the client disconnected before it had an answer.
     pub(crate) status: Option<StatusCode>,
     pub(crate) outcome: &'a str,
-    /// The number of the attempt that this request executed.
+    /// The number of the attempt that this request executed; `None` when it executed none.
     pub(crate) attempt: Option<u32>,
-    /// Until the head of the answer.
+    /// The time until the head of the answer.
     pub(crate) took: Duration,
-    /// Of it, what the upstreams took until the head of a response, connecting included.
+    /// The part of `took` that the upstreams needed until the head of a response, including the connection.
     pub(crate) upstream: Option<Duration>,
-    /// Of the bodies.
+    /// The bytes of the bodies.
     pub(crate) bytes_in: u64,
     pub(crate) bytes_out: u64,
     pub(crate) peer: Option<IpAddr>,

@@ -1,24 +1,24 @@
-//! The counts of one upstream.
+//! The metrics of one upstream.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::{Gauge, Histogram};
 
-/// How far a request to an upstream came before it failed.
+/// The stage at which a request to an upstream failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// Its name was looked up.
+    /// While the name was looked up.
     Resolve,
     Connect,
     Tls,
-    /// A connection was taken: all were in use, or an idle one turned out closed.
+    /// While a connection was taken: all were in use, or an idle one was already closed.
     Checkout,
-    /// The request was sent.
+    /// While the request was sent.
     Write,
-    /// The head of the response was waited for.
+    /// While the proxy waited for the head of the response.
     Head,
-    /// Its body was read.
+    /// While the body was read.
     Body,
 }
 
@@ -36,7 +36,7 @@ impl Stage {
     }
 }
 
-/// Counts for one upstream.
+/// The counters and gauges of one upstream.
 pub(crate) struct Meter {
     name: String,
     seconds: Histogram,
@@ -52,7 +52,7 @@ impl Meter {
             let gauge = metrics::gauge!(
                 "oncekey_proxy_upstream_connections", "upstream" => name.clone(), "state" => state
             );
-            // After a reload both sets of upstreams count.
+            // During a reload both the old and the new upstreams count.
             gauge.increment(0.0);
             gauge
         };
@@ -70,12 +70,13 @@ impl Meter {
         &self.name
     }
 
-    /// The upstream answered: from when the request was handed to a connection to the head.
+    /// Records the time from the handover of the request to a connection until the head of the response.
     pub(crate) fn answered(&self, took: Duration) {
         self.seconds.record(took);
     }
 
-    /// A request, or a connection, failed. `sent` says whether any of it may have arrived.
+    /// Counts the failure of a request or a connection. `sent` says whether any part of the request may have
+    /// arrived.
     pub(crate) fn failed(&self, stage: Stage, sent: bool) {
         metrics::counter!(
             "oncekey_proxy_upstream_failures_total",
@@ -86,29 +87,29 @@ impl Meter {
         .increment(1);
     }
 
-    /// The result of the health check.
+    /// Records the result of the health check.
     pub(crate) fn is_up(&self, up: bool) {
         let up = if up { 1.0 } else { 0.0 };
         metrics::gauge!("oncekey_proxy_upstream_up", "upstream" => self.name.clone()).set(up);
     }
 
-    /// A connection that has a request.
+    /// Counts a connection with a request.
     pub(crate) fn busy(&self) -> Counted {
         Counted::new(&self.busy, 1.0)
     }
 
-    /// A connection that waits for one.
+    /// Counts a connection that waits for a request.
     pub(crate) fn idle(&self) -> Counted {
         Counted::new(&self.idle, 1.0)
     }
 
-    /// A connection that any number of requests share.
+    /// Counts a connection that any number of requests share.
     pub(crate) fn shared(&self) -> Counted {
         Counted::new(&self.shared, 1.0)
     }
 }
 
-/// A part of a gauge, for as long as this lives.
+/// A part of a gauge, which is subtracted when this is dropped.
 pub(crate) struct Counted {
     gauge: Gauge,
     by: f64,
@@ -120,7 +121,7 @@ impl Counted {
         Self { gauge: gauge.clone(), by }
     }
 
-    /// Counts more.
+    /// Adds to this part.
     pub(crate) fn grow(&mut self, by: f64) {
         self.gauge.increment(by);
         self.by += by;

@@ -15,25 +15,25 @@ use metrics_exporter_prometheus::{
 use super::meter::Counted;
 use crate::base::latency::Latency;
 
-/// Upper bounds of the histograms of durations, in seconds.
+/// The upper bounds of the duration histograms, in seconds.
 const SECONDS: [f64; 15] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 
-/// How often what was measured is moved to where it is read.
+/// The time between two transfers of measured values to the reader.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// The reader of all metrics.
 pub(crate) struct Measured {
     pub(crate) prometheus: PrometheusHandle,
-    /// Of requests, and of the syncs of the store.
+    /// The latencies of requests, and of the syncs of the store.
     pub(crate) requests: Arc<Latency>,
     pub(crate) syncs: Arc<Latency>,
 }
 
-/// Counts from now on. Without a call nothing is counted, at no cost.
+/// Starts counting. Without this call nothing is counted, at no cost.
 ///
 /// # Errors
-/// When the process counts already.
+/// When the process has a recorder already.
 pub(crate) fn install() -> io::Result<Measured> {
     let suffix = Matcher::Suffix("_seconds".to_owned());
     let recorder = PrometheusBuilder::new()
@@ -56,7 +56,7 @@ pub(crate) fn install() -> io::Result<Measured> {
     Ok(Measured { prometheus, requests: Arc::default(), syncs })
 }
 
-/// Counters without an event are 0 and not absent: a rate of nothing raises no alert.
+/// Sets counters without an event to 0, so that they exist: alerts can compute their rates.
 fn begin_at_zero() {
     for name in [
         "oncekey_proxy_upstream_retries_total",
@@ -73,7 +73,7 @@ fn begin_at_zero() {
     }
 }
 
-/// The recorder of Prometheus, and beside it the percentiles of syncs, which its buckets do not give.
+/// The recorder of Prometheus, and the percentiles of syncs, which the buckets of Prometheus do not give.
 struct Both {
     recorder: PrometheusRecorder,
     syncs: Arc<Latency>,
@@ -124,8 +124,8 @@ impl HistogramFn for Twice {
     }
 }
 
-/// A request was answered. `route` is the pattern; `None` when it was refused before it had one.
-/// `status` is `None` when its client went away before.
+/// Counts an answered request. `route` is the pattern; `None` when the request was refused before its route
+/// was found. `status` is `None` when the client disconnected before its answer.
 pub(crate) fn answered(
     route: Option<&str>,
     keyed: bool,
@@ -152,17 +152,17 @@ pub(crate) fn answered(
         .record(took);
 }
 
-/// A request that surely was not sent is sent again.
+/// Counts a request that is sent again because it was certainly not sent before.
 pub(crate) fn upstream_retried() {
     metrics::counter!("oncekey_proxy_upstream_retries_total").increment(1);
 }
 
-/// The memory of responses that are read and not yet handed on: none so far.
+/// Counts the memory of a response that is read and not yet passed on; zero so far.
 pub(crate) fn buffered_response() -> Counted {
     Counted::new(&buffered("responses"), 0.0)
 }
 
-/// The memory of request bodies with a key that no handler has yet.
+/// Records the memory of keyed request bodies that no handler has yet.
 pub(crate) fn buffered_requests(bytes: u64) {
     buffered("requests").set(bytes as f64);
 }
@@ -171,23 +171,23 @@ fn buffered(of: &'static str) -> Gauge {
     metrics::gauge!("oncekey_proxy_buffered_bytes", "of" => of)
 }
 
-/// A header of an upstream was not understood.
+/// Counts a header of an upstream that was not understood.
 pub(crate) fn ignored(header: &HeaderName) {
     let header = header.as_str().to_owned();
     metrics::counter!("oncekey_proxy_ignored_headers_total", "header" => header).increment(1);
 }
 
-/// A request took part without a key, and with a header that its client took for one.
+/// Counts a request without a key whose header looks like a misspelled key header.
 pub(crate) fn unrecognized_key_header() {
     metrics::counter!("oncekey_proxy_unrecognized_key_header_total").increment(1);
 }
 
-/// Headers of a request that would be taken for the proxy's were removed.
+/// Counts removed headers of a request that could be mistaken for the proxy's.
 pub(crate) fn stripped(headers: usize) {
     metrics::counter!("oncekey_proxy_stripped_headers_total").increment(headers as u64);
 }
 
-/// The configuration was read again.
+/// Counts a reload of the configuration.
 pub(crate) fn reloaded(result: &'static str) {
     metrics::counter!("oncekey_config_reloads_total", "result" => result).increment(1);
 }

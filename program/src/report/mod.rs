@@ -1,4 +1,4 @@
-//! The reports about requests: metrics, spans, and a line for each.
+//! The reports about requests: metrics, spans, and the access log.
 
 pub(crate) mod access_log;
 pub(crate) mod meter;

@@ -1,5 +1,5 @@
 //! The spans of requests, for tracing systems. A proxy without a collector makes no spans, and passes
-//! `traceparent` as it came.
+//! `traceparent` on unchanged.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -57,7 +57,7 @@ pub(crate) enum Value {
 /// Makes the spans of requests.
 pub(crate) struct Spans {
     sink: Arc<dyn Sink>,
-    /// Of the requests that bring no trace, one in this many is recorded; 0: none.
+    /// One in this many requests without a trace is recorded; 0: none is.
     one_in: u32,
     /// Hashes the numbers of `next` into ids. The seed is random, so that two processes make different ids.
     ids: RandomState,
@@ -70,12 +70,12 @@ impl Spans {
     }
 
     fn id(&self) -> u64 {
-        // OpenTelemetry takes zero for an invalid id.
+        // OpenTelemetry treats zero as an invalid id.
         self.ids.hash_one(self.next.fetch_add(1, Ordering::Relaxed)).max(1)
     }
 
-    /// Begins the span of a request: in the trace of its caller, and recorded if the caller's span is; without
-    /// a caller in a new trace.
+    /// Begins the span of a request. With a caller, it belongs to the caller's trace, and is recorded if the
+    /// caller's span is. Without a caller it begins a new trace.
     pub(crate) fn request(self: &Arc<Self>, caller: Option<TraceParent>) -> Open {
         let span = self.id();
         let own = || {
@@ -307,7 +307,7 @@ mod tests {
         let taken = kept.0.lock();
         let [client, server] = &taken[..] else { panic!("{taken:?}") };
         assert!(server.parent.is_none() && server.failed && client.failed);
-        // Given up before an answer.
+        // Dropped before an answer.
         assert_eq!(value(client, "error.type"), Some(&Value::Text("cancelled".into())));
         assert_eq!((&*client.name, value(server, "http.response.status_code")), ("_OTHER", None));
     }

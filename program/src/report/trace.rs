@@ -1,4 +1,4 @@
-//! Which trace a request belongs to. Source: W3C Trace Context, section 3.2.
+//! The trace that a request belongs to. Source: W3C Trace Context, section 3.2.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use http::HeaderMap;
 /// The name of the header.
 pub(crate) const TRACEPARENT: &str = "traceparent";
 
-/// A span, as `traceparent` names it to those who are asked in it.
+/// A span, in the form of `traceparent`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TraceParent {
     pub(crate) trace: u128,
@@ -16,7 +16,8 @@ pub(crate) struct TraceParent {
 }
 
 impl TraceParent {
-    /// `None` when there is none, two, or one that is malformed: such a request begins a trace.
+    /// The caller's span. `None` when the header is missing, repeated, or malformed: such a request begins a
+    /// trace.
     pub(crate) fn of(headers: &HeaderMap) -> Option<Self> {
         let mut values = headers.get_all(TRACEPARENT).iter();
         let value = values.next().filter(|_| values.next().is_none())?;
@@ -62,7 +63,7 @@ mod tests {
         assert_eq!((read.span, read.sampled), (0x00f0_67aa_0ba9_02b7, true));
         assert_eq!(read.to_string(), WHOLE);
         assert!(!TraceParent::read(&WHOLE.replace("-01", "-02")).unwrap().sampled);
-        // Later versions may say more.
+        // A later version may have more fields.
         assert_eq!(TraceParent::read(&format!("cc{}-what", &WHOLE[2..])), Some(read));
     }
 

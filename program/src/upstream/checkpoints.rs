@@ -1,4 +1,4 @@
-//! Where an upstream saves checkpoints of the attempt that it executes.
+//! The listener on which an upstream saves checkpoints of the attempt that it executes.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -19,10 +19,10 @@ use parking_lot::Mutex;
 use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::net::TcpListener;
 
-/// The longest checkpoint: the engine's default.
+/// The longest checkpoint, in bytes: the default of the engine.
 const MAX_CHECKPOINT: usize = 64 << 10;
 
-/// The attempts that run, by the secrets that their upstreams were told.
+/// The running attempts, by the secrets that their upstreams got.
 pub(crate) struct Control {
     /// `http://127.0.0.1:PORT/a/`, before the secret.
     base: String,
@@ -48,7 +48,7 @@ impl Drop for Reachable<'_> {
 }
 
 impl Control {
-    /// For a server that [`serve`](Self::serve) runs on `listener`.
+    /// Needs a server that [`serve`](Self::serve) runs on `listener`.
     pub(crate) fn new(listener: &TcpListener) -> io::Result<Self> {
         let base = format!("http://{}/a/", listener.local_addr()?);
         Ok(Self { base, attempts: Mutex::default() })
@@ -57,18 +57,18 @@ impl Control {
     /// Makes an attempt reachable under a new secret.
     pub(crate) fn reach(&self, attempt: &Attempt) -> io::Result<Reachable<'_>> {
         let mut random = [0; 16];
-        // 16 bytes come whole or not at all.
+        // A request for 16 bytes is never answered in part.
         getrandom(&mut random, GetRandomFlags::empty())?;
         let mut secret = String::with_capacity(32);
         for byte in random {
-            // Writing into a String does not fail.
+            // Writing into a String cannot fail.
             let _ = write!(secret, "{byte:02x}");
         }
         self.attempts.lock().insert(secret.clone(), attempt.clone());
         Ok(Reachable { control: self, secret })
     }
 
-    /// Answers until the process ends.
+    /// Serves until the process ends.
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener) {
         loop {
             let Ok((stream, _)) = listener.accept().await else {
@@ -85,7 +85,7 @@ impl Control {
                 let connection = builder
                     .timer(TokioTimer::new())
                     .serve_connection(TokioIo::new(stream), service);
-                // The upstream may go away at any time.
+                // The upstream may disconnect at any time.
                 let _ = connection.await;
             });
         }
@@ -124,7 +124,7 @@ async fn save(attempt: &Attempt, body: Incoming) -> Response<Full<Bytes>> {
     }
 }
 
-/// 409 when the attempt has ended, one way or another; 503 when the store refuses.
+/// 409 when the attempt has ended in any way; 503 when the store refuses.
 fn refusal(error: &CheckpointError) -> StatusCode {
     match error {
         CheckpointError::Refused(error) => match error.kind() {

@@ -1,5 +1,5 @@
-//! Reads a response to its end before it is passed on, so that one that breaks off is a failure and
-//! not half an answer.
+//! Reads a response to its end before it is passed on, so that a broken response becomes a failure and not
+//! half an answer.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -10,15 +10,15 @@ use oncekey_http::GrpcMessages;
 use crate::report::metrics;
 use crate::wire::body::{Body, Streaming};
 
-/// Why a response body ended before its end.
+/// The reason why a response body broke off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BodyFailed {
     Broken,
     Idle,
 }
 
-/// The whole body; or what of it is within `limit`, and the rest as it comes. The `messages` of a call
-/// of gRPC are read as far as the second: it makes the call a stream, which goes on as it comes.
+/// The whole body; or the part of it within `limit`, followed by the rest as it comes. A gRPC response, which has
+/// `messages`, is read up to its second message: it is then a stream, which continues as it comes.
 pub(crate) async fn collect(
     mut rest: Streaming,
     mut messages: Option<GrpcMessages>,

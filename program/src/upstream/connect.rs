@@ -1,4 +1,4 @@
-//! New connections to an upstream. A failure here is one before any byte of a request was sent.
+//! New connections to an upstream. A failure here comes before any byte of a request was sent.
 
 use std::io;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use crate::config::{Address, Speaks, Target};
 use crate::report::meter::{Meter, Stage};
 use crate::wire::pool::Sender;
 
-/// The longest head of a response that an upstream may send.
+/// The longest head of a response, in bytes, and the largest number of its headers.
 const MAX_HEAD: usize = 64 << 10;
 const MAX_HEADERS: usize = 256;
 
-/// How often a connection of HTTP/2 is asked whether it is alive, and how long that may take.
+/// How often an HTTP/2 connection is pinged, and how long the answer may take.
 const PING: Duration = Duration::from_secs(10);
 
-/// Why there is no connection.
+/// The reason why there is no connection.
 pub(crate) struct Unconnected {
     pub(crate) stage: Stage,
     pub(crate) error: io::Error,
@@ -39,7 +39,7 @@ pub(crate) async fn connect(
     dialed.map_err(|error| Unconnected { stage, error })
 }
 
-/// Notes in `stage` how far it came.
+/// Connects, and keeps the current stage in `stage`.
 async fn dial(
     target: &Target,
     connector: Option<&Tls>,
@@ -74,7 +74,7 @@ async fn handshake(
     builder.max_header_size(MAX_HEAD).max_headers(MAX_HEADERS);
     let (sender, connection) =
         builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    // How it ends is told to the request that is on it.
+    // An error of the connection reaches the request that is on it.
     tokio::spawn(connection.with_upgrades());
     Ok(Sender::Http1(sender))
 }
@@ -94,7 +94,7 @@ async fn multiplexed(
         builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
     let counted = meter.shared();
     tokio::spawn(async move {
-        // How it ends is told to the requests that are on it.
+        // An error of the connection reaches the requests that are on it.
         let _ = connection.await;
         drop(counted);
     });

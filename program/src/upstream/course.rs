@@ -1,4 +1,4 @@
-//! The course of a request to the upstreams, for the code that answers it.
+//! The progress of a request through the upstreams, for the code that answers it.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
@@ -7,15 +7,16 @@ use tokio::sync::Notify;
 
 use crate::report::spans::Open;
 
-/// The course of a request: how far it came. It lies in the extensions of the request, and those who work on it write it.
+/// The progress of a request. It is in the extensions of the request, and the code that works on the request
+/// updates it.
 #[derive(Default)]
 pub(crate) struct Course {
-    /// The number of the attempt that this request executes; 0 before.
+    /// The number of the attempt that this request executes; 0 before the execution begins.
     attempt: AtomicU32,
     began: Notify,
     /// The time that the upstreams took, in microseconds plus one; 0 before they answered.
     upstream: AtomicU64,
-    /// The span of the request, where there are spans.
+    /// The span of the request, if it is traced.
     pub(crate) span: Option<Open>,
 }
 
@@ -24,13 +25,13 @@ impl Course {
         Self { span, ..Self::default() }
     }
 
-    /// The execution of a request with a key begins.
+    /// Notes that the execution of a keyed request begins.
     pub(super) fn begin(&self, attempt: u32) {
         self.attempt.store(attempt, Ordering::Relaxed);
         self.began.notify_one();
     }
 
-    /// The upstreams answered, or failed, after `took`.
+    /// Notes that the upstreams answered, or failed, after `took`.
     pub(super) fn answered(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.upstream.store(micros.saturating_add(1), Ordering::Relaxed);

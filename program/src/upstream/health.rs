@@ -1,4 +1,4 @@
-//! Asks the upstreams, again and again, whether they are well.
+//! Checks the health of the upstreams periodically.
 
 use std::io;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use super::connect::connect;
 use super::send::{Upstream, Upstreams};
 use crate::wire::outgoing::{Outgoing, RequestBody};
 
-/// How often, and how long an answer may take.
+/// The time between two checks, and the time limit of a check.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// This number of failures in a row takes an upstream out; one success brings it back.
+/// After this many failures in a row an upstream is down; one success brings it up again.
 const FAILURES: u32 = 2;
 
-/// Checks each upstream at `path` for as long as requests may go to them.
+/// Checks each upstream at `path`, until `upstreams` is dropped.
 pub(crate) fn check(upstreams: &Arc<Upstreams>, path: &str) {
     for at in 0..upstreams.list.len() {
         let (weak, path) = (Arc::downgrade(upstreams), path.to_owned());
@@ -45,7 +45,7 @@ fn note(upstream: &Upstream, up: bool) {
     }
 }
 
-/// Whether the upstream answers with 2xx or 3xx, on a connection of its own.
+/// Whether the upstream answers with 2xx or 3xx. The check uses a connection of its own.
 async fn ask(upstreams: &Upstreams, upstream: &Upstream, path: &str) -> io::Result<bool> {
     let target = &upstream.target;
     let (tls, meter) = (upstreams.tls.as_ref(), &upstream.pool.meter);

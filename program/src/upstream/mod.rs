@@ -1,4 +1,4 @@
-//! The side of the upstreams: connections, what was sent, what became of it.
+//! The upstream side: connections, sending, and the outcome of what was sent.
 
 mod checkpoints;
 mod collect;

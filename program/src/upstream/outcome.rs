@@ -1,4 +1,4 @@
-//! How a response of the upstream ends the claim of its key.
+//! The end of a claim, decided by the response of the upstream.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ const OUTCOME: HeaderName = HeaderName::from_static("oncekey-outcome");
 const STORE: HeaderName = HeaderName::from_static("oncekey-store");
 const TTL: HeaderName = HeaderName::from_static("oncekey-ttl");
 
-/// The longest TTL that an upstream may ask for: a year.
+/// The longest TTL that an upstream may request, in seconds: a year.
 const MAX_TTL: u64 = 31_536_000;
 
-/// The statements of the upstream about an execution, in its headers `Oncekey-…`.
+/// The declarations of the upstream about an execution, in its headers `Oncekey-…`.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Said {
     outcome: Option<Outcome>,
@@ -24,8 +24,8 @@ pub(crate) struct Said {
 }
 
 impl Said {
-    /// Takes the headers out of a response: no client sees them. One that is not understood is
-    /// ignored and logged.
+    /// Takes these headers out of a response, so that no client sees them. A header that is not understood is
+    /// ignored, logged and counted.
     pub(crate) fn take(headers: &mut HeaderMap) -> Self {
         let mut said = Self::default();
         if let Some(value) = take(headers, &OUTCOME) {
@@ -43,7 +43,7 @@ impl Said {
             };
         }
         if let Some(value) = take(headers, &TTL) {
-            // Rust's numbers may have a sign, those of a header have not.
+            // Rust accepts a sign in a number, but the header has none.
             let digits = value.filter(|value| value.bytes().all(|byte| byte.is_ascii_digit()));
             said.ttl = match digits.and_then(|digits| digits.parse().ok()) {
                 Some(seconds @ 1..=MAX_TTL) => Some(Duration::from_secs(seconds)),
@@ -53,7 +53,7 @@ impl Said {
         said
     }
 
-    /// What becomes of the key, and of the response: told to the layer in its extensions.
+    /// Puts the end of the claim, and the treatment of the response, into the extensions for the layer.
     pub(crate) fn apply(self, response: &mut response::Parts, outcomes: &Outcomes) {
         let status = http_status_of_grpc(response).unwrap_or(response.status);
         match self.outcome.unwrap_or_else(|| outcomes.of(status)) {
@@ -74,7 +74,7 @@ impl Said {
     }
 }
 
-/// The value of a header that is removed: `Some(None)` when it is no text, or there are two.
+/// Removes a header and returns its value: `Some(None)` when it is not text or occurs twice.
 fn take(headers: &mut HeaderMap, name: &HeaderName) -> Option<Option<String>> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;

@@ -1,4 +1,4 @@
-//! Sends a request to one of the upstreams, and knows of a failure whether anything was sent.
+//! Sends a request to one of the upstreams. After a failure it knows whether anything was sent.
 
 use std::io;
 use std::sync::Arc;
@@ -20,18 +20,18 @@ use crate::report::metrics;
 use crate::wire::outgoing::{Delivery, Outgoing, RequestBody};
 use crate::wire::pool::{Lease, Pool, Sender};
 
-/// How long an upstream that could not be reached is passed over.
+/// How long an upstream that could not be reached is tried last.
 const PASSED_OVER: Duration = Duration::from_secs(5);
 
-/// Whether a request that failed may have been seen by the upstream.
+/// Whether the upstream may have seen a failed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
-    /// Not a byte of it was handed to a socket.
+    /// No byte of it was handed to a socket.
     No,
     Maybe,
 }
 
-/// How sending failed.
+/// A failure to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Failed {
     pub(crate) sent: Sent,
@@ -44,7 +44,7 @@ pub(crate) enum Why {
     Reset,
     Timeout,
     Malformed,
-    /// The client did: its body cannot be read to its end.
+    /// The client failed: its body cannot be read to its end.
     Client,
 }
 
@@ -61,15 +61,15 @@ impl Why {
     }
 }
 
-/// One place that requests can go to.
+/// One destination of requests.
 pub(crate) struct Upstream {
     pub(super) target: Target,
     pub(super) pool: Arc<Pool>,
-    /// When it could not be reached the last time.
+    /// The last time when it could not be reached.
     failed: Mutex<Option<Instant>>,
     /// The result of the last health check.
     pub(super) is_up: AtomicBool,
-    /// Connections that may be opened or used.
+    /// Permits for connections that may be opened or used.
     connections: Arc<Semaphore>,
 }
 
@@ -80,21 +80,22 @@ impl Upstream {
     }
 }
 
-/// The upstreams, which take turns.
+/// The upstreams, used in turn.
 pub(crate) struct Upstreams {
     pub(super) list: Vec<Upstream>,
     next: AtomicUsize,
     pub(super) connect_timeout: Duration,
     host: Host,
-    /// Whether each keyed request has a connection of its own.
+    /// Whether each keyed request opens a new connection.
     fresh_for_keys: bool,
-    /// There when one of them speaks TLS.
+    /// Set when an upstream uses TLS.
     pub(super) tls: Option<Tls>,
 }
 
 impl Upstreams {
     /// # Errors
-    /// When one speaks TLS and there is no certificate to believe it by.
+    ///
+    /// When an upstream uses TLS and no certificate is there to verify it.
     pub(crate) fn new(config: &config::Upstream) -> Result<Self, String> {
         let upstream = |target: &Target| Upstream {
             target: target.clone(),
@@ -110,11 +111,11 @@ impl Upstreams {
         Ok(Self { list, next: AtomicUsize::new(0), connect_timeout, host, fresh_for_keys, tls })
     }
 
-    /// Every upstream once: those that could be reached lately first, each time from another one on.
+    /// Every upstream once, each time from the next one on. Upstreams that failed lately come last.
     fn in_turn(&self) -> impl Iterator<Item = &Upstream> {
         let from = self.next.fetch_add(1, Ordering::Relaxed) % self.list.len();
         let turn = self.list.iter().cycle().skip(from).take(self.list.len());
-        // Decided now: one that fails while this request tries is not tried twice.
+        // Sort them now, so that an upstream that fails during this request is not tried twice.
         let (poor, well): (Vec<_>, Vec<_>) = turn.partition(|upstream| upstream.is_passed_over());
         well.into_iter().chain(poor)
     }
@@ -124,10 +125,9 @@ impl Upstreams {
         self.list.iter().all(|upstream| !upstream.is_up.load(Ordering::Relaxed))
     }
 
-    /// Sends a request and waits for the head of its response, for `give_up_after` from the moment
-    /// that the request is sent; zero waits for ever. It is sent again only after [`Sent::No`]: on
-    /// the next upstream when one cannot be reached, on a new connection when an old one gave it
-    /// back.
+    /// Sends a request and waits for the head of its response, for `give_up_after` from the moment that the
+    /// request is sent; zero means no limit. The request is sent again only after [`Sent::No`]: on the next
+    /// upstream when one cannot be reached, or on a new connection when an idle one returned it unsent.
     pub(crate) async fn send(
         &self,
         request: Request<RequestBody>,
@@ -144,7 +144,7 @@ impl Upstreams {
         let mut is_first = true;
         for upstream in self.in_turn() {
             self.address(&mut request, upstream, asked.as_ref(), host.as_ref());
-            // Once on an idle connection, once on a new one.
+            // First on an idle connection, then on a new one.
             let pooled = if keyed && self.fresh_for_keys { None } else { upstream.pool.take() };
             let was_pooled = pooled.is_some();
             for connection in [pooled, None].into_iter().skip(usize::from(!was_pooled)) {
@@ -205,7 +205,7 @@ impl Upstreams {
         }
     }
 
-    /// Writes where a request goes: its target, its version, its host.
+    /// Sets the destination of a request: its target, its version, its host.
     fn address<B>(
         &self,
         request: &mut Request<B>,
@@ -222,7 +222,7 @@ impl Upstreams {
         };
         let path = target.uri(asked);
         if target.is_h2c() {
-            // HTTP/2 has the host in its target. One that is no authority was refused before.
+            // HTTP/2 has the host in its target. A host that is not a valid authority was refused earlier.
             let authority = host.as_ref().and_then(|host| host.to_str().ok()).unwrap_or_default();
             let whole = Uri::builder()
                 .scheme("http")
@@ -233,7 +233,7 @@ impl Upstreams {
             request.headers_mut().remove(header::HOST);
         } else {
             *request.uri_mut() = path;
-            // The version is that of a hop.
+            // The version belongs to one hop.
             *request.version_mut() = Version::HTTP_11;
             if let Some(host) = host {
                 request.headers_mut().insert(header::HOST, host);
@@ -242,10 +242,10 @@ impl Upstreams {
     }
 }
 
-/// Why a request has no answer.
+/// The reason why a request has no answer.
 enum Unanswered {
     Failed(Failed),
-    /// Nothing of it was sent.
+    /// No part of the request was sent.
     GivenBack(Box<Request<Outgoing>>),
 }
 
@@ -297,7 +297,7 @@ async fn exchange(
     })
 }
 
-/// Whether the peer says that it did nothing with a request. Source: RFC 9113, section 8.7.
+/// Whether the peer declares that it did not process a request. Source: RFC 9113, section 8.7.
 fn is_refused(error: &hyper::Error) -> bool {
     use std::error::Error;
     let cause = error.source().and_then(|cause| cause.downcast_ref::<h2::Error>());
@@ -313,7 +313,7 @@ fn why(error: &hyper::Error) -> Why {
     }
 }
 
-/// Resolves when nothing came for `at_most` after the whole request was sent.
+/// Resolves when no answer came within `at_most` after the whole request was sent.
 async fn silence(delivery: &mut Delivery, at_most: Duration) {
     delivery.over().await;
     if at_most.is_zero() {

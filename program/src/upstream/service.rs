@@ -1,4 +1,4 @@
-//! The service at the bottom of the stack: the server that the proxy stands before.
+//! The service at the bottom of the stack: the server behind the proxy.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -43,21 +43,21 @@ pub(crate) struct Conduct {
     pub(crate) give_up_after: Duration,
     pub(crate) body_idle: Duration,
     pub(crate) tunnel_idle: Duration,
-    /// Whether keyed requests ask for responses without a coding.
+    /// Whether keyed requests ask for responses without a content coding.
     pub(crate) identity: bool,
 }
 
-/// The upstreams as a service. A request without an [`Attempt`] streams both ways; the response of
-/// one with it is read to its end first.
+/// The upstreams as a service. A request without an [`Attempt`] streams both ways. A request with one gets
+/// its response only after the response was read to its end.
 #[derive(Clone)]
 pub(crate) struct UpstreamService {
     pub(crate) upstreams: Arc<Upstreams>,
     pub(crate) conduct: Arc<Conduct>,
-    /// Where the upstream saves checkpoints, if it may.
+    /// The listener on which the upstream saves checkpoints, if it may.
     pub(crate) control: Option<Arc<Control>>,
 }
 
-/// The longest checkpoint that goes into a header.
+/// The longest checkpoint that is sent in a header, in bytes.
 const MAX_CHECKPOINT: usize = 4 << 10;
 
 const ATTEMPT: HeaderName = HeaderName::from_static("oncekey-attempt");
@@ -98,7 +98,7 @@ impl UpstreamService {
             return unread();
         }
         let reachable = self.control.as_ref().map(|control| control.reach(attempt)).transpose();
-        // The system has no random bytes: the upstream does without a place for checkpoints.
+        // The system has no random bytes, so this upstream gets no address for checkpoints.
         let reachable = reachable.unwrap_or_else(|error| {
             tracing::error!(%error, "an attempt has no Oncekey-Control");
             None
@@ -143,7 +143,7 @@ impl UpstreamService {
         let messages = is_grpc(&parts.headers).then(GrpcMessages::default);
         match collect::collect(rest, messages, conduct.max_response, conduct.body_idle).await {
             Ok(body) => Response::from_parts(parts, body),
-            // The body has counted it.
+            // `Streaming` has counted this failure already.
             Err(BodyFailed::Broken) => unknown(Why::Reset),
             Err(BodyFailed::Idle) => {
                 meter.failed(Stage::Body, true);
@@ -152,7 +152,7 @@ impl UpstreamService {
         }
     }
 
-    /// Sends a request, and notes how long the upstreams took.
+    /// Sends a request, and notes how long the upstreams needed.
     async fn send(
         &self,
         mut request: Request<RequestBody>,
@@ -175,7 +175,7 @@ impl UpstreamService {
         answered
     }
 
-    /// Passes a request without a key, as it comes.
+    /// Passes a request without a key on as it comes.
     async fn pass(&self, mut request: Request<RequestBody>) -> Response<Body> {
         let upgrade = request
             .headers()
@@ -205,13 +205,13 @@ impl UpstreamService {
     }
 }
 
-/// Tells the upstream of the attempt that it executes. Only a later attempt has a checkpoint before it.
+/// Adds the headers about the attempt. Only a later attempt can have an earlier checkpoint.
 fn tell(headers: &mut HeaderMap, attempt: &Attempt) -> Result<(), CheckpointError> {
     let saved = if attempt.number() == 1 { None } else { attempt.checkpoint()? };
     headers.remove(header::EXPECT);
     headers.insert(ATTEMPT, HeaderValue::from(attempt.number()));
     let mut text = |name, value: String| {
-        // Digits, letters and signs of base64 alone.
+        // These values consist of digits, letters and the signs of base64, so they are always valid.
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(name, value);
         }
@@ -224,7 +224,7 @@ fn tell(headers: &mut HeaderMap, attempt: &Attempt) -> Result<(), CheckpointErro
     Ok(())
 }
 
-/// The checkpoint of the attempts before is damaged, or the store cannot be read.
+/// The answer when the earlier checkpoint is damaged, or the store cannot be read.
 fn unread() -> Response<Body> {
     let detail =
         "The checkpoint of an earlier attempt could not be read. The request was not executed.";
@@ -256,7 +256,7 @@ fn unknown(why: Why) -> Response<Body> {
     response
 }
 
-/// The failure of a request without a key.
+/// The answer to a failed request without a key.
 fn passed_failure(failed: Failed) -> Response<Body> {
     let Failed { sent, why } = failed;
     let (status, code, detail) = match (sent, why) {

@@ -11,15 +11,15 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
 
-/// The identity that an upstream must prove.
+/// Verifies the identity of an upstream.
 #[derive(Clone)]
 pub(crate) struct Tls(TlsConnector);
 
 impl Tls {
-    /// Believes the certificates of the file `ca`, or those that the system believes.
+    /// Trusts the certificates in the file `ca`, or those that the system trusts.
     ///
     /// # Errors
-    /// When there are none, with the reason.
+    /// When there are no valid certificates, with the reason.
     pub(crate) fn new(ca: Option<&Path>) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
         match ca {
@@ -31,14 +31,14 @@ impl Tls {
                     roots.add(certificate).map_err(|e| wrong(e.to_string()))?;
                 }
             }
-            // Systems have certificates that nothing can read; the others count.
+            // Some systems have certificates that cannot be parsed; the others count.
             None => drop(
                 roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
             ),
         }
         if roots.is_empty() {
             return Err(
-                "no certificate to believe an https upstream by: set ca in [upstream]".to_owned()
+                "no certificate to verify an https upstream with: set ca in [upstream]".to_owned()
             );
         }
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
@@ -48,7 +48,7 @@ impl Tls {
         Ok(Self(TlsConnector::from(Arc::new(config))))
     }
 
-    /// Shakes hands with the server `host`.
+    /// Makes a TLS handshake with the server `host`.
     pub(crate) async fn connect(
         &self,
         host: &str,

@@ -1,4 +1,4 @@
-//! Bytes both ways, once both sides have switched protocols.
+//! Carries bytes both ways, after both sides have switched protocols.
 
 use std::io;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::watch;
 
-/// How much is carried at once.
+/// The most bytes that are carried at once.
 const PIECE: usize = 16 << 10;
 
-/// Carries bytes until both sides have ended, one failed, or nothing came for `idle` either way.
+/// Carries bytes until both sides have ended, one has failed, or neither has sent anything for `idle`.
 pub(crate) async fn carry(client: OnUpgrade, upstream: OnUpgrade, idle: Duration) {
     let Ok((client, upstream)) = tokio::try_join!(client, upstream) else { return };
     let (from_client, to_client) = tokio::io::split(TokioIo::new(client));
@@ -24,7 +24,7 @@ pub(crate) async fn carry(client: OnUpgrade, upstream: OnUpgrade, idle: Duration
         )
     };
     let silence = async { while tokio::time::timeout(idle, heard.changed()).await.is_ok() {} };
-    // Either side may end the tunnel, in order or not; no peer is left to be told.
+    // Either side may end the tunnel, also with an error; no peer is left that could be told.
     tokio::select! { _ = both => {}, () = silence => {} }
 }
 

@@ -16,12 +16,12 @@ use crate::report::meter::{Counted, Stage};
 #[derive(Default)]
 pub(crate) struct Body {
     ready: VecDeque<Frame<Bytes>>,
-    /// The memory of what was read; counted until it is handed on.
+    /// The memory of the read frames, counted until they are handed on.
     counted: Option<Counted>,
     rest: Option<Streaming>,
 }
 
-/// A body whose connection goes back to its pool when it was read to its end.
+/// A body whose connection returns to its pool when the body was read to its end.
 pub(crate) struct Streaming {
     incoming: Incoming,
     lease: Option<Lease>,
@@ -34,7 +34,7 @@ impl Streaming {
         streaming
     }
 
-    /// Gives the connection back once the body is at its end.
+    /// Returns the connection if the body is at its end.
     fn settle(&mut self) {
         if self.incoming.is_end_stream()
             && let Some(lease) = self.lease.take()
@@ -81,7 +81,7 @@ impl Body {
         Self { ready: frame.into_iter().collect(), ..Self::default() }
     }
 
-    /// The bytes that were read, and the state of the rest; `None` is the end.
+    /// The frames that were read, and the rest of the body; `None` means that the body has ended.
     pub(crate) fn read(
         ready: VecDeque<Frame<Bytes>>,
         counted: Counted,

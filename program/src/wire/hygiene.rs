@@ -1,4 +1,4 @@
-//! Which headers pass the proxy, and which it writes itself.
+//! The rules for headers: which headers pass the proxy, and which ones the proxy writes.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,15 +19,15 @@ const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// The rules for requests.
 pub(crate) struct Hygiene {
     pub(crate) names: Arc<Names>,
-    /// Peers whose `Forwarded` and `X-Forwarded-*` are believed.
+    /// Peers whose `Forwarded` and `X-Forwarded-*` are trusted.
     pub(crate) trusted: Vec<Network>,
-    /// `1.1 oncekey (ID)`, where the id is that of this process.
+    /// `1.1 oncekey (ID)`, with the id of this process.
     pub(crate) via: HeaderValue,
 }
 
 impl Hygiene {
-    /// Cleans the head of a request, or says why it is refused. `peer` is unknown on a Unix socket;
-    /// `secure` says whether the client came by TLS.
+    /// Cleans the head of a request, or returns its refusal. `peer` is `None` on a Unix socket; `secure` says
+    /// whether the client connected over TLS.
     pub(crate) fn request(
         &self,
         parts: &mut Parts,
@@ -46,8 +46,7 @@ impl Hygiene {
             let detail = "The request came through this proxy before.";
             return Err(Problem::new(StatusCode::LOOP_DETECTED, "loop_detected", detail));
         }
-        // The authority of a target in absolute form is what the client means. Source: RFC 9112,
-        // section 3.2.2.
+        // The authority of an absolute target wins over Host. Source: RFC 9112, section 3.2.2.
         if let Some(authority) = parts.uri.authority()
             && let Ok(host) = HeaderValue::from_str(authority.as_str())
         {
@@ -81,7 +80,7 @@ impl Hygiene {
         }
     }
 
-    /// Whether `Forwarded` and tokens of a peer are believed.
+    /// Whether `Forwarded` and the verified tokens of a peer are trusted.
     pub(crate) fn trusts(&self, peer: Option<IpAddr>) -> bool {
         peer.is_some_and(|peer| self.trusted.iter().any(|net| net.contains(peer)))
     }
@@ -119,10 +118,10 @@ impl Hygiene {
     }
 }
 
-/// What HTTP forbids in the head of a request because servers understand it differently, and so two of them
-/// disagree about where a request ends or whom it is for. Content-Length beside Transfer-Encoding is not
-/// among it: the server of HTTP/1.1 drops the length and ends the connection. Source: RFC 9112, sections
-/// 3.2 and 6.1.
+/// Finds what HTTP forbids in the head of a request because servers read it differently: two of them could
+/// then disagree about the end of the request or its host. Content-Length beside Transfer-Encoding is not
+/// refused here: the HTTP/1.1 server drops the length and ends the connection. Source: RFC 9112, sections 3.2
+/// and 6.1.
 fn malformed(parts: &Parts) -> Option<&'static str> {
     let (headers, uri) = (&parts.headers, &parts.uri);
     let codings = codings(headers);
@@ -142,7 +141,7 @@ fn malformed(parts: &Parts) -> Option<&'static str> {
     }
 }
 
-/// Whether a value of `Host` is one. Empty, it says that the target has no authority.
+/// Whether the value of `Host` is valid. An empty value means that the target has no authority.
 fn is_host(host: &HeaderValue) -> bool {
     let is_authority =
         |host: &str| !host.contains('@') && host.parse::<http::uri::Authority>().is_ok();
@@ -154,7 +153,7 @@ fn codings(headers: &HeaderMap) -> Vec<&[u8]> {
     list_members(headers, &header::TRANSFER_ENCODING).filter(|coding| !coding.is_empty()).collect()
 }
 
-/// Whether a request carries a header that its client took for that of a key, and that is none of
+/// Whether a request carries a header that looks like a misspelled key header, and that is not one of
 /// `known`.
 pub(crate) fn has_unrecognized_key(headers: &HeaderMap, known: &[HeaderName]) -> bool {
     const ALIKE: [&str; 4] =
@@ -164,8 +163,8 @@ pub(crate) fn has_unrecognized_key(headers: &HeaderMap, known: &[HeaderName]) ->
         .any(|name| ALIKE.contains(&&*name.as_str().replace('_', "-")) && !known.contains(name))
 }
 
-/// Whether the body of a response can be read: it comes whole or in chunks, in no coding that would go
-/// with the name of it.
+/// Whether the body of a response can be read: it must not have a transfer coding that gets lost when its
+/// header is removed.
 pub(crate) fn is_readable(headers: &HeaderMap) -> bool {
     let known = |coding: &[u8]| {
         coding.eq_ignore_ascii_case(b"chunked") || coding.eq_ignore_ascii_case(b"identity")
@@ -173,10 +172,10 @@ pub(crate) fn is_readable(headers: &HeaderMap) -> bool {
     codings(headers).into_iter().all(known)
 }
 
-/// Takes from the head of a response what was about the connection to the upstream.
+/// Removes the headers of a response that belong to the connection to the upstream.
 pub(crate) fn response(headers: &mut HeaderMap) {
-    // The coding that was removed told the length; another length beside it is of no meaning. One that is
-    // said twice in a list was understood, and is said anew.
+    // With a transfer coding, which is removed, Content-Length has no meaning. A list of equal lengths was
+    // understood; the server writes the length again.
     let is_list = |length: &HeaderValue| !length.as_bytes().iter().all(u8::is_ascii_digit);
     if headers.contains_key(header::TRANSFER_ENCODING)
         || headers.get(header::CONTENT_LENGTH).is_some_and(is_list)
@@ -186,14 +185,14 @@ pub(crate) fn response(headers: &mut HeaderMap) {
     remove_hop_by_hop(headers, |name| *name == header::CONTENT_LENGTH);
 }
 
-/// A keyed request runs as an ordinary one: no store can replay another protocol.
+/// Makes a keyed request an ordinary one: no store can replay another protocol.
 pub(crate) fn without_upgrade(headers: &mut HeaderMap) {
     headers.remove(header::UPGRADE);
     headers.remove(header::CONNECTION);
 }
 
-/// Removes the headers about one connection and those that `Connection` lists, but for those that
-/// `keep` names.
+/// Removes the headers of one connection and those that `Connection` lists, except the ones that `keep`
+/// selects.
 fn remove_hop_by_hop(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool) {
     let listed: Vec<HeaderName> = list_members(headers, &header::CONNECTION)
         .filter_map(|name| HeaderName::from_bytes(name).ok())
@@ -204,7 +203,7 @@ fn remove_hop_by_hop(headers: &mut HeaderMap, keep: impl Fn(&HeaderName) -> bool
     }
 }
 
-/// Whether one of the values of `name`, which are lists, has the member `token`.
+/// Whether `token` is a member of the list header `name`.
 fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     list_members(headers, name).any(|member| member.eq_ignore_ascii_case(token.as_bytes()))
 }

@@ -1,4 +1,4 @@
-//! The wire: bodies, connections, the hygiene of heads, answers of the proxy itself.
+//! Messages on the wire: bodies, connections, header rules, and the answers of the proxy itself.
 
 pub(crate) mod body;
 pub(crate) mod hygiene;

@@ -1,21 +1,21 @@
-//! Names of headers that only the proxy may write, or only the head of a message may carry.
+//! Header names that only the proxy may write, or that only the head of a message may carry.
 
 use http::header::{self, HeaderMap, HeaderName};
 
 use crate::report::metrics;
 
-/// The names that a client's headers and trailers are held against.
+/// The names with which the headers and trailers of a client are compared.
 pub(crate) struct Names {
-    /// Names that `Connection` cannot remove and whose spellings with an underscore are removed:
-    /// the headers of keys and of the scope.
+    /// The headers of keys and of the scope. `Connection` cannot remove them, and their spellings with an
+    /// underscore are removed.
     pub(crate) ours: Vec<HeaderName>,
-    /// Whether `Forwarded` and `X-Forwarded-*` are written here; else they pass as they came.
+    /// Whether the proxy writes `Forwarded` and `X-Forwarded-*`. If not, they pass unchanged.
     pub(crate) forwarded: bool,
 }
 
 impl Names {
-    /// Removes what would be taken for a header of the proxy: `Oncekey-*`, and names that a server
-    /// which reads `_` as `-` takes for others.
+    /// Removes headers that could be mistaken for the proxy's: `Oncekey-*`, and names that become others in a
+    /// server that reads `_` as `-`.
     pub(super) fn strip(&self, headers: &mut HeaderMap) {
         let stripped = remove(headers, |name| self.is_forged(name));
         if stripped > 0 {
@@ -23,8 +23,8 @@ impl Names {
         }
     }
 
-    /// Removes from the trailers of a request what only its head may say, or the proxy: servers merge
-    /// trailers into the head.
+    /// Removes fields from the trailers of a request that only its head, or the proxy, may set: some servers
+    /// merge trailers into the head.
     pub(super) fn clean_trailers(&self, trailers: &mut HeaderMap) {
         self.strip(trailers);
         remove(trailers, |name| self.ours.contains(name) || (self.forwarded && is_forwarded(name)));
@@ -46,17 +46,17 @@ impl Names {
     }
 }
 
-/// Whether a header says how a request came to the proxy.
+/// Whether a header describes how a request came to the proxy.
 pub(super) fn is_forwarded(name: &HeaderName) -> bool {
     *name == header::FORWARDED || name.as_str().starts_with("x-forwarded-")
 }
 
-/// Removes from the trailers of a response what an upstream says to the proxy.
+/// Removes fields from the trailers of a response that an upstream addresses to the proxy.
 pub(super) fn clean_response_trailers(trailers: &mut HeaderMap) {
     remove(trailers, |name| name.as_str().starts_with("oncekey-"));
 }
 
-/// Removes headers by their names, and tells how many names.
+/// Removes the headers with unwanted names. Returns the number of these names.
 fn remove(headers: &mut HeaderMap, is_unwanted: impl Fn(&HeaderName) -> bool) -> usize {
     let names: Vec<_> = headers.keys().filter(|name| is_unwanted(name)).cloned().collect();
     for name in &names {

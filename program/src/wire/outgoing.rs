@@ -12,10 +12,10 @@ use tokio::sync::oneshot;
 
 use super::names::Names;
 
-/// A request body as the layer hands it on: the client's own, or what the layer read of it.
+/// The body of a request after the layer: the client's own, or the bytes that the layer read.
 pub(crate) type RequestBody = oncekey_http::RequestBody<Received>;
 
-/// The body that a client sends, whose bytes are counted and whose trailers are cleaned.
+/// The body that a client sends. Its bytes are counted, and its trailers are cleaned.
 pub(crate) struct Received {
     incoming: Incoming,
     bytes: Arc<AtomicU64>,
@@ -57,16 +57,16 @@ impl HttpBody for Received {
     }
 }
 
-/// A request body on its way to an upstream. Its drop tells its [`Delivery`].
+/// A request body on its way to an upstream. Its drop informs its [`Delivery`].
 pub(crate) struct Outgoing {
     body: RequestBody,
     ended: bool,
-    /// Takes whether the body was handed over to its end.
+    /// Sends whether the body was handed over to its end.
     whole: Option<oneshot::Sender<bool>>,
 }
 
 impl Outgoing {
-    /// The body, and what tells how far it came.
+    /// The body, and the [`Delivery`] that follows it.
     pub(crate) fn new(body: RequestBody) -> (Self, Delivery) {
         let (whole, over) = oneshot::channel();
         (Self { body, ended: false, whole: Some(whole) }, Delivery { over, whole: None })
@@ -76,20 +76,20 @@ impl Outgoing {
 impl Drop for Outgoing {
     fn drop(&mut self) {
         if let Some(whole) = self.whole.take() {
-            // There may be no one who wants to know.
+            // The receiver may be gone.
             let _ = whole.send(self.ended || self.body.is_end_stream());
         }
     }
 }
 
-/// How far the body of a request came.
+/// Follows how far the body of a request was sent.
 pub(crate) struct Delivery {
     over: oneshot::Receiver<bool>,
     whole: Option<bool>,
 }
 
 impl Delivery {
-    /// Resolves when nothing more is to be sent: all of it was, or it was given up.
+    /// Resolves when the body was sent to its end, or was dropped early.
     pub(crate) async fn over(&mut self) {
         if self.whole.is_none() {
             self.whole = Some((&mut self.over).await.unwrap_or_default());

@@ -1,4 +1,4 @@
-//! Connections to one upstream.
+//! The connections to one upstream.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::report::meter::{Counted, Meter};
 pub(crate) enum Sender {
     /// One request at a time.
     Http1(http1::SendRequest<Outgoing>),
-    /// Many.
+    /// Many requests at a time.
     Http2(http2::SendRequest<Outgoing>),
 }
 
@@ -31,7 +31,7 @@ impl Sender {
         }
     }
 
-    /// Sends a request. A failure gives it back when nothing of it was written.
+    /// Sends a request. A failure returns the request when no part of it was written.
     pub(crate) fn try_send(
         &mut self,
         request: Request<Outgoing>,
@@ -65,7 +65,7 @@ struct State {
     idle: Vec<Vec<Idle>>,
     /// The connection of an upstream that speaks HTTP/2.
     shared: Option<http2::SendRequest<Outgoing>>,
-    /// A task looks for connections that are idle for too long.
+    /// Whether a task is running that closes connections that were idle for too long.
     reaped: bool,
 }
 
@@ -92,7 +92,7 @@ impl Pool {
         let idle = &mut state.idle[workers::number()];
         while let Some(Idle { sender, since, .. }) = idle.pop() {
             if since.elapsed() >= self.keep {
-                // Those below it are older still.
+                // The connections below it were idle for even longer.
                 idle.clear();
                 return None;
             }
@@ -103,7 +103,7 @@ impl Pool {
         None
     }
 
-    /// Lets later requests share a new connection, where its protocol allows that.
+    /// Lets later requests share a new connection, if its protocol allows that.
     pub(crate) fn share(&self, sender: &Sender) {
         if let Sender::Http2(sender) = sender {
             self.state.lock().shared = Some(sender.clone());
@@ -133,14 +133,14 @@ impl Pool {
     }
 }
 
-/// A connection in use. Dropped, it is closed as soon as its response was read or dropped, unless
-/// others share it.
+/// A connection in use. If this is dropped, the connection is closed once its response was read or dropped,
+/// unless other requests share it.
 pub(crate) struct Lease {
     pub(crate) sender: Sender,
     pub(crate) pool: Arc<Pool>,
-    /// Of the connections that the upstream may have; held while this one is in use.
+    /// The permit for one connection of the upstream, held while this one is in use.
     permit: OwnedSemaphorePermit,
-    /// `None` where others share the connection.
+    /// `None` when other requests share the connection.
     counted: Option<Counted>,
 }
 
@@ -150,7 +150,7 @@ impl Lease {
         Self { sender, pool, permit, counted }
     }
 
-    /// Puts the connection back, once it can take another request.
+    /// Returns the connection to the pool once it can take another request.
     pub(crate) fn give_back(self) {
         let Self { sender, pool, permit, counted } = self;
         drop(permit);
@@ -161,7 +161,7 @@ impl Lease {
             return;
         }
         tokio::spawn(async move {
-            // It fails when the upstream closes the connection after the response.
+            // This fails when the upstream closes the connection after the response.
             if sender.ready().await.is_ok() {
                 drop(counted);
                 pool.put(sender);

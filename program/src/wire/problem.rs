@@ -1,11 +1,11 @@
-//! Answers of the proxy itself: problem documents after RFC 9457, in the form of the layer's.
+//! The answers of the proxy itself: problem documents of RFC 9457, in the same form as the layer's.
 
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value};
 
 use crate::wire::body::Body;
 
-/// A problem document to be sent.
+/// A problem document.
 pub(crate) struct Problem {
     status: StatusCode,
     members: Map<String, Value>,
@@ -30,7 +30,7 @@ impl Problem {
         self
     }
 
-    /// Says that the same request may be sent again after a second.
+    /// Allows the same request again after a second.
     pub(crate) fn retry_after(mut self) -> Self {
         self.retry_after = true;
         self
@@ -67,11 +67,11 @@ struct Said {
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
-/// Source: gRFC A6.
+/// The time until another try, in milliseconds. Source: gRFC A6.
 const GRPC_PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
-/// Makes of the response with a problem document the end of a call of gRPC with `content_type`: its
-/// status among the headers, and no body. Other responses stay as they are: `None`.
+/// Turns a response with a problem document into the end of a gRPC call with `content_type`: the status is
+/// among the headers, and there is no body. Returns `None` for other responses, and leaves them unchanged.
 pub(crate) fn as_grpc<B>(
     response: &mut Response<B>,
     content_type: &HeaderValue,
@@ -83,7 +83,7 @@ pub(crate) fn as_grpc<B>(
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, content_type.clone());
     headers.insert(GRPC_STATUS, HeaderValue::from(status));
-    // Codes and details have no sign that must be escaped.
+    // Codes and details have no characters that need escaping.
     if let Ok(message) = HeaderValue::try_from(format!("{code}: {detail}")) {
         headers.insert(GRPC_MESSAGE, message);
     }
@@ -93,10 +93,11 @@ pub(crate) fn as_grpc<B>(
     Some(answer)
 }
 
-/// As the layer's refusals have them. Source: <https://grpc.io/docs/guides/status-codes/>.
+/// The gRPC status, equal to that of the layer's refusals. Source:
+/// <https://grpc.io/docs/guides/status-codes/>.
 fn grpc_status(status: StatusCode, code: &str) -> u16 {
     match (code, status.as_u16()) {
-        // ABORTED: the same call later. FAILED_PRECONDITION: never the same call.
+        // ABORTED: send the same call later. FAILED_PRECONDITION: never send the same call again.
         ("idempotency_key_locked", _) => 10,
         ("idempotency_outcome_unknown", _) => 9,
         (_, 400) => 3,
