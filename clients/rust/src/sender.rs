@@ -91,7 +91,6 @@ impl Time for TokioTime {
 /// [`send`] with another clock.
 ///
 /// # Errors
-///
 /// The errors of [`send`].
 pub async fn send_with(
     client: &reqwest::Client,

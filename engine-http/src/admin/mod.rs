@@ -279,7 +279,6 @@ impl Admin {
     /// ```
     ///
     /// # Errors
-    ///
     /// When the socket cannot be bound, when the engine is closed, or when its note cannot be written.
     ///
     /// # Panics

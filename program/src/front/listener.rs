@@ -86,8 +86,8 @@ pub(crate) enum Listener {
     Unix(UnixListener, Option<PathBuf>),
 }
 
-/// A connection that a client made. It belongs to no runtime yet: another thread than the one that accepts
-/// serves it.
+/// A connection from a client. It belongs to no runtime yet: the thread that serves it is not the one that
+/// accepts it.
 pub(crate) enum Accepted {
     Tcp(net::TcpStream, SocketAddr),
     Unix(unix::net::UnixStream),

@@ -63,7 +63,7 @@ pub(crate) struct Server {
     pub(crate) connections: Arc<Semaphore>,
     pub(crate) max_connections: u32,
     pub(crate) tls: Option<Arc<Tls>>,
-    /// Those that serve the connections.
+    /// The threads that serve the connections.
     pub(crate) workers: Workers,
 }
 

@@ -44,7 +44,6 @@ pub(crate) struct Collector {
 
 impl Collector {
     /// # Errors
-    ///
     /// When no certificate can verify the collector, or when `OTEL_EXPORTER_OTLP_*` in the environment asks
     /// for an unsupported compression or an invalid header.
     pub(crate) fn new(target: &Target, config: &Config) -> Result<Self, String> {

@@ -42,7 +42,6 @@ impl Reloader {
     }
 
     /// # Errors
-    ///
     /// The reasons why the whole old configuration stays in force.
     pub(crate) async fn reload(self: &Arc<Self>) -> Result<(), Vec<String>> {
         let this = self.clone();

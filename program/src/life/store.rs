@@ -63,7 +63,7 @@ fn shared_engine(config: &Config) -> oncekey::fleet::Options {
         ttl: config.policy.ttl,
         max_response: config.max_response(),
         max_store_bytes: config.engine.max_store_bytes,
-        // As much as an embedded store takes of it for responses.
+        // The same bytes that an embedded store uses for responses.
         replay_bytes: config.engine.cache_bytes / 4,
         lease: config.postgres.lease,
         instance_name: config.postgres.instance.clone(),
@@ -108,7 +108,7 @@ pub(crate) fn close(engine: &Engine) -> Result<(), Failure> {
 
 /// Reopens a store that failed, after 1, 2, 4, … 30 s. Requests without a key pass meanwhile.
 ///
-/// ORDER: a store that is well is never reopened: what its claims end with meanwhile is not recorded.
+/// ORDER: a working store must never be reopened: the ends of its claims meanwhile would not be recorded.
 pub(crate) async fn keep_open(layer: IdempotencyLayer, health: Arc<Health>) {
     let engine = layer.engine();
     if engine.directory().is_none() {
@@ -116,7 +116,7 @@ pub(crate) async fn keep_open(layer: IdempotencyLayer, health: Arc<Health>) {
     }
     loop {
         tokio::time::sleep(LOOK).await;
-        // Nothing is asked of the engine: a store that is only full would fail of the work.
+        // Ask the engine for no work: a store that is only full would fail it.
         if engine.stats().failures == 0 {
             continue;
         }
@@ -131,8 +131,8 @@ pub(crate) async fn keep_open(layer: IdempotencyLayer, health: Arc<Health>) {
     }
 }
 
-/// Notes whether a store that processes share can be reached, from the first request that it refused. It
-/// comes back by itself: reopening it would end this process's claims for the others.
+/// Notes whether a shared store can be reached, beginning with the first request that it refused. The store
+/// recovers by itself: a reopen would end the claims of this process for the other processes.
 async fn watch_shared(layer: &IdempotencyLayer, health: &Health) {
     let (mut seen, mut failed) = (refusals(layer), false);
     loop {
@@ -159,7 +159,7 @@ fn refusals(layer: &IdempotencyLayer) -> u64 {
     stats.store_unavailable + stats.complete_failed
 }
 
-/// Whether the store answers a question; which one does not matter.
+/// Whether the store answers an arbitrary question.
 async fn answers(engine: &Engine) -> bool {
     let Ok(key) = Key::new("", "oncekey") else { return true };
     let engine = engine.clone();

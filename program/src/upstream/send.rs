@@ -94,7 +94,6 @@ pub(crate) struct Upstreams {
 
 impl Upstreams {
     /// # Errors
-    ///
     /// When an upstream uses TLS and no certificate is there to verify it.
     pub(crate) fn new(config: &config::Upstream) -> Result<Self, String> {
         let upstream = |target: &Target| Upstream {
@@ -175,7 +174,7 @@ impl Upstreams {
         Err(Failed { sent: Sent::No, why })
     }
 
-    /// A connection, `taken` or new, or why the upstream cannot be reached.
+    /// A connection, `taken` or new, or the reason why the upstream cannot be reached.
     async fn lease(&self, upstream: &Upstream, taken: Option<Sender>) -> Result<Lease, Why> {
         let permit = upstream.connections.clone().acquire_owned();
         let Ok(Ok(permit)) = tokio::time::timeout(self.connect_timeout, permit).await else {

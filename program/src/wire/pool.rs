@@ -51,9 +51,9 @@ impl Sender {
     }
 }
 
-/// Idle connections, the newest last. One that was idle for longer than `keep` is closed and not
-/// used again: the upstream may be closing it at this moment, and a request that meets its end on
-/// the way leaves an unknown outcome. Each thread takes those that it opened, which it reads and writes.
+/// Idle connections, the newest last. A connection that was idle for `keep` or longer is closed and not used
+/// again: the upstream may be closing it at this moment, and a request that is lost that way has an unknown
+/// outcome. Each thread takes only the connections that it opened, since it reads and writes them.
 pub(crate) struct Pool {
     pub(crate) meter: Arc<Meter>,
     keep: Duration,
@@ -61,7 +61,7 @@ pub(crate) struct Pool {
 }
 
 struct State {
-    /// By the number of the thread.
+    /// The idle connections of each thread, by its number.
     idle: Vec<Vec<Idle>>,
     /// The connection of an upstream that speaks HTTP/2.
     shared: Option<http2::SendRequest<Outgoing>>,
