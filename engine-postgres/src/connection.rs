@@ -193,8 +193,12 @@ pub(crate) fn failed(source: tokio_postgres::Error, sent: bool) -> (Failure, boo
         ("57" | "08" | "58" | "XX", _) => {
             (Failure::NotCarriedOut(wrap(ErrorKind::Unavailable, "the server is not ready")), true)
         }
-        (_, "42501") | ("28", _) => {
+        (_, "42501") => {
             (Failure::Refused(wrap(ErrorKind::StoreUnreadable, "the role lacks a right")), true)
+        }
+        ("28", _) => {
+            let context = "the server refuses the role or its password";
+            (Failure::Refused(wrap(ErrorKind::StoreUnreadable, context)), true)
         }
         (_, "3D000" | "3F000" | "42P01") => {
             (Failure::Refused(wrap(ErrorKind::StoreMissing, "no such database or table")), true)

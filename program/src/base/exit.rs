@@ -96,19 +96,30 @@ impl Failure {
         Self::new(Exit::Held, line)
     }
 
+    /// The lines as one, without the name of the program.
+    pub(crate) fn message(&self) -> String {
+        let message = self.lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
+        message.trim_start_matches("oncekey: ").to_owned()
+    }
+
     /// Prints the lines, in JSON on request, and returns the exit code.
     pub(crate) fn report(self, as_json: bool) -> ExitCode {
         let Some(exit) = self.exit else { return ExitCode::SUCCESS };
         let (_, code, kind, _) = exit.row();
         if as_json && !self.lines.is_empty() {
-            let message = self.lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
-            let message = message.trim_start_matches("oncekey: ");
+            let message = self.message();
             say(&json!({"error": {"kind": kind, "message": message, "exit": code}}).to_string());
         } else {
             self.lines.iter().for_each(|line| say(line));
         }
         code.into()
     }
+}
+
+/// The error at the bottom of an error: the words above it may be for another reader.
+pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    causes.last().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use oncekey::{Durability, Engine, ErrorKind, Key, Options};
 use oncekey_http::IdempotencyLayer;
 
 use super::desk::Health;
-use crate::base::exit::Failure;
+use crate::base::exit::{Failure, root_cause};
 use crate::base::say::say;
 use crate::config::{Config, StoreAt};
 
@@ -33,6 +33,9 @@ pub(crate) async fn open(config: &Config) -> Result<Engine, Failure> {
         ErrorKind::StoreMissing => Failure::failed(format!(
             "{store} has no tables of oncekey: use --create to make them, or see docs/fleet.md"
         )),
+        ErrorKind::Unavailable => {
+            Failure::failed(format!("cannot open {store}: {}", root_cause(&error)))
+        }
         _ => Failure::failed(format!("cannot open {store}: {error}")),
     })
 }

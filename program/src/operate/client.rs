@@ -1,7 +1,7 @@
 //! Requests to the server that holds a store: HTTP/1.1 over its control socket, or over TCP with a token.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -37,10 +37,14 @@ pub(crate) struct Answer {
 }
 
 impl Client {
-    pub(crate) fn new(target: Target, token: Option<String>) -> Result<Self, Failure> {
+    pub(crate) fn new(
+        target: Target,
+        token: Option<String>,
+        ca: Option<&Path>,
+    ) -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::failed(error.to_string()))?;
-        let tls = target.is_tls().then(|| Tls::new(None)).transpose().map_err(Failure::usage)?;
+        let tls = target.is_tls().then(|| Tls::new(ca)).transpose().map_err(Failure::usage)?;
         Ok(Self { runtime, target, tls, token, store: None })
     }
 

@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 use super::client::Client;
 use super::keep::{self, UNFINISHED};
 use super::output::Output;
-use super::place::{Place, Where, failure, in_query, options};
+use super::place::{Place, failure, in_query, options};
 use super::show;
+use super::whereabouts::{Where, directory};
 use crate::base::exit::{Exit, Failure};
 use crate::base::private;
 
@@ -44,6 +45,7 @@ impl Backup {
         if !self.at.asks_a_server() {
             self.at.directory()?;
         }
+        directory(&self.to)?;
         let mut document = match self.at.open(output)? {
             Place::Served(client) => self.of_server(&client)?,
             Place::Files(reader, path) => {
@@ -120,7 +122,11 @@ impl Backup {
 
 /// Starts a job on the server, and waits for its result.
 fn job(client: &Client, path: &str, body: &Value) -> Result<Value, Failure> {
-    let begun = client.post(path, body)?;
+    // That backups are not set up is no answer about a key.
+    let begun = client.post(path, body).map_err(|refused| match refused.exit {
+        Some(Exit::Absent) => Failure { exit: Some(Exit::Failed), ..refused },
+        _ => refused,
+    })?;
     let id = show::text(&begun["job"]);
     loop {
         let job = client.get(&format!("jobs/{}", in_query(id.as_bytes())))?;
@@ -234,7 +240,13 @@ impl Verify {
             return Self::show(output, &found);
         }
         let path = match &self.path {
-            Some(path) => path.as_path(),
+            Some(path) => directory(path)?,
+            None if self.at.asks_a_server() => {
+                let refused = "verify reads only files that no process changes";
+                return Err(
+                    Failure::held(refused).hint("take --via-backup NAME, or name a directory")
+                );
+            }
             None => self.at.directory()?,
         };
         let found = options().verify(path).map_err(|error| {
@@ -296,7 +308,8 @@ pub(crate) struct Restore {
 
 impl Restore {
     pub(crate) fn run(&self, output: &Output) -> Result<(), Failure> {
-        if !is_free(&self.to)? {
+        directory(&self.from)?;
+        if !is_free(directory(&self.to)?)? {
             return Err(Failure::usage(format!("{} is not empty", self.to.display())));
         }
         sound(&self.from)?;

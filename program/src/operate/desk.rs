@@ -1,16 +1,15 @@
 //! Carries out resolutions, on a running server or on the engine that this process opens.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use oncekey::{Engine, Key, Lookup};
-use oncekey_http::StoredResponse;
+use std::collections::HashMap;
+
+use oncekey::{Engine, Error, Key, Lookup};
 use serde_json::{Value, json};
 
 use super::client::Client;
-use super::keys::key_of;
 use super::output::Output;
-use super::place::{Place, Where, failure, options};
+use super::place::{Place, exit_of, failure, options};
+use super::resolution::Resolution;
+use super::whereabouts::Where;
 use crate::base::exit::{Exit, Failure};
 
 /// The engine that resolves: the engine of a server, or of this process.
@@ -54,23 +53,12 @@ impl Desk {
         }
     }
 
-    /// Whether a resolution would succeed now.
-    pub(crate) fn look(&self, each: &Value) -> Result<Value, Failure> {
-        let mut result =
-            json!({ "scope": each["scope"], "key": each["key"], "action": each["action"] });
-        match self.orphan(&key_of(each)?) {
-            Ok(orphan) if orphan["token"] == each["token"] => result["would"] = json!("resolve"),
-            Ok(_) => result["error"] = json!("another attempt is the orphan now"),
-            Err(refusal) => result["error"] = json!(refusal.lines.join(" ")),
-        }
-        Ok(result)
-    }
-
     /// Resolves a batch. Returns a result for each resolution, in order.
-    pub(crate) fn resolve(&self, batch: &[Value]) -> Result<Vec<Value>, Failure> {
+    pub(crate) fn resolve(&self, batch: &[Resolution]) -> Result<Vec<Value>, Failure> {
         match self {
             Self::Server(client) => {
-                let results = client.post("orphans/resolve", &json!(batch))?;
+                let told: Vec<_> = batch.iter().map(|each| &each.told).collect();
+                let results = client.post("orphans/resolve", &json!(told))?;
                 Ok(results.as_array().cloned().unwrap_or_default())
             }
             Self::Engine(engine) => Ok(batch.iter().map(|each| resolved(engine, each)).collect()),
@@ -78,67 +66,75 @@ impl Desk {
     }
 }
 
-/// Resolves one orphan here. The result has the form of the server's results.
-fn resolved(engine: &Engine, each: &Value) -> Value {
-    let mut result = json!({ "scope": each["scope"], "key": each["key"] });
-    let done = key_of(each).and_then(|key| resolve_here(engine, &key, each));
-    match done {
-        Ok(Value::Object(members)) => {
-            members.into_iter().for_each(|(name, value)| result[name] = value)
+/// Whether resolutions would succeed now: a result for each. Changes nothing, not even the files of a
+/// store that no process has open.
+pub(crate) fn rehearse(place: &Place, all: &[Resolution]) -> Result<Vec<Value>, Failure> {
+    let listed = place.orphans()?;
+    let orphans: HashMap<_, _> = (listed["orphans"].as_array().into_iter().flatten())
+        .map(|orphan| ((orphan["scope"].as_str(), orphan["key"].as_str()), &orphan["token"]))
+        .collect();
+    let would = |each: &Resolution| {
+        let mut result = each.result();
+        let orphan = orphans.get(&(result["scope"].as_str(), result["key"].as_str()));
+        let conflict = match orphan {
+            Some(token) if **token == each.token => None,
+            Some(_) => Some("another attempt is the orphan now".to_owned()),
+            None => Some(match place.key(&each.key)?["state"].as_str() {
+                Some("absent") | None => "no such key".to_owned(),
+                Some(state) => format!("the key is no orphan: {state}"),
+            }),
+        };
+        result["action"] = each.told["action"].clone();
+        match conflict {
+            None => result["would"] = json!("resolve"),
+            Some(error) => {
+                result["error"] = json!(error);
+                result["code"] = json!("conflict");
+            }
         }
-        Ok(_) => {}
-        Err(refusal) => {
-            let code = match refusal.exit {
-                Some(Exit::Conflict) => "conflict",
-                Some(Exit::Usage) => "invalid",
+        Ok(result)
+    };
+    all.iter().map(would).collect()
+}
+
+/// Resolves one orphan here. The result has the form of the server's results.
+fn resolved(engine: &Engine, each: &Resolution) -> Value {
+    let mut result = each.result();
+    match resolve_here(engine, each) {
+        Ok(None) => result["released"] = json!(true),
+        Ok(Some(kept)) => {
+            result["completed"] = json!(true);
+            result["responseKept"] = json!(kept);
+        }
+        Err((exit, message)) => {
+            let code = match exit {
+                Exit::Conflict => "conflict",
+                Exit::Usage => "invalid",
+                Exit::Damaged => "damaged",
                 _ => "unavailable",
             };
-            let message = refusal.lines.join(" ");
-            result["error"] = json!(message.trim_start_matches("oncekey: "));
+            result["error"] = json!(message);
             result["code"] = json!(code);
         }
     }
     result
 }
 
-fn resolve_here(engine: &Engine, key: &Key, each: &Value) -> Result<Value, Failure> {
-    let orphan = match engine.get(key).map_err(|error| failure(&error))? {
-        Lookup::Orphaned(orphan) if json!(orphan.token().to_string()) == each["token"] => orphan,
+/// Whether the response of a completion is kept; `None` after a release.
+fn resolve_here(engine: &Engine, each: &Resolution) -> Result<Option<bool>, (Exit, String)> {
+    let refused = |error: &Error| (exit_of(error), error.to_string());
+    let orphan = match engine.get(&each.key).map_err(|error| refused(&error))? {
+        Lookup::Orphaned(orphan) if orphan.token().to_string() == each.token => orphan,
         _ => {
             let message = "the key is not, or no longer, the orphan that the token names";
-            return Err(Failure::new(Exit::Conflict, message));
+            return Err((Exit::Conflict, message.to_owned()));
         }
     };
-    if each["action"] == "release" {
-        orphan.release().wait().map_err(|failed| failure(failed.error()))?;
-        return Ok(json!({ "released": true }));
-    }
-    let completion = orphan.complete(&response_of(each)?).wait();
-    let completion = completion.map_err(|failed| failure(failed.error()))?;
-    Ok(json!({ "completed": true, "responseKept": completion.response_kept() }))
-}
-
-/// The response of a resolution, in its stored form.
-fn response_of(each: &Value) -> Result<Vec<u8>, Failure> {
-    let status = each["status"].as_u64().and_then(|status| u16::try_from(status).ok());
-    let status = status.filter(|status| (200..=599).contains(status));
-    let status = status.and_then(|status| StatusCode::from_u16(status).ok());
-    let status = status.ok_or_else(|| Failure::usage("status must be from 200 to 599"))?;
-    let mut headers = HeaderMap::new();
-    for pair in each["headers"].as_array().into_iter().flatten() {
-        let name = HeaderName::try_from(pair[0].as_str().unwrap_or_default());
-        let value = HeaderValue::from_str(pair[1].as_str().unwrap_or_default());
-        let (Ok(name), Ok(value)) = (name, value) else {
-            return Err(Failure::usage("a header is not valid in HTTP"));
-        };
-        headers.append(name, value);
-    }
-    let body = match each["bodyBase64"].as_str() {
-        Some(encoded) => {
-            STANDARD.decode(encoded).map_err(|_| Failure::usage("bodyBase64 is not base64"))?
-        }
-        None => each["body"].as_str().unwrap_or_default().as_bytes().to_vec(),
+    let Some(response) = &each.response else {
+        orphan.release().wait().map_err(|failed| refused(failed.error()))?;
+        return Ok(None);
     };
-    let response = StoredResponse::new(status, &headers, body);
-    response.encode().ok_or_else(|| Failure::usage("the response is too long"))
+    let completion = orphan.complete(response).wait();
+    let completion = completion.map_err(|failed| refused(failed.error()))?;
+    Ok(Some(completion.response_kept()))
 }

@@ -11,7 +11,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::output::Output;
-use super::place::{Place, Where, is_shared, options};
+use super::place::{Place, options};
+use super::whereabouts::{Where, is_shared};
 use super::{held, show};
 use crate::base::exit::{Exit, Failure};
 use crate::config::{Address, Config, Speaks, Target};
@@ -61,7 +62,7 @@ impl Doctor {
         if is_shared(self.at.store()) || self.at.asks_a_server() {
             checks.push(match self.at.open(output).and_then(|place| place.stats()) {
                 Ok(_) => check("store", Level::Ok, "answers"),
-                Err(refused) => check("store", Level::Fail, refused.lines.join(" ")),
+                Err(refused) => check("store", Level::Fail, refused.message()),
             });
         } else {
             let store = Path::new(self.at.store());
@@ -100,7 +101,7 @@ impl Doctor {
                     format!("held by {pid}, which offers no control socket"),
                 )
             }
-            Err(refused) => check("store", Level::Fail, refused.lines.join(" ")),
+            Err(refused) => check("store", Level::Fail, refused.message()),
         }
     }
 }

@@ -11,8 +11,9 @@ use oncekey_http::describe::{KeyQuery, percent_decode};
 use serde_json::{Value, json};
 
 use super::output::Output;
-use super::place::{Place, Where, failure};
+use super::place::{Place, failure};
 use super::show;
+use super::whereabouts::Where;
 use crate::base::exit::{Exit, Failure};
 use crate::base::private;
 use crate::base::units;

@@ -14,11 +14,13 @@ mod orphans;
 mod output;
 mod pages;
 mod place;
+mod resolution;
 mod resolve;
 mod show;
 mod stats;
 mod top;
 mod upkeep;
+mod whereabouts;
 
 pub(crate) use copies::{Backup, Restore, Verify};
 pub(crate) use doctor::Doctor;

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 
 use super::keys::{Bytes, Scoped, decoded};
 use super::output::Output;
-use super::place::{Where, failure};
+use super::place::failure;
 use super::show;
+use super::whereabouts::Where;
 use crate::base::exit::{Exit, Failure};
 use crate::base::private;
 use crate::base::units;

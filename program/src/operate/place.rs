@@ -1,43 +1,14 @@
 //! The place that a command asks: the owner of a store, its files, or a shared server.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
 
-use clap::Args;
-use http::{Method, StatusCode};
 use oncekey::{Engine, Error, ErrorKind, Key, Listed, Lookup, Options, Reader};
 use oncekey_http::StoredResponse;
 use oncekey_http::describe::{self, KeyQuery};
 use serde_json::{Value, json};
 
 use super::client::Client;
-use super::held;
-use super::output::Output;
 use crate::base::exit::{Exit, Failure};
-use crate::config::{Target, without_secrets};
-
-/// The time between two checks whether a process is silent.
-const PAUSE: Duration = Duration::from_secs(1);
-
-/// How long a command waits for the end of a silent process beyond its lease, before it continues.
-const SETTLED: Duration = Duration::from_secs(5);
-
-/// The store to ask.
-#[derive(Args, Debug)]
-pub(crate) struct Where {
-    /// The store: its directory, or postgres://… [default: ./oncekey-store]
-    #[arg(long, value_name = "DIR", env = "ONCEKEY_STORE")]
-    store: Option<String>,
-
-    /// Or the address at which its server answers operators: http://…, https://… or unix:/path
-    #[arg(long, value_name = "URL", env = "ONCEKEY_URL", value_parser = Target::parse)]
-    url: Option<Target>,
-
-    /// A file with the token for --url; ONCEKEY_TOKEN holds the token itself
-    #[arg(long, value_name = "FILE", env = "ONCEKEY_TOKEN_FILE")]
-    token_file: Option<PathBuf>,
-}
 
 /// The part that answers a command.
 pub(crate) enum Place {
@@ -51,141 +22,22 @@ pub(crate) enum Place {
 
 /// The failure of a command for an error of the engine.
 pub(crate) fn failure(error: &Error) -> Failure {
-    let exit = match error.kind() {
+    Failure::new(exit_of(error), error.to_string())
+}
+
+pub(crate) fn exit_of(error: &Error) -> Exit {
+    match error.kind() {
         ErrorKind::InvalidInput => Exit::Usage,
         ErrorKind::Fenced | ErrorKind::AlreadyCompleted => Exit::Conflict,
         ErrorKind::StoreInUse => Exit::Held,
         ErrorKind::Corrupted | ErrorKind::StoreTruncated | ErrorKind::StoreEmpty => Exit::Damaged,
         _ => Exit::Failed,
-    };
-    Failure::new(exit, error.to_string())
+    }
 }
 
 /// Options for reading a store. A clock that is ahead does not prevent that.
 pub(crate) fn options() -> Options {
     Options::new().accept_clock_jump(true)
-}
-
-pub(crate) fn is_shared(store: &str) -> bool {
-    store.starts_with("postgres://") || store.starts_with("postgresql://")
-}
-
-/// Options for reading a shared server. The lease is short: a command ends soon and holds no claims.
-fn shared(url: &str) -> oncekey_postgres::Options {
-    oncekey_postgres::Options::new(url).lease(PAUSE)
-}
-
-impl Where {
-    pub(crate) fn store(&self) -> &str {
-        self.store.as_deref().unwrap_or("./oncekey-store")
-    }
-
-    pub(crate) fn asks_a_server(&self) -> bool {
-        self.url.is_some()
-    }
-
-    /// The directory of the store, for commands that work on files.
-    pub(crate) fn directory(&self) -> Result<&Path, Failure> {
-        if is_shared(self.store()) {
-            return Err(Failure::usage(
-                "a shared store is copied and checked with the tools of its server: pg_dump or \
-                 pg_basebackup, pg_restore, pg_amcheck",
-            ));
-        }
-        Ok(Path::new(self.store()))
-    }
-
-    /// Finds the place that answers.
-    pub(crate) fn open(&self, output: &Output) -> Result<Place, Failure> {
-        let place = self.find()?;
-        if output.verbose {
-            let whom = match &place {
-                Place::Served(client) => format!("the server at {}", client.target()),
-                Place::Files(_, path) => format!("the files in {}", path.display()),
-                Place::Shared(_, name) => name.clone(),
-            };
-            output.note(&format!("oncekey: asking {whom}"));
-        }
-        Ok(place)
-    }
-
-    /// Like [`open`](Self::open), and waits until dead processes count as dead.
-    pub(crate) fn open_settled(&self, output: &Output) -> Result<Place, Failure> {
-        let place = self.open(output)?;
-        self.settle(&place, output)?;
-        Ok(place)
-    }
-
-    /// Waits until no process of a fleet has been silent for longer than its lease. Another process ends a
-    /// dead one after living for its own lease; if no other does, this process does. Until then the claims of
-    /// the dead process count as in flight.
-    pub(crate) fn settle(&self, place: &Place, output: &Output) -> Result<(), Failure> {
-        if !matches!(place, Place::Shared(..)) {
-            return Ok(());
-        }
-        let (start, mut said) = (Instant::now(), false);
-        let silent = || shared(self.store()).silent().map_err(|error| failure(&error));
-        while let Some(lease) = silent()?
-            && start.elapsed() < lease + SETTLED
-        {
-            if !said {
-                said = true;
-                output.note(&format!(
-                    "a process is silent beyond its lease of {} s: waiting until it counts as dead",
-                    lease.as_secs_f32()
-                ));
-            }
-            std::thread::sleep(PAUSE);
-        }
-        Ok(())
-    }
-
-    fn find(&self) -> Result<Place, Failure> {
-        if let Some(target) = &self.url {
-            return Ok(Place::Served(Box::new(Client::new(target.clone(), self.token()?)?)));
-        }
-        let store = self.store();
-        if is_shared(store) {
-            let engine = shared(store).open().map_err(|error| failure(&error))?;
-            return Ok(Place::Shared(engine, without_secrets(store)));
-        }
-        let path = PathBuf::from(store);
-        match options().read(&path) {
-            Ok(reader) => Ok(Place::Files(reader, path)),
-            Err(error) if error.kind() == ErrorKind::StoreInUse => owner_of(&path),
-            Err(error) => Err(failure(&error)),
-        }
-    }
-
-    fn token(&self) -> Result<Option<String>, Failure> {
-        let Some(file) = &self.token_file else { return Ok(std::env::var("ONCEKEY_TOKEN").ok()) };
-        let token = fs::read_to_string(file);
-        let token =
-            token.map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
-        Ok(Some(token.trim().to_owned()))
-    }
-}
-
-/// The server that holds the store.
-fn owner_of(path: &Path) -> Result<Place, Failure> {
-    let holder = held::holder(path);
-    let note = oncekey::owner(path).map(|note| held::read(&note)).unwrap_or_default();
-    let pid = holder.or(note.pid);
-    let Some(socket) = note.control else { return Err(held::refusal(path, pid)) };
-    let target = Target::parse(&format!("unix:{}", socket.display())).map_err(Failure::failed)?;
-    let mut client = Client::new(target, None)?;
-    client.store = Some(path.to_owned());
-    match client.ask(Method::GET, "/api/v1/info", None) {
-        Ok(answer) if answer.status == StatusCode::FORBIDDEN => {
-            let user = "the user that runs it";
-            Err(Failure::new(
-                Exit::Forbidden,
-                format!("{} is for {user}, and root", client.target()),
-            ))
-        }
-        Ok(_) => Ok(Place::Served(Box::new(client))),
-        Err(_) => Err(held::refusal(path, pid)),
-    }
 }
 
 /// Percent-encodes a text for a query of the API.
@@ -252,7 +104,12 @@ impl Place {
         let stats = match self {
             Self::Served(client) => return client.get("stats"),
             Self::Files(reader, _) => reader.stats(),
-            Self::Shared(engine, _) => engine.stats(),
+            Self::Shared(engine, _) => {
+                // The engine of a command has done nothing as yet, and knows no figures of the others.
+                let mut stats = engine.stats();
+                stats.orphans = self.orphans()?["total"].as_u64().unwrap_or_default();
+                stats
+            }
         };
         Ok(json!({ "engine": describe::stats(&stats), "layer": null }))
     }
@@ -376,7 +233,10 @@ impl Place {
     pub(crate) fn server(&self, command: &str) -> Result<&Client, Failure> {
         match self {
             Self::Served(client) => Ok(client),
-            _ => Err(Failure::failed(format!(
+            Self::Shared(..) => Err(Failure::usage(format!(
+                "{command} asks one process: name it with --url, since a shared store names none"
+            ))),
+            Self::Files(..) => Err(Failure::failed(format!(
                 "{command} asks a running server, and no process has {} open",
                 self.name()
             ))),

@@ -10,20 +10,22 @@ use oncekey::Key;
 use oncekey_http::describe::percent_encode;
 use serde_json::{Value, json};
 
-use super::desk::Desk;
+use super::desk::{Desk, rehearse};
 use super::keys::Named;
 use super::output::Output;
-use super::place::Where;
+use super::resolution::{Resolution, check_reason, confirmation};
 use super::show;
+use super::whereabouts::Where;
 use crate::base::exit::{Exit, Failure};
 
 /// The number of resolutions in one request.
 const BATCH: usize = 100;
-/// The number of characters of the token that confirm a resolution.
-const CONFIRMED: usize = 4;
+/// The bytes of their responses: twice as many in JSON are well below what a server takes.
+const BATCH_BYTES: usize = 8 << 20;
 
 #[derive(Args)]
-#[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = false)]
+// An argument before `release` or `complete` would be for this command alone, and be passed over.
+#[command(subcommand_negates_reqs = true, args_conflicts_with_subcommands = true)]
 pub(crate) struct Resolve {
     #[command(subcommand)]
     action: Option<Action>,
@@ -114,31 +116,27 @@ impl Resolve {
         let text = read(from)?;
         let mut resolutions = Vec::new();
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let wrong =
-                |what: String| Failure::usage(format!("{}:{}: {what}", from.display(), number + 1));
-            let mut each: Value =
-                serde_json::from_str(line).map_err(|error| wrong(error.to_string()))?;
-            for name in ["action", "key", "token", "reason"] {
-                if !each[name].is_string() {
-                    return Err(wrong(format!("{name} is missing")));
-                }
-            }
-            if !["release", "complete"].contains(&each["action"].as_str().unwrap_or_default()) {
-                return Err(wrong("action is release or complete".to_owned()));
-            }
-            each["confirm"] = json!(confirmation(each["token"].as_str().unwrap_or_default()));
-            resolutions.push(each);
+            let read = Resolution::read(line).map_err(|mistake| {
+                Failure::usage(format!("{}:{}:{mistake}", from.display(), number + 1))
+            });
+            resolutions.push(read?);
         }
-        let desk = Desk::open(&self.at, output)?;
+        if resolutions.is_empty() {
+            return Ok(());
+        }
         let mut refused = 0;
-        for batch in resolutions.chunks(BATCH) {
-            let results = match self.dry_run {
-                true => batch.iter().map(|each| desk.look(each)).collect::<Result<Vec<_>, _>>()?,
-                false => desk.resolve(batch)?,
-            };
-            for result in results {
+        let mut tell = |results: Vec<Value>| {
+            results.iter().try_for_each(|result| {
                 refused += usize::from(!result["error"].is_null());
-                output.document(&result)?;
+                output.document(result)
+            })
+        };
+        if self.dry_run {
+            tell(rehearse(&self.at.open_settled(output)?, &resolutions)?)?;
+        } else {
+            let desk = Desk::open(&self.at, output)?;
+            for batch in batches(&resolutions) {
+                tell(desk.resolve(batch)?)?;
             }
         }
         match refused {
@@ -149,6 +147,22 @@ impl Resolve {
             )),
         }
     }
+}
+
+/// Cut so that a server takes each: by number, and by the length of the responses.
+fn batches(resolutions: &[Resolution]) -> impl Iterator<Item = &[Resolution]> {
+    let mut rest = resolutions;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = rest.iter().take(BATCH).take_while(|each| {
+            bytes += each.response.as_ref().map_or(0, Vec::len);
+            bytes <= BATCH_BYTES
+        });
+        // One that is longer goes by itself, and the server says whether it takes it.
+        let (batch, later) = rest.split_at(fits.count().max(1).min(rest.len()));
+        rest = later;
+        (!batch.is_empty()).then_some(batch)
+    })
 }
 
 impl Meant {
@@ -164,36 +178,34 @@ impl Meant {
             None if output.can_ask() => output.ask("Reason:")?,
             None => return Err(Failure::usage("give a --reason")),
         };
-        if !(3..=500).contains(&reason.trim().chars().count()) {
-            return Err(Failure::usage("a reason has 3 to 500 characters"));
-        }
+        check_reason(&reason).map_err(Failure::usage)?;
+        let decide = |token: &str| decision(&key, token, &reason, given.as_ref());
+        // A mistake is one wherever the store is.
+        let decided = self.token.as_deref().map(decide).transpose()?;
         let desk = Desk::open(&self.at, output)?;
-        let token = match &self.token {
-            Some(token) => token.clone(),
-            None => self.seen(output, &desk, &key, given.as_ref())?,
+        let decided = match decided {
+            Some(decided) => decided,
+            None => decide(&self.seen(output, &desk, &key, given.as_ref())?)?,
         };
-        let mut resolution = json!({
-            "action": if given.is_some() { "complete" } else { "release" },
-            "scope": percent_encode(key.scope()), "key": percent_encode(key.key()),
-            "reason": reason, "confirm": confirmation(&token), "token": token,
-        });
-        for (name, value) in given.iter().filter_map(Value::as_object).flatten() {
-            resolution[name] = value.clone();
-        }
-        let results = desk.resolve(std::slice::from_ref(&resolution))?;
+        let results = desk.resolve(std::slice::from_ref(&decided))?;
         let result = results.first().cloned().unwrap_or_default();
         if let Some(error) = result["error"].as_str() {
             let exit = match result["code"].as_str() {
                 Some("conflict") => Exit::Conflict,
                 Some("invalid" | "reason" | "confirm") => Exit::Usage,
                 Some("forbidden" | "read_only") => Exit::Forbidden,
+                Some("damaged") => Exit::Damaged,
                 _ => Exit::Failed,
             };
             return Err(Failure::new(exit, error));
         }
         match output.is_json() {
             true => output.document(&result),
-            false if given.is_some() => output.line("completed: every retry gets this response"),
+            false if result["responseKept"] == true => {
+                output.line("completed: every retry gets this response")
+            }
+            false if given.is_some() => output
+                .line("completed: the response is too long to be kept, and every retry is told so"),
             false => output.line("released: the next retry runs the operation again"),
         }
     }
@@ -230,9 +242,24 @@ impl Meant {
     }
 }
 
-fn confirmation(token: &str) -> String {
-    let from = token.len().saturating_sub(CONFIRMED);
-    token.get(from..).unwrap_or_default().to_owned()
+/// What the flags of a command say.
+fn decision(
+    key: &Key,
+    token: &str,
+    reason: &str,
+    given: Option<&Value>,
+) -> Result<Resolution, Failure> {
+    let mut said = json!({
+        "action": if given.is_some() { "complete" } else { "release" },
+        "scope": percent_encode(key.scope()), "key": percent_encode(key.key()),
+        "reason": reason, "token": token,
+    });
+    for (name, value) in given.iter().filter_map(|given| given.as_object()).flatten() {
+        said[name] = value.clone();
+    }
+    // The place in the text is none that an operator wrote.
+    Resolution::read(&said.to_string())
+        .map_err(|mistake| Failure::usage(mistake.trim_start_matches(|c| c != ' ').trim()))
 }
 
 /// A file, or standard input.
@@ -318,8 +345,19 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_confirmed_by_its_end() {
-        assert_eq!(confirmation("00000000000000ab-12-345"), "-345");
-        assert_eq!(confirmation("ab"), "ab");
+    fn long_responses_go_in_batches_of_their_own() {
+        let line = |bytes: usize| {
+            let body = "x".repeat(bytes);
+            let line = json!({"action": "complete", "key": "k", "token": "a-1-1", "reason": "abc", "status": 200, "body": body});
+            Resolution::read(&line.to_string()).unwrap()
+        };
+        let (short, long) = (1, BATCH_BYTES / 2);
+        let lengths = |sizes: &[usize]| {
+            let all: Vec<_> = sizes.iter().map(|bytes| line(*bytes)).collect();
+            batches(&all).map(<[_]>::len).collect::<Vec<_>>()
+        };
+        assert!(lengths(&[]).is_empty());
+        assert_eq!(lengths(&[short; 250]), [100, 100, 50]);
+        assert_eq!(lengths(&[short, long, long, short, 2 * BATCH_BYTES, short]), [2, 2, 1, 1]);
     }
 }

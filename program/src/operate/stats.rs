@@ -6,8 +6,9 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::output::{Output, columns};
-use super::place::{Place, Where};
+use super::place::Place;
 use super::show;
+use super::whereabouts::Where;
 use crate::base::exit::Failure;
 use crate::base::units;
 
@@ -65,7 +66,7 @@ pub(crate) fn report(place: &Place) -> Result<Value, Failure> {
         }),
     };
     Ok(json!({
-        "store": store, "owner": owner, "engine": stats["engine"], "layer": stats["layer"],
+        "store": store, "shared": matches!(place, Place::Shared(..)), "owner": owner, "engine": stats["engine"], "layer": stats["layer"],
         "volume": volume,
     }))
 }
@@ -75,6 +76,9 @@ pub(crate) fn text(output: &Output, report: &Value) -> String {
     let engine = |name: &str| report["engine"][name].as_u64().unwrap_or(0);
     let count = |name: &str| show::count(engine(name));
     let owner = match &report["owner"] {
+        Value::Null if report["shared"] == json!(true) => {
+            "shared: --url asks one of its processes".to_owned()
+        }
         Value::Null => "no process has it open".to_owned(),
         owner => format!(
             "held by pid {}, oncekey {}, up {}",
@@ -124,7 +128,10 @@ pub(crate) fn text(output: &Output, report: &Value) -> String {
         ("disk", format!("{}    runs {}{free}", show::size(engine("storeBytes")), count("runs"))),
         ("health", health),
     ];
-    let lines = lines.iter().map(|(name, value)| {
+    // Of the processes of a shared store, nobody has the sum.
+    let unknown =
+        if report["shared"] == json!(true) { &["keys", "since start", "disk"][..] } else { &[] };
+    let lines = lines.iter().filter(|(name, _)| !unknown.contains(name)).map(|(name, value)| {
         let line = format!("{name:<12} {value}");
         // A colour code has no width. These lines are short, so they are not cut.
         if line.contains('\x1b') { line } else { show::cut(&line, columns()) }

@@ -10,7 +10,7 @@ use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr
 use serde_json::Value;
 
 use super::output::Output;
-use super::place::Where;
+use super::whereabouts::Where;
 use super::{show, stats};
 use crate::base::exit::Failure;
 

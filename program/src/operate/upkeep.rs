@@ -5,8 +5,9 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::output::Output;
-use super::place::{Place, Where};
+use super::place::Place;
 use super::show;
+use super::whereabouts::Where;
 use crate::base::exit::{Exit, Failure};
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

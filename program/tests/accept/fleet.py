@@ -1,6 +1,6 @@
 """Rows about two proxies that share a PostgreSQL; left out, in words, where there is none."""
 from rig import *
-import glob, shutil
+import glob, re, shutil
 
 class Cluster:
     """A PostgreSQL of the row's own, in a temporary directory, as a user without rights."""
@@ -41,6 +41,10 @@ def fleet():
             k = new(); t = threading.Thread(target=ask, args=(one, "/slow?ms=20000", k)); t.start(); until(lambda: up.count("/slow"), lambda n: n == 2); one.kill(); t.join()
             e = ask(two, "/slow?ms=20000", k); check("fleet: its owner is killed: locked at first", e[0] == 409 and code(e) in ("idempotency_key_locked", "idempotency_outcome_unknown"), e)
             f = until(lambda: ask(two, "/slow?ms=20000", k), lambda f: code(f) != "idempotency_key_locked"); check("fleet: after the lease: outcome unknown, ran once", f[0] == 409 and code(f) == "idempotency_outcome_unknown" and up.count("/slow") == 2, f)
+            run = lambda *args: (lambda r: (r.returncode, r.stdout + r.stderr))(subprocess.run([BINARY, *args], capture_output=True, text=True))
+            stats, other, nobody, ctl = run("stats", "--store", pg.url), run("stats", "--store", pg.url, "--schema", "other"), run("stats", "--store", pg.url.replace("postgres@", "nobody@")), run("ctl", "fold", "--store", pg.url)
+            check("fleet: a command counts the orphans of all, and says nothing of the rest", stats[0] == 0 and re.search("orphans +1 ", stats[1]) and "no process has it open" not in stats[1] and "since start" not in stats[1], stats)
+            check("fleet: another schema, another role, one process of many: said as such", other[0] == 1 and "schema other" in other[1] and nobody[0] == 1 and "refuses the role or its password" in nobody[1] and ctl[0] == 2 and "--url" in ctl[1], other, nobody, ctl)
             sock = sock_of(two); orphan = {"key": k, **json.loads(over_unix(sock, "GET", f"/api/v1/keys?key={k}")[1])}
             done = over_unix(sock, "POST", "/api/v1/orphans/complete", {**orphan, "reason": "it shipped", "confirm": orphan["token"][-4:], "status": 200, "body": "shipped"})
             g = ask(two, "/slow?ms=20000", k); check("fleet: resolved through the other: the client gets that response", done[0] == 200 and (g[0], g[2]) == (200, b"shipped"), done, g)

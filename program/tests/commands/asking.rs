@@ -109,14 +109,14 @@ fn b3_every_command_ends_with_its_code_and_speaks_json() {
                 "resolve", "complete", "lost", "--scope", "t", "--token", token, reason,
                 "--status", "99",
             ],
-            [2, 1, 5, 7],
+            [2, 2, 2, 2],
         ),
         (
             &[
                 "resolve", "complete", "lost", "--scope", "t", "--token", token, reason,
                 "--status", "101",
             ],
-            [2, 1, 5, 7],
+            [2, 2, 2, 2],
         ),
         (&["resolve", "release", "lost", "--scope", "t", "--token", token, reason], [0, 1, 5, 7]),
         (&["resolve", "release", "lost", "--scope", "t", "--token", token, reason], [6, 1, 5, 7]),

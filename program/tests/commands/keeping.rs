@@ -209,6 +209,22 @@ fn b8_a_shared_store_is_copied_with_its_own_tools() {
         let output = run(&[command, &["--store", url]].concat());
         assert_eq!((code(&output), err(&output).contains("pg_")), (2, true), "{}", err(&output));
     }
+    let offline = Offline::new();
+    let here = offline.dir.path().join("here").display().to_string();
+    for command in [
+        &["verify", url][..],
+        &["backup", url, "--store", &offline.store()],
+        &["restore", url, &here, "--yes"],
+        &["restore", &offline.store(), url, "--yes"],
+    ] {
+        let output = run(command);
+        assert_eq!((code(&output), err(&output).contains("pg_")), (2, true), "{command:?}");
+    }
     let output = run(&["stats", "--store", url, "-v"]);
     assert_eq!((code(&output), err(&output).contains("secret")), (1, false), "{}", err(&output));
+    assert!(err(&output).contains("cannot be reached: Connection refused"), "{}", err(&output));
+    assert!(!Path::new("postgres:").exists());
+    // A server that is named by its URL is not asked for its files.
+    let output = run(&["verify", "--url", "http://127.0.0.1:1"]);
+    assert_eq!((code(&output), err(&output).contains("--via-backup")), (5, true));
 }
