@@ -84,6 +84,11 @@ fn b12_completions_and_the_manual_know_every_flag() {
     for command in ["stats", "resolve-release", "resolve-complete", "doctor"] {
         assert!(dir.path().join(format!("oncekey-{command}.1")).exists(), "{command}");
     }
+    // roff reads ASCII without a preprocessor; … is one of the other characters.
+    for entry in std::fs::read_dir(dir.path()).unwrap() {
+        assert!(std::fs::read(entry.unwrap().path()).unwrap().is_ascii());
+    }
+    assert!(page.contains("\\[u2026]") && ok(&["man"]).is_ascii());
     let root = std::fs::read_to_string(dir.path().join("oncekey.1")).unwrap();
     assert!(root.contains("130") && ok(&["--help"]).contains("130"));
 }
