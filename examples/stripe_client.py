@@ -76,7 +76,7 @@ def rows(url, host):
     check(code(error) == "idempotency_outcome_unknown" and runs() == before + 1, "an unknown outcome is raised without retries", error)
 
     before = runs()
-    # An answer that is torn in the middle is none that this library retries by itself.
+    # This library does not retry by itself after an answer that is torn in the middle.
     lossy = client(Link(host, seed=7, fates=("unsent", "unheard")).url, 25)
     ids = [charge(lossy, f"lossy-{n}", amount=n + 1).id for n in range(12)]
     check(len(set(ids)) == 12 and runs() == before + 12, "12 charges over a link that drops answers run 12 times", ids, runs())

@@ -16,7 +16,7 @@ out=$target/debian
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# The C library that programs and libraries of this build need: the newest version of a symbol in them.
+# The version of the C library that the programs and libraries of this build need: the newest one of their symbols.
 needed_libc() {
   local newest
   newest=$(objdump -T "$@" 2> /dev/null | grep -o 'GLIBC_[0-9.]*' | sed 's/GLIBC_//' | sort -uV | tail -n 1)
@@ -55,7 +55,7 @@ liboncekey() {
   stage_library
   install -d "$work/liboncekey/usr/$multiarch" "$work/liboncekey/DEBIAN"
   cp -P "$work/library/usr/$multiarch"/liboncekey.so.* "$work/liboncekey/usr/$multiarch/"
-  # A shared library has no business being executable.
+  # A shared library must not be executable.
   chmod 644 "$work/liboncekey/usr/$multiarch"/liboncekey.so.*.*
   echo 'activate-noawait ldconfig' > "$work/liboncekey/DEBIAN/triggers"
   local shared
@@ -77,7 +77,7 @@ oncekey() {
   local profile=${ONCEKEY_PROFILE:-release} tree=$work/oncekey
   cargo build --profile "$profile" -p oncekey-program
   install -Dm755 "$target/${profile/#dev/debug}/oncekey" "$tree/usr/bin/oncekey"
-  # Symbols are for those who debug a build of their own.
+  # Symbols help only users who debug a build of their own.
   strip --strip-unneeded "$tree/usr/bin/oncekey"
   install -Dm644 packaging/systemd/oncekey.service "$tree/usr/lib/systemd/system/oncekey.service"
   install -Dm644 packaging/systemd/oncekey.socket "$tree/usr/lib/systemd/system/oncekey.socket"

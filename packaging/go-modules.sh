@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the Go modules of a release: the package, and for each platform a module with the static library, so that
-# those who use the package need neither Rust nor pkg-config.
+# users of the package need neither Rust nor pkg-config.
 #
 #   go-modules.sh [--version vN.N.N] [--out DIR] [--library OS-ARCH=FILE]...
 #
@@ -41,7 +41,7 @@ go=$(sed -n 's/^go //p' engine-ffi/go/go.mod)
 rm -rf "$out"
 package=$out/tree/$module
 mkdir -p "$package"
-# Tests, and what is internal for them alone, look at files outside of the module; examples are documentation.
+# Tests and their internal packages read files outside of the module, so they stay out. Examples are documentation.
 (cd engine-ffi/go && find . \( -name '*.go' -o -name '*.h' \) \( -name 'example*_test.go' -o ! -name '*_test.go' \) \
   ! -path '*/internal/pairs/*' ! -path '*/internal/drive/*' ! -path '*/internal/teststore/*' -print0 | xargs -0 cp --parents -t "$package")
 cp engine-ffi/include/oncekey.h LICENSE-MIT LICENSE-APACHE "$package/"
@@ -87,7 +87,7 @@ import "C"
 import _ "$module/lib/$platform"
 END
 done
-# Elsewhere, and on demand, the library that pkg-config finds.
+# On other platforms, and on demand, the library that pkg-config finds.
 {
   echo "//go:build oncekey_shared || !oncekey_static && !($prebuilt)"
   tail -n +2 engine-ffi/go/link_shared.go

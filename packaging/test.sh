@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # usage: packaging/test.sh   Builds the package of the program (a debug build), installs it into a clean root, and
-# runs it; checks the units, the Dockerfile and the manifests for form. What a machine has no tool for is told.
+# runs it; checks the units, the Dockerfile and the manifests for form. Checks for which the machine has no tool are
+# named as left out.
 # The Dockerfile and the manifests have not been run: no machine of the project has Docker or a cluster.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,7 +14,7 @@ if command -v dpkg-deb > /dev/null; then
   root=$work/root
   mkdir -p "$root/var/lib/dpkg/info" "$root/var/lib/dpkg/updates" "$root/var/log"
   touch "$root/var/lib/dpkg/status"
-  # A clean root has no libc6 package; that the program finds its libraries is seen when it runs.
+  # A clean root has no libc6 package. The run of the program shows that it finds its libraries.
   into_root() { dpkg --root="$root" --force-depends --force-not-root --force-bad-path --log="$work/log" "$@"; }
   into_root -i "$work"/packages/oncekey_*.deb
   dpkg --root="$root" -s oncekey | grep -q '^Status: install ok installed'
@@ -32,7 +33,7 @@ if command -v systemd-analyze > /dev/null; then
   sed "s|/usr/bin/oncekey|$(command -v true)|" packaging/systemd/oncekey.service > "$work/units/oncekey.service"
   cp packaging/systemd/oncekey.socket "$work/units/"
   said=$(systemd-analyze verify --man=no "$work/units/oncekey.service" "$work/units/oncekey.socket" 2>&1 || true)
-  # Only what is said of these files counts: the machine has units of its own.
+  # Only messages about these files count, since the machine has units of its own.
   if grep -F "$work/units/" <<< "$said"; then exit 1; fi
   echo "the units are well formed"
 else

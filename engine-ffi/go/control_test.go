@@ -52,7 +52,7 @@ func says(t *testing.T, path, method, request string, status int, word string) {
 	}
 }
 
-// command runs the program oncekey, and gives its exit code and what it printed.
+// command runs the program oncekey, and returns its exit code and its output.
 func command(t *testing.T, program string, arguments ...string) (int, string) {
 	t.Helper()
 	command := exec.Command(program, arguments...)
@@ -88,7 +88,7 @@ func TestOperatorsAskAProcessByTheDirectoryOfItsStore(t *testing.T) {
 	says(t, place, "GET", "keys?scope=scope&key=held", 200, `"state":"inFlight"`)
 	is(t, engine.ControlSocket(nil), oncekey.ErrInvalidInput)
 
-	// The program itself, where one was built.
+	// The program itself, if it was built.
 	if program := os.Getenv("ONCEKEY_PROGRAM"); program != "" {
 		code, printed := command(t, program, "stats", "--json", "--store", store)
 		var stats struct {

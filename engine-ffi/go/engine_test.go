@@ -265,7 +265,7 @@ func TestTheRestOfASharedStore(t *testing.T) {
 	if replay := begin[*oncekey.Recorded](t, other, "k", "b"); string(replay.Response) != "done" {
 		t.Fatalf("%+v", replay)
 	}
-	// The successor of a name has the orphans of its predecessor at once, whatever the lease.
+	// The next instance of a name has the orphans of its predecessor at once, whatever the lease.
 	begin[*oncekey.Claim](t, one, "held", "b")
 	successor := named("pod-1")
 	orphans, err := successor.Orphans()

@@ -26,7 +26,7 @@ func sourced(t *testing.T, poll source) *Engine {
 	return engine
 }
 
-// answered fails the test when a call does not end.
+// answered fails the test if a call does not end.
 func answered(t *testing.T, call func() error) error {
 	t.Helper()
 	ended := make(chan error, 1)
@@ -122,7 +122,7 @@ func TestAClaimOutlivesAQueueThatFailed(t *testing.T) {
 
 func TestCompletionsOfNoCallAreGivenBack(t *testing.T) {
 	engine := sourced(t, func(q *queue, into []completion) (int, Kind) {
-		// Each one twice, and some that no call ever had.
+		// Each completion comes twice, and some belong to no call.
 		real := make([]completion, 1)
 		count, status := pollC(q, real)
 		if status != 0 || count == 0 {

@@ -30,7 +30,7 @@ func TestAnEndedContextAbortsAClaimThatWasNotReceived(t *testing.T) {
 	if err := <-ended; err != why {
 		t.Fatal(err)
 	}
-	// The waiter is gone, or wins the claim now and gives it back: the key is free again.
+	// The waiter is gone, or gets the claim now and gives it back. Either way the key is free again.
 	ok(t, owner.Abort(ctx))
 	waitFor(t, engine, func(stats oncekey.Stats) bool { return stats.Waiters == 0 && stats.InFlight == 0 })
 	again := begin[*oncekey.Claim](t, engine, "k", "b")
@@ -52,7 +52,7 @@ func TestAnEndedContextAbortsAClaimThatWasNotReceived(t *testing.T) {
 	}
 }
 
-// No owner ends and no bound passes: only the context makes room.
+// No owner ends and no bound passes, so only the context makes room.
 func TestAnEndedContextMakesRoomForOthersThatWait(t *testing.T) {
 	engine, err := oncekey.Open(teststore.New(t), &oncekey.Options{MaxWaiters: 1})
 	ok(t, err)
@@ -91,8 +91,8 @@ func TestAnEndedContextMakesRoomForOthersThatWait(t *testing.T) {
 	}
 }
 
-// Calls begin 300 times at once, with contexts that end sooner or later, and aborts what it claims.
-// Returns how many claims there were.
+// Calls begin 300 times at once, with contexts that end sooner or later, and aborts every claim.
+// Returns the number of claims.
 func beginUntilAnyMoment(t *testing.T, begin func(soon context.Context, i int) (oncekey.Begin, error)) int32 {
 	var group sync.WaitGroup
 	var claimed atomic.Int32

@@ -135,7 +135,8 @@ fn checked(program: &Path) -> Command {
             command
         }
     };
-    // It comes before the path in the program, and may lead to another build of the library.
+    // `LD_LIBRARY_PATH` comes before the path in the program, and may lead to another build of the
+    // library.
     command.env_remove("LD_LIBRARY_PATH");
     command
 }
@@ -148,7 +149,8 @@ fn database(server: &PostgresServer) -> String {
     server.url(&server.database())
 }
 
-/// Runs a compiled program with a store of its own; prints nothing where there is none.
+/// Runs a compiled program with a store of its own. Where there is none, it returns an empty
+/// output.
 fn execute(program: &Path) -> Option<String> {
     let place = match postgres::is_chosen() {
         true => database(PostgresServer::of_this_process()?).into(),
@@ -166,7 +168,7 @@ fn test(name: &str) {
     execute(&compile(&source, Linked::Shared));
 }
 
-/// What is about the files of a store.
+/// The programs that are about the files of a store.
 fn test_of_directories(name: &str) {
     match postgres::is_chosen() {
         true => println!("LEFT OUT: {name} is about the files of a directory"),

@@ -1,5 +1,6 @@
-//! Random sequences of calls: `ONCEKEY_SEEDS=17..18 cargo test -p oncekey-ffi --test calls` runs one of
-//! them again, `ONCEKEY_TEST_STORE=postgres` with the feature `postgres` has them run on a database. The fuzz target in `fuzz/` runs the same with bytes that a fuzzer chooses.
+//! Random sequences of calls. `ONCEKEY_SEEDS=17..18 cargo test -p oncekey-ffi --test calls` runs one of them again.
+//! With `ONCEKEY_TEST_STORE=postgres` and the feature `postgres` they run on a database. The fuzz target in `fuzz/`
+//! runs sequences of bytes that a fuzzer chooses.
 #![allow(missing_docs)]
 
 #[path = "support/calls.rs"]
@@ -25,7 +26,7 @@ fn seeds() -> Range<u64> {
     first.parse().expect("a number")..end.parse().expect("a number")
 }
 
-/// Runs sequences on a store of their own; without PostgreSQL, where it was asked for, none.
+/// Runs sequences on a store of their own. Where PostgreSQL is asked for and missing, it runs none.
 fn on_a_store(run: impl FnOnce(&mut calls::World)) {
     if !postgres::is_chosen() {
         let directory = tempfile::tempdir().expect("a directory");

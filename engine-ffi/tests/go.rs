@@ -1,4 +1,4 @@
-//! The Go package. `cargo test` alone does not need Go, so it says that it left it out.
+//! The Go package. `cargo test` does not need Go; without it the test says that it is left out.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::path::Path;

@@ -44,7 +44,7 @@ again=$(stranger ./order)
 stranger CGO_ENABLED=0 go build -o without . 2> "$work/said" && fail "it was built without cgo"
 grep -q 'the package oncekey needs cgo: build with CGO_ENABLED=1' "$work/said" || { cat "$work/said"; fail "no word about cgo"; }
 
-# Vendored, the modules have all that they need.
+# A vendored copy of the modules needs nothing else.
 stranger go mod vendor
 stranger go build -o vendored .
 [ "$(stranger ./vendored)" = "$again" ] || fail "vendored it says otherwise"

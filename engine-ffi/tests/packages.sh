@@ -51,7 +51,7 @@ runs() {
   rm -r "$directory"
 }
 
-# The commands as they stand; the store that they leave behind is the same one, so that the later ones replay.
+# The commands of the page as they are. They share one store, so that the later ones replay.
 cd "$work"
 page=$repository/$page
 block "quick start: C" > order.c
@@ -61,7 +61,7 @@ engine-ffi/install.sh --prefix relative > /dev/null
 grep -qx "prefix=$work/relative" relative/lib/pkgconfig/oncekey.pc || fail "a relative prefix is not the caller's"
 export PKG_CONFIG_PATH="$HOME/.local/lib/pkgconfig"
 linked order yes && runs order
-# What the README says in two lines is the same with another prefix.
+# The two lines of the README, with another prefix.
 (
   sed -n '/^## From C$/,/^## /p' "$repository/README.md" | sed -n '/^```sh$/,/^```$/p' | sed "1d;\$d;s|/usr/local|$work/short|" > readme.sh
   grep -q install.sh readme.sh || fail "the README says nothing of C"
@@ -85,7 +85,7 @@ cd ..
 size=$(stat -L -c %s "$HOME/.local/lib/liboncekey.so")
 [ "$size" -lt 6000000 ] || fail "the shared library has $size bytes"
 
-# A root with nothing in it but the records of dpkg. What the packages depend on is taken for granted.
+# A root with nothing in it but the records of dpkg. The dependencies of the packages are taken for granted.
 root=$work/root
 mkdir -p "$root/var/lib/dpkg/info" "$root/var/lib/dpkg/updates" "$root/etc"
 touch "$root/var/lib/dpkg/status"

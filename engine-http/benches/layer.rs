@@ -1,8 +1,8 @@
 //! What the layer costs: without a key next to nothing, with one the two syncs of the engine. Run
 //! with `cargo bench -p oncekey-http --bench layer`.
 //!
-//! Every figure has the one beside it that it is to be compared with: the same service without the
-//! layer, and the engine's own begin and complete with the same response.
+//! Beside every figure stand those to compare it with: the same service without the layer, and the
+//! engine's own begin and complete with the same response.
 #![allow(missing_docs)]
 #![expect(clippy::unwrap_used, reason = "a bench fails as it likes")]
 
@@ -70,7 +70,7 @@ impl Drop for Store {
     }
 }
 
-/// With the headers of a real request, so that looking for a key looks at something.
+/// A request with the headers of a real one, so that the look for a key takes its time.
 fn request(key: Option<String>) -> Request<Body> {
     let mut request = Request::post("/api/v2/orders?page=1")
         .header("host", "localhost")
@@ -130,7 +130,7 @@ async fn answer(service: &mut IdempotencyService<Inner>, key: String, status: St
     assert_eq!(response.status(), status);
 }
 
-/// Two syncs, as the engine makes them for the one who calls it directly.
+/// Two syncs, as the engine makes them for a direct caller.
 async fn pair(engine: &Engine, key: &str, response: &[u8]) {
     let fingerprint = Fingerprint::builder().part("body", "two").finish();
     match engine.begin(&Key::new("", key).unwrap(), fingerprint).await.unwrap() {

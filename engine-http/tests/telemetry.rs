@@ -1,5 +1,5 @@
-//! What the layer reports with the feature `metrics`, under the names that docs/operations.md
-//! documents. In a process of its own, since the recorder is that of the process.
+//! The metrics of the layer with the feature `metrics`, under the names that docs/operations.md
+//! documents. The test has a process of its own, since a process has one recorder.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -93,7 +93,7 @@ async fn everything_that_the_layer_counts_is_reported() {
         tokio::spawn(layer.layer(handler).oneshot(request)).await.ok().map(|r| r.unwrap().status())
     };
 
-    // A response that is none.
+    // A response that cannot be stored.
     let parts = Fingerprint::builder().part("method", "POST").part("target", "/");
     let begun =
         layer.engine().begin(&Key::new("", "foreign").unwrap(), parts.part("body", "").finish());

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-/// Longer than any machine takes for what is waited for.
+/// Longer than any wait of the tests takes, on any machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn command(store: &Path) -> Command {
@@ -56,7 +56,7 @@ impl Orders {
         assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     }
 
-    /// Waits for the end of a server that was told to stop; what it printed after its address.
+    /// Waits for the end of a server that was told to stop. Returns its output after the address.
     fn ended(mut self) -> String {
         let mut printed = String::new();
         self.output.read_to_string(&mut printed).unwrap();
@@ -82,7 +82,7 @@ struct Client {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Answer {
     status: u16,
-    /// As it came, but for the line with the date.
+    /// The answer as it came, without the line of the date.
     head: String,
     body: String,
 }
@@ -216,7 +216,7 @@ fn after_kill_9_what_was_answered_is_replayed_and_what_was_not_is_unknown() {
     let store = tempfile::tempdir().unwrap();
     let slow = slow(600_000);
     let answered = killed_in_the_middle(store.path(), &slow);
-    // Nothing changes from one restart to the next, however it ended.
+    // No answer changes from one restart to the next, however the server ended.
     for _ in 0..2 {
         let orders = Orders::start(store.path(), &[]);
         let client = orders.client();
@@ -295,7 +295,7 @@ fn its_curl_lines_name_the_real_port_and_process() {
     assert!(printed.contains(&format!("kill -9 {pid}\n")), "{printed}");
 }
 
-/// Runs it to its end; what it says must be for people.
+/// Runs the program to its end. Its message must be for people.
 fn fails(command: &mut Command) -> String {
     let Output { status, stderr, .. } = command.output().unwrap();
     let stderr = String::from_utf8(stderr).unwrap();

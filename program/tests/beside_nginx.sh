@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# usage: program/tests/beside_nginx.sh [SECONDS]   What the proxy costs: requests without a key through it,
+# usage: program/tests/beside_nginx.sh [SECONDS]   The cost of the proxy: requests without a key through it,
 # through nginx as a reverse proxy, and to the upstream alone, in turns, by 1 and 64 connections; then
 # requests with a key each. Last the processor time of a request with a key through the proxy, as a ratio to
 # that of one in the process of the server (the orders example) and one without a key through the proxy. Needs nginx and wrk (Debian: nginx-light wrk). A quiet machine, please.

@@ -1,4 +1,5 @@
-//! `oncekey proxy --check`: values beyond their bounds, who stands above whom, and the configuration printed and read again.
+//! `oncekey proxy --check`: values beyond their bounds, the precedence of flags, variables and the file, and the
+//! configuration printed and read again.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::fs::{self, File};
@@ -62,7 +63,7 @@ fn a_wrong_value_of_a_flag_is_usage_and_names_flag_value_and_bound() {
         let (code, out, told) = check(&[&format!("{flag}={value}")], &[]);
         let names_all = [flag, value, said].iter().all(|part| told.contains(part));
         assert!(code == Some(2) && out.is_empty() && names_all, "{flag} {value}: {code:?} {told}");
-        // The variable is held against the same bound.
+        // The variable has the same bound.
         let variable = format!("ONCEKEY_{}", flag[2..].to_uppercase().replace('-', "_"));
         let output = run(&["proxy", "--check"], &[(&variable, value)]);
         assert_eq!(output.status.code(), Some(2), "{variable}={value}");
@@ -137,7 +138,7 @@ fn what_a_start_would_refuse_is_refused() {
 fn what_is_printed_is_accepted_and_printed_again() {
     let directory = tempfile::tempdir().unwrap();
     let text = "trusted_proxies = [\"10.0.0.0/8\"]\nreplay_marker = \"X-Replayed: \\\"yes\\\"\"\n[upstream]\nurls = [\"unix:/run/a b.sock\", \"h2c://[::1]:1/base\"]\nidle = \"1500ms\"\n[policy]\nscope = \"header:x-tenant\"\noutcomes = { \"503,408\" = \"release-at-least-once\" }\n[[route]]\npath = \"/v1/{id}\"\nmethods = [\"POST\", \"PUT\"]\nttl = \"72h\"\n[restore]\nrefuse_uuid7_before = \"2026-11-28T14:00:00Z\"\n";
-    // With the marks that editors of other systems leave.
+    // The file has the marks that editors of other systems leave.
     let marked = format!("\u{feff}{}", text.replace('\n', "\r\n"));
     let path = file(directory.path(), marked);
     let print =

@@ -30,7 +30,7 @@ int main(int argc, char **argv) {
   if (failed("complete", oncekey_claim_complete(claim, oncekey_str("raw"), NULL, NULL))) return 1;
   if (begin(engine, "lost", &claim)) return 1;
   oncekey_claim_free(claim);
-  /* The end of a claim that is freed is on its way; the next one is behind it. */
+  /* The end of a freed claim is on its way. The next begin comes behind it. */
   if (begin(engine, "held", &claim)) return 1;
   puts("open");
   fflush(stdout);

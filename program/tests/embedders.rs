@@ -50,7 +50,7 @@ fn oncekey(store: &Path, arguments: &[&str]) -> Output {
     command.output().unwrap()
 }
 
-/// What a command that must succeed prints as JSON.
+/// The JSON that a command prints, which must succeed.
 fn json(store: &Path, arguments: &[&str]) -> Value {
     let output = oncekey(store, &[arguments, &["--json"]].concat());
     let said = String::from_utf8_lossy(&output.stderr);
@@ -112,7 +112,7 @@ fn a_program_in_c_that_was_killed_hides_nothing() {
     child.wait().unwrap();
     assert_eq!(json(&store, &["stats"])["owner"], Value::Null);
     assert_eq!(keys(&json(&store, &["orphans"])), ["held", "lost"]);
-    // Another store of the same name finds the socket of the killed process in the place of its own.
+    // Another store of the same name finds the socket of the killed process where its own would be.
     std::fs::rename(&store, directory.path().join("moved")).unwrap();
     let child = started(&program, &store);
     assert_eq!(json(&store, &["stats"])["owner"]["pid"], child.id());

@@ -246,7 +246,7 @@ async fn a_duplicate_is_aborted_and_the_first_call_runs_on() {
     let duplicate =
         refused(calls.call("k", "slow").await, Code::Aborted, "idempotency_key_locked: ");
     assert!(duplicate.metadata().contains_key("grpc-retry-pushback-ms"), "{duplicate:?}");
-    // The first client waits no longer than it is told to, either.
+    // The first client does not wait longer than `answer-within` either.
     let late = refused(first.await.unwrap(), Code::Aborted, "idempotency_key_locked: ");
     assert!(late.metadata().contains_key("grpc-retry-pushback-ms"), "{late:?}");
     calls.service.gate.add_permits(1);
@@ -273,7 +273,7 @@ async fn failures_are_statuses_of_grpc() {
     refused(calls.call("", "hello").await, Code::Unavailable, "upstream_unreachable: ");
     calls.serve().await;
     assert_eq!(calls.call("k", "hello").await.unwrap().get_ref(), "run 1: hello");
-    // The server says nothing about how it ended: never the same call again.
+    // The server does not say how the call ended, so it never runs again.
     for _ in 0..2 {
         let answer = calls.call("panic", "panic").await;
         refused(answer, Code::FailedPrecondition, "idempotency_outcome_unknown: ");
@@ -284,7 +284,7 @@ async fn failures_are_statuses_of_grpc() {
         refused(answer, Code::FailedPrecondition, "idempotency_outcome_unknown: ");
     }
     refused(calls.call("", "slow").await, Code::DeadlineExceeded, "upstream_timeout: ");
-    // The statuses that a server gives itself: freed, unknown.
+    // Statuses that a server sends itself: some free the key, others leave it unknown.
     let runs = calls.runs();
     for _ in 0..2 {
         refused(calls.call("who", "who").await, Code::Unauthenticated, "who are you?");
@@ -316,7 +316,7 @@ async fn streams_pass_without_a_key_message_by_message() {
     assert_eq!(calls.words("", "a b c").await.unwrap(), ["a", "b", "c"]);
     assert_eq!(calls.words("", "a b c").await.unwrap(), ["a", "b", "c"]);
     assert_eq!(calls.runs(), 3);
-    // With a key a stream runs once, and is not kept; one of one message is as good as a unary call.
+    // A stream with a key runs once and is not kept. A stream of one message is treated like a unary call.
     assert_eq!(calls.words("k", "a b c").await.unwrap(), ["a", "b", "c"]);
     let again = calls.words("k", "a b c").await;
     refused(again, Code::FailedPrecondition, "idempotency_response_not_stored: ");
@@ -343,7 +343,7 @@ async fn a_server_that_falls_silent_in_a_call_leaves_its_outcome_unknown() {
     let open = async {
         calls.ran(3).await;
         tokio::time::sleep(idle * 3).await;
-        // Those two that were given up wait there, too.
+        // The two calls that were given up wait there, too.
         calls.service.gate.add_permits(3);
     };
     let streamed = tokio::time::timeout(LONG, calls.words("stream", "one two wait three"));

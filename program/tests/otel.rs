@@ -146,7 +146,7 @@ fn spans(request: &[u8]) -> Vec<Span> {
     all
 }
 
-/// What a server got: its path, headers and body.
+/// A request that a server got: its path, headers and body.
 type Got = mpsc::UnboundedReceiver<(Uri, HeaderMap, Bytes)>;
 
 /// A server that gives each answer of a list, then 201.
@@ -155,7 +155,7 @@ async fn server(mut answers: Vec<StatusCode>) -> (SocketAddr, Got) {
     answers.reverse();
     let answers = std::sync::Arc::new(std::sync::Mutex::new(answers));
     let answer = any(move |uri: Uri, headers: HeaderMap, body: Bytes| async move {
-        // Behind the test there is no one who wants to know.
+        // After the test there is no receiver left.
         let _ = got.send((uri, headers, body));
         answers.lock().unwrap().pop().unwrap_or(StatusCode::CREATED)
     });
@@ -222,7 +222,7 @@ impl Proxy {
         answer.split(' ').nth(1).unwrap().parse().unwrap()
     }
 
-    /// Ends it, and with it what it has to tell.
+    /// Ends the proxy, which then sends its last spans.
     async fn stop(mut self) {
         let id = self.process.id().to_string();
         assert!(Command::new("kill").args(["-TERM", &id]).status().unwrap().success());
@@ -259,7 +259,7 @@ async fn a_request_is_a_span_of_its_caller_and_asks_the_upstream_in_another() {
     for _ in 0..2 {
         assert_eq!(proxy.post("/v1/7?secret=1", &headers).await, 201);
     }
-    // In no trace, and in one that is not recorded.
+    // A request without a trace, and one whose trace is not recorded.
     assert_eq!(proxy.post("/other", &[("tracestate", "a=b")]).await, 201);
     let unrecorded = parent.replace("-01", "-00");
     assert_eq!(proxy.post("/other", &[("traceparent", &unrecorded)]).await, 201);
@@ -306,7 +306,7 @@ async fn a_request_is_a_span_of_its_caller_and_asks_the_upstream_in_another() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn failures_are_told_and_a_collector_that_fails_is_asked_again() {
-    // It is overloaded, and then it is not.
+    // The collector is overloaded at first, and then it is not.
     let (collector, mut told) = server(vec![StatusCode::SERVICE_UNAVAILABLE]).await;
     let (upstream, _asked) = server(vec![StatusCode::INTERNAL_SERVER_ERROR]).await;
     let proxy = Proxy::start(upstream, &format!("collector = \"http://{collector}/\""));

@@ -105,7 +105,8 @@ func TestBodiesTogetherStayWithinTheirBudget(t *testing.T) {
 	if refused.header.Get("Retry-After") != "1" {
 		t.Fatal(refused.header)
 	}
-	// What the client announces takes nothing; what it does not send is not waited for.
+	// An announced length takes no memory, and the server does not wait for bytes that the client does
+	// not send.
 	status, problem := s.stalled("2", 8192)
 	s.refused(answer{status: status, body: problem}, http.StatusServiceUnavailable, "idempotency_overloaded")
 	finish <- true
@@ -204,7 +205,7 @@ func TestAClientThatLeavesBeforeTheHandlerStartsLeavesItsKeyFree(t *testing.T) {
 	s.until(func() bool {
 		got := s.post("k", "2 apples")
 		if got.status == http.StatusConflict {
-			// Still being given back; never left behind.
+			// The claim may still be on its way back, but it is never left behind.
 			s.refused(got, http.StatusConflict, "idempotency_key_locked")
 		}
 		return got.status == http.StatusOK

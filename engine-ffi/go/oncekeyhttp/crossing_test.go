@@ -11,8 +11,8 @@ import (
 	oncekey "github.com/oncekey/oncekey/engine-ffi/go"
 )
 
-// The second of three steps, between two of tests/http_layer/crossing.rs: a store that the Rust layer wrote is
-// served here, and the Rust layer serves what is stored here.
+// The second of three steps; the others are in tests/http_layer/crossing.rs. This step serves a store that the Rust
+// layer wrote. Then the Rust layer serves the responses that this step stores.
 func TestCrossing2WithTheRustLayer(t *testing.T) {
 	directory := os.Getenv("ONCEKEY_CROSSING")
 	if directory == "" {

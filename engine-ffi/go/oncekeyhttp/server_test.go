@@ -29,7 +29,7 @@ func serve(t *testing.T, options Options, handler http.HandlerFunc) *server {
 	return serveWith(t, options, handler, 0)
 }
 
-// serveWith has the server give each request only so long to come in; 0 for as long as it takes.
+// serveWith bounds the time in which a request comes in; 0 is without a bound.
 func serveWith(t *testing.T, options Options, handler http.HandlerFunc, readTimeout time.Duration) *server {
 	t.Helper()
 	s := &server{t: t, engine: openEngine(t)}
@@ -110,7 +110,7 @@ func (s *server) until(reached func() bool) {
 	}
 }
 
-// same compares answers; Date is the moment of each.
+// same compares answers, except for Date, which is the moment of each.
 func same(t *testing.T, one, two answer) {
 	t.Helper()
 	one.header, two.header = one.header.Clone(), two.header.Clone()

@@ -21,7 +21,8 @@ import (
 	"github.com/oncekey/oncekey/engine-ffi/go/internal/teststore"
 )
 
-// What this middleware and the Rust layer must agree on; the same files are read by the Rust tests.
+// The cases on which this middleware and the Rust layer must agree. The Rust tests read the same
+// files.
 
 type pair [2]string
 
@@ -163,7 +164,7 @@ func TestFingerprintsAreThoseOfTheRustLayer(t *testing.T) {
 		for _, pair := range vector.Headers {
 			request.Header.Add(pair[0], pair[1])
 		}
-		// As the server does: the authority is in Host alone, and that of the target goes before others.
+		// The server does the same: it keeps the authority in Host alone, and prefers that of the target.
 		if request.URL.Host == "" {
 			request.Host = vector.Authority
 			if request.Host == "" {
@@ -278,7 +279,7 @@ func (v *refusalVector) check(t *testing.T, form string) {
 	})).ServeHTTP(recorder, request)
 	headers := map[string]string{}
 	for name, values := range recorder.Header() {
-		// Those of the connection, which a server in Rust sets later.
+		// The headers of the connection, which a server in Rust sets later.
 		if name != "Content-Length" && name != "Connection" {
 			headers[strings.ToLower(name)] = strings.Join(values, ", ")
 		}

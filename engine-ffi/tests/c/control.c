@@ -10,7 +10,7 @@ static void free_of_errors(oncekey_error error) {
   OK(oncekey_error_free(error));
 }
 
-/* Where the store says that its owner answers. */
+/* The place at which the owner answers, as the store says it. */
 static void named_by_the_store(char path[4097]) {
   char note[4097], expected[64];
   noted(place, note);
@@ -33,7 +33,7 @@ static int is_there(const char *path) {
   return lstat(path, &status) == 0;
 }
 
-/* Sockets of this process, and what waits for them. */
+/* Sockets of this process, and the descriptors that wait for them. */
 static int count_sockets(void) {
   DIR *directory = opendir("/proc/self/fd");
   if (directory == NULL) return 0;
@@ -129,7 +129,7 @@ static void it_answers_until_the_engine_is_closed(void) {
   CHECK(strstr(oncekey_error_message(error), "already") != NULL);
   free_of_errors(error);
 
-  /* Connections that say nothing do not hold the end up. */
+  /* Silent connections do not delay the end. */
   int silent = connected(path);
   CHECK(silent >= 0);
   OK(oncekey_engine_close(engine, NULL, NULL));
@@ -172,7 +172,7 @@ static void options_say_where_and_what(void) {
   char line[1024];
   CHECK(lines != NULL && fgets(line, sizeof line, lines) != NULL && strstr(line, "sweep") != NULL);
   CHECK(fclose(lines) == 0 && remove(audit) == 0);
-  /* The handle alone is given back. */
+  /* Only the handle is freed. */
   OK(oncekey_engine_free(engine));
   CHECK(!is_there(path));
 
@@ -225,7 +225,7 @@ static void mistakes_are_refused_and_leave_none(void) {
   CHECK(!is_there(path));
 }
 
-/* Whatever a process prints that has closed its standard streams reaches no socket. */
+/* The output of a process that has closed its standard streams reaches no socket. */
 static void a_process_without_standard_streams_prints_into_no_socket(void) {
   char path[64];
   at(path, "streams");

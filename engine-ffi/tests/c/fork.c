@@ -75,7 +75,7 @@ void test(void) {
   }
 
   if (offered == ONCEKEY_OK) says(path, "GET /api/v1/info", 200, "\"pid\"");
-  /* The parent still holds its directory: nobody else can open it. A database has room for others. */
+  /* The parent still holds its directory, so no other process can open it. A database is open to others. */
   oncekey_engine second;
   oncekey_error error;
   const int32_t opened = is_shared() ? ONCEKEY_OK : ONCEKEY_STORE_IN_USE;

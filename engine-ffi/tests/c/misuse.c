@@ -83,7 +83,7 @@ static void handles(oncekey_engine engine) {
     wrong_free(made_up[i]);
   }
 
-  /* Of another kind: an error is neither an engine nor a claim. */
+  /* A handle of another kind: an error is neither an engine nor a claim. */
   oncekey_error error;
   IS(ONCEKEY_INVALID_INPUT, oncekey_verify(bytes(NULL, 0), &error));
   wrong_handle(error.id);
@@ -212,7 +212,7 @@ static void lengths(oncekey_engine engine) {
   OK(oncekey_claim_abort(claim, NULL));
 }
 
-/* Structs with a size of their own: of an older header, of a newer one, of none. */
+/* Structs whose size is that of an older header, of a newer one, or of no header. */
 static void sizes(oncekey_engine engine) {
   const int32_t bad = ONCEKEY_INVALID_INPUT;
   char path[4096];
@@ -243,7 +243,7 @@ static void sizes(oncekey_engine engine) {
   options.known.durability = ONCEKEY_RELAXED;
   OK(oncekey_engine_open(oncekey_str(path), &options.known, &opened, NULL));
   OK(oncekey_engine_free(opened));
-  /* Older: the TTL is the last that it knows; what lies behind is not read. */
+  /* The older header ends with the TTL. The bytes behind it are not read. */
   options.known.durability = ONCEKEY_STRICT;
   options.known.size = (uint32_t)offsetof(oncekey_options, max_execution_ms);
   options.known.ttl_ms = 5000;

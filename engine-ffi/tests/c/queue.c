@@ -1,4 +1,4 @@
-/* Completion queues: every operation, bad submissions, waking, descriptors, and what is never received. */
+/* Completion queues: every operation, bad submissions, waking, descriptors, and completions that are never received. */
 #include "check.h"
 #include <poll.h>
 #include <pthread.h>
@@ -90,7 +90,7 @@ static void operations(oncekey_queue queue) {
   }
 }
 
-/* A fingerprint that goes along with its begin is the one that a handle would be. */
+/* The parts in a submission make the same fingerprint as a handle. */
 static void parts(oncekey_queue queue) {
   oncekey_part body = {oncekey_str("body"), oncekey_str("b")};
   oncekey_submission made = submission(ONCEKEY_OP_BEGIN, 1);
@@ -185,7 +185,7 @@ static void waiting(oncekey_queue queue) {
   CHECK(poll(&readable, 1, 0) == 0);
 }
 
-/* Claims that nobody received are aborted: their keys are free. */
+/* Claims that no caller received are aborted, so their keys are free. */
 static void unreceived(oncekey_engine engine) {
   char name[16];
   for (int polled = 0; polled < 2; polled++) {
@@ -248,7 +248,7 @@ static uint64_t cancelled(oncekey_queue queue) {
   return completion.user_data;
 }
 
-/* Nobody ends the operation and no bound passes: only the cancelling makes room for another. */
+/* No owner ends the operation and no bound passes, so only the cancelling makes room for another. */
 static void cancelling(void) {
   char path[4096];
   beside(path, "-sizes");
@@ -281,7 +281,7 @@ static void cancelling(void) {
   OK(oncekey_queue_poll(queue, &none, 1, 0, &count, NULL));
   CHECK(count == 0);
 
-  /* What was answered before stays the answer, and its claim is the caller's. */
+  /* An earlier answer stays, and its claim is the caller's. */
   oncekey_submission waits = waiting_as("owned", 7);
   submit(queue, &waits, 1);
   OK(oncekey_claim_abort(owner, NULL));
@@ -294,7 +294,7 @@ static void cancelling(void) {
   IS(ONCEKEY_OK, begun.status);
   CHECK(begun.answer.outcome == ONCEKEY_CLAIMED && begun.answer.attempt == 1);
 
-  /* All with the same user data, and nothing else that has it. */
+  /* Cancels every submission with this user data, and no other. */
   oncekey_submission save = submission(ONCEKEY_OP_CHECKPOINT, 8);
   save.claim = begun.answer.claim;
   oncekey_submission both[2] = {save, waiting_as("owned", 8)};
@@ -354,7 +354,7 @@ static void cancelling_races(oncekey_engine engine) {
     }
     OK(oncekey_error_free(completion.error));
   }
-  /* No claim is left that nobody has. */
+  /* No claim is left without a holder. */
   oncekey_submission last = waiting_as("raced", 0);
   oncekey_completion begun = result(queue, last, ONCEKEY_OK);
   CHECK(begun.answer.outcome == ONCEKEY_CLAIMED && begun.answer.attempt == 1);

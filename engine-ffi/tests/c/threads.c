@@ -11,7 +11,7 @@ static atomic_int executed[KEYS];
 static _Atomic uint64_t shared_claim;
 static atomic_int ended;
 
-/* The one who is claimed executes; everybody else is given the response in the end. */
+/* The thread that gets the claim executes. All others get its response in the end. */
 static void *work(void *unused) {
   (void)unused;
   oncekey_fingerprint fingerprint = of("b");
@@ -33,7 +33,7 @@ static void *work(void *unused) {
   return NULL;
 }
 
-/* Of all who end the same claim at once, one does. */
+/* Of all threads that end the same claim at once, one succeeds. */
 static void *race(void *free_it) {
   oncekey_claim claim = {atomic_load(&shared_claim)};
   int32_t status = free_it ? oncekey_claim_free(claim)

@@ -90,7 +90,7 @@ fn layer(engine: Engine, vector: &Value) -> IdempotencyLayer {
 /// The forms of a refusal: those of the presets, and that of a call of gRPC.
 const FORMS: [&str; 4] = ["default", "ietf", "stripe", "grpc"];
 
-/// What the Rust layer answers to the request of a vector, in one form.
+/// The answer of the Rust layer to the request of a vector, in one form.
 async fn answer(vector: &Value, form: &str) -> Value {
     let contract = match form {
         "ietf" => Contract::ietf(),

@@ -1,8 +1,8 @@
 // Sequences of calls that bytes choose, with handles that are live, stale, of another kind or made up.
 // Shared by `tests/calls.rs`, which takes the bytes from a generator, and by the fuzz target.
 //
-// What must hold: no call panics, a failed call leaves its outputs zero, a status is one that the
-// header names, and of all claims of a key that were given out at most one is not ended.
+// These must hold: no call panics, a failed call leaves its outputs zero, every status is one that
+// the header names, and at most one claim of a key is not ended.
 
 use std::collections::HashMap;
 use std::mem::zeroed;
@@ -214,7 +214,7 @@ impl Sequence {
         unsafe { assert_eq!(oncekey_buffer_free(&mut answer.data), ONCEKEY_OK) };
     }
 
-    /// The claim is gone after these; after all others it is still its owner's.
+    /// The statuses after which the claim is gone. After all others it is still its owner's.
     fn ended(&mut self, claim: u64, status: i32) {
         if matches!(status, ONCEKEY_OK | ONCEKEY_FENCED | ONCEKEY_ALREADY_COMPLETED) {
             self.owners.retain(|_, owner| *owner != claim);
@@ -224,7 +224,7 @@ impl Sequence {
     fn submit(&mut self, choices: &mut Choices<'_>, handle: u64, data: &[u8]) {
         let queue = choices.of(&self.queues_or_none());
         let name = [choices.next() as u8 % 4];
-        // What owns the claim of a key is not known before it is polled: those keys are others.
+        // The owner of a claim is not known before the poll, so queues use other keys.
         let scope = format!("{}-queue", self.scope);
         // The operations, and one beyond on either side.
         let op = ONCEKEY_OP_BEGIN - 1 + choices.next() as u32 % 9;
@@ -234,7 +234,7 @@ impl Sequence {
             let mut submission: Submission = zeroed();
             submission.op = op;
             submission.user_data = u64::from(name[0]);
-            // What still waits at the end goes with its queue.
+            // A begin that still waits at the end is freed with its queue.
             submission.max_wait_ms = if data.len() % 2 == 1 { 60_000 } else { 0 };
             // Each flag that there is, and one that there is not.
             submission.flags = (choices.next() as u32 % 9) * ONCEKEY_NO_RESPONSE;
@@ -250,7 +250,7 @@ impl Sequence {
             let none = ptr::null_mut();
             let status = oncekey_queue_submit(queue, &submission, 1, &mut accepted, none);
             assert_eq!(known(status) == ONCEKEY_OK, accepted == 1);
-            // A claim that may end there is not the key's owner for certain any more.
+            // A claim that may end in the queue is no longer the key's owner for certain.
             if status == ONCEKEY_OK && [ONCEKEY_OP_COMPLETE, ONCEKEY_OP_ABORT].contains(&op) {
                 self.owners.retain(|_, owner| *owner != handle);
             }

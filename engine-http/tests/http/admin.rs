@@ -58,7 +58,7 @@ async fn panic(server: &Server, key: &[u8]) {
     let request =
         || server.request(Method::POST, "/panic").header(KEY, &key).header("x-tenant", "t 1");
     assert!(server.send(request(), "").await.is_err());
-    // A retry waits until that is on disk; a list does not.
+    // A retry waits until the orphan is on disk; a list does not.
     let retry = server.send(request(), "").await.unwrap();
     retry.assert_problem(409, "idempotency_outcome_unknown");
 }
@@ -130,11 +130,11 @@ async fn orphans_are_listed_and_resolved_by_their_token() {
     assert_eq!((&orphans[0]["scope"], &orphans[0]["attempt"]), (&json!("t%201"), &json!(1)));
     assert_eq!((&orphans[0]["ageMs"], &orphans[2]["ageMs"]), (&json!(3000), &json!(1000)));
 
-    // Released: the next request runs, and panics again.
+    // After the release the next request runs, and panics again.
     let released = act(&server, "/admin/orphans/release", orphans[0].clone()).await;
     assert_eq!(released.json(), json!({"released": true}));
     assert!(retry(&server, "first").await.is_err());
-    // It is another attempt now: the token that was listed is not good any more.
+    // The orphan is of another attempt now, so the token that was listed no longer fits.
     let again = act(&server, "/admin/orphans/release", orphans[0].clone()).await;
     assert_eq!(again.status, 409, "{again:?}");
 
@@ -190,7 +190,7 @@ async fn a_backup_is_taken_where_it_is_set_up() {
     let body = json!({"name": "now"});
     assert_eq!(act(&server, "/admin/backups", body.clone()).await.status, 404);
 
-    // On a disk that the test can open: the engine's own, in memory.
+    // The backup goes to the engine's own disk, in memory, where the test can open it.
     let server = start(|admin| admin.backups("/backups")).await;
     let first = server.post("k", "").await;
     let taken = act(&server, "/admin/backups", body.clone()).await;

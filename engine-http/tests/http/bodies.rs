@@ -34,15 +34,15 @@ async fn a_request_body_over_the_limit_is_refused_and_the_key_is_unused() {
     assert!(server.raw(request.as_bytes()).await.starts_with(b"HTTP/1.1 413 "));
     assert_eq!(server.runs(), 0);
     assert_eq!(server.layer.stats().body_refused, 2);
-    // At the limit it is good, without a key there is none.
+    // A body at the limit is accepted. Without a key there is no limit.
     assert_eq!(server.post("k", vec![b'x'; 1000]).await.body.len(), 1000);
     let request = server.request(Method::POST, "/orders");
     assert_eq!(server.send(request, vec![b'x'; 1001]).await.unwrap().body.len(), 1001);
     assert_eq!(server.runs(), 2);
 }
 
-/// A client that reads nothing before it has sent everything learns why it was refused: were the
-/// connection closed under it, it would only see a reset.
+/// A client that reads nothing before it has sent everything learns why it was refused. If the
+/// server closed the connection earlier, the client would only see a reset.
 #[tokio::test]
 async fn a_refused_body_is_read_to_its_end() {
     let limited = |layer: IdempotencyLayer| layer.policy(Policy::new().max_request_body(1000));
@@ -79,7 +79,7 @@ async fn a_request_body_in_chunks_arrives_whole() {
         "POST / HTTP/1.1\r\nHost: x\r\n{KEY}: k\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n3\r\ncde\r\n0\r\n\r\n"
     );
     assert!(server.raw(request.as_bytes()).await.ends_with(b"\r\n\r\nabcde"));
-    // How it was cut does not make it another request.
+    // The cuts between the pieces do not make the request another one.
     let request = server.request(Method::POST, "/").header(KEY, "k");
     assert_eq!(server.send(request, "abcde").await.unwrap().body, "abcde");
     assert_eq!(server.runs(), 1);
@@ -204,7 +204,7 @@ async fn a_stream_flows_while_it_grows_and_is_never_executed_again() {
             sender.send(Ok(Bytes::from(chunk))).unwrap();
             read_until(&mut stream, &format!("3\r\n{chunk}\r\n")).await;
         }
-        // It is still running, and a retry is refused already.
+        // The handler is still running, and a retry is already refused.
         let retry = server.send(server.request(Method::POST, path).header(KEY, path), "");
         retry.await.unwrap().assert_problem(409, "idempotency_response_not_stored");
         assert_eq!(server.runs(), index + 1);

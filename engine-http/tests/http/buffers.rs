@@ -1,4 +1,4 @@
-//! The memory and the patience for the bodies of requests that the layer holds.
+//! The bounds of memory and time for the request bodies that the layer holds.
 
 use std::convert::Infallible;
 use std::future::{Future, pending};
@@ -139,7 +139,7 @@ async fn stalled_bodies_hold_no_more_than_the_budget_and_are_refused() {
         (0..300).map(|n| shop.send(post(&format!("k-{n}"), LIMIT - 1, End::Stall))).collect();
     let mut refused = 0;
     for request in &mut stalled {
-        // A refused body is read on, and found to stall as well.
+        // The layer reads on in a refused body, and notices that it stalls, too.
         let poll = request.as_mut().poll(&mut Context::from_waker(Waker::noop()));
         assert!(poll.is_pending());
         let held = shop.buffered();
@@ -180,7 +180,7 @@ async fn a_body_that_brings_nothing_is_refused_and_one_that_drips_is_not() {
     }
     assert_eq!((shop.runs(), shop.buffered()), (0, 0));
     assert_eq!(shop.send(post("k", 5, End::Drip)).await.0, 200);
-    // A request that is refused for its key is not waited for without end either.
+    // The layer does not wait without end for the rest of a request that is refused for its key.
     assert_eq!(shop.send(post(" ", 0, End::Stall)).await.0, 400);
 }
 
@@ -204,7 +204,7 @@ async fn a_length_over_what_is_left_is_refused_before_a_byte_is_read() {
     assert!(held.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     assert_eq!(shop.buffered(), 600);
     let mut unread = declared("k", 401, 401, End::Unread);
-    // Else the rest of a refused body is read and thrown away.
+    // Otherwise the rest of a refused body is read and discarded.
     unread.headers_mut().insert("expect", "100-continue".parse().unwrap());
     assert_eq!(shop.send(unread).await.0, 503);
     assert_eq!(shop.send(declared("k", 400, 400, End::Complete)).await.0, 200);

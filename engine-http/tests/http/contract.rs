@@ -1,4 +1,5 @@
-//! First request, retry, duplicate, other request, expiry; and what is never touched.
+//! First request, retry, duplicate, other request, expiry; and the requests that the layer never
+//! touches.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +41,7 @@ async fn a_retry_gets_the_first_response_and_the_handler_runs_once() {
     assert_eq!(server.runs(), 2);
 }
 
-/// Not only to a client that sorts headers into a map: the answers are the same on the wire.
+/// The answers are the same on the wire, not only for a client that sorts headers into a map.
 #[tokio::test]
 async fn a_retry_is_the_same_on_the_wire_but_for_its_date() {
     let server = Server::start(order).await;
@@ -60,7 +61,7 @@ async fn a_retry_is_the_same_on_the_wire_but_for_its_date() {
     assert_eq!(server.runs(), 1);
 }
 
-/// What the handler says of its connection and of the moment is not said again.
+/// A replay repeats no header of the handler about its connection or the moment.
 #[tokio::test]
 async fn hop_by_hop_headers_and_the_date_are_not_replayed() {
     let server = Server::start(|_| async {
@@ -137,7 +138,7 @@ async fn these_answers_free_the_key() {
     assert_eq!(server.store.engine.stats().in_flight, 0);
 }
 
-/// The same URL is not needed: a key that is free can be used for anything.
+/// A key that is free can be used for any URL.
 #[tokio::test]
 async fn a_freed_key_takes_another_request() {
     let server = Server::start(|_| async { response(429, "later") }).await;
@@ -162,7 +163,7 @@ async fn a_duplicate_is_refused_while_the_first_runs() {
         let retry_after = duplicate.json()["retryAfterMs"].as_u64().unwrap();
         assert_eq!(retry_after, running.clamp(100, 500));
     }
-    // What differs is told before what is going on.
+    // A mismatch is told before the state of the key.
     server.post("k", "two").await.assert_problem(409, "idempotency_key_mismatch");
     gate.open(1);
     let first = first.await.unwrap();
@@ -171,7 +172,7 @@ async fn a_duplicate_is_refused_while_the_first_runs() {
     assert_eq!(server.runs(), 1);
 }
 
-/// Many at once, none of them slow: one runs, the others are locked or replayed.
+/// Many requests at once, and a fast handler: one runs, the others are locked or replayed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_many_duplicates_at_once_one_runs() {
     let server = Arc::new(Server::start(|_| async { response(201, "done") }).await);
@@ -249,7 +250,7 @@ async fn safe_methods_and_requests_without_a_key_pass_through() {
     let server = Server::start(order).await;
     for method in [Method::GET, Method::HEAD, Method::OPTIONS, Method::TRACE] {
         for _ in 0..2 {
-            // Not even a key that would be refused matters.
+            // Even a key that would be refused does not matter.
             let request = server.request(method.clone(), "/orders").header(KEY, "a");
             assert_eq!(server.send(request.header(KEY, "b"), "").await.unwrap().status, 201);
         }
@@ -302,7 +303,7 @@ async fn the_same_key_in_two_scopes_is_two_operations() {
     assert_eq!(server.runs(), 2);
 }
 
-/// Tools see what clients get.
+/// `get` returns the response that clients get.
 #[tokio::test]
 async fn what_is_stored_can_be_decoded_from_the_engine() {
     let server = Server::start(order).await;

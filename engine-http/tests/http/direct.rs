@@ -33,7 +33,7 @@ enum Mode {
     Hang,
     /// Refuses in `poll_ready`, as a limit that sheds load does.
     Shed,
-    /// Panics there.
+    /// Panics in `poll_ready`.
     ShedByPanic,
 }
 
@@ -43,7 +43,7 @@ impl Inner {
     }
 }
 
-/// As with a real service, it is not the clone that was polled ready.
+/// The clone is not the one that was polled ready, as with a real service.
 impl Clone for Inner {
     fn clone(&self) -> Self {
         Self { mode: self.mode, ready: false, runs: self.runs.clone() }
@@ -129,7 +129,7 @@ fn a_panic_is_passed_on_as_it_is() {
     assert_eq!(retry.unwrap().status(), 409);
 }
 
-/// What follows it is no response body.
+/// The bytes that follow the head are no response body.
 #[tokio::test]
 async fn a_switch_of_protocols_is_passed_on_and_never_executed_again() {
     let layer = IdempotencyLayer::new(Store::new().engine);
@@ -256,7 +256,7 @@ async fn an_inner_service_that_refuses_before_it_is_called_frees_the_key() {
         assert_eq!(service.call(post(Some("k"), "")).await.unwrap_err(), "shed");
         assert_eq!(layer.stats().not_executed, freed);
     }
-    // Without a key too.
+    // The same without a key.
     assert_eq!(service.call(post(None, "")).await.unwrap_err(), "shed");
     assert_eq!(layer.stats().abandoned, 0);
     assert!(layer.engine().orphans().unwrap().is_empty());

@@ -199,7 +199,7 @@ async fn duplicates_need_no_permit_of_a_limit_inside() {
         tokio::task::yield_now().await;
     }
     assert!(!other.is_finished() && !passes.is_finished());
-    // Which of those two gets the permit first is left open.
+    // Either of those two may get the permit first.
     gate.open(2);
     assert_eq!(status(first).await, 201);
     for duplicate in duplicates {

@@ -91,7 +91,7 @@ fn a_plain_hyper_server_runs_a_request_once() {
     assert_eq!(server.post("/", "k-2", "hello"), (200, "run 1: hello".to_owned()));
 }
 
-/// Wherever it is killed, the retry finishes the payment: one charge, one booking.
+/// Wherever the server is killed, the retry finishes the payment with one charge and one booking.
 #[test]
 fn a_payment_survives_kill_9_and_is_finished_by_the_retry() {
     for (step, charged_by, from) in [
@@ -122,7 +122,7 @@ fn a_payment_survives_kill_9_and_is_finished_by_the_retry() {
     }
 }
 
-/// A slice of the load under `kill -9`: what it checks is in the example.
+/// A slice of the load under `kill -9`. The example lists its checks.
 #[test]
 fn under_load_and_kill_9_no_key_is_executed_twice_and_no_answer_changes() {
     let store = tempfile::tempdir().unwrap();

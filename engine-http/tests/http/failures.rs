@@ -69,7 +69,7 @@ async fn an_answer_that_says_unknown_waits_until_that_is_durable() {
     }
 }
 
-/// The connection breaks as it does without the layer, and the key says at once what it knows.
+/// The connection breaks as it does without the layer, and the state of the key is known at once.
 #[tokio::test]
 async fn after_a_panic_the_outcome_is_unknown() {
     let server = Server::start(|request: Request| async move {
@@ -88,7 +88,7 @@ async fn after_a_panic_the_outcome_is_unknown() {
     assert_eq!(server.store.engine.orphans().unwrap().len(), 2);
 }
 
-/// What a handler knows of its attempt does not keep its claim alive.
+/// An `Attempt` that outlives its handler does not keep the claim alive.
 #[tokio::test]
 async fn after_a_panic_the_key_is_not_locked_by_what_the_handler_left_behind() {
     let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
@@ -183,14 +183,14 @@ async fn when_the_store_is_unavailable_nothing_runs() {
     }
     server.post("another", "").await.assert_problem(503, "idempotency_store_unavailable");
     assert_eq!((server.runs(), server.layer.stats().store_unavailable), (1, 3));
-    // What was stored is replayed all the same, and requests without a key do not notice.
+    // Stored responses are replayed all the same, and requests without a key are served.
     server.post("stored", "").await.assert_same(&stored);
     let request = server.request(http::Method::POST, "/orders");
     assert_eq!(server.send(request, "").await.unwrap().status, 201);
 
     server.store.disk.clear_faults();
     server.store.engine.reopen().unwrap();
-    // The claim may have reached the disk, and the engine cannot know that nobody used it.
+    // The claim may have reached the disk, and the engine cannot know that no handler used it.
     server.post("k", "").await.assert_problem(409, "idempotency_outcome_unknown");
     assert_eq!(server.post("another", "").await.status, 201);
     server.post("stored", "").await.assert_same(&stored);

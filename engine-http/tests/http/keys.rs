@@ -28,7 +28,7 @@ async fn a_bad_key_is_refused_and_nothing_runs() {
     }
     assert_eq!(server.runs(), 0);
     assert_eq!(server.layer.stats().key_refused, 6);
-    // At the limit it is good, and what was refused did not use the key.
+    // A key at the limit is accepted, and a refused request did not use the key.
     for good in ["k".repeat(255).as_str(), "a", "with blanks, \"quotes\"; and more"] {
         assert_eq!(server.post(good, "body").await.status, 201);
     }

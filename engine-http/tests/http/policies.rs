@@ -53,7 +53,7 @@ async fn which_responses_are_stored_is_a_policy() {
     assert_eq!(runs_for(only_404, &statuses).await, [2, 2, 1, 2, 2, 2]);
 }
 
-/// The policy's is counted from completion, the response's own comes before it.
+/// The TTL of the policy counts from completion. A TTL of the response comes before it.
 #[tokio::test]
 async fn the_ttl_is_that_of_the_response_or_the_policy_or_the_engine() {
     if left_out("clock of the test's own") {
@@ -125,7 +125,7 @@ async fn dropped_headers_are_sent_once_and_not_replayed() {
     assert!(!retry.headers.contains_key("set-cookie") && !retry.headers.contains_key("x-trace"));
     assert_eq!(retry.headers["x-kept"], "1");
     assert_eq!((retry.status, &retry.body), (first.status, &first.body));
-    // They are not in the store either.
+    // The dropped headers are not in the store either.
     let Lookup::Completed(recorded) = server.store.engine.get(&Key::new("", "k").unwrap()).unwrap()
     else {
         panic!("the operation was completed");
@@ -193,8 +193,8 @@ async fn a_waiter_that_goes_away_leaves_nothing_behind() {
     assert_eq!(server.runs(), 1);
 }
 
-/// When the first says that nothing happened, one of those that wait runs and the others get its
-/// response.
+/// When the first request says that nothing happened, one of the waiting ones runs, and the others
+/// get its response.
 #[tokio::test]
 async fn after_not_executed_one_waiter_runs() {
     let gate = Gate::new();
@@ -282,7 +282,7 @@ async fn of_two_layers_around_a_handler_the_outer_one_decides() {
     assert_eq!(first.status, 201);
     send().await.unwrap().assert_same(&first);
     assert_eq!(runs.load(Ordering::SeqCst), 1);
-    // Without a key the outer one lets pass, and the inner one says what it thinks of that.
+    // Without a key the outer layer passes the request on, and the inner one decides.
     let bare = server.send(server.request(Method::POST, "/"), "").await.unwrap();
     bare.assert_problem(400, "idempotency_key_missing");
 }

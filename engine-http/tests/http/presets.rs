@@ -65,7 +65,7 @@ impl Preset {
         self.server.send(request, body.to_owned()).await
     }
 
-    /// Provokes every refusal; their statuses in the order of the fields of `Statuses`.
+    /// Provokes every refusal, and returns their statuses in the order of the fields of `Statuses`.
     async fn refusals(&self) -> Vec<u16> {
         let invalid = self.send("/", &["a", "b"], "").await;
         let missing = self.send("/", &[], "").await;

@@ -28,10 +28,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 pub(crate) const KEY: &str = "x-idempotency-key";
-/// Longer than any machine takes for what is waited for.
+/// Longer than any wait of the tests takes, on any machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Whether the store is a database, where a test needs `embedded`, which only a store in memory has; says so.
+/// Whether the store is a database, and the test needs `embedded`, which only a store in memory has. Prints that the
+/// test is left out.
 pub(crate) fn left_out(embedded: &str) -> bool {
     let left_out = postgres::is_chosen();
     if left_out {
@@ -215,7 +216,7 @@ impl Server {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// Sends bytes as they are; everything that comes back until the server closes.
+    /// Sends bytes as they are, and returns all bytes until the server closes.
     pub(crate) async fn raw(&self, request: &[u8]) -> Vec<u8> {
         let mut stream = self.connect().await;
         stream.write_all(request).await.unwrap();
@@ -249,7 +250,7 @@ impl Drop for CancelGuard {
     }
 }
 
-/// What a client got.
+/// The answer that a client got.
 #[derive(Clone, Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -271,7 +272,7 @@ impl Reply {
         assert!(!problem["detail"].as_str().unwrap().is_empty());
     }
 
-    /// Checks that this is the other reply in every header and byte; only Date may differ.
+    /// Checks that two replies are the same in every header and byte. Only Date may differ.
     pub(crate) fn assert_same(&self, other: &Self) {
         let headers = |reply: &Self| {
             let headers = reply.headers.clone().into_iter().filter_map(|(name, value)| {

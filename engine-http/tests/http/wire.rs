@@ -1,4 +1,5 @@
-//! What the wire brings: protocols, bodies of every kind, bytes that are no text, mounted routers.
+//! Requests as they come over the wire: protocols, bodies of every kind, bytes that are no text,
+//! mounted routers.
 
 use std::sync::Arc;
 
@@ -25,8 +26,8 @@ async fn echo(request: Request) -> Response {
     response(200, body)
 }
 
-/// Over HTTP/2 nobody strips blanks around values, bodies come without a length, and responses can
-/// end with trailers.
+/// HTTP/2 keeps blanks around values, bodies come without a length, and responses can end with
+/// trailers.
 #[tokio::test]
 async fn over_http_2_the_contract_is_the_same() {
     let server = Server::start(|request: Request| async move {
@@ -77,7 +78,7 @@ impl<I: Iterator + Unpin> futures_core::Stream for Frames<I> {
     }
 }
 
-/// Header values are bytes, in keys, in what makes a request another one, and in responses.
+/// Header values are bytes: in keys, in fingerprints, and in responses.
 #[tokio::test]
 async fn values_above_0x7f_are_kept_byte_for_byte() {
     let server = Server::start(|_| async {
@@ -158,7 +159,7 @@ async fn a_204_has_no_body_and_no_length_on_a_retry_either() {
     assert_eq!(server.runs(), 1);
 }
 
-/// In pieces of unknown length: the limit is on what came.
+/// The body comes in pieces of unknown length. The limit counts the bytes that came.
 #[tokio::test]
 async fn a_chunked_request_at_the_limit_is_taken_and_one_byte_more_is_not() {
     let policy = Policy::new().max_request_body(1000);
@@ -177,8 +178,8 @@ async fn a_chunked_request_at_the_limit_is_taken_and_one_byte_more_is_not() {
     assert_eq!((server.runs(), server.layer.stats().body_refused), (1, 1));
 }
 
-/// The length that counts is that of the stored response, with status and headers; for the limit
-/// of the layer and for that of the engine.
+/// Both limits, of the layer and of the engine, count the length of the stored response with status
+/// and headers.
 #[tokio::test]
 async fn a_response_at_the_limit_is_stored_and_one_byte_more_is_not() {
     let body = vec![b'x'; 1000];

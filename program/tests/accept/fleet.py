@@ -50,10 +50,10 @@ def fleet():
             g = ask(two, "/slow?ms=20000", k); check("fleet: resolved through the other: the client gets that response", done[0] == 200 and (g[0], g[2]) == (200, b"shipped"), done, g)
             listed = json.loads(over_unix(sock, "GET", "/api/v1/keys/list")[1]); check("fleet: keys are listed", len(listed["keys"]) == 3, listed)
             k = new(); t = threading.Thread(target=ask, args=(two, "/slow?ms=20000", k)); t.start(); until(lambda: up.count("/slow"), lambda n: n == 3); two.kill(); t.join()
-            # Before the lease is over there is nothing to wait for: the proxy may be alive.
+            # Before the lease is over the proxy counts as alive, so there is no orphan yet.
             run = until(lambda: subprocess.run([BINARY, "orphans", "--store", pg.url, "--json"], capture_output=True, text=True), lambda run: run.stderr); listed = json.loads(run.stdout or "{}").get("orphans", [])
             check("fleet: nobody is left: a command waits for the lease and lists the orphan", [o["key"] for o in listed] == [k] and "silent beyond its lease" in run.stderr, run)
-        # Each of these finds a process that died, and nobody else.
+        # Each of these commands finds the process that died, and no living one.
         for each, (command, tell) in enumerate([(["get", "{k}", "--json"], lambda run: json.loads(run.stdout)["state"] == "orphaned"), (["ls", "--state", "orphaned", "--prefix", "{k}", "--json"], lambda run: len(json.loads(run.stdout)["keys"]) == 1), (["export"], lambda run: any(line["key"] == k and line["state"] == "orphaned" for line in map(json.loads, run.stdout.splitlines()))), (["resolve", "release", "{k}", "--yes", "--reason", "never shipped"], lambda run: run.returncode == 0)]):
             with Proxy([up.port], pg.url, "--create", "--config", toml('[postgres]\nlease = "1s"\n')) as dying:
                 k = new(); t = threading.Thread(target=ask, args=(dying, "/slow?ms=20000", k)); t.start(); until(lambda: up.count("/slow"), lambda n: n == 4 + each); dying.kill(); t.join()

@@ -1,4 +1,4 @@
-"""Rows about messages: requests that clients write wrongly, responses that upstreams do."""
+"""Rows about messages: wrong requests of clients, wrong responses of upstreams."""
 from rig import *
 import re
 
@@ -50,7 +50,7 @@ def late():
             check("late: the second head of a connection: 408", statuses(out) == [200, 408], out)
 def liars():
     def asked(reply, *flags):
-        """What a request with a key gets, the same again, and one without a key."""
+        """The answers to a request with a key, to its retry, and to one without a key."""
         listener, seen = answering(reply)
         with listener, Proxy([listener.getsockname()[1]], store(), *flags) as proxy:
             k = new(); return [call(proxy.port, "POST", "/x", k), call(proxy.port, "POST", "/x", k), call(proxy.port, "POST", "/x")], len(seen)

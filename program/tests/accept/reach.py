@@ -1,4 +1,4 @@
-"""Rows about who reaches the proxy, and whom it reaches: TLS, scopes, sockets, HTTP/2, a server of its own."""
+"""Rows about the clients and upstreams that the proxy can talk to: TLS, scopes, sockets, HTTP/2, a server of its own."""
 from rig import *
 import base64, hashlib, hmac, re
 

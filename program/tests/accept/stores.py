@@ -3,7 +3,7 @@ from rig import *
 import struct
 
 def fill(path):
-    """Takes what is left of a volume."""
+    """Takes the rest of the space of a volume."""
     with open(path, "wb", buffering=0) as ballast:
         try:
             while True: ballast.write(b"x" * 4096)
@@ -61,7 +61,7 @@ def several():
                 plain = [call(proxy.port, "POST", "/x") for _ in range(4)]; bads = [a for a in plain if a[0] != 201]
                 check(f"several: one {name}, without a key", len(ran) == n + 4 and len(bads) == (0 if unkeyed is None else 2) and all((a[0], code(a)) == unkeyed for a in bads), plain, ran)
         over.set()
-        # Nothing accepts: connects are neither refused nor answered.
+        # No process accepts, so connects are neither refused nor answered.
         with socket.socket() as deaf:
             deaf.bind(("127.0.0.1", 0)); deaf.listen(0); waiting = [socket.socket() for _ in range(3)]
             for s in waiting: s.setblocking(False); s.connect_ex(deaf.getsockname())

@@ -1,4 +1,4 @@
-"""Rows about what the proxy tells of requests: every metric that docs/proxy.md names, every field of the access log."""
+"""Rows about the reports of the proxy: every metric that docs/proxy.md names, every field of the access log."""
 from rig import *
 import re, struct
 

@@ -77,7 +77,7 @@ fn b3_every_command_ends_with_its_code_and_speaks_json() {
     let copy = |name: &str| offline.dir.path().join(name).display().to_string();
     let (one, two) = (copy("copy-1"), copy("copy-2"));
     let (token, reason) = (offline.token.as_str(), "--reason=never charged");
-    // Arguments, then the codes of: well, nothing there, held, a wrong token.
+    // Arguments, then the codes for: a store that is well, no store, a held one, a wrong token.
     let table: &[(&[&str], [i32; 4])] = &[
         (&["stats"], [0, 1, 5, 7]),
         (&["ls"], [0, 1, 5, 7]),
@@ -146,7 +146,7 @@ fn b3_every_command_ends_with_its_code_and_speaks_json() {
                 Some(error) => {
                     assert_eq!(error["error"]["exit"], code(&output), "{arguments:?}: {said}")
                 }
-                // What is told by the code alone, or by what was printed.
+                // Answers by the exit code alone, or by the output.
                 None => assert!(
                     code(&output) == 0 || ["health", "doctor", "orphans"].contains(&arguments[0]),
                     "{arguments:?} {place:?}: {said}"
@@ -168,7 +168,7 @@ fn b3_what_a_running_server_answers_is_what_the_files_tell() {
     let served = ["--url", &online.url, "--token-file", &operator];
     let files = ["--store".to_owned(), offline.store()];
     let files: Vec<_> = files.iter().map(String::as_str).collect();
-    // The stores have other secrets, and so another order.
+    // The stores have different secrets, and so different orders.
     let sorted = |text: String| {
         let mut lines: Vec<_> = text
             .lines()

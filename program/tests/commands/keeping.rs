@@ -49,7 +49,7 @@ fn b7_a_backup_that_was_cut_off_is_no_store() {
     let copy = to.display().to_string();
     ok(&["backup", &copy, "--store", &offline.store()]);
     ok(&["verify", &copy]);
-    // As a kill leaves it at any moment: the mark, and some of the files.
+    // The state after a kill at any moment: the mark, and some of the files.
     std::fs::write(to.join("backup.unfinished"), "").unwrap();
     for command in [
         &["verify", &copy][..],
@@ -67,7 +67,7 @@ fn b7_a_backup_that_was_cut_off_is_no_store() {
     // The next one takes its place.
     ok(&["backup", &copy, "--store", &offline.store()]);
     ok(&["verify", &copy]);
-    // And killed, at moments that nobody chose.
+    // The backup is killed at random moments.
     for _ in 0..20 {
         let to = offline.dir.path().join("killed");
         let mut child = oncekey(&["backup", to.to_str().unwrap(), "--store", &offline.store()])
@@ -104,7 +104,7 @@ fn b7_old_backups_go_when_a_new_one_is_verified() {
     take("1", &[]);
     take("unverified", &["--no-verify"]);
     take("2", &[]);
-    // A store beside them, one that a backup became, and what others keep there.
+    // Beside the backups lie a store, a backup that became a store, and files of others.
     ok(&["restore", &at("1"), &at("store"), "--yes"]);
     take("used", &[]);
     Engine::open(dir.join("used")).unwrap().close().unwrap();
@@ -118,7 +118,7 @@ fn b7_old_backups_go_when_a_new_one_is_verified() {
         ok(&["stats", "--store", &at(name)]);
     }
 
-    // A backup that is damaged removes nothing, and neither does one that cannot be made.
+    // A damaged backup removes no older one, and neither does one that cannot be made.
     flip(&offline.path(), "records-", 100);
     let damaged = run(&["backup", &at("5"), "--store", &offline.store(), "--keep", "1"]);
     assert_eq!(code(&damaged), 4, "{}", err(&damaged));
@@ -130,7 +130,7 @@ fn b7_old_backups_go_when_a_new_one_is_verified() {
         assert_eq!(code(&output), 2, "{}", err(&output));
     }
 
-    // Of a running server as well, on the same machine.
+    // The same for a running server, on the same machine.
     let online = Online::new();
     for name in ["a", "b", "c"] {
         let document = json(&["backup", name, "--store", &online.store(), "--keep", "2"]);
@@ -142,7 +142,7 @@ fn b7_old_backups_go_when_a_new_one_is_verified() {
     assert!(names.drain(..).all(|entry| entry.unwrap().file_name() != "a"));
 }
 
-/// Copies and responses are their owner's alone, whatever the umask.
+/// Only the owner can read copies and responses, whatever the umask.
 #[test]
 fn what_a_command_writes_of_a_store_is_its_owners_alone() {
     use std::os::unix::fs::PermissionsExt;

@@ -27,7 +27,7 @@ fn bash(script: &str, dir: &Path) -> Output {
     bash.output().unwrap()
 }
 
-/// Runs the lines of a block in one shell, and gives the names of the commands in it.
+/// Runs the lines of a block in one shell, and returns the names of its commands.
 fn shell(block: &[(String, i32)], dir: &Path) -> Vec<String> {
     let mut script = String::new();
     for (command, code) in block {

@@ -1,4 +1,4 @@
-//! What is printed, for whom: a reader that goes away, a terminal, a shell, a manual; and how much of it.
+//! The output for a reader that goes away, a terminal, a shell and a manual, and its size.
 
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
@@ -93,7 +93,7 @@ fn b12_completions_and_the_manual_know_every_flag() {
     assert!(root.contains("130") && ok(&["--help"]).contains("130"));
 }
 
-/// Ten million keys: the first rows come at once, and an export keeps nothing.
+/// Ten million keys: the first rows come at once, and an export keeps no rows in memory.
 #[test]
 #[ignore = "takes minutes; program/tests/commands.sh b9"]
 fn b9_a_large_store_is_listed_at_once_and_exported_in_little_memory() {

@@ -44,7 +44,7 @@ fn b5_of_two_who_resolve_one_orphan_one_is_told_that_it_was_second() {
         "x-id: 7",
         "--body",
     ];
-    // Other bytes each: the same bytes at the same moment are one decision, and both may be told so.
+    // The two responses differ: the same bytes at the same moment are one decision, and both callers may be told OK.
     let bodies = ["by one", "by another"];
     let both = bodies.map(|body| {
         let mut command = oncekey(&arguments);

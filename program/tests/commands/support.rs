@@ -38,7 +38,7 @@ pub(crate) fn err(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// What a command that must succeed printed.
+/// The output of a command that must succeed.
 pub(crate) fn ok(arguments: &[&str]) -> String {
     let output = run(arguments);
     assert_eq!(code(&output), 0, "{arguments:?}: {}", err(&output));
@@ -93,7 +93,7 @@ pub(crate) fn filled(options: Options, store: &Path) -> (Engine, String) {
     (engine, token)
 }
 
-/// A store that nobody has open.
+/// A store that no process has open.
 pub(crate) struct Offline {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) token: String,

@@ -1,4 +1,4 @@
-//! Who may do what, and what a browser must show.
+//! The rights of each role, and the proofs that a browser must show.
 
 use axum::Router;
 use axum::body::{Body, to_bytes};

@@ -1,4 +1,4 @@
-//! What operators ask for below `/api/v1`: who may, what they get, and what is written down.
+//! The calls of operators below `/api/v1`: their rights, their answers, and the audit log.
 
 mod access;
 mod console;
@@ -100,14 +100,14 @@ impl Desk {
         self.send(Method::POST, path, &headers, body).await
     }
 
-    /// Leaves an orphan behind, with a checkpoint: as it is listed.
+    /// Leaves an orphan with a checkpoint behind, and returns it as it is listed.
     pub(crate) async fn orphan(&self, key: &str) -> Value {
         let key = Key::new("t", key).unwrap();
         let begun = self.store.engine.begin(&key, Fingerprint::builder().finish()).await.unwrap();
         let Begin::Claimed(claim) = begun else { panic!("{begun:?}") };
         claim.checkpoint(b"\0saved").await.unwrap();
         drop(claim);
-        // What becomes of a dropped claim is told to nobody.
+        // No caller is told when the drop of a claim is done.
         let named = json!(key.key().escape_ascii().to_string());
         let mut orphan = loop {
             let listed = self.get("orphans").await.json();

@@ -1,4 +1,4 @@
-//! Orphans are resolved, and it is written down.
+//! Orphans are resolved, and each resolution is written down.
 
 use serde_json::json;
 

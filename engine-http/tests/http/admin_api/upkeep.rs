@@ -1,4 +1,4 @@
-//! Statistics, backups, and what an embedder adds.
+//! Statistics, backups, and the additions of an embedder.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ async fn backups_are_jobs() {
     if left_out("backup of the engine") {
         return;
     }
-    // The engine writes to a disk in memory, so what is there is listed by hand.
+    // The engine writes to a disk in memory, so the test lists its files by hand.
     let desk = desk(|admin, directory| admin.backups(directory.join("backups")));
     assert_eq!(desk.get("backups").await.json(), json!({"backups": []}));
     let begun = desk.post("operator", "backups", json!({"name": "now"})).await;
