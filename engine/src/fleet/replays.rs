@@ -38,6 +38,7 @@ impl Replays {
         }
     }
 
+    /// Its weight counts until its turn to go comes, so that `order` is bounded as well.
     pub(crate) fn forget(&mut self, hash: KeyHash) {
         self.records.remove(&hash);
     }
