@@ -106,6 +106,32 @@ fn audited(fleet: &Fleet) {
 }
 
 #[test]
+fn each_command_is_one_statement() {
+    let Some(cluster) = cluster() else { return };
+    let Fleet { proxy, one, other, .. } = Fleet::start(cluster, &cluster.database(), 2 * LONG);
+    let counted = |command: &str, statements: usize, run: &dyn Fn(&str)| {
+        // The statement is prepared, and the shape of the last group is that of this one.
+        run(&format!("{command} before"));
+        let before = proxy.executions();
+        run(&format!("{command} now"));
+        assert_eq!(proxy.executions() - before, statements, "{command}");
+    };
+    counted("begin and complete", 2, &|name| {
+        claim(&one, name).complete(b"done").wait().unwrap();
+    });
+    counted("begin and abort", 2, &|name| claim(&one, name).abort().wait().unwrap());
+    counted("begin, checkpoint and complete", 3, &|name| {
+        let claim = claim(&one, name);
+        claim.checkpoint(b"half").wait().unwrap();
+        claim.complete(b"done").wait().unwrap();
+    });
+    for name in ["replay before", "replay now"] {
+        claim(&other, name).complete(b"done").wait().unwrap();
+    }
+    counted("replay", 1, &|name| assert_eq!(replay(&one, name), b"done"));
+}
+
+#[test]
 fn cut_at_each_message_of_each_command_every_outcome_is_settled() {
     let Some(cluster) = cluster() else { return };
     let fleet = Fleet::start(cluster, &cluster.database(), 2 * LONG);

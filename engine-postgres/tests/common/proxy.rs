@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// Who sends the message.
@@ -45,6 +45,8 @@ struct State {
     server: AtomicU16,
     plan: Mutex<Option<Plan>>,
     silent: AtomicBool,
+    /// Messages that have a statement carried out.
+    executions: AtomicUsize,
     /// Both ends of each connection.
     open: Mutex<Vec<TcpStream>>,
 }
@@ -79,6 +81,11 @@ impl Proxy {
         self.state.plan.lock().unwrap().take().is_some()
     }
 
+    /// How many statements clients had carried out so far.
+    pub fn executions(&self) -> usize {
+        self.state.executions.load(Ordering::SeqCst)
+    }
+
     /// Ends every connection, and lets new ones through.
     pub fn cut(&self) {
         let mut open = self.state.open.lock().unwrap();
@@ -107,6 +114,10 @@ impl State {
         // The first message of a client has no type.
         let mut typed = from == From::Server;
         while let Some(message) = read(&mut source, typed) {
+            // Source: PostgreSQL, "Message Formats": Execute.
+            if from == From::Client && typed && message[0] == b'E' {
+                self.executions.fetch_add(1, Ordering::SeqCst);
+            }
             typed = true;
             let fate = self.fate(from, seen);
             seen += 1;
