@@ -798,7 +798,7 @@ function found(answer, where, again) {
 const UPKEEP = [
 	{ id: "fold", name: "Fold", text: "Moves the journal's records into the record files. Harmless; the store does it by itself." },
 	{ id: "sweep", name: "Sweep", text: "Frees the space of expired records. Harmless; the store does it by itself." },
-	{ id: "reopen", name: "Reopen", text: "After a failure: opens the store again. Find the cause first." },
+	{ id: "reopen", name: "Reopen", text: "After a failure: opens the store again. Find the cause first. What runs is unknown until it ends." },
 ];
 
 function confirmed(title, text, word) {

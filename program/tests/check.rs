@@ -132,6 +132,12 @@ fn what_a_start_would_refuse_is_refused() {
     let path = file(directory.path(), tls);
     let output = run(&["check", "--config", path.to_str().unwrap()], &[]);
     assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let empty = directory.path().join("empty");
+    File::create(&empty).unwrap();
+    let path = file(directory.path(), tls.replace("/no/such", empty.to_str().unwrap()));
+    let output = run(&["check", "--config", path.to_str().unwrap()], &[]);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains(&format!("{}: no certificate in it", empty.display())), "{told}");
 }
 
 #[test]

@@ -344,3 +344,62 @@ async fn no_trace_is_begun_where_that_is_said() {
     let (_, headers, _) = asked.try_recv().unwrap();
     assert!(headers["traceparent"].to_str().unwrap().ends_with("-00"), "{headers:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_behind_tls_is_verified_by_the_certificates_of_the_file() {
+    use tokio::io::AsyncReadExt;
+    use tokio_rustls::rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer};
+
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let builder =
+        ServerConfig::builder_with_provider(std::sync::Arc::new(ring::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let config = builder.with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let collector = format!("collector = \"https://{}\"", listener.local_addr().unwrap());
+    let (first, mut lines) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut line = [0; 20];
+            // A handshake that the proxy refuses is one without a request.
+            if let Ok(mut stream) = acceptor.accept(stream).await
+                && stream.read_exact(&mut line).await.is_ok()
+            {
+                let _ = first.send(line);
+            }
+        }
+    });
+    let (upstream, _asked) = server(Vec::new()).await;
+    let files = tempfile::tempdir().unwrap();
+    let (right, empty) = (files.path().join("right"), files.path().join("empty"));
+    std::fs::write(&right, made.cert.pem()).unwrap();
+    std::fs::write(&empty, "").unwrap();
+
+    let trusting = Proxy::start(upstream, &format!("{collector}\nca = {right:?}"));
+    assert_eq!(trusting.post("/v1/7", &[]).await, 201);
+    trusting.stop().await;
+    assert_eq!(lines.try_recv().as_ref(), Ok(b"POST /v1/traces HTTP"));
+
+    // A check refuses the files that a start refuses.
+    for (ca, said) in
+        [(&empty, "no certificate in it"), (&files.path().join("none"), "No such file")]
+    {
+        let config = files.path().join("oncekey.toml");
+        let text = format!(
+            "[upstream]\nurls = [\"http://{upstream}\"]\n[traces]\n{collector}\nca = {ca:?}\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let command = Command::new(env!("CARGO_BIN_EXE_oncekey"))
+            .args(["check", "--config"])
+            .arg(&config)
+            .output();
+        let output = command.unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.code() == Some(2) && told.contains("[traces]") && told.contains(said),
+            "{told}"
+        );
+    }
+}

@@ -115,7 +115,9 @@ fn acceptor(cert: &Path, key: &Path, client_ca: Option<&Path>) -> Result<TlsAcce
     };
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| wrong(key, &error))?;
     let config = builder.with_single_cert(certificates(cert)?, private);
-    let mut config = config.map_err(|error| wrong(cert, &error))?;
+    // Either file may be the wrong one.
+    let mut config =
+        config.map_err(|error| format!("{} with {}: {error}", cert.display(), key.display()))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
@@ -174,6 +176,17 @@ mod tests {
         tokio::time::sleep(LOOK + Duration::from_millis(1)).await;
         assert!(shows(&tls, &new).await);
         assert!(!shows(&tls, &old).await);
+
+        // A key that cannot be parsed, or of another certificate, is named with the certificate.
+        for key in ["-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n".to_owned(), {
+            let other = rcgen::generate_simple_self_signed(["b.example".to_owned()]).unwrap();
+            other.signing_key.serialize_pem()
+        }] {
+            let wrong = config::Tls { key: file("other"), ..files.clone() };
+            std::fs::write(wrong.key.as_ref().unwrap(), key).unwrap();
+            let error = Tls::new(&wrong).err().unwrap();
+            assert!(error.contains("cert with ") && error.contains("other: "), "{error}");
+        }
 
         // An invalid file leaves the last valid one in force, and the next valid one is taken.
         std::fs::write(files.cert.as_ref().unwrap(), "nonsense").unwrap();

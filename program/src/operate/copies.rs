@@ -148,7 +148,8 @@ fn is_free(to: &Path) -> Result<bool, Failure> {
     Ok(entries.count() == 0 || to.join(UNFINISHED).exists())
 }
 
-fn is_stored(name: &str) -> bool {
+/// Whether a file of this name belongs to a store.
+pub(crate) fn is_stored(name: &str) -> bool {
     name == "store.redb"
         || ["records-", "run-"].iter().any(|prefix| name.starts_with(prefix))
         || name.starts_with("journal-") && name.ends_with(".seg")

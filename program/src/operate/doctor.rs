@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::copies::is_stored;
 use super::output::Output;
 use super::place::{Place, options};
 use super::whereabouts::{Where, is_shared};
@@ -82,7 +83,8 @@ impl Doctor {
     }
 
     fn store(&self, store: &Path, output: &Output) -> Check {
-        if !store.join("store.redb").exists() {
+        let mut names = std::fs::read_dir(store).into_iter().flatten().flatten();
+        if !names.any(|entry| is_stored(&entry.file_name().to_string_lossy())) {
             return check("store", Level::Ok, format!("there is none in {} yet", store.display()));
         }
         match self.at.open(output) {

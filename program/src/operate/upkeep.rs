@@ -20,7 +20,7 @@ enum Action {
     Fold,
     /// Frees the space of expired records
     Sweep,
-    /// Recovers in place after a failure
+    /// Recovers in place after a failure; the outcome of what runs is unknown until it ends
     Reopen,
 }
 

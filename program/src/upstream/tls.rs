@@ -37,9 +37,10 @@ impl Tls {
             ),
         }
         if roots.is_empty() {
-            return Err(
-                "no certificate to verify an https upstream with: set ca in [upstream]".to_owned()
-            );
+            return Err(match ca {
+                Some(path) => format!("ca {}: no certificate in it", path.display()),
+                None => "the system has no certificates to verify a server with: set ca".to_owned(),
+            });
         }
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
         let builder = builder.with_safe_default_protocol_versions().map_err(|e| e.to_string())?;

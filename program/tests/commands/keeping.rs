@@ -43,6 +43,17 @@ fn b6_a_flipped_byte_is_named_and_hides_nothing_else() {
 }
 
 #[test]
+fn a_store_without_its_index_is_not_one_that_is_to_be_made() {
+    let offline = Offline::new();
+    std::fs::remove_file(offline.path().join("store.redb")).unwrap();
+    let output = run(&["doctor", "--store", &offline.store()]);
+    assert!(code(&output) == 1 && out(&output).contains("fail  store"), "{}", out(&output));
+    let output =
+        run(&["doctor", "--store", &offline.dir.path().join("none").display().to_string()]);
+    assert!(out(&output).contains("there is none"), "{}", out(&output));
+}
+
+#[test]
 fn b7_a_backup_that_was_cut_off_is_no_store() {
     let offline = Offline::new();
     let to = offline.dir.path().join("copy");
