@@ -59,7 +59,9 @@ impl PostgresStore {
     /// `InvalidInput`, and those of starting a thread.
     pub(crate) fn start(settings: Settings) -> Result<Self> {
         let settings = Arc::new(settings);
-        let common = (settings.clone(), settings.config()?, tls::make(&settings)?);
+        let config = settings.config()?;
+        let tls = tls::make(config.get_ssl_mode(), settings.root_certificates.as_deref())?;
+        let common = (settings.clone(), config, tls);
         let (groups, group_requests) = mpsc::unbounded_channel();
         let (control, control_requests) = mpsc::unbounded_channel();
         let (upkeep, upkeep_requests) = mpsc::unbounded_channel();

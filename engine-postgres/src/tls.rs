@@ -10,18 +10,16 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio_postgres::config::SslMode;
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use crate::options::Settings;
-
 /// How connections are secured.
 pub(crate) type Tls = MakeRustlsConnect;
 
 /// The TLS of connections. A certificate must be signed by one of the roots, and name the host.
 /// `None` for a server of this machine, and where the URL says so.
-pub(crate) fn make(settings: &Settings) -> Result<Option<Tls>> {
-    if settings.config()?.get_ssl_mode() == SslMode::Disable {
+pub(crate) fn make(mode: SslMode, root_certificates: Option<&[u8]>) -> Result<Option<Tls>> {
+    if mode == SslMode::Disable {
         return Ok(None);
     }
-    let roots = match &settings.root_certificates {
+    let roots = match root_certificates {
         Some(pem) => roots(pem)?,
         None => {
             let mut roots = RootCertStore::empty();

@@ -14,7 +14,7 @@ use crate::semantics::time::Time;
 pub fn decode(bytes: &[u8]) {
     let mut decoder = Decoder::new(bytes);
     while decoder.remaining() > 0 && journal::fuzz_entry(&mut decoder).is_ok() {}
-    store::fuzz_decode(bytes);
+    store::fuzzing::decode(bytes);
 }
 
 /// Appends a group with this payload to the journal of a store that no process has open, as if a

@@ -3,6 +3,7 @@
 pub(crate) mod backup;
 #[cfg_attr(not(feature = "testing"), allow(unreachable_pub))]
 pub(crate) mod clock;
+mod derived;
 pub(crate) mod directory;
 #[cfg_attr(not(feature = "testing"), allow(unreachable_pub))]
 pub mod disk;

@@ -3,14 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::admission::limits::Bounds;
-use crate::backend::{MAX_PAYLOAD, MIN_TTL, Settings, check_note};
+use crate::backend::{MAX_PAYLOAD, MIN_TTL, check_note};
 use crate::base::error::{Error, Result};
 use crate::base::range::{at_least, at_most};
 use crate::embedded::clock::{Clock, OsClock};
 use crate::embedded::disk::{BLOCK, Disk, OsDisk};
 use crate::embedded::durability::Durability;
-use crate::embedded::journal::SegmentSizes;
 
 /// Options of a store; every one has a default that suits a server.
 ///
@@ -72,7 +70,7 @@ pub struct Options {
     pub(crate) clock: Arc<dyn Clock>,
 }
 
-const LEAST_OPEN_FILES: usize = 8;
+pub(crate) const LEAST_OPEN_FILES: usize = 8;
 
 impl Default for Options {
     fn default() -> Self {
@@ -214,23 +212,6 @@ impl Options {
         self
     }
 
-    pub(crate) fn replay_bytes(&self) -> usize {
-        self.cache_bytes / 4
-    }
-
-    /// One in this many replays from the store is kept in memory; under a stepper, every one.
-    pub(crate) fn keep_one_of(&self) -> usize {
-        #[cfg(feature = "stepping")]
-        if self.stepper.is_some() {
-            return 1;
-        }
-        8
-    }
-
-    pub(crate) fn store_cache_bytes(&self) -> usize {
-        self.cache_bytes - self.replay_bytes()
-    }
-
     /// The size that journal segments grow to, in bytes, a multiple of 4096. Default 32 MiB. It
     /// must hold 64 KiB and twice the longest response or checkpoint. The first segments of a store
     /// are about as small as that allows, and not below 1 MiB. Each filled segment lets the next be
@@ -246,14 +227,6 @@ impl Options {
     pub fn max_open_files(mut self, files: usize) -> Self {
         self.max_open_files = files;
         self
-    }
-
-    /// [`max_open_files`](Self::max_open_files) within the limit of the process.
-    pub(crate) fn open_files(&self) -> usize {
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        let quarter =
-            limit.map_or(usize::MAX, |limit| usize::try_from(limit / 4).unwrap_or(usize::MAX));
-        self.max_open_files.min(quarter.max(LEAST_OPEN_FILES))
     }
 
     /// How often the sweeper looks for expired records. Default 60 seconds. Correctness never
@@ -278,15 +251,6 @@ impl Options {
     pub fn stepper(mut self, stepper: &crate::embedded::stepper::Stepper) -> Self {
         self.stepper = Some(stepper.clone());
         self
-    }
-
-    /// The rate of backups. None under a stepper, whose tests do not sleep.
-    pub(crate) fn backup_rate(&self) -> Option<u64> {
-        #[cfg(feature = "stepping")]
-        if self.stepper.is_some() {
-            return None;
-        }
-        self.backup_bytes_per_second
     }
 
     /// How far the wall clock may stand ahead of the store's last time at open. Default 30 days; at least 1 s.
@@ -343,37 +307,8 @@ impl Options {
         self
     }
 
-    /// The options that the API needs.
-    pub(crate) fn settings(&self) -> Settings {
-        Settings {
-            ttl: self.ttl,
-            max_execution: self.max_execution,
-            max_response: self.max_response,
-            max_checkpoint: self.max_checkpoint,
-        }
-    }
-
-    /// The bounds of the operations of this process.
-    pub(crate) fn bounds(&self) -> Bounds {
-        Bounds {
-            in_flight: self.max_in_flight,
-            queued: self.max_queue,
-            waiting: self.max_waiters,
-            orphans: self.max_orphans as u64,
-            open_bytes: self.max_open_bytes,
-        }
-    }
-
-    /// How large the segments of the journal are made.
-    pub(crate) fn segment_sizes(&self) -> SegmentSizes {
-        const SMALL: u64 = 1 << 20;
-        let most = self.segment_bytes;
-        let first = self.least_segment().max(SMALL).next_multiple_of(BLOCK as u64);
-        SegmentSizes { first: first.min(most), most }
-    }
-
     /// The size at which twice the longest response or checkpoint fits.
-    fn least_segment(&self) -> u64 {
+    pub(crate) fn least_segment(&self) -> u64 {
         2 * self.max_response.max(self.max_checkpoint).min(MAX_PAYLOAD) as u64 + (64 << 10)
     }
 

@@ -38,11 +38,7 @@ impl Machine {
         let at = answer.found.now;
         let Some(row) = answer.found.rows.iter().find(|row| row.hash == hash.0) else {
             if answer.ended && change.image.grants {
-                // Not granted, because the instance has ended. The next instance sends it again.
-                self.changes.push_back(hash);
-                return if self.current.is_some_and(|current| current.id == instance) {
-                    self.was_ended(now);
-                };
+                return self.left_to_the_next(hash, instance, now);
             }
             // The change met a row that it could not see, or one that is gone. The key is not
             // absent by that.
@@ -53,10 +49,7 @@ impl Machine {
         }
         if row.version == change.image.expected && (change.image.grants || !row.has_expired(at)) {
             if answer.ended && change.image.grants {
-                self.changes.push_back(hash);
-                return if self.current.is_some_and(|current| current.id == instance) {
-                    self.was_ended(now);
-                };
+                return self.left_to_the_next(hash, instance, now);
             }
             // Another transaction holds the lock of the row for a moment.
             change.tries = (change.tries + 1).min(6);
@@ -88,6 +81,14 @@ impl Machine {
         work.doubted |= change.doubtful;
         work.stage = Stage::Read;
         self.was_read(hash, Some(row), at, now);
+    }
+
+    /// A change was not granted, because its instance has ended. The next instance sends it again.
+    fn left_to_the_next(&mut self, hash: KeyHash, instance: u64, now: Instant) {
+        self.changes.push_back(hash);
+        if self.current.is_some_and(|current| current.id == instance) {
+            self.was_ended(now);
+        }
     }
 
     fn read_again(&mut self, hash: KeyHash, gives_back: bool, now: Instant) {
