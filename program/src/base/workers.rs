@@ -21,7 +21,7 @@ thread_local! {
 pub(crate) struct Workers {
     threads: Arc<[Handle]>,
     next: Arc<AtomicUsize>,
-    /// Dropped with the last clone, the threads end.
+    /// The threads end when the last clone is dropped.
     _running: Arc<watch::Sender<()>>,
 }
 
@@ -46,7 +46,7 @@ impl Workers {
         Ok(Self { threads, next: Arc::default(), _running: Arc::new(running) })
     }
 
-    /// Runs a task on the thread whose turn it is.
+    /// Runs a task on the next thread in turn.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         self.threads[turn % self.threads.len()].spawn(task);

@@ -302,7 +302,7 @@ pub(crate) struct Restore {
     #[arg(long)]
     yes: bool,
 
-    /// Prints a section [restore] for the proxy, which refuses older keys that are UUIDs of version 7
+    /// Prints a section `[restore]` for the proxy, which refuses older keys that are UUIDs of version 7
     #[arg(long)]
     refuse_uuid7: bool,
 }
