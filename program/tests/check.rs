@@ -123,6 +123,8 @@ fn what_a_start_would_refuse_is_refused() {
         ("[engine]\ncache_bytes = \"2000GiB\"", "cache_bytes"),
         ("[tls]\ncert = \"/no/such\"\nkey = \"/no/such\"", "/no/such"),
         ("[policy]\nscope = \"jwt:sub\"\n[jwt]\nkeys = [\"/no/such\"]", "/no/such"),
+        ("[admin]\ntoken_file = \"/no/such/token\"", "/no/such/token: No such file"),
+        ("[admin]\nviewer_token_file = \"/etc/passwd\"", "/etc/passwd"),
     ] {
         let path = file(directory.path(), section);
         let (code, _, told) = check(&["--config", path.to_str().unwrap()], &[]);

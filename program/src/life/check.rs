@@ -1,5 +1,10 @@
 //! Finds the mistakes for which a start would refuse a configuration, without a start.
 
+use std::io;
+use std::path::Path;
+
+use oncekey_http::Access;
+
 use super::store;
 use crate::base::exit::Failure;
 use crate::config::{Config, Scope, Target};
@@ -18,10 +23,23 @@ pub(crate) fn check(config: &Config) -> Result<(), Failure> {
     if config.policies().any(|policy| matches!(policy.scope, Scope::Jwt(_))) {
         Tokens::new(&config.jwt).map_err(Failure::usage)?;
     }
+    for file in [&config.admin.token_file, &config.admin.viewer_token_file].into_iter().flatten() {
+        token(file).map_err(|error| Failure::usage(error.to_string()))?;
+    }
     let traces = &config.traces;
     if traces.collector.as_ref().is_some_and(Target::is_tls) {
         upstream::Tls::new(traces.ca.as_deref())
             .map_err(|error| Failure::usage(format!("[traces] {error}")))?;
     }
     Ok(())
+}
+
+/// Reads the token of a file. A start makes a file that does not exist, in a directory that does.
+fn token(file: &Path) -> io::Result<()> {
+    if file.try_exists()? {
+        return Access::new().operator_token_file(file).map(drop);
+    }
+    let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let found = std::fs::metadata(parent.unwrap_or(Path::new("."))).map(drop);
+    found.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", file.display())))
 }

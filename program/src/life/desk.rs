@@ -22,6 +22,7 @@ use tokio::sync::{Notify, Semaphore};
 use tower_service::Service;
 
 use super::reload::Reloader;
+use crate::base::exit::Failure;
 use crate::config::{Config, Socket};
 use crate::front::serve::Current;
 use crate::report::metrics::{self as report, Measured};
@@ -78,10 +79,10 @@ impl Desk {
         health: Arc<Health>,
         reloader: Arc<Reloader>,
         end: Arc<Notify>,
-        socket: Option<std::path::PathBuf>,
+        entrance: Entrance,
     ) -> io::Result<Self> {
+        let Entrance { access, socket } = entrance;
         let admin = admin(config, layer, &health, &reloader, &end);
-        let access = access(config)?;
         if let Some(address) = config.admin.listen {
             let listener = TcpListener::bind(address).await?;
             let router = admin.clone().console().guarded(access);
@@ -197,6 +198,23 @@ fn contract(config: &Config) -> Value {
     })
 }
 
+/// The tokens and the path by which operators come in.
+pub(crate) struct Entrance {
+    access: Access,
+    socket: Option<std::path::PathBuf>,
+}
+
+/// # Errors
+/// When a token cannot be read or made, or the control socket has no place.
+pub(crate) fn entrance(config: &Config) -> Result<Entrance, Failure> {
+    let access = access(config).map_err(|error| Failure::usage(error.to_string()))?;
+    let socket = socket_path(config).map_err(|error| {
+        Failure::failed(format!("cannot listen on the control socket: {error}"))
+    })?;
+    Ok(Entrance { access, socket })
+}
+
+/// Reads the tokens of operators and viewers, and makes those whose file does not exist.
 fn access(config: &Config) -> io::Result<Access> {
     let mut access = Access::new().hosts(&config.admin.hosts);
     if let Some(file) = &config.admin.token_file {
@@ -209,7 +227,7 @@ fn access(config: &Config) -> io::Result<Access> {
 }
 
 /// The path of the control socket; `None` when it is turned off.
-pub(crate) fn socket_path(config: &Config) -> io::Result<Option<std::path::PathBuf>> {
+fn socket_path(config: &Config) -> io::Result<Option<std::path::PathBuf>> {
     match &config.control.socket {
         Socket::Off => Ok(None),
         Socket::Path(path) => Ok(Some(path.clone())),

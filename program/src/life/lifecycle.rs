@@ -40,8 +40,7 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     let measured = measure(&config)?;
     let tls = Tls::new(&config.tls).map_err(Failure::usage)?;
-    let socket = desk::socket_path(&config);
-    let socket = socket.map_err(|error| cannot_listen(&"the control socket", &error))?;
+    let entrance = desk::entrance(&config)?;
     let engine = store::open(&config).await?;
     let layer = layer(&config, &engine);
     let counted = measured.as_ref().map(|measured| measured.requests.clone());
@@ -72,7 +71,7 @@ pub(crate) async fn run(
         started = started => started.map_err(|error| Failure::failed(error.to_string()))?,
         () = signals.first() => return store::close(&engine),
     };
-    let desk = Desk::open(&config, &layer, health.clone(), reloader.clone(), end.clone(), socket);
+    let desk = Desk::open(&config, &layer, health.clone(), reloader.clone(), end.clone(), entrance);
     let desk = desk.await.map_err(|error| cannot_listen(&"the admin API", &error))?;
     if let Some(tls) = &tls {
         tokio::spawn(tls.clone().keep_fresh());
