@@ -8,7 +8,8 @@ WITH s AS MATERIALIZED (
   FROM oncekey.store WHERE one
 ), me AS MATERIALIZED (
   SELECT i.id, i.since, i.lease_ms FROM s, oncekey.instance i
-  WHERE i.id = $1::bigint AND i.ended_at IS NULL AND i.lease_until >= s.now
+  WHERE i.id = $1::bigint AND i.ended_at IS NULL
+    AND s.now - (i.lease_until - i.lease_ms) <= i.lease_ms / 2  -- a longer gap is one that its renewal would see
 ), clipped AS (                                  -- the clock went back: a lease lasts no longer for it than one lease
   UPDATE oncekey.instance o SET lease_until = s.now + o.lease_ms FROM s, me
   WHERE o.id = ANY ($2::bigint[]) AND o.id <> me.id AND o.ended_at IS NULL AND o.lease_until > s.now + o.lease_ms

@@ -43,6 +43,12 @@ fn declare_needs_an_asker_whose_own_lease_runs_and_who_renewed_without_a_gap() {
         "after an outage nobody is ended within a lease"
     );
     assert!(matches!(other.renew(), Renewal::Renewed { .. }));
+    // The clock went ahead since the asker renewed, or the asker stood still: more than half a lease, 15 s, is a gap.
+    lapse(&me.raw, other.instance, 1_000);
+    lapse(&me.raw, me.instance, -6_000);
+    assert_eq!(me.end(&[other.instance]).unwrap(), [0u64; 0], "it has not renewed for 9 s");
+    assert!(matches!(me.renew(), Renewal::Renewed { .. }));
+    assert!(matches!(other.renew(), Renewal::Renewed { .. }));
     // If the lease of the other is longer, it is the one that counts.
     let long = cluster.open(&me.database, "", Duration::from_secs(3_000));
     old(&me.raw, me.instance);

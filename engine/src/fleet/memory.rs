@@ -24,6 +24,13 @@ struct Instance {
     ended_at: Option<u64>,
 }
 
+impl Instance {
+    /// The time since its last renewal.
+    fn renewed_ago(&self, now: u64) -> u64 {
+        now.saturating_sub(self.lease_until - self.lease)
+    }
+}
+
 /// The rows of a store, and its time.
 #[derive(Clone, Debug)]
 pub(crate) struct MemoryStore {
@@ -135,8 +142,7 @@ impl MemoryStore {
         let now = self.now;
         match self.instances.get_mut(&id) {
             Some(instance) if instance.ended_at.is_none() => {
-                let renewed_at = instance.lease_until - instance.lease;
-                if now.saturating_sub(renewed_at) > instance.lease / 2 || instance.since > now {
+                if instance.renewed_ago(now) > instance.lease / 2 || instance.since > now {
                     instance.since = now;
                 }
                 instance.lease_until = now + instance.lease;
@@ -148,8 +154,10 @@ impl MemoryStore {
 
     pub(crate) fn end(&mut self, by: u64, others: &[u64]) -> Vec<u64> {
         let now = self.now;
-        let me =
-            self.instances.get(&by).filter(|me| me.ended_at.is_none() && me.lease_until >= now);
+        // ORDER: a longer gap up to now is one that `renew` would see: the clock went ahead, or the asker stood
+        // still. The owner may live, and not know that its lease is over.
+        let has_gap = |me: &Instance| me.renewed_ago(now) > me.lease / 2;
+        let me = self.instances.get(&by).filter(|me| me.ended_at.is_none() && !has_gap(me));
         let Some(me) = me.cloned() else { return Vec::new() };
         let mut ended = Vec::new();
         for other in others.iter().filter(|other| **other != by) {
