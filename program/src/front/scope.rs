@@ -12,6 +12,7 @@ use super::jwt::Tokens;
 use super::peer::Peer;
 use crate::config::{CertificateName, Scope};
 use crate::wire::problem::Problem;
+use oncekey_http::describe::percent_decode;
 
 /// The longest scope, in bytes.
 const MAX: usize = 255;
@@ -51,7 +52,7 @@ pub(crate) fn resolve(
         Scope::Jwt(claim) => claim_of(&parts.headers, claim, sources),
         Scope::Path(name) => {
             let parameter = sources.parameters.iter().find(|(each, _)| each == name);
-            parameter.and_then(|(_, value)| decoded(value))
+            parameter.and_then(|(_, value)| percent_decode(value.as_bytes()))
         }
     };
     match found.filter(|scope| (1..=MAX).contains(&scope.len())) {
@@ -72,24 +73,6 @@ fn claim_of(headers: &HeaderMap, claim: &str, sources: &Sources<'_>) -> Option<V
         Value::Number(number) => Some(number.to_string().into_bytes()),
         _ => None,
     }
-}
-
-/// Decodes the percent-encoding of a path segment, which does not change its meaning.
-fn decoded(segment: &str) -> Option<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(segment.len());
-    let mut rest = segment.as_bytes();
-    while let Some((first, after)) = rest.split_first() {
-        rest = after;
-        if *first == b'%' {
-            let (digits, after) = rest.split_at_checked(2)?;
-            let digits = std::str::from_utf8(digits).ok()?;
-            bytes.push(u8::from_str_radix(digits, 16).ok()?);
-            rest = after;
-        } else {
-            bytes.push(*first);
-        }
-    }
-    Some(bytes)
 }
 
 fn missing() -> Problem {
@@ -161,7 +144,9 @@ mod tests {
 
     #[test]
     fn a_parameter_of_the_path_is_decoded() {
-        let (peer, parameters) = (Peer::default(), [("tenant".to_owned(), "a%2Fb".to_owned())]);
+        let parameter = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let parameters = [parameter("tenant", "a%2Fb"), parameter("signed", "%+f")];
+        let peer = Peer::default();
         let sources =
             Sources { peer: &peer, trusted: false, tokens: None, parameters: &parameters };
         let resolved = |scope: &str| {
@@ -171,6 +156,7 @@ mod tests {
         };
         assert_eq!(resolved("path:tenant"), Some(b"a/b".to_vec()));
         assert_eq!(resolved("path:other"), None);
+        assert_eq!(resolved("path:signed"), None, "a sign is no digit");
         assert_eq!(resolved("mtls:sha256"), None, "there is no certificate");
         assert_eq!(resolved("jwt:sub"), None, "there is no token");
     }
