@@ -65,10 +65,8 @@ impl Server {
 
     /// Asks the server to end, and kills it after `at_most`.
     pub(crate) async fn stop(&mut self, at_most: Duration) {
-        let id = self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        if let Some(id) = id {
-            // The server may have ended meanwhile.
-            let _ = kill_process(id, Signal::TERM);
+        if let Some(id) = self.id() {
+            terminate(id);
             if tokio::time::timeout(at_most, self.child.wait()).await.is_ok() {
                 return;
             }
@@ -76,6 +74,24 @@ impl Server {
         }
         let _ = self.child.kill().await;
     }
+
+    /// The process, as long as its end was not seen.
+    pub(crate) fn id(&self) -> Option<Pid> {
+        self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?))
+    }
+}
+
+/// A start that fails or is given up leaves no server behind.
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.id().into_iter().for_each(terminate);
+    }
+}
+
+/// Asks a process to end.
+pub(crate) fn terminate(id: Pid) {
+    // It may have ended meanwhile.
+    let _ = kill_process(id, Signal::TERM);
 }
 
 async fn can_connect(target: &Target) -> bool {

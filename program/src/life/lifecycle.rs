@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use oncekey::Engine;
 use oncekey_http::IdempotencyLayer;
+use rustix::process::Pid;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -91,7 +92,7 @@ pub(crate) async fn run(
         () = end.notified() => false,
         () = ended(&mut behind) => true,
     };
-    signals.second_ends_the_process();
+    signals.second_ends_the_process(behind.as_ref().and_then(child::Server::id));
     Open { layer, health, server, stop, accepting, behind }.close(&config).await;
     drop(desk);
     store::close(&engine)?;
@@ -277,11 +278,12 @@ impl Signals {
         tokio::select! { _ = self.terminate.recv() => {}, _ = self.interrupt.recv() => {} }
     }
 
-    /// The next signal ends the process at once. That is safe: the requests that run then have an unknown
-    /// outcome at the next start.
-    fn second_ends_the_process(mut self) {
+    /// The next signal ends the process at once, and asks the server `behind` to end. That is safe: the
+    /// requests that run then have an unknown outcome at the next start.
+    fn second_ends_the_process(mut self, behind: Option<Pid>) {
         tokio::spawn(async move {
             self.first().await;
+            behind.into_iter().for_each(child::terminate);
             std::process::exit(130);
         });
     }

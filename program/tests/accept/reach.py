@@ -114,6 +114,20 @@ def command():
         check("-- COMMAND: ended after the proxy", left == 0 and call(up, "GET", "/count")[0] == 0, left)
     run = subprocess.run(args + ["false"], capture_output=True, text=True, timeout=60); check("-- COMMAND: one that ends at once: exit 1", run.returncode == 1 and "false ended" in run.stderr, run)
     with Process().start(args + ["sh", "-c", " ".join(flaky) + " & sleep 2; kill $!"], port) as proxy: check("-- COMMAND: one that ends later ends the proxy: exit 1", proxy.process.wait(60) == 1, proxy.said())
+    # Whatever ends the proxy, its server does not stay behind.
+    pidfile = os.path.join(tempfile.mkdtemp(), "pid"); stays = ["sh", "-c", f"echo $$ > {pidfile}; exec {' '.join(flaky)}"]; silent = ["sh", "-c", f"echo $$ > {pidfile}; exec sleep 600"]
+    def pid(): return int(until(lambda: open(pidfile).read() if os.path.exists(pidfile) else "", bool))
+    def gone(p):
+        try: return open(f"/proc/{p}/stat").read().rsplit(")", 1)[1].split()[0] == "Z"
+        except OSError: return True
+    with Process().start(args + silent, port, wait=False) as proxy: p = pid(); left = proxy.kill(signal.SIGTERM); check("-- COMMAND: a signal before it is up ends it: exit 0", left == 0 and until(lambda: gone(p), bool), left)
+    os.unlink(pidfile)
+    with socket.create_server(("127.0.0.1", port)): run = subprocess.run(args + stays, capture_output=True, text=True, timeout=60); p = pid(); check("-- COMMAND: a start that fails after it ends it: exit 1", run.returncode == 1 and until(lambda: gone(p), bool), run)
+    os.unlink(pidfile)
+    with Process().start(args + stays, port) as proxy:
+        p = pid(); slow = threading.Thread(target=call, args=(port, "POST", "/slow?ms=20000", new())); slow.start(); until(lambda: json.loads(call(up, "GET", "/count")[2]).get("POST /slow"), lambda n: n == 1)
+        proxy.process.send_signal(signal.SIGTERM); until(lambda: call(port, "GET", "/count")[0], lambda status: status == 0)
+        left = proxy.kill(signal.SIGTERM); check("-- COMMAND: a second signal ends it too: exit 130", left == 130 and until(lambda: gone(p), bool), left); slow.join()
 def upgraded_idle():
     def mute(c, head):
         c.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n"); c.recv(1)
