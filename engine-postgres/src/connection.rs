@@ -165,7 +165,8 @@ pub(crate) fn unavailable(context: impl Into<String>) -> oncekey::Error {
 /// The meaning of a failure, and whether the connection is spent. `sent`: a statement was under way.
 pub(crate) fn failed(source: tokio_postgres::Error, sent: bool) -> (Failure, bool) {
     let Some(code) = source.code().cloned() else {
-        let lost = error(ErrorKind::Unavailable, "the connection was lost", Some(source.into()));
+        let context = if sent { "the connection was lost" } else { "the server cannot be reached" };
+        let lost = error(ErrorKind::Unavailable, context, Some(source.into()));
         let failure = if sent { Failure::Unknown(lost) } else { Failure::NotCarriedOut(lost) };
         return (failure, true);
     };

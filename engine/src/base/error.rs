@@ -69,9 +69,9 @@ kinds! {
     /// A write or sync failed while the operation was under way: it may or may not have happened.
     /// [`Engine::reopen`](crate::Engine::reopen) settles it.
     OutcomeUnknown: "outcome unknown: the write may or may not have happened",
-    /// The engine refuses writes after an earlier failure. [`Engine::reopen`](crate::Engine::reopen)
-    /// recovers in place.
-    Unavailable: "the engine refuses writes after a failure; reopen it",
+    /// The engine refuses writes after an earlier failure, and [`Engine::reopen`](crate::Engine::reopen)
+    /// recovers in place. Of a shared store: the server cannot be reached, or gave no answer.
+    Unavailable: "the store is unavailable",
     /// A bound was reached (queue, claims in flight, orphans, waiters, memory not yet folded, files that
     /// the process or the system may have open). Nothing happened; try again later.
     Overloaded: "overloaded: a bound was reached, try again later",

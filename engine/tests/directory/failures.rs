@@ -17,7 +17,9 @@ fn a_failed_sync_latches_and_reopening_settles_it() {
     assert_eq!(begin_error(&engine, "held").kind(), ErrorKind::OutcomeUnknown);
     assert_eq!(begin_error(&engine, "new").kind(), ErrorKind::Unavailable);
     replay(&engine, "before");
-    assert_eq!(begin_error(&engine, "other").kind(), ErrorKind::Unavailable);
+    let refused = begin_error(&engine, "other");
+    assert_eq!(refused.kind(), ErrorKind::Unavailable);
+    assert!(refused.to_string().contains("must be reopened after a failure: "), "{refused}");
     assert_eq!(engine.fold().unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(engine.sweep().unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(engine.stats().failures, 1);

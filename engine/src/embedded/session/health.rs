@@ -71,9 +71,7 @@ impl Health {
         let state = self.state.lock();
         match &state.failed {
             _ if state.closed => Error::new(ErrorKind::Closed, ""),
-            Some(cause) => {
-                Error::caused_by(ErrorKind::Unavailable, cause.to_string(), cause.clone())
-            }
+            Some(cause) => refused_after(cause),
             None if state.suspended => {
                 Error::new(ErrorKind::Unavailable, "the engine is being reopened")
             }
@@ -81,4 +79,10 @@ impl Health {
             None => Error::new(ErrorKind::Unavailable, "a thread of the engine ended"),
         }
     }
+}
+
+/// The refusal of a command after this failure.
+pub(crate) fn refused_after(cause: &Error) -> Error {
+    let context = format!("the engine must be reopened after a failure: {cause}");
+    Error::caused_by(ErrorKind::Unavailable, context, cause.clone())
 }

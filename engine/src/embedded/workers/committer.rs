@@ -14,6 +14,7 @@ use crate::embedded::durability::Durability;
 use crate::embedded::journal::{Group, Journal, Room};
 use crate::embedded::session::Session;
 use crate::embedded::session::fold_inbox::FoldTask;
+use crate::embedded::session::health::refused_after;
 use crate::embedded::session::presence::Presence;
 #[cfg(feature = "stepping")]
 use crate::embedded::worker::RoundEnd;
@@ -224,9 +225,7 @@ impl Committer {
     fn fail(&mut self, error: &Error) {
         self.session.fail(error);
         while let Some(queued) = self.batch.pop() {
-            let refusal =
-                Error::caused_by(ErrorKind::Unavailable, error.to_string(), error.clone());
-            self.session.refuse(queued, &refusal);
+            self.session.refuse(queued, &refused_after(error));
         }
     }
 
