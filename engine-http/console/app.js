@@ -69,21 +69,17 @@ function say(element, text) {
 }
 const CONTROLS = "button, input, a";
 /**
- * Makes the children of `parent` match `items`. Elements are reused by key, so focus stays. If the focused
+ * Makes the children of `parent` match `items`, reused by key, so that focus stays. If the focused
  * element goes, focus moves to the same control of the next element.
  */
 function patch(parent, items, keyOf, make, update) {
-	const old = (parent.rows_ ??= new Map());
-	const kept = new Map();
-	let at = parent.firstElementChild;
+	const old = (parent.rows_ ??= new Map()), kept = new Map();
 	for (const item of items) {
-		const key = keyOf(item);
-		const element = old.get(key) ?? make(item);
+		const key = keyOf(item), element = old.get(key) ?? make(item);
 		kept.set(key, element);
 		update(element, item);
-		if (element === at) at = at.nextElementSibling;
-		else parent.insertBefore(element, at);
 	}
+	// First, since an element that moves loses focus.
 	for (const [key, element] of old) {
 		if (kept.has(key)) continue;
 		if (element.contains(document.activeElement)) {
@@ -91,6 +87,11 @@ function patch(parent, items, keyOf, make, update) {
 			(element.nextElementSibling?.querySelectorAll(CONTROLS)[place] ?? main()).focus();
 		}
 		element.remove();
+	}
+	let at = parent.firstElementChild;
+	for (const element of kept.values()) {
+		if (element === at) at = at.nextElementSibling;
+		else parent.insertBefore(element, at);
 	}
 	parent.rows_ = kept;
 }
