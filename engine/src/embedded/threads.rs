@@ -120,9 +120,7 @@ fn recover_session(
     let state = store.state();
     let folds = FoldProgress::start(state.folded_through, journal.next_sequence() - 1);
     let session = Arc::new(Session::new(options.clone(), clock, store.views(), folds));
-    for (hash, versioned) in records {
-        session.restore(hash, versioned);
-    }
+    session.restore(records);
     let pool = journal.pool().clone();
     let committer = Committer::new(
         session.clone(),

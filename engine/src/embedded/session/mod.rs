@@ -293,12 +293,17 @@ impl Session {
         }
     }
 
-    /// Takes in a record of the journal that the store file does not have as yet.
-    pub(crate) fn restore(&self, hash: KeyHash, versioned: Versioned) {
-        let record = versioned.record.as_deref();
-        self.count_recent(record, None);
-        self.count_orphan(self.view().has_orphan(hash), record.is_some_and(Record::is_orphan));
-        self.table.shard(hash).restore(hash, versioned);
+    /// Takes in the records of the journal that the store file does not have as yet.
+    pub(crate) fn restore(&self, records: impl IntoIterator<Item = (KeyHash, Versioned)>) {
+        let view = self.view();
+        let has_orphans = view.orphans() > 0;
+        for (hash, versioned) in records {
+            let record = versioned.record.as_deref();
+            self.count_recent(record, None);
+            let was_orphan = has_orphans && view.has_orphan(hash);
+            self.count_orphan(was_orphan, record.is_some_and(Record::is_orphan));
+            self.table.shard(hash).restore(hash, versioned);
+        }
     }
 
     /// A fold begins: what is recent now is what it folds.
