@@ -16,7 +16,7 @@ thread_local! {
 }
 
 /// A thread for each processor. A connection stays on one of them, with its requests and the connections to
-/// upstreams that they open: a request wakes no other thread.
+/// upstreams that they open: a request without a key wakes no other thread.
 #[derive(Clone)]
 pub(crate) struct Workers {
     threads: Arc<[Handle]>,

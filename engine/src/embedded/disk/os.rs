@@ -383,8 +383,7 @@ impl DiskFile for OsFile {
 /// Whether the file has a name.
 ///
 /// Asks only for the number of names. Linux since 6.13 gives a file whose times were asked for a
-/// new time stamp at the next write, however soon that write comes. A group commit then waits for
-/// one more change of the inode, which costs a third of its speed.
+/// new time stamp at the next write. A group commit then waits for one more change of the inode.
 /// <https://docs.kernel.org/filesystems/multigrain-ts.html>
 fn is_named(file: &File) -> io::Result<bool> {
     #[cfg(target_os = "linux")]
