@@ -61,15 +61,19 @@ fn b5_of_two_who_resolve_one_orphan_one_is_told_that_it_was_second() {
     online.runtime.block_on(async {});
 }
 
+/// The store that is asked at its owner, or read from its files, and the token of its orphan.
+fn place<'a>(served: bool, offline: &'a Offline, online: &'a Online) -> (String, &'a String) {
+    match served {
+        true => (online.store(), &online.token),
+        false => (offline.store(), &offline.token),
+    }
+}
+
 #[test]
 fn b5_many_are_resolved_from_a_file_and_again_without_harm() {
     for served in [false, true] {
         let (offline, online) = (Offline::new(), Online::new());
-        let (store, token) = if served {
-            (online.store(), &online.token)
-        } else {
-            (offline.store(), &offline.token)
-        };
+        let (store, token) = place(served, &offline, &online);
         let lines = offline.dir.path().join("lines");
         std::fs::write(&lines, format!(
             "{{\"action\":\"release\",\"scope\":\"t\",\"key\":\"lost\",\"token\":\"{token}\",\"reason\":\"never charged\"}}\n\n\
@@ -110,11 +114,7 @@ fn b5_many_are_resolved_from_a_file_and_again_without_harm() {
 fn b5_one_wrong_line_and_none_is_carried_out() {
     for served in [false, true] {
         let (offline, online) = (Offline::new(), Online::new());
-        let (store, token) = if served {
-            (online.store(), &online.token)
-        } else {
-            (offline.store(), &offline.token)
-        };
+        let (store, token) = place(served, &offline, &online);
         let sound = format!(
             "{{\"action\":\"complete\",\"scope\":\"t\",\"key\":\"lost\",\"token\":\"{token}\",\"reason\":\"INC-1\",\"status\":201,\"body\":\"yes\"}}"
         );
