@@ -119,7 +119,7 @@ fn a_response_that_was_not_recorded_comes_back_with_its_claim() {
     let engine = sim.open();
     let work = async {
         // The begin is durable, the end of the operation is not.
-        sim.disk.inject(Fault::at_kind(OpKind::Sync, 0).errno(Fault::EIO));
+        sim.disk.inject(Fault::at_kind(OpKind::Sync, 0).errno(Fault::EIO).forever());
         "response"
     };
     let failed: RunError<&str> = block_on(engine.run(&key("k"), body("a"), work)).unwrap_err();

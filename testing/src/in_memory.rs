@@ -33,7 +33,7 @@ const PATH: &str = "/store";
 /// let Begin::Claimed(claim) = store.engine().begin(&key, request()).wait()? else { panic!() };
 ///
 /// // A disk that fails on demand.
-/// store.disk().inject(Fault::at_kind(OpKind::Sync, 0).errno(Fault::EIO));
+/// store.disk().inject(Fault::at_kind(OpKind::Sync, 0).errno(Fault::EIO).forever());
 /// let failed = claim.complete(b"created").wait().unwrap_err();
 /// assert_eq!(failed.kind(), ErrorKind::OutcomeUnknown);
 /// store.disk().clear_faults();

@@ -68,7 +68,7 @@ async fn my_handler_is_called_once_although_the_client_retries() {
 async fn my_client_is_told_to_come_again_while_the_disk_fails() {
     let (store, runs) = (InMemory::new(), Arc::new(AtomicUsize::new(0)));
     let service = service(&store, runs.clone());
-    store.disk().inject(Fault::at_kind(OpKind::Sync, 0).errno(Fault::EIO));
+    store.disk().inject(Fault::at_kind(OpKind::Sync, 0).errno(Fault::EIO).forever());
     assert_eq!(send(&service, "k").await.0, 503);
     assert_eq!(runs.load(Ordering::SeqCst), 0);
     store.disk().clear_faults();

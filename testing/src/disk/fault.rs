@@ -135,7 +135,9 @@ impl Fault {
         Self::new(Ops::Changes, nth)
     }
 
-    /// A fault at the nth operation of one kind.
+    /// A fault at the nth operation of one kind. The engine's threads operate on the disk too, at
+    /// times of their own: a fault that a certain call must meet is [`forever`](Self::forever), or
+    /// names the file [`on_path`](Self::on_path).
     pub fn at_kind(kind: OpKind, nth: u64) -> Self {
         Self::new(Ops::Kind(kind), nth)
     }
