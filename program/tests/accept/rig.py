@@ -25,7 +25,13 @@ class Process:
     def __enter__(self): return self
     def __exit__(self, *_):
         if self.process.poll() is None: self.kill()
-    def said(self): self.log.seek(0); return self.log.read().decode()
+    def said(self):
+        """What it wrote. The offset of the file is the one that the process writes at, so it stays where it is."""
+        return os.pread(self.log.fileno(), os.fstat(self.log.fileno()).st_size, 0).decode()
+    def lines(self): return self.said().rpartition("\n")[0].split("\n")
+    def says(self, words, times=1):
+        """Waits for the words: a connection and an answer may come before the line that tells of them."""
+        return until(self.said, lambda said: said.count(words) >= times).count(words) == times
 class Flaky(Process):
     def __init__(self, port=None):
         port = port or free_port(); self.start([sys.executable, os.path.join(HERE, "flaky.py"), str(port)], port)

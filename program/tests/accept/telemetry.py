@@ -69,7 +69,7 @@ def log():
         with socket.create_connection(("127.0.0.1", proxy.port)) as s:
             s.sendall(f"POST /slow?ms=1000 HTTP/1.1\r\nHost: h\r\nIdempotency-Key: {new()}\r\nContent-Length: 0\r\n\r\n".encode())
             until(lambda: up.count("/slow"), lambda n: n == 1)
-        told = lambda: [json.loads(l) for l in proxy.said().splitlines() if '"msg":"request"' in l]
+        told = lambda: [json.loads(l) for l in proxy.lines() if '"msg":"request"' in l]
         lines = until(told, lambda lines: len(lines) == 6)
         want = ["ts", "msg", "method", "route", "status", "outcome", "attempt", "ms", "upstreamMs", "bytesIn", "bytesOut", "peer", "trace"]
         check("log: every field of the page, in every line", all(list(l) == want for l in lines) and list(json.loads(re.search(r"^\{\"ts\".*\}$", PAGE, re.M).group())) == want, lines)
