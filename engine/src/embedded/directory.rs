@@ -75,12 +75,11 @@ pub(crate) fn when_free<T>(options: &Options, open: impl Fn() -> Result<T>) -> R
 /// nothing. Where the file `LOCK` is missing, the locks on the directory and on the store file keep
 /// every open out.
 pub(crate) fn open_to_read(options: &Options, path: &Path) -> Result<(StoreDirectory, Lock)> {
-    let missing = || Error::new(ErrorKind::StoreMissing, path.display().to_string());
-    let handle = open_dir(&options.disk, path)?.ok_or_else(missing)?;
+    let handle = open_dir(&options.disk, path)?.ok_or_else(|| missing(path))?;
     let names = list(&*handle, path)?;
     refuse_unfinished(&names, path)?;
     if !names.iter().any(|name| name == store::FILE) {
-        return Err(missing());
+        return Err(without_store_file(&*handle, path));
     }
     refuse_network_filesystem(options, path)?;
     // If LOCK cannot be locked, these two tell whether the store is in use.
@@ -104,7 +103,8 @@ pub(crate) fn open(options: &Options, path: &Path, create: bool) -> Result<(Stor
     let has_store = names.iter().any(|name| name == store::FILE);
     refuse_unfinished(&names, path)?;
     if !has_store && !create {
-        return Err(Error::new(ErrorKind::StoreMissing, path.display().to_string()));
+        let handle = opened.as_deref().ok_or_else(|| missing(path))?;
+        return Err(without_store_file(handle, path));
     }
     if let Some(foreign) = names.iter().find(|name| !has_store && !may_stand_beside(name)) {
         let message =
@@ -133,6 +133,39 @@ pub(crate) fn open(options: &Options, path: &Path, create: bool) -> Result<(Stor
     }
     locks.push(lock(&*handle, path, Lockable::File(store::FILE))?);
     Ok((StoreDirectory { handle, path: path.to_owned() }, Arc::new(locks)))
+}
+
+fn missing(path: &Path) -> Error {
+    Error::new(ErrorKind::StoreMissing, path.display().to_string())
+}
+
+/// The error of a directory in which `store.redb` was not seen: `Corrupted` when it holds other files
+/// of a store, else `StoreMissing`. Under the lock, since a creation under way makes such files, too.
+fn without_store_file(handle: &dyn Directory, path: &Path) -> Error {
+    let looked = lock(handle, path, Lockable::Directory).and_then(|_lock| {
+        let names = list(handle, path)?;
+        let is_made = names.iter().any(|name| name == store::FILE);
+        if is_made { Ok(()) } else { refuse_remains(handle, &names) }
+    });
+    looked.err().unwrap_or_else(|| missing(path))
+}
+
+/// Refuses files of a store without `store.redb`. The remains of a creation hold no record.
+fn refuse_remains(handle: &dyn Directory, names: &[String]) -> Result<()> {
+    for name in names {
+        let holds_records = if journal::is_segment(name) {
+            !journal::is_unused_first(handle, name)?
+        } else {
+            store::is_stored_file(name)
+        };
+        if holds_records {
+            return Err(Error::corrupted(format!(
+                "{} is missing, but {name} is there",
+                store::FILE
+            )));
+        }
+    }
+    Ok(())
 }
 
 fn refuse_unfinished(names: &[String], path: &Path) -> Result<()> {
@@ -313,23 +346,9 @@ pub(crate) fn lock(
 /// file is there.
 fn create_store(options: &Options, dir: &Arc<dyn Directory>) -> Result<()> {
     let names = dir.list().map_err(|error| Error::io("the store's directory", error))?;
-    let mut leftovers = Vec::new();
-    for name in names {
-        let holds_records = if journal::is_segment(&name) {
-            !journal::is_unused_first(&**dir, &name)?
-        } else {
-            store::is_stored_file(&name)
-        };
-        if holds_records {
-            return Err(Error::corrupted(format!(
-                "{} is missing, but {name} is there",
-                store::FILE
-            )));
-        }
-        if journal::is_segment(&name) || name == store::TEMPORARY_FILE {
-            leftovers.push(name);
-        }
-    }
+    refuse_remains(&**dir, &names)?;
+    let is_left = |name: &String| journal::is_segment(name) || name == store::TEMPORARY_FILE;
+    let leftovers: Vec<_> = names.into_iter().filter(is_left).collect();
     let mut secret = Secret([0; Secret::LEN]);
     random(options, &mut secret.0)?;
     let identity = random_number(options)?;

@@ -99,6 +99,15 @@ fn a_journal_without_its_store_file_is_not_created_over() {
     let bytes = sim.disk.read_file(STORE);
     sim.disk.remove(STORE.as_ref()).unwrap();
     assert_eq!(refused(&sim).kind(), ErrorKind::Corrupted);
+    let without = [
+        sim.options().open_existing("/store").unwrap_err(),
+        sim.options().read("/store").unwrap_err(),
+        sim.options().verify("/store").unwrap_err(),
+    ];
+    for error in without {
+        assert_eq!(error.kind(), ErrorKind::Corrupted);
+        assert!(error.to_string().contains("store.redb is missing"), "{error}");
+    }
     sim.disk.put_file(STORE, &bytes);
     replay(&sim.open(), "journalled");
 }

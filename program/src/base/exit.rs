@@ -1,8 +1,10 @@
 //! The exit codes, and the messages of a failed command.
 
 use std::fmt::Write;
+use std::path::Path;
 use std::process::ExitCode;
 
+use oncekey::{Error, ErrorKind};
 use serde_json::json;
 
 use super::say::say;
@@ -40,7 +42,37 @@ impl Exit {
     pub(crate) fn code(self) -> u8 {
         self.row().1
     }
+
+    /// The exit for an error of the engine.
+    pub(crate) fn of(error: &Error) -> Self {
+        match error.kind() {
+            ErrorKind::InvalidInput => Self::Usage,
+            ErrorKind::Fenced | ErrorKind::AlreadyCompleted => Self::Conflict,
+            ErrorKind::StoreInUse => Self::Held,
+            ErrorKind::Corrupted | ErrorKind::StoreTruncated | ErrorKind::StoreEmpty => {
+                Self::Damaged
+            }
+            _ => Self::Failed,
+        }
+    }
+
+    /// The exit for an error of opening the store in `directory`. A file that is not the store's counts as
+    /// damage to a store, unless the directory is none: it has no store file, or is a backup that was not
+    /// finished.
+    pub(crate) fn of_open(error: &Error, directory: &Path) -> Self {
+        let has = |name| directory.join(name).exists();
+        match error.kind() {
+            ErrorKind::StoreForeign if has(STORE_FILE) && !has(UNFINISHED) => Self::Damaged,
+            _ => Self::of(error),
+        }
+    }
 }
+
+/// The name of the file that makes a directory a store.
+pub(crate) const STORE_FILE: &str = "store.redb";
+
+/// The mark of a backup that is not complete.
+pub(crate) const UNFINISHED: &str = "backup.unfinished";
 
 /// The list of exit codes, for the help and the manual.
 pub(crate) fn exit_codes() -> String {
@@ -68,6 +100,17 @@ impl Failure {
     /// Ends with a code and without a message.
     pub(crate) fn silent(exit: Option<Exit>) -> Self {
         Self { exit, lines: Vec::new() }
+    }
+
+    /// Adds the way out of damage, if the exit is that of damage.
+    pub(crate) fn with_remedy(self) -> Self {
+        match self.exit {
+            Some(Exit::Damaged) => self.hint(
+                "keep the store as it is, and restore a backup into a new directory: oncekey restore \
+                 BACKUP STORE",
+            ),
+            _ => self,
+        }
     }
 
     /// Adds a line for people.

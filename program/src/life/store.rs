@@ -8,7 +8,7 @@ use oncekey::{Durability, Engine, ErrorKind, Key, Options};
 use oncekey_http::IdempotencyLayer;
 
 use super::desk::Health;
-use crate::base::exit::{Failure, root_cause};
+use crate::base::exit::{Exit, Failure, root_cause};
 use crate::base::say::say;
 use crate::config::{Config, StoreAt};
 
@@ -21,7 +21,7 @@ const REOPEN_AT_MOST: Duration = Duration::from_secs(30);
 /// Opens the store, and waits for one that another process holds: a rolling update starts the next process
 /// before the last one has ended.
 pub(crate) async fn open(config: &Config) -> Result<Engine, Failure> {
-    let (config, store) = (config.clone(), config.store.to_string());
+    let (config, at, store) = (config.clone(), config.store.clone(), config.store.to_string());
     let opened = tokio::task::spawn_blocking(move || match &config.store {
         StoreAt::Directory(path) => embedded(&config).open(path),
         StoreAt::Postgres(url) => shared(&config, url)?.open(),
@@ -36,7 +36,13 @@ pub(crate) async fn open(config: &Config) -> Result<Engine, Failure> {
         ErrorKind::Unavailable => {
             Failure::failed(format!("cannot open {store}: {}", root_cause(&error)))
         }
-        _ => Failure::failed(format!("cannot open {store}: {error}")),
+        _ => {
+            let exit = match &at {
+                StoreAt::Directory(path) => Exit::of_open(&error, path),
+                StoreAt::Postgres(_) => Exit::Failed,
+            };
+            Failure::new(exit, format!("cannot open {store}: {error}")).with_remedy()
+        }
     })
 }
 

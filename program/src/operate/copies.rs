@@ -11,12 +11,12 @@ use oncekey_http::describe::percent_encode;
 use serde_json::{Value, json};
 
 use super::client::Client;
-use super::keep::{self, UNFINISHED};
+use super::keep;
 use super::output::Output;
-use super::place::{Place, failure, in_query, options};
+use super::place::{Place, in_query, options, unopened};
 use super::show;
 use super::whereabouts::{Where, directory};
-use crate::base::exit::{Exit, Failure};
+use crate::base::exit::{Exit, Failure, STORE_FILE, UNFINISHED};
 use crate::base::private;
 
 /// The time between two checks whether a job of the server is done.
@@ -67,7 +67,8 @@ impl Backup {
             return Err(Failure::new(
                 Exit::Damaged,
                 format!("the backup is damaged: {}", document["verified"]["damage"]),
-            ));
+            )
+            .hint("verify the store, and take another backup"));
         }
         if !self.no_verify {
             document["removed"] = json!(self.settle(&document)?);
@@ -150,7 +151,7 @@ fn is_free(to: &Path) -> Result<bool, Failure> {
 
 /// Whether a file of this name belongs to a store.
 pub(crate) fn is_stored(name: &str) -> bool {
-    name == "store.redb"
+    name == STORE_FILE
         || ["records-", "run-"].iter().any(|prefix| name.starts_with(prefix))
         || name.starts_with("journal-") && name.ends_with(".seg")
 }
@@ -202,7 +203,7 @@ fn narrow(path: &Path, mode: u32) -> io::Result<()> {
 }
 
 fn verified(path: &Path) -> Result<Verification, Failure> {
-    options().verify(path).map_err(|error| failure(&error))
+    options().verify(path).map_err(|error| unopened(&error, path))
 }
 
 /// The findings of a verification, as JSON.
@@ -251,7 +252,7 @@ impl Verify {
             None => self.at.directory()?,
         };
         let found = options().verify(path).map_err(|error| {
-            let refused = failure(&error);
+            let refused = unopened(&error, path);
             match refused.exit {
                 Some(Exit::Held) => refused.hint(
                     "verify reads only files that no process changes: take --via-backup NAME",
@@ -284,7 +285,13 @@ impl Verify {
             let records = show::count(found["records"].as_u64().unwrap_or(0));
             output.line(&format!("records {records}, damage {}", damage.len()))?;
         }
-        if damage.is_empty() { Ok(()) } else { Err(Failure::silent(Some(Exit::Damaged))) }
+        match damage.len() {
+            0 => Ok(()),
+            places => {
+                let message = format!("the store is damaged in {places} places");
+                Err(Failure::new(Exit::Damaged, message).with_remedy())
+            }
+        }
     }
 }
 
@@ -314,7 +321,7 @@ impl Restore {
             return Err(Failure::usage(format!("{} is not empty", self.to.display())));
         }
         sound(&self.from)?;
-        let reader = options().read(&self.from).map_err(|error| failure(&error))?;
+        let reader = options().read(&self.from).map_err(|error| unopened(&error, &self.from))?;
         let taken = reader.last_time().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         let taken = u64::try_from(taken).unwrap_or(u64::MAX);
         let age = SystemTime::now().duration_since(reader.last_time()).unwrap_or_default();
@@ -351,6 +358,7 @@ fn sound(path: &Path) -> Result<u64, Failure> {
         [first, ..] => Err(Failure::new(
             Exit::Damaged,
             format!("{} is damaged in {} places: {first}", path.display(), found.damage().len()),
-        )),
+        )
+        .hint("restore a backup that oncekey verify finds sound")),
     }
 }

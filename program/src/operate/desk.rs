@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::client::Client;
 use super::output::Output;
-use super::place::{Place, exit_of, failure, options};
+use super::place::{Place, failure, options, unopened};
 use super::resolution::Resolution;
 use super::whereabouts::Where;
 use crate::base::exit::{Exit, Failure};
@@ -30,7 +30,7 @@ impl Desk {
                     path.display()
                 ));
                 let opened = options().open_existing(&path);
-                opened.map(Self::Engine).map_err(|error| failure(&error))
+                opened.map(Self::Engine).map_err(|error| unopened(&error, &path))
             }
         }
     }
@@ -122,7 +122,7 @@ fn resolved(engine: &Engine, each: &Resolution) -> Value {
 
 /// Whether the response of a completion is kept; `None` after a release.
 fn resolve_here(engine: &Engine, each: &Resolution) -> Result<Option<bool>, (Exit, String)> {
-    let refused = |error: &Error| (exit_of(error), error.to_string());
+    let refused = |error: &Error| (Exit::of(error), error.to_string());
     let orphan = match engine.get(&each.key).map_err(|error| refused(&error))? {
         Lookup::Orphaned(orphan) if orphan.token().to_string() == each.token => orphan,
         _ => {

@@ -8,10 +8,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::show;
+use crate::base::exit::UNFINISHED;
 use crate::base::private;
-
-/// The mark of an incomplete copy. A directory with this file does not open as a store.
-pub(super) const UNFINISHED: &str = "backup.unfinished";
 
 /// The mark of a verified backup. It describes the directory that it was written for, and the state of the
 /// files at that time. It does not match a copy of the backup, a renamed backup, or a backup that was opened

@@ -1,8 +1,8 @@
 //! The place that a command asks: the owner of a store, its files, or a shared server.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use oncekey::{Engine, Error, ErrorKind, Key, Listed, Lookup, Options, Reader};
+use oncekey::{Engine, Error, Key, Listed, Lookup, Options, Reader};
 use oncekey_http::StoredResponse;
 use oncekey_http::describe::{self, KeyQuery};
 use serde_json::{Value, json};
@@ -22,17 +22,12 @@ pub(crate) enum Place {
 
 /// The failure of a command for an error of the engine.
 pub(crate) fn failure(error: &Error) -> Failure {
-    Failure::new(exit_of(error), error.to_string())
+    Failure::new(Exit::of(error), error.to_string()).with_remedy()
 }
 
-pub(crate) fn exit_of(error: &Error) -> Exit {
-    match error.kind() {
-        ErrorKind::InvalidInput => Exit::Usage,
-        ErrorKind::Fenced | ErrorKind::AlreadyCompleted => Exit::Conflict,
-        ErrorKind::StoreInUse => Exit::Held,
-        ErrorKind::Corrupted | ErrorKind::StoreTruncated | ErrorKind::StoreEmpty => Exit::Damaged,
-        _ => Exit::Failed,
-    }
+/// The failure of a command for an error of opening, reading or verifying the store in `directory`.
+pub(crate) fn unopened(error: &Error, directory: &Path) -> Failure {
+    Failure::new(Exit::of_open(error, directory), error.to_string()).with_remedy()
 }
 
 /// Options for reading a store. A clock that is ahead does not prevent that.

@@ -11,7 +11,7 @@ use oncekey::{Error, ErrorKind};
 use super::client::Client;
 use super::held;
 use super::output::Output;
-use super::place::{Place, failure, options};
+use super::place::{Place, failure, options, unopened};
 use crate::base::exit::{Exit, Failure, root_cause};
 use crate::config::{Target, without_secrets};
 
@@ -164,7 +164,7 @@ impl Where {
         match options().read(&path) {
             Ok(reader) => Ok(Place::Files(reader, path)),
             Err(error) if error.kind() == ErrorKind::StoreInUse => owner_of(&path),
-            Err(error) => Err(failure(&error)),
+            Err(error) => Err(unopened(&error, &path)),
         }
     }
 

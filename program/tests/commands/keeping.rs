@@ -1,21 +1,13 @@
 //! Stores are verified, backed up and restored.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use oncekey::Engine;
 use serde_json::Value;
 
+use crate::damage::flip;
 use crate::support::{Offline, Online, claim, code, err, json, ok, oncekey, out, run, state};
-
-fn flip(store: &Path, prefix: &str, at: usize) {
-    let entries = std::fs::read_dir(store).unwrap().map(|entry| entry.unwrap().path());
-    let named = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(prefix);
-    let path = entries.into_iter().find(named).unwrap();
-    let mut bytes = std::fs::read(&path).unwrap();
-    bytes[at] ^= 1;
-    std::fs::write(&path, bytes).unwrap();
-}
 
 #[test]
 fn b6_a_flipped_byte_is_named_and_hides_nothing_else() {

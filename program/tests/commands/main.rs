@@ -2,6 +2,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod asking;
+mod damage;
 mod keeping;
 mod page;
 mod printing;
