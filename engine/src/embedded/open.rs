@@ -39,7 +39,6 @@ impl Options {
     /// `StoreTruncated`, `StoreForeign`, `StoreNewerFormat`, `StoreUnreadable`, `NetworkFilesystem`:
     /// the store was left untouched; `Corrupted`, `ClockJump`, `StoreFull`, `Io`; `Overloaded` when no more files may be open.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Engine> {
-        self.validate()?;
         Embedded::open(path.as_ref(), self, true)
     }
 
@@ -48,7 +47,6 @@ impl Options {
     /// # Errors
     /// Those of [`open`](Self::open), and `StoreMissing`.
     pub fn open_existing(self, path: impl AsRef<Path>) -> Result<Engine> {
-        self.validate()?;
         Embedded::open(path.as_ref(), self, false)
     }
 

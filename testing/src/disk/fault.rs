@@ -199,6 +199,24 @@ impl Fault {
         self.effect = Effect::PowerOff;
         self
     }
+
+    fn counts(&self, op: &Op) -> bool {
+        let kind = match self.ops {
+            Ops::All => true,
+            Ops::Changes => op.kind.is_change(),
+            Ops::Opening => op.kind.opens(),
+            Ops::Kind(kind) => op.kind == kind,
+        };
+        kind && self.path.as_ref().is_none_or(|part| op.path.to_string_lossy().contains(part))
+    }
+
+    fn io_error(&self) -> io::Error {
+        match (self.effect, self.error) {
+            (Effect::PowerOff, _) => power_off_error(),
+            (_, FaultError::Os(errno)) => io::Error::from_raw_os_error(errno),
+            (_, FaultError::Kind(kind)) => io::Error::new(kind, "injected fault"),
+        }
+    }
 }
 
 /// Faults that wait for their operation.
@@ -234,26 +252,6 @@ impl Faults {
         });
         self.fired += u64::from(due.is_some());
         due
-    }
-}
-
-impl Fault {
-    fn counts(&self, op: &Op) -> bool {
-        let kind = match self.ops {
-            Ops::All => true,
-            Ops::Changes => op.kind.is_change(),
-            Ops::Opening => op.kind.opens(),
-            Ops::Kind(kind) => op.kind == kind,
-        };
-        kind && self.path.as_ref().is_none_or(|part| op.path.to_string_lossy().contains(part))
-    }
-
-    fn io_error(&self) -> io::Error {
-        match (self.effect, self.error) {
-            (Effect::PowerOff, _) => power_off_error(),
-            (_, FaultError::Os(errno)) => io::Error::from_raw_os_error(errno),
-            (_, FaultError::Kind(kind)) => io::Error::new(kind, "injected fault"),
-        }
     }
 }
 

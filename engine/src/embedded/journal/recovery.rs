@@ -159,9 +159,7 @@ impl Inspected {
         let journal = Journal::resume(self.id, self.current, self.end, sequence, Arc::new(pool));
         Ok((journal, Unfinished(self.without_header)))
     }
-}
 
-impl Inspected {
     /// Removes prepared segments that are too small for a group, because the options now allow
     /// longer responses than at the last open. Larger ones are prepared in their place.
     fn remove_small(&mut self) -> Result<()> {

@@ -172,8 +172,8 @@ impl Session {
     pub(crate) fn refuse(&self, queued: Queued, error: &Error) {
         let Queued { op, .. } = queued;
         self.limits.release(&op.command);
-        let follow_up = self.table.shard(op.hash).abandon(op.hash, error, &self.limits);
-        let hash = op.hash;
+        let (hash, mut follow_up) = (op.hash, FollowUp::default());
+        self.table.shard(hash).slots.abandon(hash, error, &self.limits, &mut follow_up);
         self.answer(Answer::new(op, Err(error.clone())));
         self.follow_up(hash, follow_up);
     }
@@ -250,9 +250,11 @@ impl Session {
     /// Answers a queued command that turned out to change nothing.
     pub(crate) fn publish_unchanged(&self, queued: Queued, outcome: Result<Reply>, now: Time) {
         let Queued { op, base } = queued;
-        let hash = op.hash;
+        let (hash, mut follow_up) = (op.hash, FollowUp::default());
         self.limits.release(&op.command);
-        let follow_up = self.table.shard(hash).unchanged(hash, base.clone(), now, &self.limits);
+        let mut shard = self.table.shard(hash);
+        shard.slots.settle(hash, base.clone(), now, &self.limits, &mut follow_up);
+        drop(shard);
         self.answer(Answer::new(op, outcome.map(|reply| (reply, base, now))));
         self.follow_up(hash, follow_up);
     }

@@ -14,7 +14,7 @@ use crate::admission::limits::Limits;
 use crate::admission::slot::{Admission, FollowUp};
 use crate::admission::slots::Slots;
 use crate::backend::operation::Operation;
-use crate::base::error::{Error, Result};
+use crate::base::error::Result;
 use crate::base::sync::{Mutex, MutexGuard};
 use crate::embedded::session::replay_cache::ReplayCache;
 use crate::semantics::key::{BuildHasher, HashMap, KeyHash};
@@ -87,26 +87,6 @@ impl Shard {
         let mut follow_up = FollowUp::default();
         let grew = self.slots.settle(hash, record, now, limits, &mut follow_up);
         (grew, follow_up)
-    }
-
-    /// Frees the slot after a command that changed nothing.
-    pub(crate) fn unchanged(
-        &mut self,
-        hash: KeyHash,
-        record: Option<Arc<Record>>,
-        now: Time,
-        limits: &Limits,
-    ) -> FollowUp {
-        let mut follow_up = FollowUp::default();
-        self.slots.settle(hash, record, now, limits, &mut follow_up);
-        follow_up
-    }
-
-    /// The engine failed before this key's command was written: nothing happened.
-    pub(crate) fn abandon(&mut self, hash: KeyHash, error: &Error, limits: &Limits) -> FollowUp {
-        let mut follow_up = FollowUp::default();
-        self.slots.abandon(hash, error, limits, &mut follow_up);
-        follow_up
     }
 
     /// Makes the active records the folding ones. The folding ones must have been evicted.

@@ -36,9 +36,7 @@ impl Tables {
             watch: database.watch().clone(),
         })
     }
-}
 
-impl Tables {
     /// The bytes of a checkpoint. `None` when the key has none here, or another.
     pub(crate) fn checkpoint(
         &self,
