@@ -33,21 +33,6 @@ pub(crate) struct Fold {
     pub(crate) entries: Vec<(KeyHash, Versioned)>,
 }
 
-/// The result of a fold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct FoldReport {
-    /// Completed records stored.
-    pub(crate) completed: u64,
-    /// Completed records that had expired already.
-    pub(crate) expired: u64,
-    /// Records in flight and orphans stored.
-    pub(crate) open: u64,
-    /// Orphans removed because they had expired.
-    pub(crate) expired_orphans: u64,
-    /// Runs written: one for each expiry bucket.
-    pub(crate) runs: u64,
-}
-
 /// A completed record on its way into the file of its bucket.
 #[derive(Clone, Copy)]
 struct PlacedRecord<'a> {
@@ -62,7 +47,6 @@ struct PlacedRecord<'a> {
 struct Sorted<'a> {
     /// By bucket, then by sequence.
     completed: Vec<PlacedRecord<'a>>,
-    expired: u64,
     open: Vec<(KeyHash, u64, &'a Record)>,
     /// Keys that have no open record from now on.
     closed: Vec<KeyHash>,
@@ -98,14 +82,14 @@ impl Store {
 
     /// The second half, one transaction: lists the runs, and replaces the open rows of records in
     /// flight and of orphans. A key whose record is completed or removed loses its open row.
-    pub(crate) fn fold(&mut self, appended: Appended<'_>) -> Result<FoldReport> {
+    pub(crate) fn fold(&mut self, appended: Appended<'_>) -> Result<()> {
         let Appended { fold, now, sorted, runs } = appended;
         let buckets: Vec<_> = runs.iter().map(|run| run.meta.bucket_end).collect();
         for run in &runs {
             self.admit(FileName::Records(run.meta.bucket_end));
             self.admit(FileName::Run(run.meta.id));
         }
-        let report = self.commit(|transaction, next| {
+        self.commit(|transaction, next| {
             next.state.folded_through = fold.through;
             next.state.replay_from = fold.replay_from;
             next.state.incarnation = fold.incarnation;
@@ -113,20 +97,13 @@ impl Store {
             next.state.time = now;
             list_runs(transaction, next, runs)?;
             store_open(transaction, next, &sorted)?;
-            let expired_orphans = remove_expired(transaction, next, fold.time)?;
-            Ok(FoldReport {
-                completed: sorted.completed.len() as u64,
-                expired: sorted.expired,
-                open: sorted.open.len() as u64,
-                expired_orphans,
-                runs: buckets.len() as u64,
-            })
+            remove_expired(transaction, next, fold.time)
         })?;
         self.folds += 1;
         for bucket_end in buckets {
             self.last_fold_of.insert(bucket_end, self.folds);
         }
-        Ok(report)
+        Ok(())
     }
 
     /// Makes the records and their runs durable, names included.
@@ -199,7 +176,6 @@ fn sort(fold: &Fold, now: Time) -> Sorted<'_> {
                     sorted.closed.push(*hash);
                     let expires_at = completed.expires_at;
                     if expires_at <= now {
-                        sorted.expired += 1;
                         continue;
                     }
                     sorted.completed.push(PlacedRecord {
@@ -241,7 +217,7 @@ fn list_runs(transaction: &WriteTransaction, next: &mut Catalog, runs: Vec<Writt
 /// Removes expired orphans. The sweep must not do this. All changes in the journal behind this fold
 /// are later than the time of the fold, and were made when these orphans counted as absent. If a
 /// record were removed without a fold, the journal could still replay a change on it.
-fn remove_expired(transaction: &WriteTransaction, next: &mut Catalog, time: Time) -> Result<u64> {
+fn remove_expired(transaction: &WriteTransaction, next: &mut Catalog, time: Time) -> Result<()> {
     /// Bounds the transaction; the next fold goes on.
     const MOST: usize = 16_384;
     let mut rows = OpenRows::of(transaction)?;
@@ -250,10 +226,7 @@ fn remove_expired(transaction: &WriteTransaction, next: &mut Catalog, time: Time
         .map(|(hash, _)| *hash)
         .take(MOST)
         .collect();
-    for hash in &expired {
-        next.remove_open(&mut rows, *hash)?;
-    }
-    Ok(expired.len() as u64)
+    expired.iter().try_for_each(|hash| next.remove_open(&mut rows, *hash))
 }
 
 fn store_open(

@@ -55,12 +55,11 @@ use crate::semantics::time::Time;
 // The parts that the rest of the engine uses.
 #[allow(unused_imports)]
 pub(crate) use self::{
-    fold::{Appended, Fold, FoldReport},
+    fold::{Appended, Fold},
     leftovers::{Leftovers, Listing},
     opening::InspectedStore,
     scan::StoredPage,
     schema::StoreState,
-    sweep::SweepReport,
     view::{CurrentView, View},
 };
 
@@ -123,9 +122,9 @@ impl Store {
         Ok(names.iter().any(|name| name == FILE))
     }
 
-    /// Hides the files that are no longer listed from new readers. Returns how many of them held
-    /// records. [`give_back_removed`](Self::give_back_removed) removes them.
-    fn retire_files(&mut self) -> u64 {
+    /// Hides the files that are no longer listed from new readers.
+    /// [`give_back_removed`](Self::give_back_removed) removes them.
+    fn retire_files(&mut self) {
         let listed: BTreeSet<_> = self.catalog.file_names().collect();
         let unlisted: Vec<_> = self.files.names().filter(|name| !listed.contains(name)).collect();
         for name in &unlisted {
@@ -134,8 +133,6 @@ impl Store {
         if !unlisted.is_empty() {
             self.show(self.view().tables.clone());
         }
-        let of_records = unlisted.iter().filter(|name| matches!(name, FileName::Records(_)));
-        of_records.count() as u64
     }
 
     /// Removes the files of failed writes. A file that cannot be removed now is tried again, at the

@@ -9,22 +9,14 @@ use super::schema::RUNS;
 use crate::base::error::Result;
 use crate::semantics::time::Time;
 
-/// The result of a sweep.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct SweepReport {
-    /// Removed record files.
-    pub(crate) files: u64,
-    /// Completed records that expired.
-    pub(crate) completed: u64,
-}
-
 impl Store {
     /// Removes the runs that are expired at `now` from the catalog and retires their files. The
     /// transaction stores the time, too, even when nothing is expired. The space comes back with
-    /// [`give_back_removed`](Self::give_back_removed).
+    /// [`give_back_removed`](Self::give_back_removed). Returns how many completed records the runs
+    /// listed.
     ///
     /// The fold removes expired orphans.
-    pub(crate) fn sweep(&mut self, now: Time) -> Result<SweepReport> {
+    pub(crate) fn sweep(&mut self, now: Time) -> Result<u64> {
         let now = now.max(self.catalog.state.time);
         let completed = self.commit(|transaction, next| {
             next.state.time = now;
@@ -34,8 +26,8 @@ impl Store {
         self.merge.take_if(|job| job.bucket_end() <= now.0);
         self.last_fold_of.retain(|bucket_end, _| *bucket_end > now.0);
         self.discard_unlisted();
-        let files = self.retire_files();
-        Ok(SweepReport { files, completed })
+        self.retire_files();
+        Ok(completed)
     }
 }
 

@@ -311,7 +311,7 @@ impl FoldWorker {
                 // During a shortage a sweep writes only if it frees space: a commit that finds none fails
                 // the engine.
                 let is_worth_it = self.shortage().is_none() || self.store.has_expired_files(now);
-                let swept = if is_worth_it { self.store.sweep(now)?.completed } else { 0 };
+                let swept = if is_worth_it { self.store.sweep(now)? } else { 0 };
                 self.session.counters.swept.fetch_add(swept, Ordering::Relaxed);
                 self.sweeping = Some((swept, requested));
                 return Ok(true);

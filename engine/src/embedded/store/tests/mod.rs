@@ -129,7 +129,7 @@ impl Fixture {
         Self { dir, store, sequence, time }
     }
 
-    fn fold(&mut self, records: Vec<(Key, Option<Record>)>) -> FoldReport {
+    fn fold(&mut self, records: Vec<(Key, Option<Record>)>) {
         let entries = records.into_iter().map(|(key, record)| {
             self.sequence += 1;
             let versioned = Versioned { sequence: self.sequence, record: record.map(Arc::new) };
@@ -146,7 +146,7 @@ impl Fixture {
             entries,
         };
         let appended = self.store.append(&fold).unwrap();
-        self.store.fold(appended).unwrap()
+        self.store.fold(appended).unwrap();
     }
 
     fn fold_completed(&mut self, keys: std::ops::Range<u64>, expires_at: u64, response: &[u8]) {
@@ -175,10 +175,10 @@ impl Fixture {
         })
     }
 
-    fn sweep(&mut self) -> SweepReport {
-        let report = self.store.sweep(Time(self.time)).unwrap();
+    fn sweep(&mut self) -> u64 {
+        let completed = self.store.sweep(Time(self.time)).unwrap();
         self.give_back();
-        report
+        completed
     }
 
     fn give_back(&mut self) {
