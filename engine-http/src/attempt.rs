@@ -10,7 +10,6 @@ use http::{HeaderMap, Response};
 use oncekey::{Claim, Key, SharedBytes, Token};
 use parking_lot::Mutex;
 
-use crate::markers::Ttl;
 use crate::policy::Policy;
 use crate::recorded::Encoder;
 
@@ -124,9 +123,9 @@ impl Attempt {
         let stored = encoder.and_then(|mut encoder| {
             encoder.push(body).then(|| encoder.finish(&HeaderMap::new()))?
         });
-        let ttl = response.extensions().get::<Ttl>().copied().or(policy.ttl.map(Ttl));
+        let ttl = policy.ttl_of(response.extensions());
         let claim = self.claim.claim.lock().take()?;
-        Some(Taken { claim, stored, ttl: ttl.map(Ttl::in_engine) })
+        Some(Taken { claim, stored, ttl })
     }
 
     /// Gives the claim back. `completed` says that a committed transaction completed the operation; the layer

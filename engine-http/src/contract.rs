@@ -72,7 +72,9 @@ pub enum Methods {
 }
 
 impl Methods {
-    pub(crate) fn contain(&self, method: &Method) -> bool {
+    /// Whether a request with this method takes part.
+    #[doc(hidden)]
+    pub fn contain(&self, method: &Method) -> bool {
         // The answer to CONNECT is a tunnel, which no store can replay.
         !method.is_safe()
             && method != Method::CONNECT

@@ -17,7 +17,7 @@ use crate::attempt::{Attempt, Owner, Watch};
 use crate::body::{End, Held, ResponseBody};
 use crate::config::{Config, Verdict};
 use crate::grpc;
-use crate::markers::{NotStored, OutcomeUnknown, Ttl};
+use crate::markers::{NotStored, OutcomeUnknown};
 use crate::policy::Policy;
 use crate::recorded::Encoder;
 use crate::running::Guard;
@@ -99,8 +99,7 @@ impl Execution {
         async move {
             let policy = &self.config.policy;
             let (parts, body) = response.into_parts();
-            let ttl =
-                parts.extensions.get::<Ttl>().copied().or(policy.ttl.map(Ttl)).map(Ttl::in_engine);
+            let ttl = policy.ttl_of(&parts.extensions);
             let verdict = if self.owner.is_completed() {
                 Verdict::Completed
             } else if parts.extensions.get::<OutcomeUnknown>().is_some() {

@@ -118,10 +118,10 @@ mod service;
 mod stats;
 
 #[cfg(feature = "admin")]
-#[doc(hidden)]
-pub use admin::describe;
-#[cfg(feature = "admin")]
 pub use admin::{Access, Admin, Caller, ControlSocket};
+#[cfg(feature = "admin")]
+#[doc(hidden)]
+pub use admin::{describe, resolution};
 #[doc(hidden)]
 pub use attempt::Taken;
 pub use attempt::{Attempt, CheckpointError};

@@ -70,13 +70,6 @@ impl NotStored {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ttl(pub Duration);
 
-impl Ttl {
-    /// The time to live that the engine gets: at least a millisecond, the shortest that it accepts.
-    pub(crate) fn in_engine(self) -> Duration {
-        self.0.max(Duration::from_millis(1))
-    }
-}
-
 /// How the layer itself answered a request with a key, in the extensions of the response, for access logs and
 /// metrics. A response that the handler made for this request has no such marker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

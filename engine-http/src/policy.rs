@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{HeaderName, StatusCode, response};
+use http::{Extensions, HeaderName, StatusCode, response};
 use oncekey::FingerprintedHeaders;
 
 use crate::fingerprint;
 use crate::grpc;
-use crate::markers::NotExecuted;
+use crate::markers::{NotExecuted, Ttl};
 
 /// The treatment of a request whose key belongs to an attempt that ended with an unknown outcome.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -238,6 +238,13 @@ impl Policy {
     pub fn max_response(mut self, bytes: usize) -> Self {
         self.max_response = bytes;
         self
+    }
+
+    /// The time to live of an outcome, by the extensions of its response: at least a millisecond, the
+    /// shortest that the engine accepts. `None`: that of the engine.
+    pub(crate) fn ttl_of(&self, response: &Extensions) -> Option<Duration> {
+        let ttl = response.get::<Ttl>().map(|ttl| ttl.0).or(self.ttl);
+        ttl.map(|ttl| ttl.max(Duration::from_millis(1)))
     }
 }
 

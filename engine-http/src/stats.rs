@@ -2,73 +2,87 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A snapshot of the counts of a layer and its clones, as
-/// [`IdempotencyLayer::stats`](crate::IdempotencyLayer::stats) takes it. Counts start at zero with the layer.
-/// How many requests were claimed, replayed, locked, mismatched or orphaned is in [`oncekey::Stats`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LayerStats {
-    /// Handlers that run now, including the storing of their responses.
-    pub running: u64,
-    /// Bytes of memory that hold request bodies now, before their handlers get them.
-    pub buffered_bytes: u64,
+/// Generates `LayerStats` and its counters from one list.
+macro_rules! counters {
+    ($($(#[$meaning:meta])* $name:ident,)*) => {
+        /// A snapshot of the counts of a layer and its clones, as
+        /// [`IdempotencyLayer::stats`](crate::IdempotencyLayer::stats) takes it. Counts start at zero with
+        /// the layer. How many requests were claimed, replayed, locked, mismatched or orphaned is in
+        /// [`oncekey::Stats`].
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        pub struct LayerStats {
+            /// Handlers that run now, including the storing of their responses.
+            pub running: u64,
+            /// Bytes of memory that hold request bodies now, before their handlers get them.
+            pub buffered_bytes: u64,
+            $($(#[$meaning])* pub $name: u64,)*
+        }
+
+        impl LayerStats {
+            /// Every count with the name of its field.
+            #[cfg(feature = "admin")]
+            pub(crate) fn fields(&self) -> Vec<(&'static str, u64)> {
+                vec![
+                    ("running", self.running),
+                    ("buffered_bytes", self.buffered_bytes),
+                    $((stringify!($name), self.$name),)*
+                ]
+            }
+        }
+
+        /// The counters behind [`LayerStats`].
+        #[derive(Debug)]
+        pub(crate) struct Counters {
+            $(pub(crate) $name: Counter,)*
+        }
+
+        impl Default for Counters {
+            fn default() -> Self {
+                Self {
+                    $($name: Counter::new(concat!("oncekey_layer_", stringify!($name), "_total")),)*
+                }
+            }
+        }
+
+        impl Counters {
+            pub(crate) fn snapshot(&self, running: usize, buffered: usize) -> LayerStats {
+                LayerStats {
+                    running: running as u64,
+                    buffered_bytes: buffered as u64,
+                    $($name: self.$name.value(),)*
+                }
+            }
+        }
+    };
+}
+
+counters! {
     /// Requests refused because of their key: missing, malformed, sent twice.
-    pub key_refused: u64,
+    key_refused,
     /// Requests refused because of their body: over the limit, it could not be read, or it stalled.
-    pub body_refused: u64,
+    body_refused,
     /// Requests refused because the bodies of all requests together filled
     /// [`max_buffered`](crate::IdempotencyLayer::max_buffered).
-    pub body_overloaded: u64,
+    body_overloaded,
     /// Requests refused because the store was unavailable.
-    pub store_unavailable: u64,
+    store_unavailable,
     /// Responses that were sent although the store failed to record them. Their retries are refused until the
     /// engine is reopened.
-    pub complete_failed: u64,
+    complete_failed,
     /// Operations that were completed without a response to replay: too large, or a stream.
-    pub not_stored: u64,
+    not_stored,
     /// Keys that were freed because nothing had happened: the response said so, or the handler was never
     /// started.
-    pub not_executed: u64,
+    not_executed,
     /// Executions that ended with an unknown outcome: a panic, an error of the inner service, a response body
     /// that failed, a response that carries [`OutcomeUnknown`](crate::OutcomeUnknown).
-    pub abandoned: u64,
+    abandoned,
     /// Stored responses that could not be decoded.
-    pub undecodable: u64,
+    undecodable,
     /// Requests with a key and a cookie, while the policy has no scope: two users that send the same
     /// key and the same body get one response.
-    pub unscoped_cookies: u64,
-}
-
-/// The counters behind [`LayerStats`].
-#[derive(Debug)]
-pub(crate) struct Counters {
-    pub(crate) key_refused: Counter,
-    pub(crate) body_refused: Counter,
-    pub(crate) body_overloaded: Counter,
-    pub(crate) store_unavailable: Counter,
-    pub(crate) complete_failed: Counter,
-    pub(crate) not_stored: Counter,
-    pub(crate) not_executed: Counter,
-    pub(crate) abandoned: Counter,
-    pub(crate) undecodable: Counter,
-    pub(crate) unscoped_cookies: Counter,
-}
-
-impl Default for Counters {
-    fn default() -> Self {
-        Self {
-            key_refused: Counter::new("oncekey_layer_key_refused_total"),
-            body_refused: Counter::new("oncekey_layer_body_refused_total"),
-            body_overloaded: Counter::new("oncekey_layer_body_overloaded_total"),
-            store_unavailable: Counter::new("oncekey_layer_store_unavailable_total"),
-            complete_failed: Counter::new("oncekey_layer_complete_failed_total"),
-            not_stored: Counter::new("oncekey_layer_not_stored_total"),
-            not_executed: Counter::new("oncekey_layer_not_executed_total"),
-            abandoned: Counter::new("oncekey_layer_abandoned_total"),
-            undecodable: Counter::new("oncekey_layer_undecodable_total"),
-            unscoped_cookies: Counter::new("oncekey_layer_unscoped_cookies_total"),
-        }
-    }
+    unscoped_cookies,
 }
 
 /// Counts for this layer. With the feature `metrics` it also counts under a name for the whole process.
@@ -119,22 +133,3 @@ pub(crate) struct Gauge(&'static str);
 
 pub(crate) const RUNNING: Gauge = Gauge("oncekey_layer_running");
 pub(crate) const BUFFERED_BYTES: Gauge = Gauge("oncekey_layer_buffered_bytes");
-
-impl Counters {
-    pub(crate) fn snapshot(&self, running: usize, buffered: usize) -> LayerStats {
-        LayerStats {
-            running: running as u64,
-            buffered_bytes: buffered as u64,
-            key_refused: self.key_refused.value(),
-            body_refused: self.body_refused.value(),
-            body_overloaded: self.body_overloaded.value(),
-            store_unavailable: self.store_unavailable.value(),
-            complete_failed: self.complete_failed.value(),
-            not_stored: self.not_stored.value(),
-            not_executed: self.not_executed.value(),
-            abandoned: self.abandoned.value(),
-            undecodable: self.undecodable.value(),
-            unscoped_cookies: self.unscoped_cookies.value(),
-        }
-    }
-}

@@ -12,6 +12,7 @@ mod health;
 mod jobs;
 mod refusal;
 mod reports;
+pub mod resolution;
 mod resolving;
 mod secret;
 mod series;

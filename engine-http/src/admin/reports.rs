@@ -14,7 +14,7 @@ use super::describe::{self, KeyQuery};
 use super::desk::Shared;
 use super::gate::{Operating, Viewing};
 use super::refusal::{Refusal, blocking};
-use super::text::{parameter, parsed, percent_encode, since_1970};
+use super::text::{camel, parameter, parsed, percent_encode, since_1970};
 use crate::recorded::StoredResponse;
 
 pub(crate) type Answer = Result<Json<Value>, Refusal>;
@@ -48,22 +48,9 @@ pub(crate) async fn info(State(desk): Shared, Viewing(caller): Viewing) -> Json<
 
 pub(crate) async fn stats(State(desk): Shared) -> Json<Value> {
     let engine = describe::stats(&desk.engine().stats());
-    let layer = desk.common.layer.as_ref().map(|layer| {
-        let layer = layer.stats();
-        json!({
-            "running": layer.running,
-            "keyRefused": layer.key_refused,
-            "bufferedBytes": layer.buffered_bytes,
-            "bodyRefused": layer.body_refused,
-            "bodyOverloaded": layer.body_overloaded,
-            "storeUnavailable": layer.store_unavailable,
-            "completeFailed": layer.complete_failed,
-            "notStored": layer.not_stored,
-            "notExecuted": layer.not_executed,
-            "abandoned": layer.abandoned,
-            "undecodable": layer.undecodable,
-            "unscopedCookies": layer.unscoped_cookies,
-        })
+    let member = |(name, count)| (camel(name), json!(count));
+    let layer = desk.common.layer.as_ref().map(|layer| -> serde_json::Map<_, _> {
+        layer.stats().fields().into_iter().map(member).collect()
     });
     Json(json!({ "engine": engine, "layer": layer }))
 }

@@ -2,10 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::StatusCode;
 use oncekey::{Engine, Key, Lookup, Orphan};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -16,17 +13,11 @@ use super::desk::{Desk, Shared};
 use super::gate::{Operating, Said};
 use super::refusal::{Refusal, blocking};
 use super::reports::Answer;
+use super::resolution;
 use super::text::percent_decode;
-use crate::recorded::StoredResponse;
 
 /// The largest number of orphans in one request.
 const MOST: usize = 1000;
-
-/// The length of a reason, in characters.
-const REASON: std::ops::RangeInclusive<usize> = 3..=500;
-
-/// The number of characters from the end of the token that `confirm` repeats.
-const CONFIRMED: usize = 4;
 
 /// An orphan as the operator saw it.
 #[derive(Clone, Deserialize)]
@@ -66,25 +57,14 @@ pub(crate) struct Meant {
 
 impl Meant {
     fn check(&self, seen: &Seen) -> Result<(), Refusal> {
-        if !REASON.contains(&self.reason.trim().chars().count()) {
-            return Err(Refusal::new(
-                StatusCode::BAD_REQUEST,
-                "reason",
-                "a reason has 3 to 500 characters",
-            ));
-        }
-        let from = seen.token.char_indices().rev().nth(CONFIRMED - 1).map_or(0, |(at, _)| at);
-        if self.confirm.is_empty() || self.confirm != seen.token[from..] {
+        resolution::check_reason(&self.reason)
+            .map_err(|mistake| Refusal::new(StatusCode::BAD_REQUEST, "reason", mistake))?;
+        if self.confirm.is_empty() || self.confirm != resolution::confirmation(&seen.token) {
             let message = "confirm repeats the last four characters of the token";
             return Err(Refusal::new(StatusCode::BAD_REQUEST, "confirm", message));
         }
         Ok(())
     }
-}
-
-/// Whether the status is one of a final response. Source: RFC 9110, section 15.
-fn is_final(status: StatusCode) -> bool {
-    (200..=599).contains(&status.as_u16())
 }
 
 /// The response for the client of an orphan.
@@ -102,28 +82,10 @@ pub(crate) struct Given {
 
 impl Given {
     fn response(&self) -> Result<Vec<u8>, Refusal> {
-        let status = StatusCode::from_u16(self.status).ok().filter(|status| is_final(*status));
-        let status = status.ok_or_else(|| Refusal::bad("status must be from 200 to 599"))?;
-        let mut headers = HeaderMap::new();
-        for (name, value) in &self.headers {
-            let name = HeaderName::from_bytes(name.as_bytes());
-            let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value)) else {
-                return Err(Refusal::bad("a header is not valid in HTTP"));
-            };
-            headers.append(name, value);
-        }
-        let body = match &self.body_base64 {
-            None => Bytes::from(self.body.clone()),
-            Some(_) if !self.body.is_empty() => {
-                return Err(Refusal::bad("body and bodyBase64 exclude each other"));
-            }
-            Some(encoded) => {
-                let decoded = STANDARD.decode(encoded);
-                decoded.map_err(|_| Refusal::bad("bodyBase64 is not base64"))?.into()
-            }
-        };
-        let response = StoredResponse::new(status, &headers, body);
-        response.encode().ok_or_else(|| Refusal::bad("the response is too long"))
+        let body = Some(&self.body[..]).filter(|body| !body.is_empty());
+        let response =
+            resolution::response(self.status, &self.headers, body, self.body_base64.as_deref());
+        response.map_err(Refusal::bad)
     }
 }
 

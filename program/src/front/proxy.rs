@@ -15,7 +15,7 @@ use super::jwt::Tokens;
 use super::peer::Peer;
 use super::record::{Record, Told};
 use super::restored::Restored;
-use super::route::{Route, Routes, Stack, is_keyed, takes_part};
+use super::route::{Route, Routes, Stack, is_keyed};
 use super::scope::{self, Sources};
 use crate::base::latency::Latency;
 use crate::report::access_log::AccessLog;
@@ -117,7 +117,7 @@ impl Proxy {
             scope::resolve(&route.scope, parts, &sources)
                 .and_then(|()| self.restored.check(&self.contract, &parts.headers))
                 .map_err(|problem| (problem, Some(route)))?;
-        } else if misspelled && has_keys && takes_part(&self.contract, parts) {
+        } else if misspelled && has_keys && self.contract.methods.contain(&parts.method) {
             self.misspelled.note();
         }
         Ok(Admitted { route, keyed })

@@ -144,15 +144,6 @@ fn outcomes(config: &Config, policy: &Policy) -> Outcomes {
 
 /// Whether the layer treats a request as one with a key.
 pub(crate) fn is_keyed(contract: &Contract, parts: &Parts) -> bool {
-    takes_part(contract, parts)
+    contract.methods.contain(&parts.method)
         && contract.headers.iter().any(|name| parts.headers.contains_key(name))
-}
-
-/// Whether the layer looks for a key in a request.
-pub(crate) fn takes_part(contract: &Contract, parts: &Parts) -> bool {
-    !parts.method.is_safe()
-        && match &contract.methods {
-            oncekey_http::Methods::Only(methods) => methods.contains(&parts.method),
-            _ => true,
-        }
 }

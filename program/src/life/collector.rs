@@ -6,11 +6,7 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{self, HeaderValue};
 use http::{Request, Response};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use opentelemetry::trace::{
     SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
 };
@@ -19,13 +15,11 @@ use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::trace::{BatchSpanProcessor, SpanData, SpanProcessor};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
-use crate::config::{Address, Config, Target};
+use crate::config::{Config, Target};
 use crate::report::spans::{Kind, Sink, Span, Value};
-use crate::upstream::Tls;
+use crate::upstream::{Tls, send_once};
 
 /// How long one request with a batch of spans may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -139,36 +133,13 @@ impl HttpClient for Client {
     }
 }
 
-/// Sends a request on a connection of its own.
 async fn send(
     target: Target,
     tls: Option<Tls>,
     mut request: Request<Bytes>,
 ) -> Result<Response<Bytes>, HttpError> {
-    let host = HeaderValue::try_from(target.authority())?;
-    request.headers_mut().insert(header::HOST, host);
     if let Some(path) = request.uri().path_and_query().cloned() {
         *request.uri_mut() = path.into();
     }
-    let Address::Tcp { host, port, .. } = &target.address else {
-        return Err("a collector has an address of TCP".into());
-    };
-    let stream = TcpStream::connect((host.as_str(), *port)).await?;
-    match tls {
-        Some(tls) => exchange(tls.connect(host, stream).await?, request).await,
-        None => exchange(stream, request).await,
-    }
-}
-
-async fn exchange(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    request: Request<Bytes>,
-) -> Result<Response<Bytes>, HttpError> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    // An error of the connection reaches the caller through the request on it.
-    tokio::spawn(connection);
-    let response = sender.send_request(request.map(Full::new)).await?;
-    let (parts, body) = response.into_parts();
-    let body = Limited::new(body, MAX_ANSWER).collect().await?.to_bytes();
-    Ok(Response::from_parts(parts, body))
+    Ok(send_once(&target, tls.as_ref(), request, MAX_ANSWER).await?)
 }

@@ -5,18 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, header};
-use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::{Method, Request, Response, header};
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::runtime::Runtime;
 
 use crate::base::exit::{Exit, Failure};
-use crate::config::{Address, Target};
-use crate::upstream::Tls;
+use crate::config::Target;
+use crate::upstream::{Tls, send_once};
 
 /// How long an answer may take: a fold, or a list of many orphans, takes time.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -28,12 +23,6 @@ pub(crate) struct Client {
     token: Option<String>,
     /// The directory of its store, if it is known.
     pub(crate) store: Option<PathBuf>,
-}
-
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
 }
 
 impl Client {
@@ -54,15 +43,15 @@ impl Client {
 
     /// The JSON document at a path of the API.
     pub(crate) fn get(&self, path: &str) -> Result<Value, Failure> {
-        document(&self.accepted(Method::GET, path, None)?.body)
+        document(&self.accepted(Method::GET, path, None)?.into_body())
     }
 
     pub(crate) fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
-        document(&self.accepted(Method::POST, path, Some(body))?.body)
+        document(&self.accepted(Method::POST, path, Some(body))?.into_body())
     }
 
     /// The bytes at a path of the API.
-    pub(crate) fn download(&self, path: &str) -> Result<Answer, Failure> {
+    pub(crate) fn download(&self, path: &str) -> Result<Response<Bytes>, Failure> {
         self.accepted(Method::GET, path, None)
     }
 
@@ -71,9 +60,9 @@ impl Client {
         method: Method,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Response<Bytes>, Failure> {
         let answer = self.ask(method, &format!("/api/v1/{path}"), body)?;
-        if answer.status.is_success() { Ok(answer) } else { Err(refused(&answer)) }
+        if answer.status().is_success() { Ok(answer) } else { Err(refused(&answer)) }
     }
 
     /// The answer, whatever its status.
@@ -82,7 +71,7 @@ impl Client {
         method: Method,
         path: &str,
         body: Option<&Value>,
-    ) -> Result<Answer, Failure> {
+    ) -> Result<Response<Bytes>, Failure> {
         let asked = async {
             tokio::time::timeout(PATIENCE, self.send(method, path, body))
                 .await
@@ -93,11 +82,14 @@ impl Client {
             .map_err(|error| Failure::failed(format!("{} does not answer: {error}", self.target)))
     }
 
-    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> io::Result<Answer> {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.target.base))
-            .header(header::HOST, self.target.authority());
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> io::Result<Response<Bytes>> {
+        let mut request =
+            Request::builder().method(method).uri(format!("{}{path}", self.target.base));
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
@@ -105,31 +97,9 @@ impl Client {
             request = request.header(header::CONTENT_TYPE, "application/json");
         }
         let body = body.map(Value::to_string).unwrap_or_default();
-        let request = request.body(Full::new(Bytes::from(body))).map_err(io::Error::other)?;
-        match &self.target.address {
-            Address::Unix(path) => exchange(UnixStream::connect(path).await?, request).await,
-            Address::Tcp { host, port, .. } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                match &self.tls {
-                    Some(tls) => exchange(tls.connect(host, stream).await?, request).await,
-                    None => exchange(stream, request).await,
-                }
-            }
-        }
+        let request = request.body(Bytes::from(body)).map_err(io::Error::other)?;
+        send_once(&self.target, self.tls.as_ref(), request, usize::MAX).await
     }
-}
-
-async fn exchange(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    request: Request<Full<Bytes>>,
-) -> io::Result<Answer> {
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-    tokio::spawn(connection);
-    let response = sender.send_request(request).await.map_err(io::Error::other)?;
-    let (parts, body) = response.into_parts();
-    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-    Ok(Answer { status: parts.status, headers: parts.headers, body })
 }
 
 fn document(body: &[u8]) -> Result<Value, Failure> {
@@ -138,9 +108,9 @@ fn document(body: &[u8]) -> Result<Value, Failure> {
 }
 
 /// The failure of a command for a refusal of the API.
-fn refused(answer: &Answer) -> Failure {
-    let said: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-    let status = answer.status;
+fn refused(answer: &Response<Bytes>) -> Failure {
+    let said: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
+    let status = answer.status();
     let message = said["error"].as_str().map_or_else(|| status.to_string(), str::to_owned);
     let exit = match (status.as_u16(), said["code"].as_str()) {
         (_, Some("damaged")) => Exit::Damaged,

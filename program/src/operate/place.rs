@@ -174,13 +174,13 @@ impl Place {
             return Shown::of(recorded.response().ok_or_else(none)?);
         };
         let answer = client.download(&format!("keys/response?{}", key_in_query(key)))?;
-        let head = answer.headers.get("oncekey-response").map(|head| head.as_bytes());
+        let head = answer.headers().get("oncekey-response").map(|head| head.as_bytes());
         let head = head.and_then(describe::percent_decode).unwrap_or_default();
         let head: Value = serde_json::from_slice(&head).unwrap_or_default();
         let header =
             |pair: &Value| Some((pair[0].as_str()?.to_owned(), pair[1].as_str()?.to_owned()));
         let headers = head["headers"].as_array().into_iter().flatten().filter_map(header);
-        Ok(Shown { headers: headers.collect(), body: answer.body.to_vec() })
+        Ok(Shown { headers: headers.collect(), body: answer.into_body().to_vec() })
     }
 
     /// All orphans, oldest first: `total` and `orphans`.
@@ -200,7 +200,7 @@ impl Place {
         let none = || Failure::new(Exit::Absent, "there is no checkpoint of this key");
         if let Self::Served(client) = self {
             let path = format!("orphans/checkpoint?{}", key_in_query(key));
-            return Ok(client.download(&path)?.body.to_vec());
+            return Ok(client.download(&path)?.into_body().to_vec());
         }
         // An operation in flight in the files becomes an orphan with the next open; it is listed as one now.
         let orphans = match self {

@@ -1,17 +1,11 @@
 //! A decision about an orphan, as a line of JSON or a command says it: read whole and checked before
 //! anything is resolved, by the same rules for files and for servers.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use oncekey::Key;
-use oncekey_http::StoredResponse;
 use oncekey_http::describe::{percent_decode, percent_encode};
+use oncekey_http::resolution::{self, check_reason, confirmation};
 use serde::Deserialize;
 use serde_json::{Value, json};
-
-/// The number of characters of the token that confirm a resolution.
-const CONFIRMED: usize = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -91,46 +85,16 @@ impl Resolution {
 impl Line {
     /// The response in its stored form.
     fn response(&self) -> Result<Vec<u8>, &'static str> {
-        let status = self.status.filter(|status| (200..=599).contains(status));
-        let status = status.and_then(|status| StatusCode::from_u16(status).ok());
-        let status = status.ok_or("status must be from 200 to 599")?;
-        let mut headers = HeaderMap::new();
-        for (name, value) in &self.headers {
-            let name = HeaderName::try_from(name);
-            let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(value)) else {
-                return Err("a header is not valid in HTTP");
-            };
-            headers.append(name, value);
-        }
-        let body = match (&self.body, &self.body_base64) {
-            (Some(_), Some(_)) => return Err("body and bodyBase64 exclude each other"),
-            (None, Some(encoded)) => {
-                STANDARD.decode(encoded).map_err(|_| "bodyBase64 is not base64")?
-            }
-            (body, None) => body.clone().unwrap_or_default().into_bytes(),
-        };
-        let response = StoredResponse::new(status, &headers, body);
-        response.encode().ok_or("the response is too long")
+        let status = self.status.unwrap_or_default();
+        let (body, body_base64) = (self.body.as_deref(), self.body_base64.as_deref());
+        resolution::response(status, &self.headers, body, body_base64)
     }
-}
-
-/// # Errors
-/// The mistake.
-pub(crate) fn check_reason(reason: &str) -> Result<(), &'static str> {
-    match (3..=500).contains(&reason.trim().chars().count()) {
-        true => Ok(()),
-        false => Err("a reason has 3 to 500 characters"),
-    }
-}
-
-/// The end of a token, which confirms that it was read.
-pub(crate) fn confirmation(token: &str) -> &str {
-    let from = token.char_indices().rev().nth(CONFIRMED - 1).map_or(0, |(at, _)| at);
-    &token[from..]
 }
 
 #[cfg(test)]
 mod tests {
+    use oncekey_http::StoredResponse;
+
     use super::*;
 
     const SOUND: &str = r#"{"action":"complete","scope":"t","key":"a%20b","token":"ab-1-2","reason":"INC-1","status":201,"headers":[["x-id","7"]],"body":"yes"}"#;
@@ -176,12 +140,5 @@ mod tests {
             assert!(mistake.contains(said), "{wrong}: {mistake}");
             assert!(!mistake.contains(" at line "), "{mistake}");
         }
-    }
-
-    #[test]
-    fn a_token_is_confirmed_by_its_end() {
-        assert_eq!(confirmation("00000000000000ab-12-345"), "-345");
-        assert_eq!(confirmation("ab"), "ab");
-        assert_eq!(confirmation("äöüßé"), "öüßé");
     }
 }

@@ -8,12 +8,13 @@ use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
 use oncekey::Key;
 use oncekey_http::describe::percent_encode;
+use oncekey_http::resolution::{check_reason, confirmation};
 use serde_json::{Value, json};
 
 use super::desk::{Desk, rehearse};
 use super::keys::Named;
 use super::output::Output;
-use super::resolution::{Resolution, check_reason, confirmation};
+use super::resolution::Resolution;
 use super::show;
 use super::whereabouts::Where;
 use crate::base::exit::{Exit, Failure};

@@ -77,7 +77,7 @@ impl Health {
         let Place::Served(client) = place else { return Err(unwell()) };
         let path = if self.ready { "/readyz" } else { "/healthz" };
         match client.ask(Method::GET, path, None) {
-            Ok(answer) if answer.status.is_success() => Ok(()),
+            Ok(answer) if answer.status().is_success() => Ok(()),
             _ => Err(unwell()),
         }
     }

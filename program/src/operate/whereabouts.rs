@@ -187,7 +187,7 @@ fn owner_of(path: &Path) -> Result<Place, Failure> {
     let mut client = Client::new(target, None, None)?;
     client.store = Some(path.to_owned());
     match client.ask(Method::GET, "/api/v1/info", None) {
-        Ok(answer) if answer.status == StatusCode::FORBIDDEN => {
+        Ok(answer) if answer.status() == StatusCode::FORBIDDEN => {
             let user = "the user that runs it";
             Err(Failure::new(
                 Exit::Forbidden,

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::fmt::Write;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,11 +58,7 @@ impl Control {
         let mut random = [0; 16];
         // A request for 16 bytes is never answered in part.
         getrandom(&mut random, GetRandomFlags::empty())?;
-        let mut secret = String::with_capacity(32);
-        for byte in random {
-            // Writing into a String cannot fail.
-            let _ = write!(secret, "{byte:02x}");
-        }
+        let secret = format!("{:032x}", u128::from_ne_bytes(random));
         self.attempts.lock().insert(secret.clone(), attempt.clone());
         Ok(Reachable { control: self, secret })
     }

@@ -5,6 +5,7 @@ mod collect;
 mod connect;
 mod course;
 pub(crate) mod health;
+mod once;
 mod outcome;
 mod send;
 mod service;
@@ -13,6 +14,7 @@ mod tunnel;
 
 pub(crate) use checkpoints::Control;
 pub(crate) use course::Course;
+pub(crate) use once::send_once;
 pub(crate) use send::Upstreams;
 pub(crate) use service::{Conduct, PassFailed, UpstreamService};
 pub(crate) use tls::Tls;
