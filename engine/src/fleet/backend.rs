@@ -21,7 +21,7 @@ use crate::backend::{Backend, Reading, ScanPage, Seen, Settings};
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::thread::JoinHandle;
-use crate::base::sync::{Condvar, Instant, Mutex, countable};
+use crate::base::sync::{Condvar, Instant, Mutex, after, countable};
 use crate::semantics::command::Reply;
 use crate::semantics::fingerprint::{Fingerprint, KeyedFingerprint};
 use crate::semantics::key::{Key, KeyHash};
@@ -72,6 +72,7 @@ pub fn open(store: Arc<dyn Store>, options: Options) -> Result<Engine> {
         wake: Condvar::new(),
         counters: Counters::default(),
         instance: AtomicU64::new(opened.registered.instance),
+        changed: Condvar::new(),
         limits,
         max_store_bytes: options.max_store_bytes,
     });
@@ -258,14 +259,10 @@ impl Backend for Fleet {
         let old = self.instance();
         self.shared.store.close(old)?;
         drop(self.shared.push(Event::Reopened));
-        let start = Instant::now();
-        while self.instance() == old && !self.is_closed() {
-            if start.elapsed() > REOPEN_PATIENCE {
-                return Err(Error::new(ErrorKind::Unavailable, "the store gave no instance"));
-            }
-            std::thread::sleep(Duration::from_millis(2));
+        match self.shared.wait_for_other(old, after(REOPEN_PATIENCE)) {
+            true => Ok(()),
+            false => Err(Error::new(ErrorKind::Unavailable, "the store gave no instance")),
         }
-        Ok(())
     }
 
     fn close(&self) -> Result<CloseReport> {

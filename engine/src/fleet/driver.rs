@@ -19,6 +19,8 @@ pub(super) struct Shared {
     pub(super) wake: Condvar,
     pub(super) counters: Counters,
     pub(super) instance: AtomicU64,
+    /// Told when the instance changes and when the thread ends. Its waiters hold `events`.
+    pub(super) changed: Condvar,
     pub(super) limits: Arc<Limits>,
     pub(super) max_store_bytes: Option<u64>,
 }
@@ -43,6 +45,23 @@ impl Shared {
             self.wake.notify_one();
         }
         None
+    }
+
+    /// Waits until this process has another instance than `old`, or the thread has ended. Returns
+    /// whether that came before `until`.
+    pub(super) fn wait_for_other(&self, old: u64, until: Instant) -> bool {
+        let mut events = self.events.lock();
+        let is_over = |events: &Events| events.ended || self.instance.load(Ordering::SeqCst) != old;
+        while !is_over(&events) && !self.changed.wait_until(&mut events, until).timed_out() {}
+        is_over(&events)
+    }
+
+    fn set_instance(&self, instance: u64) {
+        if self.instance.swap(instance, Ordering::SeqCst) != instance {
+            // ORDER: a caller that saw the old instance under the lock waits by now.
+            drop(self.events.lock());
+            self.changed.notify_all();
+        }
     }
 
     /// Notes the result of a round of upkeep.
@@ -83,7 +102,7 @@ impl Driver {
                 self.machine.take_in(now, event);
             }
             let actions = self.machine.act(now);
-            self.shared.instance.store(self.machine.instance(), Ordering::SeqCst);
+            self.shared.set_instance(self.machine.instance());
             actions.into_iter().for_each(|action| self.perform(action));
             if stopping && self.machine.is_idle() && self.leave() {
                 return;
@@ -95,6 +114,7 @@ impl Driver {
     fn leave(&self) -> bool {
         let mut events = self.shared.events.lock();
         events.ended = events.queue.is_empty();
+        self.shared.changed.notify_all();
         events.ended
     }
 
