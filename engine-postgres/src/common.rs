@@ -17,7 +17,7 @@ use crate::tls::Tls;
 pub(crate) struct Common {
     pub(crate) settings: Arc<Settings>,
     pub(crate) config: Config,
-    pub(crate) statements: Statements,
+    pub(crate) statements: Arc<Statements>,
     pub(crate) tls: Option<Tls>,
     pub(crate) known: Known,
     pub(crate) named: Arc<AtomicBool>,

@@ -17,8 +17,8 @@ use crate::handshake::{self, Met};
 use crate::rows::{self, Gate, Hash, Params, Shut, signed, unsigned};
 use crate::statements::{Sql, Statements};
 
-/// How often an open that was not carried out is tried again.
-const OPEN_TRIES: u64 = 10;
+/// How often a request is tried again that other processes hold up.
+const RETRIES: u64 = 10;
 
 /// A gated read is not bound to a time: it changes nothing.
 const ANY_TIME: u64 = i64::MAX as u64;
@@ -48,16 +48,7 @@ impl Lane {
     /// Opens the store. Of many processes that open at once, one may raise the generation under the
     /// others, and one makes the tables, so the others try again.
     pub(crate) async fn open(&mut self, new: &NewInstance) -> Answered<Opened> {
-        let mut tries = 0;
-        loop {
-            match self.open_once(new).await {
-                Err(Failure::NotCarriedOut(_)) if tries < OPEN_TRIES => {
-                    tries += 1;
-                    tokio::time::sleep(Duration::from_millis(20 * tries)).await;
-                }
-                opened => return opened,
-            }
-        }
+        with_retries(async || self.open_once(new).await).await
     }
 
     async fn open_once(&mut self, new: &NewInstance) -> Answered<Opened> {
@@ -77,7 +68,8 @@ impl Lane {
 
     pub(crate) async fn read(&mut self, instance: u64, hashes: Vec<u128>) -> Answered<Rows> {
         let hashes: Vec<Hash> = hashes.into_iter().map(Hash).collect();
-        self.rows(instance, |statements| &statements.read, vec![Box::new(hashes)]).await
+        let read = self.look(instance, |statements| &statements.read, vec![Box::new(hashes)]);
+        Ok(read.await?.found)
     }
 
     pub(crate) async fn orphans(
@@ -87,12 +79,12 @@ impl Lane {
         most: usize,
     ) -> Answered<Rows> {
         let params: Params<'_> = vec![Box::new(after.map(Hash)), Box::new(signed(most as u64))];
-        self.rows(instance, |statements| &statements.orphans, params).await
+        Ok(self.look(instance, |statements| &statements.orphans, params).await?.found)
     }
 
     pub(crate) async fn scan(&mut self, instance: u64, from: u128, most: usize) -> Answered<Rows> {
         let params: Params<'_> = vec![Box::new(Hash(from)), Box::new(signed(most as u64))];
-        self.rows(instance, |statements| &statements.scan, params).await
+        Ok(self.look(instance, |statements| &statements.scan, params).await?.found)
     }
 
     pub(crate) async fn expiring(&mut self) -> Answered<Vec<Expiring>> {
@@ -170,19 +162,11 @@ impl Lane {
         params: &Params<'_>,
     ) -> Answered<Vec<tokio_postgres::Row>> {
         self.connect().await?;
-        self.run_here(sql, params).await
+        let common = self.common.clone();
+        self.run_here(sql(&common.statements), params).await
     }
 
     async fn run_here(
-        &mut self,
-        sql: impl Fn(&Statements) -> &Sql,
-        params: &Params<'_>,
-    ) -> Answered<Vec<tokio_postgres::Row>> {
-        let common = self.common.clone();
-        self.run_sql(sql(&common.statements), params).await
-    }
-
-    async fn run_sql(
         &mut self,
         sql: &Sql,
         params: &Params<'_>,
@@ -216,6 +200,7 @@ impl Lane {
 
     /// A renewal that the server acknowledged without a warning makes all earlier commits certain.
     async fn renew_here(&mut self, instance: u64) -> Answered<Renewal> {
+        let common = self.common.clone();
         loop {
             let (Some(connection), Some(met)) = (&self.connection, &self.met) else {
                 return Err(Failure::NotCarriedOut(unavailable("no connection")));
@@ -223,7 +208,7 @@ impl Lane {
             let warnings = connection.warnings();
             let params: Params<'_> =
                 vec![Box::new(signed(instance)), Box::new(met.generation), Box::new(met.boot)];
-            let rows = self.run_here(|statements| &statements.renew, &params).await?;
+            let rows = self.run_here(&common.statements.renew, &params).await?;
             if self.connection.as_ref().is_some_and(|connection| connection.warnings() != warnings)
             {
                 // The wait for the standby was cancelled: the commit may be lost with this server.
@@ -277,16 +262,8 @@ impl Lane {
         }
     }
 
-    async fn rows(
-        &mut self,
-        instance: u64,
-        sql: impl Fn(&Statements) -> &Sql,
-        more: Params<'_>,
-    ) -> Answered<Rows> {
-        self.answer(instance, sql, more).await.map(|answer| answer.found)
-    }
-
-    async fn answer(
+    /// Runs a gated statement that reads.
+    async fn look(
         &mut self,
         instance: u64,
         sql: impl Fn(&Statements) -> &Sql,
@@ -295,27 +272,22 @@ impl Lane {
         let met = self.connect().await?;
         let mut params = self.gate(&met, instance, ANY_TIME, 0, true).params();
         params.extend(more);
-        let rows = self.run_here(sql, &params).await?;
-        match rows::answer(&rows, met.generation)? {
-            Ok(answer) => Ok(answer),
-            Err(shut) => Err(self.shut(shut)),
-        }
+        let common = self.common.clone();
+        let rows = self.run_here(sql(&common.statements), &params).await?;
+        rows::answer(&rows, met.generation)?.map_err(|shut| self.shut(shut))
     }
 
     pub(crate) async fn group(&mut self, group: &Group) -> Answered<GroupAnswer> {
         let met = self.connect().await?;
         let gate = self.gate(&met, group.instance, group.valid_until, group.number, group.durable);
         let common = self.common.clone();
-        let Statements { plain, meeting, .. } = &common.statements;
+        let Statements { plain, meeting, .. } = &*common.statements;
         let (sql, images) = rows::group(if self.meets { meeting } else { plain }, group);
         let mut params = gate.params();
         params.extend(images);
         let warnings = self.connection.as_ref().map_or(0, Connection::warnings);
-        let rows = self.run_sql(sql, &params).await?;
-        let mut answer = match rows::answer(&rows, met.generation)? {
-            Ok(answer) => answer,
-            Err(shut) => return Err(self.shut(shut)),
-        };
+        let rows = self.run_here(sql, &params).await?;
+        let mut answer = rows::answer(&rows, met.generation)?.map_err(|shut| self.shut(shut))?;
         if group.durable {
             if self.connection.as_ref().is_some_and(|connection| connection.warnings() != warnings)
             {
@@ -331,19 +303,18 @@ impl Lane {
         }
         let met_rows = answer.applied.len() < group.images.len();
         if met_rows && !self.meets {
-            self.look(group, &mut answer).await?;
+            self.add_met(group, &mut answer).await?;
         }
         self.meets = met_rows;
         Ok(answer)
     }
 
     /// Reads the rows that a group met, after the group.
-    async fn look(&mut self, group: &Group, answer: &mut GroupAnswer) -> Answered<()> {
+    async fn add_met(&mut self, group: &Group, answer: &mut GroupAnswer) -> Answered<()> {
         let applied: HashSet<u128> = answer.applied.iter().map(|(hash, _)| *hash).collect();
         let others = group.images.iter().map(|image| image.hash);
         let others: Vec<Hash> = others.filter(|hash| !applied.contains(hash)).map(Hash).collect();
-        let seen =
-            self.answer(group.instance, |statements| &statements.read, vec![Box::new(others)]);
+        let seen = self.look(group.instance, |statements| &statements.read, vec![Box::new(others)]);
         // The other changes were carried out. If one is sent again, its row tells.
         let seen = seen.await.map_err(|failure| Failure::Unknown(failure.error().clone()))?;
         answer.found = seen.found;
@@ -359,6 +330,20 @@ impl Lane {
                 Failure::NotCarriedOut(unavailable("the server is another one now"))
             }
             Shut::ClockJump => clock_jump(),
+        }
+    }
+}
+
+/// Makes a request again, for about a second, while it was not carried out.
+pub(crate) async fn with_retries<T>(mut request: impl AsyncFnMut() -> Answered<T>) -> Answered<T> {
+    let mut tries = 0;
+    loop {
+        match request().await {
+            Err(Failure::NotCarriedOut(_)) if tries < RETRIES => {
+                tries += 1;
+                tokio::time::sleep(Duration::from_millis(20 * tries)).await;
+            }
+            answered => return answered,
         }
     }
 }

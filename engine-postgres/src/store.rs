@@ -49,6 +49,7 @@ pub struct PostgresStore {
     control: mpsc::UnboundedSender<Request>,
     upkeep: mpsc::UnboundedSender<Request>,
     pub(crate) settings: Arc<Settings>,
+    pub(crate) statements: Arc<Statements>,
     thread: std::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -61,7 +62,8 @@ impl PostgresStore {
         let settings = Arc::new(settings);
         let config = settings.config()?;
         let tls = tls::make(config.get_ssl_mode(), settings.root_certificates.as_deref())?;
-        let common = (settings.clone(), config, tls);
+        let statements = Arc::new(Statements::new(&settings.schema));
+        let common = (settings.clone(), statements.clone(), config, tls);
         let (groups, group_requests) = mpsc::unbounded_channel();
         let (control, control_requests) = mpsc::unbounded_channel();
         let (upkeep, upkeep_requests) = mpsc::unbounded_channel();
@@ -72,12 +74,12 @@ impl PostgresStore {
         let thread = std::thread::Builder::new()
             .name("oncekey-postgres".to_owned())
             .spawn(move || {
-                let (settings, config, tls) = common;
+                let (settings, statements, config, tls) = common;
                 let common = Rc::new(Common {
-                    statements: Statements::new(&settings.schema),
                     named: Arc::new(AtomicBool::new(true)),
                     first: RefCell::default(),
                     settings,
+                    statements,
                     config,
                     tls,
                     known: Known::default(),
@@ -97,7 +99,7 @@ impl PostgresStore {
             })
             .map_err(|source| error(ErrorKind::Io, "starting a thread", Some(source.into())))?;
         let thread = std::sync::Mutex::new(Some(thread));
-        Ok(Self { groups, control, upkeep, settings, thread })
+        Ok(Self { groups, control, upkeep, settings, statements, thread })
     }
 
     pub(crate) fn silent(&self) -> Result<Option<Duration>> {

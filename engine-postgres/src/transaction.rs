@@ -12,7 +12,6 @@ use tokio_postgres::types::{ToSql, Type};
 
 use crate::connection;
 use crate::rows::Hash;
-use crate::statements::Statements;
 use crate::store::PostgresStore;
 
 /// A connection of the caller with an open transaction, of one of the clients that this crate knows.
@@ -123,7 +122,7 @@ pub(crate) async fn complete(
 
 fn statement(store: &PostgresStore, completing: &Completing, ttl: Option<Duration>) -> Statement {
     Statement {
-        text: Statements::new(&store.settings.schema).complete_in.text,
+        text: store.statements.complete_in.text.clone(),
         synchronous_commit: store.settings.synchronous_commit,
         incarnation: completing.incarnation as i64,
         hash: completing.hash,

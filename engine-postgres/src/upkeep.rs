@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use oncekey::fleet::store::{Failure, Renewal, Upkeep};
 
-use crate::lane::Lane;
+use crate::lane::{Lane, with_retries};
 use crate::rows::{Params, signed, unsigned};
 use crate::statements::LEAVES;
 
@@ -65,21 +65,10 @@ async fn end_lapsed(lane: &mut Lane, by: u64, upkeep: &mut Upkeep) -> Result<boo
     Ok(behind || upkeep.ended > 0)
 }
 
-/// How often a listing is tried again while upkeep of another process holds it up.
-const LIST_TRIES: u64 = 10;
-
 /// Brings `orphan` up to date. Without an instance that ended since the last whole scan there is nothing to do.
+/// Upkeep of another process may hold it up.
 pub(crate) async fn list(lane: &mut Lane, by: u64, overdue: bool) -> Result<(), Failure> {
-    let mut tries = 0;
-    loop {
-        match list_once(lane, by, overdue).await {
-            Err(Failure::NotCarriedOut(_)) if tries < LIST_TRIES => {
-                tries += 1;
-                tokio::time::sleep(Duration::from_millis(20 * tries)).await;
-            }
-            listed => return listed,
-        }
-    }
+    with_retries(async || list_once(lane, by, overdue).await).await
 }
 
 async fn list_once(lane: &mut Lane, by: u64, overdue: bool) -> Result<(), Failure> {
