@@ -98,6 +98,11 @@ fn proxy(arguments: command::Proxy, output: &Output) -> Result<(), Failure> {
         LogFormat::Json => true,
     };
     log(&config, json);
+    let ended = serve(config, json, arguments);
+    if output.is_json() { ended } else { ended.map_err(Failure::log) }
+}
+
+fn serve(config: Config, json: bool, arguments: command::Proxy) -> Result<(), Failure> {
     let passed = Passed::take();
     // Connections of clients are served by threads of their own.
     let runtime =

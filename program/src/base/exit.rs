@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use oncekey::{Error, ErrorKind};
 use serde_json::json;
 
-use super::say::say;
+use super::say::{LOG, say};
 
 /// The reason why the program did not finish its command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +143,12 @@ impl Failure {
     pub(crate) fn message(&self) -> String {
         let message = self.lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
         message.trim_start_matches("oncekey: ").to_owned()
+    }
+
+    /// Writes the lines into the log, as one. The exit is left.
+    pub(crate) fn log(self) -> Self {
+        tracing::error!(target: LOG, "{}", self.message());
+        Self::silent(self.exit)
     }
 
     /// Prints the lines, in JSON on request, and returns the exit code.

@@ -65,8 +65,7 @@ impl Server {
 
     /// Asks the server to end, and kills it after `at_most`.
     pub(crate) async fn stop(&mut self, at_most: Duration) {
-        if let Some(id) = self.id() {
-            terminate(id);
+        if self.terminate() {
             if tokio::time::timeout(at_most, self.child.wait()).await.is_ok() {
                 return;
             }
@@ -76,22 +75,27 @@ impl Server {
     }
 
     /// The process, as long as its end was not seen.
-    pub(crate) fn id(&self) -> Option<Pid> {
+    ///
+    /// ORDER: only the handle of the child reaps it, so that this number belongs to no other process. A copy
+    /// of the number outlives the child.
+    fn id(&self) -> Option<Pid> {
         self.child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?))
+    }
+
+    /// Asks the process to end. Returns `false` when its end was seen.
+    fn terminate(&self) -> bool {
+        let Some(id) = self.id() else { return false };
+        // It may have ended meanwhile.
+        let _ = kill_process(id, Signal::TERM);
+        true
     }
 }
 
 /// A start that fails or is given up leaves no server behind.
 impl Drop for Server {
     fn drop(&mut self) {
-        self.id().into_iter().for_each(terminate);
+        self.terminate();
     }
-}
-
-/// Asks a process to end.
-pub(crate) fn terminate(id: Pid) {
-    // It may have ended meanwhile.
-    let _ = kill_process(id, Signal::TERM);
 }
 
 async fn can_connect(target: &Target) -> bool {
@@ -104,4 +108,38 @@ async fn can_connect(target: &Target) -> bool {
         }
     };
     tokio::time::timeout(Duration::from_secs(1), connected).await.unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::test_kill_process;
+
+    use super::*;
+
+    async fn started(command: &[&str]) -> Server {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = format!("http://{}", listener.local_addr().unwrap());
+        let command: Vec<_> = command.iter().map(OsString::from).collect();
+        let targets = [Target::parse(&target).unwrap()];
+        Server::start(&command, &targets).await.unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_server_whose_end_was_seen_gets_no_signal() {
+        let mut server = started(&["true"]).await;
+        assert!(server.id().is_some(), "it cannot have been reaped");
+        assert!(server.ended().await.unwrap().success());
+        assert!(!server.terminate());
+        server.stop(Duration::ZERO).await;
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_let_go_is_asked_to_end() {
+        let server = started(&["sleep", "1000000"]).await;
+        let id = server.id().unwrap();
+        drop(server);
+        while test_kill_process(id).is_ok() {
+            tokio::task::yield_now().await;
+        }
+    }
 }

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use oncekey::Engine;
 use oncekey_http::IdempotencyLayer;
-use rustix::process::Pid;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, Semaphore, watch};
@@ -20,8 +19,8 @@ use super::desk::{self, Desk, Health};
 use super::maker::Maker;
 use super::reload::{Configure, Reloader};
 use super::store;
-use crate::base::exit::Failure;
-use crate::base::say::say;
+use crate::base::exit::{Exit, Failure};
+use crate::base::say::LOG;
 use crate::base::workers::Workers;
 use crate::base::{notify, units};
 use crate::config::{self, Config, Socket};
@@ -86,14 +85,17 @@ pub(crate) async fn run(
     tokio::spawn(store::keep_open(layer.clone(), health.clone()));
     tokio::spawn(reloader.at_each(hangup));
     greet(&config, &engine, &urls, &desk);
+    if !json {
+        invite(&config, &urls);
+    }
     notify::ready();
     let gone = tokio::select! {
         () = signals.first() => false,
         () = end.notified() => false,
         () = ended(&mut behind) => true,
     };
-    signals.second_ends_the_process(behind.as_ref().and_then(child::Server::id));
-    Open { layer, health, server, stop, accepting, behind }.close(&config).await;
+    let open = Open { layer, health, server, stop, accepting, behind };
+    signals.second_ends_the_process(open.close(&config)).await;
     drop(desk);
     store::close(&engine)?;
     close_sink(sink).await;
@@ -220,17 +222,18 @@ fn cannot_listen(address: &impl Display, error: &io::Error) -> Failure {
     Failure::failed(format!("cannot listen on {address}: {error}"))
 }
 
-/// Prints a summary of the running proxy.
+/// Logs a summary of the running proxy.
 fn greet(config: &Config, engine: &Engine, urls: &[String], desk: &Desk) {
     let list = |members: &[String]| members.join(", ");
     let upstreams: Vec<_> = config.upstream.urls.iter().map(ToString::to_string).collect();
-    say(&format!("oncekey: listening on {} for {}", list(urls), list(&upstreams)));
+    tracing::info!(target: LOG, "listening on {} for {}", list(urls), list(&upstreams));
     let ttl = units::show_duration(config.policy.ttl);
     let unknown = engine.stats().orphans;
-    say(&format!(
-        "oncekey: store {}, ttl {ttl}, {unknown} keys with unknown outcome",
+    tracing::info!(
+        target: LOG,
+        "store {}, ttl {ttl}, {unknown} keys with unknown outcome",
         config.store
-    ));
+    );
     let contract = config.contract();
     let headers: Vec<_> = contract.headers.iter().map(ToString::to_string).collect();
     let methods = match &contract.methods {
@@ -239,21 +242,25 @@ fn greet(config: &Config, engine: &Engine, urls: &[String], desk: &Desk) {
         }
         _ => "every method but GET, HEAD, OPTIONS, TRACE".to_owned(),
     };
-    say(&format!("oncekey: keys in {}; {methods}", headers.join(" or ")));
+    tracing::info!(target: LOG, "keys in {}; {methods}", headers.join(" or "));
     if let Some(socket) = &desk.socket {
-        say(&format!("oncekey: control socket {}", socket.path().display()));
+        tracing::info!(target: LOG, "control socket {}", socket.path().display());
     }
     if let Some(address) = config.admin.listen {
-        say(&format!(
-            "oncekey: console http://{address}/; `oncekey console` prints a link that signs a browser in"
-        ));
+        tracing::info!(
+            target: LOG,
+            "console http://{address}/; `oncekey console` prints a link that signs a browser in"
+        );
     }
+}
+
+/// Logs a first request for people to try.
+fn invite(config: &Config, urls: &[String]) {
     if let Some(url) = urls.iter().find(|url| url.starts_with("http://")) {
-        let name = headers.first().map_or("", String::as_str);
-        say(&format!(
-            "try: curl -i {}/ -H '{name}: demo-1' -d '{{}}'",
-            url.replace("0.0.0.0", "localhost")
-        ));
+        let headers = config.contract().headers;
+        let name = headers.first().map(ToString::to_string).unwrap_or_default();
+        let url = url.replace("0.0.0.0", "localhost");
+        tracing::info!(target: LOG, "try: curl -i {url}/ -H '{name}: demo-1' -d '{{}}'");
     }
 }
 
@@ -278,15 +285,23 @@ impl Signals {
         tokio::select! { _ = self.terminate.recv() => {}, _ = self.interrupt.recv() => {} }
     }
 
-    /// The next signal ends the process at once, and asks the server `behind` to end. That is safe: the
-    /// requests that run then have an unknown outcome at the next start.
-    fn second_ends_the_process(mut self, behind: Option<Pid>) {
+    /// Runs `closing`. From now on the next signal ends the process at once. That is safe: the requests that
+    /// run then have an unknown outcome at the next start.
+    async fn second_ends_the_process(mut self, closing: impl Future<Output = ()>) {
+        let second = tokio::select! { () = closing => false, () = self.first() => true };
+        // ORDER: `closing` is dropped by now, and with it the server behind, which is asked to end.
+        if second {
+            exit();
+        }
         tokio::spawn(async move {
             self.first().await;
-            behind.into_iter().for_each(child::terminate);
-            std::process::exit(130);
+            exit();
         });
     }
+}
+
+fn exit() -> ! {
+    std::process::exit(Exit::Interrupted.code().into())
 }
 
 /// Waits up to `at_most` for connections, and for executions without a connection.

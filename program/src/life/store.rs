@@ -9,7 +9,7 @@ use oncekey_http::IdempotencyLayer;
 
 use super::desk::Health;
 use crate::base::exit::{Exit, Failure, root_cause};
-use crate::base::say::say;
+use crate::base::say::LOG;
 use crate::config::{Config, StoreAt};
 
 /// The time between two checks whether the store failed, and the shortest pause before it is reopened.
@@ -101,17 +101,18 @@ fn segment_bytes(max_response: usize) -> u64 {
     twice.next_multiple_of(1 << 20).max(32 << 20)
 }
 
-/// Closes the store and prints a summary of its work.
+/// Closes the store and logs a summary of its work.
 pub(crate) fn close(engine: &Engine) -> Result<(), Failure> {
     let stats = engine.stats();
     let closed = engine.close();
     let report =
         closed.map_err(|error| Failure::failed(format!("cannot close the store: {error}")))?;
     let (executed, replayed) = (stats.completed, stats.replayed);
-    say(&format!(
+    tracing::info!(
+        target: LOG,
         "closed: {executed} executed, {replayed} replayed, {} left in flight",
         report.in_flight
-    ));
+    );
     Ok(())
 }
 

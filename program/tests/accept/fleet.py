@@ -22,7 +22,7 @@ def cluster():
     found = [d for d in [*glob.glob("/usr/lib/postgresql/*/bin"), *os.environ.get("PATH", "").split(":")] if all(os.path.exists(os.path.join(d, p)) for p in ("postgres", "initdb"))]
     if not found: print("LEFT OUT: PostgreSQL is not installed (Debian: postgresql-15)", flush=True); return None
     return Cluster(found[0])
-def sock_of(proxy): return until(lambda: [l.split("control socket ")[1].strip() for l in proxy.lines() if "control socket" in l], bool)[0]
+def sock_of(proxy): return until(lambda: [json.loads(l)["fields"]["message"].removeprefix("control socket ") for l in proxy.lines() if "control socket" in l], bool)[0]
 def fleet():
     pg = cluster()
     if pg is None: return

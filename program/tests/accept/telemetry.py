@@ -80,4 +80,20 @@ def log():
         check("log: a long response is counted to its end", big["bytesOut"] == 100 << 10, big)
         check("log: the upstream gets the traceparent as it came", head["trace"] == TRACE and {n.lower(): v for n, v in seen.items()}["traceparent"] == parent, seen)
         check("log: a client that goes away leaves a line", (left["outcome"], left["status"], left["attempt"]) == ("gone", None, 1), left)
-ROWS = {"metrics": metrics, "log": log}
+def form():
+    """Every line from the start to the end, also of a start that fails, has the form of the log."""
+    line = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z +(INFO|ERROR) oncekey: \S")
+    def is_json(l):
+        try: l = json.loads(l)
+        except ValueError: return False
+        return l["level"] in ("INFO", "ERROR") and l["target"] == "oncekey" and bool(l["fields"]["message"])
+    quiet = ["--access-log", "off", "--admin", "127.0.0.1:0"]
+    with Flaky() as up:
+        for flags, fits in ([], is_json), (["--log", "json"], is_json), (["--log", "text"], line.match):
+            with Proxy([up.port], store(), *quiet, *flags) as proxy:
+                until(proxy.said, lambda said: "console http" in said); left = proxy.kill(signal.SIGTERM)
+                words = ("listening on http", "ttl 24h", "keys in idempotency-key", "control socket /", "console http", "closed: 0 executed")
+                check(f"form: {flags}: one form from the start to the end", left == 0 and all(fits(l) for l in proxy.lines()) and all(proxy.says(w) for w in words) and ("try: curl" in proxy.said()) == (fits != is_json), proxy.said())
+            run = subprocess.run([BINARY, "proxy", "--listen", "127.0.0.1:0", "--upstream", f"http://127.0.0.1:{up.port}", "--store", "/dev/null", *flags], capture_output=True, text=True)
+            check(f"form: {flags}: a start that fails", run.returncode == 1 and all(fits(l) for l in run.stderr.splitlines()) and "cannot open /dev/null" in run.stderr, run)
+ROWS = {"metrics": metrics, "log": log, "form": form}
