@@ -103,7 +103,10 @@ impl Driver {
             }
             let actions = self.machine.act(now);
             self.shared.set_instance(self.machine.instance());
-            actions.into_iter().for_each(|action| self.perform(action));
+            // The store works on the next group while the callers of this one are woken.
+            let (answers, requests): (Vec<_>, Vec<_>) =
+                actions.into_iter().partition(|action| matches!(action, Action::Answer(_)));
+            requests.into_iter().chain(answers).for_each(|action| self.perform(action));
             if stopping && self.machine.is_idle() && self.leave() {
                 return;
             }
