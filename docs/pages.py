@@ -55,7 +55,7 @@ RUN_BY = {
         "# Every value is the default": "program/src/config/file.rs: the_page_names_every_field_and_its_default",
         '{"ts":': "program/tests/accept/telemetry.py: PAGE",
     },
-    "docs/operations.md": {"[traces]": "program/tests/otel.rs: fn page"},
+    "docs/operations.md": {"[traces]": "program/tests/otel/main.rs: fn page"},
     "docs/questions.md": {"#[global_allocator]": "program/src/main.rs: static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;"},
     "docs/testing.md": {
         "dependencies of the test": ".ci/packages: dependencies of the test",

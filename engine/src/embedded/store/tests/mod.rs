@@ -3,6 +3,7 @@
 mod answers;
 mod damage;
 mod faults;
+mod refusals;
 mod verify;
 
 use std::path::{Path, PathBuf};

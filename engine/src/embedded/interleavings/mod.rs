@@ -3,20 +3,19 @@
 //! A model fails at an assertion, or when all its threads sleep.
 #![allow(clippy::unwrap_used)]
 
-use std::future::Future;
-use std::pin::Pin;
+mod answers;
+
 use std::sync::Arc;
-use std::task::{Context, Waker};
 use std::time::Duration;
 
 use loom::thread;
 
+use self::answers::{guarded, poll};
 use crate::admission::limits::Limits;
 use crate::admission::queue::{Batch, Queue, Taken};
 use crate::admission::slot::{Admission, FollowUp};
-use crate::api::pending::Pending;
 use crate::backend::operation::{Operation, Outcome, Queued, Request, Wait};
-use crate::base::error::{Error, Result};
+use crate::base::error::Error;
 use crate::base::sync::Instant;
 use crate::embedded::session::shards::Shards;
 use crate::semantics::command::{Command, Reply};
@@ -41,93 +40,6 @@ fn explore(model: impl Fn() + Sync + Send + 'static) {
 
 /// A lock of std, not of loom: the values in it are only observed, and are no part of a model.
 type Seen<T> = Arc<std::sync::Mutex<Vec<T>>>;
-
-/// A value that records its drop, as a claim does, and whether a caller had it.
-#[derive(Debug)]
-struct Guard {
-    delivered: bool,
-    ends: Seen<bool>,
-}
-
-impl Drop for Guard {
-    fn drop(&mut self) {
-        self.ends.lock().unwrap().push(self.delivered);
-    }
-}
-
-/// Sends an answer while `receive` works on its `Pending`. `receive` returns whether it took the
-/// answer out. The answer must be dropped once, as delivered only if it was taken out.
-fn deliver(receive: impl Fn(Pending<Guard>) -> bool + Sync + Send + 'static) {
-    explore(move || {
-        let ends = Seen::default();
-        let (op, pending) = guarded(&ends);
-        let teller = thread::spawn(move || op.tell(Ok((Reply::Done, None, NOW))));
-        let taken = receive(pending.on_delivery(|guard| guard.delivered = true));
-        teller.join().unwrap();
-        assert_eq!(*ends.lock().unwrap(), [taken]);
-    });
-}
-
-/// A `Pending` whose answer is a guard.
-fn guarded(ends: &Seen<bool>) -> (Operation, Pending<Guard>) {
-    let guard = Guard { delivered: false, ends: ends.clone() };
-    Pending::asked(request(Command::Abort { token: TOKEN }), move |_| Ok(guard))
-}
-
-fn poll(pending: &mut Pending<Guard>) -> bool {
-    let mut context = Context::from_waker(Waker::noop());
-    Pin::new(pending).poll(&mut context).is_ready()
-}
-
-fn is_delivered(answer: Result<Guard>) -> bool {
-    assert!(answer.unwrap().delivered);
-    true
-}
-
-#[test]
-fn an_answer_wakes_whoever_waits() {
-    deliver(|pending| is_delivered(pending.wait()));
-}
-
-#[test]
-fn an_answer_wakes_whoever_waits_after_a_poll() {
-    deliver(|mut pending| poll(&mut pending) || is_delivered(pending.wait()));
-}
-
-#[test]
-fn a_wait_that_timed_out_loses_nothing() {
-    for polled in [false, true] {
-        deliver(move |mut pending| {
-            if polled && poll(&mut pending) {
-                return true;
-            }
-            is_delivered(pending.wait_timeout(Duration::ZERO).unwrap_or_else(Pending::wait))
-        });
-    }
-}
-
-/// A claim that no caller took out is aborted, not orphaned.
-#[test]
-fn what_nobody_took_out_ends_undelivered() {
-    for polled in [false, true] {
-        deliver(move |mut pending| polled && poll(&mut pending));
-    }
-}
-
-#[test]
-fn a_sender_that_vanishes_wakes_whoever_waits() {
-    for polled in [false, true] {
-        explore(move || {
-            let abort = request(Command::Abort { token: TOKEN });
-            let (op, mut pending) = Pending::<Guard>::asked(abort, |_| unreachable!());
-            let dropper = thread::spawn(move || drop(op));
-            if !(polled && poll(&mut pending)) {
-                pending.wait().unwrap_err();
-            }
-            dropper.join().unwrap();
-        });
-    }
-}
 
 fn begin() -> Command {
     let fingerprint =

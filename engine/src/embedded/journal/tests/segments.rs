@@ -1,0 +1,72 @@
+//! Segments are used again, and grow.
+
+use super::*;
+
+#[test]
+fn a_segment_is_recycled_only_when_nothing_in_it_is_replayed() {
+    let dir = Dir::new();
+    let mut journal = new_journal(&dir);
+    let replay_from = append(&mut journal, &[10]);
+    let ended = append(&mut journal, &[10]);
+    while journal.position().segment == replay_from.segment {
+        append(&mut journal, &[9000]);
+    }
+    journal.pool().recycle(ended);
+    let count = journal.next_sequence() - 1;
+    for _ in 0..3 {
+        journal.pool().prepare().unwrap();
+    }
+    assert_eq!(journal.pool().bytes(), 4 * SEGMENT, "all but the one in use");
+    drop(journal);
+    assert_eq!(reopened(&dir).len() as u64, count);
+}
+
+#[test]
+fn a_segment_has_its_length_whatever_it_is() {
+    let dir = Dir::new();
+    let bytes = 3 << 19;
+    create(&dir.handle(), ID, SegmentSizes { first: bytes, most: bytes }).unwrap();
+    assert_eq!(std::fs::metadata(dir.segment(0)).unwrap().len(), bytes);
+}
+
+/// A file on a full disk: each write fails after half of its bytes.
+#[derive(Debug)]
+struct Full(Arc<dyn DiskFile>);
+
+impl DiskFile for Full {
+    fn len(&self) -> std::io::Result<u64> {
+        self.0.len()
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+        self.0.read_at(offset, buffer)
+    }
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+        self.0.write_at(offset, &bytes[..bytes.len() / 2])?;
+        Err(std::io::ErrorKind::StorageFull.into())
+    }
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.0.set_len(len)
+    }
+    fn sync(&self) -> std::io::Result<()> {
+        self.0.sync()
+    }
+    fn is_named(&self) -> std::io::Result<bool> {
+        self.0.is_named()
+    }
+}
+
+#[test]
+fn a_folded_segment_grows_or_stays_as_it_was() {
+    let dir = Dir::new();
+    create(&dir.handle(), ID, FIXED).unwrap();
+    let name: Arc<str> = "journal-0000.seg".into();
+    let file = dir.handle().open(&name, Caching::Buffered).unwrap();
+    let mut segment = Segment { name, file: file.clone(), use_number: 1, bytes: SEGMENT };
+    segment.file = Arc::new(Full(file.clone()));
+    assert_eq!(segment::grow(&segment, 4 * SEGMENT).unwrap(), SEGMENT);
+    assert_eq!(file.len().unwrap(), SEGMENT, "what was taken in vain is given back");
+    segment.file = file.clone();
+    assert_eq!(segment::grow(&segment, SEGMENT / 2).unwrap(), SEGMENT);
+    assert_eq!(segment::grow(&segment, 4 * SEGMENT).unwrap(), 4 * SEGMENT);
+    assert_eq!(file.len().unwrap(), 4 * SEGMENT);
+}
