@@ -178,4 +178,8 @@ fn a_segment_holds_groups_once_one_was_written() {
         !segment::holds_groups(&*dir.handle(), "journal-0001.seg").unwrap(),
         "cut behind its header"
     );
+    let mut late = vec![0; 1 << 20];
+    late[(1 << 20) - 1] = 1;
+    std::fs::write(dir.segment(2), late).unwrap();
+    assert!(segment::holds_groups(&*dir.handle(), "journal-0002.seg").unwrap());
 }

@@ -29,11 +29,11 @@ fn a_segment_has_its_length_whatever_it_is() {
     assert_eq!(std::fs::metadata(dir.segment(0)).unwrap().len(), bytes);
 }
 
-/// A file on a full disk: each write fails after half of its bytes.
+/// A file whose writes fail with this error after half of their bytes.
 #[derive(Debug)]
-struct Full(Arc<dyn DiskFile>);
+struct Failing(Arc<dyn DiskFile>, std::io::ErrorKind);
 
-impl DiskFile for Full {
+impl DiskFile for Failing {
     fn len(&self) -> std::io::Result<u64> {
         self.0.len()
     }
@@ -42,7 +42,7 @@ impl DiskFile for Full {
     }
     fn write_at(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
         self.0.write_at(offset, &bytes[..bytes.len() / 2])?;
-        Err(std::io::ErrorKind::StorageFull.into())
+        Err(self.1.into())
     }
     fn set_len(&self, len: u64) -> std::io::Result<()> {
         self.0.set_len(len)
@@ -62,7 +62,9 @@ fn a_folded_segment_grows_or_stays_as_it_was() {
     let name: Arc<str> = "journal-0000.seg".into();
     let file = dir.handle().open(&name, Caching::Buffered).unwrap();
     let mut segment = Segment { name, file: file.clone(), use_number: 1, bytes: SEGMENT };
-    segment.file = Arc::new(Full(file.clone()));
+    segment.file = Arc::new(Failing(file.clone(), std::io::ErrorKind::Other));
+    segment::grow(&segment, 4 * SEGMENT).unwrap_err();
+    segment.file = Arc::new(Failing(file.clone(), std::io::ErrorKind::StorageFull));
     assert_eq!(segment::grow(&segment, 4 * SEGMENT).unwrap(), SEGMENT);
     assert_eq!(file.len().unwrap(), SEGMENT, "what was taken in vain is given back");
     segment.file = file.clone();
