@@ -61,6 +61,7 @@ fn requests_and_keys_are_printed_by_their_lengths() {
         body: &body,
     };
     prints_nothing(&request);
+    assert!(format!("{request:?}").starts_with("HttpRequest { method: "));
     let value = hidden("header");
     let of_http = Fingerprint::of_http(request, &FingerprintedHeaders::default(), |_| {
         [&value[..]].into_iter()

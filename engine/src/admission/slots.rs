@@ -446,6 +446,18 @@ mod tests {
         let mut place = waiting();
         let refused = place.slots.refuse_all(&Error::corrupted(""), &place.limits);
         assert_eq!((refused.answers.len(), place.limits.waiting()), (1, 0));
+        assert!(place.slots.live(HASH).is_some(), "the claim is still held");
+    }
+
+    #[test]
+    fn a_live_record_gets_a_slot_and_is_counted_once() {
+        let mut place = Place::new();
+        claimed(&mut place);
+        let live = place.slots.live(HASH).cloned();
+        let mut slots = Slots::default();
+        let mut settle =
+            |record| slots.settle(HASH, record, NOW, &place.limits, &mut FollowUp::default());
+        assert_eq!([settle(live.clone()), settle(live), settle(None), settle(None)], [1, 0, -1, 0]);
     }
 
     /// The end of a wait is reported once, so that nothing watches the wait any more.

@@ -383,6 +383,11 @@ mod tests {
     }
 
     #[test]
+    fn a_fingerprint_is_printed_by_its_labels() {
+        assert_eq!(format!("{:?}", keyed(&[("pin", b"1234")])), r#"Fingerprint(["pin"])"#);
+    }
+
+    #[test]
     fn labels_and_values_do_not_run_together() {
         let stored = keyed(&[("a", b"bc")]).to_stored();
         assert!(!keyed(&[("ab", b"c")]).matches(&stored));

@@ -235,4 +235,17 @@ mod tests {
         assert!(matches!(replies[..], [Ok(Reply::Replay), Ok(Reply::Mismatch(_))]), "{replies:?}");
         assert!(follow_up.queued.is_none());
     }
+
+    #[test]
+    fn recent_records_are_complete_up_to_the_end_of_a_shard() {
+        let shards = Shards::new(0, 1);
+        let hash_in = |shard: u128| KeyHash(shard << SHARD_SHIFT | 5);
+        for shard in 0..SHARDS as u128 {
+            let versioned = Versioned { sequence: 1, record: None };
+            shards.shard(hash_in(shard)).restore(hash_in(shard), versioned);
+        }
+        let (recent, through) = shards.recent_behind(Some(hash_in(2)), 2);
+        assert_eq!(recent.into_keys().collect::<Vec<_>>(), [3, 4].map(hash_in));
+        assert_eq!(through, KeyHash((5 << SHARD_SHIFT) - 1));
+    }
 }
