@@ -6,6 +6,7 @@ use redb::WriteTransaction;
 
 use super::Store;
 use super::catalog::{Catalog, OpenRows};
+use super::commit::PendingFold;
 use super::file_set::FileName;
 use super::record_file::Appender;
 use super::redb::storage::failed;
@@ -62,6 +63,16 @@ pub(crate) struct Appended<'a> {
 }
 
 impl Store {
+    /// Makes a fold durable, or goes on with one whose commit found no space. After a shortage the
+    /// same fold may be tried again, unless the store [is latched](Self::is_latched).
+    pub(crate) fn write_fold(&mut self, fold: &Fold) -> Result<()> {
+        if self.has_pending_fold() {
+            return self.resume();
+        }
+        let appended = self.append(fold)?;
+        self.fold(appended)
+    }
+
     /// The first half of a fold: appends the completed records to the files of their buckets, and writes
     /// their runs. After an error the store is as it was; after a shortage of space or descriptors the
     /// same fold may be tried again.
@@ -82,6 +93,8 @@ impl Store {
 
     /// The second half, one transaction: lists the runs, and replaces the open rows of records in
     /// flight and of orphans. A key whose record is completed or removed loses its open row.
+    ///
+    /// When the commit finds no space, the fold is [pending](Self::has_pending_fold).
     pub(crate) fn fold(&mut self, appended: Appended<'_>) -> Result<()> {
         let Appended { fold, now, sorted, runs } = appended;
         let buckets: Vec<_> = runs.iter().map(|run| run.meta.bucket_end).collect();
@@ -89,7 +102,7 @@ impl Store {
             self.admit(FileName::Records(run.meta.bucket_end));
             self.admit(FileName::Run(run.meta.id));
         }
-        self.commit(|transaction, next| {
+        let ((), committed) = self.transact(|transaction, next| {
             next.state.folded_through = fold.through;
             next.state.replay_from = fold.replay_from;
             next.state.incarnation = fold.incarnation;
@@ -99,11 +112,8 @@ impl Store {
             store_open(transaction, next, &sorted)?;
             remove_expired(transaction, next, fold.time)
         })?;
-        self.folds += 1;
-        for bucket_end in buckets {
-            self.last_fold_of.insert(bucket_end, self.folds);
-        }
-        Ok(())
+        self.pending = Some(PendingFold { committed, buckets });
+        self.resume()
     }
 
     /// Makes the records and their runs durable, names included.

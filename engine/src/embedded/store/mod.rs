@@ -11,6 +11,7 @@
 
 mod backup;
 mod catalog;
+mod commit;
 pub(crate) mod file_set;
 mod fold;
 #[cfg(fuzzing)]
@@ -95,6 +96,9 @@ pub(crate) struct Store {
     /// nothing is written until the file is opened again. redb latches, too, but only after an
     /// error of its file.
     latched: bool,
+    backend: Backend,
+    /// A fold whose commit found no space. Nothing else is committed before it is.
+    pending: Option<commit::PendingFold>,
     merge: Option<MergeJob>,
     /// A merge failed because its inputs or the store file are damaged. No run is merged until the
     /// store is reopened; answers do not depend on merges.
@@ -259,42 +263,6 @@ impl Store {
             filter.map_or(FilterSlot::Damaged, |filter| FilterSlot::Loaded(Arc::new(filter)));
         self.show(self.view().tables.clone());
         Ok(true)
-    }
-
-    /// One durable transaction. `work` writes rows and changes its copy of the catalog alike. The
-    /// copy replaces the store's catalog, and readers get it, only after redb reported the commit
-    /// as durable.
-    ///
-    /// An error of `work` leaves the store as it was. After an error of the commit itself, which
-    /// may have happened, nothing is written any more.
-    fn commit<T>(
-        &mut self,
-        work: impl FnOnce(&WriteTransaction, &mut Catalog) -> Result<T>,
-    ) -> Result<T> {
-        if self.latched {
-            return Err(Error::new(ErrorKind::Unavailable, "a commit of store.redb failed"));
-        }
-        let mut next = self.catalog.clone();
-        next.state.next_run = self.next_run;
-        next.state.next_run = next.state.end_of_runs();
-        next.state.reached = self.reached;
-        let mut committing = false;
-        let result = transact(&self.database, |transaction| {
-            let output = work(transaction, &mut next)?;
-            write_state(transaction, &next.state)?;
-            committing = true;
-            Ok(output)
-        })
-        .and_then(|output| {
-            let tables = self.database.watch().guarded(|| Tables::open(&self.database))?;
-            Ok((output, tables))
-        });
-        self.latched = committing && result.is_err();
-        let (output, tables) = result?;
-        self.next_run = next.state.next_run;
-        self.catalog = next;
-        self.show(Arc::new(tables));
-        Ok(output)
     }
 }
 

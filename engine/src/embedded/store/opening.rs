@@ -21,7 +21,6 @@ use crate::embedded::journal::Reached;
 /// A store that was read and verified, and not touched.
 pub(crate) struct InspectedStore {
     store: Store,
-    backend: Backend,
 }
 
 impl Store {
@@ -59,12 +58,14 @@ impl Store {
             removed: Removed::default(),
             blocks,
             latched: false,
+            backend,
+            pending: None,
             merge: None,
             merge_failed: false,
             folds: 0,
             last_fold_of: Default::default(),
         };
-        Ok(InspectedStore { store, backend })
+        Ok(InspectedStore { store })
     }
 }
 
@@ -101,9 +102,9 @@ impl InspectedStore {
     /// Lets redb's writes go to the file. Called once everything was verified and the new epoch is
     /// durable.
     pub(crate) fn settle(self) -> Result<Store> {
-        let Self { store, backend } = self;
-        backend
-            .release()
+        let Self { store } = self;
+        let released = store.backend.release().map_err(|unreleased| unreleased.error);
+        released
             .and_then(|()| reassert_length(&*store.file))
             .map_err(|error| Error::io("repairing store.redb", error))?;
         Ok(store)

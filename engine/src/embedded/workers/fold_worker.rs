@@ -42,8 +42,8 @@ pub(crate) struct FoldWorker {
     /// How many records the sweep under way has removed, and the callers that asked for it.
     sweeping: Option<(u64, Vec<oneshot::Sender<Result<u64>>>)>,
     filters_loaded: bool,
-    /// A fold that found no space or no descriptor for its files, and why. Nothing of it is
-    /// committed: its records are still recent, and its part of the journal is not recycled.
+    /// A fold that found no space or no descriptor, and why. Its records are still recent, and its
+    /// part of the journal is not recycled.
     kept: Option<(FoldTask, Error)>,
     /// The kept fold waits before it is tried again.
     resting: bool,
@@ -254,11 +254,12 @@ impl FoldWorker {
             bucket_width: bucket_width(self.session.options.ttl),
             entries,
         };
-        let appended = match self.store.append(&fold) {
-            Err(error) if error.is_shortage() => return self.keep(task, error),
-            appended => appended?,
-        };
-        self.store.fold(appended)?;
+        match self.store.write_fold(&fold) {
+            Err(error) if error.is_shortage() && !self.store.is_latched() => {
+                return self.keep(task, error);
+            }
+            written => written?,
+        }
         let folded = self.store.without_checkpoint_bytes(&fold);
         // From here on only the recent records refer to them, so the eviction frees them.
         drop(fold);
@@ -310,7 +311,8 @@ impl FoldWorker {
             if due {
                 // During a shortage a sweep writes only if it frees space: a commit that finds none fails
                 // the engine.
-                let is_worth_it = self.shortage().is_none() || self.store.has_expired_files(now);
+                let is_worth_it = self.shortage().is_none()
+                    || self.store.has_expired_files(now) && !self.store.has_pending_fold();
                 let swept = if is_worth_it { self.store.sweep(now)? } else { 0 };
                 self.session.counters.swept.fetch_add(swept, Ordering::Relaxed);
                 self.sweeping = Some((swept, requested));

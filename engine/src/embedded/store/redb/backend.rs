@@ -8,11 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 
 use crate::base::bytes::Hidden;
-use crate::embedded::store::redb::write_buffer::StoreFile;
+use crate::embedded::store::redb::write_buffer::{StoreFile, overlay};
 
-/// The storage that redb runs on. It starts *held*: writes are kept in memory and reads see them,
+/// The storage that redb runs on. It starts *held*: operations are kept in memory and reads see them,
 /// so that redb can open, and if need be repair, a file that the open has not decided to touch yet.
 /// [`release`](Self::release) does the held operations. From then on everything passes through.
+///
+/// A write that finds no space holds the storage again, since an error would make redb refuse
+/// everything until the file is opened anew. [`make_up`](Self::make_up) tries the held operations
+/// again. Until it succeeds, redb takes a commit as durable that is not.
 ///
 /// The lock methods keep redb's default, unsupported, which leaves locking to the caller: the locks
 /// of the store directory do it.
@@ -22,19 +26,36 @@ pub(crate) struct Backend(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     file: StoreFile,
-    /// Never goes back to false. Set while `held` is locked, after the last held operation.
+    /// Whether a lack of space holds the storage, and is no error for redb.
+    absorbs_shortage: bool,
+    /// Set while `held` is locked, after the last held operation.
     released: AtomicBool,
-    held: Mutex<Vec<Held>>,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    operations: Vec<Operation>,
+    /// A lack of space holds the storage.
+    is_short: bool,
 }
 
 /// An operation that redb takes as done.
-enum Held {
+enum Operation {
     Write { offset: u64, bytes: Vec<u8> },
     SetLen(u64),
     Sync,
 }
 
-impl fmt::Debug for Held {
+/// Why held operations were not done.
+#[derive(Debug)]
+pub(crate) struct Unreleased {
+    pub(crate) error: io::Error,
+    /// No sync failed, so the same operations may be tried again.
+    pub(crate) may_be_tried_again: bool,
+}
+
+impl fmt::Debug for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Write { offset, bytes } => write!(f, "Write({:?} at {offset})", Hidden(bytes)),
@@ -44,48 +65,104 @@ impl fmt::Debug for Held {
     }
 }
 
+impl Operation {
+    fn apply(&self, file: &StoreFile) -> Result<(), Unreleased> {
+        let done = match self {
+            Self::Write { offset, bytes } => file.write(*offset, bytes),
+            Self::SetLen(len) => file.set_len(*len),
+            Self::Sync => file.write_out(),
+        };
+        done.map_err(|error| Unreleased { may_be_tried_again: is_shortage(&error), error })?;
+        match self {
+            Self::Sync => {
+                // DURABLE: a sync that failed may have dropped writes that nobody knows any more.
+                let synced = file.sync();
+                synced.map_err(|error| Unreleased { error, may_be_tried_again: false })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_shortage(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
+
 impl Backend {
+    /// The storage of a store, held.
     pub(crate) fn held(file: StoreFile) -> Self {
-        Self(Arc::new(Inner {
-            file,
-            released: AtomicBool::new(false),
-            held: Mutex::new(Vec::new()),
-        }))
+        Self::new(file, true)
     }
 
+    /// The storage of a file that is being created: whatever fails, the file is given up.
     pub(crate) fn released(file: StoreFile) -> Self {
-        let backend = Self::held(file);
+        let backend = Self::new(file, false);
         backend.0.released.store(true, Ordering::Release);
         backend
     }
 
+    fn new(file: StoreFile, absorbs_shortage: bool) -> Self {
+        let (released, held) = Default::default();
+        Self(Arc::new(Inner { file, absorbs_shortage, released, held }))
+    }
+
     /// Does the held operations in their order, syncs included. So a crash on the way leaves the
     /// file as a crash of redb itself would have left it.
-    pub(crate) fn release(&self) -> io::Result<()> {
+    ///
+    /// DURABLE: what a sync has made durable is not done again. An earlier version of a page could
+    /// otherwise replace a later one that a commit refers to.
+    pub(crate) fn release(&self) -> Result<(), Unreleased> {
         let mut held = self.0.held.lock();
-        for operation in held.iter() {
-            match operation {
-                Held::Write { offset, bytes } => self.0.file.write(*offset, bytes)?,
-                Held::SetLen(len) => self.0.file.set_len(*len)?,
-                Held::Sync => self.0.file.sync()?,
+        let mut next = 0;
+        while let Some(operation) = held.operations.get(next) {
+            operation.apply(&self.0.file)?;
+            next += 1;
+            if matches!(held.operations[next - 1], Operation::Sync) {
+                held.operations.drain(..next);
+                next = 0;
             }
         }
-        *held = Vec::new();
+        *held = Held::default();
         self.0.released.store(true, Ordering::Release);
         Ok(())
     }
 
+    /// Does the operations that a lack of space holds back, if there are any.
+    pub(crate) fn make_up(&self) -> Result<(), Unreleased> {
+        let is_short = self.0.held.lock().is_short;
+        if is_short { self.release() } else { Ok(()) }
+    }
+
     /// Keeps `operation` if the backend is held, else returns `false`.
-    fn hold(&self, operation: impl FnOnce() -> Held) -> bool {
+    fn hold(&self, operation: impl FnOnce() -> Operation) -> bool {
         if self.0.released.load(Ordering::Acquire) {
             return false;
         }
         let mut held = self.0.held.lock();
         let holding = !self.0.released.load(Ordering::Acquire);
         if holding {
-            held.push(operation());
+            held.operations.push(operation());
         }
         holding
+    }
+
+    /// Holds an operation that found no space. Returns whether the operation was done.
+    fn unless_short(
+        &self,
+        done: io::Result<()>,
+        operation: impl FnOnce() -> Operation,
+    ) -> io::Result<bool> {
+        match done {
+            Err(error) if self.0.absorbs_shortage && is_shortage(&error) => {
+                let mut held = self.0.held.lock();
+                held.operations.push(operation());
+                held.is_short = true;
+                self.0.released.store(false, Ordering::Release);
+                Ok(false)
+            }
+            done => done.map(|()| true),
+        }
     }
 }
 
@@ -93,8 +170,8 @@ impl redb::StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
         if !self.0.released.load(Ordering::Acquire) {
             let held = self.0.held.lock();
-            let set = held.iter().rev().find_map(|operation| match operation {
-                Held::SetLen(len) => Some(*len),
+            let set = held.operations.iter().rev().find_map(|operation| match operation {
+                Operation::SetLen(len) => Some(*len),
                 _ => None,
             });
             if let Some(len) = set {
@@ -112,12 +189,13 @@ impl redb::StorageBackend for Backend {
         let in_file = self.0.file.len()?.saturating_sub(offset).min(out.len() as u64) as usize;
         self.0.file.read(offset, &mut out[..in_file])?;
         // A held write grows the file only after a held `SetLen`, whose new bytes are zero.
-        if in_file < out.len() && !held.iter().any(|held| matches!(held, Held::SetLen(_))) {
+        let grows = |held: &Operation| matches!(held, Operation::SetLen(_));
+        if in_file < out.len() && !held.operations.iter().any(grows) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         out[in_file..].fill(0);
-        for operation in held.iter() {
-            if let Held::Write { offset: start, bytes } = operation {
+        for operation in &held.operations {
+            if let Operation::Write { offset: start, bytes } = operation {
                 overlay(out, offset, bytes, *start);
             }
         }
@@ -125,30 +203,30 @@ impl redb::StorageBackend for Backend {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        if self.hold(|| Held::SetLen(len)) { Ok(()) } else { self.0.file.set_len(len) }
+        let operation = || Operation::SetLen(len);
+        if self.hold(operation) {
+            return Ok(());
+        }
+        self.unless_short(self.0.file.set_len(len), operation).map(drop)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        if self.hold(|| Held::Sync) { Ok(()) } else { self.0.file.sync() }
+        let operation = || Operation::Sync;
+        if self.hold(operation) {
+            return Ok(());
+        }
+        match self.unless_short(self.0.file.write_out(), operation)? {
+            true => self.0.file.sync(),
+            false => Ok(()),
+        }
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        if self.hold(|| Held::Write { offset, bytes: data.to_vec() }) {
-            Ok(())
-        } else {
-            self.0.file.write(offset, data)
+        let operation = || Operation::Write { offset, bytes: data.to_vec() };
+        if self.hold(operation) {
+            return Ok(());
         }
-    }
-}
-
-/// Copies the part of `bytes`, at `start`, that overlaps `out`, at `out_start`, into `out`.
-fn overlay(out: &mut [u8], out_start: u64, bytes: &[u8], start: u64) {
-    let from = start.max(out_start);
-    let to = (start + bytes.len() as u64).min(out_start + out.len() as u64);
-    if from < to {
-        let len = (to - from) as usize;
-        let (target, source) = ((from - out_start) as usize, (from - start) as usize);
-        out[target..target + len].copy_from_slice(&bytes[source..source + len]);
+        self.unless_short(self.0.file.write(offset, data), operation).map(drop)
     }
 }
 
@@ -189,7 +267,7 @@ mod tests {
 
     #[test]
     fn what_is_held_is_printed_by_its_length() {
-        let held = [Held::Write { offset: 8, bytes: b"secret".to_vec() }, Held::Sync];
+        let held = [Operation::Write { offset: 8, bytes: b"secret".to_vec() }, Operation::Sync];
         assert_eq!(format!("{held:?}"), "[Write(6 bytes at 8), Sync]");
     }
 

@@ -75,8 +75,9 @@ impl StoreFile {
                     out.copy_from_slice(kept.bytes_of(piece));
                     return Ok(());
                 }
-                drop(kept);
-                self.write_out()?;
+                self.buffered.read_at(offset, out)?;
+                kept.overlay(offset, out);
+                return Ok(());
             }
         }
         self.buffered.read_at(offset, out)
@@ -117,9 +118,8 @@ impl StoreFile {
         self.buffered.sync()
     }
 
-    /// Writes all kept bytes. After an error they stay, so that no read finds older bytes. redb
-    /// writes nothing more then.
-    fn write_out(&self) -> io::Result<()> {
+    /// Writes all kept bytes. After an error they stay, so that no read finds older bytes.
+    pub(crate) fn write_out(&self) -> io::Result<()> {
         let kept = self.kept.upgradable_read();
         let mut gathered = AlignedBuffer::default();
         let mut start = 0;
@@ -150,10 +150,31 @@ impl Kept {
         &self.bytes[piece.start..piece.start + piece.len]
     }
 
+    /// Copies the parts of all pieces that overlap `out`, at `offset`, into `out`.
+    fn overlay(&self, offset: u64, out: &mut [u8]) {
+        for (start, piece) in self.pieces.range(..offset + out.len() as u64).rev() {
+            if start + piece.len as u64 <= offset {
+                break;
+            }
+            overlay(out, offset, self.bytes_of(*piece), *start);
+        }
+    }
+
     /// The last piece that overlaps the `len` bytes from `offset` on.
     fn overlapping(&self, offset: u64, len: usize) -> Option<(u64, Piece)> {
         let (start, piece) = self.pieces.range(..offset + len as u64).next_back()?;
         (start + piece.len as u64 > offset).then_some((*start, *piece))
+    }
+}
+
+/// Copies the part of `bytes`, at `start`, that overlaps `out`, at `out_start`, into `out`.
+pub(super) fn overlay(out: &mut [u8], out_start: u64, bytes: &[u8], start: u64) {
+    let from = start.max(out_start);
+    let to = (start + bytes.len() as u64).min(out_start + out.len() as u64);
+    if from < to {
+        let len = (to - from) as usize;
+        let (target, source) = ((from - out_start) as usize, (from - start) as usize);
+        out[target..target + len].copy_from_slice(&bytes[source..source + len]);
     }
 }
 

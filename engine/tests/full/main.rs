@@ -2,6 +2,8 @@
 //! recovers by itself once there is space.
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod commit;
+#[path = "../common/mod.rs"]
 mod common;
 
 use std::time::Duration;
