@@ -75,7 +75,7 @@ impl Operation {
         done.map_err(|error| Unreleased { may_be_tried_again: is_shortage(&error), error })?;
         match self {
             Self::Sync => {
-                // DURABLE: a sync that failed may have dropped writes that nobody knows any more.
+                // DURABLE: a sync that failed may have dropped writes from before the storage was held.
                 let synced = file.sync();
                 synced.map_err(|error| Unreleased { error, may_be_tried_again: false })
             }
@@ -235,7 +235,7 @@ mod tests {
     use redb::StorageBackend;
 
     use super::*;
-    use crate::embedded::disk::Caching;
+    use crate::embedded::disk::{BLOCK, Caching, DiskFile};
     use crate::embedded::store::FILE;
     use crate::embedded::store::tests::Dir;
 
@@ -286,5 +286,70 @@ mod tests {
                 assert_eq!(out, file[4..9], "{len} bytes at {start}");
             }
         }
+    }
+
+    /// A file on a disk that has space before an offset alone. Remembers the offsets of its writes.
+    #[derive(Debug, Default)]
+    struct Short {
+        space: Mutex<u64>,
+        writes: Mutex<Vec<u64>>,
+    }
+
+    impl DiskFile for Short {
+        fn is_named(&self) -> io::Result<bool> {
+            Ok(true)
+        }
+        fn len(&self) -> io::Result<u64> {
+            Ok(1 << 20)
+        }
+        fn read_at(&self, _: u64, buffer: &mut [u8]) -> io::Result<()> {
+            buffer.fill(0);
+            Ok(())
+        }
+        fn write_at(&self, offset: u64, _: &[u8]) -> io::Result<()> {
+            if offset >= *self.space.lock() {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.writes.lock().push(offset);
+            Ok(())
+        }
+        fn set_len(&self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+        fn sync(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_write_that_found_no_space_is_done_later_and_none_is_done_again_behind_a_sync() {
+        const PAGE: u64 = BLOCK as u64;
+        let disk = Arc::new(Short::default());
+        let backend = Backend::held(StoreFile::new(disk.clone(), disk.clone()));
+        backend.release().unwrap();
+        let write = |page: u64, byte| {
+            backend.write(page * PAGE, &[byte; BLOCK]).unwrap();
+            backend.sync_data().unwrap();
+        };
+        let space = |pages: u64| *disk.space.lock() = pages * PAGE;
+        let made_up = || backend.make_up().map_err(|unreleased| unreleased.may_be_tried_again);
+        let written = || std::mem::take(&mut *disk.writes.lock());
+
+        space(2);
+        for (page, byte) in [(0, 1), (2, 2), (1, 3), (3, 4)] {
+            write(page, byte);
+        }
+        assert_eq!((made_up(), written()), (Err(true), vec![0]));
+        for (page, byte) in [(2, 2), (1, 3), (3, 4)] {
+            let mut seen = [0; BLOCK];
+            backend.read(page * PAGE, &mut seen).unwrap();
+            assert_eq!(seen, [byte; BLOCK]);
+        }
+        space(3);
+        assert_eq!((made_up(), written()), (Err(true), vec![2 * PAGE, PAGE]));
+        space(4);
+        assert_eq!((made_up(), written()), (Ok(()), vec![3 * PAGE]));
+        write(1, 5);
+        assert_eq!((made_up(), written()), (Ok(()), vec![PAGE]));
     }
 }

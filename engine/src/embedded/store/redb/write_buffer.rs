@@ -58,7 +58,7 @@ impl StoreFile {
         Ok(Self::new(buffered, dir.open(name, Caching::Direct)?))
     }
 
-    fn new(buffered: Arc<dyn DiskFile>, direct: Arc<dyn DiskFile>) -> Self {
+    pub(super) fn new(buffered: Arc<dyn DiskFile>, direct: Arc<dyn DiskFile>) -> Self {
         let (keeping, kept) = Default::default();
         Self { buffered, direct, keeping, kept }
     }
