@@ -84,10 +84,7 @@ pub(crate) async fn run(
     let (accepting, urls) = accept(&config, &server, &mut passed, &stopped).await?;
     tokio::spawn(store::keep_open(layer.clone(), health.clone()));
     tokio::spawn(reloader.at_each(hangup));
-    greet(&config, &engine, &urls, &desk);
-    if !json {
-        invite(&config, &urls);
-    }
+    greet(&config, &engine, &urls, &desk, json);
     notify::ready();
     let gone = tokio::select! {
         () = signals.first() => false,
@@ -223,7 +220,7 @@ fn cannot_listen(address: &impl Display, error: &io::Error) -> Failure {
 }
 
 /// Logs a summary of the running proxy.
-fn greet(config: &Config, engine: &Engine, urls: &[String], desk: &Desk) {
+fn greet(config: &Config, engine: &Engine, urls: &[String], desk: &Desk, json: bool) {
     let list = |members: &[String]| members.join(", ");
     let upstreams: Vec<_> = config.upstream.urls.iter().map(ToString::to_string).collect();
     tracing::info!(target: LOG, "listening on {} for {}", list(urls), list(&upstreams));
@@ -251,6 +248,9 @@ fn greet(config: &Config, engine: &Engine, urls: &[String], desk: &Desk) {
             target: LOG,
             "console http://{address}/; `oncekey console` prints a link that signs a browser in"
         );
+    }
+    if !json {
+        invite(config, urls);
     }
 }
 
