@@ -71,14 +71,11 @@ pub(super) struct StoredFile {
 
 impl StoredFile {
     pub(super) fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        let read = match &*self.handle.file.load() {
-            slot if slot.0.is_some() => {
-                self.handle.mark_used();
-                // The guard keeps the file open although it may be closed for others meanwhile.
-                slot.0.as_ref().map(|file| file.read_at(offset, buffer))
-            }
-            _ => None,
-        };
+        // The loaded slot keeps the file open although it may be closed for others meanwhile.
+        let read = self.handle.file.load().0.as_ref().map(|file| {
+            self.handle.mark_used();
+            file.read_at(offset, buffer)
+        });
         let read = match read {
             Some(read) => read,
             None => self.opener.open(self.name, &self.handle)?.read_at(offset, buffer),
