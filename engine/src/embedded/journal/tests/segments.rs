@@ -72,3 +72,50 @@ fn a_folded_segment_grows_or_stays_as_it_was() {
     assert_eq!(segment::grow(&segment, 4 * SEGMENT).unwrap(), 4 * SEGMENT);
     assert_eq!(file.len().unwrap(), 4 * SEGMENT);
 }
+
+#[test]
+fn a_recycled_segment_is_as_large_as_a_new_one() {
+    let dir = Dir::new();
+    let sizes = SegmentSizes { first: SEGMENT, most: 4 * SEGMENT };
+    create(&dir.handle(), ID, sizes).unwrap();
+    let inspected = inspect(&dir.handle(), ID, sizes, START, &mut |_, _, _| Ok(())).unwrap();
+    let (mut journal, unfinished) = inspected.settle().unwrap();
+    assert!(!unfinished.remove(&*dir.handle()).unwrap());
+    while journal.position().segment < 2 {
+        append(&mut journal, &[9000]);
+    }
+    let mut needed = journal.file_names();
+    needed.sort();
+    assert_eq!(needed, dir.image().into_iter().map(|(name, _)| name).collect::<Vec<_>>());
+    let before = journal.pool().bytes();
+    journal.pool().recycle(Position { segment: 2, offset: FIRST_GROUP });
+    journal.pool().prepare().unwrap();
+    assert!(journal.pool().bytes() > before);
+}
+
+#[test]
+fn nothing_waits_for_a_segment_once_none_is_prepared_any_more() {
+    let dir = Dir::new();
+    let journal = new_journal(&dir);
+    let now = Instant::now();
+    assert_eq!(journal.wait_for_segment(now).unwrap_err().kind(), ErrorKind::StoreFull);
+    journal.pool().end();
+    assert_eq!(journal.wait_for_segment(now).unwrap_err().kind(), ErrorKind::Unavailable);
+}
+
+/// The store file says how far the journal was durable.
+#[test]
+fn a_journal_that_lacks_its_last_group_or_epoch_is_refused() {
+    let dir = Dir::new();
+    let mut journal = new_journal(&dir);
+    append(&mut journal, &[10, 10]);
+    drop(journal);
+    let reaching = |sequence, epoch| {
+        let reaches = Reached { sequence, epoch };
+        recover_from(&dir, Start { reaches, ..START }).map(|(_, found)| found.len())
+    };
+    assert_eq!(reaching(2, 1).unwrap(), 2);
+    for (sequence, epoch) in [(3, 1), (2, 2)] {
+        assert_eq!(reaching(sequence, epoch).unwrap_err().kind(), ErrorKind::Corrupted);
+    }
+}
