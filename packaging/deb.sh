@@ -74,7 +74,7 @@ liboncekey-dev() {
 
 # With ONCEKEY_PROFILE=dev a debug build, for tests of the package.
 oncekey() {
-  local profile=${ONCEKEY_PROFILE:-release} tree=$work/oncekey
+  local profile=${ONCEKEY_PROFILE:-dist} tree=$work/oncekey
   cargo build --profile "$profile" -p oncekey-program
   install -Dm755 "$target/${profile/#dev/debug}/oncekey" "$tree/usr/bin/oncekey"
   # Symbols help only users who debug a build of their own.

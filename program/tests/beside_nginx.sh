@@ -7,8 +7,8 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 seconds=${1:-10}
 for tool in nginx wrk; do command -v $tool > /dev/null || { echo "LEFT OUT: $tool is not installed (Debian: nginx-light wrk)"; exit 0; }; done
-built=${CARGO_TARGET_DIR:-target}/release
-cargo build --release -p oncekey-program -p oncekey-examples --bin oncekey --bin orders
+built=${CARGO_TARGET_DIR:-target}/dist
+cargo build --profile dist -p oncekey-program -p oncekey-examples --bin oncekey --bin orders
 work=$(mktemp -d)
 trap 'kill $(jobs -p) 2> /dev/null; wait 2> /dev/null; rm -rf "$work"' EXIT
 

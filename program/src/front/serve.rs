@@ -22,9 +22,8 @@ use super::shared_stream::SharedStream;
 use super::tls::Tls;
 use crate::base::workers::Workers;
 
-/// The longest head of a request, in bytes, and the largest number of its headers.
+/// The longest head of a request, in bytes. hyper's own bound on the number of its headers is 100.
 const MAX_HEAD: usize = 64 << 10;
-const MAX_HEADERS: usize = 100;
 
 /// How long an idle connection may still send a request after the shutdown has begun.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -172,8 +171,7 @@ impl Server {
             builder
                 .timer(TokioTimer::new())
                 .header_read_timeout(header_timeout)
-                .max_header_size(MAX_HEAD)
-                .max_headers(MAX_HEADERS);
+                .max_header_size(MAX_HEAD);
             let stream = SharedStream::new(stream);
             let io = TokioIo::new(stream.clone());
             let mut connection = pin!(builder.serve_connection(io, service).with_upgrades());

@@ -37,6 +37,8 @@ def heads():
         seen.clear(); raw(proxy.port, f"POST / HTTP/1.1\r\n{host}Trailer: Oncekey-Attempt, Forwarded, X-Sum\r\nContent_Length: 9\r\nTransfer_Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\nOncekey-Attempt: 9\r\nForwarded: for=9\r\nX-Sum: 1\r\n\r\n")
         last = seen[-1].lower().split(b"\r\n\r\n", 1) if seen else [b"", b""]
         check("heads: trailers of a client: those that are for the proxy do not arrive", b"x-sum: 1" in last[1] and b"oncekey-" not in last[1] and b"forwarded" not in last[1], seen)
+        for count, want in ((100, 200), (101, 431)):
+            out = raw(proxy.port, "GET / HTTP/1.1\r\n" + host + "".join(f"X-{n}: 1\r\n" for n in range(count - 2)) + "\r\n")[1]; check(f"heads: {count} headers: {want}", statuses(out) == [want], out)
         check("heads: lengths with an underscore do not arrive", b"content_length" not in last[0] and b"transfer_encoding" not in last[0], seen)
 def late():
     with Flaky() as up, serve_config(toml(f'[upstream]\nurls = ["http://127.0.0.1:{up.port}"]\n[limits]\nheader_timeout = "1s"\nrequest_body_idle = "1s"\n'), (port := free_port())):
