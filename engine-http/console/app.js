@@ -224,7 +224,7 @@ function frame() {
 	facts();
 }
 
-/** Level, name and explanation of the health. The statistics complete the report of the server. */
+/** Level, name and explanation of the health, by the server and the statistics. */
 function health() {
 	const engine = state.stats?.engine ?? {}, said = state.info?.health ?? "";
 	if (state.lostSince) return ["bad", "no connection", "The figures are old."];
@@ -492,9 +492,8 @@ function overview() {
 	view.pause.addEventListener("click", () => { state.paused = !state.paused; pause(); if (!state.paused) poll(); });
 	const draw = () => {
 		const engine = state.stats?.engine;
-		if (!engine) return;
-		verdict(view, engine, oldest);
-		if (state.paused) return;
+		if (engine || state.lostSince) verdict(view, engine ?? {}, oldest);
+		if (!engine || state.paused) return;
 		const last = (values) => values?.at(-1), series = state.series, line = (values) => (series && values(series)?.length ? values(series) : null);
 		const total = line((series) => OUTCOMES.map((part) => part.values(series) ?? []).reduce((sum, values) => values.map((value, i) => (value ?? 0) + (sum[i] ?? 0)), []));
 		tiles(view.tiles, [
@@ -512,7 +511,7 @@ function overview() {
 	return { root: view.root, load, draw, leave: () => { state.paused = false; } };
 }
 
-/** Tells in a sentence whether an operator has to act. */
+/** Tells whether an operator has to act. */
 function verdict(view, engine, oldest) {
 	const [level, word, because] = health(), unknown = engine.orphans;
 	let [word2, why, shade] = ["All is well.", "Nothing is unresolved.", "ok"];

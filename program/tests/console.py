@@ -295,10 +295,19 @@ def c10(browser):
 def c11(browser):
     with Site() as site:
         site.send("/orders", "a")
+        # Lost before the first figures.
+        it = Page(browser, site.url, token=None)
+        with it as page:
+            page.route("**/api/v1/stats", lambda route: route.abort())
+            it.login(OPERATOR)
+            expect(page.locator(".lost")).to_be_visible()
+            expect(page.locator(".verdict")).to_contain_text("No connection")
+            check("C11 a connection is lost before the first figures", True)
         it = Page(browser, site.url)
         with it as page:
             bar = page.locator(".lost")
             expect(bar).to_be_hidden()
+            expect(page.locator(".tiles div").first).to_be_visible()
             site.kill()
             expect(bar).to_be_visible(timeout=30_000)
             expect(bar).to_contain_text("Connection lost since")
@@ -329,8 +338,7 @@ def c12(browser):
                     with page.expect_response(lambda answer: answer.url.endswith("/api/v1/stats")) as answer: before = site.oncekey("stats")["engine"]
                     sent = answer.value.json()["engine"]
                     after = site.oncekey("stats")["engine"]
-                    page.wait_for_timeout(300)
-                    seen = {"claimed": tile("Executed"), "replayed": tile("Replayed")}
+                    seen = until(lambda: {"claimed": tile("Executed"), "replayed": tile("Replayed")}, lambda seen: all(seen[name] == sent[name] for name in seen))
                     check("C12 under load the figures are those of `oncekey stats`", all(before[name] <= seen[name] <= after[name] and seen[name] == sent[name] for name in seen), before, seen, after)
         finally:
             stop.set()
