@@ -285,13 +285,10 @@ impl Verify {
             let records = show::count(found["records"].as_u64().unwrap_or(0));
             output.line(&format!("records {records}, damage {}", damage.len()))?;
         }
-        match damage.len() {
-            0 => Ok(()),
-            places => {
-                let message = format!("the store is damaged in {places} places");
-                Err(Failure::new(Exit::Damaged, message).with_remedy())
-            }
+        if damage.is_empty() {
+            return Ok(());
         }
+        Err(Failure::new(Exit::Damaged, "the store is damaged").with_remedy())
     }
 }
 
@@ -355,10 +352,9 @@ fn sound(path: &Path) -> Result<u64, Failure> {
     let found = verified(path)?;
     match found.damage() {
         [] => Ok(found.records()),
-        [first, ..] => Err(Failure::new(
-            Exit::Damaged,
-            format!("{} is damaged in {} places: {first}", path.display(), found.damage().len()),
-        )
-        .hint("restore a backup that oncekey verify finds sound")),
+        [first, ..] => {
+            Err(Failure::new(Exit::Damaged, format!("{} is damaged: {first}", path.display()))
+                .hint("restore a backup that oncekey verify finds sound"))
+        }
     }
 }
