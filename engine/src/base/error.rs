@@ -168,9 +168,7 @@ impl Error {
     /// get kinds of their own.
     pub(crate) fn io(context: impl Into<String>, source: std::io::Error) -> Self {
         let kind = match source.kind() {
-            std::io::ErrorKind::StorageFull
-            | std::io::ErrorKind::QuotaExceeded
-            | std::io::ErrorKind::FileTooLarge => ErrorKind::StoreFull,
+            _ if is_lack_of_space(&source) => ErrorKind::StoreFull,
             std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
                 ErrorKind::StoreUnreadable
             }
@@ -211,6 +209,12 @@ fn one_line(message: String) -> String {
 /// same numbers.
 const EMFILE: i32 = 24;
 const ENFILE: i32 = 23;
+
+/// Whether an operation found no space: the disk is full, or a quota or the largest size of a file is reached.
+pub(crate) fn is_lack_of_space(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
+}
 
 /// Whether a file could not be opened because the process or the system has too many open.
 pub(crate) fn is_descriptor_shortage(error: &std::io::Error) -> bool {

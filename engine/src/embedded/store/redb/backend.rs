@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 
 use crate::base::bytes::Hidden;
+use crate::base::error::is_lack_of_space;
 use crate::embedded::store::redb::write_buffer::{StoreFile, overlay};
 
 /// The storage that redb runs on. It starts *held*: operations are kept in memory and reads see them,
@@ -72,7 +73,7 @@ impl Operation {
             Self::SetLen(len) => file.set_len(*len),
             Self::Sync => file.write_out(),
         };
-        done.map_err(|error| Unreleased { may_be_tried_again: is_shortage(&error), error })?;
+        done.map_err(|error| Unreleased { may_be_tried_again: is_lack_of_space(&error), error })?;
         match self {
             Self::Sync => {
                 // DURABLE: a sync that failed may have dropped writes from before the storage was held.
@@ -82,11 +83,6 @@ impl Operation {
             _ => Ok(()),
         }
     }
-}
-
-fn is_shortage(error: &io::Error) -> bool {
-    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 impl Backend {
@@ -154,7 +150,7 @@ impl Backend {
         operation: impl FnOnce() -> Operation,
     ) -> io::Result<bool> {
         match done {
-            Err(error) if self.0.absorbs_shortage && is_shortage(&error) => {
+            Err(error) if self.0.absorbs_shortage && is_lack_of_space(&error) => {
                 let mut held = self.0.held.lock();
                 held.operations.push(operation());
                 held.is_short = true;
