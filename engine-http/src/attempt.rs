@@ -34,6 +34,8 @@ pub struct Attempt {
     number: u32,
     token: Token,
     claim: Arc<HeldClaim>,
+    /// The attempt whose handler made the request.
+    outer: Option<Arc<Attempt>>,
 }
 
 impl Attempt {
@@ -82,6 +84,11 @@ impl Attempt {
     /// ```
     pub fn downstream_key(&self, step: &str) -> String {
         downstream_key(&self.key, step)
+    }
+
+    /// Whether this attempt, or one around it, runs under the key.
+    pub(crate) fn is_under(&self, key: &Key) -> bool {
+        self.key == *key || self.outer.as_ref().is_some_and(|outer| outer.is_under(key))
     }
 
     /// Saves a recovery point: if this attempt dies, the attempt that takes over gets the last one saved. The
@@ -213,14 +220,19 @@ struct HeldClaim {
 pub(crate) struct Owner(Arc<HeldClaim>);
 
 impl Owner {
-    pub(crate) fn new(claim: Claim, policy: Arc<Policy>) -> (Self, Attempt) {
+    pub(crate) fn new(
+        claim: Claim,
+        policy: Arc<Policy>,
+        outer: Option<Attempt>,
+    ) -> (Self, Attempt) {
         let key = claim.key().clone();
         let number = claim.attempt();
         let token = claim.token();
         let [started, completed, ended] = [false; 3].map(AtomicBool::new);
         let claim = Mutex::new(Some(claim));
         let claim = Arc::new(HeldClaim { claim, started, completed, ended, policy });
-        (Self(claim.clone()), Attempt { key, number, token, claim })
+        let outer = outer.map(Arc::new);
+        (Self(claim.clone()), Attempt { key, number, token, claim, outer })
     }
 
     /// Takes the claim in order to end it. A claim that is given back later is dropped, which ends it.

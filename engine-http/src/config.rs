@@ -65,7 +65,7 @@ impl Config {
                 match Key::new(scope, key) {
                     // The same key is held by a layer outside of this one, so a begin here would find it
                     // locked. A different key belongs to a request that a handler makes.
-                    Ok(key) if outer.is_some_and(|outer| *outer.key() == key) => return Ok(None),
+                    Ok(key) if outer.is_some_and(|outer| outer.is_under(&key)) => return Ok(None),
                     Ok(key) => {
                         self.look_for_unscoped_cookie(request);
                         return Ok(Some(key));

@@ -36,8 +36,9 @@ pub struct Execution {
 }
 
 impl Execution {
-    pub(crate) fn new(config: Arc<Config>, claim: Claim) -> Self {
-        let (owner, attempt) = Owner::new(claim, config.policy.clone());
+    /// `outer` is the attempt whose handler made the request.
+    pub(crate) fn new(config: Arc<Config>, claim: Claim, outer: Option<Attempt>) -> Self {
+        let (owner, attempt) = Owner::new(claim, config.policy.clone(), outer);
         let running = config.running.enter();
         Self { config, owner, attempt, _running: running }
     }

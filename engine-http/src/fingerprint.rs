@@ -1,5 +1,7 @@
 //! The fingerprint of a request: the engine's rule over the types of `http`.
 
+use std::borrow::Cow;
+
 use http::HeaderName;
 use http::Uri;
 use http::request::Parts;
@@ -17,10 +19,15 @@ pub(crate) fn counted(names: impl IntoIterator<Item = HeaderName>) -> Fingerprin
 }
 
 pub(crate) fn of(request: &Parts, body: &[u8], counted: &FingerprintedHeaders) -> Fingerprint {
-    let uri = target(request);
+    let uri = original(request);
+    let mut target = Cow::Borrowed(uri.path_and_query().map_or("", |target| target.as_str()));
+    if !is_rest_of(uri, &request.uri) {
+        // A handler handed the parts of its own request on, with another URI. No URI contains a space.
+        target = format!("{target} {}", request.uri).into();
+    }
     let http_request = HttpRequest {
         method: request.method.as_str().as_bytes(),
-        target: uri.path_and_query().map_or("", |target| target.as_str()).as_bytes(),
+        target: target.as_bytes(),
         authority: uri.authority().map(|authority| authority.as_str().as_bytes()),
         body,
     };
@@ -32,16 +39,24 @@ pub(crate) fn of(request: &Parts, body: &[u8], counted: &FingerprintedHeaders) -
     })
 }
 
-/// The target of a request. A router of axum strips the prefix of a nested route from the URI, which would
-/// make two mounts look alike, and keeps the original in the extensions.
+/// Whether `uri` is `original`, or all that a nested router leaves of it: the end of its path, with its query.
+fn is_rest_of(original: &Uri, uri: &Uri) -> bool {
+    std::ptr::eq(original, uri)
+        || (original.path().ends_with(uri.path()) || uri.path() == "/")
+            && original.query() == uri.query()
+            && original.authority() == uri.authority()
+}
+
+/// The URI of a request as the client sent it. A router of axum strips the prefix of a nested route from the
+/// URI, which would make two mounts look alike, and keeps the original in the extensions.
 #[cfg(feature = "axum")]
-fn target(request: &Parts) -> &Uri {
+fn original(request: &Parts) -> &Uri {
     use axum::extract::OriginalUri;
     request.extensions.get::<OriginalUri>().map_or(&request.uri, |OriginalUri(uri)| uri)
 }
 
 #[cfg(not(feature = "axum"))]
-fn target(request: &Parts) -> &Uri {
+fn original(request: &Parts) -> &Uri {
     &request.uri
 }
 

@@ -266,7 +266,8 @@ impl Keyed {
         let fingerprint = || fingerprint::of(request, body, &self.config.policy.fingerprinted);
         match self.config.begin(&self.key, fingerprint).await {
             Ok(Begun::Claimed(claim)) => {
-                Ruling::Execute(Execution::new(self.config.clone(), claim))
+                let outer = request.extensions.get().cloned();
+                Ruling::Execute(Execution::new(self.config.clone(), claim, outer))
             }
             Ok(Begun::Completed(recorded)) => match self.config.replay(recorded) {
                 Ok(stored) => Ruling::Replay(stored),

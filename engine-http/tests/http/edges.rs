@@ -140,6 +140,53 @@ async fn a_request_that_a_handler_makes_under_another_key_is_an_operation_of_its
     assert_eq!(runs.load(Ordering::SeqCst), 3);
 }
 
+/// The parts of the batch have the URI that its client sent in their extensions.
+#[cfg(feature = "axum")]
+#[tokio::test]
+async fn a_request_that_a_handler_makes_has_a_target_of_its_own() {
+    for batch_key in [KEY, "x-none"] {
+        let keys = IdempotencyLayer::new(Store::new().engine);
+        let inner = Router::new()
+            .route("/orders", post(async || "ordered"))
+            .route("/refunds", post(async || "refunded"))
+            .layer(keys.clone());
+        let batch = async move |request: Request| {
+            let (parts, _) = request.into_parts();
+            for (uri, status) in [
+                ("/orders", 200),
+                ("/orders", 200),
+                ("/refunds", 409),
+                ("/orders?a", 409),
+                ("http://other.example/orders", 409),
+            ] {
+                let mut parts = parts.clone();
+                parts.uri = uri.parse().unwrap();
+                parts.headers.insert(KEY, "s".parse().unwrap());
+                let sub = Request::from_parts(parts, Body::empty());
+                let answer = inner.clone().oneshot(sub).await.unwrap();
+                assert_eq!(answer.status(), status, "{uri}");
+            }
+        };
+        let app = Router::new().route("/batch", post(batch)).layer(keys);
+        let request = http::Request::post("/batch").header(batch_key, "b").body(Body::empty());
+        assert_eq!(app.oneshot(request.unwrap()).await.unwrap().status(), 200);
+    }
+}
+
+/// The outermost of the three holds the key that the innermost would begin.
+#[tokio::test]
+async fn a_layer_lets_a_key_pass_that_any_layer_around_it_holds() {
+    let keys = IdempotencyLayer::new(Store::new().engine);
+    let scoped = keys.clone().policy(Policy::new().scope(|_| "tenant"));
+    let app = Router::new().route("/", post(async || "done")).layer(keys.clone());
+    let app = app.layer(scoped).layer(keys.clone());
+    for _ in 0..2 {
+        let request = http::Request::post("/").header(KEY, "k").body(Body::empty()).unwrap();
+        assert_eq!(app.clone().oneshot(request).await.unwrap().status(), 200);
+    }
+    assert_eq!(keys.engine().stats().claimed, 2);
+}
+
 tokio::task_local! { static TENANT: u32; }
 
 #[tokio::test]
