@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, response};
+use http::{HeaderMap, Response, header, response};
 use http_body::Body;
 use http_body_util::BodyExt;
 use oncekey::Claim;
@@ -19,7 +19,7 @@ use crate::config::{Config, Verdict};
 use crate::grpc;
 use crate::markers::{NotStored, OutcomeUnknown};
 use crate::policy::Policy;
-use crate::recorded::Encoder;
+use crate::recorded::{Encoder, is_bodiless};
 use crate::running::Guard;
 
 /// The right to run a handler, once. An adapter of a server gets it from
@@ -139,6 +139,14 @@ fn is_stream(response: &response::Parts) -> bool {
         || NotStored::is_meant_by(&response.headers)
 }
 
+/// The length of the body as the headers announce it. A response of a status without a body may announce the
+/// length of another one.
+fn announced(response: &response::Parts) -> Option<u64> {
+    let length =
+        response.headers.get(header::CONTENT_LENGTH).filter(|_| !is_bodiless(response.status))?;
+    length.to_str().ok()?.parse().ok()
+}
+
 /// Reads the body to its end and encodes the response. Stops at the limit, and in a gRPC response at the
 /// second message.
 #[expect(clippy::manual_async_fn, reason = "an async fn keeps its arguments twice")]
@@ -176,6 +184,11 @@ where
                 // The client sees the same failure as without the layer.
                 Some(Err(error)) => {
                     break (End::Failed(error), Verdict::Unknown("the response body failed"));
+                }
+                // The server breaks the connection off, as it does without the layer.
+                None if announced(&parts).is_some_and(|length| length != encoding.body_len()) => {
+                    let reason = "the response body is not as long as its Content-Length";
+                    break (End::WrongLength, Verdict::Unknown(reason));
                 }
                 None => {
                     let stored = encoder.and_then(|encoder| encoder.finish(&trailers));

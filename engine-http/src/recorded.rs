@@ -193,8 +193,8 @@ impl Encoder {
         body_len: u64,
         limit: usize,
     ) -> Option<Self> {
-        // A 204 or 304 has no body from which decoding could set the length.
-        let bodiless = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        // Without a body decoding could not set the length.
+        let bodiless = is_bodiless(status);
         let kept = stored_headers(headers)
             .filter(|(name, _)| !(bodiless && *name == header::CONTENT_LENGTH))
             .filter(|(name, _)| !dropped.contains(name));
@@ -207,6 +207,11 @@ impl Encoder {
         bytes.extend_from_slice(&[0; 4]);
         let encoder = Self { bytes, body_len_at, limit };
         encoder.fits(body_len).then_some(encoder)
+    }
+
+    /// The bytes of body so far.
+    pub(crate) fn body_len(&self) -> u64 {
+        (self.bytes.len() - self.body_len_at - 4) as u64
     }
 
     /// Whether `more` bytes of body are within the limit.
@@ -226,12 +231,16 @@ impl Encoder {
 
     /// The encoded response; `None` when it does not fit.
     pub(crate) fn finish(mut self, trailers: &HeaderMap) -> Option<Vec<u8>> {
-        let body_len = self.bytes.len() - self.body_len_at - 4;
-        let body_len = u32::try_from(body_len).ok()?.to_be_bytes();
+        let body_len = u32::try_from(self.body_len()).ok()?.to_be_bytes();
         self.bytes[self.body_len_at..][..4].copy_from_slice(&body_len);
         encode_headers(&mut self.bytes, trailers.iter())?;
         (self.bytes.len() <= self.limit).then_some(self.bytes)
     }
+}
+
+/// Whether a response of this status has no body.
+pub(crate) fn is_bodiless(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 /// The bytes of an empty list of trailers.

@@ -122,6 +122,32 @@ async fn after_a_response_body_that_fails_the_outcome_is_unknown() {
 }
 
 /// `OutcomeUnknown` wins over every other marker of the response.
+/// The server breaks the connection off, so that the client does not take the rest of another response for the body.
+#[tokio::test]
+async fn after_a_response_body_of_another_length_than_announced_the_outcome_is_unknown() {
+    for (status, announced, unknown) in
+        [(200, "5", false), (200, "6", true), (200, "4", true), (304, "6", false)]
+    {
+        let server = Server::start(move |_| async move {
+            let mut answer = response(status, if status == 304 { "" } else { "hello" });
+            answer.headers_mut().insert("content-length", announced.parse().unwrap());
+            answer
+        })
+        .await;
+        let request =
+            format!("POST /orders HTTP/1.1\r\nHost: x\r\n{KEY}: k\r\nConnection: close\r\n\r\n");
+        let first = server.raw(request.as_bytes()).await;
+        let retry = server.raw(request.as_bytes()).await;
+        let code = b"idempotency_outcome_unknown";
+        let told = retry.windows(code.len()).any(|part| part == code);
+        assert_eq!(told, unknown, "{}", retry.escape_ascii());
+        if announced == "6" && unknown {
+            assert_eq!(first, b"", "{}", first.escape_ascii());
+        }
+        assert_eq!((server.runs(), server.layer.stats().abandoned), (1, u64::from(unknown)));
+    }
+}
+
 #[tokio::test]
 async fn after_a_response_that_says_so_the_outcome_is_unknown() {
     for (status, path) in [(502, "/plain"), (401, "/free"), (200, "/stream")] {
