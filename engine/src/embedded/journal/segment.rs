@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use super::JournalId;
 use crate::base::codec::{Decoder, Encode, checksum};
-use crate::base::error::{Error, ErrorKind, Result};
+use crate::base::error::{Error, ErrorKind, Result, is_lack_of_space};
 use crate::embedded::disk::{AlignedBuffer, BLOCK, Caching, Directory, DiskFile};
 
 const MAGIC: &[u8; 8] = b"oncekeyJ";
@@ -133,7 +133,7 @@ pub(super) fn grow(folded: &Segment, bytes: u64) -> io::Result<u64> {
         fill_with_zeros(&*folded.file, folded.bytes, bytes).and_then(|()| folded.file.sync());
     match grown {
         Ok(()) => Ok(bytes),
-        Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+        Err(error) if is_lack_of_space(&error) => {
             // The space taken so far is given back. Recovery reads no further than the header says.
             folded.file.set_len(folded.bytes)?;
             Ok(folded.bytes)

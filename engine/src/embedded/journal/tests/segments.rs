@@ -64,9 +64,12 @@ fn a_folded_segment_grows_or_stays_as_it_was() {
     let mut segment = Segment { name, file: file.clone(), use_number: 1, bytes: SEGMENT };
     segment.file = Arc::new(Failing(file.clone(), std::io::ErrorKind::Other));
     segment::grow(&segment, 4 * SEGMENT).unwrap_err();
-    segment.file = Arc::new(Failing(file.clone(), std::io::ErrorKind::StorageFull));
-    assert_eq!(segment::grow(&segment, 4 * SEGMENT).unwrap(), SEGMENT);
-    assert_eq!(file.len().unwrap(), SEGMENT, "what was taken in vain is given back");
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    for kind in [StorageFull, QuotaExceeded, FileTooLarge] {
+        segment.file = Arc::new(Failing(file.clone(), kind));
+        assert_eq!(segment::grow(&segment, 4 * SEGMENT).unwrap(), SEGMENT, "{kind}");
+        assert_eq!(file.len().unwrap(), SEGMENT, "{kind}: the space taken in vain is given back");
+    }
     segment.file = file.clone();
     assert_eq!(segment::grow(&segment, SEGMENT / 2).unwrap(), SEGMENT);
     assert_eq!(segment::grow(&segment, 4 * SEGMENT).unwrap(), 4 * SEGMENT);
