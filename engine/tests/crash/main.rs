@@ -8,6 +8,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod failing;
+mod growth;
 mod moments;
 mod preparing;
 
