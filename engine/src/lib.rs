@@ -124,7 +124,7 @@ pub use embedded::{
 };
 #[cfg(feature = "embedded")]
 pub use embedded::{
-    disk::os::{fill_standard_streams, network_filesystem},
+    disk::{os::network_filesystem, standard_streams::fill_standard_streams},
     durability::Durability,
     open::verify,
     options::Options,

@@ -164,10 +164,15 @@ impl Error {
         Self::new(ErrorKind::Corrupted, context)
     }
 
-    /// Classifies an operating system error: a full disk, missing rights and a shortage of descriptors
-    /// get kinds of their own.
+    /// Classifies an operating system error: a full disk, missing rights, a shortage of descriptors,
+    /// and another thing in the place of a file get kinds of their own.
     pub(crate) fn io(context: impl Into<String>, source: std::io::Error) -> Self {
+        use std::io::ErrorKind::{InvalidData, IsADirectory};
         let kind = match source.kind() {
+            InvalidData | IsADirectory => {
+                let context = format!("{}: {source}", context.into());
+                return Self::caused_by(ErrorKind::Corrupted, context, source);
+            }
             _ if is_lack_of_space(&source) => ErrorKind::StoreFull,
             std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
                 ErrorKind::StoreUnreadable

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::{Instant, after};
-use crate::embedded::disk::{Caching, Directory, Disk, Lockable};
+use crate::embedded::disk::{Directory, Disk, Lockable};
 use crate::embedded::journal::{self, JournalId, Position};
 use crate::embedded::options::Options;
 use crate::embedded::store::{self, Store, StoreState};
@@ -33,26 +33,6 @@ pub(crate) struct StoreDirectory {
     pub(crate) handle: Arc<dyn Directory>,
     /// The path as it was given, for people: the directory may have moved since.
     pub(crate) path: PathBuf,
-}
-
-impl StoreDirectory {
-    /// Replaces the content of the file `LOCK`, which the caller has locked, by `note`. Writes
-    /// nothing when both are empty.
-    pub(crate) fn set_note(&self, note: &[u8]) -> Result<()> {
-        let failed = |error| Error::io("the note of the owner", error);
-        if note.is_empty() && self.handle.file_len(LOCK).map_err(failed)? == 0 {
-            return Ok(());
-        }
-        // DURABLE: the name may by now belong to another file, or to a link to a file of the store.
-        // Only the file that is locked refuses this lock.
-        match self.handle.lock(Lockable::File(LOCK)) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(failed(error)),
-            Ok(_) => return Err(failed(io::Error::other("LOCK is not the file that is locked"))),
-        }
-        let file = self.handle.open(LOCK, Caching::Buffered).map_err(failed)?;
-        file.set_len(0).and_then(|()| file.write_at(0, note)).map_err(failed)
-    }
 }
 
 /// The time between two tries to open a directory that is in use.
@@ -201,6 +181,11 @@ pub(crate) fn is_ours(name: &str) -> bool {
         || store::is_stored_file(name)
 }
 
+/// Whether a file of this name is a part of a store that a copy of the store needs.
+pub(crate) fn holds_store(name: &str) -> bool {
+    is_ours(name) && name != LOCK && name != store::TEMPORARY_FILE
+}
+
 /// Whether a store may be created beside a file of this name: a file of a store, or one that
 /// filesystems, desktops, editors and version control leave in a directory. A copy of a file of a
 /// store is refused: it may be all that is left of a store.
@@ -333,7 +318,8 @@ pub(crate) fn lock(
             ),
         ),
         io::ErrorKind::InvalidData => {
-            Error::caused_by(ErrorKind::StoreForeign, locked.display().to_string(), error)
+            let message = format!("{}: {error}", locked.display());
+            Error::caused_by(ErrorKind::StoreForeign, message, error)
         }
         io::ErrorKind::NotFound => {
             Error::caused_by(ErrorKind::StoreMissing, locked.display().to_string(), error)

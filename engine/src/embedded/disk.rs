@@ -2,6 +2,7 @@
 //! goes through [`Disk`], so that a test can use a disk that fails.
 
 pub(crate) mod os;
+pub(crate) mod standard_streams;
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -53,9 +54,12 @@ pub trait Disk: Debug + Send + Sync + 'static {
 pub trait Directory: Debug + Send + Sync + 'static {
     /// The names of its entries, in no particular order.
     fn list(&self) -> io::Result<Vec<String>>;
-    /// Opens an existing file for reading and writing.
+    /// Opens an existing file for reading and writing. Never waits for a pipe or a device, and
+    /// fails with [`io::ErrorKind::InvalidData`] or [`io::ErrorKind::IsADirectory`] when the name
+    /// is not that of a regular file.
     fn open(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>>;
-    /// The length of an existing file in bytes. Needs no descriptor.
+    /// The length of an existing file in bytes. Needs no descriptor. Fails as [`open`](Self::open)
+    /// does when the name is not that of a regular file.
     fn file_len(&self, name: &str) -> io::Result<u64>;
     /// Creates a file that must not exist yet, for reading and writing, by its owner alone.
     fn create(&self, name: &str, caching: Caching) -> io::Result<Arc<dyn DiskFile>>;

@@ -8,6 +8,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod kinds;
 mod locks;
 mod modes;
 mod names;

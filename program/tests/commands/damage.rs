@@ -7,13 +7,18 @@ use crate::support::{Offline, code, err, run, state};
 /// A change to the files of a store that no process has open.
 type Damage = (&'static str, fn(&Path));
 
-const DAMAGES: [Damage; 12] = [
+const DAMAGES: [Damage; 15] = [
     ("no bytes in store.redb", |store| cut(store, "store.redb", 0)),
     ("half of store.redb", |store| cut(store, "store.redb", 2)),
     ("zeros in store.redb", |store| zero(store, "store.redb")),
     ("no store.redb", |store| remove(store, "store.redb")),
     ("another file in store.redb", |store| put(store, "store.redb", b"someone's notes\n")),
     ("a directory as store.redb", |store| mistake(store, "store.redb")),
+    ("a directory as the journal", |store| mistake(store, "journal-0000.seg")),
+    ("a directory as a run", |store| mistake(store, "run-")),
+    ("a directory with the name of an interrupted merge", |store| {
+        std::fs::create_dir(store.join("run-0000000000000000")).unwrap();
+    }),
     ("no bytes in the journal", |store| cut(store, "journal-0000.seg", 0)),
     ("half of the journal", |store| cut(store, "journal-0000.seg", 2)),
     ("zeros in the journal", |store| zero(store, "journal-0000.seg")),

@@ -3,15 +3,15 @@
 use std::any::Any;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use parking_lot::Mutex;
 use rustix::fs::{AtFlags, FileType, FlockOperation, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
+use super::standard_streams::above_standard_streams;
 use super::{Caching, Directory, Disk, DiskFile, Lockable};
 
 /// Only the owner may access a store: it holds responses of customers and the store's secret.
@@ -94,71 +94,13 @@ pub fn network_filesystem(path: &Path) -> io::Result<Option<&'static str>> {
     Ok(name)
 }
 
-/// Opens a `/dev/null` that refuses writes in the place of each closed standard stream, for the
-/// rest of the process. Otherwise code that opens descriptors, such as a runtime for sockets, gets
-/// their numbers, and with them the output of the process. Programs in Rust and Go need no such
-/// call: their runtimes do so at the start.
-///
-/// # Errors
-/// A stream is closed, and `/dev/null` cannot be opened.
-pub fn fill_standard_streams() -> io::Result<()> {
-    // A /dev/null that an open holds for a moment would look like an open stream.
-    let _turn = ONE_AT_A_TIME.lock();
-    let is_closed = |stream: BorrowedFd<'_>| rustix::io::fcntl_getfd(stream).is_err();
-    let closed = || {
-        is_closed(io::stdin().as_fd())
-            || is_closed(io::stdout().as_fd())
-            || is_closed(io::stderr().as_fd())
-    };
-    while closed() {
-        let null = open_null()?;
-        if null.as_raw_fd() < STREAMS {
-            // Never closed: the process may put another file in its place at any time.
-            let _ = null.into_raw_fd();
-        }
-    }
-    Ok(())
-}
-
 const DIRECTORY_FLAGS: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
-
-/// How many standard streams there are.
-const STREAMS: i32 = 3;
-
-/// Held so that no other thread gets the low descriptors that an open frees.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-fn open_null() -> rustix::io::Result<OwnedFd> {
-    rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-}
-
-/// Opens a descriptor that is none of 0, 1 and 2, not even for a moment.
-///
-/// A process may run with its standard streams closed. Its output would overwrite a file of the
-/// store that got the number of a stream.
-fn above_standard_streams(
-    open: impl FnOnce() -> rustix::io::Result<OwnedFd>,
-) -> io::Result<OwnedFd> {
-    let _turn = ONE_AT_A_TIME.lock();
-    let mut taken = Vec::new();
-    // Without a /dev/null the descriptor is moved up once it is open.
-    while let Ok(null) = open_null() {
-        if null.as_raw_fd() >= STREAMS {
-            break;
-        }
-        taken.push(null);
-    }
-    let opened = open()?;
-    if opened.as_raw_fd() >= STREAMS {
-        return Ok(opened);
-    }
-    Ok(rustix::io::fcntl_dupfd_cloexec(&opened, STREAMS)?)
-}
 
 #[derive(Debug)]
 struct OsDirectory(OwnedFd);
 
 impl OsDirectory {
+    /// Opens a regular file and nothing else.
     fn open_file(
         &self,
         name: &str,
@@ -166,7 +108,21 @@ impl OsDirectory {
         mode: Mode,
         caching: Caching,
     ) -> io::Result<File> {
-        let flags = OFlags::RDWR | OFlags::CLOEXEC | flags;
+        // NONBLOCK: the open of a pipe or a device must not wait.
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK | flags;
+        let file = self
+            .open_any(name, flags, mode, caching)
+            .map_err(|error| self.irregular_or(name, error))?;
+        if is_regular(&rustix::fs::fstat(&file)?) { Ok(file) } else { Err(irregular()) }
+    }
+
+    fn open_any(
+        &self,
+        name: &str,
+        flags: OFlags,
+        mode: Mode,
+        caching: Caching,
+    ) -> io::Result<File> {
         let open = |flags| {
             above_standard_streams(|| rustix::fs::openat(&self.0, name, flags, mode))
                 .map(File::from)
@@ -185,28 +141,30 @@ impl OsDirectory {
         open(flags)
     }
 
+    /// The error of an open or a look at a file, or [`irregular`] when a directory, a socket or a
+    /// link stands in the place of the file.
+    fn irregular_or(&self, name: &str, error: io::Error) -> io::Error {
+        match Errno::from_io_error(&error) {
+            // A link that is not followed or leads in a circle (LOOP), a directory (ISDIR) or a
+            // socket (NXIO).
+            Some(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => irregular(),
+            // A link to nothing.
+            Some(Errno::NOENT) if self.is_link(name) => irregular(),
+            _ => error,
+        }
+    }
+
+    fn is_link(&self, name: &str) -> bool {
+        rustix::fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)
+            .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink)
+    }
+
     fn lock_file(&self, name: &str, create: OFlags) -> io::Result<File> {
         loop {
             // A link is not followed: the lock would be on another file.
-            let flags = create | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-            let irregular = || {
-                let message = format!("{name} is not a regular file");
-                io::Error::new(io::ErrorKind::InvalidData, message)
-            };
-            let file = match self.open_file(name, flags, OWNER_FILE, Caching::Buffered) {
-                Ok(file) => file,
-                // A link (LOOP), a directory (ISDIR) or a socket (NXIO).
-                Err(error) => {
-                    return Err(match Errno::from_io_error(&error) {
-                        Some(Errno::LOOP | Errno::ISDIR | Errno::NXIO) => irregular(),
-                        _ => error,
-                    });
-                }
-            };
+            let flags = create | OFlags::NOFOLLOW;
+            let file = self.open_file(name, flags, OWNER_FILE, Caching::Buffered)?;
             let opened = rustix::fs::fstat(&file)?;
-            if FileType::from_raw_mode(opened.st_mode) != FileType::RegularFile {
-                return Err(irregular());
-            }
             if opened.st_size == 0 && create == OFlags::CREATE {
                 // Sets the rights that the umask took away from a new file. An older file that
                 // belongs to another user stays as it is.
@@ -237,6 +195,15 @@ fn is_same(one: &Stat, other: &Stat) -> bool {
     (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino)
 }
 
+fn is_regular(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+}
+
+/// The error for a directory, a pipe, a socket or a device in the place of a file.
+fn irregular() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "not a regular file")
+}
+
 fn is_wide(stat: &Stat) -> bool {
     Mode::from_raw_mode(stat.st_mode).intersects(GROUP_AND_OTHERS)
 }
@@ -260,7 +227,11 @@ impl Directory for OsDirectory {
     }
 
     fn file_len(&self, name: &str) -> io::Result<u64> {
-        let stat = rustix::fs::statat(&self.0, name, AtFlags::empty())?;
+        let stat = rustix::fs::statat(&self.0, name, AtFlags::empty())
+            .map_err(|error| self.irregular_or(name, error.into()))?;
+        if !is_regular(&stat) {
+            return Err(irregular());
+        }
         Ok(u64::try_from(stat.st_size).unwrap_or(0))
     }
 
@@ -316,9 +287,8 @@ impl Directory for OsDirectory {
         for name in names {
             match rustix::fs::statat(&self.0, name.as_str(), AtFlags::SYMLINK_NOFOLLOW) {
                 Ok(stat) if is_wide(&stat) => {
-                    let regular = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
                     let mode = Mode::from_raw_mode(stat.st_mode) - GROUP_AND_OTHERS;
-                    if regular {
+                    if is_regular(&stat) {
                         rustix::fs::chmodat(&self.0, name.as_str(), mode, AtFlags::empty())?;
                     }
                 }

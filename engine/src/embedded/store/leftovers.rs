@@ -68,6 +68,9 @@ impl Listing {
                 )));
             }
             if end.is_none() {
+                // A directory of this name could not be removed later, when the open has written.
+                let len = dir.file_len(&name.to_string());
+                len.map_err(|error| Error::io(format!("measuring {name}"), error))?;
                 unlisted.push(name);
             }
         }
