@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use oncekey::{Error, ErrorKind};
 use serde_json::json;
 
-use super::say::{LOG, say};
+use super::say::{LOG, one_line, say};
 
 /// The reason why the program did not finish its command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,7 +147,7 @@ impl Failure {
 
     /// Writes the lines into the log, as one. The exit is left.
     pub(crate) fn log(self) -> Self {
-        tracing::error!(target: LOG, "{}", self.message());
+        tracing::error!(target: LOG, "{}", one_line(&self.message()));
         Self::silent(self.exit)
     }
 
