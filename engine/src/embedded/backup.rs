@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use crate::backend::telemetry;
 use crate::base::error::{Error, ErrorKind, Result};
-use crate::embedded::directory::{self, LOCK, UNFINISHED};
+use crate::embedded::directory::{self, LOCK, StoreDirectory, UNFINISHED};
 use crate::embedded::disk::{Caching, Directory, Disk, Lockable};
 use crate::embedded::journal::{self, JournalId, Position, Reached};
 use crate::embedded::options::Options;
@@ -68,23 +69,80 @@ impl Drop for Pace<'_> {
     }
 }
 
-/// Copies the store, as of the last fold, into the new or empty directory `path`. A copy that fails
-/// is removed.
-///
-/// An existing directory is marked as unfinished before anything is copied. A new directory gets
-/// its name with the marker inside: an unmarked directory of that name would open as a new store.
+/// Copies the store, as of the last fold, into the new or empty directory `path`.
 pub(crate) fn back_up(session: &Session, path: &Path) -> Result<()> {
+    make(&session.options.disk, path, |target| {
+        copy(session, target, path).map_err(|error| {
+            // The files of a session that is over belong to another session: their error says
+            // nothing.
+            if session.is_over() { session.refusal() } else { session.unreadable(error) }
+        })
+    })
+}
+
+/// Copies the files of a store that the caller has locked into the new or empty directory `path`.
+pub(crate) fn copy_files(disk: &Arc<dyn Disk>, home: &StoreDirectory, path: &Path) -> Result<()> {
+    make(disk, path, |target| {
+        let mut names = directory::list(&*home.handle, &home.path)?;
+        names.retain(|name| directory::holds_store(name));
+        let mut bytes = 0;
+        for name in &names {
+            let len = home.handle.file_len(name);
+            bytes += len.map_err(|error| Error::io(format!("measuring {name}"), error))?;
+        }
+        check_space(&**target, bytes, path)?;
+        names.iter().try_for_each(|name| copy_file(&*home.handle, &**target, name))?;
+        let named = target.sync();
+        named.map_err(|error| Error::io("naming the copies of the store's files", error))?;
+        finish(&**target)
+    })
+}
+
+/// Copies one file. The copy is durable, its name is not.
+fn copy_file(from: &dyn Directory, to: &dyn Directory, name: &str) -> Result<()> {
+    const STEP: u64 = 1 << 20;
+    let reading = |error| Error::io(format!("reading {name}"), error);
+    let writing = |error| Error::io(format!("writing the copy of {name}"), error);
+    let source = from.open(name, Caching::Buffered).map_err(reading)?;
+    let copy = to.create(name, Caching::Buffered).map_err(writing)?;
+    let end = source.len().map_err(reading)?;
+    let mut buffer = vec![0; STEP.min(end) as usize];
+    let mut offset = 0;
+    while offset < end {
+        let piece = &mut buffer[..STEP.min(end - offset) as usize];
+        source.read_at(offset, piece).map_err(reading)?;
+        copy.write_at(offset, piece).map_err(writing)?;
+        offset += piece.len() as u64;
+    }
+    copy.sync().map_err(writing)
+}
+
+/// Lets `fill` make a store in the new or empty directory `path`. A directory whose filling fails is
+/// emptied, and removed if it is new.
+///
+/// An existing directory is marked as unfinished before it is filled. A new directory gets its name
+/// with the marker inside: an unmarked directory of that name would open as a new store.
+fn make(
+    disk: &Arc<dyn Disk>,
+    path: &Path,
+    fill: impl FnOnce(&Arc<dyn Directory>) -> Result<()>,
+) -> Result<()> {
+    // Without a `.` at the end, which no rename takes.
+    let path = &path.components().collect::<PathBuf>();
     refuse_name(path)?;
-    let disk = &session.options.disk;
     let place = Place::of(disk, path)?;
     refuse_occupied(&*place.target, path)?;
     let lock = directory::lock(&*place.target, place.built_at(), Lockable::Created(LOCK))?;
     // ORDER: check again. The previous holder of the lock may have made a store, which must stay.
     refuse_occupied(&*place.target, path)?;
-    let copied = mark(&*place.target)
-        .and_then(|()| place.name(disk))
-        .and_then(|()| copy(session, &place.target, path));
-    if let Err(error) = copied {
+    let filled =
+        mark(&*place.target).and_then(|()| place.name(disk)).and_then(|()| fill(&place.target));
+    if filled.is_ok() {
+        let narrowed = place.target.narrow(&[]);
+        let narrowed =
+            narrowed.map_err(|error| Error::io(format!("narrowing {}", path.display()), error));
+        narrowed.unwrap_or_else(|error| telemetry::stays_wide(&error));
+    } else {
         // ORDER: the marker goes last; without it, the rest could become a store.
         let removed =
             remove_parts(&*place.target).and_then(|()| remove(&*place.target, UNFINISHED));
@@ -92,10 +150,8 @@ pub(crate) fn back_up(session: &Session, path: &Path) -> Result<()> {
         if removed.is_ok() {
             place.remove_if_new(disk);
         }
-        // The files of a session that is over belong to another session: their error says nothing.
-        return Err(if session.is_over() { session.refusal() } else { session.unreadable(error) });
     }
-    Ok(())
+    filled
 }
 
 /// The directory that a backup goes to.
@@ -237,6 +293,11 @@ fn copy(session: &Session, target: &Arc<dyn Directory>, path: &Path) -> Result<(
         state.reached = Reached { sequence: state.folded_through, epoch: state.epoch };
         Ok(())
     })?;
+    finish(&**target)
+}
+
+/// Turns the marked files into a store.
+fn finish(target: &dyn Directory) -> Result<()> {
     let failed = |error| Error::io("finishing a backup", error);
     // DURABLE: the marker is removed after everything else. From here on the copy is a store.
     target.remove(UNFINISHED).map_err(failed)?;

@@ -17,6 +17,7 @@ use crate::backend::{Backend, Reading, ScanPage, Seen, Settings};
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::Mutex;
+use crate::embedded::backup;
 use crate::embedded::clock::EngineClock;
 use crate::embedded::directory::{self, Lock, StoreDirectory};
 use crate::embedded::journal;
@@ -114,6 +115,17 @@ impl Reader {
     /// The latest time in the store, in engine time: about that of its last change.
     pub fn last_time(&self) -> SystemTime {
         self.files.time.to_wall()
+    }
+
+    /// Copies the files of the store as they are into the directory `path`, which is new or empty and in
+    /// which no store is open. Claims in flight and the journal are in the copy. An interrupted copy is
+    /// no store, and the next copy takes its place; a copy that fails is removed.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a directory that is not empty, or that has the name of a file of a store;
+    /// `StoreInUse`, `StoreFull`, `Corrupted`, `Io`.
+    pub fn copy_to(&self, path: impl AsRef<Path>) -> Result<()> {
+        backup::copy_files(&self.files.options.disk, &self.files.home, path.as_ref())
     }
 
     /// Reads the whole store and checks every checksum, as [`verify`](crate::verify) does.

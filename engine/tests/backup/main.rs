@@ -3,6 +3,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod offline;
 mod running;
 
 use std::fs;

@@ -34,7 +34,17 @@ fn fill(directory: &Path) {
     pair(&engine, "k").unwrap();
     engine.fold().unwrap();
     engine.backup_to(directory.join("parent/backup")).unwrap();
+    let existing = |name: &str| {
+        let path = directory.join("parent").join(name);
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path
+    };
+    engine.backup_to(existing("existing")).unwrap();
     engine.close().unwrap();
+    let reader = options().read(directory.join("parent/store")).unwrap();
+    reader.copy_to(directory.join("parent/below/copy")).unwrap();
+    reader.copy_to(existing("existing copy")).unwrap();
 }
 
 #[test]

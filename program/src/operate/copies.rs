@@ -6,18 +6,17 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use oncekey::{Key, Reader, Verification};
+use oncekey::{ErrorKind, Key, Reader, Verification};
 use oncekey_http::describe::percent_encode;
 use serde_json::{Value, json};
 
 use super::client::Client;
 use super::keep;
 use super::output::Output;
-use super::place::{Place, in_query, options, unopened};
+use super::place::{Place, failure, in_query, options, unopened};
 use super::show;
 use super::whereabouts::{Where, directory};
-use crate::base::exit::{Exit, Failure, STORE_FILE, UNFINISHED};
-use crate::base::private;
+use crate::base::exit::{Exit, Failure, UNFINISHED};
 
 /// The time between two checks whether a job of the server is done.
 const LOOK: Duration = Duration::from_millis(100);
@@ -48,8 +47,8 @@ impl Backup {
         directory(&self.to)?;
         let mut document = match self.at.open(output)? {
             Place::Served(client) => self.of_server(&client)?,
-            Place::Files(reader, path) => {
-                copy(&reader, &path, &self.to)?;
+            Place::Files(reader, _) => {
+                copy(&reader, &self.to)?;
                 drop(reader);
                 let mut document = json!({ "path": self.to.display().to_string() });
                 if !self.no_verify {
@@ -149,57 +148,16 @@ fn is_free(to: &Path) -> Result<bool, Failure> {
     Ok(entries.count() == 0 || to.join(UNFINISHED).exists())
 }
 
-/// Whether a file of this name belongs to a store.
-pub(crate) fn is_stored(name: &str) -> bool {
-    name == STORE_FILE
-        || ["records-", "run-"].iter().any(|prefix| name.starts_with(prefix))
-        || name.starts_with("journal-") && name.ends_with(".seg")
-}
-
 /// Copies the files of a store into a new or empty directory, while the reader holds the store.
-///
-/// DURABLE: first write the mark that the copy is incomplete, then the files, then remove the mark. The
-/// directory of an interrupted copy then does not open as a store.
-fn copy(held: &Reader, from: &Path, to: &Path) -> Result<(), Failure> {
-    let _held = held;
-    if !is_free(to)? {
-        return Err(Failure::usage(format!("{} is not empty", to.display())));
+fn copy(held: &Reader, to: &Path) -> Result<(), Failure> {
+    if to.join(UNFINISHED).exists() {
+        // A removal of an old backup was interrupted. Its mark says nothing about the copy.
+        let _none = fs::remove_file(to.join(keep::MARK));
     }
-    copied(from, to)
-        .map_err(|error| Failure::failed(format!("copying to {}: {error}", to.display())))
-}
-
-fn copied(from: &Path, to: &Path) -> io::Result<()> {
-    let sync = keep::sync;
-    fs::create_dir_all(to)?;
-    narrow(to, 0o700)?;
-    private::create(&to.join(UNFINISHED))?.sync_all()?;
-    sync(to)?;
-    for entry in fs::read_dir(to)? {
-        let name = entry?.file_name();
-        if is_stored(&name.to_string_lossy()) || name == keep::MARK {
-            fs::remove_file(to.join(name))?;
-        }
-    }
-    for entry in fs::read_dir(from)? {
-        let name = entry?.file_name();
-        if is_stored(&name.to_string_lossy()) {
-            let copy = to.join(&name);
-            fs::copy(from.join(&name), &copy)?;
-            narrow(&copy, 0o600)?;
-            sync(&copy)?;
-        }
-    }
-    sync(to)?;
-    fs::remove_file(to.join(UNFINISHED))?;
-    sync(to)?;
-    let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty());
-    sync(parent.unwrap_or(Path::new(".")))
-}
-
-fn narrow(path: &Path, mode: u32) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+    held.copy_to(to).map_err(|error| match error.kind() {
+        ErrorKind::StoreForeign => Failure::usage(error.to_string()),
+        _ => failure(&error),
+    })
 }
 
 fn verified(path: &Path) -> Result<Verification, Failure> {
@@ -329,7 +287,7 @@ impl Restore {
         );
         output.note(&forgets);
         output.confirm(self.yes, &format!("Restore to {}?", self.to.display()))?;
-        copy(&reader, &self.from, &self.to)?;
+        copy(&reader, &self.to)?;
         let records = sound(&self.to)?;
         if self.refuse_uuid7 && !output.is_json() {
             output.line(&format!(

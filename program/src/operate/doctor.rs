@@ -10,12 +10,11 @@ use std::time::{Duration, Instant, SystemTime};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::copies::is_stored;
 use super::output::Output;
 use super::place::{Place, options};
 use super::whereabouts::{Where, is_shared};
 use super::{held, show};
-use crate::base::exit::{Exit, Failure};
+use crate::base::exit::{Exit, Failure, STORE_FILE};
 use crate::config::{Address, Config, Speaks, Target};
 
 /// How long syncs are measured.
@@ -106,6 +105,13 @@ impl Doctor {
             Err(refused) => check("store", Level::Fail, refused.message()),
         }
     }
+}
+
+/// Whether a file of this name belongs to a store.
+fn is_stored(name: &str) -> bool {
+    name == STORE_FILE
+        || ["records-", "run-"].iter().any(|prefix| name.starts_with(prefix))
+        || name.starts_with("journal-") && name.ends_with(".seg")
 }
 
 fn show(output: &Output, checks: &[Check]) -> Result<(), Failure> {
