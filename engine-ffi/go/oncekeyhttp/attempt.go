@@ -24,6 +24,7 @@ type Attempt struct {
 	Checkpoint []byte
 
 	claim *oncekey.Claim
+	outer *Attempt // whose handler made the request
 
 	mu   sync.Mutex
 	said said
@@ -90,6 +91,11 @@ func (a *Attempt) OutcomeUnknown() {
 // than a millisecond counts as one. Call it before the handler returns.
 func (a *Attempt) SetTTL(ttl time.Duration) {
 	a.say(func(said *said) { said.ttl = max(ttl, time.Millisecond) })
+}
+
+// isUnder says whether this attempt, or one around it, runs under the key.
+func (a *Attempt) isUnder(key oncekey.Key) bool {
+	return a != nil && (a.Key == key || a.outer.isUnder(key))
 }
 
 func (a *Attempt) say(tell func(*said)) {

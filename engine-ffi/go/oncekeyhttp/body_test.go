@@ -175,6 +175,46 @@ func TestARequestMadeInAHandlerUnderAnotherKeyIsAnOperationOfItsOwn(t *testing.T
 	}
 }
 
+func TestARequestThatAHandlerMakesFromItsOwnHasATargetOfItsOwn(t *testing.T) {
+	for _, key := range []string{"", "whole"} {
+		middleware := New(openEngine(t), Options{Logger: quiet()})
+		single := middleware.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {}))
+		batch := middleware.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			for _, made := range []struct {
+				path   string
+				status int
+			}{{"/orders", 200}, {"/orders", 200}, {"/refunds", 409}} {
+				request := r.Clone(r.Context())
+				request.URL.Path = made.path
+				request.Header.Set("X-Idempotency-Key", "part")
+				got := httptest.NewRecorder()
+				if single.ServeHTTP(got, request); got.Code != made.status {
+					t.Error(made, got.Code, got.Body)
+				}
+			}
+		}))
+		request := httptest.NewRequest("POST", "/batch", http.NoBody)
+		if key != "" {
+			request.Header.Set("X-Idempotency-Key", key)
+		}
+		batch.ServeHTTP(httptest.NewRecorder(), request)
+	}
+}
+
+func TestAMiddlewareLetsAKeyPassThatAnyMiddlewareAroundItHolds(t *testing.T) {
+	engine := openEngine(t)
+	plain := New(engine, Options{Logger: quiet()})
+	scoped := New(engine, Options{Logger: quiet(), Scope: func(*http.Request) string { return "tenant" }})
+	nothing := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {})
+	request := httptest.NewRequest("POST", "/", http.NoBody)
+	request.Header.Set("X-Idempotency-Key", "k")
+	got := httptest.NewRecorder()
+	plain.Wrap(scoped.Wrap(plain.Wrap(nothing))).ServeHTTP(got, request)
+	if got.Code != http.StatusOK {
+		t.Fatal(got.Code, got.Body)
+	}
+}
+
 func TestTwoMiddlewaresAroundOneRequestAreOne(t *testing.T) {
 	middleware := New(openEngine(t), Options{Logger: quiet()})
 	runs := 0

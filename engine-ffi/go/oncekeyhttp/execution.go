@@ -20,7 +20,7 @@ import (
 func (m *Middleware) execute(w http.ResponseWriter, r *http.Request, next http.Handler, claim *oncekey.Claim, body []byte) {
 	m.counters.running.Add(1)
 	defer m.counters.running.Add(-1)
-	attempt := &Attempt{Key: claim.Key, Number: claim.Attempt, Token: claim.Token, Checkpoint: claim.Checkpoint, claim: claim}
+	attempt := &Attempt{Key: claim.Key, Number: claim.Attempt, Token: claim.Token, Checkpoint: claim.Checkpoint, claim: claim, outer: FromContext(r.Context())}
 	// A client that disconnects does not stop the handler: its response is stored for the retry.
 	ctx := context.WithoutCancel(context.WithValue(r.Context(), contextKey{}, attempt))
 	request := r.WithContext(ctx)

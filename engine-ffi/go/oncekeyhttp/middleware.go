@@ -34,8 +34,8 @@
 //   - Every response is stored, 5xx too, because the handler may have acted before it failed. Only 401,
 //     425, 429 and [Attempt.NotExecuted] free the key, or what Options.Stored says.
 //   - [FromContext] gives the [Attempt] that a request is part of.
-//   - A request that a handler makes under another key is an operation of its own. When two middlewares
-//     are around one request, the outer one holds its key, and the inner one lets the request pass.
+//   - A request that a handler makes under another key is an operation of its own. When several middlewares
+//     are around one request, the outermost holds its key, and the inner ones let the request pass.
 //   - The middleware calls the handler itself, so a claimed request always starts it. A load shedder inside
 //     of the middleware that refuses before the handler must call [Attempt.NotExecuted]: otherwise its refusal
 //     counts as an answer of the handler.
@@ -301,7 +301,7 @@ func (m *Middleware) key(r *http.Request) (*oncekey.Key, *rejection) {
 	}
 	// The same key is held by a middleware outside of this one, so a begin here would find it locked. A
 	// different key belongs to a request that a handler makes.
-	if outer != nil && outer.Key == key {
+	if outer.isUnder(key) {
 		return nil, nil
 	}
 	if m.options.Scope == nil && r.Header["Cookie"] != nil && m.counters.unscopedCookies.Add(1) == 1 {

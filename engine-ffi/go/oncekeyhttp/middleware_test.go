@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"testing"
@@ -215,8 +216,26 @@ func TestTheTargetIsWhatTheClientSent(t *testing.T) {
 		"/a#fragment":               "/a",
 		"/http://example.org/inner": "/http://example.org/inner",
 	} {
-		if got := target(&http.Request{RequestURI: raw}); got != expected {
+		if got := originForm(raw); got != expected {
 			t.Errorf("%s: %s, not %s", raw, got, expected)
+		}
+	}
+	// Handlers outside of the middleware changed the URL.
+	for _, changed := range []struct{ sent, url, expected string }{
+		{"/api/a%2Fb%7C|?c=%20d", "/a%2Fb%7C|?c=%20d", "/api/a%2Fb%7C|?c=%20d"},
+		{"/api", "", "/api"},
+		{"/api?c", "/?c", "/api?c"},
+		{"http://example.org/api/a", "http://example.org/a", "/api/a"},
+		{"/a", "/b", "/a /b"},
+		{"/a", "/a?c", "/a /a?c"},
+		{"/a?c", "/a", "/a?c /a"},
+	} {
+		to, err := url.Parse(changed.url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := target(&http.Request{RequestURI: changed.sent, URL: to}); got != changed.expected {
+			t.Errorf("%+v: %s", changed, got)
 		}
 	}
 }

@@ -3,6 +3,7 @@ package oncekeyhttp
 import (
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -139,10 +140,14 @@ const blanks = " \t"
 // authority returns the authority of an absolute target or :authority, else Host. The server has put either
 // into r.Host.
 func authority(r *http.Request) string {
-	if host := normalized(r.Host); host != "" {
-		return host
+	host := normalized(r.Host)
+	if host == "" {
+		host = normalized(r.URL.Host)
 	}
-	return normalized(r.URL.Host)
+	if host != "" && r.URL.User != nil {
+		return r.URL.User.String() + "@" + host // of an absolute target
+	}
+	return host
 }
 
 // normalized returns an authority with its host in lower case and without a default port. The scheme is often
@@ -170,13 +175,30 @@ func asciiLower(text string) string {
 	return string(lower)
 }
 
-// target returns the path and query of a request as the client sent them, also when handlers outside of this
-// one changed its URL.
+// target returns the path and query of a request as the client sent them. Handlers outside of this one may
+// have removed a prefix of the path. When the URL is another one, both count: a handler may have made the
+// request from its own, with its RequestURI.
 func target(r *http.Request) string {
-	raw := r.RequestURI
-	if raw == "" {
-		raw = r.URL.RequestURI()
+	if r.RequestURI == "" {
+		return originForm(r.URL.RequestURI())
 	}
+	sent := originForm(r.RequestURI)
+	if isRestOf(sent, r.URL) {
+		return sent
+	}
+	return sent + " " + r.URL.String() // no URL contains a space
+}
+
+// isRestOf says whether a URL is all that http.StripPrefix leaves of what the client sent: the end of its
+// path, with its query.
+func isRestOf(sent string, rest *url.URL) bool {
+	path, query, _ := strings.Cut(sent, "?")
+	path, err := url.PathUnescape(path)
+	return err == nil && query == rest.RawQuery && (strings.HasSuffix(path, rest.Path) || rest.Path == "/")
+}
+
+// originForm returns path and query of a request target in any form.
+func originForm(raw string) string {
 	raw, _, _ = strings.Cut(raw, "#")
 	if strings.HasPrefix(raw, "/") || raw == "*" {
 		return raw
