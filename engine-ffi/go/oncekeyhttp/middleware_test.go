@@ -38,6 +38,22 @@ func TestARetryGetsTheSameResponse(t *testing.T) {
 			io.WriteString(w, "two")
 		},
 		"large": func(w http.ResponseWriter, r *http.Request) { w.Write(make([]byte, 500_000)) },
+		"fields that the server changes or leaves out": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("X-Note", " two\nlines ")
+			w.Header()["Not A Name"] = []string{"a"}
+			w.Header().Set("X-Nul", "a\x00b")
+			w.Header().Set("Trailer", "X-Late")
+			io.WriteString(w, "data")
+			w.Header().Set("X-Late", "two\r\nlines")
+		},
+		"announced": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "4")
+			io.WriteString(w, "data")
+		},
+		"not modified": func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "4")
+			w.WriteHeader(http.StatusNotModified)
+		},
 		"trailers": func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Trailer", "X-Declared")
 			io.WriteString(w, "data")
@@ -52,6 +68,9 @@ func TestARetryGetsTheSameResponse(t *testing.T) {
 			s.ran(1)
 			if name == "trailers" && (first.trailer.Get("X-Declared") != "1" || first.trailer.Get("X-Late") != "2") {
 				t.Fatalf("%+v", first)
+			}
+			if name == "fields that the server changes or leaves out" && first.header.Get("X-Note") != "two lines" {
+				t.Fatal(first.header)
 			}
 			if first.header.Get("X-Hop") != "" && name == "created" {
 				t.Fatal("a header of the connection was stored")

@@ -76,12 +76,21 @@ func storedFields(status int, header http.Header) []Field {
 	})
 }
 
-// fields lists a header, sorted by name.
+// lineBreaks become spaces, as in net/http.
+var lineBreaks = strings.NewReplacer("\n", " ", "\r", " ")
+
+// fields lists a header, sorted by name, with its values as net/http sends them. Fields that are not valid in
+// HTTP are left out: they could not be decoded.
 func fields(header http.Header) []Field {
 	var fields []Field
 	for name, values := range header {
+		if !isToken(name) {
+			continue
+		}
 		for _, value := range values {
-			fields = append(fields, Field{strings.ToLower(name), value})
+			if value = strings.Trim(lineBreaks.Replace(value), blanks); isValue(value) {
+				fields = append(fields, Field{strings.ToLower(name), value})
+			}
 		}
 	}
 	slices.SortStableFunc(fields, func(a, b Field) int { return strings.Compare(a.Name, b.Name) })
