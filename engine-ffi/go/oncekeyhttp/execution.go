@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"maps"
 	"net"
@@ -51,7 +52,11 @@ type execution struct {
 	// header belongs to the handler; sent is its copy from the moment when the response began.
 	header, sent http.Header
 	status       int
-	body         bytes.Buffer
+	// announced is the length in the header of a response that is held back; -1 when there is none.
+	announced int64
+	// written counts the bytes of the body, those that are refused too.
+	written int64
+	body    bytes.Buffer
 	// messages counts the messages of a gRPC response, which is stored when it has at most one.
 	messages *messages
 	// passing says that the claim has ended, and that everything the handler writes goes to the client.
@@ -66,6 +71,10 @@ func (e *execution) WriteHeader(status int) {
 	if e.status != 0 || e.passing {
 		return
 	}
+	if status < 100 || status > 999 {
+		// As the server does, which must not refuse a response that is stored.
+		panic(fmt.Sprintf("oncekeyhttp: invalid status %d", status))
+	}
 	if status >= 100 && status < 200 && status != http.StatusSwitchingProtocols {
 		e.inform(status)
 		return
@@ -73,13 +82,13 @@ func (e *execution) WriteHeader(status int) {
 	e.status = status
 	e.sent = e.header.Clone()
 	said := e.attempt.heard()
-	length, err := strconv.ParseInt(e.sent.Get("Content-Length"), 10, 64)
+	e.announced = announced(status, e.sent)
 	switch {
 	case said.outcomeUnknown:
-		e.abandon()
+		e.abandon("the handler says so")
 	case said.notExecuted || e.middleware.options.Stored.freesKey(judgedStatus(status, e.sent), e.sent):
 		e.abort()
-	case said.notStored || isStream(status, e.sent) || err == nil && length > int64(e.middleware.options.MaxResponse):
+	case said.notStored || isStream(status, e.sent) || e.announced > int64(e.middleware.options.MaxResponse):
 		e.completeWithoutResponse()
 	default:
 		if isGRPC(e.sent) {
@@ -88,6 +97,16 @@ func (e *execution) WriteHeader(status int) {
 		return
 	}
 	e.pass()
+}
+
+// announced returns the length that a header announces for the body; -1 when it announces none. A response of a
+// status without a body may announce the length of another one.
+func announced(status int, header http.Header) int64 {
+	length, err := strconv.ParseInt(header.Get("Content-Length"), 10, 64)
+	if err != nil || length < 0 || bodiless(status) {
+		return -1
+	}
+	return length
 }
 
 // inform passes an informational response on at once, with the current headers. The final response follows,
@@ -121,6 +140,10 @@ func (e *execution) Write(data []byte) (int, error) {
 	}
 	if bodiless(e.status) {
 		return 0, http.ErrBodyNotAllowed
+	}
+	e.written += int64(len(data))
+	if e.announced >= 0 && e.written > e.announced {
+		return 0, http.ErrContentLength
 	}
 	e.body.Write(data)
 	streams := e.messages != nil && e.messages.streamsAfter(data)
@@ -170,7 +193,7 @@ func (e *execution) pass() {
 	}
 }
 
-// finish stores and sends the held response.
+// finish ends the claim according to the held response, and sends it.
 func (e *execution) finish() {
 	if e.status == 0 && !e.passing {
 		e.WriteHeader(http.StatusOK)
@@ -179,19 +202,26 @@ func (e *execution) finish() {
 		e.passTrailers()
 		return
 	}
-	if said := e.attempt.heard(); said.outcomeUnknown || said.notExecuted || said.notStored {
-		switch {
-		case said.outcomeUnknown:
-			e.abandon()
-		case said.notExecuted:
-			e.abort()
-		default:
-			e.completeWithoutResponse()
-		}
-		e.pass()
-		e.passTrailers()
+	said := e.attempt.heard()
+	switch {
+	case said.outcomeUnknown:
+		e.abandon("the handler says so")
+	case said.notExecuted:
+		e.abort()
+	case said.notStored:
+		e.completeWithoutResponse()
+	case e.announced >= 0 && e.written != e.announced:
+		e.abandon("the response body is not as long as its Content-Length")
+	default:
+		e.store()
 		return
 	}
+	e.pass()
+	e.passTrailers()
+}
+
+// store stores the held response, and sends it.
+func (e *execution) store() {
 	response := e.response()
 	encoded, err := response.without(e.middleware.dropped).Encode()
 	if err != nil || len(encoded) > e.middleware.options.MaxResponse {
@@ -272,10 +302,10 @@ func (e *execution) complete(encoded []byte) (kept bool, err error) {
 }
 
 // abandon leaves the outcome unknown. It runs before the client gets the answer.
-func (e *execution) abandon() {
+func (e *execution) abandon(reason string) {
 	e.attempt.claim.Close()
 	e.middleware.counters.abandoned.Add(1)
-	e.middleware.options.Logger.WarnContext(e.ctx, "oncekey: the handler says that the outcome is unknown")
+	e.middleware.options.Logger.WarnContext(e.ctx, "oncekey: the outcome is unknown", "reason", reason)
 }
 
 func (e *execution) abort() {

@@ -136,6 +136,34 @@ func TestAClientThatIsGoneDoesNotStopTheHandler(t *testing.T) {
 	s.ran(1)
 }
 
+func TestAResponseOfAnotherLengthThanAnnouncedLeavesTheOutcomeUnknown(t *testing.T) {
+	for _, announced := range []string{"0", "3", "5"} {
+		s := serve(t, Options{}, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", announced)
+			_, err := io.WriteString(w, "data")
+			if refused := announced < "4"; refused != errors.Is(err, http.ErrContentLength) {
+				t.Error(announced, err)
+			}
+		})
+		if _, err := s.send("POST", "k", "b"); announced != "0" && !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Error(announced, err)
+		}
+		s.refused(s.post("k", "b"), http.StatusConflict, "idempotency_outcome_unknown")
+		s.ran(1)
+	}
+}
+
+func TestAStatusThatTheServerRefusesIsNotStored(t *testing.T) {
+	for _, status := range []int{0, 99, 1000} {
+		s := serve(t, Options{}, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(status) })
+		if got, err := s.send("POST", "k", "b"); err == nil {
+			t.Error(status, got)
+		}
+		s.refused(s.post("k", "b"), http.StatusConflict, "idempotency_outcome_unknown")
+		s.ran(1)
+	}
+}
+
 func TestARealResponseIsSentThoughItCanNotBeStored(t *testing.T) {
 	var s *server
 	s = serve(t, Options{}, func(w http.ResponseWriter, r *http.Request) {

@@ -43,7 +43,8 @@
 //     retry.
 //   - Headers that handlers outside of the middleware set are not stored; each of them sets its own on a
 //     replay, too.
-//   - A panic continues to the server, and leaves the outcome unknown.
+//   - A panic continues to the server, and leaves the outcome unknown. So does a response that is not as
+//     long as its Content-Length, and the server closes the connection.
 //   - Informational responses (1xx) are passed on at once; they are not stored.
 //   - The response is held back until the handler returns, and flushing does nothing. Three kinds of
 //     responses are sent as they come, and their operation is completed without a response: one whose length
