@@ -242,6 +242,10 @@ impl Owner {
         held.take()
     }
 
+    pub(crate) fn holds_claim(&self) -> bool {
+        self.0.claim.lock().is_some()
+    }
+
     pub(crate) fn is_completed(&self) -> bool {
         self.0.completed.load(Ordering::Relaxed)
     }

@@ -200,14 +200,18 @@ impl Config {
         log::complete_failed(error);
     }
 
+    pub(crate) fn count_abandoned(&self, reason: &str) {
+        self.counters.abandoned.add();
+        log::abandoned(reason);
+    }
+
     /// Gives up a claim: for a reason, or because the operation was completed elsewhere. A client that sees
     /// the answer may retry at once, in any process. ORDER: return only when the end is durable, so that the
     /// answer is sent after it.
     async fn give_up(&self, claim: Claim, reason: Option<&str>) {
         let ended = claim.abandon().await;
         if let Some(reason) = reason {
-            self.counters.abandoned.add();
-            log::abandoned(reason);
+            self.count_abandoned(reason);
         }
         if let Err(error) = ended {
             self.complete_failed(&error);

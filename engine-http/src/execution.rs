@@ -119,6 +119,15 @@ impl Execution {
     }
 }
 
+/// An execution that is dropped after its start leaves the outcome unknown.
+impl Drop for Execution {
+    fn drop(&mut self) {
+        if self.owner.is_started() && self.owner.holds_claim() {
+            self.config.count_abandoned("the task of the handler ended early");
+        }
+    }
+}
+
 impl fmt::Debug for Execution {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Execution").field(&self.attempt).finish()

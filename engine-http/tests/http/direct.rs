@@ -212,6 +212,7 @@ fn a_task_that_is_dropped_leaves_the_outcome_unknown() {
     }
     assert_eq!(layer.engine().stats().in_flight, 0);
     assert_eq!(layer.engine().orphans().unwrap().len(), 1);
+    assert_eq!(layer.stats().abandoned, 1);
     block_on(layer.drained());
 }
 
