@@ -5,6 +5,7 @@ use actix_web::dev::ServiceRequest;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body::Body;
 use oncekey_http::{Attempt, NotExecuted, NotStored, OutcomeUnknown, Ttl};
 
 /// The head of a request, with an [`Attempt`] as its only extension. `None` when the crate `http` refuses a
@@ -31,10 +32,17 @@ fn headers(headers: &actix_web::http::header::HeaderMap) -> Option<HeaderMap> {
 
 /// The head of a response with its markers, around `body`. `None` when the crate `http` refuses a part of the
 /// head.
-pub(crate) fn response<B>(head: &HttpResponse<()>, body: B) -> Option<Response<B>> {
+pub(crate) fn response<B: Body>(head: &HttpResponse<()>, body: B) -> Option<Response<B>> {
+    let mut headers = headers(head.headers())?;
+    // actix-web sends the length that the body says, whatever the handler has set.
+    if let (Some(announced), Some(length)) =
+        (headers.get_mut(http::header::CONTENT_LENGTH), body.size_hint().exact())
+    {
+        *announced = HeaderValue::from(length);
+    }
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(head.status().as_u16()).ok()?;
-    *response.headers_mut() = headers(head.headers())?;
+    *response.headers_mut() = headers;
     let (said, markers) = (head.extensions(), response.extensions_mut());
     if let Some(marker) = said.get::<NotExecuted>() {
         markers.insert(*marker);

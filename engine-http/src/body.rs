@@ -35,8 +35,9 @@ pub(crate) struct Held<B: Body> {
 /// How a body continues after the held frames.
 pub(crate) enum End<B: Body> {
     Complete,
-    /// The body ended, but not at the length that its headers announce.
-    WrongLength,
+    /// The body ended, but not at this length, which was announced. A server that is given the length again
+    /// notices, and breaks the connection off.
+    WrongLength(u64),
     Trailers(HeaderMap),
     /// More data than the layer stores.
     More(Pin<Box<B>>),
@@ -71,7 +72,7 @@ impl<B: Body<Data = Bytes>> Held<B> {
             return body.as_mut().poll_frame(context);
         }
         Poll::Ready(match std::mem::replace(&mut self.end, End::Complete) {
-            End::Complete | End::WrongLength | End::More(_) => None,
+            End::Complete | End::WrongLength(_) | End::More(_) => None,
             End::Trailers(trailers) => Some(Ok(Frame::trailers(trailers))),
             End::Failed(error) => Some(Err(error)),
         })
@@ -82,8 +83,8 @@ impl<B: Body<Data = Bytes>> Held<B> {
         match &self.end {
             End::Complete => SizeHint::with_exact(held),
             // With an exact size a server sends Content-Length and then cannot send trailers.
-            // Beside an exact size a server does not check the Content-Length that a handler has set.
-            End::Trailers(_) | End::WrongLength | End::Failed(_) => SizeHint::new(),
+            End::Trailers(_) | End::Failed(_) => SizeHint::new(),
+            End::WrongLength(announced) => SizeHint::with_exact(*announced),
             End::More(body) => {
                 let rest = body.size_hint();
                 let mut hint = SizeHint::new();

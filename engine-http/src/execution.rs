@@ -148,12 +148,15 @@ fn is_stream(response: &response::Parts) -> bool {
         || NotStored::is_meant_by(&response.headers)
 }
 
-/// The length of the body as the headers announce it. A response of a status without a body may announce the
-/// length of another one.
-fn announced(response: &response::Parts) -> Option<u64> {
-    let length =
-        response.headers.get(header::CONTENT_LENGTH).filter(|_| !is_bodiless(response.status))?;
-    length.to_str().ok()?.parse().ok()
+/// The length that the headers announce for the body, else the body itself. A response of a status without a
+/// body may announce the length of another one.
+fn announced(response: &response::Parts, body: &impl Body) -> Option<u64> {
+    if is_bodiless(response.status) {
+        return None;
+    }
+    let length = response.headers.get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    length.or(body.size_hint().exact())
 }
 
 /// Reads the body to its end and encodes the response. Stops at the limit, and in a gRPC response at the
@@ -171,6 +174,7 @@ where
         let mut frames = VecDeque::new();
         let mut trailers = HeaderMap::new();
         let expected = body.size_hint().lower();
+        let announced = announced(&parts, &*body);
         let dropped = &policy.dropped_headers;
         let mut encoder =
             Encoder::new(parts.status, &parts.headers, dropped, expected, policy.max_response);
@@ -194,10 +198,12 @@ where
                 Some(Err(error)) => {
                     break (End::Failed(error), Verdict::Unknown("the response body failed"));
                 }
-                // The server breaks the connection off, as it does without the layer.
-                None if announced(&parts).is_some_and(|length| length != encoding.body_len()) => {
-                    let reason = "the response body is not as long as its Content-Length";
-                    break (End::WrongLength, Verdict::Unknown(reason));
+                None if announced.is_some_and(|length| length != encoding.body_len()) => {
+                    let reason = "the response body has another length than announced";
+                    break (
+                        End::WrongLength(announced.unwrap_or_default()),
+                        Verdict::Unknown(reason),
+                    );
                 }
                 None => {
                     let stored = encoder.and_then(|encoder| encoder.finish(&trailers));
