@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::fmt;
-use std::future::{Future, Ready, ready};
+use std::future::{Future, Ready, poll_fn, ready};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use actix_web::body::{BoxBody, MessageBody};
 use actix_web::dev::{Payload, Service, ServiceRequest, ServiceResponse, Transform};
-use actix_web::{Error, HttpMessage, error, rt};
+use actix_web::{Error, HttpMessage, HttpResponse, error, rt};
 use bytes::Bytes;
 use http::Extensions;
 use http::request::Parts;
@@ -128,8 +128,10 @@ where
     type Error = Error;
     type Future = Answered;
 
-    fn poll_ready(&self, context: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        self.service.poll_ready(context)
+    /// Always ready: a duplicate needs no inner service. The answer of any other request waits for that
+    /// service to be ready.
+    fn poll_ready(&self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&self, request: ServiceRequest) -> Answered {
@@ -141,9 +143,10 @@ where
         }
         let service = self.service.clone();
         match self.idempotent.idempotency.admit(&parts) {
-            Admission::PassThrough => {
-                Box::pin(async move { Ok(service.call(request).await?.map_into_boxed_body()) })
-            }
+            Admission::PassThrough => Box::pin(async move {
+                poll_fn(|context| service.poll_ready(context)).await?;
+                Ok(service.call(request).await?.map_into_boxed_body())
+            }),
             Admission::Refused(refusal) => Box::pin(refuse(refusal, request, parts)),
             Admission::Keyed(keyed) => Box::pin(exchange(keyed, service, request, parts)),
         }
@@ -219,26 +222,45 @@ where
     S: Service<ServiceRequest, Response = ServiceResponse<B>, Error = Error> + 'static,
     B: MessageBody + 'static,
 {
+    // A service that fails to become ready was not called: nothing happened.
+    if let Err(error) = poll_fn(|context| service.poll_ready(context)).await {
+        execution.fail("the inner service failed").await;
+        return Ok(Err(error));
+    }
     execution.start();
     // The handler runs in a task of its own, which catches a panic.
     match rt::spawn(async move { service.call(request).await }).await {
         Ok(Ok(response)) => {
             let (request, response) = response.into_parts();
-            let (head, body) = response.into_parts();
-            let Some(converted) = convert::response(&head, HandlerBody::new(body)) else {
-                execution.fail("the response is not valid in HTTP").await;
-                return Ok(Err(error::ErrorInternalServerError("a malformed response")));
-            };
-            let body = execution.finish(converted).await.into_body();
-            Ok(Ok(ServiceResponse::new(request, head.set_body(SentBody::new(body).boxed()))))
+            let response = finish(execution, response).await;
+            Ok(response.map(|response| ServiceResponse::new(request, response)))
         }
+        // A middleware inside answers with an error. actix-web makes a response of it, here as elsewhere.
         Ok(Err(error)) => {
-            execution.fail("the inner service failed").await;
-            Ok(Err(error))
+            let cause = error.to_string();
+            let response = finish(execution, HttpResponse::from_error(error)).await;
+            Ok(Err(response.map_or_else(
+                |malformed| malformed,
+                |response| error::InternalError::from_response(cause, response).into(),
+            )))
         }
         Err(ended) => {
             execution.fail("the handler panicked").await;
             Err(ended.try_into_panic().unwrap_or_else(|_| Box::new("the worker has ended")))
         }
     }
+}
+
+/// Ends the claim with a response, and returns what is sent.
+async fn finish<B: MessageBody + 'static>(
+    execution: Execution,
+    response: HttpResponse<B>,
+) -> Result<HttpResponse<BoxBody>, Error> {
+    let (head, body) = response.into_parts();
+    let Some(converted) = convert::response(&head, HandlerBody::new(body)) else {
+        execution.fail("the response is not valid in HTTP").await;
+        return Err(error::ErrorInternalServerError("a malformed response"));
+    };
+    let body = execution.finish(converted).await.into_body();
+    Ok(head.set_body(SentBody::new(body).boxed()))
 }
