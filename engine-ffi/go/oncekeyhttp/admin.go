@@ -19,8 +19,8 @@ import (
 
 // AdminOptions of an admin handler.
 type AdminOptions struct {
-	// Backups is the directory in which operators may take backups, each in a new directory. Default: no
-	// backups.
+	// Backups is the directory in which operators may take backups, each in a new directory. A relative path
+	// starts at the present directory of the process, whatever that is later. Default: no backups.
 	Backups string
 }
 
@@ -38,6 +38,11 @@ const maxAdminBody = 32 << 20
 func (m *Middleware) Admin(authenticate func(http.Handler) http.Handler, options AdminOptions) http.Handler {
 	if authenticate == nil {
 		panic("oncekeyhttp: an admin handler needs an authentication")
+	}
+	if options.Backups != "" {
+		if whole, err := filepath.Abs(options.Backups); err == nil {
+			options.Backups = whole
+		}
 	}
 	desk := desk{middleware: m, options: options}
 	mux := http.NewServeMux()

@@ -5,6 +5,7 @@ import (
 	"io"
 	"math"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -269,7 +270,10 @@ func TestOperatorsResolveOrphans(t *testing.T) {
 			next.ServeHTTP(w, r)
 		})
 	}
-	admin := adminOf(t, s.middleware.Admin(operators, AdminOptions{Backups: backups}))
+	// The process changes its directory later, and a relative path keeps its meaning.
+	t.Chdir(filepath.Dir(backups))
+	admin := adminOf(t, s.middleware.Admin(operators, AdminOptions{Backups: filepath.Base(backups)}))
+	t.Chdir(t.TempDir())
 	for _, key := range []string{"a b%", "told"} {
 		if _, err := s.send("POST", key, "b"); err == nil {
 			t.Fatal("no panic")
@@ -311,7 +315,9 @@ func TestOperatorsResolveOrphans(t *testing.T) {
 	if teststore.Shared() {
 		// The server has backups of its own.
 		admin.post("/backups", `{"name":"2026-07-01"}`, http.StatusNotImplemented)
-	} else if err := oncekey.Verify(admin.post("/backups", `{"name":"2026-07-01"}`, http.StatusOK)["path"].(string)); err != nil {
+	} else if path := admin.post("/backups", `{"name":"2026-07-01"}`, http.StatusOK)["path"]; path != filepath.Join(backups, "2026-07-01") {
+		t.Fatal(path)
+	} else if err := oncekey.Verify(path.(string)); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"", ".", "../a", "a/b", "a b", "\u00fc"} {

@@ -54,6 +54,11 @@ pub use socket::ControlSocket;
 /// The longest body of a request, in bytes: enough for a response of 16 MiB in base64.
 const MAX_BODY: usize = 32 << 20;
 
+/// The path from the root: the process may change its directory later.
+fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
+}
+
 /// The requests of an operator: list and resolve orphans, look up a key, read the statistics, take a backup.
 /// docs/operations.md lists the requests.
 ///
@@ -115,17 +120,18 @@ impl Admin {
         Self { common: Arc::new(common), settings: Settings::default(), beside: Router::new() }
     }
 
-    /// Lets operators take backups, each into a new directory below this one. Default: no backups.
+    /// Lets operators take backups, each into a new directory below this one. A relative path starts at the
+    /// present directory of the process, whatever that is later. Default: no backups.
     pub fn backups(mut self, directory: impl Into<PathBuf>) -> Self {
-        self.settings.backups = Some(directory.into());
+        self.settings.backups = Some(absolute(directory.into()));
         self
     }
 
     /// Writes two lines of JSON to this file for each change that is requested below `/api/v1`: one before
     /// the change, synced, and one after it with the result. A change whose first line cannot be written is
-    /// not made. Default: the lines are logged.
+    /// not made. A relative path starts at the present directory of the process. Default: the lines are logged.
     pub fn audit_log(mut self, file: impl Into<PathBuf>) -> Self {
-        self.settings.audit = Audit(Some(file.into()));
+        self.settings.audit = Audit(Some(absolute(file.into())));
         self
     }
 

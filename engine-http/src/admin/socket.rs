@@ -78,6 +78,8 @@ impl ControlSocket {
         let listener = UnixListener::bind(&path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
         let inode = fs::symlink_metadata(&path)?.ino();
+        // Bound as it was given, since a long path cannot be bound. Other processes need the whole path.
+        let path = super::absolute(path);
         let router = router.layer(from_fn(peer_only));
         let service = router.into_make_service_with_connect_info::<Peer>();
         let serving = tokio::spawn(async move {

@@ -76,6 +76,35 @@ async fn a_store_notes_its_control_socket_as_long_as_that_is_served() {
     assert!(!path.exists());
 }
 
+/// A path to a directory, from that of the process.
+fn relative(directory: &std::path::Path) -> std::path::PathBuf {
+    let up: std::path::PathBuf =
+        std::env::current_dir().unwrap().components().skip(1).map(|_| "..").collect();
+    std::path::Path::join(&up, directory.strip_prefix("/").unwrap())
+}
+
+/// The process may change its directory, and others have another one.
+#[tokio::test]
+async fn relative_paths_are_kept_from_the_root() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = oncekey::Engine::open(directory.path().join("keys")).unwrap();
+    let here = relative(directory.path());
+    let whole = |name: &str| std::path::absolute(here.join(name)).unwrap();
+    let admin = Admin::without_layer(engine).backups(here.join("backups"));
+    let router =
+        admin.clone().router(axum::middleware::map_request(async |request: Request| request));
+    let request = Request::post("/backups").header("content-type", "application/json");
+    let request = request.body(Body::from(json!({"name": "one"}).to_string())).unwrap();
+    let answer = router.oneshot(request).await.unwrap();
+    let said = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
+    let said: Value = serde_json::from_slice(&said).unwrap();
+    assert_eq!(said["path"], whole("backups/one").display().to_string());
+    let socket = admin.control_socket(here.join("socket")).unwrap();
+    assert_eq!(socket.path(), whole("socket"));
+    let noted = oncekey::owner(directory.path().join("keys")).unwrap();
+    assert_eq!(String::from_utf8(noted).unwrap(), ControlSocket::note(&whole("socket")));
+}
+
 #[tokio::test]
 async fn an_engine_without_a_layer_has_no_figures_of_one_and_shows_bytes_as_they_are() {
     let store = Store::new();
