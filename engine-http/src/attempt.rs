@@ -108,12 +108,22 @@ impl Attempt {
 
 /// A claim that was taken out of the layer, to be completed elsewhere.
 #[doc(hidden)]
-#[derive(Debug)]
 pub struct Taken {
     pub claim: Claim,
     /// The response as the layer stores it; `None` when it is over the limit.
     pub stored: Option<Vec<u8>>,
     pub ttl: Option<Duration>,
+}
+
+/// Prints the length of the response.
+impl fmt::Debug for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Taken")
+            .field("claim", &self.claim)
+            .field("stored", &self.stored.as_ref().map(Vec::len))
+            .field("ttl", &self.ttl)
+            .finish()
+    }
 }
 
 /// For crates that complete an execution in a transaction of the handler's own.
@@ -289,6 +299,18 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_claim_that_was_taken_out_is_printed_without_the_response() {
+        let directory = tempfile::tempdir().unwrap();
+        let engine = oncekey::Engine::open(directory.path()).unwrap();
+        let key = Key::new("", "k").unwrap();
+        let begun = engine.begin(&key, oncekey::Fingerprint::builder().finish()).wait();
+        let Ok(oncekey::Begin::Claimed(claim)) = begun else { panic!("the key is new: {begun:?}") };
+        let taken = Taken { claim, stored: Some(b"PRIVATE".to_vec()), ttl: None };
+        let printed = format!("{taken:?}");
+        assert!(printed.contains("stored: Some(7)") && !printed.contains("80, 82"), "{printed}");
+    }
 
     /// Systems downstream remember these keys: they must not change with a version of this crate.
     #[test]

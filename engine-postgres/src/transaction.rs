@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use oncekey::fleet::store::{MAX_MILLIS, Store, error};
 use oncekey::fleet::{Completing, failed};
-use oncekey::{Claim, Error, ErrorKind, Failed};
+use oncekey::{Claim, Error, ErrorKind, Failed, SharedBytes};
 use tokio_postgres::GenericClient;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -32,7 +32,7 @@ pub struct Statement {
     incarnation: i64,
     hash: u128,
     token: i64,
-    body: Option<Vec<u8>>,
+    body: Option<SharedBytes>,
     ttl: Option<i64>,
 }
 
@@ -127,7 +127,7 @@ fn statement(store: &PostgresStore, completing: &Completing, ttl: Option<Duratio
         incarnation: completing.incarnation as i64,
         hash: completing.hash,
         token: completing.token as i64,
-        body: completing.body.as_ref().map(|body| body.to_vec()),
+        body: completing.body.clone(),
         ttl: ttl.map(|ttl| {
             u64::try_from(ttl.as_millis()).map_or(MAX_MILLIS, |ms| ms.min(MAX_MILLIS)) as i64
         }),
@@ -159,13 +159,13 @@ impl Connection for tokio_postgres::Client {
 
 impl Statement {
     async fn run_by(&self, client: &impl GenericClient) -> Result<usize, Error> {
-        let hash = Hash(self.hash);
+        let (hash, body) = (Hash(self.hash), self.body.as_deref());
         let params: [(&(dyn ToSql + Sync), Type); 6] = [
             (&self.synchronous_commit, Type::TEXT),
             (&self.incarnation, Type::INT8),
             (&hash, Type::UUID),
             (&self.token, Type::INT8),
-            (&self.body, Type::BYTEA),
+            (&body, Type::BYTEA),
             (&self.ttl, Type::INT8),
         ];
         let rows = client.query_typed(&self.text, &params).await;
@@ -189,5 +189,27 @@ impl Connection for sqlx::PgConnection {
             error(ErrorKind::Unavailable, "completing in a transaction", Some(source.into()))
         };
         Ok(rows.map_err(wrap)?.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use oncekey::fleet::store::bytes;
+
+    use super::*;
+
+    #[test]
+    fn a_statement_is_printed_without_the_response() {
+        let statement = Statement {
+            text: "SELECT".to_owned(),
+            synchronous_commit: "on",
+            incarnation: 1,
+            hash: 2,
+            token: 3,
+            body: Some(bytes(&[77; 12])),
+            ttl: None,
+        };
+        let printed = format!("{statement:?}");
+        assert!(printed.contains("12 bytes") && !printed.contains("77"), "{printed}");
     }
 }

@@ -9,7 +9,7 @@ use http::HeaderValue;
 ///
 /// Make the key when the operation is recorded, and store it with the operation before the first try. Every
 /// retry sends the same key, also after a restart.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Key(String);
 
 impl Key {
@@ -37,6 +37,13 @@ impl Key {
     /// The value of the header `Idempotency-Key`.
     pub fn header_value(&self) -> HeaderValue {
         HeaderValue::from_str(&self.0).expect("a key is visible ASCII")
+    }
+}
+
+/// Prints the length: who knows a key can ask for its response.
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Key({} bytes)", self.0.len())
     }
 }
 
@@ -87,6 +94,11 @@ mod tests {
         assert!(stamp >= now && stamp < now + 3_600_000, "{stamp} {now}");
         assert_ne!(Key::new_v7(), Key::new_v7());
         assert_eq!(key.parse::<Key>().unwrap().header_value(), key.as_str());
+    }
+
+    #[test]
+    fn a_key_is_printed_by_its_length() {
+        assert_eq!(format!("{:?}", "order 4711".parse::<Key>().unwrap()), "Key(10 bytes)");
     }
 
     #[test]

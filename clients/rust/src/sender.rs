@@ -10,7 +10,6 @@ use crate::answer::Answer;
 use crate::retry::{Next, Policy, Retry, Why};
 
 /// The result of [`send`].
-#[derive(Debug)]
 pub struct Sent {
     /// The final answer, or the reason why there is none.
     pub result: Result<Response<Bytes>, Why>,
@@ -18,6 +17,20 @@ pub struct Sent {
     pub last: Option<Response<Bytes>>,
     /// How often this call sent the operation.
     pub tries: u32,
+}
+
+/// Prints the status and the length of a body.
+impl fmt::Debug for Sent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fn brief(answer: &Response<Bytes>) -> String {
+            format!("{}, {} bytes", answer.status(), answer.body().len())
+        }
+        f.debug_struct("Sent")
+            .field("result", &self.result.as_ref().map(brief))
+            .field("last", &self.last.as_ref().map(brief))
+            .field("tries", &self.tries)
+            .finish()
+    }
 }
 
 /// A request that was not sent.
@@ -133,4 +146,17 @@ async fn attempt(
     let (parts, body) = answer.into_parts();
     let body = reqwest::Response::from(Response::new(body)).bytes().await?;
     Ok(Response::from_parts(parts, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_printed_by_its_status_and_length() {
+        let answer = Response::new(Bytes::from("PRIVATE"));
+        let sent = Sent { result: Ok(answer.clone()), last: Some(answer), tries: 1 };
+        let printed = format!("{sent:?}");
+        assert!(printed.contains("200 OK, 7 bytes") && !printed.contains("PRIVATE"), "{printed}");
+    }
 }

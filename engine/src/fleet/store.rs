@@ -6,7 +6,7 @@
 //! a change before the change comes here.
 
 use std::any::Any;
-use std::fmt::Debug;
+use std::fmt::{self, Debug};
 use std::time::Duration;
 
 use crate::base::bytes::SharedBytes;
@@ -113,7 +113,7 @@ pub struct NewInstance {
 }
 
 /// A store that was opened.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Opened {
     /// The new instance.
     pub registered: Registered,
@@ -121,6 +121,17 @@ pub struct Opened {
     pub secret: [u8; 64],
     /// The incarnation of all its tokens.
     pub incarnation: u64,
+}
+
+/// Without the secret.
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { registered, secret: _, incarnation } = self;
+        f.debug_struct("Opened")
+            .field("registered", registered)
+            .field("incarnation", incarnation)
+            .finish_non_exhaustive()
+    }
 }
 
 /// An instance that was registered.
@@ -372,5 +383,18 @@ impl RowImage {
             owner_ended: None,
             owner_lapsed: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_opened_store_is_printed_without_its_secret() {
+        let registered = Registered { instance: 1, lease_until: 2, now: 3 };
+        let opened = Opened { registered, secret: [77; 64], incarnation: 4 };
+        let printed = format!("{opened:?}");
+        assert!(printed.contains("incarnation: 4") && !printed.contains("77"), "{printed}");
     }
 }
