@@ -145,7 +145,7 @@ impl Retry {
         let doubled = backoff.saturating_mul(1u32.checked_shl(self.waits).unwrap_or(u32::MAX));
         self.waits += 1;
         let ceiling = if asked.is_some() { backoff } else { doubled.min(max_backoff) };
-        asked.unwrap_or_default().min(max_wait) + ceiling.mul_f64(self.random())
+        asked.unwrap_or_default().min(max_wait).saturating_add(ceiling.mul_f64(self.random()))
     }
 
     /// A number from 0 to below 1: splitmix64 of Steele, Lea and Flood.

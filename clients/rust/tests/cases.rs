@@ -88,3 +88,17 @@ fn waits_stay_below_their_ceiling_however_many_there_are() {
         }
     }
 }
+
+#[test]
+fn a_wait_without_bound_is_as_long_as_the_server_asks() {
+    let mut headers = HeaderMap::new();
+    headers.insert("retry-after", HeaderValue::from(u64::MAX));
+    let asked = Answer::parse(503, &headers, b"");
+    let mut policy = Policy::default();
+    (policy.deadline, policy.max_wait) = (Duration::MAX, Duration::MAX);
+    (policy.backoff, policy.max_backoff) = (Duration::MAX, Duration::MAX);
+    let mut retry = Retry::with_seed(policy, 1);
+    for answer in [asked, Answer::none()] {
+        let Next::Again { .. } = retry.next(&answer, Duration::MAX) else { panic!("{answer:?}") };
+    }
+}
