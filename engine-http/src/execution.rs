@@ -122,7 +122,7 @@ impl Execution {
 /// An execution that is dropped after its start leaves the outcome unknown.
 impl Drop for Execution {
     fn drop(&mut self) {
-        if self.owner.is_started() && self.owner.holds_claim() {
+        if self.owner.is_started() && self.owner.holds_claim() && !self.owner.is_completed() {
             self.config.count_abandoned("the task of the handler ended early");
         }
     }

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
-use oncekey_http::{IdempotencyLayer, RequestBody};
+use oncekey_http::{Admission, Idempotency, IdempotencyLayer, RequestBody, Ruling};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -214,6 +214,24 @@ fn a_task_that_is_dropped_leaves_the_outcome_unknown() {
     assert_eq!(layer.engine().orphans().unwrap().len(), 1);
     assert_eq!(layer.stats().abandoned, 1);
     block_on(layer.drained());
+}
+
+/// A committed transaction decides, however its handler ends.
+#[test]
+fn an_execution_that_a_transaction_completed_is_not_abandoned() {
+    for (completed, abandoned) in [(true, 0), (false, 1)] {
+        let idempotency = Idempotency::new(Store::new().engine);
+        let (parts, body) = post(Some("k"), "").into_parts();
+        let Admission::Keyed(keyed) = idempotency.admit(&parts) else { panic!("it has a key") };
+        let body = block_on(keyed.read(&parts, body)).unwrap();
+        let ruling = block_on(keyed.begin(&parts, &body));
+        let Ruling::Execute(execution) = ruling else { panic!("the key is new") };
+        execution.start();
+        let taken = execution.attempt().take(&http::Response::new("")).unwrap();
+        execution.attempt().give_back(taken.claim, completed);
+        drop(execution);
+        assert_eq!(idempotency.stats().abandoned, abandoned);
+    }
 }
 
 /// "Nothing happened" is certain: the handler was never called.
