@@ -119,10 +119,10 @@ impl Rejection {
                     .to_owned()
             }
             Self::HandlerNotStarted => {
-                "The server could not start the operation. It was not executed.".to_owned()
+                "The server could not start the operation. This request was not executed.".to_owned()
             }
             Self::StoreUnavailable => {
-                "The idempotency store is unavailable. The operation was not executed.".to_owned()
+                "The idempotency store is unavailable. This request was not executed.".to_owned()
             }
         }
     }

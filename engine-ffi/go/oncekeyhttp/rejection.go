@@ -149,7 +149,7 @@ func responseNotStored() *rejection {
 func storeUnavailable() *rejection {
 	return &rejection{
 		code:       unavailableCode,
-		detail:     "The idempotency store is unavailable. The operation was not executed.",
+		detail:     "The idempotency store is unavailable. This request was not executed.",
 		retryAfter: true,
 	}
 }
