@@ -173,13 +173,15 @@ func (e *execution) Unwrap() http.ResponseWriter {
 	return e.client
 }
 
-// Hijack completes the operation without a response.
+// Hijack completes the operation without a response. When it fails, as it does over HTTP/2, the handler answers
+// as usual.
 func (e *execution) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	if !e.passing {
+	connection, buffered, err := http.NewResponseController(e.client).Hijack()
+	if err == nil && !e.passing {
 		e.completeWithoutResponse()
 		e.passing = true
 	}
-	return http.NewResponseController(e.client).Hijack()
+	return connection, buffered, err
 }
 
 // pass sends the held part of the response, and from now on everything as it comes.

@@ -153,6 +153,25 @@ func TestAResponseOfAnotherLengthThanAnnouncedLeavesTheOutcomeUnknown(t *testing
 	}
 }
 
+func TestAHandlerThatGetsNoConnectionAnswersAsUsual(t *testing.T) {
+	middleware := New(openEngine(t), Options{Logger: quiet()})
+	tunnel := middleware.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, _, err := w.(http.Hijacker).Hijack(); !errors.Is(err, http.ErrNotSupported) {
+			t.Error(err)
+		}
+		http.Error(w, "no tunnel", http.StatusNotImplemented)
+	}))
+	for range 2 {
+		request := httptest.NewRequest("POST", "/", http.NoBody)
+		request.Header.Set("X-Idempotency-Key", "k")
+		got := httptest.NewRecorder() // gives no connection away, as HTTP/2
+		tunnel.ServeHTTP(got, request)
+		if got.Code != http.StatusNotImplemented || got.Body.String() != "no tunnel\n" {
+			t.Fatal(got.Code, got.Body)
+		}
+	}
+}
+
 func TestAStatusThatTheServerRefusesIsNotStored(t *testing.T) {
 	for _, status := range []int{0, 99, 1000} {
 		s := serve(t, Options{}, func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(status) })
