@@ -29,6 +29,8 @@
 //!   [`stop`](actix_web::dev::ServerHandle::stop).
 //! - The handler finds its [`Attempt`] in the extensions of the request (`web::ReqData<Attempt>`), and puts
 //!   `NotExecuted` and the other markers into the extensions of the response.
+//! - An error that a middleware inside returns is a response, as actix-web makes it: 401 frees the key, 500 is
+//!   stored. Layers outside get an error with the same response.
 //! - actix-web sends no trailers, and keeps no order among headers of different names.
 #![forbid(unsafe_code)]
 
