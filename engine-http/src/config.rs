@@ -42,7 +42,7 @@ pub(crate) enum Begun {
 
 /// The end of a claim, decided by the answer of the handler.
 pub(crate) enum Verdict {
-    Store(Vec<u8>),
+    Store(Bytes),
     NotStored,
     NotExecuted,
     /// Holds the reason, for the log.

@@ -171,49 +171,51 @@ where
     R: Body<Data = Bytes>,
 {
     async move {
-        let mut frames = VecDeque::new();
-        let mut trailers = HeaderMap::new();
-        let expected = body.size_hint().lower();
         let announced = announced(&parts, &*body);
+        let expected = body.size_hint().lower();
         let dropped = &policy.dropped_headers;
-        let mut encoder =
+        let encoder =
             Encoder::new(parts.status, &parts.headers, dropped, expected, policy.max_response);
+        let Some(mut encoder) = encoder else {
+            let body = ResponseBody::held(Held { frames: VecDeque::new(), end: End::More(body) });
+            return (Response::from_parts(parts, body), Verdict::NotStored);
+        };
         let mut messages = grpc::is_grpc(&parts.headers).then(grpc::Messages::default);
-        let (end, verdict) = loop {
-            let Some(encoding) = encoder.as_mut() else {
-                break (End::More(body), Verdict::NotStored);
-            };
+        let mut trailers = HeaderMap::new();
+        // The piece that is not in the encoding, and why the response is not stored.
+        let (piece, unstored) = loop {
             match body.as_mut().frame().await {
                 Some(Ok(frame)) => match frame.into_data() {
                     Ok(data) => {
                         let streams = messages.as_mut().is_some_and(|m| m.is_stream_after(&data));
-                        if streams || !encoding.push(&data) {
-                            encoder = None;
+                        if streams || !encoder.push(&data) {
+                            break (Some(data), Some((End::More(body), Verdict::NotStored)));
                         }
-                        frames.push_back(data);
                     }
                     Err(frame) => trailers.extend(frame.into_trailers().unwrap_or_default()),
                 },
                 // The client sees the same failure as without the layer.
                 Some(Err(error)) => {
-                    break (End::Failed(error), Verdict::Unknown("the response body failed"));
-                }
-                None if announced.is_some_and(|length| length != encoding.body_len()) => {
-                    let reason = "the response body has another length than announced";
-                    break (
-                        End::WrongLength(announced.unwrap_or_default()),
-                        Verdict::Unknown(reason),
-                    );
+                    let verdict = Verdict::Unknown("the response body failed");
+                    break (None, Some((End::Failed(error), verdict)));
                 }
                 None => {
-                    let stored = encoder.and_then(|encoder| encoder.finish(&trailers));
-                    let end =
-                        if trailers.is_empty() { End::Complete } else { End::Trailers(trailers) };
-                    break (end, stored.map_or(Verdict::NotStored, Verdict::Store));
+                    let wrong = announced.filter(|length| *length != encoder.body_len());
+                    let reason = "the response body has another length than announced";
+                    break (
+                        None,
+                        wrong.map(|length| (End::WrongLength(length), Verdict::Unknown(reason))),
+                    );
                 }
             }
         };
-        frames.retain(|data: &Bytes| !data.is_empty());
+        // The client gets the encoded bytes: the pieces of the handler may be many and small.
+        let (encoded, read) = encoder.finish_with_body(&trailers);
+        let (end, verdict) = unstored.unwrap_or_else(|| {
+            let end = if trailers.is_empty() { End::Complete } else { End::Trailers(trailers) };
+            (end, encoded.map_or(Verdict::NotStored, Verdict::Store))
+        });
+        let frames = [read].into_iter().chain(piece).filter(|data| !data.is_empty()).collect();
         let body = ResponseBody::held(Held { frames, end });
         (Response::from_parts(parts, body), verdict)
     }

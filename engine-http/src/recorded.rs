@@ -231,10 +231,25 @@ impl Encoder {
 
     /// The encoded response; `None` when it does not fit.
     pub(crate) fn finish(mut self, trailers: &HeaderMap) -> Option<Vec<u8>> {
+        self.close(trailers)?;
+        Some(self.bytes)
+    }
+
+    /// The encoded response, and the body alone, in one memory.
+    pub(crate) fn finish_with_body(mut self, trailers: &HeaderMap) -> (Option<Bytes>, Bytes) {
+        let body = self.body_len_at + 4..self.bytes.len();
+        let fits = self.close(trailers).is_some();
+        let bytes = Bytes::from(self.bytes);
+        let body = bytes.slice(body);
+        (fits.then_some(bytes), body)
+    }
+
+    /// Writes what follows the body; `None` when it does not fit.
+    fn close(&mut self, trailers: &HeaderMap) -> Option<()> {
         let body_len = u32::try_from(self.body_len()).ok()?.to_be_bytes();
         self.bytes[self.body_len_at..][..4].copy_from_slice(&body_len);
         encode_headers(&mut self.bytes, trailers.iter())?;
-        (self.bytes.len() <= self.limit).then_some(self.bytes)
+        (self.bytes.len() <= self.limit).then_some(())
     }
 }
 

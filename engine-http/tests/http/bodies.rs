@@ -1,13 +1,17 @@
 //! Request bodies over the limit, responses that are too large or that stream, and bodies that the
 //! layer leaves alone.
 
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::Method;
 use axum::response::Response;
 use bytes::Bytes;
+use http_body::Frame;
 use http_body_util::BodyExt;
 use oncekey_http::{IdempotencyLayer, NotStored, Policy};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -261,6 +265,61 @@ async fn a_response_is_stored_before_its_first_byte_is_sent() {
     assert_eq!(&first.body[..], b"one two");
     assert_eq!(first.headers["content-length"], "7");
     assert_eq!(server.store.engine.stats().completed, 1);
+    server.post("k", "").await.assert_same(&first);
+    assert_eq!(server.runs(), 1);
+}
+
+/// A piece of a body that is counted while its memory lives.
+struct Piece(Arc<AtomicUsize>);
+
+impl AsRef<[u8]> for Piece {
+    fn as_ref(&self) -> &[u8] {
+        b"x"
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Yields single bytes, and fails when more than one of them lives.
+struct Pieces {
+    left: usize,
+    living: Arc<AtomicUsize>,
+}
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = &'static str;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, &'static str>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
+        }
+        self.left -= 1;
+        let living = self.living.clone();
+        Poll::Ready(Some(match living.fetch_add(1, Ordering::SeqCst) {
+            0 => Ok(Frame::data(Bytes::from_owner(Piece(living)))),
+            _ => Err("the layer keeps the pieces"),
+        }))
+    }
+}
+
+/// Else a body of single bytes takes many times its length.
+#[tokio::test]
+async fn the_pieces_of_a_response_are_not_kept() {
+    let server = Server::start(async |_| {
+        let body = Pieces { left: 1000, living: Arc::default() };
+        response(200, Body::new(body))
+    })
+    .await;
+    let first = server.post("k", "").await;
+    assert_eq!(first.body, "x".repeat(1000));
     server.post("k", "").await.assert_same(&first);
     assert_eq!(server.runs(), 1);
 }
