@@ -1,7 +1,6 @@
 //! Reads a response to its end before it is passed on, so that a broken response becomes a failure and not
 //! half an answer.
 
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::time::Duration;
 
@@ -25,28 +24,30 @@ pub(crate) async fn collect(
     limit: usize,
     idle: Duration,
 ) -> Result<Body, BodyFailed> {
-    let mut read = VecDeque::new();
-    let (mut len, mut counted) = (0usize, metrics::buffered_response());
-    if rest.size_hint().lower() > limit as u64 {
+    let expected = rest.size_hint().lower();
+    if expected > limit as u64 {
         return Ok(Body::streaming(rest));
     }
+    // One buffer, and not the frames: an upstream may send byte by byte.
+    let mut read = Vec::with_capacity(expected as usize);
+    let (mut trailers, mut counted) = (None, metrics::buffered_response());
     loop {
         let frame = poll_fn(|context| rest.poll_frame(context));
         match tokio::time::timeout(idle, frame).await {
             Err(_) => return Err(BodyFailed::Idle),
-            Ok(None) => return Ok(Body::read(read, counted, None)),
+            Ok(None) => return Ok(Body::read(read, trailers, counted, None)),
             Ok(Some(Err(_))) => return Err(BodyFailed::Broken),
-            Ok(Some(Ok(frame))) => {
-                let data = frame.data_ref().map_or(&[][..], |data| &data[..]);
-                let more = data.len();
-                let is_stream = messages.as_mut().is_some_and(|m| m.is_stream_after(data));
-                counted.grow(more as f64);
-                len += more;
-                read.push_back(frame);
-                if len > limit || is_stream {
-                    return Ok(Body::read(read, counted, Some(rest)));
+            Ok(Some(Ok(frame))) => match frame.into_data() {
+                Ok(data) => {
+                    let is_stream = messages.as_mut().is_some_and(|m| m.is_stream_after(&data));
+                    counted.grow(data.len() as f64);
+                    read.extend_from_slice(&data);
+                    if read.len() > limit || is_stream {
+                        return Ok(Body::read(read, None, counted, Some(rest)));
+                    }
                 }
-            }
+                Err(frame) => trailers = Some(frame),
+            },
         }
     }
 }

@@ -81,12 +81,14 @@ impl Body {
         Self { ready: frame.into_iter().collect(), ..Self::default() }
     }
 
-    /// The frames that were read, and the rest of the body; `None` means that the body has ended.
+    /// The data and the trailers that were read, and the rest of the body; `None` means that the body has ended.
     pub(crate) fn read(
-        ready: VecDeque<Frame<Bytes>>,
+        data: Vec<u8>,
+        trailers: Option<Frame<Bytes>>,
         counted: Counted,
         rest: Option<Streaming>,
     ) -> Self {
+        let ready = Self::full(data).ready.into_iter().chain(trailers).collect();
         Self { ready, counted: Some(counted), rest }
     }
 

@@ -80,4 +80,9 @@ def liars():
         for key in (f"Idempotency-Key: {(k := new())}\r\n", f"Idempotency-Key: {k}\r\n", ""):
             out = raw(proxy.port, f"POST / HTTP/1.1\r\nHost: h\r\nTE: trailers\r\nConnection: close, TE\r\n{key}Content-Length: 0\r\n\r\n")[1].lower()
             check("liars: trailers come with the response and its replay, without those for the proxy", b"0\r\nx-sum: 1\r\n\r\n" in out and b"oncekey-outcome: " not in out, out)
+    listener, _ = answering(OK + b"Transfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 1_000_000 + b"0\r\n\r\n")
+    with listener, Proxy([listener.getsockname()[1]], store()) as proxy:
+        def peak(): return int([l for l in open(f"/proc/{proxy.process.pid}/status") if l.startswith("VmHWM")][0].split()[1]) >> 10
+        idle = peak(); got = call(proxy.port, "POST", "/x", new()); most = peak()
+        check("liars: a million chunks of one byte: at most 60 MiB more than idle", got[2] == b"x" * 1_000_000 and most - idle < 60, got[0], len(got[2]), idle, most)
 ROWS = {"heads": heads, "late": late, "liars": liars}
