@@ -106,7 +106,7 @@ pub(crate) const MIN_TTL: Duration = Duration::from_millis(1);
 pub(crate) const MAX_PAYLOAD: usize = 16 << 20;
 
 /// The longest note of an owner, in bytes.
-const MAX_NOTE: usize = 4096;
+pub(crate) const MAX_NOTE: usize = 4096;
 
 /// Refuses a note that is too long.
 pub(crate) fn check_note(note: &[u8]) -> Result<()> {

@@ -106,6 +106,11 @@ pub trait DiskFile: Debug + Send + Sync {
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// Makes all writes to the file, through any handle, and its length durable.
     fn sync(&self) -> io::Result<()>;
+    /// A place at `offset` or behind it before which there are only zeros. The end of a file that
+    /// was stretched is found at once.
+    fn skip_hole(&self, offset: u64) -> io::Result<u64> {
+        Ok(offset)
+    }
     /// Whether the file still has a name. Without one it is lost when it is closed.
     fn is_named(&self) -> io::Result<bool>;
 }

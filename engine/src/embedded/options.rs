@@ -9,6 +9,7 @@ use crate::base::range::{at_least, at_most};
 use crate::embedded::clock::{Clock, OsClock};
 use crate::embedded::disk::{BLOCK, Disk, OsDisk};
 use crate::embedded::durability::Durability;
+use crate::embedded::journal::MOST_BYTES;
 
 /// Options of a store; every one has a default that suits a server.
 ///
@@ -342,7 +343,7 @@ impl Options {
                 self.max_checkpoint,
             )));
         }
-        at_most("segment_bytes", segment, u64::from(u32::MAX))?;
+        at_most("segment_bytes", segment, MOST_BYTES)?;
         // The journal alone takes three segments. The store file takes a page or two.
         let least_store = 4 * segment;
         let store = self.max_store_bytes.unwrap_or(least_store);

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use crate::backend::MAX_NOTE;
 use crate::base::error::{Error, Result};
 use crate::embedded::directory::{self, LOCK, StoreDirectory};
 use crate::embedded::disk::{Caching, Directory, Disk, Lockable, OsDisk};
@@ -36,7 +37,8 @@ pub fn owner(path: impl AsRef<Path>) -> Option<Vec<u8>> {
 
 fn note(directory: &dyn Directory) -> Option<Vec<u8>> {
     let file = directory.open(LOCK, Caching::Buffered).ok()?;
-    let len = usize::try_from(file.len().ok()?).ok().filter(|len| *len > 0)?;
+    // A longer content is no note, and may be of any length.
+    let len = usize::try_from(file.len().ok()?).ok().filter(|len| (1..=MAX_NOTE).contains(len))?;
     let mut note = vec![0; len];
     file.read_at(0, &mut note).ok()?;
     Some(note)

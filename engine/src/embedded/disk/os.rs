@@ -345,6 +345,18 @@ impl DiskFile for OsFile {
         self.0.sync_data()
     }
 
+    fn skip_hole(&self, offset: u64) -> io::Result<u64> {
+        #[cfg(target_os = "linux")]
+        let data = match rustix::fs::seek(&self.0, rustix::fs::SeekFrom::Data(offset)) {
+            Err(Errno::NXIO) => self.len()?,
+            // The filesystem may not know its holes.
+            data => data.unwrap_or(offset),
+        };
+        #[cfg(not(target_os = "linux"))]
+        let data = offset;
+        Ok(data)
+    }
+
     fn is_named(&self) -> io::Result<bool> {
         is_named(&self.0)
     }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 pub(crate) use entry::Entry;
 pub(crate) use frame::Group;
 pub(crate) use recovery::{Inspected, Reached, Start, inspect};
+pub(crate) use segment::MOST_BYTES;
 use segment::{FIRST_GROUP, Segment};
 pub(crate) use segment_pool::{SegmentPool, SegmentSizes};
 

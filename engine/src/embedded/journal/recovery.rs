@@ -231,6 +231,11 @@ fn list(dir: &dyn Directory, id: JournalId) -> Result<Files> {
                 }
             }
             SegmentHeader::Invalid => {
+                if len > segment::MOST_BYTES {
+                    return Err(Error::corrupted(format!(
+                        "{name} has {len} bytes and no header; no segment is that long"
+                    )));
+                }
                 let bytes = len / BLOCK as u64 * BLOCK as u64;
                 files.without_header.push(Unprepared { name, file, bytes });
             }
@@ -274,7 +279,7 @@ impl Reader {
         offset: u64,
         visit: &mut dyn FnMut(&Header, u64, Entry) -> Result<()>,
     ) -> Result<u64> {
-        let bytes = read_from(segment, offset)?;
+        let bytes = read_at(segment, offset, segment.bytes)?;
         let mut at = 0;
         let mut last = None;
         while at < bytes.len() {
@@ -329,21 +334,28 @@ impl Reader {
     }
 
     fn refuse_groups(&self, segment: &Segment, from: u64, torn_allowed: bool) -> Result<()> {
-        let bytes = read_from(segment, from)?;
-        for (index, block) in bytes.chunks_exact(BLOCK).enumerate() {
-            let position =
-                Position { segment: segment.use_number, offset: from + (index * BLOCK) as u64 };
-            let Some(header) = Header::decode(block, self.id.seed, position) else { continue };
-            let torn = torn_allowed && index == 0 && header.first_sequence == self.expected;
-            if !torn && header.first_sequence >= self.expected {
-                return Err(Error::corrupted(format!(
-                    "the journal is damaged: sequence {} is missing, but {} lies behind it in \
-                     segment {} at byte {}",
-                    self.expected, header.first_sequence, position.segment, position.offset
-                )));
+        const STEP: u64 = 1 << 20;
+        let mut offset = from;
+        loop {
+            let bytes = read_at(segment, offset, STEP)?;
+            if bytes.is_empty() {
+                return Ok(());
             }
+            for (index, block) in bytes.chunks_exact(BLOCK).enumerate() {
+                let offset = offset + (index * BLOCK) as u64;
+                let position = Position { segment: segment.use_number, offset };
+                let Some(header) = Header::decode(block, self.id.seed, position) else { continue };
+                let torn = torn_allowed && offset == from && header.first_sequence == self.expected;
+                if !torn && header.first_sequence >= self.expected {
+                    return Err(Error::corrupted(format!(
+                        "the journal is damaged: sequence {} is missing, but {} lies behind it in \
+                         segment {} at byte {}",
+                        self.expected, header.first_sequence, position.segment, position.offset
+                    )));
+                }
+            }
+            offset += bytes.len() as u64;
         }
-        Ok(())
     }
 
     /// Fails when the journal ends before `reached`, up to which it was durable: it is an earlier
@@ -368,10 +380,6 @@ impl Reader {
             .and_then(|()| segment.file.sync())
             .map_err(|error| Error::io("making the end of the journal durable", error))
     }
-}
-
-fn read_from(segment: &Segment, offset: u64) -> Result<AlignedBuffer> {
-    read_at(segment, offset, segment.bytes)
 }
 
 /// At most `len` bytes, as far as the segment goes.

@@ -23,6 +23,9 @@ const MAGIC: &[u8; 8] = b"oncekeyJ";
 const FORMAT_VERSION: u32 = 1;
 const HEADER_LEN: usize = 48;
 
+/// No segment is larger, whatever the options.
+pub(crate) const MOST_BYTES: u64 = u32::MAX as u64;
+
 /// Where the groups of a segment begin.
 pub(super) const FIRST_GROUP: u64 = BLOCK as u64;
 
@@ -88,12 +91,15 @@ pub(super) fn read_header(file: &dyn DiskFile, id: JournalId, name: &str) -> Res
     Ok(SegmentHeader::Valid { use_number, bytes })
 }
 
-/// Whether any byte behind the header is not zero.
+/// Whether any byte behind the header is not zero, or the file is longer than any segment.
 pub(super) fn holds_groups(dir: &dyn Directory, name: &str) -> Result<bool> {
     const STEP: u64 = 256 << 10;
     let failed = |error| Error::io(format!("reading {name}"), error);
     let file = dir.open(name, Caching::Direct).map_err(failed)?;
     let end = file.len().map_err(failed)? / BLOCK as u64 * BLOCK as u64;
+    if end > MOST_BYTES {
+        return Ok(true);
+    }
     let mut offset = FIRST_GROUP;
     while offset < end {
         let mut bytes = AlignedBuffer::zeroed((end - offset).min(STEP) as usize);

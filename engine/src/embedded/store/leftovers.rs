@@ -92,7 +92,11 @@ impl Listing {
                     offset + (stored.len as u64).next_multiple_of(UNIT as u64)
                 }
                 // Torn, or behind the last record of a fold: the next fold begins at a block.
-                None => offset / BLOCK as u64 * BLOCK as u64 + BLOCK as u64,
+                None => {
+                    let next = offset / BLOCK as u64 * BLOCK as u64 + BLOCK as u64;
+                    let data = file.skip_hole(next).map_err(failed)?;
+                    next.max(data / BLOCK as u64 * BLOCK as u64)
+                }
             };
         }
         Ok(newest)
