@@ -61,6 +61,15 @@ impl Options {
         self.max_open_files.min(quarter.max(LEAST_OPEN_FILES))
     }
 
+    /// Whether a fold rests between its writes. Not under a stepper, whose tests do not sleep.
+    pub(crate) fn paces_folds(&self) -> bool {
+        #[cfg(feature = "stepping")]
+        if self.stepper.is_some() {
+            return false;
+        }
+        true
+    }
+
     /// The rate of backups. None under a stepper, whose tests do not sleep.
     pub(crate) fn backup_rate(&self) -> Option<u64> {
         #[cfg(feature = "stepping")]

@@ -34,6 +34,9 @@ pub(crate) struct Fold {
     pub(crate) entries: Vec<(KeyHash, Versioned)>,
 }
 
+/// Called with the share of the records that is written. It may sleep.
+pub(crate) type Paced<'a> = dyn FnMut(f64) + 'a;
+
 /// A completed record on its way into the file of its bucket.
 #[derive(Clone, Copy)]
 struct PlacedRecord<'a> {
@@ -65,22 +68,26 @@ pub(crate) struct Appended<'a> {
 impl Store {
     /// Makes a fold durable, or goes on with one whose commit found no space. After a shortage the
     /// same fold may be tried again, unless the store [is latched](Self::is_latched).
-    pub(crate) fn write_fold(&mut self, fold: &Fold) -> Result<()> {
+    pub(crate) fn write_fold(&mut self, fold: &Fold, paced: &mut Paced<'_>) -> Result<()> {
         if self.has_pending_fold() {
             return self.resume();
         }
-        let appended = self.append(fold)?;
+        let appended = self.append(fold, paced)?;
         self.fold(appended)
     }
 
     /// The first half of a fold: appends the completed records to the files of their buckets, and writes
     /// their runs. After an error the store is as it was; after a shortage of space or descriptors the
     /// same fold may be tried again.
-    pub(crate) fn append<'a>(&mut self, fold: &'a Fold) -> Result<Appended<'a>> {
+    pub(crate) fn append<'a>(
+        &mut self,
+        fold: &'a Fold,
+        paced: &mut Paced<'_>,
+    ) -> Result<Appended<'a>> {
         debug_assert!(fold.through >= self.catalog.state.folded_through);
         let now = fold.time.max(self.catalog.state.time);
         let sorted = sort(fold, now);
-        match self.append_records(&sorted.completed) {
+        match self.append_records(&sorted.completed, paced) {
             Ok(runs) => Ok(Appended { fold, now, sorted, runs }),
             Err(error) => {
                 if error.is_shortage() {
@@ -117,7 +124,12 @@ impl Store {
     }
 
     /// Makes the records and their runs durable, names included.
-    fn append_records(&mut self, completed: &[PlacedRecord<'_>]) -> Result<Vec<Written>> {
+    fn append_records(
+        &mut self,
+        completed: &[PlacedRecord<'_>],
+        paced: &mut Paced<'_>,
+    ) -> Result<Vec<Written>> {
+        let (mut appended, records) = (0_u32, completed.len() as f64);
         let ends = self.catalog.buckets();
         let mut written = Vec::new();
         for bucket in by_bucket(completed) {
@@ -133,6 +145,8 @@ impl Store {
             for placed in bucket {
                 let locator = file.push(placed.sequence, placed.record)?;
                 entries.push(Entry { hash: placed.hash, locator });
+                appended += 1;
+                paced(f64::from(appended) / records);
             }
             entries.sort_unstable_by_key(|entry| entry.hash);
             let meta = RunMeta {

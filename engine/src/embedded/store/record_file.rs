@@ -20,7 +20,7 @@ use crate::semantics::record_codec::{self, Stored};
 /// Offsets and lengths of records are multiples of this.
 pub(super) const UNIT: usize = 16;
 /// The bytes that are gathered before a write: few, because the journal waits behind it.
-const WRITE_BYTES: usize = 256 << 10;
+const WRITE_BYTES: usize = 128 << 10;
 
 /// Where a record is in its file, in units: 40 bits of offset, 24 bits of length. Of two records of
 /// one key in one file the newer has the greater locator.

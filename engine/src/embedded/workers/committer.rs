@@ -39,9 +39,6 @@ pub(crate) struct Committer {
     time: Time,
     group: Group,
     batch: Batch,
-    /// Journal bytes since the last rotation. Many small groups fill segments long before they fill
-    /// memory, so these bytes make a fold due, too.
-    bytes_since_rotation: u64,
 }
 
 /// A command whose change is in the group being written.
@@ -71,7 +68,6 @@ impl Committer {
             time,
             group: Group::default(),
             batch: Batch::default(),
-            bytes_since_rotation: 0,
         };
         // Recovery may have filled more than half of the memory for recent records.
         committer.rotate_if_due();
@@ -174,7 +170,7 @@ impl Committer {
             return Err(self.unknown(written, error));
         }
         let bytes = self.journal.position().offset - position.offset;
-        self.bytes_since_rotation += bytes;
+        self.session.recent.journal.fetch_add(bytes, Ordering::Relaxed);
         let late = match self.session.options.durability {
             Durability::Strict => written,
             Durability::Relaxed => {
@@ -255,11 +251,8 @@ impl Committer {
         if !self.session.inbox.is_idle() {
             return;
         }
-        let half = self.session.options.recent_bytes / 2;
-        if self.session.recent.active.load(Ordering::Relaxed) >= half
-            || self.bytes_since_rotation >= 2 * self.session.options.segment_bytes
-            || self.session.folds.wants()
-        {
+        let gathered = self.session.recent.gathered(&self.session.options);
+        if gathered >= 1.0 || self.session.folds.wants() {
             self.rotate();
         }
     }
@@ -271,7 +264,6 @@ impl Committer {
             shard.rotate();
         }
         self.session.rotate_counts();
-        self.bytes_since_rotation = 0;
         self.session.inbox.fold(FoldTask {
             through: self.journal.next_sequence() - 1,
             replay_from: self.journal.position(),

@@ -15,6 +15,7 @@ use crate::embedded::session::fold_inbox::FoldTask;
 use crate::embedded::store::{Fold, Store};
 use crate::embedded::worker::{Duty, RoundEnd, Worker};
 use crate::embedded::workers::departure::Departure;
+use crate::embedded::workers::pace::paced;
 use crate::semantics::key::KeyHash;
 use crate::semantics::record::Versioned;
 
@@ -254,7 +255,8 @@ impl FoldWorker {
             bucket_width: bucket_width(self.session.options.ttl),
             entries,
         };
-        match self.store.write_fold(&fold) {
+        let written = self.store.write_fold(&fold, &mut paced(&self.session, &self.pool));
+        match written {
             Err(error) if error.is_shortage() && !self.store.is_latched() => {
                 return self.keep(task, error);
             }

@@ -3,3 +3,4 @@
 pub(crate) mod committer;
 mod departure;
 pub(crate) mod fold_worker;
+mod pace;

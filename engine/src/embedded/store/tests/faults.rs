@@ -224,7 +224,7 @@ fn a_fault_at_any_write_loses_nothing_that_was_claimed() {
                 entries: entries.collect(),
             };
             let store = &mut fixture.store;
-            match store.append(&fold).and_then(|appended| store.fold(appended)) {
+            match store.append(&fold, &mut |_| {}).and_then(|appended| store.fold(appended)) {
                 Ok(_) => {
                     assert!(!failed, "a fold after a failed one");
                     claimed = round * 100 + 100;

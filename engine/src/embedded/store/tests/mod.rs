@@ -146,7 +146,7 @@ impl Fixture {
             bucket_width: Duration::from_millis(WIDTH),
             entries,
         };
-        let appended = self.store.append(&fold).unwrap();
+        let appended = self.store.append(&fold, &mut |_| {}).unwrap();
         self.store.fold(appended).unwrap();
     }
 
