@@ -12,6 +12,8 @@ use crate::results::Results;
 use crate::sides;
 
 const SIZE: (u32, u32) = (960, 600);
+/// A line of more points has no dots.
+const MOST_DOTS: usize = 60;
 /// Room at the right for the names of the lines.
 const LABELS: u32 = 130;
 
@@ -56,6 +58,8 @@ pub struct Series {
     pub name: String,
     /// Its points, from left to right.
     pub points: Vec<(f64, f64)>,
+    /// Each two points are a line of their own.
+    pub spans: bool,
     /// Thick, for what the drawing is about.
     pub strong: bool,
     /// Which colour; by its place in the list if there is none.
@@ -104,6 +108,7 @@ fn http(cells: &[Http], out: &Path) -> Result<()> {
                 points: (cells.iter().filter(|cell| cell.side == side && cell.load == load))
                     .map(|cell| (cell.connections as f64, value(cell)))
                     .collect(),
+                spans: false,
                 strong: name == "oncekey",
                 colour: Some(match side {
                     "oncekey-mimalloc" => 4,
@@ -141,6 +146,7 @@ fn pairs(results: &Results, out: &Path) -> Result<()> {
                 points: (results.pairs.iter().filter(|pairs| pairs.side == *side))
                     .map(|pairs| (pairs.callers as f64, value(pairs)))
                     .collect(),
+                spans: false,
                 strong: *side == "oncekey",
                 colour: Some(colour(side)),
                 dashed: side.ends_with("-own") || *side == "redis-conns" || *side == "raw",
@@ -197,12 +203,17 @@ pub fn draw(drawing: &Drawing, out: &Path) -> Result<()> {
         let colour = COLOURS[series.colour.unwrap_or(index) % COLOURS.len()];
         let style = colour.stroke_width(if series.strong { 4 } else { 2 });
         let line: Vec<_> = series.points.iter().map(|&(a, b)| (x.place(a), y.place(b))).collect();
-        if series.dashed {
-            chart.draw_series(DashedLineSeries::new(line.iter().copied(), 7, 5, style))?;
-        } else {
-            chart.draw_series(LineSeries::new(line.iter().copied(), style))?;
+        let lines = line.chunks(if series.spans { 2 } else { usize::MAX });
+        for line in lines {
+            if series.dashed {
+                chart.draw_series(DashedLineSeries::new(line.iter().copied(), 7, 5, style))?;
+            } else {
+                chart.draw_series(LineSeries::new(line.iter().copied(), style))?;
+            }
         }
-        chart.draw_series(line.iter().map(|&at| Circle::new(at, 3, colour.filled())))?;
+        if line.len() <= MOST_DOTS {
+            chart.draw_series(line.iter().map(|&at| Circle::new(at, 3, colour.filled())))?;
+        }
         if let Some(&at) = line.last() {
             ends.push((chart.backend_coord(&at), series, colour));
         }

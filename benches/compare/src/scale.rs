@@ -20,9 +20,16 @@ enum Report {
 struct Latency {
     callers: usize,
     raw: Quantiles,
-    sweep_began_ms: u64,
-    sweep_ended_ms: u64,
+    interval_ms: u64,
+    backup: Span,
+    sweep: Span,
     intervals: Vec<Interval>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Span {
+    began_ms: u64,
+    ended_ms: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -30,6 +37,7 @@ struct Interval {
     from_ms: u64,
     #[serde(flatten)]
     latency: Quantiles,
+    folds: u64,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -58,7 +66,10 @@ pub fn plot(files: &[PathBuf], out: &Path) -> Result<()> {
     let mut keys = Vec::new();
     for file in files {
         match read(file)? {
-            Report::Latency(report) => draw(&report.drawing(), &out.join("latency.svg"))?,
+            Report::Latency(report) => {
+                let name = format!("latency-{}.svg", report.callers);
+                draw(&report.drawing(), &out.join(name))?;
+            }
             Report::Keys(report) => keys.push(report),
         }
     }
@@ -72,6 +83,7 @@ pub fn plot(files: &[PathBuf], out: &Path) -> Result<()> {
         let line = |value: fn(&Keys) -> f64| Series {
             name: format!("responses of {} B", reports[0].response),
             points: reports.iter().map(|report| (report.keys as f64, value(report))).collect(),
+            spans: false,
             strong: true,
             colour,
             dashed: false,
@@ -105,6 +117,7 @@ impl Latency {
             points: (whole.iter())
                 .map(|interval| (interval.from_ms as f64 / 1e3, value(&interval.latency)))
                 .collect(),
+            spans: false,
             strong: false,
             colour: Some(colour),
             dashed: false,
@@ -113,23 +126,33 @@ impl Latency {
         let raw = Series {
             name: "raw, 99 %".to_owned(),
             points: vec![(0.0, self.raw.p99_us), (end, self.raw.p99_us)],
+            spans: false,
             strong: false,
             colour: Some(0),
             dashed: true,
         };
+        // Below all latencies, one row for each kind of work.
+        let lowest = whole.iter().map(|interval| interval.latency.p50_us).fold(f64::MAX, f64::min);
+        let spans = |name: &str, row, spans: Vec<[u64; 2]>| {
+            let at = lowest * 0.8_f64.powi(row);
+            let ends = spans.into_iter().flatten().map(|ms| (ms as f64 / 1e3, at));
+            let (points, name) = (ends.collect(), name.to_owned());
+            Series { name, points, spans: true, strong: true, colour: Some(3), dashed: false }
+        };
+        let one = |span: Span| vec![[span.began_ms, span.ended_ms]];
+        let folds = whole.iter().filter(|interval| interval.folds > 0);
+        let folds = folds.map(|interval| [interval.from_ms, interval.from_ms + self.interval_ms]);
         let series = vec![
             line("99.9 %", 1, |latency| latency.p999_us),
             line("99 %", 5, |latency| latency.p99_us),
             line("50 %", 2, |latency| latency.p50_us),
             raw,
+            spans("a fold ended", 1, folds.collect()),
+            spans("backup", 2, one(self.backup)),
+            spans("sweep", 3, one(self.sweep)),
         ];
-        let [began, ended] =
-            [self.sweep_began_ms, self.sweep_ended_ms].map(|ms| format!("{:.1}", ms as f64 / 1e3));
         Drawing {
-            title: format!(
-                "Latency of a pair, {} callers, folds all the time, a sweep from {began} to {ended} s",
-                self.callers
-            ),
+            title: format!("Latency of a pair, {} callers", self.callers),
             x: Axis { label: "seconds".to_owned(), log: false },
             y: Axis { label: "µs".to_owned(), log: true },
             series,

@@ -20,7 +20,7 @@ pub const BLOCK: usize = 4096;
 /// Whether a file's bytes pass through the operating system's page cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caching {
-    /// Through the page cache.
+    /// Through the page cache, which reads nothing ahead.
     Buffered,
     /// Past the page cache where the filesystem allows it, else buffered. Offsets, lengths and the
     /// addresses of buffers must be multiples of [`BLOCK`].

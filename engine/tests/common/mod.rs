@@ -50,6 +50,23 @@ pub(crate) fn this_test(name: &str) -> Command {
     again
 }
 
+/// Opens a store that this test has closed. A child that another test starts has the lock, too, from
+/// its fork until it runs its program.
+pub(crate) fn reopened(open: impl Fn() -> oncekey::Result<Engine>) -> Engine {
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    loop {
+        match open() {
+            Err(error)
+                if error.kind() == oncekey::ErrorKind::StoreInUse
+                    && std::time::Instant::now() < until =>
+            {
+                std::thread::yield_now();
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
 /// One record that is folded, and one that is in the journal alone.
 pub(crate) fn fold_one_of_two(engine: &Engine) {
     complete(engine, "folded", b"one");

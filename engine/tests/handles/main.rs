@@ -21,7 +21,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use common::this_test;
+use common::{reopened, this_test};
 use oncekey::disk::{Disk, Lockable, OsDisk};
 use oncekey::{Begin, Durability, Engine, ErrorKind, Fingerprint, Key, Options};
 use oncekey_testing::{Fault, OpKind, SimDisk};

@@ -83,7 +83,7 @@ fn wider_modes_are_narrowed_by_an_open_that_succeeds_and_by_no_other() {
     options().open(&path).unwrap_err();
     assert_eq!((mode(&path), mode(&path.join("store.redb"))), (0o755, 0o644));
     fs::write(path.join("store.redb"), bytes).unwrap();
-    let engine = options().open(&path).unwrap();
+    let engine = reopened(|| options().open(&path));
     assert!(is_replayed(&engine, "k"));
     for entry in fs::read_dir(&path).unwrap() {
         let entry = entry.unwrap().path();

@@ -24,16 +24,16 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 64)]
     callers: usize,
     /// Seconds of the engine; the raw limit has half of it before and half after
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 90)]
     seconds: u64,
     /// Bytes of each response
     #[arg(long, default_value_t = 1024)]
     response: usize,
-    /// Expired records that the sweep finds, which starts after a third of the time
+    /// Expired records that the sweep finds, which starts after half of the time
     #[arg(long, default_value_t = 1_000_000)]
     expired: u64,
     /// Milliseconds of one interval
-    #[arg(long, default_value_t = 250)]
+    #[arg(long, default_value_t = 100)]
     interval: u64,
 }
 
@@ -44,14 +44,38 @@ pub(crate) struct Report {
     expired: u64,
     interval_ms: u64,
     engine: Quantiles,
+    /// The intervals during which the backup ran, which starts after a tenth of the time.
+    engine_beside_backup: Quantiles,
     /// The intervals during which the sweep ran.
     engine_while_sweeping: Quantiles,
     raw: Quantiles,
     p99_to_raw: f64,
     p999_to_raw: f64,
-    sweep_began_ms: u64,
-    sweep_ended_ms: u64,
+    backup: Span,
+    sweep: Span,
     intervals: Vec<Interval>,
+}
+
+/// When work in the background ran.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Span {
+    began_ms: u64,
+    ended_ms: u64,
+}
+
+impl Span {
+    /// Runs `work` once `at` has passed since `start`.
+    fn of(start: Instant, at: Duration, work: impl FnOnce() -> Result<()>) -> Result<Self> {
+        std::thread::sleep(at.saturating_sub(start.elapsed()));
+        let began_ms = start.elapsed().as_millis() as u64;
+        work()?;
+        Ok(Self { began_ms, ended_ms: start.elapsed().as_millis() as u64 })
+    }
+
+    fn overlaps(self, from: Duration, width: Duration) -> bool {
+        let ms = |moment: Duration| moment.as_millis() as u64;
+        ms(from + width) > self.began_ms && ms(from) < self.ended_ms
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -112,28 +136,32 @@ pub(crate) fn run(dir: &Path, args: &Args) -> Result<Report> {
     raw_latencies.add(whole(&raw, args, length / 2)?)?;
     eprintln!("the engine for {} seconds", args.seconds);
     let start = Instant::now();
-    let sweeper = {
-        let engine = engine.clone();
-        std::thread::spawn(move || -> Result<(Duration, Duration)> {
-            std::thread::sleep(length / 3);
-            let began = start.elapsed();
-            let swept = engine.sweep()?;
-            eprintln!("sweep: {swept} rows in {:.1?}", start.elapsed() - began);
-            Ok((began, start.elapsed()))
+    let upkeep = {
+        let (engine, copy) = (engine.clone(), dir.join("backup"));
+        std::thread::spawn(move || -> Result<[Span; 2]> {
+            let backup = Span::of(start, length / 10, || Ok(engine.backup_to(&copy)?))?;
+            let sweep = Span::of(start, length / 2, || {
+                eprintln!("sweep: {} records", engine.sweep()?);
+                Ok(())
+            })?;
+            Ok([backup, sweep])
         })
     };
     let seen = drive(&side, args, start, length)?;
-    let (began, ended) = sweeper.join().map_err(|_| "the sweeper panicked")??;
+    let [backup, sweep] = upkeep.join().map_err(|_| "the upkeep panicked")??;
     raw_latencies.add(whole(&raw, args, length / 2)?)?;
 
     let interval = Duration::from_millis(args.interval);
-    let (mut all, mut sweeping) = (histogram()?, histogram()?);
+    let (mut all, mut beside, mut sweeping) = (histogram()?, histogram()?, histogram()?);
     let mut intervals = Vec::new();
     for (index, seen_here) in seen.iter().enumerate() {
         let next = seen.get(index + 1).unwrap_or(seen_here);
         let from = interval * index as u32;
         all.add(&seen_here.latencies)?;
-        if from + interval > began && from < ended {
+        if backup.overlaps(from, interval) {
+            beside.add(&seen_here.latencies)?;
+        }
+        if sweep.overlaps(from, interval) {
             sweeping.add(&seen_here.latencies)?;
         }
         intervals.push(Interval {
@@ -152,10 +180,11 @@ pub(crate) fn run(dir: &Path, args: &Args) -> Result<Report> {
         p99_to_raw: engine.p99_us / raw.p99_us,
         p999_to_raw: engine.p999_us / raw.p999_us,
         engine,
+        engine_beside_backup: Quantiles::of(&beside),
         engine_while_sweeping: Quantiles::of(&sweeping),
         raw,
-        sweep_began_ms: began.as_millis() as u64,
-        sweep_ended_ms: ended.as_millis() as u64,
+        backup,
+        sweep,
         intervals,
     })
 }

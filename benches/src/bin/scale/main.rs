@@ -42,7 +42,7 @@ enum Command {
     Keys(keys::Args),
     /// Turns of fill and expire: whether the directory grows
     Turns(turns::Args),
-    /// Latency over time while folds and a sweep go on, and that of the raw limit
+    /// Latency over time while folds, a backup and a sweep go on, and that of the raw limit
     Latency(latency::Args),
     /// Pairs/s and latency beside a backup, against those without
     Backup(backup::Args),

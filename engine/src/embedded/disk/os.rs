@@ -137,8 +137,14 @@ impl OsDirectory {
                 result => return result,
             }
         }
+        let file = open(flags)?;
+        // Reads are of records and pages anywhere. Read ahead by megabytes, they hold up the journal.
+        #[cfg(target_os = "linux")]
+        if caching == Caching::Buffered {
+            let _only_slower = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random);
+        }
         let _ = caching;
-        open(flags)
+        Ok(file)
     }
 
     /// The error of an open or a look at a file, or [`irregular`] when a directory, a socket or a

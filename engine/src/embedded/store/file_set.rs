@@ -17,8 +17,9 @@ use crate::base::sync::atomic::{AtomicBool, Ordering};
 use crate::base::sync::{Mutex, Swap};
 use crate::embedded::disk::{AlignedBuffer, BLOCK, Caching, Directory, DiskFile};
 
-/// The bytes that are copied at once.
-const COPY_BYTES: u64 = 1 << 20;
+/// The bytes that a backup reads or writes between two rests: few, because the journal waits behind
+/// them.
+pub(super) const COPY_BYTES: u64 = 128 << 10;
 /// The smallest piece of a removed file that is freed at once: about a millisecond's work of a
 /// filesystem.
 const SHRINK_BYTES: u64 = 4 << 20;

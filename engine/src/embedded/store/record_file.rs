@@ -10,7 +10,7 @@
 //! [`UNIT`]. The records of one fold start at a multiple of [`BLOCK`], so that they are written
 //! past the page cache. A [`Locator`] in an entry of a run tells the place of a record.
 
-use super::file_set::{FileName, Files, NewFile, Opener, StoredFile};
+use super::file_set::{COPY_BYTES, FileName, Files, NewFile, Opener, StoredFile};
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::embedded::disk::{AlignedBuffer, BLOCK, Caching};
@@ -84,6 +84,48 @@ impl<'a> Records<'a> {
             return Err(Error::corrupted("a record is not as long as its entry says"));
         }
         Ok(stored)
+    }
+}
+
+/// The records of one bucket for a walk over all of them: they are read in pieces, and in the order of
+/// their places.
+pub(super) struct InOrder<'a> {
+    records: Records<'a>,
+    /// The end of the records that the walk asks for.
+    end: u64,
+    /// The piece that was read last, and its place.
+    start: u64,
+    piece: Vec<u8>,
+}
+
+impl<'a> InOrder<'a> {
+    pub(super) fn of(records: Records<'a>, end: u64) -> Self {
+        Self { records, end, start: 0, piece: Vec::new() }
+    }
+
+    /// As [`Records::bytes`]. A piece that cannot be read leaves each of its records to a read of its
+    /// own.
+    pub(super) fn bytes(&mut self, locator: Locator) -> Result<SharedBytes> {
+        if self.held(locator).is_none() {
+            let len = (self.end.saturating_sub(locator.offset())).min(COPY_BYTES);
+            self.start = locator.offset();
+            self.piece.resize(len as usize, 0);
+            if self.records.file.read(self.start, &mut self.piece).is_err() {
+                self.piece.clear();
+            }
+        }
+        match self.held(locator) {
+            Some(held) => SharedBytes::filled(held.len(), |bytes| {
+                bytes.copy_from_slice(held);
+                Ok(())
+            }),
+            None => self.records.bytes(locator),
+        }
+    }
+
+    fn held(&self, locator: Locator) -> Option<&[u8]> {
+        let from = usize::try_from(locator.offset().checked_sub(self.start)?).ok()?;
+        self.piece.get(from..from.checked_add(locator.len())?)
     }
 }
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::catalog::{Catalog, decode_open};
-use super::file_set::{Copied, Files, Opener};
+use super::file_set::{COPY_BYTES, Copied, Files, Opener};
 use super::leftovers::Listing;
 use super::opening::open_held;
-use super::record_file::Records;
+use super::record_file::{InOrder, Records};
 use super::redb::storage::failed;
 use super::redb::tables::Tables;
 use super::run::{Entry, RunReader};
@@ -144,12 +144,13 @@ impl Walk<'_> {
         // In the order in which they lie in the file.
         entries.sort_unstable_by_key(|entry| entry.locator);
         let Ok(records) = Records::of(files, meta.bucket_end, self.state.seed) else { return };
-        entries.into_iter().for_each(|entry| self.record(&records, entry));
+        let mut in_order = InOrder::of(records, meta.end);
+        entries.into_iter().for_each(|entry| self.record(&records, &mut in_order, entry));
     }
 
-    fn record(&mut self, records: &Records<'_>, entry: Entry) {
+    fn record(&mut self, records: &Records<'_>, in_order: &mut InOrder<'_>, entry: Entry) {
         let Self { state, found, .. } = self;
-        let bytes = match records.bytes(entry.locator) {
+        let bytes = match in_order.bytes(entry.locator) {
             Ok(bytes) => bytes,
             Err(error) => return found.damaged(None, &error),
         };
@@ -202,21 +203,45 @@ fn key_of(bytes: &[u8], hash: KeyHash, state: &StoreState) -> Option<key::Key> {
     record_codec::peek_key(bytes).filter(|key| KeyHash::of(key, &state.secret) == hash)
 }
 
-/// Reads and verifies every block and every listed record, and reports the bytes that it read.
+/// Reads and verifies every block and every listed record, and reports the bytes that it read. Records
+/// are read in the order in which they lie in their file: read at random, they would keep the disk
+/// from the journal.
 pub(super) fn check_records(catalog: &Catalog, files: &Files, read: &mut Copied<'_>) -> Result<()> {
+    /// The entries that are held and sorted at once: 32 MiB.
+    const MOST: usize = 1 << 20;
     let state = &catalog.state;
     for run in catalog.runs.values() {
         let reader = RunReader::of(files, &run.meta, state.seed)?;
         let records = Records::of(files, run.meta.bucket_end, state.seed)?;
+        let mut entries = Vec::new();
         for block in 0..run.meta.blocks {
-            let entries = reader.block(block, None)?;
-            let mut bytes = 0;
-            for entry in entries.entries() {
-                bytes += entry.locator.len() as u64;
-                check_record(&records, &records.bytes(entry.locator)?, entry, state)?;
+            entries.extend(reader.block(block, None)?.entries());
+            // Nothing to count, but the copy may have to end.
+            read(0)?;
+            if entries.len() >= MOST || block + 1 == run.meta.blocks {
+                entries.sort_unstable_by_key(|entry: &Entry| entry.locator);
+                let in_order = InOrder::of(records, run.meta.end);
+                check_in_order(&records, in_order, entries.drain(..), state, read)?;
             }
-            read(bytes)?;
         }
     }
     Ok(())
+}
+
+fn check_in_order(
+    records: &Records<'_>,
+    mut in_order: InOrder<'_>,
+    entries: impl Iterator<Item = Entry>,
+    state: &StoreState,
+    read: &mut Copied<'_>,
+) -> Result<()> {
+    let mut bytes = 0;
+    for entry in entries {
+        check_record(records, &in_order.bytes(entry.locator)?, entry, state)?;
+        bytes += entry.locator.len() as u64;
+        if bytes >= COPY_BYTES {
+            read(std::mem::take(&mut bytes))?;
+        }
+    }
+    read(bytes)
 }
