@@ -9,7 +9,7 @@ use crate::embedded::session::Session;
 
 /// A fold is written when the next one is gathered to this share: the rest of the time is for
 /// merges.
-const WRITTEN_AT: f64 = 0.8;
+const WRITTEN_AT: f64 = 0.7;
 /// One rest.
 const REST: Duration = Duration::from_micros(500);
 /// After this many rests without a new record: no caller is held up, and the rest is written at once.
@@ -79,9 +79,9 @@ mod tests {
 
     #[test]
     fn a_fold_is_written_as_the_next_one_gathers() {
-        assert_eq!(rests(0.0201, usize::MAX), [4; 10]);
-        assert_eq!(rests(0.0801, usize::MAX), [1; 10]);
-        assert_eq!(rests(0.41, usize::MAX), [1, 0, 0, 0, 0, 1, 0, 0, 0, 0]);
+        assert_eq!(rests(0.0251 * WRITTEN_AT, usize::MAX), [4; 10]);
+        assert_eq!(rests(0.101 * WRITTEN_AT, usize::MAX), [1; 10]);
+        assert_eq!(rests(0.51 * WRITTEN_AT, usize::MAX), [1, 0, 0, 0, 0, 1, 0, 0, 0, 0]);
     }
 
     #[test]
@@ -91,6 +91,6 @@ mod tests {
 
     #[test]
     fn an_urgent_fold_does_not_rest_again() {
-        assert_eq!(rests(0.0201, 3), [4, 4, 4, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(rests(0.0251 * WRITTEN_AT, 3), [4, 4, 4, 0, 0, 0, 0, 0, 0, 0]);
     }
 }
