@@ -155,7 +155,11 @@ fn answer(engine: &Engine, name: &str) -> Result<String, Error> {
         Lookup::Completed(recorded) => {
             format!("completed {} {:?}", recorded.token(), recorded.response())
         }
-        other => panic!("{other:?} after a restart"),
+        // Damage that a fold met failed the engine before a claim of this test was aborted.
+        other => match engine.fold() {
+            Err(error) => return Err(error),
+            Ok(_) => panic!("{other:?} after a restart"),
+        },
     })
 }
 
