@@ -19,11 +19,15 @@ const MOST_RESTS: u32 = 20;
 pub(super) fn paced<'a>(session: &'a Session, pool: &'a SegmentPool) -> impl FnMut(f64) + 'a {
     let mut pace = Pace::default();
     let gathered = || {
+        let is_asked = {
+            let requests = session.inbox.requests.lock();
+            requests.stopped || !requests.sweeps.is_empty()
+        };
         let urgent = !session.options.paces_folds()
+            || is_asked
             || session.folds.wants()
             || session.has_failed()
-            || pool.wants_segment()
-            || session.inbox.requests.lock().stopped;
+            || pool.wants_segment();
         (!urgent).then(|| session.recent.gathered(&session.options))
     };
     move |written| pace.keep(written, gathered, || session.inbox.rest(REST))
