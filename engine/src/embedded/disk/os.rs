@@ -110,40 +110,32 @@ impl OsDirectory {
     ) -> io::Result<File> {
         // NONBLOCK: the open of a pipe or a device must not wait.
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK | flags;
-        let file = self
-            .open_any(name, flags, mode, caching)
-            .map_err(|error| self.irregular_or(name, error))?;
-        if is_regular(&rustix::fs::fstat(&file)?) { Ok(file) } else { Err(irregular()) }
-    }
-
-    fn open_any(
-        &self,
-        name: &str,
-        flags: OFlags,
-        mode: Mode,
-        caching: Caching,
-    ) -> io::Result<File> {
         let open = |flags| {
             above_standard_streams(|| rustix::fs::openat(&self.0, name, flags, mode))
                 .map(File::from)
         };
         #[cfg(target_os = "linux")]
-        if caching == Caching::Direct {
-            match open(flags | OFlags::DIRECT) {
+        let opened = match caching {
+            Caching::Direct => match open(flags | OFlags::DIRECT) {
                 // The filesystem has no direct I/O; the attempt may have created the file.
                 Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
-                    return open(flags - OFlags::EXCL);
+                    open(flags - OFlags::EXCL)
                 }
-                result => return result,
-            }
+                opened => opened,
+            },
+            Caching::Buffered => open(flags),
+        };
+        #[cfg(not(target_os = "linux"))]
+        let (opened, _) = (open(flags), caching);
+        let file = opened.map_err(|error| self.irregular_or(name, error))?;
+        if !is_regular(&rustix::fs::fstat(&file)?) {
+            return Err(irregular());
         }
-        let file = open(flags)?;
         // Reads are of records and pages anywhere. Read ahead by megabytes, they hold up the journal.
         #[cfg(target_os = "linux")]
         if caching == Caching::Buffered {
             let _only_slower = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::Random);
         }
-        let _ = caching;
         Ok(file)
     }
 
