@@ -1,6 +1,7 @@
 //! One connection: statements with a deadline, warnings of the server, and the meaning of errors.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,7 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(13);
 /// A connection that the handshake accepted.
 pub(crate) struct Connection {
     client: Client,
-    statements: HashMap<String, Statement>,
+    /// The prepared ones, by [`Sql::id`].
+    statements: HashMap<usize, Statement>,
     /// Counts the warnings that came.
     warnings: Arc<AtomicU64>,
     /// Whether statements are prepared by name. A pooler may not keep them.
@@ -123,15 +125,16 @@ impl Connection {
                 .collect();
             return self.client.query_typed(&sql.text, &typed).await;
         }
-        if !self.statements.contains_key(&sql.text) {
-            let prepared = self.client.prepare_typed(&sql.text, &sql.types).await?;
-            self.statements.insert(sql.text.clone(), prepared);
-        }
-        let statement = &self.statements[&sql.text];
+        let statement = match self.statements.entry(sql.id) {
+            Entry::Occupied(prepared) => prepared.into_mut(),
+            Entry::Vacant(none) => {
+                none.insert(self.client.prepare_typed(&sql.text, &sql.types).await?)
+            }
+        };
         let params: Vec<&(dyn ToSql + Sync)> =
             params.iter().map(|param| &**param as &(dyn ToSql + Sync)).collect();
         // The answer is complete only with the server's `ReadyForQuery`, after every notice.
-        self.client.query(statement, &params).await
+        self.client.query(&*statement, &params).await
     }
 
     /// Runs text without parameters; several statements at once.

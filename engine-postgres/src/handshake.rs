@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use oncekey::ErrorKind;
-use oncekey::fleet::store::{Failure, error};
+use oncekey::fleet::store::{Failure, LANES, error};
 
 use crate::connection::{Connection, unavailable};
 use crate::options::{STATEMENT_TIMEOUT, Settings};
@@ -33,9 +33,9 @@ pub(crate) struct Met {
 pub(crate) struct Known {
     /// The instance; 0 before the first is registered.
     pub(crate) instance: AtomicU64,
-    /// The number of the instance's last group that changed something and was acknowledged as
-    /// durable.
-    pub(crate) acknowledged: AtomicU64,
+    /// The number of the instance's last group on each lane that changed something and was
+    /// acknowledged as durable.
+    pub(crate) acknowledged: [AtomicU64; LANES],
     /// The server lacks changes that it had acknowledged.
     pub(crate) lost: AtomicBool,
 }
@@ -153,8 +153,8 @@ async fn read(
     Ok((met, row.try_get(9).unwrap_or(None)))
 }
 
-/// Checks, after a crash or a promotion, whether the last acknowledged group is there. The log of a
-/// server is sequential: if that group is there, every earlier one is.
+/// Checks, after a crash or a promotion, whether the last acknowledged group of each lane is there.
+/// The log of a server is sequential: if that group is there, every earlier one is.
 async fn compare(
     connection: &mut Connection,
     statements: &Statements,
@@ -166,18 +166,21 @@ async fn compare(
     if instance == 0 {
         return Ok(());
     }
-    // ORDER: loaded before the mark is read. Another connection to the same server may have a group
+    // ORDER: loaded before the marks are read. Another connection to the same server may have a group
     // acknowledged in between, which the snapshot of the statement does not show.
-    let acknowledged = known.acknowledged.load(Ordering::SeqCst);
+    let acknowledged = known.acknowledged.each_ref().map(|number| number.load(Ordering::SeqCst));
     let params: Params<'_> =
         vec![Box::new(signed(instance)), Box::new(met.generation), Box::new(met.boot)];
     let rows = connection.run(&statements.renew, &params).await.map_err(|(failure, _)| failure)?;
-    let number: Option<i64> = rows.first().and_then(|row| row.try_get(4).ok()).flatten();
-    let number = number.map_or(0, unsigned);
-    if number < acknowledged {
-        match accept {
-            true => known.acknowledged.store(number, Ordering::SeqCst),
-            false => known.lost.store(true, Ordering::SeqCst),
+    let marks: Option<Vec<i64>> = rows.first().and_then(|row| row.try_get(4).ok()).flatten();
+    let marks = marks.unwrap_or_default();
+    for (lane, acknowledged) in acknowledged.into_iter().enumerate() {
+        let number = marks.get(lane).copied().map_or(0, unsigned);
+        if number < acknowledged {
+            match accept {
+                true => known.acknowledged[lane].store(number, Ordering::SeqCst),
+                false => known.lost.store(true, Ordering::SeqCst),
+            }
         }
     }
     Ok(())

@@ -6,7 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use oncekey::fleet::store::{
-    Expiring, Failure, Group, GroupAnswer, NewInstance, Opened, Registered, Renewal, Rows, error,
+    Expiring, Failure, Group, GroupAnswer, LANES, NewInstance, Opened, Registered, Renewal,
+    RowImage, Rows, error,
 };
 use oncekey::{ErrorKind, Result};
 
@@ -187,13 +188,19 @@ impl Lane {
 
     pub(crate) async fn register(&mut self, new: &NewInstance) -> Answered<Registered> {
         let lease = signed(new.lease.as_millis() as u64);
-        let params: Params<'_> =
-            vec![Box::new(new.name.clone()), Box::new(lease), Box::new(new.build.clone())];
+        let params: Params<'_> = vec![
+            Box::new(new.name.clone()),
+            Box::new(lease),
+            Box::new(new.build.clone()),
+            Box::new(LANES as i16),
+        ];
         let rows = self.run(|statements| &statements.register, &params).await?;
         let row = rows.first().ok_or_else(|| Failure::NotCarriedOut(unavailable("no instance")))?;
         let number = |at: usize| unsigned(row.try_get(at).unwrap_or(0));
         let registered = Registered { instance: number(0), lease_until: number(1), now: number(2) };
-        self.common.known.acknowledged.store(0, Ordering::SeqCst);
+        for acknowledged in &self.common.known.acknowledged {
+            acknowledged.store(0, Ordering::SeqCst);
+        }
         self.common.known.instance.store(registered.instance, Ordering::SeqCst);
         Ok(registered)
     }
@@ -247,18 +254,16 @@ impl Lane {
         Ok(rows.iter().filter_map(|row| row.try_get(0).ok()).map(unsigned).collect())
     }
 
-    fn gate(&self, met: &Met, instance: u64, valid_until: u64, number: u64, durable: bool) -> Gate {
+    /// The gate of a statement that reads.
+    fn gate(&self, met: &Met, instance: u64) -> Gate {
         Gate {
-            synchronous_commit: if durable {
-                self.common.settings.synchronous_commit
-            } else {
-                "off"
-            },
+            synchronous_commit: self.common.settings.synchronous_commit,
             instance,
-            valid_until,
+            valid_until: ANY_TIME,
             generation: met.generation,
             boot: met.boot,
-            number,
+            number: 0,
+            lane: 0,
         }
     }
 
@@ -270,56 +275,94 @@ impl Lane {
         more: Params<'_>,
     ) -> Answered<GroupAnswer> {
         let met = self.connect().await?;
-        let mut params = self.gate(&met, instance, ANY_TIME, 0, true).params();
+        let mut params = self.gate(&met, instance).params();
         params.extend(more);
         let common = self.common.clone();
         let rows = self.run_here(sql(&common.statements), &params).await?;
         rows::answer(&rows, met.generation)?.map_err(|shut| self.shut(shut))
     }
 
+    /// Carries out a group: as a lean statement where that is likely to do, and what that leaves as
+    /// a full one.
     pub(crate) async fn group(&mut self, group: &Group) -> Answered<GroupAnswer> {
         let met = self.connect().await?;
-        let gate = self.gate(&met, group.instance, group.valid_until, group.number, group.durable);
+        let mut gate = Gate {
+            valid_until: group.valid_until,
+            number: group.number,
+            lane: group.lane,
+            ..self.gate(&met, group.instance)
+        };
+        if !group.durable {
+            gate.synchronous_commit = "off";
+        }
         let common = self.common.clone();
-        let Statements { plain, meeting, .. } = &*common.statements;
-        let (sql, images) = rows::group(if self.meets { meeting } else { plain }, group);
-        let mut params = gate.params();
-        params.extend(images);
-        let warnings = self.connection.as_ref().map_or(0, Connection::warnings);
-        let rows = self.run_here(sql, &params).await?;
-        let mut answer = rows::answer(&rows, met.generation)?.map_err(|shut| self.shut(shut))?;
-        if group.durable {
-            if self.connection.as_ref().is_some_and(|connection| connection.warnings() != warnings)
-            {
-                // DURABLE: answers wait for a later commit that the standby acknowledged.
-                let renewed = self.renew_here(group.instance).await;
-                renewed.map_err(|failure| Failure::Unknown(failure.error().clone()))?;
+        let mut answer = GroupAnswer::default();
+        if !self.meets
+            && let Some((sql, params)) = rows::lean(&common.statements.lean, group)
+        {
+            match self.group_statement(group, gate, sql, params).await {
+                Ok(rows) => answer = rows::applied(&rows)?,
+                // The full statement does not wait for a row that another transaction holds.
+                Err(Failure::NotCarriedOut(_)) if self.connection.is_some() => {}
+                Err(failure) => return Err(failure),
             }
-            if !answer.applied.is_empty()
-                && group.instance == common.known.instance.load(Ordering::SeqCst)
-            {
-                common.known.acknowledged.store(group.number, Ordering::SeqCst);
-            }
+            self.acknowledge(group, &answer);
         }
-        let met_rows = answer.applied.len() < group.images.len();
-        if met_rows && !self.meets {
-            self.add_met(group, &mut answer).await?;
+        let left = left(group, &answer);
+        self.meets = !left.is_empty();
+        if self.meets {
+            let (sql, params) = rows::full(&common.statements.full, &left);
+            let full = self.group_statement(group, gate, sql, params).await;
+            let full = full.and_then(|rows| {
+                rows::answer(&rows, met.generation)?.map_err(|shut| self.shut(shut))
+            });
+            let full = match answer.applied.is_empty() {
+                true => full?,
+                // The other changes were carried out. If one is sent again, its row tells.
+                false => full.map_err(|failure| Failure::Unknown(failure.error().clone()))?,
+            };
+            self.acknowledge(group, &full);
+            self.meets = full.applied.len() < left.len();
+            let applied = answer.applied;
+            answer = full;
+            answer.applied.extend(applied);
         }
-        self.meets = met_rows;
+        answer.found.generation = unsigned(met.generation);
         Ok(answer)
     }
 
-    /// Reads the rows that a group met, after the group.
-    async fn add_met(&mut self, group: &Group, answer: &mut GroupAnswer) -> Answered<()> {
-        let applied: HashSet<u128> = answer.applied.iter().map(|(hash, _)| *hash).collect();
-        let others = group.images.iter().map(|image| image.hash);
-        let others: Vec<Hash> = others.filter(|hash| !applied.contains(hash)).map(Hash).collect();
-        let seen = self.look(group.instance, |statements| &statements.read, vec![Box::new(others)]);
-        // The other changes were carried out. If one is sent again, its row tells.
-        let seen = seen.await.map_err(|failure| Failure::Unknown(failure.error().clone()))?;
-        answer.found = seen.found;
-        answer.ended |= seen.ended;
-        Ok(())
+    /// Notes that the server holds the changes of a group durably.
+    fn acknowledge(&self, group: &Group, answer: &GroupAnswer) {
+        let known = &self.common.known;
+        if group.durable
+            && !answer.applied.is_empty()
+            && group.instance == known.instance.load(Ordering::SeqCst)
+        {
+            known.acknowledged[group.lane].store(group.number, Ordering::SeqCst);
+        }
+    }
+
+    /// Runs one statement of a group, and makes sure that the changes it carried out are as durable
+    /// as they are asked to be.
+    async fn group_statement(
+        &mut self,
+        group: &Group,
+        gate: Gate,
+        sql: &Sql,
+        more: Params<'_>,
+    ) -> Answered<Vec<tokio_postgres::Row>> {
+        let mut params = gate.params();
+        params.extend(more);
+        let warnings = self.connection.as_ref().map_or(0, Connection::warnings);
+        let rows = self.run_here(sql, &params).await?;
+        if group.durable
+            && self.connection.as_ref().is_some_and(|connection| connection.warnings() != warnings)
+        {
+            // DURABLE: answers wait for a later commit that the standby acknowledged.
+            let renewed = self.renew_here(group.instance).await;
+            renewed.map_err(|failure| Failure::Unknown(failure.error().clone()))?;
+        }
+        Ok(rows)
     }
 
     fn shut(&mut self, shut: Shut) -> Failure {
@@ -346,6 +389,15 @@ pub(crate) async fn with_retries<T>(mut request: impl AsyncFnMut() -> Answered<T
             answered => return answered,
         }
     }
+}
+
+/// The images of a group that were not carried out.
+fn left<'a>(group: &'a Group, answer: &GroupAnswer) -> Vec<&'a RowImage> {
+    if answer.applied.len() == group.images.len() {
+        return Vec::new();
+    }
+    let applied: HashSet<u128> = answer.applied.iter().map(|(hash, _)| *hash).collect();
+    group.images.iter().filter(|image| !applied.contains(&image.hash)).collect()
 }
 
 fn clock_jump() -> Failure {

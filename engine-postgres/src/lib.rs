@@ -31,16 +31,16 @@ pub use transaction::{CompleteIn, Completed, Connection};
 pub fn gated_statements(schema: &str) -> Vec<(&'static str, String, Vec<String>)> {
     let all = statements::Statements::new(schema);
     [
-        ("claim", all.plain.claim),
-        ("change", all.plain.change),
-        ("claims", all.plain.claims),
-        ("changes", all.plain.changes),
-        ("group", all.plain.group),
-        ("claim that meets a row", all.meeting.claim),
-        ("change that meets a row", all.meeting.change),
-        ("claims that meet rows", all.meeting.claims),
-        ("changes that meet rows", all.meeting.changes),
-        ("group that meets rows", all.meeting.group),
+        ("new claim", all.lean.claim),
+        ("end of a claim", all.lean.change),
+        ("new claims", all.lean.claims),
+        ("ends of claims", all.lean.changes),
+        ("new claims and ends of claims", all.lean.group),
+        ("any claim", all.full.claim),
+        ("any change", all.full.change),
+        ("any claims", all.full.claims),
+        ("any changes", all.full.changes),
+        ("any group", all.full.group),
         ("read", all.read),
         ("orphans", all.orphans),
     ]

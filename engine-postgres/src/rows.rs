@@ -48,6 +48,7 @@ pub(crate) struct Gate {
     pub(crate) generation: i64,
     pub(crate) boot: i64,
     pub(crate) number: u64,
+    pub(crate) lane: usize,
 }
 
 impl Gate {
@@ -59,71 +60,142 @@ impl Gate {
             Box::new(self.generation),
             Box::new(self.boot),
             Box::new(signed(self.number)),
+            Box::new(self.lane as i16),
         ]
     }
 }
 
-/// The statement for a group, and its parameters behind those of the gate.
-pub(crate) fn group<'s, 'a>(shapes: &'s Shapes, group: &'a Group) -> (&'s Sql, Params<'a>) {
-    let images = &group.images;
-    if let [image] = &images[..] {
-        let sql = if image.expected == 0 { &shapes.claim } else { &shapes.change };
-        return (sql, one(image));
-    }
+/// The statement for a group of any changes, and its parameters behind those of the gate.
+pub(crate) fn full<'s, 'a>(shapes: &'s Shapes, images: &[&'a RowImage]) -> (&'s Sql, Params<'a>) {
     let claims = images.iter().filter(|image| image.expected == 0).count();
-    let sql = match claims {
-        0 => &shapes.changes,
-        _ if claims == images.len() => &shapes.claims,
-        _ => &shapes.group,
-    };
-    (sql, many(images))
+    (shape(shapes, claims, images.len() - claims), image(&Columns::of(images)))
 }
 
-fn one(image: &RowImage) -> Params<'_> {
+/// The same for a group of nothing but new claims, and ends of claims that its instance holds.
+pub(crate) fn lean<'s, 'a>(shapes: &'s Shapes, group: &'a Group) -> Option<(&'s Sql, Params<'a>)> {
+    let (mut claims, mut ends) = (Vec::new(), Vec::new());
+    for image in &group.images {
+        if is_new_claim(image, group.instance) {
+            claims.push(image);
+        } else if is_end(image, group.instance) {
+            ends.push(image);
+        } else {
+            return None;
+        }
+    }
+    // All processes lock new keys in one order.
+    claims.sort_unstable_by_key(|image| image.hash);
+    let many = group.images.len() > 1;
+    let mut params = Vec::new();
+    if !claims.is_empty() {
+        params.extend(claim(&Columns { images: &claims, many }));
+    }
+    if !ends.is_empty() {
+        params.extend(end(&Columns { images: &ends, many }));
+    }
+    Some((shape(shapes, claims.len(), ends.len()), params))
+}
+
+fn shape(shapes: &Shapes, claims: usize, changes: usize) -> &Sql {
+    match (claims, changes) {
+        (1, 0) => &shapes.claim,
+        (0, 1) => &shapes.change,
+        (_, 0) => &shapes.claims,
+        (0, _) => &shapes.changes,
+        (_, _) => &shapes.group,
+    }
+}
+
+/// Whether the image is that of the first claim of a key without a row, as the statements for new
+/// claims write it.
+fn is_new_claim(image: &RowImage, instance: u64) -> bool {
+    image.expected == 0
+        && image.state == RowState::InFlight
+        && image.grants
+        && !image.resolves
+        && (image.attempt, image.writer) == (1, instance)
+        && image.fingerprint.is_some()
+        && (image.since, image.expires_in) == (None, None)
+        && (&image.checkpoint, &image.body) == (&None, &None)
+}
+
+/// Whether the image ends a claim of the instance and leaves the rest of the row as it is.
+fn is_end(image: &RowImage, instance: u64) -> bool {
+    image.expected > 0
+        && matches!(image.state, RowState::Free | RowState::Completed | RowState::WithoutResponse)
+        && !image.grants
+        && !image.resolves
+        && image.writer == instance
+        && (image.since, image.deadline_in) == (None, None)
+        && image.expires_in.is_some()
+        && (&image.fingerprint, &image.checkpoint) == (&None, &None)
+}
+
+/// The images of a statement, a parameter for each column: an array, or the one value.
+struct Columns<'i, 'a> {
+    images: &'i [&'a RowImage],
+    many: bool,
+}
+
+impl<'i, 'a> Columns<'i, 'a> {
+    fn of(images: &'i [&'a RowImage]) -> Self {
+        Self { images, many: images.len() > 1 }
+    }
+
+    fn column<T: ToSql + Sync + Send + 'a>(
+        &self,
+        of: impl Fn(&'a RowImage) -> T,
+    ) -> Box<dyn ToSql + Sync + Send + 'a> {
+        match self.images {
+            [image] if !self.many => Box::new(of(image)),
+            images => Box::new(images.iter().map(|image| of(image)).collect::<Vec<T>>()),
+        }
+    }
+}
+
+/// In the order of `IMAGE` in [`crate::statements`].
+fn image<'a>(images: &Columns<'_, 'a>) -> Params<'a> {
     vec![
-        Box::new(Hash(image.hash)),
-        Box::new(signed(image.expected)),
-        Box::new(signed(image.writer)),
-        Box::new(signed(image.op)),
-        Box::new(image.state as i16),
-        Box::new(image.attempt as i32),
-        Box::new(image.grants),
-        Box::new(image.resolves),
-        Box::new(signed(image.ttl)),
-        Box::new(image.deadline_in.map(signed)),
-        Box::new(image.since.map(signed)),
-        Box::new(image.expires_in.map(signed)),
-        Box::new(&image.identity[..]),
-        Box::new(image.fingerprint.as_deref()),
-        Box::new(image.checkpoint.as_deref()),
-        Box::new(image.body.as_deref()),
+        images.column(|image| Hash(image.hash)),
+        images.column(|image| signed(image.expected)),
+        images.column(|image| signed(image.writer)),
+        images.column(|image| signed(image.op)),
+        images.column(|image| image.state as i16),
+        images.column(|image| image.attempt as i32),
+        images.column(|image| image.grants),
+        images.column(|image| image.resolves),
+        images.column(|image| signed(image.ttl)),
+        images.column(|image| image.deadline_in.map(signed)),
+        images.column(|image| image.since.map(signed)),
+        images.column(|image| image.expires_in.map(signed)),
+        images.column(|image| &image.identity[..]),
+        images.column(|image| image.fingerprint.as_deref()),
+        images.column(|image| image.checkpoint.as_deref()),
+        images.column(|image| image.body.as_deref()),
     ]
 }
 
-fn many(images: &[RowImage]) -> Params<'_> {
-    fn column<'a, T: ToSql + Sync + Send + 'a>(
-        images: &'a [RowImage],
-        of: impl Fn(&'a RowImage) -> T,
-    ) -> Box<dyn ToSql + Sync + Send + 'a> {
-        Box::new(images.iter().map(of).collect::<Vec<T>>())
-    }
+/// In the order of `CLAIM` in [`crate::statements`].
+fn claim<'a>(images: &Columns<'_, 'a>) -> Params<'a> {
     vec![
-        column(images, |image| Hash(image.hash)),
-        column(images, |image| signed(image.expected)),
-        column(images, |image| signed(image.writer)),
-        column(images, |image| signed(image.op)),
-        column(images, |image| image.state as i16),
-        column(images, |image| image.attempt as i32),
-        column(images, |image| image.grants),
-        column(images, |image| image.resolves),
-        column(images, |image| signed(image.ttl)),
-        column(images, |image| image.deadline_in.map(signed)),
-        column(images, |image| image.since.map(signed)),
-        column(images, |image| image.expires_in.map(signed)),
-        column(images, |image| &image.identity[..]),
-        column(images, |image| image.fingerprint.as_deref()),
-        column(images, |image| image.checkpoint.as_deref()),
-        column(images, |image| image.body.as_deref()),
+        images.column(|image| Hash(image.hash)),
+        images.column(|image| signed(image.op)),
+        images.column(|image| signed(image.ttl)),
+        images.column(|image| image.deadline_in.map(signed)),
+        images.column(|image| &image.identity[..]),
+        images.column(|image| image.fingerprint.as_deref()),
+    ]
+}
+
+/// In the order of `END` in [`crate::statements`].
+fn end<'a>(images: &Columns<'_, 'a>) -> Params<'a> {
+    vec![
+        images.column(|image| Hash(image.hash)),
+        images.column(|image| signed(image.expected)),
+        images.column(|image| signed(image.op)),
+        images.column(|image| image.state as i16),
+        images.column(|image| image.expires_in.map(signed)),
+        images.column(|image| image.body.as_deref()),
     ]
 }
 
@@ -134,6 +206,27 @@ pub(crate) fn signed(value: u64) -> i64 {
 
 pub(crate) fn unsigned(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
+}
+
+/// The changes that a lean statement carried out, with their versions.
+///
+/// # Errors
+/// Rows that cannot be read.
+pub(crate) fn applied(rows: &[tokio_postgres::Row]) -> Result<GroupAnswer, Failure> {
+    let mut answer = GroupAnswer::default();
+    for row in rows {
+        let columns = || Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
+        let (Hash(hash), version, now) = columns().map_err(undecodable)?;
+        answer.applied.push((hash, unsigned(version)));
+        answer.now = unsigned(now);
+    }
+    answer.found.now = answer.now;
+    Ok(answer)
+}
+
+fn undecodable(source: tokio_postgres::Error) -> Failure {
+    let context = "a row cannot be decoded";
+    Failure::Refused(error(ErrorKind::Corrupted, context, Some(source.into())))
 }
 
 /// Why a gated statement did nothing.
@@ -155,10 +248,7 @@ pub(crate) fn answer(
     rows: &[tokio_postgres::Row],
     generation: i64,
 ) -> Result<Result<GroupAnswer, Shut>, Failure> {
-    decode(rows, generation).map_err(|source| {
-        let context = "a row cannot be decoded";
-        Failure::Refused(error(ErrorKind::Corrupted, context, Some(source.into())))
-    })
+    decode(rows, generation).map_err(undecodable)
 }
 
 fn decode(

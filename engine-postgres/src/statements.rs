@@ -5,6 +5,8 @@ use tokio_postgres::types::Type;
 /// A statement with the types of its parameters.
 #[derive(Clone, Debug)]
 pub(crate) struct Sql {
+    /// Its number among all statements of the crate.
+    pub(crate) id: usize,
     pub(crate) text: String,
     pub(crate) types: Vec<Type>,
 }
@@ -12,10 +14,10 @@ pub(crate) struct Sql {
 /// All statements for one schema.
 #[derive(Debug)]
 pub(crate) struct Statements {
-    /// Groups whose changes are expected to be carried out.
-    pub(crate) plain: Shapes,
-    /// Groups that are expected to meet rows, and return them.
-    pub(crate) meeting: Shapes,
+    /// New claims, and ends of claims that the instance holds. They return what they carried out.
+    pub(crate) lean: Shapes,
+    /// All changes. They return the rows of those that they did not carry out, too.
+    pub(crate) full: Shapes,
     pub(crate) read: Sql,
     pub(crate) orphans: Sql,
     pub(crate) scan: Sql,
@@ -52,14 +54,13 @@ pub(crate) struct Shapes {
 }
 
 impl Shapes {
-    /// `meets`: the statements return the rows of the changes that were not carried out.
-    fn new(meets: bool) -> Self {
+    fn new(shape: fn(many: bool, claims: bool, changes: bool) -> Sql) -> Self {
         Self {
-            claim: group(false, (true, false), meets),
-            change: group(false, (false, true), meets),
-            claims: group(true, (true, false), meets),
-            changes: group(true, (false, true), meets),
-            group: group(true, (true, true), meets),
+            claim: shape(false, true, false),
+            change: shape(false, false, true),
+            claims: shape(true, true, false),
+            changes: shape(true, false, true),
+            group: shape(true, true, true),
         }
     }
 
@@ -69,68 +70,145 @@ impl Shapes {
 }
 
 const GATE: &str = include_str!("sql/gate.sql");
-const IMAGE: &str = include_str!("sql/group_image.sql");
-const IMAGES: &str = include_str!("sql/group_images.sql");
-const CLAIMS: &str = include_str!("sql/group_claims.sql");
-const CHANGES: &str = include_str!("sql/group_changes.sql");
+const IMAGES: &str = include_str!("sql/full_images.sql");
+const CLAIMS: &str = include_str!("sql/full_claims.sql");
+const CHANGES: &str = include_str!("sql/full_changes.sql");
+const LEAN_CLAIMS: &str = include_str!("sql/lean_claims.sql");
+const LEAN_ENDS: &str = include_str!("sql/lean_ends.sql");
 const MARK: &str = include_str!("sql/group_mark.sql");
 const ANSWER: &str = include_str!("sql/answer.sql");
-const TOLD: &str = include_str!("sql/told.sql");
 
 /// The leaves of the ring. There is one more, the spare.
 pub(crate) const LEAVES: i16 = 8;
 
 /// The types of the parameters of [`GATE`].
-const GATE_TYPES: [Type; 6] =
-    [Type::TEXT, Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::INT8];
+const GATE_TYPES: [Type; 7] =
+    [Type::TEXT, Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::INT2];
 
-/// The types of the parameters of one image, which follow those of the gate.
-const IMAGE_TYPES: [Type; 16] = [
-    Type::UUID,
-    Type::INT8,
-    Type::INT8,
-    Type::INT8,
-    Type::INT2,
-    Type::INT4,
-    Type::BOOL,
-    Type::BOOL,
-    Type::INT8,
-    Type::INT8,
-    Type::INT8,
-    Type::INT8,
-    Type::BYTEA,
-    Type::BYTEA,
-    Type::BYTEA,
-    Type::BYTEA,
+/// A relation that is made of parameters: its columns in their order.
+type Columns = [(&'static str, Type)];
+
+/// An image of any change. [`crate::rows`] has the same order.
+const IMAGE: &Columns = &[
+    ("hash", Type::UUID),
+    ("expected", Type::INT8),
+    ("writer", Type::INT8),
+    ("op", Type::INT8),
+    ("state", Type::INT2),
+    ("attempt", Type::INT4),
+    ("grants", Type::BOOL),
+    ("resolves", Type::BOOL),
+    ("ttl_ms", Type::INT8),
+    ("deadline_in", Type::INT8),
+    ("since", Type::INT8),
+    ("expires_in", Type::INT8),
+    ("identity", Type::BYTEA),
+    ("fingerprint", Type::BYTEA),
+    ("checkpoint", Type::BYTEA),
+    ("body", Type::BYTEA),
 ];
 
-/// A group statement, put together for one image or many, and for claims, changes or both.
-fn group(many: bool, (claims, changes): (bool, bool), meets: bool) -> Sql {
-    let (images, asked) = match many {
-        true => (IMAGES, "unnest($7::uuid[])"),
-        false => (IMAGE, "$7::uuid"),
-    };
-    let mut text = format!("{GATE}{images}");
-    if meets {
-        text += &format!(", asked AS MATERIALIZED (SELECT {asked} AS hash)\n");
+/// The columns of an image in which new claims differ.
+const CLAIM: &Columns = &[
+    ("hash", Type::UUID),
+    ("op", Type::INT8),
+    ("ttl_ms", Type::INT8),
+    ("deadline_in", Type::INT8),
+    ("identity", Type::BYTEA),
+    ("fingerprint", Type::BYTEA),
+];
+
+/// The columns of an image in which ends of claims differ that the instance holds.
+const END: &Columns = &[
+    ("hash", Type::UUID),
+    ("expected", Type::INT8),
+    ("op", Type::INT8),
+    ("state", Type::INT2),
+    ("expires_in", Type::INT8),
+    ("body", Type::BYTEA),
+];
+
+/// The text of a statement while its parameters are added.
+struct Parts {
+    text: String,
+    types: Vec<Type>,
+    /// Whether the parameters are arrays.
+    many: bool,
+}
+
+impl Parts {
+    /// A gated statement.
+    fn gated(many: bool) -> Self {
+        Self { text: GATE.to_owned(), types: GATE_TYPES.to_vec(), many }
     }
+
+    /// Adds a text that reads the relation `name`, which is made of parameters.
+    fn reading(&mut self, name: &str, columns: &Columns, text: &str) {
+        let next = self.types.len() + 1;
+        let typed = |(at, (_, of)): (usize, &(_, Type))| format!("${}::{}", next + at, of.name());
+        let typed = columns.iter().enumerate().map(typed);
+        let names = columns.iter().map(|(name, _)| *name);
+        let relation = match self.many {
+            true => {
+                let arrays: Vec<String> = typed.map(|one| one + "[]").collect();
+                let names: Vec<&str> = names.collect();
+                format!("unnest({}) AS {name}({})", arrays.join(", "), names.join(", "))
+            }
+            false => {
+                let columns: Vec<String> =
+                    typed.zip(names).map(|(value, name)| format!("{value} AS {name}")).collect();
+                format!("(SELECT {}) {name}", columns.join(", "))
+            }
+        };
+        self.text += &text.replace(&format!("FROM s, {name}"), &format!("FROM s, {relation}"));
+        let types = columns.iter().map(|(_, of)| match self.many {
+            true => array(of),
+            false => of.clone(),
+        });
+        self.types.extend(types);
+    }
+
+    fn finish(self) -> Sql {
+        Sql { id: 0, text: self.text, types: self.types }
+    }
+}
+
+/// A group of new claims, and of ends of claims that the instance holds. It returns one row for each
+/// of those that were carried out.
+fn lean(many: bool, claims: bool, ends: bool) -> Sql {
+    let mut parts = Parts::gated(many);
     let mut done = Vec::new();
     if claims {
-        text += CLAIMS;
+        parts.reading("c", CLAIM, LEAN_CLAIMS);
+        done.push("SELECT hash, version, now FROM ins");
+    }
+    if ends {
+        parts.reading("e", END, LEAN_ENDS);
+        done.push("SELECT hash, version, now FROM upd");
+    }
+    parts.text += &format!(", done AS MATERIALIZED ({})\n{MARK}", done.join(" UNION ALL "));
+    parts.text += "SELECT hash, version, now FROM done";
+    parts.finish()
+}
+
+/// A group of any changes, and the rows of those that were not carried out.
+fn full(many: bool, claims: bool, changes: bool) -> Sql {
+    let mut parts = Parts::gated(many);
+    parts.reading("i", IMAGE, IMAGES);
+    let asked = if many { "unnest($8)" } else { "$8" };
+    parts.text += &format!(", asked AS MATERIALIZED (SELECT {asked} AS hash)\n");
+    let mut done = Vec::new();
+    if claims {
+        parts.text += CLAIMS;
         done.push("SELECT hash, version FROM ins");
     }
     if changes {
-        text += CHANGES;
+        parts.text += CHANGES;
         done.push("SELECT hash, version FROM upd");
     }
-    text += &format!(", done AS MATERIALIZED ({})\n", done.join(" UNION ALL "));
-    text += MARK;
-    text += if meets { ANSWER } else { TOLD };
-    let types = GATE_TYPES.into_iter().chain(match many {
-        true => IMAGE_TYPES.map(array),
-        false => IMAGE_TYPES,
-    });
-    Sql { text, types: types.collect() }
+    parts.text += &format!(", done AS MATERIALIZED ({})\n{MARK}", done.join(" UNION ALL "));
+    parts.text += ANSWER;
+    parts.finish()
 }
 
 /// The rows that `asked` names, with the same columns as the answer of a group.
@@ -139,11 +217,11 @@ fn rows(asked: &str, types: &[Type]) -> Sql {
     let text = format!(
         "{GATE}, asked AS MATERIALIZED ({asked})\n, done AS MATERIALIZED ({nothing})\n{ANSWER}"
     );
-    Sql { text, types: GATE_TYPES.into_iter().chain(types.iter().cloned()).collect() }
+    Sql { id: 0, text, types: GATE_TYPES.into_iter().chain(types.iter().cloned()).collect() }
 }
 
-fn array(of: Type) -> Type {
-    match of {
+fn array(of: &Type) -> Type {
+    match *of {
         Type::UUID => Type::UUID_ARRAY,
         Type::INT8 => Type::INT8_ARRAY,
         Type::INT4 => Type::INT4_ARRAY,
@@ -154,7 +232,7 @@ fn array(of: Type) -> Type {
 }
 
 fn sql(text: &str, types: &[Type]) -> Sql {
-    Sql { text: text.to_owned(), types: types.to_vec() }
+    Sql { id: 0, text: text.to_owned(), types: types.to_vec() }
 }
 
 impl Statements {
@@ -164,15 +242,15 @@ impl Statements {
         let quoted = format!("\"{}\"", schema.replace('"', "\"\""));
         let leaf = |number| format!("TRUNCATE oncekey.response_{number}");
         let mut statements = Self {
-            plain: Shapes::new(false),
-            meeting: Shapes::new(true),
-            read: rows("SELECT unnest($7::uuid[]) AS hash", &[T::UUID_ARRAY]),
+            lean: Shapes::new(lean),
+            full: Shapes::new(full),
+            read: rows("SELECT unnest($8::uuid[]) AS hash", &[T::UUID_ARRAY]),
             orphans: rows(
-                "SELECT hash FROM oncekey.orphan WHERE $7::uuid IS NULL OR hash > $7 ORDER BY hash LIMIT $8::bigint",
+                "SELECT hash FROM oncekey.orphan WHERE $8::uuid IS NULL OR hash > $8 ORDER BY hash LIMIT $9::bigint",
                 &[T::UUID, T::INT8],
             ),
             scan: rows(
-                "SELECT hash FROM oncekey.key WHERE hash >= $7::uuid ORDER BY hash LIMIT $8::bigint",
+                "SELECT hash FROM oncekey.key WHERE hash >= $8::uuid ORDER BY hash LIMIT $9::bigint",
                 &[T::UUID, T::INT8],
             ),
             expiring: sql(include_str!("sql/expiring.sql"), &[]),
@@ -180,7 +258,7 @@ impl Statements {
             store: sql(include_str!("sql/store.sql"), &[]),
             raise: sql(include_str!("sql/raise.sql"), &[T::INT8]),
             accept_clock: sql(include_str!("sql/accept_clock.sql"), &[]),
-            register: sql(include_str!("sql/register.sql"), &[T::TEXT, T::INT8, T::TEXT]),
+            register: sql(include_str!("sql/register.sql"), &[T::TEXT, T::INT8, T::TEXT, T::INT2]),
             renew: sql(include_str!("sql/renew.sql"), &[T::INT8; 3]),
             end: sql(include_str!("sql/end.sql"), &[T::INT8, T::INT8_ARRAY]),
             close: sql(include_str!("sql/close.sql"), &[T::INT8]),
@@ -213,12 +291,16 @@ impl Statements {
                 .replace("oncekey.", &format!("{quoted}."))
                 .replace("EXISTS oncekey;", &format!("EXISTS {quoted};"));
         };
-        statements.texts().for_each(name);
+        for (id, sql) in statements.all().enumerate() {
+            sql.id = id;
+            name(&mut sql.text);
+        }
+        statements.upkeep_truncate.iter_mut().chain([&mut statements.schema]).for_each(name);
         statements
     }
 
-    fn texts(&mut self) -> impl Iterator<Item = &mut String> {
-        let groups = [self.plain.all(), self.meeting.all()].into_iter().flatten();
+    fn all(&mut self) -> impl Iterator<Item = &mut Sql> {
+        let groups = [self.lean.all(), self.full.all()].into_iter().flatten();
         [
             &mut self.read,
             &mut self.orphans,
@@ -244,9 +326,6 @@ impl Statements {
         ]
         .into_iter()
         .chain(groups)
-        .map(|sql| &mut sql.text)
-        .chain(&mut self.upkeep_truncate)
-        .chain([&mut self.schema])
     }
 
     /// The text that makes an empty store, for those who run their migrations themselves.

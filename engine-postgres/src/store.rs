@@ -1,6 +1,6 @@
-//! The [`Store`] over PostgreSQL: one thread with two lanes. Groups go on one, so that a heartbeat
-//! never queues behind them. Everything else goes on the other. Upkeep opens a third for as long as
-//! it takes.
+//! The [`Store`] over PostgreSQL: one thread, and a connection for each lane. Groups have lanes of
+//! their own, so that a heartbeat never queues behind them; the second one connects only for as long
+//! as there is load for it. Upkeep connects for as long as it takes. All else goes on one lane.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -12,8 +12,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use oncekey::fleet::store::{
-    Done, Expiring, Failure, Group, GroupAnswer, NewInstance, Opened, Registered, Renewal, Rows,
-    Store, Upkeep, error,
+    Done, Expiring, Failure, Group, GroupAnswer, LANES, NewInstance, Opened, Registered, Renewal,
+    Rows, Store, Upkeep, error,
 };
 use oncekey::{ErrorKind, Result};
 use tokio::sync::mpsc;
@@ -25,6 +25,9 @@ use crate::options::Settings;
 use crate::statements::Statements;
 use crate::tls;
 use crate::upkeep;
+
+/// How long a lane beyond the first keeps its connection without a group.
+const IDLE: Duration = Duration::from_secs(60);
 
 /// A request to a lane.
 enum Request {
@@ -45,7 +48,8 @@ enum Request {
 
 /// A store in PostgreSQL.
 pub struct PostgresStore {
-    groups: mpsc::UnboundedSender<Request>,
+    /// By the lanes of groups.
+    groups: Vec<mpsc::UnboundedSender<Request>>,
     control: mpsc::UnboundedSender<Request>,
     upkeep: mpsc::UnboundedSender<Request>,
     pub(crate) settings: Arc<Settings>,
@@ -64,7 +68,8 @@ impl PostgresStore {
         let tls = tls::make(config.get_ssl_mode(), settings.root_certificates.as_deref())?;
         let statements = Arc::new(Statements::new(&settings.schema));
         let common = (settings.clone(), statements.clone(), config, tls);
-        let (groups, group_requests) = mpsc::unbounded_channel();
+        let (groups, group_requests): (Vec<_>, Vec<_>) =
+            (0..LANES).map(|_| mpsc::unbounded_channel()).unzip();
         let (control, control_requests) = mpsc::unbounded_channel();
         let (upkeep, upkeep_requests) = mpsc::unbounded_channel();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -84,14 +89,19 @@ impl PostgresStore {
                     tls,
                     known: Known::default(),
                 });
-                let lane = |requests, keeps| serve(Lane::new(common.clone()), requests, keeps);
+                let lane = |requests, idle| {
+                    tokio::task::spawn_local(serve(Lane::new(common.clone()), requests, idle))
+                };
                 let tasks = tokio::task::LocalSet::new();
                 tasks.block_on(&runtime, async {
-                    let lanes = [
-                        tokio::task::spawn_local(lane(group_requests, true)),
-                        tokio::task::spawn_local(lane(control_requests, true)),
-                        tokio::task::spawn_local(lane(upkeep_requests, false)),
+                    let mut lanes = vec![
+                        lane(control_requests, Duration::MAX),
+                        lane(upkeep_requests, Duration::ZERO),
                     ];
+                    for (number, requests) in group_requests.into_iter().enumerate() {
+                        let idle = if number == 0 { Duration::MAX } else { IDLE };
+                        lanes.push(lane(requests, idle));
+                    }
                     for lane in lanes {
                         let _panicked = lane.await;
                     }
@@ -163,11 +173,19 @@ impl Request {
     }
 }
 
-async fn serve(mut lane: Lane, mut requests: mpsc::UnboundedReceiver<Request>, keeps: bool) {
-    while let Some(request) = requests.recv().await {
-        request.run(&mut lane).await;
-        if !keeps {
-            lane.disconnect();
+/// Serves the requests of a lane. Its connection is given up after `idle` without a request.
+async fn serve(mut lane: Lane, mut requests: mpsc::UnboundedReceiver<Request>, idle: Duration) {
+    loop {
+        let request = match tokio::time::timeout(idle, requests.recv()).await {
+            Ok(request) => request,
+            Err(_) => {
+                lane.disconnect();
+                requests.recv().await
+            }
+        };
+        match request {
+            Some(request) => request.run(&mut lane).await,
+            None => return,
         }
     }
 }
@@ -182,7 +200,7 @@ impl Store for PostgresStore {
     }
 
     fn group(&self, group: Group, done: Done<GroupAnswer>) {
-        send(&self.groups, Request::Group(group, done));
+        send(&self.groups[group.lane], Request::Group(group, done));
     }
 
     fn read(&self, instance: u64, hashes: Vec<u128>, done: Done<Rows>) {
@@ -234,7 +252,7 @@ impl Drop for PostgresStore {
     fn drop(&mut self) {
         // Closing the channels ends the lanes, and with them the thread.
         let (closed, _) = mpsc::unbounded_channel();
-        self.groups = closed.clone();
+        self.groups.clear();
         self.control = closed.clone();
         self.upkeep = closed;
         let thread = self.thread.get_mut().ok().and_then(Option::take);

@@ -49,6 +49,7 @@ fn cancelled_synchronous_wait_the_answer_is_withheld_and_synchronous_commit_off_
     assert_eq!(raw.text(lag), "0", "the group was durable when it was answered");
 
     let group = |number, image| Group {
+        lane: 0,
         instance: opened.instance,
         number,
         valid_until: u64::MAX,

@@ -1,4 +1,4 @@
--- $1 synchronous_commit, $2 instance, $3 valid until, $4 generation, $5 boot mark, $6 number of the group.
+-- $1 synchronous_commit, $2 instance, $3 valid until, $4 generation, $5 boot mark, $6 number of the group, $7 its lane.
 -- The settings hold for this statement's own commit, whatever a pooler left in the session:
 -- no wait for a lock beyond a moment, and the warning of a cancelled synchronous wait is sent.
 WITH s AS MATERIALIZED (

@@ -1,4 +1,4 @@
--- $1 name, $2 lease, $3 build. The predecessor of the same name ends; recovery is immediate.
+-- $1 name, $2 lease, $3 build, $4 lanes. The predecessor of the same name ends; recovery is immediate.
 WITH s AS MATERIALIZED (
   SELECT set_config('synchronous_commit', 'on', true) AS synchronous_commit,
          set_config('lock_timeout', '5s', true) AS lock_timeout,
@@ -13,6 +13,6 @@ WITH s AS MATERIALIZED (
   SELECT nextval('oncekey.version'), $1, $2::bigint, s.now, s.now + $2, $3::text FROM s
   RETURNING id, lease_until
 ), mark AS (
-  INSERT INTO oncekey.mark (instance, number) SELECT id, 0 FROM new
+  INSERT INTO oncekey.mark (instance, lane, number) SELECT id, lane, 0 FROM new, generate_series(0, $4::smallint - 1) lane
 )
 SELECT new.id, new.lease_until, s.now FROM s, new

@@ -20,5 +20,6 @@ WITH s AS MATERIALIZED (
   UPDATE oncekey.store t SET high_time = s.now FROM s
   WHERE t.one AND s.gate = 0 AND t.high_time < s.now - least(3600000, s.bucket_ms / 2)
 )
-SELECT s.gate, s.now, renewed.id, renewed.lease_until, m.number
-FROM s LEFT JOIN renewed ON true LEFT JOIN oncekey.mark m ON m.instance = $1
+SELECT s.gate, s.now, renewed.id, renewed.lease_until,
+       (SELECT array_agg(m.number ORDER BY m.lane) FROM oncekey.mark m WHERE m.instance = $1)
+FROM s LEFT JOIN renewed ON true

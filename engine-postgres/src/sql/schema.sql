@@ -41,11 +41,13 @@ CREATE TABLE oncekey.instance (                  -- one row for each open engine
   build       text   NOT NULL
 ) WITH (fillfactor = 20, autovacuum_vacuum_threshold = 50, autovacuum_vacuum_scale_factor = 0);
 
--- The number of the last group of an instance. One that its process knows as acknowledged and that is
--- not here shows that the server lost history.
+-- The number of the last group of an instance on each lane. One that its process knows as acknowledged
+-- and that is not here shows that the server lost history.
 CREATE TABLE oncekey.mark (
-  instance bigint PRIMARY KEY,
-  number   bigint NOT NULL
+  instance bigint   NOT NULL,
+  lane     smallint NOT NULL,                    -- groups on two lanes do not wait for each other's row
+  number   bigint   NOT NULL,
+  PRIMARY KEY (instance, lane)
 ) WITH (fillfactor = 20, autovacuum_vacuum_threshold = 50, autovacuum_vacuum_scale_factor = 0);
 
 CREATE TABLE oncekey.key (

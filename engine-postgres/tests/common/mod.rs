@@ -154,9 +154,13 @@ impl Opened {
     }
 
     pub fn group_until(&self, images: Vec<RowImage>, valid_until: u64) -> Result<Answer, Failure> {
+        ask(|done| self.store.group(self.next(0, images, valid_until), done))
+    }
+
+    /// The next group of the instance, on this lane.
+    pub fn next(&self, lane: usize, images: Vec<RowImage>, valid_until: u64) -> Group {
         let number = 1 + self.groups.fetch_add(1, Ordering::Relaxed);
-        let group = Group { instance: self.instance, number, valid_until, durable: true, images };
-        ask(|done| self.store.group(group, done))
+        Group { lane, instance: self.instance, number, valid_until, durable: true, images }
     }
 
     /// The group again, until it is carried out.

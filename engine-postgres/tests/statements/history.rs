@@ -37,6 +37,29 @@ fn history_lost_is_noticed_by_a_process_that_lives_through_it() {
     assert!(matches!(opened.group(vec![opened.claim(3)]), Err(Failure::Refused(_))));
 }
 
+/// Either lane's last group is missed, also where the other lane has a later one.
+#[test]
+fn history_lost_is_noticed_by_the_mark_of_each_lane() {
+    let Some(cluster) = cluster() else { return };
+    for lane in [0, 1] {
+        let opened = cluster.store();
+        for (number, lane) in [(1, lane), (2, lane), (3, 1 - lane)] {
+            let group = opened.next(lane, vec![opened.claim(number)], u64::MAX);
+            assert_eq!(ask(|done| opened.store.group(group, done)).unwrap().applied.len(), 1);
+        }
+        let lost = format!("UPDATE oncekey.mark SET number = 1 WHERE lane = {lane}");
+        opened.raw.run(&format!("DELETE FROM oncekey.boot; {lost}"));
+        let refused = loop {
+            match opened.group(vec![opened.claim(4)]) {
+                Err(Failure::NotCarriedOut(_)) => {}
+                answer => break answer,
+            }
+        };
+        let Err(Failure::Refused(error)) = refused else { panic!("{refused:?}") };
+        assert_eq!(error.kind(), ErrorKind::HistoryLost);
+    }
+}
+
 /// A connection is given up while its server process is slow. Its group arrives after a group that was sent on the
 /// next connection and acknowledged.
 #[test]
@@ -48,7 +71,7 @@ fn history_lost_is_not_said_of_a_group_that_came_late() {
     let slow = cluster.open(&opened.database, "", LEASE);
     let images = vec![opened.claim(3)];
     let (instance, valid_until) = (opened.instance, u64::MAX);
-    let late = Group { instance, number: 1, valid_until, durable: true, images };
+    let late = Group { lane: 0, instance, number: 1, valid_until, durable: true, images };
     assert_eq!(ask(|done| slow.store.group(late, done)).unwrap().applied.len(), 1);
     opened.raw.run("DELETE FROM oncekey.boot");
     assert_eq!(opened.surely(vec![opened.claim(4)]).applied.len(), 1);

@@ -158,6 +158,77 @@ fn on_conflict_does_not_wait_for_an_open_transaction_and_neither_does_a_swap() {
     assert_eq!(opened.surely(vec![complete]).applied.len(), 1);
 }
 
+/// The group stands still before its commit. Only the server knows whether another one does so beside it.
+#[test]
+fn groups_on_two_lanes_do_not_wait_for_each_other() {
+    let Some(cluster) = cluster() else { return };
+    let opened = cluster.store();
+    opened.raw.run(
+        "CREATE FUNCTION stall() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.1); RETURN NULL; END $$;
+         CREATE TRIGGER stall AFTER UPDATE ON oncekey.mark FOR EACH ROW EXECUTE FUNCTION stall()",
+    );
+    let asleep = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()";
+    std::thread::scope(|scope| {
+        let groups = [0, 1].map(|lane| {
+            let opened = &opened;
+            scope.spawn(move || {
+                for number in 0..50 {
+                    let images = vec![opened.claim(2 * number + lane as u128)];
+                    let group = opened.next(lane, images, u64::MAX);
+                    ask(|done| opened.store.group(group, done)).unwrap();
+                }
+            })
+        });
+        while opened.raw.number(asleep) < 2 {
+            assert!(!groups.iter().all(|groups| groups.is_finished()), "one after the other");
+        }
+    });
+}
+
+/// Another transaction holds a row of a group that is expected to be carried out as a whole.
+#[test]
+fn a_group_that_meets_a_lock_is_carried_out_without_that_row() {
+    let Some(cluster) = cluster() else { return };
+    let opened = cluster.store();
+    let (held, held_version) = opened.granted(1);
+    let (free, free_version) = opened.granted(2);
+    let user = cluster.raw(&opened.database);
+    user.run("BEGIN; SELECT FROM oncekey.key WHERE hash = '00000000-0000-0000-0000-000000000001' FOR UPDATE");
+    let ends = [
+        change(&held, held_version, RowState::Completed),
+        change(&free, free_version, RowState::Completed),
+    ];
+    let answer = opened.group(ends.to_vec()).unwrap();
+    assert_eq!(answer.applied.iter().map(|(hash, _)| *hash).collect::<Vec<_>>(), [2]);
+    assert_eq!(answer.found.rows[0].version, held_version, "locked for a moment");
+    user.run("ROLLBACK");
+    assert_eq!(opened.surely(ends[..1].to_vec()).applied.len(), 1);
+}
+
+/// The swap of a lean statement draws its version before it has the row.
+#[test]
+fn versions_grow_where_an_end_waits_for_another_change() {
+    let Some(cluster) = cluster() else { return };
+    let opened = cluster.store();
+    let (claim, version) = opened.granted(1);
+    let user = cluster.raw(&opened.database);
+    user.run("BEGIN; UPDATE oncekey.key SET version = nextval('oncekey.version')");
+    std::thread::scope(|scope| {
+        let end = change(&claim, version, RowState::Completed);
+        let waiting = scope.spawn(|| opened.group(vec![end]).unwrap());
+        let locked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+        while opened.raw.number(locked) == 0 && !waiting.is_finished() {}
+        user.run("UPDATE oncekey.key SET version = nextval('oncekey.version'); COMMIT");
+        let answer = waiting.join().unwrap();
+        let row = only(opened.read(1));
+        assert!(
+            answer.applied.is_empty() && row.version > version && row.state == RowState::InFlight,
+            "{answer:?}"
+        );
+        assert_eq!(answer.found.rows[0].hash, 1);
+    });
+}
+
 #[test]
 fn standstill_a_group_behind_an_insert_in_progress_gives_up_and_is_sent_again() {
     let Some(cluster) = cluster() else { return };

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::machine::{Action, Current, Machine};
+use super::machine::{Action, Current, Machine, UnderWay};
 use super::slot::{Changing, Stage, Work};
 use super::store::{Group, NewInstance};
 use crate::base::sync::Instant;
@@ -22,9 +22,11 @@ impl Machine {
     pub(super) fn ask(&mut self, now: Instant) {
         self.ask_for_life(now);
         let Some(current) = self.current else { return };
-        if self.resume_at.is_none_or(|at| at <= now) && self.group.is_none() {
+        if self.resume_at.is_none_or(|at| at <= now) {
             self.resume_at = None;
-            self.send_group(current, now);
+            while let Some(lane) = self.next_lane()
+                && self.send_group(lane, current, now)
+            {}
         }
         if self.resume_reads_at.is_none_or(|at| at <= now) {
             self.resume_reads_at = None;
@@ -70,7 +72,16 @@ impl Machine {
         }
     }
 
-    fn send_group(&mut self, current: Current, now: Instant) {
+    /// The lane of the next group, if one is to be sent now.
+    fn next_lane(&self) -> Option<usize> {
+        let lane = self.groups.iter().position(Option::is_none)?;
+        let alone = self.groups.iter().all(Option::is_none);
+        let least = if alone { 1 } else { self.rules.second_group };
+        (self.changes.len() >= least).then_some(lane)
+    }
+
+    /// Returns whether it sent a group.
+    fn send_group(&mut self, lane: usize, current: Current, now: Instant) -> bool {
         let valid_until = self.clock.lo(now).0 + VALID_FOR_MS;
         let sent_at = self.clock.lo(now).0;
         let (mut images, mut members, mut bytes) = (Vec::new(), Vec::new(), 0);
@@ -112,13 +123,14 @@ impl Machine {
             self.resume_at = Some(at);
         }
         if images.is_empty() {
-            return;
+            return false;
         }
-        self.groups += 1;
-        let number = self.groups;
-        self.group = Some((members, current.id, now));
-        let instance = current.id;
-        self.actions.push(Action::Group(Group { instance, number, valid_until, durable, images }));
+        self.numbers += 1;
+        let (instance, number) = (current.id, self.numbers);
+        self.groups[lane] = Some(UnderWay { members, instance, sent: now });
+        let group = Group { lane, instance, number, valid_until, durable, images };
+        self.actions.push(Action::Group(group));
+        true
     }
 
     fn not_before(&self, hash: KeyHash) -> Option<Instant> {
@@ -147,5 +159,61 @@ impl Machine {
             work.stage = Stage::Read;
             self.reads.insert(hash);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::hearing::tests::machine;
+    use super::super::machine::Event;
+    use super::super::store::Failure;
+    use super::*;
+    use crate::backend::operation::{Operation, Request};
+    use crate::base::error::{Error, ErrorKind};
+    use crate::semantics::command::Command;
+    use crate::semantics::fingerprint::{Fingerprint, KeyedFingerprint};
+    use crate::semantics::key::Key;
+    use crate::semantics::samples::{SECRET, hash};
+
+    fn begin(number: u8) -> Event {
+        let key = Key::new("", [number]).unwrap();
+        let fingerprint = KeyedFingerprint::new(Fingerprint::builder().finish(), &SECRET);
+        let ttl = Duration::from_secs(60);
+        let command = Command::Begin { fingerprint, ttl, max_execution: None };
+        let hash = hash(&key);
+        Event::Submit(Operation::untold(Request { key, hash, command, wait: None }))
+    }
+
+    /// The groups that are sent after these events: their lanes, and how many changes they have.
+    fn sent(
+        machine: &mut Machine,
+        now: Instant,
+        events: impl Iterator<Item = Event>,
+    ) -> Vec<(usize, usize)> {
+        let mut groups = Vec::new();
+        for event in events {
+            machine.take_in(now, event);
+            let actions = machine.act(now).into_iter();
+            groups.extend(actions.filter_map(|action| match action {
+                Action::Group(group) => Some((group.lane, group.images.len())),
+                _ => None,
+            }));
+        }
+        groups
+    }
+
+    #[test]
+    fn a_group_goes_beside_another_one_only_when_enough_changes_wait() {
+        let now = Instant::now();
+        let mut machine = machine(now);
+        assert_eq!(sent(&mut machine, now, (0..16).map(begin)), [(0, 1)]);
+        assert_eq!(sent(&mut machine, now, (16..100).map(begin)), [(1, 16)], "then both are taken");
+        let error = Error::new(ErrorKind::Unavailable, "");
+        let lost = Event::GroupDone(1, Err(Failure::Unknown(error)));
+        assert_eq!(sent(&mut machine, now, std::iter::once(lost)), [], "not at once");
+        let later = now + Duration::from_secs(1);
+        assert_eq!(sent(&mut machine, later, std::iter::once(Event::Kept)), [(1, 99)]);
     }
 }

@@ -62,6 +62,7 @@ pub fn open(store: Arc<dyn Store>, options: Options) -> Result<Engine> {
         settle_for: countable(options.settle_for),
         upkeep_interval: countable(options.upkeep_interval),
         replay_bytes: options.replay_bytes,
+        second_group: 16,
         durable_claims: options.durable_claims,
     };
     let limits = Arc::new(Limits::new(options.bounds()));

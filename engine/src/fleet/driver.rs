@@ -132,7 +132,8 @@ impl Driver {
                 self.shared.counters.groups.fetch_add(1, Ordering::Relaxed);
                 let images = group.images.len() as u64;
                 self.shared.counters.entries.fetch_add(images, Ordering::Relaxed);
-                store.group(group, self.event(Event::GroupDone));
+                let lane = group.lane;
+                store.group(group, self.event(move |result| Event::GroupDone(lane, result)));
             }
             Action::Read(by, hashes) => store.read(by, hashes, self.event(Event::ReadDone)),
             Action::Renew(id) => store.renew(id, self.event(Event::Renewed)),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::clock::{StoreClock, at_most};
-use super::machine::{Current, Machine};
+use super::machine::{Current, Machine, UnderWay};
 use super::slot::Stage;
 use super::store::{Failure, GroupAnswer, Registered, Renewal, Rows};
 use crate::base::error::{Error, ErrorKind};
@@ -19,8 +19,13 @@ impl Machine {
         self.clock = StoreClock::new(store_now, sent, now);
     }
 
-    pub(super) fn group_done(&mut self, result: Result<GroupAnswer, Failure>, now: Instant) {
-        let Some((members, instance, sent)) = self.group.take() else { return };
+    pub(super) fn group_done(
+        &mut self,
+        lane: usize,
+        result: Result<GroupAnswer, Failure>,
+        now: Instant,
+    ) {
+        let Some(UnderWay { members, instance, sent }) = self.groups[lane].take() else { return };
         match result {
             Ok(answer) => {
                 self.failures = 0;
@@ -43,7 +48,7 @@ impl Machine {
                     self.failures = (self.failures + 1).min(6);
                     // The number of the instance spreads the retries, so that many do not come at
                     // once.
-                    let jitter = self.writer.wrapping_mul(31).wrapping_add(self.groups) % 8;
+                    let jitter = self.writer.wrapping_mul(31).wrapping_add(self.numbers) % 8;
                     let step = (4 << self.failures) + jitter;
                     self.resume_at = Some(now + Duration::from_millis(step));
                 }
@@ -185,15 +190,20 @@ impl Machine {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::machine::{Action, Event, Rules};
     use super::super::store::NewInstance;
     use super::*;
     use crate::admission::limits::{Bounds, Limits};
+    use crate::backend::operation::{Operation, Request};
+    use crate::semantics::command::Command;
+    use crate::semantics::key::Key;
+    use crate::semantics::samples::hash;
+    use crate::semantics::token::Token;
 
     const LEASE: Duration = Duration::from_secs(600);
 
-    fn machine(now: Instant) -> Machine {
+    pub(in crate::fleet) fn machine(now: Instant) -> Machine {
         let rules = Rules {
             incarnation: 1,
             name: "pod-1".to_owned(),
@@ -203,6 +213,7 @@ mod tests {
             settle_for: Duration::from_secs(30),
             upkeep_interval: Duration::from_secs(3600),
             replay_bytes: 1 << 20,
+            second_group: 16,
             durable_claims: true,
         };
         let registered = Registered { instance: 7, lease_until: 1_600_000, now: 1_000_000 };
@@ -251,5 +262,38 @@ mod tests {
         machine.take_in(due, Event::Renewed(Ok(Renewal::Ended { now: 1 })));
         let registration = registration(&mut machine, due).unwrap();
         assert_eq!(registration.name, "pod-1", "the process ended its own instance, not another");
+    }
+
+    #[test]
+    fn a_row_that_was_read_for_an_operation_that_is_over_decides_no_later_one() {
+        let start = Instant::now();
+        let mut machine = machine(start);
+        let key = Key::new("", [1]).unwrap();
+        let release = |machine: &mut Machine, now| {
+            let token = Token { incarnation: 1, epoch: 0, sequence: 3 };
+            let (key, hash) = (key.clone(), hash(&key));
+            let request = Request { key, hash, command: Command::Release { token }, wait: None };
+            machine.take_in(now, Event::Submit(Operation::untold(request)));
+            asked(machine, now)
+        };
+        assert_eq!(release(&mut machine, start), ["read"]);
+        let late = start + machine.rules.settle_for;
+        assert_eq!(asked(&mut machine, late), ["answer"], "it loses patience");
+        assert_eq!(release(&mut machine, late), [""; 0], "one reading is under way");
+        let rows = || Rows { now: 1_000_000, ..Rows::default() };
+        machine.take_in(late, Event::ReadDone(Ok(rows())));
+        assert_eq!(asked(&mut machine, late), ["read"], "the row as it is by now");
+        machine.take_in(late, Event::ReadDone(Ok(rows())));
+        assert_eq!(asked(&mut machine, late), ["answer"]);
+    }
+
+    fn asked(machine: &mut Machine, now: Instant) -> Vec<&'static str> {
+        let actions = machine.act(now).into_iter();
+        let name = |action| match action {
+            Action::Read(..) => Some("read"),
+            Action::Answer(_) => Some("answer"),
+            _ => None,
+        };
+        actions.filter_map(name).collect()
     }
 }

@@ -1,8 +1,8 @@
 //! The machine: everything that a process of a fleet decides, without threads, clocks or connections.
 //!
 //! [`Machine::take_in`] takes an event and the time. [`Machine::act`] returns actions: questions
-//! for the store, and answers for callers. One event answers each question. At most one group is
-//! under way, so that all changes that are asked for meanwhile become the next group.
+//! for the store, and answers for callers. One event answers each question. All changes that are
+//! asked for while groups are under way become the next group.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use super::clock::StoreClock;
 use super::replays::Replays;
-use super::slot::{Slot, Work};
-use super::store::{Failure, Group, GroupAnswer, NewInstance, Registered, Renewal, Rows};
+use super::slot::{Slot, Stage, Work};
+use super::store::{Failure, Group, GroupAnswer, LANES, NewInstance, Registered, Renewal, Rows};
 use crate::admission::limits::Limits;
 use crate::backend::operation::{Answer, Operation, Outcome, Wait};
 use crate::base::error::{Error, ErrorKind};
@@ -30,6 +30,9 @@ pub(crate) struct Rules {
     pub(crate) settle_for: Duration,
     pub(crate) upkeep_interval: Duration,
     pub(crate) replay_bytes: usize,
+    /// How many changes wait before a group is sent beside another one. A group has fixed costs, so
+    /// that for fewer changes it is cheaper to wait.
+    pub(crate) second_group: usize,
     /// Whether a claim waits until it is durable.
     pub(crate) durable_claims: bool,
 }
@@ -45,7 +48,8 @@ impl Rules {
 pub(crate) enum Event {
     Submit(Operation),
     Withdraw(KeyHash, Wait),
-    GroupDone(Result<GroupAnswer, Failure>),
+    /// The group on this lane.
+    GroupDone(usize, Result<GroupAnswer, Failure>),
     ReadDone(Result<Rows, Failure>),
     Renewed(Result<Renewal, Failure>),
     Registered(Result<Registered, Failure>),
@@ -88,6 +92,13 @@ pub(crate) struct Current {
     pub(crate) renewed: Instant,
 }
 
+/// A group that is under way.
+pub(super) struct UnderWay {
+    pub(super) members: Vec<KeyHash>,
+    pub(super) instance: u64,
+    pub(super) sent: Instant,
+}
+
 /// See the module.
 pub(crate) struct Machine {
     pub(super) rules: Rules,
@@ -104,7 +115,8 @@ pub(crate) struct Machine {
     pub(super) reads: BTreeSet<KeyHash>,
     /// Owners to declare ended, with the slots that wait for it.
     pub(super) lapsed: BTreeMap<u64, BTreeSet<KeyHash>>,
-    pub(super) group: Option<(Vec<KeyHash>, u64, Instant)>,
+    /// The groups that are under way, by their lanes.
+    pub(super) groups: [Option<UnderWay>; LANES],
     pub(super) reading: Option<(Vec<KeyHash>, Instant)>,
     pub(super) ending: Option<Vec<u64>>,
     pub(super) renewing: Option<Instant>,
@@ -122,7 +134,8 @@ pub(crate) struct Machine {
     /// The newest instance of this process.
     pub(super) last: u64,
     pub(super) ops: u64,
-    pub(super) groups: u64,
+    /// How many groups were sent.
+    pub(super) numbers: u64,
     pub(super) stopped: bool,
 }
 
@@ -146,7 +159,7 @@ impl Machine {
             changes: VecDeque::new(),
             reads: BTreeSet::new(),
             lapsed: BTreeMap::new(),
-            group: None,
+            groups: Default::default(),
             reading: None,
             ending: None,
             renewing: None,
@@ -161,7 +174,7 @@ impl Machine {
             writer: registered.instance,
             last: registered.instance,
             ops: 0,
-            groups: 0,
+            numbers: 0,
             stopped: false,
             rules,
         }
@@ -172,7 +185,7 @@ impl Machine {
         match event {
             Event::Submit(op) => self.submit(op, now),
             Event::Withdraw(hash, wait) => self.withdraw(hash, wait),
-            Event::GroupDone(result) => self.group_done(result, now),
+            Event::GroupDone(lane, result) => self.group_done(lane, result, now),
             Event::ReadDone(result) => self.read_done(result, now),
             Event::Renewed(result) => self.renewed(result, now),
             Event::Registered(result) => self.registered(result, now),
@@ -295,6 +308,12 @@ impl Machine {
         let patience = self.rules.patience(&work.command);
         self.timers.remove(&(work.since + patience, hash, Timer::Patience));
         self.reads.remove(&hash);
+        if matches!(work.stage, Stage::Read | Stage::Declare)
+            && let Some((hashes, _)) = &mut self.reading
+        {
+            // The row is read for this work. The next work of the slot may begin after it was read.
+            hashes.retain(|read| *read != hash);
+        }
         Some(work)
     }
 

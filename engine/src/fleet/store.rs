@@ -12,6 +12,9 @@ use std::time::Duration;
 use crate::base::bytes::SharedBytes;
 use crate::base::error::{Error, ErrorKind, Result};
 
+/// How many groups of a process may be under way at once.
+pub const LANES: usize = 2;
+
 /// The bits of a version below the generation.
 pub const GENERATION_SHIFT: u32 = 44;
 
@@ -70,7 +73,7 @@ pub trait Store: Debug + Send + Sync + 'static {
     fn open(&self, new: &NewInstance) -> Result<Opened>;
     /// Registers another instance, after the one before has ended.
     fn register(&self, new: NewInstance, done: Done<Registered>);
-    /// Carries out a group. The answer confirms a change only after the change is durable.
+    /// Carries out a group, while others may be under way on other lanes. The answer confirms a change only after the change is durable.
     fn group(&self, group: Group, done: Done<GroupAnswer>);
     /// The rows with these hashes.
     fn read(&self, instance: u64, hashes: Vec<u128>, done: Done<Rows>);
@@ -165,6 +168,8 @@ pub enum Renewal {
 /// Changes that are carried out in one atomic step, at most one of each row.
 #[derive(Clone, Debug)]
 pub struct Group {
+    /// Where it is under way, below [`LANES`].
+    pub lane: usize,
     /// The instance that sends it and owns the claims that it grants.
     pub instance: u64,
     /// Counts the groups of the instance, from 1.

@@ -167,6 +167,7 @@ impl World {
         self.groups += 1;
         let instance = self.processes[at].instances[home];
         let group = Group {
+            lane: 0,
             instance,
             number: self.groups,
             valid_until: u64::MAX,

@@ -127,6 +127,8 @@ fn rules(patience: u64) -> Rules {
         settle_for: Duration::from_millis(6 * patience),
         upkeep_interval: Duration::from_secs(3600),
         replay_bytes: 1 << 20,
+        // Two keys, and a group for each.
+        second_group: 1,
         durable_claims: true,
     }
 }

@@ -16,9 +16,9 @@ impl World {
             Message::Answer(event) if self.processes[at].paused => {
                 self.messages.push((at, life, Message::Answer(event)));
             }
-            Message::Answer(Event::GroupDone(Ok(answer))) if self.plan.reads_later => {
-                let answer = self.read_later(at, answer);
-                self.handle(at, Some(Event::GroupDone(Ok(answer))));
+            Message::Answer(Event::GroupDone(lane, Ok(answer))) if self.plan.reads_later => {
+                let answer = self.read_later(at, lane, answer);
+                self.handle(at, Some(Event::GroupDone(lane, Ok(answer))));
             }
             Message::Answer(event) => self.handle(at, Some(event)),
             Message::Stray(group) => drop(self.group(life, &group)),
@@ -27,11 +27,11 @@ impl World {
     }
 
     /// The answer of a store that carries a group out first and then reads the rows that it met.
-    fn read_later(&self, at: usize, mut answer: GroupAnswer) -> GroupAnswer {
+    fn read_later(&self, at: usize, lane: usize, mut answer: GroupAnswer) -> GroupAnswer {
         let met: Vec<_> = answer.found.rows.iter().map(|row| row.hash).collect();
         answer.found = self.store.read(&met);
-        if let Some((_, instance, _)) = &self.processes[at].machine.group {
-            answer.ended |= self.store.has_ended(*instance);
+        if let Some(group) = &self.processes[at].machine.groups[lane] {
+            answer.ended |= self.store.has_ended(group.instance);
         }
         answer
     }
@@ -50,12 +50,13 @@ impl World {
             } else {
                 self.execute(life, &action);
             }
-            self.messages.push((at, life, Message::Answer(Event::GroupDone(Err(unknown())))));
+            let answer = Event::GroupDone(group.lane, Err(unknown()));
+            self.messages.push((at, life, Message::Answer(answer)));
             return;
         }
         let event = match fate < 3 * lost {
             true => match &action {
-                Action::Group(_) => Event::GroupDone(Err(refused())),
+                Action::Group(group) => Event::GroupDone(group.lane, Err(refused())),
                 Action::Read(..) => Event::ReadDone(Err(refused())),
                 Action::Renew(_) => Event::Renewed(Err(refused())),
                 Action::Register(_) => Event::Registered(Err(refused())),
@@ -111,7 +112,7 @@ impl World {
                     _ => None,
                 };
                 let late = || Failure::NotCarriedOut(Error::new(ErrorKind::Unavailable, "late"));
-                Event::GroupDone(self.group(life, group).ok_or_else(late))
+                Event::GroupDone(group.lane, self.group(life, group).ok_or_else(late))
             }
             Action::Read(_, hashes) => Event::ReadDone(Ok(self.store.read(hashes))),
             Action::Renew(id) => Event::Renewed(Ok(self.store.renew(*id))),
