@@ -71,13 +71,17 @@ pub(crate) fn full<'s, 'a>(shapes: &'s Shapes, images: &[&'a RowImage]) -> (&'s 
     (shape(shapes, claims, images.len() - claims), image(&Columns::of(images)))
 }
 
-/// The same for a group of nothing but new claims, and ends of claims that its instance holds.
+/// The same for a group of nothing but new claims, and ends of claims. It carries out those that its
+/// instance holds.
 pub(crate) fn lean<'s, 'a>(shapes: &'s Shapes, group: &'a Group) -> Option<(&'s Sql, Params<'a>)> {
+    let writer = group.images.first()?.writer;
     let (mut claims, mut ends) = (Vec::new(), Vec::new());
     for image in &group.images {
-        if is_new_claim(image, group.instance) {
+        if image.writer != writer {
+            return None;
+        } else if is_new_claim(image) {
             claims.push(image);
-        } else if is_end(image, group.instance) {
+        } else if is_end(image) {
             ends.push(image);
         } else {
             return None;
@@ -86,7 +90,7 @@ pub(crate) fn lean<'s, 'a>(shapes: &'s Shapes, group: &'a Group) -> Option<(&'s 
     // All processes lock new keys in one order.
     claims.sort_unstable_by_key(|image| image.hash);
     let many = group.images.len() > 1;
-    let mut params = Vec::new();
+    let mut params: Params<'_> = vec![Box::new(signed(writer))];
     if !claims.is_empty() {
         params.extend(claim(&Columns { images: &claims, many }));
     }
@@ -108,24 +112,24 @@ fn shape(shapes: &Shapes, claims: usize, changes: usize) -> &Sql {
 
 /// Whether the image is that of the first claim of a key without a row, as the statements for new
 /// claims write it.
-fn is_new_claim(image: &RowImage, instance: u64) -> bool {
+fn is_new_claim(image: &RowImage) -> bool {
     image.expected == 0
         && image.state == RowState::InFlight
         && image.grants
         && !image.resolves
-        && (image.attempt, image.writer) == (1, instance)
+        && image.attempt == 1
         && image.fingerprint.is_some()
         && (image.since, image.expires_in) == (None, None)
         && (&image.checkpoint, &image.body) == (&None, &None)
 }
 
-/// Whether the image ends a claim of the instance and leaves the rest of the row as it is.
-fn is_end(image: &RowImage, instance: u64) -> bool {
+/// Whether the image ends a claim that did not count as an orphan, and leaves the rest of the row as
+/// it is.
+fn is_end(image: &RowImage) -> bool {
     image.expected > 0
         && matches!(image.state, RowState::Free | RowState::Completed | RowState::WithoutResponse)
         && !image.grants
         && !image.resolves
-        && image.writer == instance
         && (image.since, image.deadline_in) == (None, None)
         && image.expires_in.is_some()
         && (&image.fingerprint, &image.checkpoint) == (&None, &None)

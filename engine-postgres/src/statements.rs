@@ -177,6 +177,8 @@ impl Parts {
 /// of those that were carried out.
 fn lean(many: bool, claims: bool, ends: bool) -> Sql {
     let mut parts = Parts::gated(many);
+    // $8: the writer of all changes.
+    parts.types.push(Type::INT8);
     let mut done = Vec::new();
     if claims {
         parts.reading("c", CLAIM, LEAN_CLAIMS);

@@ -1,6 +1,6 @@
 , upd AS (                                       -- drawn before the lock: who changed the row meanwhile changed its version,
   UPDATE oncekey.key k SET                       -- so that versions of a row grow
-    version    = n.v, writer = $2, op = n.op, state = n.state, since = n.now, expires_at = n.now + n.expires_in,
+    version    = n.v, writer = $8::bigint, op = n.op, state = n.state, since = n.now, expires_at = n.now + n.expires_in,
     leaf       = CASE WHEN (n.now + n.expires_in) / n.bucket_ms - n.now / n.bucket_ms BETWEEN 0 AND n.leaves - 3
                       THEN ((n.now + n.expires_in) / n.bucket_ms % n.leaves)::smallint ELSE n.leaves END,
     checkpoint = NULL

@@ -157,3 +157,21 @@ fn bloat_responses_are_bounded_while_a_transaction_holds_xmin_and_keys_once_it_e
     }
     assert!(opened.raw.number(keys) <= bounded.max(1 << 20), "the space is used again");
 }
+
+#[test]
+fn upkeep_lists_a_claim_beyond_its_deadline_until_its_owner_ends_it() {
+    let Some(cluster) = cluster() else { return };
+    let me = cluster.store();
+    let listed = || me.raw.number("SELECT count(*) FROM oncekey.orphan");
+    for more in [0, 1] {
+        let (image, version) = me.granted(10 + more);
+        me.raw.run("UPDATE oncekey.key SET deadline = started_at WHERE state = 1");
+        me.upkeep();
+        assert_eq!(listed(), 1);
+        let end = RowImage { resolves: true, ..change(&image, version, RowState::Completed) };
+        let others = (0..more).map(|number| me.claim(20 + number));
+        let answer = me.surely([end].into_iter().chain(others).collect());
+        assert_eq!(answer.applied.len() as u128, 1 + more);
+        assert_eq!(listed(), 0);
+    }
+}
