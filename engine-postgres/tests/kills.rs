@@ -1,6 +1,7 @@
 //! Processes of a fleet are killed with -9, or stopped beyond their lease, at random. Each runs orders whose rows and
-//! responses are one commit, and takes over the claims of the killed, as `Recovery::Retry` does. At the end there are
-//! as many orders as keys, and the history of the rows, which a trigger writes, has no violation.
+//! responses are one commit, and takes over the claims of the killed, as `Recovery::Retry` does. Beside them a crowd
+//! of callers has two groups under way at once. At the end there are as many orders as keys, and the history of the rows,
+//! which a trigger writes, has no violation.
 //!
 //! `ONCEKEY_KILLS` is the number of kills. `ONCEKEY_KILLS_URL` is the database of an earlier campaign that goes on:
 //! its orders are counted and checked again.
@@ -13,7 +14,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use common::cluster;
-use oncekey::{Begin, Claim, Engine, Fingerprint, Key};
+use oncekey::{Begin, Claim, Engine, ErrorKind, Fingerprint, Key};
 use oncekey_postgres::{CompleteIn, Options};
 use tokio_postgres::{Client, NoTls};
 
@@ -24,6 +25,9 @@ const WINDOW: u64 = 24;
 
 /// Milliseconds from one new key to the next.
 const PACE: u64 = 20;
+
+/// So many callers of a process begin at once, and complete at once. It is enough for two groups.
+const CROWD: u64 = 60;
 
 const PROCESSES: usize = 4;
 const LEASE: Duration = Duration::from_secs(1);
@@ -151,6 +155,18 @@ async fn child(url: &str, start: u64) -> Result<()> {
     let mut client = connect(url).await?;
     let mut noise = oorandom::Rand64::new(u128::from(std::process::id()) << 64 | u128::from(now()));
     let asked = std::thread::spawn(|| std::io::stdin().lines().count());
+    let crowd = std::thread::spawn({
+        let engine = engine.clone();
+        move || {
+            let life = format!("{start}-{}", std::process::id());
+            for turn in 0.. {
+                match crowd(&engine, &format!("{life}-{turn}")) {
+                    Err(error) if error.kind() == ErrorKind::Closed => return,
+                    _ => std::thread::sleep(Duration::from_millis(500)),
+                }
+            }
+        }
+    });
     while !asked.is_finished() {
         let number = newest(start).saturating_sub(noise.rand_range(0..WINDOW));
         let name = format!("{start}-{number}");
@@ -163,6 +179,25 @@ async fn child(url: &str, start: u64) -> Result<()> {
         }
     }
     engine.close()?;
+    crowd.join().map_err(|_| "the crowd panicked")?;
+    Ok(())
+}
+
+/// New keys that are claimed at once and completed at once.
+fn crowd(engine: &Engine, turn: &str) -> oncekey::Result<()> {
+    let begins: Vec<_> = (0..CROWD)
+        .map(|number| {
+            let key = Key::new("crowd", format!("{turn}-{number}"))?;
+            Ok(engine.begin(&key, Fingerprint::builder().finish()))
+        })
+        .collect::<oncekey::Result<_>>()?;
+    let mut ends = Vec::new();
+    for begin in begins {
+        if let Begin::Claimed(claim) = begin.wait()? {
+            ends.push(claim.complete(turn.as_bytes()));
+        }
+    }
+    ends.into_iter().for_each(|end| drop(end.wait()));
     Ok(())
 }
 
@@ -237,6 +272,8 @@ async fn check(url: &str, run: &Run) -> Result<()> {
         count("SELECT count(*) FROM oncekey.audit WHERE token = version AND attempt > 1").await?,
         count("SELECT count(*) FROM oncekey.audit").await?,
     );
+    let beside = count("SELECT sum(number)::bigint FROM oncekey.mark WHERE lane = 1").await?;
+    assert!(beside > 0, "no group went beside another one");
     assert_eq!((orders, ordered), (keys, keys), "one order for each key");
     assert!(violations.is_empty());
     Ok(())
