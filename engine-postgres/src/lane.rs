@@ -396,7 +396,7 @@ fn left<'a>(group: &'a Group, answer: &GroupAnswer) -> Vec<&'a RowImage> {
     if answer.applied.len() == group.images.len() {
         return Vec::new();
     }
-    let applied: HashSet<u128> = answer.applied.iter().map(|(hash, _)| *hash).collect();
+    let applied: HashSet<u128> = answer.applied.iter().map(|applied| applied.hash).collect();
     group.images.iter().filter(|image| !applied.contains(&image.hash)).collect()
 }
 

@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 
 use oncekey::ErrorKind;
 use oncekey::fleet::store::{
-    Failure, Group, GroupAnswer, Row, RowImage, RowState, Rows, bytes, error,
+    Applied, Failure, Group, GroupAnswer, Row, RowImage, RowState, Rows, bytes, error,
 };
 use tokio_postgres::types::{
     FromSql, IsNull, ToSql, Type, accepts, private::BytesMut, to_sql_checked,
@@ -221,10 +221,10 @@ pub(crate) fn applied(rows: &[tokio_postgres::Row]) -> Result<GroupAnswer, Failu
     for row in rows {
         let columns = || Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
         let (Hash(hash), version, now) = columns().map_err(undecodable)?;
-        answer.applied.push((hash, unsigned(version)));
-        answer.now = unsigned(now);
+        let at = unsigned(now);
+        answer.applied.push(Applied { hash, version: unsigned(version), at });
+        answer.found.now = at;
     }
-    answer.found.now = answer.now;
     Ok(answer)
 }
 
@@ -270,19 +270,19 @@ fn decode(
             3 => return Ok(Err(Shut::ClockJump)),
             _ => {}
         }
-        answer.now = unsigned(row.try_get(1)?);
+        answer.found.now = unsigned(row.try_get(1)?);
         answer.ended = row.try_get(3)?;
         match row.try_get::<_, i16>(0)? {
             1 => {
                 if let Some(Hash(hash)) = row.try_get(4)? {
-                    answer.applied.push((hash, unsigned(row.try_get(5)?)));
+                    let (version, at) = (unsigned(row.try_get(5)?), answer.found.now);
+                    answer.applied.push(Applied { hash, version, at });
                 }
             }
             0 => answer.found.rows.push(stored(row)?),
             _ => {}
         }
     }
-    answer.found.now = answer.now;
     Ok(Ok(answer))
 }
 

@@ -196,7 +196,7 @@ impl Opened {
     /// A claim that is granted, with the version of its row.
     pub fn granted(&self, hash: u128) -> (RowImage, u64) {
         let image = self.claim(hash);
-        let version = self.surely(vec![image.clone()]).applied[0].1;
+        let version = self.surely(vec![image.clone()]).applied[0].version;
         (image, version)
     }
 

@@ -12,8 +12,8 @@ fn boot_mark_a_server_that_crashed_or_was_promoted_gets_a_new_generation() {
     assert!(matches!(refused, Err(Failure::NotCarriedOut(_))), "{refused:?}");
     let second = opened.surely(vec![opened.claim(2)]);
     assert_eq!(first.found.generation + 1, second.found.generation);
-    assert_eq!(second.applied[0].1 >> 44, second.found.generation);
-    assert!(second.applied[0].1 > first.applied[0].1);
+    assert_eq!(second.applied[0].version >> 44, second.found.generation);
+    assert!(second.applied[0].version > first.applied[0].version);
 }
 
 #[test]

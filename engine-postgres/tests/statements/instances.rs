@@ -23,7 +23,7 @@ fn declare_ends_whose_lease_is_over_and_nobody_else() {
     let answer =
         other.surely(vec![other.claim(2), change(&image, row.version, RowState::Completed)]);
     assert!(answer.ended);
-    assert_eq!(answer.applied.iter().map(|(hash, _)| *hash).collect::<Vec<_>>(), [1]);
+    assert_eq!(answer.applied.iter().map(|applied| applied.hash).collect::<Vec<_>>(), [1]);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use std::time::Duration;
 use common::{ask, change, claim, cluster};
 use oncekey::ErrorKind;
 use oncekey::fleet::store::{
-    Failure, Group, MAX_MILLIS, Renewal, Row, RowImage, RowState, Store, bytes,
+    Applied, Failure, Group, MAX_MILLIS, Renewal, Row, RowImage, RowState, Store, bytes,
 };
 
 const LEASE: Duration = Duration::from_secs(15);

@@ -26,12 +26,11 @@ fn drift_a_row_is_what_its_image_says_whatever_the_shape_of_the_group() {
             let answer = opened.surely(images.clone());
             for image in images {
                 let before = rows.get(&image.hash).cloned();
-                let version = answer.applied.iter().find(|(hash, _)| *hash == image.hash);
+                let carried = answer.applied.iter().find(|applied| applied.hash == image.hash);
                 let row = only(opened.read(image.hash));
-                match version {
-                    Some((_, version)) => {
-                        let now = answer.now;
-                        let filled = image.filled(before.as_ref(), opened.instance, *version, now);
+                match carried {
+                    Some(&Applied { version, at, .. }) => {
+                        let filled = image.filled(before.as_ref(), opened.instance, version, at);
                         assert_eq!(row, filled, "{image:?} on {before:?}");
                         rows.insert(image.hash, filled);
                         applied += 1;
@@ -158,6 +157,33 @@ fn on_conflict_does_not_wait_for_an_open_transaction_and_neither_does_a_swap() {
     assert_eq!(opened.surely(vec![complete]).applied.len(), 1);
 }
 
+/// A lean statement carries one change out and leaves the other to a full one, which comes later.
+#[test]
+fn times_of_a_row_are_those_of_the_statement_that_wrote_it() {
+    let Some(cluster) = cluster() else { return };
+    let me = cluster.store();
+    let owner = cluster.open(&me.database, "", LEASE);
+    let (image, version) = owner.granted(1);
+    let before = only(me.read(1));
+    me.raw.run(&format!(
+        "UPDATE oncekey.instance SET ended_at = {} WHERE id = {};
+         CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(0.02); RETURN NULL; END $$;
+         CREATE TRIGGER dawdle AFTER INSERT ON oncekey.key FOR EACH ROW EXECUTE FUNCTION dawdle()",
+        before.started_at, owner.instance
+    ));
+    let end = RowImage { writer: me.instance, ..change(&image, version, RowState::Completed) };
+    let images = [me.claim(2), end];
+    let applied = me.surely(images.to_vec()).applied;
+    let [claimed, ended] = [2, 1].map(|hash| *applied.iter().find(|one| one.hash == hash).unwrap());
+    assert!(claimed.at + 20 <= ended.at, "{applied:?}");
+    for (image, before, applied) in
+        [(&images[0], None, claimed), (&images[1], Some(&before), ended)]
+    {
+        let filled = image.filled(before, me.instance, applied.version, applied.at);
+        assert_eq!(only(me.read(image.hash)), filled);
+    }
+}
+
 /// The group stands still before its commit. Only the server knows whether another one does so beside it.
 #[test]
 fn groups_on_two_lanes_do_not_wait_for_each_other() {
@@ -199,7 +225,7 @@ fn a_group_that_meets_a_lock_is_carried_out_without_that_row() {
         change(&free, free_version, RowState::Completed),
     ];
     let answer = opened.group(ends.to_vec()).unwrap();
-    assert_eq!(answer.applied.iter().map(|(hash, _)| *hash).collect::<Vec<_>>(), [2]);
+    assert_eq!(answer.applied.iter().map(|applied| applied.hash).collect::<Vec<_>>(), [2]);
     assert_eq!(answer.found.rows[0].version, held_version, "locked for a moment");
     user.run("ROLLBACK");
     assert_eq!(opened.surely(ends[..1].to_vec()).applied.len(), 1);
@@ -273,7 +299,7 @@ fn token_order_a_stalled_insert_does_not_win_with_a_smaller_token() {
         assert!(answer.applied.is_empty() && met == [RowState::Free], "{answer:?}");
         let free = only(slow.read(1));
         let again = RowImage { expected: free.version, ..slow.claim(1) };
-        let later = slow.surely(vec![again]).applied[0].1;
+        let later = slow.surely(vec![again]).applied[0].version;
         assert!(later > version, "{later} {version}");
     });
 }

@@ -62,7 +62,7 @@ fn expired_a_claim_that_nobody_declared_an_orphan_is_only_claimed_anew() {
                 0 => vec![change(&image, version, RowState::Completed)],
                 _ => vec![change(&image, version, RowState::Completed), by.claim(1_000 + hash)],
             });
-            completed.applied.retain(|(of, _)| *of == hash);
+            completed.applied.retain(|applied| applied.hash == hash);
             assert_eq!(completed.applied.len(), usize::from(stands), "{number} {of_another}");
             if !stands {
                 let told = completed.found.rows.iter().find(|row| row.hash == hash).unwrap();
@@ -108,7 +108,7 @@ fn an_enormous_ttl_fails_nobody() {
     long.ttl = MAX_MILLIS;
     long.deadline_in = Some(MAX_MILLIS);
     let versions = opened.surely(vec![long.clone(), opened.claim(2)]).applied;
-    let version = versions.iter().find(|(hash, _)| *hash == 1).unwrap().1;
+    let version = versions.iter().find(|applied| applied.hash == 1).unwrap().version;
     let mut complete = change(&long, version, RowState::Completed);
     complete.expires_in = Some(MAX_MILLIS);
     opened.surely(vec![complete]);

@@ -107,8 +107,9 @@ fn upkeep_lists_the_orphans_of_ended_instances_and_forgets_those_that_own_nothin
 /// Claims these keys in one group, and completes them in another.
 fn pairs(opened: &common::Opened, keys: std::ops::Range<u128>) {
     let claims: Vec<_> = keys.map(|hash| RowImage { ttl: 60_000, ..opened.claim(hash) }).collect();
+    let applied = opened.surely(claims.clone()).applied.into_iter();
     let versions: std::collections::BTreeMap<_, _> =
-        opened.surely(claims.clone()).applied.into_iter().collect();
+        applied.map(|applied| (applied.hash, applied.version)).collect();
     let ends = claims.iter().map(|claim| RowImage {
         body: Some(bytes(&[7; 1024])),
         ..change(claim, versions[&claim.hash], RowState::Completed)

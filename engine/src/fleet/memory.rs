@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::store::{
-    Done, Expiring, Failure, GENERATION_SHIFT, Group, GroupAnswer, NewInstance, Opened, Registered,
-    Renewal, Row, RowState, Rows, Store, Upkeep, error,
+    Applied, Done, Expiring, Failure, GENERATION_SHIFT, Group, GroupAnswer, NewInstance, Opened,
+    Registered, Renewal, Row, RowState, Rows, Store, Upkeep, error,
 };
 use crate::base::error::{ErrorKind, Result};
 use crate::base::sync::Mutex;
@@ -86,7 +86,7 @@ impl MemoryStore {
             return None;
         }
         let ended = self.has_ended(group.instance);
-        let mut answer = GroupAnswer { now: self.now, ended, ..Default::default() };
+        let mut answer = GroupAnswer { ended, ..Default::default() };
         let mut others = Vec::new();
         for image in &group.images {
             let before = self.rows.get(&image.hash).map(|row| self.seen(row));
@@ -102,7 +102,7 @@ impl MemoryStore {
                 let version = self.draw();
                 let row = image.filled(before.as_ref(), group.instance, version, self.now);
                 self.rows.insert(image.hash, row);
-                answer.applied.push((image.hash, version));
+                answer.applied.push(Applied { hash: image.hash, version, at: self.now });
             } else {
                 others.push(image.hash);
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::image::{self, Decided};
 use super::machine::Machine;
 use super::slot::{Changing, Known, Stage};
-use super::store::{GroupAnswer, Row, RowState};
+use super::store::{Applied, GroupAnswer, Row, RowState};
 use crate::base::error::{Error, ErrorKind, Result};
 use crate::base::sync::Instant;
 use crate::semantics::command::{Command, Reply};
@@ -30,9 +30,9 @@ impl Machine {
         let gives_back = matches!(work.stage, Stage::GiveBack(_));
         let (Stage::Change(change) | Stage::GiveBack(change)) = &mut work.stage else { return };
         change.under_way = false;
-        if let Some((_, version)) = answer.applied.iter().find(|(applied, _)| *applied == hash.0) {
-            let at = answer.now;
-            let row = change.image.filled(change.before.as_ref(), instance, *version, at);
+        let applied = answer.applied.iter().find(|applied| applied.hash == hash.0);
+        if let Some(&Applied { version, at, .. }) = applied {
+            let row = change.image.filled(change.before.as_ref(), instance, version, at);
             return self.applied(hash, row, gives_back, at, now);
         }
         let at = answer.found.now;

@@ -287,14 +287,23 @@ pub struct Rows {
     pub generation: u64,
 }
 
+/// A change that was carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// The hash of the row.
+    pub hash: u128,
+    /// The version that the row has since.
+    pub version: u64,
+    /// The store's time at which it was carried out, to which the spans of its image were added.
+    pub at: u64,
+}
+
 /// The outcome of a group. A change that is neither applied nor has a row met a row that it could
 /// not see yet, or none. Its row must be read; the key must not be taken as absent.
 #[derive(Clone, Debug, Default)]
 pub struct GroupAnswer {
-    /// The store's time at which it was carried out.
-    pub now: u64,
-    /// Hashes of the changes that were carried out, with the new version.
-    pub applied: Vec<(u128, u64)>,
+    /// The changes that were carried out.
+    pub applied: Vec<Applied>,
     /// The rows of the other changes, as of the beginning of the group or later.
     pub found: Rows,
     /// The instance has ended, so claims were not granted. Known when the rows were read.

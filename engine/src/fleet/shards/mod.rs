@@ -175,7 +175,7 @@ impl World {
             images: vec![image],
         };
         let answer = self.homes[home].group(&group)?;
-        answer.applied.first().map(|(_, version)| *version)
+        answer.applied.first().map(|applied| applied.version)
     }
 
     /// The homes of the older lists, oldest first, without that of the process's own list.

@@ -77,17 +77,17 @@ impl World {
         let hashes: Vec<_> = group.images.iter().map(|image| image.hash).collect();
         let before = self.store.read(&hashes);
         let answer = self.store.group(group)?;
-        for (applied, version) in &answer.applied {
-            let image = group.images.iter().find(|image| image.hash == *applied).unwrap();
-            let number = (0..KEYS).find(|n| hash(&key(*n)) == KeyHash(*applied)).unwrap();
+        for applied in &answer.applied {
+            let image = group.images.iter().find(|image| image.hash == applied.hash).unwrap();
+            let number = (0..KEYS).find(|n| hash(&key(*n)) == KeyHash(applied.hash)).unwrap();
             if image.grants && image.attempt == 1 {
                 let stored = image.fingerprint.clone().unwrap();
                 let body = u8::from(stored != fingerprint(0).to_stored().shared_bytes());
                 let begin = self.history.call(number, Call::Begin { body });
                 let untold = Untold { life, key: number, begin, answered: false };
-                self.untold.insert(token(1, *version), untold);
+                self.untold.insert(token(1, applied.version), untold);
             }
-            let row = before.rows.iter().find(|row| row.hash == *applied);
+            let row = before.rows.iter().find(|row| row.hash == applied.hash);
             if let Some(row) = row
                 && !image.grants
                 && row.writer == image.writer
