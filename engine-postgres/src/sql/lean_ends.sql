@@ -1,5 +1,5 @@
-, upd AS (                                       -- drawn before the lock: who changed the row meanwhile changed its version,
-  UPDATE oncekey.key k SET                       -- so that versions of a row grow
+, upd AS (                                       -- versions are drawn before the locks. They grow all the same: a row that
+  UPDATE oncekey.key k SET                       -- was changed meanwhile has another version than the expected one
     version    = n.v, writer = $8::bigint, op = n.op, state = n.state, since = n.now, expires_at = n.now + n.expires_in,
     leaf       = CASE WHEN (n.now + n.expires_in) / n.bucket_ms - n.now / n.bucket_ms BETWEEN 0 AND n.leaves - 3
                       THEN ((n.now + n.expires_in) / n.bucket_ms % n.leaves)::smallint ELSE n.leaves END,
