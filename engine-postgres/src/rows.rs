@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 
 use oncekey::ErrorKind;
 use oncekey::fleet::store::{
-    Applied, Failure, Group, GroupAnswer, Row, RowImage, RowState, Rows, bytes, error,
+    Applied, Failure, GroupAnswer, Row, RowImage, RowState, Rows, bytes, error,
 };
 use tokio_postgres::types::{
     FromSql, IsNull, ToSql, Type, accepts, private::BytesMut, to_sql_checked,
@@ -73,10 +73,13 @@ pub(crate) fn full<'s, 'a>(shapes: &'s Shapes, images: &[&'a RowImage]) -> (&'s 
 
 /// The same for a group of nothing but new claims, and ends of claims. It carries out those that its
 /// instance holds.
-pub(crate) fn lean<'s, 'a>(shapes: &'s Shapes, group: &'a Group) -> Option<(&'s Sql, Params<'a>)> {
-    let writer = group.images.first()?.writer;
+pub(crate) fn lean<'s, 'a>(
+    shapes: &'s Shapes,
+    images: &[&'a RowImage],
+) -> Option<(&'s Sql, Params<'a>)> {
+    let writer = images.first()?.writer;
     let (mut claims, mut ends) = (Vec::new(), Vec::new());
-    for image in &group.images {
+    for &image in images {
         if image.writer != writer {
             return None;
         } else if is_new_claim(image) {
@@ -89,7 +92,7 @@ pub(crate) fn lean<'s, 'a>(shapes: &'s Shapes, group: &'a Group) -> Option<(&'s 
     }
     // All processes lock new keys in one order.
     claims.sort_unstable_by_key(|image| image.hash);
-    let many = group.images.len() > 1;
+    let many = images.len() > 1;
     let mut params: Params<'_> = vec![Box::new(signed(writer))];
     if !claims.is_empty() {
         params.extend(claim(&Columns { images: &claims, many }));
@@ -112,7 +115,7 @@ fn shape(shapes: &Shapes, claims: usize, changes: usize) -> &Sql {
 
 /// Whether the image is that of the first claim of a key without a row, as the statements for new
 /// claims write it.
-fn is_new_claim(image: &RowImage) -> bool {
+pub(crate) fn is_new_claim(image: &RowImage) -> bool {
     image.expected == 0
         && image.state == RowState::InFlight
         && image.grants
@@ -212,12 +215,15 @@ pub(crate) fn unsigned(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
 
-/// The changes that a lean statement carried out, with their versions.
+/// The answer of a lean statement: the changes that it carried out.
 ///
 /// # Errors
 /// Rows that cannot be read.
-pub(crate) fn applied(rows: &[tokio_postgres::Row]) -> Result<GroupAnswer, Failure> {
-    let mut answer = GroupAnswer::default();
+pub(crate) fn lean_answer(
+    rows: &[tokio_postgres::Row],
+    generation: i64,
+) -> Result<GroupAnswer, Failure> {
+    let mut answer = empty(generation);
     for row in rows {
         let columns = || Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
         let (Hash(hash), version, now) = columns().map_err(undecodable)?;
@@ -226,6 +232,11 @@ pub(crate) fn applied(rows: &[tokio_postgres::Row]) -> Result<GroupAnswer, Failu
         answer.found.now = at;
     }
     Ok(answer)
+}
+
+fn empty(generation: i64) -> GroupAnswer {
+    let found = Rows { generation: unsigned(generation), ..Rows::default() };
+    GroupAnswer { found, ..GroupAnswer::default() }
 }
 
 fn undecodable(source: tokio_postgres::Error) -> Failure {
@@ -259,10 +270,7 @@ fn decode(
     rows: &[tokio_postgres::Row],
     generation: i64,
 ) -> Result<Result<GroupAnswer, Shut>, tokio_postgres::Error> {
-    let mut answer = GroupAnswer {
-        found: Rows { generation: unsigned(generation), ..Rows::default() },
-        ..GroupAnswer::default()
-    };
+    let mut answer = empty(generation);
     for row in rows {
         match row.try_get::<_, i16>(2)? {
             1 => return Ok(Err(Shut::Late)),

@@ -211,6 +211,33 @@ fn groups_on_two_lanes_do_not_wait_for_each_other() {
     });
 }
 
+/// A group of begins behind one that met rows reads first, and claims the keys that have none.
+#[test]
+fn begins_behind_a_retry_are_read_and_the_rest_is_claimed() {
+    let Some(cluster) = cluster() else { return };
+    let opened = cluster.store();
+    let (_, version) = opened.granted(1);
+    assert_eq!(opened.surely(vec![opened.claim(1)]).found.rows.len(), 1);
+    for (keys, claimed) in [([1, 2], 2), ([2, 1], 0), ([3, 1], 3), ([4, 5], 9), ([1, 6], 6)] {
+        let answer = opened.surely(keys.map(|key| opened.claim(key)).to_vec());
+        let mut applied: Vec<_> = answer.applied.iter().map(|applied| applied.hash).collect();
+        applied.sort_unstable();
+        let mut met: Vec<_> = answer.found.rows.iter().map(|row| row.hash).collect();
+        match claimed {
+            0 => assert!(applied.is_empty()),
+            9 => assert_eq!(applied, keys),
+            one => assert_eq!(applied, [one]),
+        }
+        met.extend(applied);
+        met.sort_unstable();
+        let mut keys = keys;
+        keys.sort_unstable();
+        assert_eq!(met, keys, "each key is either claimed or told");
+        assert!(answer.found.rows.iter().all(|row| row.hash != 1 || row.version == version));
+        assert_eq!(answer.found.generation, version >> 44);
+    }
+}
+
 /// Another transaction holds a row of a group that is expected to be carried out as a whole.
 #[test]
 fn a_group_that_meets_a_lock_is_carried_out_without_that_row() {

@@ -1,13 +1,13 @@
 //! A lane of the store: one connection, made anew when it breaks, and each request as statements on it.
 
-use std::collections::HashSet;
+mod group;
+
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use oncekey::fleet::store::{
-    Expiring, Failure, Group, GroupAnswer, LANES, NewInstance, Opened, Registered, Renewal,
-    RowImage, Rows, error,
+    Expiring, Failure, GroupAnswer, LANES, NewInstance, Opened, Registered, Renewal, Rows, error,
 };
 use oncekey::{ErrorKind, Result};
 
@@ -282,89 +282,6 @@ impl Lane {
         rows::answer(&rows, met.generation)?.map_err(|shut| self.shut(shut))
     }
 
-    /// Carries out a group: as a lean statement where that is likely to do, and what that leaves as
-    /// a full one.
-    pub(crate) async fn group(&mut self, group: &Group) -> Answered<GroupAnswer> {
-        let met = self.connect().await?;
-        let mut gate = Gate {
-            valid_until: group.valid_until,
-            number: group.number,
-            lane: group.lane,
-            ..self.gate(&met, group.instance)
-        };
-        if !group.durable {
-            gate.synchronous_commit = "off";
-        }
-        let common = self.common.clone();
-        let mut answer = GroupAnswer::default();
-        if !self.meets
-            && let Some((sql, params)) = rows::lean(&common.statements.lean, group)
-        {
-            match self.group_statement(group, gate, sql, params).await {
-                Ok(rows) => answer = rows::applied(&rows)?,
-                // The full statement does not wait for a row that another transaction holds.
-                Err(Failure::NotCarriedOut(_)) if self.connection.is_some() => {}
-                Err(failure) => return Err(failure),
-            }
-            self.acknowledge(group, &answer);
-        }
-        let left = left(group, &answer);
-        self.meets = !left.is_empty();
-        if self.meets {
-            let (sql, params) = rows::full(&common.statements.full, &left);
-            let full = self.group_statement(group, gate, sql, params).await;
-            let full = full.and_then(|rows| {
-                rows::answer(&rows, met.generation)?.map_err(|shut| self.shut(shut))
-            });
-            let full = match answer.applied.is_empty() {
-                true => full?,
-                // The other changes were carried out. If one is sent again, its row tells.
-                false => full.map_err(|failure| Failure::Unknown(failure.error().clone()))?,
-            };
-            self.acknowledge(group, &full);
-            self.meets = full.applied.len() < left.len();
-            let applied = answer.applied;
-            answer = full;
-            answer.applied.extend(applied);
-        }
-        answer.found.generation = unsigned(met.generation);
-        Ok(answer)
-    }
-
-    /// Notes that the server holds the changes of a group durably.
-    fn acknowledge(&self, group: &Group, answer: &GroupAnswer) {
-        let known = &self.common.known;
-        if group.durable
-            && !answer.applied.is_empty()
-            && group.instance == known.instance.load(Ordering::SeqCst)
-        {
-            known.acknowledged[group.lane].store(group.number, Ordering::SeqCst);
-        }
-    }
-
-    /// Runs one statement of a group, and makes sure that the changes it carried out are as durable
-    /// as they are asked to be.
-    async fn group_statement(
-        &mut self,
-        group: &Group,
-        gate: Gate,
-        sql: &Sql,
-        more: Params<'_>,
-    ) -> Answered<Vec<tokio_postgres::Row>> {
-        let mut params = gate.params();
-        params.extend(more);
-        let warnings = self.connection.as_ref().map_or(0, Connection::warnings);
-        let rows = self.run_here(sql, &params).await?;
-        if group.durable
-            && self.connection.as_ref().is_some_and(|connection| connection.warnings() != warnings)
-        {
-            // DURABLE: answers wait for a later commit that the standby acknowledged.
-            let renewed = self.renew_here(group.instance).await;
-            renewed.map_err(|failure| Failure::Unknown(failure.error().clone()))?;
-        }
-        Ok(rows)
-    }
-
     fn shut(&mut self, shut: Shut) -> Failure {
         match shut {
             Shut::Late => Failure::NotCarriedOut(unavailable("the statement came too late")),
@@ -389,15 +306,6 @@ pub(crate) async fn with_retries<T>(mut request: impl AsyncFnMut() -> Answered<T
             answered => return answered,
         }
     }
-}
-
-/// The images of a group that were not carried out.
-fn left<'a>(group: &'a Group, answer: &GroupAnswer) -> Vec<&'a RowImage> {
-    if answer.applied.len() == group.images.len() {
-        return Vec::new();
-    }
-    let applied: HashSet<u128> = answer.applied.iter().map(|applied| applied.hash).collect();
-    group.images.iter().filter(|image| !applied.contains(&image.hash)).collect()
 }
 
 fn clock_jump() -> Failure {
