@@ -17,6 +17,7 @@ mod machine;
 pub mod memory;
 mod options;
 mod replays;
+mod row;
 mod settling;
 #[cfg(test)]
 mod shards;
