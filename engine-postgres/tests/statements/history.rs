@@ -16,6 +16,18 @@ fn boot_mark_a_server_that_crashed_or_was_promoted_gets_a_new_generation() {
     assert!(second.applied[0].version > first.applied[0].version);
 }
 
+/// Sends a claim until it is refused for good. Returns why.
+fn refusal(opened: &common::Opened, hash: u128) -> ErrorKind {
+    let refused = loop {
+        match opened.group(vec![opened.claim(hash)]) {
+            Err(Failure::NotCarriedOut(_)) => {}
+            answer => break answer,
+        }
+    };
+    let Err(Failure::Refused(error)) = refused else { panic!("{refused:?}") };
+    error.kind()
+}
+
 #[test]
 fn history_lost_is_noticed_by_a_process_that_lives_through_it() {
     let Some(cluster) = cluster() else { return };
@@ -24,14 +36,7 @@ fn history_lost_is_noticed_by_a_process_that_lives_through_it() {
     opened.surely(vec![opened.claim(2)]);
     // The server is replaced by one that has the first group and not the second.
     opened.raw.run("DELETE FROM oncekey.boot; UPDATE oncekey.mark SET number = 1");
-    let refused = loop {
-        match opened.group(vec![opened.claim(3)]) {
-            Err(Failure::NotCarriedOut(_)) => {}
-            answer => break answer,
-        }
-    };
-    let Err(Failure::Refused(error)) = refused else { panic!("{refused:?}") };
-    assert_eq!(error.kind(), ErrorKind::HistoryLost);
+    assert_eq!(refusal(&opened, 3), ErrorKind::HistoryLost);
     // The refusal lasts until the process is started again, whatever the server says later.
     opened.raw.run("UPDATE oncekey.mark SET number = 1000");
     assert!(matches!(opened.group(vec![opened.claim(3)]), Err(Failure::Refused(_))));
@@ -49,14 +54,7 @@ fn history_lost_is_noticed_by_the_mark_of_each_lane() {
         }
         let lost = format!("UPDATE oncekey.mark SET number = 1 WHERE lane = {lane}");
         opened.raw.run(&format!("DELETE FROM oncekey.boot; {lost}"));
-        let refused = loop {
-            match opened.group(vec![opened.claim(4)]) {
-                Err(Failure::NotCarriedOut(_)) => {}
-                answer => break answer,
-            }
-        };
-        let Err(Failure::Refused(error)) = refused else { panic!("{refused:?}") };
-        assert_eq!(error.kind(), ErrorKind::HistoryLost);
+        assert_eq!(refusal(&opened, 4), ErrorKind::HistoryLost);
     }
 }
 
