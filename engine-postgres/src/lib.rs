@@ -4,10 +4,12 @@
 
 #[cfg(feature = "http")]
 mod attempt;
+mod column;
 mod common;
 mod connection;
 mod creation;
 mod handshake;
+mod image;
 mod lane;
 mod open;
 mod options;

@@ -1,16 +1,12 @@
-//! Row images as parameters, and rows of answers as rows of the store.
+//! Parameters of statements, and rows of answers as rows of the store.
 
 use std::error::Error as StdError;
 
 use oncekey::ErrorKind;
-use oncekey::fleet::store::{
-    Applied, Failure, GroupAnswer, Row, RowImage, RowState, Rows, bytes, error,
-};
+use oncekey::fleet::store::{Applied, Failure, GroupAnswer, Row, RowState, Rows, bytes, error};
 use tokio_postgres::types::{
     FromSql, IsNull, ToSql, Type, accepts, private::BytesMut, to_sql_checked,
 };
-
-use crate::statements::{Shapes, Sql};
 
 /// A hash as the type `uuid`.
 #[derive(Clone, Copy, Debug)]
@@ -36,8 +32,11 @@ impl<'a> FromSql<'a> for Hash {
     accepts!(UUID);
 }
 
+/// A parameter of a statement.
+pub(crate) type Param<'a> = Box<dyn ToSql + Sync + Send + 'a>;
+
 /// Parameters in order.
-pub(crate) type Params<'a> = Vec<Box<dyn ToSql + Sync + Send + 'a>>;
+pub(crate) type Params<'a> = Vec<Param<'a>>;
 
 /// The beginning of every gated statement.
 #[derive(Clone, Copy, Debug)]
@@ -63,147 +62,6 @@ impl Gate {
             Box::new(self.lane as i16),
         ]
     }
-}
-
-/// The statement for a group of any changes, and its parameters behind those of the gate.
-pub(crate) fn full<'s, 'a>(shapes: &'s Shapes, images: &[&'a RowImage]) -> (&'s Sql, Params<'a>) {
-    let claims = images.iter().filter(|image| image.expected == 0).count();
-    (shape(shapes, claims, images.len() - claims), image(&Columns::of(images)))
-}
-
-/// The same for a group of nothing but new claims, and ends of claims. It carries out those that its
-/// instance holds.
-pub(crate) fn lean<'s, 'a>(
-    shapes: &'s Shapes,
-    images: &[&'a RowImage],
-) -> Option<(&'s Sql, Params<'a>)> {
-    let writer = images.first()?.writer;
-    let (mut claims, mut ends) = (Vec::new(), Vec::new());
-    for &image in images {
-        if image.writer != writer {
-            return None;
-        } else if is_new_claim(image) {
-            claims.push(image);
-        } else if is_end(image) {
-            ends.push(image);
-        } else {
-            return None;
-        }
-    }
-    // All processes lock new keys in one order.
-    claims.sort_unstable_by_key(|image| image.hash);
-    let many = images.len() > 1;
-    let mut params: Params<'_> = vec![Box::new(signed(writer))];
-    if !claims.is_empty() {
-        params.extend(claim(&Columns { images: &claims, many }));
-    }
-    if !ends.is_empty() {
-        params.extend(end(&Columns { images: &ends, many }));
-    }
-    Some((shape(shapes, claims.len(), ends.len()), params))
-}
-
-fn shape(shapes: &Shapes, claims: usize, changes: usize) -> &Sql {
-    match (claims, changes) {
-        (1, 0) => &shapes.claim,
-        (0, 1) => &shapes.change,
-        (_, 0) => &shapes.claims,
-        (0, _) => &shapes.changes,
-        (_, _) => &shapes.group,
-    }
-}
-
-/// Whether the image is that of the first claim of a key without a row, as the statements for new
-/// claims write it.
-pub(crate) fn is_new_claim(image: &RowImage) -> bool {
-    image.expected == 0
-        && image.state == RowState::InFlight
-        && image.grants
-        && !image.resolves
-        && image.attempt == 1
-        && image.fingerprint.is_some()
-        && (image.since, image.expires_in) == (None, None)
-        && (&image.checkpoint, &image.body) == (&None, &None)
-}
-
-/// Whether the image ends a claim that did not count as an orphan, and leaves the rest of the row as
-/// it is.
-fn is_end(image: &RowImage) -> bool {
-    image.expected > 0
-        && matches!(image.state, RowState::Free | RowState::Completed | RowState::WithoutResponse)
-        && !image.grants
-        && !image.resolves
-        && (image.since, image.deadline_in) == (None, None)
-        && image.expires_in.is_some()
-        && (&image.fingerprint, &image.checkpoint) == (&None, &None)
-}
-
-/// The images of a statement, a parameter for each column: an array, or the one value.
-struct Columns<'i, 'a> {
-    images: &'i [&'a RowImage],
-    many: bool,
-}
-
-impl<'i, 'a> Columns<'i, 'a> {
-    fn of(images: &'i [&'a RowImage]) -> Self {
-        Self { images, many: images.len() > 1 }
-    }
-
-    fn column<T: ToSql + Sync + Send + 'a>(
-        &self,
-        of: impl Fn(&'a RowImage) -> T,
-    ) -> Box<dyn ToSql + Sync + Send + 'a> {
-        match self.images {
-            [image] if !self.many => Box::new(of(image)),
-            images => Box::new(images.iter().map(|image| of(image)).collect::<Vec<T>>()),
-        }
-    }
-}
-
-/// In the order of `IMAGE` in [`crate::statements`].
-fn image<'a>(images: &Columns<'_, 'a>) -> Params<'a> {
-    vec![
-        images.column(|image| Hash(image.hash)),
-        images.column(|image| signed(image.expected)),
-        images.column(|image| signed(image.writer)),
-        images.column(|image| signed(image.op)),
-        images.column(|image| image.state as i16),
-        images.column(|image| image.attempt as i32),
-        images.column(|image| image.grants),
-        images.column(|image| image.resolves),
-        images.column(|image| signed(image.ttl)),
-        images.column(|image| image.deadline_in.map(signed)),
-        images.column(|image| image.since.map(signed)),
-        images.column(|image| image.expires_in.map(signed)),
-        images.column(|image| &image.identity[..]),
-        images.column(|image| image.fingerprint.as_deref()),
-        images.column(|image| image.checkpoint.as_deref()),
-        images.column(|image| image.body.as_deref()),
-    ]
-}
-
-/// In the order of `CLAIM` in [`crate::statements`].
-fn claim<'a>(images: &Columns<'_, 'a>) -> Params<'a> {
-    vec![
-        images.column(|image| Hash(image.hash)),
-        images.column(|image| signed(image.op)),
-        images.column(|image| signed(image.ttl)),
-        images.column(|image| image.deadline_in.map(signed)),
-        images.column(|image| &image.identity[..]),
-        images.column(|image| image.fingerprint.as_deref()),
-    ]
-}
-
-/// In the order of `END` in [`crate::statements`].
-fn end<'a>(images: &Columns<'_, 'a>) -> Params<'a> {
-    vec![
-        images.column(|image| Hash(image.hash)),
-        images.column(|image| signed(image.expected)),
-        images.column(|image| signed(image.op)),
-        images.column(|image| image.state as i16),
-        images.column(|image| image.expires_in.map(signed)),
-        images.column(|image| image.body.as_deref()),
-    ]
 }
 
 /// Times, versions and instances stay below 2^63.

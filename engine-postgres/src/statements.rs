@@ -2,6 +2,8 @@
 
 use tokio_postgres::types::Type;
 
+use crate::column::{self, Column};
+
 /// A statement with the types of its parameters.
 #[derive(Clone, Debug)]
 pub(crate) struct Sql {
@@ -85,49 +87,6 @@ pub(crate) const LEAVES: i16 = 8;
 const GATE_TYPES: [Type; 7] =
     [Type::TEXT, Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::INT2];
 
-/// A relation that is made of parameters: its columns in their order.
-type Columns = [(&'static str, Type)];
-
-/// An image of any change. [`crate::rows`] has the same order.
-const IMAGE: &Columns = &[
-    ("hash", Type::UUID),
-    ("expected", Type::INT8),
-    ("writer", Type::INT8),
-    ("op", Type::INT8),
-    ("state", Type::INT2),
-    ("attempt", Type::INT4),
-    ("grants", Type::BOOL),
-    ("resolves", Type::BOOL),
-    ("ttl_ms", Type::INT8),
-    ("deadline_in", Type::INT8),
-    ("since", Type::INT8),
-    ("expires_in", Type::INT8),
-    ("identity", Type::BYTEA),
-    ("fingerprint", Type::BYTEA),
-    ("checkpoint", Type::BYTEA),
-    ("body", Type::BYTEA),
-];
-
-/// The columns of an image in which new claims differ.
-const CLAIM: &Columns = &[
-    ("hash", Type::UUID),
-    ("op", Type::INT8),
-    ("ttl_ms", Type::INT8),
-    ("deadline_in", Type::INT8),
-    ("identity", Type::BYTEA),
-    ("fingerprint", Type::BYTEA),
-];
-
-/// The columns of an image in which ends of claims differ that the instance holds.
-const END: &Columns = &[
-    ("hash", Type::UUID),
-    ("expected", Type::INT8),
-    ("op", Type::INT8),
-    ("state", Type::INT2),
-    ("expires_in", Type::INT8),
-    ("body", Type::BYTEA),
-];
-
 /// The text of a statement while its parameters are added.
 struct Parts {
     text: String,
@@ -143,29 +102,28 @@ impl Parts {
     }
 
     /// Adds a text that reads the relation `name`, which is made of parameters.
-    fn reading(&mut self, name: &str, columns: &Columns, text: &str) {
+    fn reading(&mut self, name: &str, columns: &[Column], text: &str) {
         let next = self.types.len() + 1;
-        let typed = |(at, (_, of)): (usize, &(_, Type))| format!("${}::{}", next + at, of.name());
-        let typed = columns.iter().enumerate().map(typed);
-        let names = columns.iter().map(|(name, _)| *name);
+        let columns = columns.iter().map(|column| column.sql());
+        let (names, of): (Vec<&str>, Vec<Type>) = columns.unzip();
+        let typed = of.iter().enumerate();
+        let typed = typed.map(|(at, of)| format!("${}::{}", next + at, of.name()));
         let relation = match self.many {
             true => {
                 let arrays: Vec<String> = typed.map(|one| one + "[]").collect();
-                let names: Vec<&str> = names.collect();
                 format!("unnest({}) AS {name}({})", arrays.join(", "), names.join(", "))
             }
             false => {
                 let columns: Vec<String> =
-                    typed.zip(names).map(|(value, name)| format!("{value} AS {name}")).collect();
+                    typed.zip(&names).map(|(value, name)| format!("{value} AS {name}")).collect();
                 format!("(SELECT {}) {name}", columns.join(", "))
             }
         };
         self.text += &text.replace(&format!("FROM s, {name}"), &format!("FROM s, {relation}"));
-        let types = columns.iter().map(|(_, of)| match self.many {
-            true => array(of),
-            false => of.clone(),
+        self.types.extend(match self.many {
+            true => of.iter().map(array).collect(),
+            false => of,
         });
-        self.types.extend(types);
     }
 
     fn finish(self) -> Sql {
@@ -181,11 +139,11 @@ fn lean(many: bool, claims: bool, ends: bool) -> Sql {
     parts.types.push(Type::INT8);
     let mut done = Vec::new();
     if claims {
-        parts.reading("c", CLAIM, LEAN_CLAIMS);
+        parts.reading("c", column::CLAIM, LEAN_CLAIMS);
         done.push("SELECT hash, version, now FROM ins");
     }
     if ends {
-        parts.reading("e", END, LEAN_ENDS);
+        parts.reading("e", column::END, LEAN_ENDS);
         done.push("SELECT hash, version, now FROM upd");
     }
     parts.text += &format!(", done AS MATERIALIZED ({})\n{MARK}", done.join(" UNION ALL "));
@@ -196,7 +154,7 @@ fn lean(many: bool, claims: bool, ends: bool) -> Sql {
 /// A group of any changes, and the rows of those that were not carried out.
 fn full(many: bool, claims: bool, changes: bool) -> Sql {
     let mut parts = Parts::gated(many);
-    parts.reading("i", IMAGE, IMAGES);
+    parts.reading("i", column::ANY, IMAGES);
     let asked = if many { "unnest($8)" } else { "$8" };
     parts.text += &format!(", asked AS MATERIALIZED (SELECT {asked} AS hash)\n");
     let mut done = Vec::new();

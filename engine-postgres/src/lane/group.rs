@@ -7,6 +7,7 @@ use oncekey::fleet::store::{Failure, Group, GroupAnswer, RowImage};
 
 use super::{Answered, Lane};
 use crate::connection::Connection;
+use crate::image;
 use crate::rows::{self, Gate, Hash, Params};
 use crate::statements::Sql;
 
@@ -14,7 +15,7 @@ impl Lane {
     /// Carries out a group: as a lean statement where that is likely to do, and what that leaves as
     /// a full one.
     pub(crate) async fn group(&mut self, group: &Group) -> Answered<GroupAnswer> {
-        if self.meets && group.images.iter().all(rows::is_new_claim) {
+        if self.meets && group.images.iter().all(image::is_new_claim) {
             return self.begins(group).await;
         }
         let mut lean = GroupAnswer::default();
@@ -61,7 +62,7 @@ impl Lane {
     /// Runs the lean statement of these images, if there are any and there is one for them.
     async fn lean(&mut self, group: &Group, images: &[&RowImage]) -> Answered<GroupAnswer> {
         let common = self.common.clone();
-        let Some((sql, params)) = rows::lean(&common.statements.lean, images) else {
+        let Some((sql, params)) = image::lean(&common.statements.lean, images) else {
             return Ok(GroupAnswer::default());
         };
         let (rows, generation) = self.group_statement(group, sql, params).await?;
@@ -73,7 +74,7 @@ impl Lane {
     /// Runs the full statement of these images.
     async fn full(&mut self, group: &Group, images: &[&RowImage]) -> Answered<GroupAnswer> {
         let common = self.common.clone();
-        let (sql, params) = rows::full(&common.statements.full, images);
+        let (sql, params) = image::full(&common.statements.full, images);
         let (rows, generation) = self.group_statement(group, sql, params).await?;
         let answer = rows::answer(&rows, generation)?.map_err(|shut| self.shut(shut))?;
         self.acknowledge(group, &answer);
