@@ -14,7 +14,8 @@ use oncekey_postgres::Options;
 use crate::Result;
 
 const ENGINES: usize = 3;
-const CALLERS: usize = 4;
+/// Of each engine: so many that two groups are under way at once.
+const CALLERS: usize = 40;
 
 /// Keys are asked for while they are at most this many behind the newest.
 const WINDOW: u64 = 40;

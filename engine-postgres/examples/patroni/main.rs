@@ -19,7 +19,8 @@ use cluster::{Blow, Cluster};
 use load::Load;
 use tokio_postgres::NoTls;
 
-type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+type Error = Box<dyn std::error::Error>;
+type Result<T> = std::result::Result<T, Error>;
 
 const PORT: u16 = 24_000;
 
@@ -44,16 +45,19 @@ fn main() -> Result<()> {
     let outcome = strike(&dir, &mut cluster, &load, failovers, end);
     load.stop();
     let outcome = outcome.and_then(|()| cluster.healthy(PATIENCE).map(drop));
-    let missing = missing(&url, &dir.join("acknowledged"))?;
+    let Left { missing, second_lanes } = left(&url, &dir.join("acknowledged"))?;
     let (violations, granted, unknown) = load.told();
     let done = lines(&dir.join("failovers"))?.len();
     println!(
         "{done} failovers in all; this run: {granted} keys granted, {unknown} answers unknown or refused; \
-         {} acknowledged in all, {} lost; violations: {violations:?}",
+         {second_lanes} instances with two groups at once; {} acknowledged in all, {} lost; violations: {violations:?}",
         lines(&dir.join("acknowledged"))?.iter().collect::<HashSet<_>>().len(),
         missing.len()
     );
     outcome?;
+    if second_lanes == 0 {
+        return Err("no engine had two groups under way".into());
+    }
     if missing.is_empty() && violations.is_empty() { Ok(()) } else { Err("violated".into()) }
 }
 
@@ -106,10 +110,17 @@ fn strike(
     Ok(())
 }
 
-/// Acknowledged keys, of all runs, that are not completed in the store.
-fn missing(url: &str, acknowledged: &Path) -> Result<Vec<String>> {
+/// The store after a run.
+struct Left {
+    /// Acknowledged keys, of all runs, that are not completed in the store.
+    missing: Vec<String>,
+    /// Instances that had two groups under way at once.
+    second_lanes: i64,
+}
+
+fn left(url: &str, acknowledged: &Path) -> Result<Left> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let completed = runtime.block_on(async {
+    let (completed, second_lanes) = runtime.block_on(async {
         let mut config: tokio_postgres::Config = url.parse()?;
         config.target_session_attrs(tokio_postgres::config::TargetSessionAttrs::ReadWrite);
         let (client, connection) = config.connect(NoTls).await?;
@@ -117,10 +128,11 @@ fn missing(url: &str, acknowledged: &Path) -> Result<Vec<String>> {
         // Of an empty scope: its length, then the key.
         let query = "SELECT substr(identity, 2) FROM oncekey.key WHERE state = 3";
         let rows = client.query(query, &[]).await?;
-        Ok::<HashSet<Vec<u8>>, Box<dyn std::error::Error>>(
-            rows.iter().map(|row| row.get(0)).collect(),
-        )
+        let completed: HashSet<Vec<u8>> = rows.iter().map(|row| row.get(0)).collect();
+        let query = "SELECT count(*) FROM oncekey.mark WHERE lane = 1 AND number > 0";
+        Ok::<_, Error>((completed, client.query_one(query, &[]).await?.get(0)))
     })?;
     let names = lines(acknowledged)?;
-    Ok(names.into_iter().filter(|name| !completed.contains(name.as_bytes())).collect())
+    let missing = names.into_iter().filter(|name| !completed.contains(name.as_bytes())).collect();
+    Ok(Left { missing, second_lanes })
 }
