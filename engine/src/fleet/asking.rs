@@ -24,7 +24,7 @@ impl Machine {
         let Some(current) = self.current else { return };
         if self.resume_at.is_none_or(|at| at <= now) {
             self.resume_at = None;
-            while let Some(lane) = self.next_lane()
+            while let Some(lane) = self.next_lane(now)
                 && self.send_group(lane, current, now)
             {}
         }
@@ -73,10 +73,14 @@ impl Machine {
     }
 
     /// The lane of the next group, if one is to be sent now.
-    fn next_lane(&self) -> Option<usize> {
+    fn next_lane(&self, now: Instant) -> Option<usize> {
         let lane = self.groups.iter().position(Option::is_none)?;
-        let alone = self.groups.iter().all(Option::is_none);
-        let least = if alone { 1 } else { self.rules.second_group };
+        let gathering = self.gathering.filter(|gathering| gathering.until > now);
+        let least = match gathering {
+            _ if !self.no_group() => self.rules.second_group,
+            Some(gathering) => gathering.callers.min(self.rules.second_group),
+            None => 1,
+        };
         (self.changes.len() >= least).then_some(lane)
     }
 
@@ -126,6 +130,7 @@ impl Machine {
             return false;
         }
         self.numbers += 1;
+        self.gathering = None;
         let (instance, number) = (current.id, self.numbers);
         self.groups[lane] = Some(UnderWay { members, instance, sent: now });
         let group = Group { lane, instance, number, valid_until, durable, images };
@@ -166,9 +171,10 @@ impl Machine {
 mod tests {
     use std::time::Duration;
 
+    use super::super::hearing::GATHER_FOR;
     use super::super::hearing::tests::machine;
     use super::super::machine::Event;
-    use super::super::store::Failure;
+    use super::super::store::{Applied, Failure, GroupAnswer};
     use super::*;
     use crate::backend::operation::{Operation, Request};
     use crate::base::error::{Error, ErrorKind};
@@ -215,5 +221,49 @@ mod tests {
         assert_eq!(sent(&mut machine, now, std::iter::once(lost)), [], "not at once");
         let later = now + Duration::from_secs(1);
         assert_eq!(sent(&mut machine, later, std::iter::once(Event::Kept)), [(1, 99)]);
+    }
+
+    /// An answer that carried out what was sent.
+    fn done(machine: &Machine, lane: usize) -> Event {
+        let members = &machine.groups[lane].as_ref().unwrap().members;
+        let applied = members.iter().map(|hash| Applied { hash: hash.0, version: 1, at: 0 });
+        Event::GroupDone(lane, Ok(GroupAnswer { applied: applied.collect(), ..Default::default() }))
+    }
+
+    #[test]
+    fn a_group_waits_for_as_many_callers_as_were_answered_half_as_long_as_that_took() {
+        let start = Instant::now();
+        let mut machine = machine(start);
+        assert_eq!(sent(&mut machine, start, (0..4).map(begin)), [(0, 1)], "nobody was answered");
+        let at = |micros| start + Duration::from_micros(micros);
+        let answer = done(&machine, 0);
+        assert_eq!(sent(&mut machine, at(600), [answer].into_iter()), [(0, 3)], "all that wait");
+        let answer = done(&machine, 0);
+        let answered = at(1200);
+        assert_eq!(sent(&mut machine, answered, [answer].into_iter()), []);
+        assert!(machine.next_tick() > at(1500), "nothing waits");
+        assert_eq!(sent(&mut machine, at(1210), (10..12).map(begin)), [], "two of three");
+        assert_eq!(machine.next_tick(), at(1500));
+        assert_eq!(sent(&mut machine, at(1220), [begin(12)].into_iter()), [(0, 3)]);
+        let answer = done(&machine, 0);
+        assert_eq!(sent(&mut machine, at(1820), [answer].into_iter()), []);
+        assert_eq!(sent(&mut machine, at(1900), [begin(20)].into_iter()), []);
+        assert_eq!(sent(&mut machine, at(2120), [Event::Kept].into_iter()), [(0, 1)], "time over");
+        let answer = done(&machine, 0);
+        assert_eq!(sent(&mut machine, at(2720), [answer].into_iter()), []);
+        assert_eq!(sent(&mut machine, at(2721), [begin(30)].into_iter()), [(0, 1)], "one of one");
+    }
+
+    #[test]
+    fn no_group_waits_for_callers_longer_than_a_millisecond() {
+        let start = Instant::now();
+        let mut machine = machine(start);
+        sent(&mut machine, start, (0..3).map(begin));
+        let answer = done(&machine, 0);
+        sent(&mut machine, start, [answer].into_iter());
+        let (answer, later) = (done(&machine, 0), start + Duration::from_millis(100));
+        assert_eq!(sent(&mut machine, later, [answer].into_iter()), []);
+        assert_eq!(sent(&mut machine, later, [begin(10)].into_iter()), []);
+        assert_eq!(machine.next_tick(), later + GATHER_FOR);
     }
 }

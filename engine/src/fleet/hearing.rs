@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::clock::{StoreClock, at_most};
-use super::machine::{Current, Machine, UnderWay};
+use super::machine::{Current, Gathering, Machine, UnderWay};
 use super::slot::Stage;
 use super::store::{Failure, GroupAnswer, Registered, Renewal, Rows};
 use crate::base::error::{Error, ErrorKind};
@@ -13,6 +13,10 @@ use crate::semantics::time::{Time, millis};
 
 /// How long after a failed registration the next one is sent: until one succeeds, nothing is granted.
 const REGISTER_AGAIN: Duration = Duration::from_millis(200);
+
+/// How long a group waits at most for the callers whom the last one answered; otherwise half as long
+/// as that one took.
+pub(super) const GATHER_FOR: Duration = Duration::from_millis(1);
 
 impl Machine {
     fn heard(&mut self, store_now: u64, sent: Instant, now: Instant) {
@@ -29,6 +33,8 @@ impl Machine {
         match result {
             Ok(answer) => {
                 self.failures = 0;
+                let wait = (now.saturating_duration_since(sent) / 2).min(GATHER_FOR);
+                self.gathering = Some(Gathering { callers: members.len(), until: now + wait });
                 self.heard(answer.found.now, sent, now);
                 self.entered(answer.found.generation);
                 for hash in members {

@@ -99,6 +99,14 @@ pub(super) struct UnderWay {
     pub(super) sent: Instant,
 }
 
+/// A wait for the callers who were just answered: what they ask next goes as one group.
+#[derive(Clone, Copy)]
+pub(super) struct Gathering {
+    /// How many were answered.
+    pub(super) callers: usize,
+    pub(super) until: Instant,
+}
+
 /// See the module.
 pub(crate) struct Machine {
     pub(super) rules: Rules,
@@ -115,6 +123,7 @@ pub(crate) struct Machine {
     pub(super) reads: BTreeSet<KeyHash>,
     /// Owners to declare ended, with the slots that wait for it.
     pub(super) lapsed: BTreeMap<u64, BTreeSet<KeyHash>>,
+    pub(super) gathering: Option<Gathering>,
     /// The groups that are under way, by their lanes.
     pub(super) groups: [Option<UnderWay>; LANES],
     pub(super) reading: Option<(Vec<KeyHash>, Instant)>,
@@ -159,6 +168,7 @@ impl Machine {
             changes: VecDeque::new(),
             reads: BTreeSet::new(),
             lapsed: BTreeMap::new(),
+            gathering: None,
             groups: Default::default(),
             reading: None,
             ending: None,
@@ -213,7 +223,14 @@ impl Machine {
     pub(crate) fn next_tick(&self) -> Instant {
         let retries = [self.resume_at, self.resume_reads_at].into_iter().flatten();
         let timer = self.timers.first().map(|(at, ..)| *at);
-        retries.chain(timer).fold(self.next_renewal, Instant::min)
+        let waits = !self.changes.is_empty() && self.no_group();
+        let gathered = self.gathering.filter(|_| waits).map(|gathering| gathering.until);
+        retries.chain(timer).chain(gathered).fold(self.next_renewal, Instant::min)
+    }
+
+    /// Whether no group is under way.
+    pub(super) fn no_group(&self) -> bool {
+        self.groups.iter().all(Option::is_none)
     }
 
     /// Whether no operation waits for an answer.

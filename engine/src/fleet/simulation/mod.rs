@@ -117,7 +117,7 @@ struct World {
     forgotten: BTreeSet<Token>,
 }
 
-fn rules(patience: u64) -> Rules {
+fn rules(patience: u64, second_group: usize) -> Rules {
     Rules {
         incarnation: 1,
         name: String::new(),
@@ -127,8 +127,7 @@ fn rules(patience: u64) -> Rules {
         settle_for: Duration::from_millis(6 * patience),
         upkeep_interval: Duration::from_secs(3600),
         replay_bytes: 1 << 20,
-        // Two keys, and a group for each.
-        second_group: 1,
+        second_group,
         durable_claims: true,
     }
 }
@@ -182,7 +181,9 @@ impl World {
         let bounds =
             Bounds { in_flight: 100, queued: 100, waiting: 100, orphans: 100, ..Bounds::NONE };
         let limits = Arc::new(Limits::new(bounds));
-        let machine = Machine::new(rules(self.plan.patience), limits, registered, now, now);
+        // Few keys: a group for each, or in every second process one that waits for two.
+        let rules = rules(self.plan.patience, 1 + self.lives % 2);
+        let machine = Machine::new(rules, limits, registered, now, now);
         Process {
             machine,
             life: self.lives,
