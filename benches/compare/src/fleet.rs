@@ -1,4 +1,5 @@
-//! Several processes with callers of their own on one PostgreSQL: the engine beside a statement for each row.
+//! Several processes with callers of their own on one PostgreSQL: the engine beside a statement for each row, and
+//! beside those rows written in groups, which is the limit.
 
 mod callers;
 mod keys;
@@ -22,7 +23,7 @@ use crate::results::Results;
 use crate::servers::postgres::{Database, Rows};
 
 /// The sides of a fleet.
-pub const SIDES: [&str; 2] = ["postgres", "oncekey-postgres"];
+pub const SIDES: [&str; 3] = ["postgres", "postgres-groups", "oncekey-postgres"];
 
 /// One side with its number of processes and of callers.
 #[derive(Clone, Debug, Serialize, Deserialize)]

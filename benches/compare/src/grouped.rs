@@ -59,8 +59,10 @@ impl Change {
 }
 
 /// Each caller commits by itself, on its own thread; whatever the engine groups, it groups.
+#[cfg(feature = "engines")]
 pub struct Alone<S>(pub S);
 
+#[cfg(feature = "engines")]
 impl<S: Store> Rival for Alone<S> {
     fn pair_blocking(&self, id: Id) -> Result<()> {
         let mut begin = [Change::begin(id)];

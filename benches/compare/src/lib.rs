@@ -3,7 +3,6 @@
 mod disk;
 mod engines;
 mod fleet;
-#[cfg(feature = "engines")]
 mod grouped;
 mod http;
 mod modes;
@@ -74,9 +73,9 @@ enum Mode {
         #[command(flatten)]
         common: Common,
     },
-    /// Several processes on one PostgreSQL: the engine beside a statement for each row
+    /// Several processes on one PostgreSQL: the engine beside a statement for each row, and beside those rows in groups
     Fleet {
-        /// Sides to compare [default: both]
+        /// Sides to compare [default: all]
         #[arg(long, value_delimiter = ',')]
         sides: Vec<String>,
         /// Numbers of processes to measure, one after the other

@@ -11,9 +11,11 @@ use oncekey_benches::usage::Usage;
 use serde::{Deserialize, Serialize};
 
 use crate::engines::oncekey::Oncekey;
+use crate::grouped::Grouped;
 use crate::rival::Rival;
 use crate::servers::oncekey_postgres;
 use crate::servers::postgres::Rows;
+use crate::servers::postgres_groups::Groups;
 use crate::work::{Id, Ids, Work, mix};
 
 /// What a process did in a slice: a line of its output.
@@ -89,13 +91,11 @@ impl Pairs for Replayer {
 pub fn process(side: &str, host: &str, callers: usize, response: usize) -> Result<()> {
     let (work, ids) = (Work::new(response), Arc::new(Ids::new()));
     let url = format!("host={host} user=postgres dbname=postgres");
-    let engine = match side {
-        "postgres" => None,
-        _ => Some(Arc::new(oncekey_postgres::connect(&url, &work)?)),
-    };
-    let rival: Arc<dyn Rival> = match &engine {
-        None => Arc::new(Rows::connect(host, &work, callers)?),
-        Some(engine) => engine.clone(),
+    let mut engine = None;
+    let rival: Arc<dyn Rival> = match side {
+        "postgres" => Arc::new(Rows::connect(host, &work, callers)?),
+        "postgres-groups" => Arc::new(Grouped::new(Groups::connect(host, &work)?)?),
+        _ => engine.insert(Arc::new(oncekey_postgres::connect(&url, &work)?)).clone(),
     };
     let callee = Callee { rival, ids };
     for line in std::io::stdin().lines() {

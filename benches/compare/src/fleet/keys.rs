@@ -12,7 +12,7 @@ use super::callers::Callee;
 use crate::engines::oncekey::Oncekey;
 use crate::modes::Turns;
 use crate::servers::oncekey_postgres;
-use crate::servers::postgres::Database;
+use crate::servers::postgres::{Database, PLANS};
 use crate::targets;
 use crate::work::{Ids, Work};
 
@@ -80,12 +80,11 @@ fn fill(database: &Database, keys: u64) -> Result<()> {
 }
 
 fn plans(database: &Database) -> Result<()> {
-    let settings = "SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off; SET plan_cache_mode = force_generic_plan";
     for (name, text, types) in ::oncekey_postgres::gated_statements("oncekey") {
         let nulls = vec!["NULL"; types.len()].join(", ");
         let types = types.join(", ");
         let plan = database.run(&format!(
-            "{settings}; PREPARE \"{name}\" ({types}) AS {text}; EXPLAIN EXECUTE \"{name}\" ({nulls})"
+            "{PLANS}; PREPARE \"{name}\" ({types}) AS {text}; EXPLAIN EXECUTE \"{name}\" ({nulls})"
         ))?;
         for bad in ["Seq Scan", "Hash Join", "Merge Join"] {
             if plan.contains(bad) {

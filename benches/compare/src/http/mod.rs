@@ -27,10 +27,12 @@ use crate::servers::redis::Redis;
 use crate::servers::{Server, this_user};
 use crate::work::{Id, Ids, Work};
 
-/// The sides: the handler alone (and on mimalloc), behind the layer on each store, behind the recipes.
-pub const SIDES: [&str; 7] = [
+/// The sides: the handler alone (and on mimalloc), behind the raw limit, behind the layer on each store, behind
+/// the recipes.
+pub const SIDES: [&str; 8] = [
     "bare",
     "bare-mimalloc",
+    "raw",
     "oncekey",
     "oncekey-mimalloc",
     "oncekey-postgres",
@@ -71,6 +73,7 @@ impl Load {
     fn of(side: &str) -> &'static [Self] {
         match side {
             "bare" | "bare-mimalloc" => &[Self::NoKey],
+            "raw" => &[Self::New],
             "oncekey" | "oncekey-mimalloc" => &[Self::NoKey, Self::New, Self::Replay],
             _ => &[Self::New, Self::Replay],
         }

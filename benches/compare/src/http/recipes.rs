@@ -4,6 +4,7 @@
 //!   all requests share. The server syncs each write before it answers (`appendfsync always`).
 //! - **PostgreSQL**: `INSERT … ON CONFLICT DO NOTHING`, a `SELECT` if the row was there, the handler, `UPDATE`, prepared, by the crate
 //!   `tokio-postgres` and a pool of [`POOL`] connections that a request holds for each statement and not while its handler runs.
+//! - **The raw limit** is no recipe: the same middleware appends as many bytes to the simplest group commit there can be.
 //!
 //! What they are spared: neither looks at the request's body, compares fingerprints, notices an owner that
 //! died, or checks at the end that it still holds the key; both keep the status and the body, and no headers.
@@ -19,6 +20,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use oncekey_benches::Result;
+use oncekey_benches::raw::RawLog;
+use oncekey_benches::side::{claim_bytes, noise};
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::Semaphore;
@@ -134,6 +137,36 @@ impl Recipe for RedisRecipe {
         let mut set = redis::cmd("SETEX");
         set.arg(key).arg(TTL.1).arg(record);
         Ok(set.query_async(&mut self.connection.clone()).await?)
+    }
+}
+
+/// The raw limit: a claim and a record are appended to a log, and each answer says only that it is durable.
+#[derive(Clone)]
+pub struct RawRecipe {
+    log: Arc<RawLog>,
+    claim: Arc<[u8]>,
+}
+
+impl RawRecipe {
+    /// Creates the log in the directory `dir`.
+    ///
+    /// # Errors
+    /// Those of [`RawLog::create`].
+    pub fn create(dir: &Path) -> Result<Self> {
+        std::fs::create_dir_all(dir)?;
+        Ok(Self { log: Arc::new(RawLog::create(&dir.join("log"))?), claim: noise(claim_bytes()) })
+    }
+}
+
+impl Recipe for RawRecipe {
+    async fn begin(&self, _key: &[u8]) -> Result<Begun> {
+        self.log.append((&*self.claim).into()).await??;
+        Ok(Begun::Claimed)
+    }
+
+    async fn complete(&self, _key: &[u8], record: &[u8]) -> Result<()> {
+        self.log.append(record.into()).await??;
+        Ok(())
     }
 }
 

@@ -15,7 +15,7 @@ use oncekey_http::{Contract, IdempotencyLayer};
 
 use super::REPLAYED;
 use super::order::{Wanted, receipt};
-use super::recipes::{PostgresRecipe, RedisRecipe, keyed};
+use super::recipes::{PostgresRecipe, RawRecipe, RedisRecipe, keyed};
 use crate::work::Work;
 
 /// Serves `side` until the process is ended, and writes its address to the file `address` once it listens.
@@ -36,6 +36,10 @@ pub fn serve(side: &str, store: &str, address: &Path, response: usize) -> Result
         let app: Router = Router::new().route("/orders", post(handler));
         let work = Work::new(response);
         let app = match (side, engine) {
+            ("raw", _) => {
+                let recipe = RawRecipe::create(Path::new(store))?;
+                app.layer(from_fn_with_state(recipe, keyed::<RawRecipe>))
+            }
             ("redis", _) => {
                 let recipe = RedisRecipe::connect(Path::new(store), &work).await?;
                 app.layer(from_fn_with_state(recipe, keyed::<RedisRecipe>))

@@ -2,6 +2,7 @@
 
 pub mod oncekey_postgres;
 pub mod postgres;
+pub mod postgres_groups;
 pub mod redis;
 
 use std::path::{Path, PathBuf};

@@ -35,6 +35,10 @@ pub const BEGIN: &str = "INSERT INTO record (key, value) VALUES ($1, $2) ON CONF
 /// A complete: the row holds the record.
 pub const COMPLETE: &str = "UPDATE record SET value = $2 WHERE key = $1";
 
+/// Plans that suit groups, whatever the size of a table: those that the engine asks for.
+pub const PLANS: &str = "SET enable_seqscan = off; SET enable_hashjoin = off;
+    SET enable_mergejoin = off; SET jit = off; SET plan_cache_mode = force_generic_plan";
+
 /// A server of this run, in a directory of its own.
 pub struct Database {
     server: Server,
@@ -313,14 +317,14 @@ fn give_to_postgres(dir: &Path) -> Result<()> {
 }
 
 /// The thread that moves bytes between clients and server.
-struct ClientThread {
+pub(super) struct ClientThread {
     runtime: tokio::runtime::Handle,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl ClientThread {
-    fn start() -> Result<Self> {
+    pub(super) fn start() -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = tokio::sync::oneshot::channel();
@@ -331,7 +335,7 @@ impl ClientThread {
         Ok(Self { runtime: handle, stop: Some(stop), thread: Some(thread) })
     }
 
-    fn connect(&self, host: &str) -> Result<Client> {
+    pub(super) fn connect(&self, host: &str) -> Result<Client> {
         let connecting = tokio_postgres::Config::new()
             .host_path(host)
             .user("postgres")
