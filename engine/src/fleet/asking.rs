@@ -20,11 +20,13 @@ const VALID_FOR_MS: u64 = 10_000;
 impl Machine {
     /// Puts all questions to the store that are due now.
     pub(super) fn ask(&mut self, now: Instant) {
+        // A wait that is over must not be the next tick, whatever else holds groups up.
+        self.gathering = self.gathering.filter(|gathering| gathering.until > now);
         self.ask_for_life(now);
         let Some(current) = self.current else { return };
         if self.resume_at.is_none_or(|at| at <= now) {
             self.resume_at = None;
-            while let Some(lane) = self.next_lane(now)
+            while let Some(lane) = self.next_lane()
                 && self.send_group(lane, current, now)
             {}
         }
@@ -73,10 +75,9 @@ impl Machine {
     }
 
     /// The lane of the next group, if one is to be sent now.
-    fn next_lane(&self, now: Instant) -> Option<usize> {
+    fn next_lane(&self) -> Option<usize> {
         let lane = self.groups.iter().position(Option::is_none)?;
-        let gathering = self.gathering.filter(|gathering| gathering.until > now);
-        let least = match gathering {
+        let least = match self.gathering {
             _ if !self.no_group() => self.rules.second_group,
             Some(gathering) => gathering.callers.min(self.rules.second_group),
             None => 1,
@@ -130,7 +131,6 @@ impl Machine {
             return false;
         }
         self.numbers += 1;
-        self.gathering = None;
         let (instance, number) = (current.id, self.numbers);
         self.groups[lane] = Some(UnderWay { members, instance, sent: now });
         let group = Group { lane, instance, number, valid_until, durable, images };
@@ -265,5 +265,35 @@ mod tests {
         assert_eq!(sent(&mut machine, later, [answer].into_iter()), []);
         assert_eq!(sent(&mut machine, later, [begin(10)].into_iter()), []);
         assert_eq!(machine.next_tick(), later + GATHER_FOR);
+    }
+
+    #[test]
+    fn no_group_waits_for_more_callers_than_go_beside_another_one() {
+        let start = Instant::now();
+        let mut machine = machine(start);
+        assert_eq!(sent(&mut machine, start, (0..37).map(begin)), [(0, 1), (1, 16)]);
+        let first = done(&machine, 0);
+        assert_eq!(sent(&mut machine, start, [first].into_iter()), [(0, 20)]);
+        let answered = start + Duration::from_millis(1);
+        let answers = [done(&machine, 1), done(&machine, 0)];
+        assert_eq!(sent(&mut machine, answered, answers.into_iter()), []);
+        assert_eq!(sent(&mut machine, answered, (40..55).map(begin)), []);
+        assert_eq!(sent(&mut machine, answered, [begin(55)].into_iter()), [(0, 16)]);
+    }
+
+    #[test]
+    fn a_wait_for_callers_that_is_over_is_no_tick_while_a_failure_holds_groups_up() {
+        let start = Instant::now();
+        let mut machine = machine(start);
+        assert_eq!(sent(&mut machine, start, (0..17).map(begin)), [(0, 1), (1, 16)]);
+        let answered = start + Duration::from_micros(600);
+        let answer = done(&machine, 1);
+        sent(&mut machine, answered, [answer].into_iter());
+        let lost = Failure::Unknown(Error::new(ErrorKind::Unavailable, ""));
+        sent(&mut machine, answered, [Event::GroupDone(0, Err(lost))].into_iter());
+        let over = answered + Duration::from_micros(300);
+        assert_eq!(machine.next_tick(), over);
+        assert_eq!(sent(&mut machine, over, [Event::Kept].into_iter()), []);
+        assert!(machine.next_tick() > over + Duration::from_millis(1));
     }
 }
