@@ -10,7 +10,7 @@ use crate::statements::{Shapes, Sql};
 pub(crate) fn full<'s, 'a>(shapes: &'s Shapes, images: &[&'a RowImage]) -> (&'s Sql, Params<'a>) {
     let claims = images.iter().filter(|image| image.expected == 0).count();
     let many = images.len() > 1;
-    (shape(shapes, claims, images.len() - claims), Images { images, many }.params(column::ANY))
+    (shapes.of(claims, images.len() - claims), Images { images, many }.params(column::ANY))
 }
 
 /// The same for a group of nothing but new claims, and ends of claims. It carries out those that its
@@ -42,17 +42,7 @@ pub(crate) fn lean<'s, 'a>(
     if !ends.is_empty() {
         params.extend(Images { images: &ends, many }.params(column::END));
     }
-    Some((shape(shapes, claims.len(), ends.len()), params))
-}
-
-fn shape(shapes: &Shapes, claims: usize, changes: usize) -> &Sql {
-    match (claims, changes) {
-        (1, 0) => &shapes.claim,
-        (0, 1) => &shapes.change,
-        (_, 0) => &shapes.claims,
-        (0, _) => &shapes.changes,
-        (_, _) => &shapes.group,
-    }
+    Some((shapes.of(claims.len(), ends.len()), params))
 }
 
 /// Whether the image is that of the first claim of a key without a row, as the statements for new

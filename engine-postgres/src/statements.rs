@@ -66,6 +66,17 @@ impl Shapes {
         }
     }
 
+    /// The statement for so many claims and changes.
+    pub(crate) fn of(&self, claims: usize, changes: usize) -> &Sql {
+        match (claims, changes) {
+            (1, 0) => &self.claim,
+            (0, 1) => &self.change,
+            (_, 0) => &self.claims,
+            (0, _) => &self.changes,
+            (_, _) => &self.group,
+        }
+    }
+
     fn all(&mut self) -> [&mut Sql; 5] {
         [&mut self.claim, &mut self.change, &mut self.claims, &mut self.changes, &mut self.group]
     }

@@ -31,6 +31,22 @@ impl Raw {
             complete: noise(complete_bytes(work.response().len())),
         })
     }
+
+    /// Appends a claim.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub async fn begin(&self) -> Result<()> {
+        Ok(self.log.append((&*self.claim).into()).await??)
+    }
+
+    /// Appends a record.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub async fn complete(&self, record: &[u8]) -> Result<()> {
+        Ok(self.log.append(record.into()).await??)
+    }
 }
 
 impl Rival for Raw {
@@ -42,9 +58,8 @@ impl Rival for Raw {
 
     fn pair(&self, _id: Id) -> Answer<'_> {
         Box::pin(async move {
-            self.log.append((&*self.claim).into()).await??;
-            self.log.append((&*self.complete).into()).await??;
-            Ok(())
+            self.begin().await?;
+            self.complete(&self.complete).await
         })
     }
 

@@ -20,14 +20,13 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use http_body_util::BodyExt;
 use oncekey_benches::Result;
-use oncekey_benches::raw::RawLog;
-use oncekey_benches::side::{claim_bytes, noise};
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::Semaphore;
 use tokio_postgres::{Client, NoTls, Statement};
 
 use super::REPLAYED;
+use crate::engines::raw::Raw;
 use crate::servers::postgres::{BEGIN, COMPLETE};
 use crate::work::{HEADER, Work};
 
@@ -141,32 +140,14 @@ impl Recipe for RedisRecipe {
 }
 
 /// The raw limit: a claim and a record are appended to a log, and each answer says only that it is durable.
-#[derive(Clone)]
-pub struct RawRecipe {
-    log: Arc<RawLog>,
-    claim: Arc<[u8]>,
-}
-
-impl RawRecipe {
-    /// Creates the log in the directory `dir`.
-    ///
-    /// # Errors
-    /// Those of [`RawLog::create`].
-    pub fn create(dir: &Path) -> Result<Self> {
-        std::fs::create_dir_all(dir)?;
-        Ok(Self { log: Arc::new(RawLog::create(&dir.join("log"))?), claim: noise(claim_bytes()) })
-    }
-}
-
-impl Recipe for RawRecipe {
+impl Recipe for Arc<Raw> {
     async fn begin(&self, _key: &[u8]) -> Result<Begun> {
-        self.log.append((&*self.claim).into()).await??;
+        Raw::begin(self).await?;
         Ok(Begun::Claimed)
     }
 
     async fn complete(&self, _key: &[u8], record: &[u8]) -> Result<()> {
-        self.log.append(record.into()).await??;
-        Ok(())
+        Raw::complete(self, record).await
     }
 }
 

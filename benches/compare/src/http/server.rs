@@ -2,6 +2,7 @@
 //! process of its own, so that its CPU time is told from the client's.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::Router;
@@ -15,7 +16,8 @@ use oncekey_http::{Contract, IdempotencyLayer};
 
 use super::REPLAYED;
 use super::order::{Wanted, receipt};
-use super::recipes::{PostgresRecipe, RawRecipe, RedisRecipe, keyed};
+use super::recipes::{PostgresRecipe, RedisRecipe, keyed};
+use crate::engines::raw::Raw;
 use crate::work::Work;
 
 /// Serves `side` until the process is ended, and writes its address to the file `address` once it listens.
@@ -37,8 +39,8 @@ pub fn serve(side: &str, store: &str, address: &Path, response: usize) -> Result
         let work = Work::new(response);
         let app = match (side, engine) {
             ("raw", _) => {
-                let recipe = RawRecipe::create(Path::new(store))?;
-                app.layer(from_fn_with_state(recipe, keyed::<RawRecipe>))
+                let recipe = Arc::new(Raw::create(Path::new(store), &work)?);
+                app.layer(from_fn_with_state(recipe, keyed::<Arc<Raw>>))
             }
             ("redis", _) => {
                 let recipe = RedisRecipe::connect(Path::new(store), &work).await?;
